@@ -1,0 +1,1 @@
+"""Question sets: each module yields Items and scores responses; `registry` names them."""

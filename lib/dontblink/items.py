@@ -1,0 +1,139 @@
+"""The Item: one question about one or more images, with everything that a later stage may need.
+
+In: nothing. Out: frozen records that every benchmark yields and every later stage reads. An item knows its
+evidence boxes and (in the testbed) the gold reasoning steps; it never knows a model, a response or a score.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Split = Literal["test", "calibration"]
+TaskType = Literal["sustained_visual_reference", "symbolic", "other"]
+TASK_TYPES: tuple[TaskType, ...] = ("sustained_visual_reference", "symbolic", "other")
+STEP_KINDS = ("read", "recall", "compute", "scan", "judge")
+
+
+class ItemError(ValueError):
+    """An item that cannot be used; the message names the item, what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """An evidence box in pixels of image number `image`: left-top inclusive, right-bottom exclusive."""
+
+    image: int
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class GoldStep:
+    """One step of the reference reasoning: its text, what it does, and which evidence boxes it needs."""
+
+    text: str
+    kind: str
+    boxes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question. `images` holds encoded image bytes or files, opened only when they are needed."""
+
+    id: str
+    benchmark: str
+    split: Split
+    images: tuple[bytes | Path, ...]
+    question: str
+    answer: str
+    task_type: TaskType
+    choices: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    covariates: dict[str, float | str] = field(default_factory=dict)
+    gold_steps: tuple[GoldStep, ...] = ()
+    source: str = ""
+    licence: str = ""
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Return 64 hex digits that change when anything in the item, image bytes included, changes."""
+        fields = asdict(self)
+        fields["images"] = [hashlib.sha256(read_bytes(source)).hexdigest() for source in self.images]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def read_bytes(source: bytes | Path) -> bytes:
+    """Return the encoded image; raise ItemError when the file cannot be read."""
+    if isinstance(source, bytes):
+        return source
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise ItemError(f"{source}: cannot read the image ({error.strerror}); restore or remove it") from error
+
+
+def open_image(source: bytes | Path) -> Image.Image:
+    """Decode an image to RGB, turned as its EXIF orientation says (boxes refer to the turned image).
+
+    Raises
+    ------
+    ItemError
+        If the bytes are not a complete image.
+    """
+    name = str(source) if isinstance(source, Path) else "embedded image"
+    try:
+        with Image.open(io.BytesIO(read_bytes(source))) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, ItemError):
+            raise
+        raise ItemError(f"{name}: not a readable image ({error}); replace the file") from error
+
+
+def validate(item: Item) -> None:
+    """Raise ItemError, naming the item and the remedy, unless every field can be used.
+
+    Checks: a question, an answer, a known task type, at least one readable image, and boxes with a positive
+    area that lie inside the image they name.
+    """
+    if not item.question.strip():
+        raise ItemError(f"item {item.id}: empty question; fill it or remove the item")
+    if not item.answer.strip():
+        raise ItemError(f"item {item.id}: empty answer; fill it or remove the item")
+    if item.task_type not in TASK_TYPES:
+        raise ItemError(f"item {item.id}: task type {item.task_type!r}; expected one of {', '.join(TASK_TYPES)}")
+    if not item.images:
+        raise ItemError(f"item {item.id}: no image; this package measures attention to images")
+    try:
+        sizes = [open_image(source).size for source in item.images]
+    except ItemError as error:
+        raise ItemError(f"item {item.id}: {error}") from error
+    for row, box in enumerate(item.boxes):
+        check_box(item.id, row, box, sizes)
+    for step in item.gold_steps:
+        if step.kind not in STEP_KINDS:
+            raise ItemError(f"item {item.id}: gold step kind {step.kind!r}; expected one of {STEP_KINDS}")
+
+
+def check_box(item_id: str, row: int, box: Box, sizes: list[tuple[int, int]]) -> None:
+    """Raise ItemError unless the box has a positive area inside its image of size (width, height) px."""
+    where = f"item {item_id}: box {row}"
+    if not 0 <= box.image < len(sizes):
+        raise ItemError(f"{where} names image {box.image} of {len(sizes)}; images count from 0")
+    width, height = sizes[box.image]
+    corners = (box.x0, box.y0, box.x1, box.y1)
+    if not (box.x0 < box.x1 and box.y0 < box.y1):
+        raise ItemError(f"{where} {corners} has no area; expected x0 < x1 and y0 < y1 in px")
+    if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height:
+        raise ItemError(f"{where} {corners} lies outside its {width}x{height} px image; correct the box")
