@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -71,6 +71,14 @@ class Item:
         fields = asdict(self)
         fields["images"] = [hashlib.sha256(read_bytes(source)).hexdigest() for source in self.images]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+class Score(NamedTuple):
+    """What a benchmark's scorer says of a response: no parse counts as wrong and is flagged."""
+
+    correct: bool
+    parsed: bool
+    prediction: str
 
 
 def read_bytes(source: bytes | Path) -> bytes:
