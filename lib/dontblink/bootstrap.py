@@ -1,10 +1,11 @@
 """Intervals for statistics of items that repeat: the bootstrap that resamples items, not rows.
 
-Why: every model answers the same items, so an interval over rows is too narrow. In: rows with the numbers that
-a statistic adds up, the cluster (item id) and the stratum (cell) of each. Out: `Interval` records. A cluster is
-drawn with ALL its rows, among the clusters that appear in the same set of strata: every cell keeps its size and
-a cluster of several cells is drawn together. Never: drop a replicate in silence (a degenerate one counts as -inf
-for the lower end and +inf for the upper end, which can only widen), round, or touch a global random state.
+Why: every model answers the same items, so an interval over rows is too narrow. In: rows with the numbers
+that a statistic adds up, the cluster (item id) and the stratum (cell) of each. Out: `Interval` records. A
+cluster is drawn with ALL its rows, among the clusters that appear in the same set of strata: every cell keeps
+its size and a cluster of several cells is drawn together. Never: drop a replicate in silence (a degenerate
+one counts as -inf for the lower end and +inf for the upper end: it can only widen), round, or use global
+randomness.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def number_clusters(clusters: ArrayLike, strata: ArrayLike | None = None) -> Clu
     if strata is not None:
         codes, names = pd.factorize(np.asarray(strata), sort=True)
         if len(codes) != len(row) or (codes < 0).any():
-            raise BootstrapError(f"{len(codes)} strata for {len(row)} rows or a missing one; give each row one")
+            raise BootstrapError(f"{len(codes)} strata for {len(row)} rows, or a gap; give each row one")
         seen = np.zeros((len(labels), len(names)), bool)
         seen[row, codes] = True
         stratum = np.unique(seen, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
@@ -80,8 +81,10 @@ def sum_by_cluster(values: ArrayLike, clusters: Clusters) -> Floats:
         raise BootstrapError(f"values of shape {table.shape}; expected ({len(clusters.row)} rows, columns)")
     if not np.isfinite(table).all():
         row, column = (int(k) for k in np.argwhere(~np.isfinite(table))[0])
-        raise BootstrapError(f"row {row}, column {column}: {table[row, column]}; expected a finite number, "
-                             "drop the item and count it before resampling")
+        raise BootstrapError(
+            f"row {row}, column {column}: {table[row, column]}; expected a finite number, "
+            "drop the item and count it before resampling"
+        )
     size = len(clusters.labels)
     return np.stack([np.bincount(clusters.row, column, size) for column in table.T], axis=1)
 
@@ -101,8 +104,13 @@ def resample(strata: Sequence[Ints], n_replicates: int, seed: int, chunk: int = 
     generators = [np.random.default_rng([seed, h] if h else seed) for h in range(len(strata))]
     for start in range(0, n_replicates, chunk):
         size = min(chunk, n_replicates - start)
-        yield np.concatenate([members[rng.integers(0, len(members), (size, len(members)))]
-                              for members, rng in zip(strata, generators, strict=True)], axis=1)
+        yield np.concatenate(
+            [
+                members[rng.integers(0, len(members), (size, len(members)))]
+                for members, rng in zip(strata, generators, strict=True)
+            ],
+            axis=1,
+        )
 
 
 def count_draws(indices: Ints) -> Floats:
@@ -123,18 +131,42 @@ def ratio_of_means(totals: Any) -> Any:
     return divide(totals[..., 0], totals[..., 1])[..., None]
 
 
-def bootstrap_ratio(numerator: ArrayLike, denominator: ArrayLike, clusters: ArrayLike,
-                    strata: ArrayLike | None = None, *, n_replicates: int = 10_000, confidence: float = 0.95,
-                    method: Method = "bca", seed: int = 0) -> Interval:
+def bootstrap_ratio(
+    numerator: ArrayLike,
+    denominator: ArrayLike,
+    clusters: ArrayLike,
+    strata: ArrayLike | None = None,
+    *,
+    n_replicates: int = 10_000,
+    confidence: float = 0.95,
+    method: Method = "bca",
+    seed: int = 0,
+) -> Interval:
     """Return the interval of sum(numerator) / sum(denominator), float[n rows]: never a mean of ratios."""
     values = np.stack([np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)], axis=1)
-    return bootstrap_sums(values, ratio_of_means, clusters, strata, n_replicates=n_replicates,
-                          confidence=confidence, method=method, seed=seed)[0]
+    return bootstrap_sums(
+        values,
+        ratio_of_means,
+        clusters,
+        strata,
+        n_replicates=n_replicates,
+        confidence=confidence,
+        method=method,
+        seed=seed,
+    )[0]
 
 
-def bootstrap_sums(values: ArrayLike, statistic: Statistic, clusters: ArrayLike,
-                   strata: ArrayLike | None = None, *, n_replicates: int = 10_000, confidence: float = 0.95,
-                   method: Method = "bca", seed: int = 0) -> list[Interval]:
+def bootstrap_sums(
+    values: ArrayLike,
+    statistic: Statistic,
+    clusters: ArrayLike,
+    strata: ArrayLike | None = None,
+    *,
+    n_replicates: int = 10_000,
+    confidence: float = 0.95,
+    method: Method = "bca",
+    seed: int = 0,
+) -> list[Interval]:
     """Return one interval for each output of a statistic of column sums; all outputs share the draws.
 
     Parameters
@@ -147,7 +179,7 @@ def bootstrap_sums(values: ArrayLike, statistic: Statistic, clusters: ArrayLike,
 
     Notes
     -----
-    BCa: z0 from the share of replicates below the estimate (ties half); acceleration sum(u^3) / 6 sum(u^2)^1.5,
+    BCa: z0 from the share of replicates below the estimate (ties half); a = sum(u^3) / 6 sum(u^2)^1.5,
     u = (jackknife mean - jackknife value) (1 - 1/n) in each stratum, in closed form (total minus own sum).
     Symmetric bootstrap-t: estimate -+ quantile(|t*|) * se, se linearised.
     """
@@ -156,8 +188,10 @@ def bootstrap_sums(values: ArrayLike, statistic: Statistic, clusters: ArrayLike,
     _check_options(method, n_replicates, confidence)
     estimate = np.asarray(statistic(sums.sum(axis=0)), np.float64)
     if not np.isfinite(estimate).all():
-        raise BootstrapError(f"output {int(np.argmin(np.isfinite(estimate)))} is undefined on the data (its "
-                             "denominator is not positive); leave this cell out and say so")
+        raise BootstrapError(
+            f"output {int(np.argmin(np.isfinite(estimate)))} is undefined on the data (its "
+            "denominator is not positive); leave this cell out and say so"
+        )
     replicates, errors = [], []
     for indices in resample(members, n_replicates, seed):
         counts = count_draws(indices)
@@ -171,15 +205,26 @@ def bootstrap_sums(values: ArrayLike, statistic: Statistic, clusters: ArrayLike,
         ends = [_t_ends(*column, confidence) for column in columns]
     else:
         jackknife = [np.asarray(statistic(_leave_one_out(sums, m))) for m in members if len(m) > 1]
-        ends = [_quantile_ends(value, drawn[j], [part[:, j] for part in jackknife], method, confidence)
-                for j, value in enumerate(estimate)]
-    return [_interval(value, end, len(sums), row, method, confidence)
-            for value, end, row in zip(estimate, ends, drawn, strict=True)]
+        ends = [
+            _quantile_ends(value, drawn[j], [part[:, j] for part in jackknife], method, confidence)
+            for j, value in enumerate(estimate)
+        ]
+    return [
+        _interval(value, end, len(sums), row, method, confidence)
+        for value, end, row in zip(estimate, ends, drawn, strict=True)
+    ]
 
 
-def bootstrap_statistic(statistic: Callable[[Ints], float], n_clusters: int, stratum: ArrayLike | None = None,
-                        *, n_replicates: int = 10_000, confidence: float = 0.95,
-                        method: Literal["percentile", "bca"] = "bca", seed: int = 0) -> Interval:
+def bootstrap_statistic(
+    statistic: Callable[[Ints], float],
+    n_clusters: int,
+    stratum: ArrayLike | None = None,
+    *,
+    n_replicates: int = 10_000,
+    confidence: float = 0.95,
+    method: Literal["percentile", "bca"] = "bca",
+    seed: int = 0,
+) -> Interval:
     """Return the interval of any `statistic(cluster numbers int64[m]) -> float`, called once a replicate.
 
     The slow fallback for what is not a function of sums; a NaN result is a degenerate replicate. `stratum`
@@ -195,16 +240,21 @@ def bootstrap_statistic(statistic: Callable[[Ints], float], n_clusters: int, str
         raise BootstrapError(f"the statistic is {estimate} on the data; leave this cell out and say so")
     draws = resample(members, n_replicates, seed)
     replicates = np.array([statistic(indices) for chunk in draws for indices in chunk], np.float64)
-    jackknife = [np.array([statistic(np.delete(everyone, g)) for g in m], np.float64)
-                 for m in members if len(m) > 1] if method == "bca" else []
+    jackknife = (
+        [np.array([statistic(np.delete(everyone, g)) for g in m], np.float64) for m in members if len(m) > 1]
+        if method == "bca"
+        else []
+    )
     ends = _quantile_ends(estimate, replicates, jackknife, method, confidence)
     return _interval(estimate, ends, n_clusters, replicates, method, confidence)
 
 
 def _check_options(method: str, n_replicates: int, confidence: float) -> None:
     if method not in ("percentile", "bca", "t") or n_replicates < 1 or not 0 < confidence < 1:
-        raise BootstrapError(f"method {method!r}, {n_replicates} replicates, confidence {confidence}; "
-                             "expected percentile, bca or t, at least 1 replicate, a confidence between 0 and 1")
+        raise BootstrapError(
+            f"method {method!r}, {n_replicates} replicates, confidence {confidence}; "
+            "expected percentile, bca or t, >= 1 replicate, a confidence in (0, 1)"
+        )
 
 
 def _leave_one_out(sums: Floats, members: Ints) -> Floats:
@@ -229,8 +279,9 @@ def _standard_error(statistic: Statistic, counts: Floats, sums: Floats, strata: 
     return cast(Floats, np.sqrt(np.maximum(variance, 0.0)))
 
 
-def _t_ends(estimate: float, error: float, replicates: Floats, errors: Floats,
-            confidence: float) -> tuple[float, float]:
+def _t_ends(
+    estimate: float, error: float, replicates: Floats, errors: Floats, confidence: float
+) -> tuple[float, float]:
     if error == 0:  # every cluster says the same: nothing varies, whatever is drawn
         return estimate, estimate
     distance = np.abs(replicates - estimate)
@@ -240,13 +291,16 @@ def _t_ends(estimate: float, error: float, replicates: Floats, errors: Floats,
     return estimate - reach, estimate + reach
 
 
-def _quantile_ends(estimate: float, replicates: Floats, jackknife: list[Floats], method: str,
-                   confidence: float) -> tuple[float, float]:
+def _quantile_ends(
+    estimate: float, replicates: Floats, jackknife: list[Floats], method: str, confidence: float
+) -> tuple[float, float]:
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     low, high = _bca_levels(estimate, replicates, jackknife, tails) if method == "bca" else tails
     missing = np.isnan(replicates)
-    return (_quantile(np.where(missing, -np.inf, replicates), low, "lower"),
-            _quantile(np.where(missing, np.inf, replicates), high, "higher"))
+    return (
+        _quantile(np.where(missing, -np.inf, replicates), low, "lower"),
+        _quantile(np.where(missing, np.inf, replicates), high, "higher"),
+    )
 
 
 def _bca_levels(estimate: float, replicates: Floats, jackknife: list[Floats], tails: Floats) -> Floats:
@@ -258,8 +312,9 @@ def _bca_levels(estimate: float, replicates: Floats, jackknife: list[Floats], ta
     influence = [(part.mean() - part) * (1 - 1 / len(part)) for part in jackknife]
     cubes, squares = (sum(float((u**power).sum()) for u in influence) for power in (3, 2))
     if np.isnan(cubes):
-        raise BootstrapError("the statistic is undefined without one of the clusters; use method "
-                             "'percentile' or leave this cell out")
+        raise BootstrapError(
+            "the statistic is undefined without one of the clusters; use method 'percentile' or leave this cell out"
+        )
     acceleration = cubes / (6 * squares**1.5) if squares > 0 else 0.0
     z = z0 + ndtri(tails)
     return cast(Floats, ndtr(z0 + z / (1 - acceleration * z)))
@@ -270,7 +325,16 @@ def _quantile(values: Floats, level: float, outward: Literal["lower", "higher"])
     return float(np.quantile(values, level, method="linear" if np.isfinite(values).all() else outward))
 
 
-def _interval(estimate: float, ends: tuple[float, float], n_clusters: int, replicates: Floats, method: str,
-              confidence: float) -> Interval:
-    return Interval(float(estimate), float(ends[0]), float(ends[1]), n_clusters, len(replicates),
-                    int(np.isnan(replicates).sum()), method, confidence)
+def _interval(
+    estimate: float, ends: tuple[float, float], n_clusters: int, replicates: Floats, method: str, confidence: float
+) -> Interval:
+    return Interval(
+        float(estimate),
+        float(ends[0]),
+        float(ends[1]),
+        n_clusters,
+        len(replicates),
+        int(np.isnan(replicates).sum()),
+        method,
+        confidence,
+    )

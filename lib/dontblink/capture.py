@@ -4,11 +4,10 @@ Why it exists: `output_attentions=True` keeps every [heads, queries, keys] matri
 This module keeps only what the paper needs, inside the forward pass: for each row that predicts a response
 token, the attention mass on each region, and for each reasoning step, the mean attention to each image token.
 
-In: a `RecordingPlan` (which rows, which keys, which weights) made by `plan_recording`, and a model whose text
-layers run inside `record(...)`. Out: a `Recording`, read sample by sample. Two implementations, registered
-with transformers as attention functions:
+In: a `RecordingPlan` (which rows, which keys, which weights) made by `plan_recording`, and a model that runs
+inside `record(...)`. Out: a `Recording`, read sample by sample. Two attention functions do the work:
 
-- `fused` (the default): prompt rows use SDPA; response rows use an explicit softmax, 128 rows at a time, and
+- `fused` (the default): prompt rows use SDPA; response rows use an explicit softmax, 64 rows at a time, and
   one QK pass gives the layer's output, the masses and the map.
 - `chunk`: SDPA gives the output, a separate plain softmax the measures. The independent cross-check.
 
@@ -19,6 +18,7 @@ transformers then hands padded samples NO mask, without a word.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,14 +29,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 Implementation = Literal["fused", "chunk"]
 REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink")  # a partition of the keys
 MASS_COLUMNS = (*REGIONS, "control_box")  # the last one overlaps the others
-CHUNK_ROWS = 128  # query rows per explicit softmax: bounds memory, changes no result
+CHUNK_ROWS = 64  # query rows per explicit softmax: bounds memory, changes no result; 64 was fastest
 LANE = 8  # columns of the [value | weights] product are padded to this, a third faster on CPU
 
 
@@ -48,7 +48,7 @@ class CaptureError(RuntimeError):
 class Sample:
     """What to record for one sequence: R region weights per key, rows that predict tokens, image keys, steps.
 
-    Rows `first_row ... first_row + n_rows - 1` are recorded; `steps` are half-open and count from `first_row`.
+    The `n_rows` rows from `first_row` on are recorded; `steps` are half-open and count from `first_row`.
     """
 
     weights: NDArray[np.float32]  # [keys, R]
@@ -80,12 +80,8 @@ class RecordingPlan:
 
     def active_steps(self, top: int, end: int) -> slice:
         """Return the steps with a row in top..end-1 of some sample, found on the CPU: no device sync."""
-        active = [
-            step
-            for sample in self.samples
-            for step, (a, b) in enumerate(sample.steps)
-            if sample.first_row + a < end and sample.first_row + b > top
-        ]
+        ranges = [(n, s.first_row + a, s.first_row + b) for s in self.samples for n, (a, b) in enumerate(s.steps)]
+        active = [step for step, low, high in ranges if low < end and high > top]
         return slice(min(active, default=0), max(active, default=-1) + 1)
 
     def to(self, device: torch.device) -> RecordingPlan:
@@ -116,17 +112,11 @@ class Recording:
     plan: RecordingPlan
     n_layers: int
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    def keep(self, layer: int, mass: Tensor, step_map: Tensor) -> None:
-        """Store one layer; raise CaptureError if it ran before (a recording holds ONE forward pass)."""
-        if layer in self.layers:
-            raise CaptureError(f"layer {layer} ran twice in one recording; open `record` for each forward")
-        self.layers[layer] = (mass, step_map)
+    scratch: dict[torch.device, Tensor] = field(default_factory=dict)
 
     def read(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return sample `row`'s masses float32 [L, H, T, R] and step map float32 [S, L, H, M]."""
-        found = len(self.layers)
-        if found != self.n_layers:
+        if (found := len(self.layers)) != self.n_layers:
             raise CaptureError(f"{found} of {self.n_layers} text layers recorded; run the model in `record`")
         sample, layers = self.plan.samples[row], [self.layers[layer] for layer in sorted(self.layers)]
         start = sample.first_row - self.plan.first_row
@@ -140,15 +130,10 @@ _ACTIVE: ContextVar[Recording | None] = ContextVar("dontblink_recording", defaul
 
 
 @contextmanager
-def record(
-    model: PreTrainedModel, plan: RecordingPlan, implementation: Implementation = "fused"
-) -> Iterator[Recording]:
-    """Switch the text layers of `model` to a recording attention function for one forward pass.
+def record(model: Any, plan: RecordingPlan, implementation: Implementation = "fused") -> Iterator[Recording]:
+    """Switch the text layers of `model` to a recording attention function for one forward pass, without gradients.
 
-    Raises
-    ------
-    CaptureError
-        If the model is in training mode (dropout changes the attention), or the pass does not fit `plan`.
+    Raises CaptureError if the model is in training mode (dropout), or if the pass does not fit `plan`.
     """
     if model.training:
         raise CaptureError("the model is in training mode; call model.eval() before recording")
@@ -158,14 +143,15 @@ def record(
     token = _ACTIVE.set(recording)
     try:
         model.set_attn_implementation({"text_config": f"dontblink_{implementation}"})
-        yield recording
+        with torch.no_grad():
+            yield recording
     finally:
         _ACTIVE.reset(token)
         model.set_attn_implementation({"text_config": before})
 
 
 def attend_fused(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Attend and record in one pass; plain SDPA when nothing records or `module` is not a text layer.
 
@@ -185,22 +171,25 @@ def attend_fused(
     mass = plan.weights.new_empty(batch, n_heads, n_rows - start, plan.weights.shape[-1])
     low, high = plan.image_span
     spanned = plan.weights.new_zeros(batch, n_heads, plan.step_weights.shape[1], high - low)
-    joined = _join(value, plan.weights) if value.dtype is torch.float32 else None
+    keys, values = key.flatten(0, 1), _join(value, plan.weights)
+    # Two buffers for all chunks and layers: fresh ones cost more in page faults than what fills them.
+    blank = plan.weights.new_empty(2, batch * n_heads * min(CHUNK_ROWS, n_rows) * n_rows)
+    scratch = recording.scratch.setdefault(query.device, blank)
     for top in range(start, n_rows, CHUNK_ROWS):
         end = min(top + CHUNK_ROWS, n_rows)
-        attention = _softmax_rows(query, key, attention_mask, top, end, kwargs["scaling"])
-        part, mass[:, :, top - start : end - start] = _weigh(attention, value, plan.weights, joined)
+        attention = _softmax_rows(query, keys, attention_mask, top, end, kwargs["scaling"], scratch)
+        part, mass[:, :, top - start : end - start] = _weigh(attention, value, plan.weights, values)
         output[:, top:end] = part.transpose(1, 2)
         # Steps are short: only those with a row in this chunk, and only keys that exist yet, cost anything.
         steps, seen = plan.active_steps(top, end), attention[..., low:high]
         spanned[:, :, steps, : seen.shape[-1]] += plan.step_weights[:, None, steps, top:end] @ seen
     index = (plan.image_index - low).clamp(min=0)[:, None, None].expand(*spanned.shape[:3], -1)
-    recording.keep(module.layer_idx, mass, spanned.gather(-1, index))  # type: ignore[arg-type]
+    recording.layers[module.layer_idx] = mass, spanned.gather(-1, index)
     return output, None
 
 
 def attend_chunk(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Attend by SDPA, then measure by a separate plain softmax: slow, short, shares no step with `fused`."""
     output = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -220,12 +209,12 @@ def attend_chunk(
         masses.append(torch.einsum("bhck,bkr->bhcr", attention, plan.weights))
         image = attention.gather(-1, index.expand(*attention.shape[:3], -1))
         maps.append(torch.einsum("bsc,bhcm->bhsm", plan.step_weights[..., rows], image))
-    recording.keep(module.layer_idx, torch.cat(masses, dim=2), torch.stack(maps).sum(0))  # type: ignore[arg-type]
+    recording.layers[module.layer_idx] = torch.cat(masses, dim=2), torch.stack(maps).sum(0)
     return output
 
 
-def _recording_for(module: nn.Module, query: Tensor, key: Tensor) -> Recording | None:
-    """Return the open recording if `module` is a text layer; raise CaptureError if it was planned otherwise."""
+def _recording_for(module: Any, query: Tensor, key: Tensor) -> Recording | None:
+    """Return the open recording for a text layer, else None; raise CaptureError if its shape was not planned."""
     recording = _ACTIVE.get()
     if recording is None or not hasattr(module, "layer_idx"):
         return None
@@ -233,42 +222,51 @@ def _recording_for(module: nn.Module, query: Tensor, key: Tensor) -> Recording |
     found, planned = (query.shape[0], query.shape[2], key.shape[2]), (n_samples, n_keys, n_keys)
     if found != planned:
         raise CaptureError(f"(batch, rows, keys) are {found}, planned {planned}; record one uncached pass")
+    if module.layer_idx in recording.layers:
+        raise CaptureError(f"layer {module.layer_idx} ran twice; open `record` once for each forward pass")
     return recording
 
 
-def _softmax_rows(q: Tensor, k: Tensor, mask: Tensor | None, top: int, end: int, scaling: float) -> Tensor:
-    """Return the attention of rows top..end-1, float32 [B, H, end - top, end]: later keys cost nothing."""
-    rows = q[:, :, top:end] * scaling if q.dtype is torch.float32 else q[:, :, top:end]
-    grouped = rows.reshape(len(q), k.shape[1], -1, q.shape[-1])  # heads that share keys: no repeat_kv
-    scores = (grouped @ k[:, :, :end].mT).float().view(len(q), q.shape[1], end - top, end)
-    if q.dtype is not torch.float32:
-        scores.mul_(scaling)  # after the product, since a scaled bf16 query would be rounded once more
+def _softmax_rows(
+    query: Tensor, keys: Tensor, mask: Tensor | None, top: int, end: int, scaling: float, scratch: Tensor
+) -> Tensor:
+    """Return the attention of rows top..end-1, float32 [B, H, end - top, end]: later keys cost nothing.
+
+    query [B, H, Q, D]; keys [B * Hk, K, D]: heads that share keys become rows of one product (no repeat_kv).
+    """
+    shape = (query.shape[0], query.shape[1], end - top, end)
+    scores, attention = (buffer[: math.prod(shape)].view(shape) for buffer in scratch)
+    rows = query[:, :, top:end].reshape(len(keys), -1, query.shape[-1])
+    out = scores.view(len(keys), -1, end) if query.dtype is torch.float32 else None
+    # Scaled inside the product: scaling a bf16 query or its rounded scores would round once more.
+    product = torch.baddbmm(rows.new_zeros(()), rows, keys[:, :end].mT, beta=0, alpha=scaling, out=out)
+    if out is None:
+        scores.copy_(product.view(shape))
     if mask is None:
-        scores[..., top:].add_(torch.full((end - top, end - top), -torch.inf, device=q.device).triu(1))
+        scores[..., top:].add_(torch.full((end - top, end - top), -torch.inf, device=query.device).triu(1))
     else:
         scores.masked_fill_(~mask[..., top:end, :end], torch.finfo(torch.float32).min)
-    return scores.softmax(-1)
+    return torch.softmax(scores, -1, out=attention)
 
 
-def _join(value: Tensor, weights: Tensor) -> Tensor:
-    """Return [value | weights | 0], [B, Hk, K, D + R + pad]: one product then gives output and masses."""
+def _join(value: Tensor, weights: Tensor) -> Tensor | None:
+    """Return [value | weights | 0], [B * Hk, K, D + R + pad]: one product then gives output and masses."""
+    if value.dtype is not torch.float32:
+        return None  # rounded weights would round the masses
     shared = weights[:, None].expand(-1, value.shape[1], -1, -1)
     blank = -(value.shape[-1] + weights.shape[-1]) % LANE
-    return nn.functional.pad(torch.cat([value, shared], dim=-1), (0, blank))
+    return nn.functional.pad(torch.cat([value, shared], dim=-1), (0, blank)).flatten(0, 1)
 
 
 def _weigh(attention: Tensor, value: Tensor, weights: Tensor, joined: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return output [B, H, rows, D] in value's dtype and masses float32 [B, H, rows, R]."""
-    n_rows, n_keys = attention.shape[2:]
-    grouped = attention.view(len(value), value.shape[1], -1, n_keys)
-    if joined is None:  # bf16 or fp16: rounded weights would round the masses
-        output = grouped.to(value.dtype) @ value[:, :, :n_keys]
-        mass = grouped @ weights[:, None, :n_keys]
-    else:
-        product, width = grouped @ joined[:, :, :n_keys], value.shape[-1]
-        output, mass = product[..., :width], product[..., width : width + weights.shape[-1]]
-    shape = (*attention.shape[:2], n_rows, -1)
-    return output.reshape(shape), mass.reshape(shape)
+    n_keys, width, n_columns = attention.shape[-1], value.shape[-1], weights.shape[-1]
+    grouped = attention.view(value.shape[0] * value.shape[1], -1, n_keys)
+    if joined is not None:
+        product = (grouped @ joined[:, :n_keys]).view(*attention.shape[:3], -1)
+        return product[..., :width], product[..., width : width + n_columns]
+    output = grouped.to(value.dtype) @ value.flatten(0, 1)[:, :n_keys]
+    return output.view(*attention.shape[:3], width), attention @ weights[:, None, :n_keys]
 
 
 for _name, _function in (("dontblink_fused", attend_fused), ("dontblink_chunk", attend_chunk)):

@@ -63,9 +63,7 @@ def item_coverage(
     """
     sizes = [open_image(source).size for source in item.images] if image_sizes is None else image_sizes
     if not len(grids) == len(sizes) == len(item.images):
-        raise ValueError(
-            f"item {item.id}: {len(grids)} grids for {len(item.images)} images; pass one grid per image"
-        )
+        raise ValueError(f"item {item.id}: {len(grids)} grids for {len(item.images)} images; pass one grid per image")
     per_image = [
         token_coverage([box for box in item.boxes if box.image == index], size, grid)
         for index, (size, grid) in enumerate(zip(sizes, grids, strict=True))
@@ -78,16 +76,12 @@ def split_images(values: ArrayLike, grids: Sequence[Grid]) -> list[NDArray[np.fl
     flat = np.asarray(values, dtype=np.float64)
     sizes = [rows * columns for rows, columns in grids]
     if flat.shape != (sum(sizes),):
-        raise ValueError(
-            f"map of shape {flat.shape} for grids of {sum(sizes)} tokens; pass the prompt's own grids"
-        )
+        raise ValueError(f"map of shape {flat.shape} for grids of {sum(sizes)} tokens; pass the prompt's own grids")
     parts = np.split(flat, np.cumsum(sizes)[:-1])
     return [part.reshape(grid) for part, grid in zip(parts, grids, strict=True)]
 
 
-def control_coverage(
-    coverage: ArrayLike, grids: Sequence[Grid], rng: np.random.Generator
-) -> NDArray[np.float32]:
+def control_coverage(coverage: ArrayLike, grids: Sequence[Grid], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return a random map of equal area and shape elsewhere in the same image, float32 [M].
 
     The evidence of each image is rolled (wrapping around the borders) to an offset drawn uniformly among
@@ -128,10 +122,8 @@ def border_mask(
 
 
 def drop_sinks(weights: ArrayLike, sinks: ArrayLike) -> NDArray[np.float64]:
-    """Return the map [..., M] with its sinks at 0, the rest renormalised to sum to 1 (NaN if none is left)."""
-    kept: NDArray[np.float64] = np.where(
-        np.asarray(sinks, dtype=bool), 0.0, np.asarray(weights, dtype=np.float64)
-    )
+    """Return the map [..., M] with its sinks at 0 and the rest summing to 1 (NaN where none is left)."""
+    kept: NDArray[np.float64] = np.where(np.asarray(sinks, dtype=bool), 0.0, np.asarray(weights, dtype=np.float64))
     total = kept.sum(axis=-1, keepdims=True)
     return kept / np.where(total > 0, total, np.nan)
 
@@ -153,7 +145,7 @@ def mass_set_iou(weights: ArrayLike, coverage: ArrayLike, mass: float = 0.5) -> 
 
     Notes
     -----
-    IoU = sum(min(s, c)) / sum(max(s, c)), s membership of the set, c coverage; NaN without evidence or weight.
+    IoU = sum(min(s, c)) / sum(max(s, c)), s membership in the set, c coverage; NaN without evidence or mass.
     """
     values, inside = as_maps(weights, coverage)
     if not (inside.any() and values.sum() > 0):
@@ -190,9 +182,7 @@ def as_maps(weights: ArrayLike, coverage: ArrayLike) -> tuple[NDArray[np.float64
     """Return both maps as float64 [M]; raise ValueError unless they have one shape and finite weights."""
     values, inside = np.asarray(weights, dtype=np.float64), np.asarray(coverage, dtype=np.float64)
     if values.ndim != 1 or values.shape != inside.shape:
-        raise ValueError(
-            f"map of shape {values.shape} and coverage of shape {inside.shape}; expected one [M] each"
-        )
+        raise ValueError(f"map of shape {values.shape} and coverage of shape {inside.shape}; expected one [M] each")
     if not np.isfinite(values).all():
         raise ValueError("map holds NaN or infinite weights; drop such steps first")
     return values, inside

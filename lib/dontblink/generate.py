@@ -1,10 +1,10 @@
 """Items -> responses: the local engine.
 
 Why: the replay needs the token ids that a model really produced, with the reason why it stopped. In: a VLM
-and Items. Out: one Response per item, in an order chosen for speed. Batches are static and left-padded, sorted
+and Items. Out: one Response per item, in an order chosen for speed. Batches are static, left-padded, sorted
 by expected output length (sorting by prompt length gains nothing). Sampling is seeded per item: the uniform
-number behind token t of an item is the t-th draw of a generator keyed by (seed, item id), so neither the batch,
-nor the order, nor a resumed run changes a response. Never here: re-tokenised text, dropped truncated responses.
+number behind token t of an item is draw t of a generator keyed by (seed, item id), so that neither the batch
+nor the order nor a resumed run changes a response. Never here: re-tokenised text, dropped truncations.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Response:
     finish_reason: FinishReason
 
 
-class SeededChoice(LogitsProcessor):
+class SeededChoice(LogitsProcessor):  # type: ignore[misc]
     """Sample by inverting the cumulative distribution, with one uniform number per item and step.
 
-    Called with filtered logits float32 [B, V]; leaves the drawn token of each row at 0 and all others at -inf,
+    Called with filtered logits float32 [B, V]; leaves the drawn token of a row at 0 and all others at -inf,
     so that the greedy loop picks it: token = min{v: sum_{w<=v} p(w) > u}. Vocabulary order and float64 sums
     keep the draw insensitive to the round-off by which a batch of another shape differs.
     """
@@ -67,9 +67,7 @@ class SeededChoice(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         held = torch.softmax(scores.double(), dim=-1).cumsum(-1)
-        uniform = torch.tensor(
-            [[g.random()] for g in self.generators], dtype=torch.float64, device=scores.device
-        )
+        uniform = torch.tensor([[g.random()] for g in self.generators], dtype=torch.float64, device=scores.device)
         drawn = torch.searchsorted(held, uniform * held[:, -1:], right=True)
         last = (held >= held[:, -1:]).long().argmax(-1, keepdim=True)  # u * total may round up to the total
         return torch.full_like(scores, -torch.inf).scatter_(1, torch.minimum(drawn, last), 0.0)
@@ -115,8 +113,8 @@ def generate_responses(
     """
     if max_new_tokens < 1 or batch_size < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
         raise GenerateError(
-            f"{max_new_tokens=}, {batch_size=}, {temperature=}, {top_p=}, {top_k=}: expected >= 1, >= 1, >= 0, "
-            f"in (0, 1], >= 0; correct the parameters"
+            f"{max_new_tokens=}, {batch_size=}, {temperature=}, {top_p=}, {top_k=}; expected >= 1, >= 1, "
+            f">= 0, in (0, 1], >= 0; correct the parameters"
         )
     queue = sorted(items, key=expected_length, reverse=True)
     bar = Progress(len(queue), f"generate {vlm.name}", enabled=progress)
@@ -141,9 +139,7 @@ def generate_responses(
     bar.close()
 
 
-def encode_items(
-    vlm: VLM, items: Sequence[Item], quarantine: Callable[[str, str], None] | None = None
-) -> list[Prompt]:
+def encode_items(vlm: VLM, items: Sequence[Item], quarantine: Callable[[str, str], None] | None = None) -> list[Prompt]:
     """Return the prompts of the items that can be encoded; hand the others to `quarantine`, or raise."""
     prompts = []
     for item in items:

@@ -105,8 +105,9 @@ def replay_responses(
         with record(vlm.model, plan, implementation) as recording:
             tokens = read_tokens(vlm, chosen, ids)
         for place, row in enumerate(batch):
-            trace = Trace(chosen[place].item_id, vlm.name, *tokens[place], *recording.read(place))
-            traces[row] = _check_finite(trace)
+            (entropy, log_probability), (mass, step_map) = tokens[place], recording.read(place)
+            item_id = chosen[place].item_id
+            traces[row] = _check_finite(Trace(item_id, vlm.name, entropy, log_probability, mass, step_map))
         if progress is not None:
             progress(len(batch))
     return [traces[row] for row in range(len(prompts))]
@@ -125,9 +126,7 @@ def batch_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[
 
 
 @torch.inference_mode()
-def read_tokens(
-    vlm: VLM, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]
-) -> list[tuple[Floats, Floats]]:
+def read_tokens(vlm: VLM, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> list[tuple[Floats, Floats]]:
     """Run the body once on a right-padded batch; return each response's (entropy, log probability), nats [T].
 
     The vocabulary head sees 64 rows at a time, and only rows that predict a response token.
@@ -216,7 +215,5 @@ def _check_finite(trace: Trace) -> Trace:
     """Return `trace`; raise ReplayError if a broken checkpoint or a narrow dtype made NaN or inf."""
     for name in ("entropy_nats", "log_probability_nats", "mass", "step_map"):
         if not np.isfinite(getattr(trace, name)).all():
-            raise ReplayError(
-                f"item {trace.item_id}: {name} is not finite; check the checkpoint or use a wider dtype"
-            )
+            raise ReplayError(f"item {trace.item_id}: {name} is not finite; check the checkpoint or use a wider dtype")
     return trace

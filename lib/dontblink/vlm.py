@@ -9,12 +9,10 @@ code. To add a family: one row in FAMILIES, with its own answer markers where th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,12 +24,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from dontblink.items import Item, open_image
+from dontblink.spans import Markers, Spans, segment
 
-SENTENCE_ENDS = (".", "?", "!")
-# "Answer:", "the final answer is", or a bare "answer" that opens the text behind </think>
-ANSWER_MARKER = re.compile(
-    r"(?:^\W*(?:final\s+)?answer\b|\banswer\b\W{0,2}(?=\s*(?:is\b|:)))(?:\s*is\b)?[\s:*]*", re.IGNORECASE
-)
 REMEDY = "run `make testbed` or point the parameters at a downloaded checkpoint"
 
 
@@ -74,23 +68,13 @@ FAMILIES = {
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """One encoded item: grids in patches before merging, image sizes (width, height) px after the EXIF turn."""
+    """One encoded item; grids in patches before merging, sizes (width, height) in px after the EXIF turn."""
 
     item_id: str
     ids: NDArray[np.int64]  # [P]
     pixel_values: NDArray[np.float32]  # [n_patches, dim]
     grid_thw: NDArray[np.int64]  # [n_images, 3]
     image_sizes: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Spans:
-    """Half-open token ranges of a response; `closed` is False where </think> never came (truncated)."""
-
-    reasoning: tuple[int, int]
-    answer: tuple[int, int]
-    steps: tuple[tuple[int, int], ...]
-    closed: bool
 
 
 @dataclass(eq=False)
@@ -142,22 +126,22 @@ class VLM:
         images = [open_image(source) for source in item.images]
         content = [{"type": "image", "image": image} for image in images]
         content.append({"type": "text", "text": item.question})
-        options = {"add_special_tokens": False, "return_mm_token_type_ids": False, "return_tensors": "np"}
+        options = {"add_special_tokens": False, "return_mm_token_type_ids": False, "return_tensors": "pt"}
         try:
             batch = self.processor.apply_chat_template(
                 [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True,
                 return_dict=True, processor_kwargs=options,
             )  # fmt: skip
-            ids, grids, pixels = (batch[key] for key in ("input_ids", "image_grid_thw", "pixel_values"))
+            ids, grids, pixels = batch["input_ids"], batch["image_grid_thw"], batch["pixel_values"]
         except (ValueError, KeyError) as error:
             raise VLMError(f"item {item.id}: cannot be encoded ({first_line(error)}); correct it") from error
         sizes = tuple(image.size for image in images)
-        prompt = Prompt(item.id, ids[0].astype(np.int64), pixels, grids.astype(np.int64), sizes)
-        found = int(np.isin(prompt.ids, self.suppressed_ids).sum())
-        if found != (expected := sum(rows * columns for rows, columns in self.image_grid(prompt))):
+        prompt = Prompt(item.id, ids[0].numpy(), pixels.float().numpy(), grids.numpy(), sizes)
+        n_found = int(np.isin(prompt.ids, self.suppressed_ids).sum())
+        if n_found != (n_tokens := sum(rows * columns for rows, columns in self.image_grid(prompt))):
             raise VLMError(
-                f"item {item.id}: {found} placeholders in the prompt; expected {expected}, one per image token; "
-                f"remove special tokens from the question"
+                f"item {item.id}: {n_found} placeholders in the prompt, expected one for each of "
+                f"{n_tokens} image tokens; remove the special tokens from the question"
             )
         return prompt
 
@@ -207,47 +191,14 @@ class VLM:
         return {key: None if v is None else v.to(self.model.device) for key, v in batch.items()}
 
     def segment(self, response_ids: Sequence[int]) -> Spans:
-        """Cut a response on its ids into reasoning, steps and answer.
-
-        The reasoning ends before the last think-close token; without one everything is reasoning. The answer
-        is what the box tokens hold, else what follows an answer marker, else all the rest. EOS is in neither.
-        """
-        ids = [int(i) for i in response_ids]
-        end = next((k for k, i in enumerate(ids) if i in self.eos_ids), len(ids))
-        stop = max((k for k in range(end) if ids[k] == self._ids[self.family.think_close]), default=end)
-        opens = [k for k in range(stop) if ids[k] == self._ids.get(self.family.think_open)]
-        start = opens[0] + 1 if opens and not self.family.prompt_opens_think else 0
-        answer = self._find_answer(ids, min(stop + 1, end), end)
-        return Spans((start, stop), answer, self._find_steps(ids, start, stop), stop < end)
-
-    def _find_answer(self, ids: list[int], start: int, end: int) -> tuple[int, int]:
-        if boxes := [k for k in range(start, end) if ids[k] == self._ids.get(self.family.box_open)]:
-            start, closed = boxes[-1] + 1, self._ids.get(self.family.box_close)
-            end = next((k for k in range(start, end) if ids[k] == closed), end)
-        texts, gap = self.token_texts(ids[start:end]), len(self._joiner)
-        whole = self._joiner.join(texts)
-        markers = [m.end() for m in ANSWER_MARKER.finditer(whole) if whole[m.end() :].strip()]
-        first = len(whole) - len(whole[max(markers, default=0) :].lstrip())
-        ends = accumulate((gap + len(text) for text in texts), initial=-gap)
-        spans = zip(list(ends)[1:], texts, strict=True)
-        kept = [k for k, (at, t) in enumerate(spans) if at > first and at - len(t) < len(whole.rstrip())]
-        return (start + kept[0], start + kept[-1] + 1) if kept else (start, start)
-
-    def _find_steps(self, ids: list[int], start: int, stop: int) -> tuple[tuple[int, int], ...]:
-        """Cut after newlines and after . ? ! before white space; blank tokens join the step before them."""
-        texts = self.token_texts(ids[start:stop])
-        steps: list[tuple[int, int]] = []
-        begin, is_blank = 0, True
-        for k, text in enumerate(texts):
-            is_blank = is_blank and not text.strip()
-            after = text[len(text.rstrip()) :] + self._joiner + "".join(texts[k + 1 : k + 2]) or " "
-            is_end = "\n" in text or (text.rstrip().endswith(SENTENCE_ENDS) and after[0].isspace())
-            if is_blank and steps:
-                steps[-1], begin = (steps[-1][0], start + k + 1), k + 1
-            elif is_end and not is_blank:
-                steps.append((start + begin, start + k + 1))
-                begin, is_blank = k + 1, True
-        return (*steps, (start + begin, stop)) if begin < len(texts) else tuple(steps)
+        """Cut a response on its ids into reasoning, steps and answer; see `spans.segment`."""
+        family, ids = self.family, self._ids
+        markers = Markers(
+            eos=frozenset(self.eos_ids), think_open=ids.get(family.think_open), think_close=ids[family.think_close],
+            box_open=ids.get(family.box_open), box_close=ids.get(family.box_close),
+            prompt_opens_think=family.prompt_opens_think,
+        )  # fmt: skip
+        return segment(response_ids, markers, self.token_texts, self._joiner)
 
 
 def load_vlm(
@@ -281,9 +232,7 @@ def load_vlm(
             raise ValueError(f"family {config.model_type!r}; expected one of {', '.join(FAMILIES)}")
         model, report = family.model_class.from_pretrained(checkpoint, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-        images = transformers.AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            checkpoint, backend=backend, trust_remote_code=False
-        )
+        images = transformers.AutoImageProcessor.from_pretrained(checkpoint, backend=backend, trust_remote_code=False)
         extra, _ = family.processor_class.get_processor_dict(checkpoint)
         template = tokenizer.chat_template or extra.get("chat_template")
         entries = [tokenizer.eos_token_id, model.generation_config.eos_token_id]
@@ -298,7 +247,7 @@ def load_vlm(
                 raise ValueError(what)
     except (OSError, ValueError, SafetensorError) as error:
         raise VLMError(f"{checkpoint}: cannot be loaded ({first_line(error)}); {REMEDY}") from error
-    model.generation_config = transformers.GenerationConfig(eos_token_id=eos)  # type: ignore[no-untyped-call]
+    model.generation_config = transformers.GenerationConfig(eos_token_id=eos)
     model.eval().requires_grad_(False)
     if device != "auto":
         model.to(device)

@@ -32,7 +32,7 @@ def read_difficulty(benchmark: str, settings: dict[str, Any]) -> Difficulty:
     The keys are `<benchmark>_chain_length`, `<benchmark>_noise_level`, `symbolic_operators_per_step` and
     `hallucination_typical_share`; a pair of numbers is an inclusive range.
     """
-    chosen = {
+    chosen: dict[str, Any] = {
         "chain_length": tuple(settings[f"{benchmark}_chain_length"]),
         "noise_level": tuple(settings[f"{benchmark}_noise_level"]),
     }
@@ -93,4 +93,3 @@ def score(item: Item, answer_text: str) -> Score:
     parsed = len(words) == 1
     prediction = words[0] if parsed else ""
     return Score(prediction == item.answer, parsed, prediction)
-

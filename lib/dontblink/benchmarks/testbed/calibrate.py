@@ -84,7 +84,9 @@ def is_inside(item: Item, candidate: Difficulty) -> bool:
     )
 
 
-def measure_candidates(vlms: list[VLM], benchmark: str, n_items: int, seed: int, max_new_tokens: int) -> list[dict[str, Any]]:
+def measure_candidates(
+    vlms: list[VLM], benchmark: str, n_items: int, seed: int, max_new_tokens: int
+) -> list[dict[str, Any]]:
     """Return one row per candidate: its ranges, the number of items inside them, and the accuracy per model."""
     candidates = candidate_difficulties(benchmark)
     rows = []
@@ -108,7 +110,9 @@ def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
     fits = [min(v) >= LOWEST and max(v) <= HIGHEST for v in values]
     # Outside the range, the distance of the worst model to it decides.
     misses = [max(0.0, LOWEST - min(v), max(v) - HIGHEST) for v in values]
-    distance = [abs(float(np.mean(v)) - TARGET) if fit else 1 + miss for v, fit, miss in zip(values, fits, misses, strict=True)]
+    distance = [
+        abs(float(np.mean(v)) - TARGET) if fit else 1 + miss for v, fit, miss in zip(values, fits, misses, strict=True)
+    ]
     best = int(np.argmin(distance))
     return {**rows[best], "in_range": fits[best]}
 
@@ -122,7 +126,11 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=160)
     arguments = parser.parse_args()
     vlms = [load_vlm(arguments.checkpoints / name, name=name) for name in MODELS]
-    record: dict[str, Any] = {"rule": (__doc__ or "").split("The rule: ")[1].strip(), "seed": arguments.seed, "benchmarks": {}}
+    record: dict[str, Any] = {
+        "rule": (__doc__ or "").split("The rule: ")[1].strip(),
+        "seed": arguments.seed,
+        "benchmarks": {},
+    }
     for benchmark in testbed.BENCHMARKS:
         rows = measure_candidates(vlms, benchmark, arguments.items, arguments.seed, arguments.max_new_tokens)
         record["benchmarks"][benchmark] = {"chosen": choose(rows), "candidates": rows}

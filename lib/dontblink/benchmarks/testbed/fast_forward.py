@@ -49,7 +49,8 @@ def _attend_images(
     n = hidden_states.shape[0]
     query, key, value = self.qkv(hidden_states).reshape(n, 3, self.num_heads, -1).permute(1, 0, 2, 3).unbind(0)
     query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-    query, key, value = (x.reshape(-1, N_PATCHES, self.num_heads, x.shape[-1]).transpose(1, 2) for x in (query, key, value))
+    shape = (-1, N_PATCHES, self.num_heads, query.shape[-1])
+    query, key, value = (x.reshape(shape).transpose(1, 2) for x in (query, key, value))
     weights = torch.softmax(query @ key.transpose(2, 3) * self.scaling, dim=-1)
     mixed = (weights.to(value.dtype) @ value).transpose(1, 2).reshape(n, -1)
     return self.proj(mixed)
@@ -57,8 +58,8 @@ def _attend_images(
 
 def prepare(model: nn.Module) -> None:
     """Switch a model to the training forward, in place (matmul attention in text, batched attention in vision)."""
-    model.set_attn_implementation("eager")  # type: ignore[operator]
-    for block in model.model.visual.blocks:  # type: ignore[union-attr]
+    model.set_attn_implementation("eager")
+    for block in model.model.visual.blocks:
         block.attn.forward = types.MethodType(_attend_images, block.attn)
 
 
@@ -69,10 +70,8 @@ class Positions:
         token_types = torch.zeros(1, max_tokens, dtype=torch.int)
         token_types[0, image_start : image_start + N_IMAGE_TOKENS] = 1
         grid = torch.tensor([[1, IMAGE_PX // PATCH_PX, IMAGE_PX // PATCH_PX]])
-        ids = torch.where(token_types == 1, model.config.image_token_id, 0)  # type: ignore[union-attr]
-        self._with_image, _ = model.model.get_rope_index(  # type: ignore[union-attr,operator]
-            ids, mm_token_type_ids=token_types, image_grid_thw=grid
-        )
+        ids = torch.where(token_types == 1, model.config.image_token_id, 0)
+        self._with_image, _ = model.model.get_rope_index(ids, mm_token_type_ids=token_types, image_grid_thw=grid)
         self._text_only = torch.arange(max_tokens).view(1, 1, -1).expand(3, 1, -1)
 
     def __call__(self, batch: int, length: int, has_image: bool) -> torch.Tensor:
@@ -91,11 +90,11 @@ def response_logits(
     """Return the logits [n_rows, vocabulary] at the flat row indices `rows` of ids [batch, length]."""
     batch, length = ids.shape
     has_image = patches is not None
-    hidden = model.model(  # type: ignore[operator]
+    hidden = model.model(
         input_ids=ids,
         position_ids=positions(batch, length, has_image),
         pixel_values=patches,
         image_grid_thw=_grids(batch) if has_image else None,
         use_cache=False,
     )[0]
-    return model.lm_head(hidden.flatten(0, 1)[rows])  # type: ignore[operator]
+    return model.lm_head(hidden.flatten(0, 1)[rows])

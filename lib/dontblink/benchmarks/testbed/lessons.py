@@ -18,7 +18,7 @@ from dontblink.benchmarks.testbed import questions
 from dontblink.benchmarks.testbed.architectures import N_IMAGE_TOKENS
 from dontblink.benchmarks.testbed.fast_forward import patchify
 from dontblink.benchmarks.testbed.questions import Difficulty
-from dontblink.benchmarks.testbed.scenes import CELLS, GRID, SHAPES, Scenes, describe_cell, draw
+from dontblink.benchmarks.testbed.scenes import CELLS, COLOURS, GRID, SHAPES, Scenes, describe_cell, draw
 from dontblink.benchmarks.testbed.vocabulary import FORMATS, encode_words, prompt_words, response_words
 
 TRAINING_DIFFICULTY = {
@@ -62,7 +62,7 @@ def teach_perception(rng: np.random.Generator, noise: tuple[float, float], n_cel
     sprite, colour = questions.fill_cells(rng)
     shape = np.array([1 <= s <= len(SHAPES) for s in sprite])
     typical = np.array([
-        questions.COLOURS.index(questions.TYPICAL_COLOUR[SHAPES[s - 1]]) if is_shape else 0
+        COLOURS.index(questions.TYPICAL_COLOUR[SHAPES[s - 1]]) if is_shape else 0
         for s, is_shape in zip(sprite, shape, strict=True)
     ])  # fmt: skip
     colour = np.where(shape & (rng.random(len(CELLS)) < 0.5), typical, colour).astype(np.int8)

@@ -87,7 +87,10 @@ def write_card(folder: Path, difficulty: dict[str, Any]) -> None:
         ),
     ]
     chosen = {name: record["chosen"] for name, record in difficulty["benchmarks"].items()}
-    accuracy = [row(name, [f"{c['accuracy'][first['name']]:.3f}", "yes" if c["in_range"] else "no"]) for name, c in chosen.items()]
+    accuracy = [
+        row(name, [f"{c['accuracy'][first['name']]:.3f}", "yes" if c["in_range"] else "no"])
+        for name, c in chosen.items()
+    ]
     outside = [name for name, c in chosen.items() if not c["in_range"]]
     notes = (
         f"No candidate difficulty brought every model into the intended range on {', '.join(outside)}; "

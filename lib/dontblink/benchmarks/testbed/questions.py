@@ -134,7 +134,9 @@ def ask_symbolic(rng: np.random.Generator, difficulty: Difficulty, cells: bool =
         if recall:
             used = [named[slot] for slot in slots if slot in named]
             steps += [Step(f"{CELLS[c]} was {describe_cell(sprite[c], 0)}", "recall", (c,)) for c in used]
-        expression = " ".join([value, *(f"{sign} {operands[slot - 1]}" for sign, slot in zip(signs, slots, strict=True))])
+        expression = " ".join(
+            [value, *(f"{sign} {operands[slot - 1]}" for sign, slot in zip(signs, slots, strict=True))]
+        )
         asked.append(" ".join(f"{sign} {shown[slot]}" for sign, slot in zip(signs, slots, strict=True)))
         value = str(evaluate(expression))
         steps.append(Step(f"{expression} is {value}", "compute"))

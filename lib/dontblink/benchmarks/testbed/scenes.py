@@ -106,7 +106,7 @@ def _draw_mask(name: str) -> npt.NDArray[np.float32]:
         pen.rectangle((*points((6, 2))[0], *points((10, 14))[0]), 255)
         pen.rectangle((*points((2, 6))[0], *points((14, 10))[0]), 255)
     small = canvas.resize((CELL_PX, CELL_PX), Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.float32) / 255
+    return np.asarray(small, dtype=np.float32) / np.float32(255)
 
 
 @lru_cache(maxsize=1)
@@ -141,9 +141,7 @@ def draw(scenes: Scenes, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     return np.clip(np.rint(pixels + grain), 0, 255).astype(np.uint8)
 
 
-def _visible(
-    level: npt.NDArray[np.float32], n: int, cells: int, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
+def _visible(level: npt.NDArray[np.float32], n: int, cells: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Return 0/1 masks [n, cells, 16, 16] with a bar of up to 11 px hidden in a share of the cells."""
     width = rng.integers(2, 12, (n, cells)) * (rng.random((n, cells)) < 0.8 * level)
     start = rng.integers(0, CELL_PX, (n, cells))

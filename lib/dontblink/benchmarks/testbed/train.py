@@ -191,8 +191,11 @@ def train(name: str, seed: int, work: Path, destination: Path | None = None) -> 
         bar.update()
         if trainer.step % trainer.schedule.check_every == 0 or trainer.finished:
             scores = trainer.check(loss)
-            bar.write(f"{name} seed {seed} step {trainer.step} loss {loss:.3f} " + " ".join(
-                f"{k.split('_', 1)[1]}{'*' if k[0] == 'c' else ''} {v:.2f}" for k, v in scores.items()), file=sys.stdout)
+            bar.write(
+                f"{name} seed {seed} step {trainer.step} loss {loss:.3f} "
+                + " ".join(f"{k.split('_', 1)[1]}{'*' if k[0] == 'c' else ''} {v:.2f}" for k, v in scores.items()),
+                file=sys.stdout,
+            )
             if trainer.phase_2_start == trainer.step:
                 bar.total = trainer.step + trainer.schedule.phase_2_steps
         if trainer.step % trainer.schedule.save_every == 0 or trainer.finished:
@@ -209,6 +212,7 @@ def export(trainer: Trainer, folder: Path) -> Path:
     official = build_model(trainer.name, trainer.seed)
     official.load_state_dict(trainer.model.state_dict())
     official.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     build_tokenizer(trainer.family).save_pretrained(folder)
     build_image_processor(trainer.name).save_pretrained(folder)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)

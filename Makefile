@@ -1,0 +1,128 @@
+# The map of the project: items -> responses -> traces -> tables -> figures + numbers. Start with `make help`.
+# Everything is rebuilt by CONTENT: each group of sources has a fingerprint under results/<profile>/sources that is
+# rewritten only when a checksum changes. A fresh clone, a pull or a touched file by itself reruns nothing long.
+ifeq ($(filter grouped-target,$(.FEATURES)),)
+$(error GNU make >= 4.3 is needed and this is $(MAKE_VERSION); install it (macOS: `gmake`), or use environment.yml)
+endif
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# Which experiment: testbed (small models on CPU, the default) or paper (the real models, needs GPUs).
+PROFILE ?= testbed
+R := results/$(PROFILE)
+S := $(R)/sources
+P := $(R)/params
+F := figures/$(PROFILE)
+
+# The environment: an active one (conda's base does not count), else .venv built from the lock.
+ENV := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)),.venv)
+PYTHON ?= python3.11
+PY := $(ENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+READY := $(ENV)/.dontblink-$(firstword $(shell (cat requirements.lock pyproject.toml; pwd) | cksum))
+export SOURCE_DATE_EPOCH := 0
+export PYTHONHASHSEED := 0
+ifeq ($(PROFILE),testbed)
+export HF_HUB_OFFLINE := 1
+endif
+
+# The notebooks in the paper's order; NN_section reads params section `section`.
+NOTEBOOKS := 00_testbed 01_extraction 02_collapse
+section = $(patsubst $(firstword $(subst _, ,$(1)))_%,%,$(1))
+SECTIONS := $(sort extraction $(foreach n,$(NOTEBOOKS),$(call section,$(n))))
+FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
+
+# The modules by what they feed; one that is not named here counts as part of the extraction.
+uses_01_extraction := crosscheck
+uses_02_collapse := collapse controls examples
+draw := bootstrap notebook picture plots record
+train := architectures calibrate fast_forward lessons publish train
+LIB := $(wildcard lib/dontblink/*.py lib/dontblink/*/*.py lib/dontblink/*/*/*.py)
+module = $(filter $(1:%=lib/dontblink/%.py),$(LIB))
+OWN := $(foreach n,$(NOTEBOOKS),$(call module,$(uses_$(n))))
+DRAW := $(call module,$(draw)) $(wildcard lib/dontblink/*.mplstyle)
+TRAIN := $(train:%=lib/dontblink/benchmarks/testbed/%.py)
+EXTRACT := $(filter-out $(OWN) $(DRAW) $(TRAIN) %/params.py %/paths.py,$(LIB))
+CHECKPOINTS := $(wildcard $(addprefix models/testbed/,*.json */*.json */*.safetensors */*.jinja))
+
+# fingerprint NAME, FILES: refresh $(S)/NAME if the files' checksums changed since it was written.
+fingerprint = $(shell mkdir -p $(S); new=$$(cksum $(2) </dev/null); \
+  [ "$$new" = "$$(cat $(S)/$(1) 2>/dev/null)" ] || echo "$$new" > $(S)/$(1))
+ifneq ($(filter-out help env test clean lock testbed,$(or $(MAKECMDGOALS),help)),)
+  $(call fingerprint,params,params/$(PROFILE).yaml lib/dontblink/params.py)
+  $(call fingerprint,extract,$(EXTRACT))
+  $(call fingerprint,draw,$(DRAW) $(call module,schema tables))
+  $(call fingerprint,checkpoints,$(CHECKPOINTS))
+  $(foreach n,$(NOTEBOOKS),$(call fingerprint,$(n),$(wildcard notebooks/$(n).py) $(call module,$(uses_$(n)))))
+endif
+
+help: ## list the targets (this text)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@echo "  PROFILE=testbed (default, CPU) or paper (real models); why something reruns: make params && make -n --debug=b all"
+
+env: $(READY) ## install the locked versions into the active environment, else into .venv
+$(READY):
+	@[ -x $(PY) ] || { command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or" \
+	  "conda env create -f environment.yml && conda activate dontblink" >&2; exit 1; }; $(PYTHON) -m venv $(ENV); }
+	@echo "env: installing the locked versions into $(ENV), a few minutes the first time"
+# Linux without the CPU wheel: the published torch first, with its CUDA packages (see the head of the lock)
+	@[ "$$(uname)" != Linux ] || $(PY) -c 'import torch' 2>/dev/null || { \
+	  t=$$(grep -o '^torch==[0-9.]*' requirements.lock); \
+	  $(PIP) install -q --dry-run --no-deps --report - $$t | grep '"version": "[0-9.]*+cpu"' >/dev/null || $(PIP) install $$t; }
+	@$(PIP) install -q --require-hashes -r requirements.lock
+	@$(PIP) install -q --no-deps --no-build-isolation -e .
+	@rm -f $(ENV)/.dontblink-*
+	@touch $@
+
+all: figures ## everything: extract if needed, then every figure and number
+
+params: $(SECTIONS:%=$(P)/%.json) ## split params/<profile>.yaml into one JSON a section
+$(P)/.split: $(S)/params $(if $(filter-out $(wildcard $(P)/*.json),$(SECTIONS:%=$(P)/%.json)),again) | $(READY)
+	@$(PY) -m dontblink.params params/$(PROFILE).yaml --out $(P)
+	@touch $@
+# A recipe that does nothing, also under -n: make looks at the file's age again, which only new content changes.
+$(SECTIONS:%=$(P)/%.json): $(P)/.split ; +@: look again at $@
+
+extract: $(R)/extraction.json ## responses and traces; resumes where it stopped (PROFILE=paper: only this target)
+ifneq ($(filter testbed,$(PROFILE))$(filter extract,$(MAKECMDGOALS)),)
+# a lost shard, manifest or list runs it again
+EXPECTED := $(R)/extraction.json $(R)/shards.txt $(strip $(file < $(R)/shards.txt))
+$(R)/.extracted: $(P)/extraction.json $(P)/testbed.json $(S)/extract $(S)/checkpoints \
+  $(if $(filter-out $(wildcard $(EXPECTED)),$(EXPECTED)),again) | $(READY)
+	$(PY) -m dontblink.extract --profile $(PROFILE)
+	@touch $@
+$(R)/extraction.json $(R)/shards.txt &: $(R)/.extracted ; +@: look again at $@
+else
+$(R)/extraction.json:
+	@echo "$@: not there; real models run only when asked to: make extract PROFILE=$(PROFILE)" >&2; exit 1
+endif
+
+figures: $(FIGURES) ## run the notebooks whose inputs changed
+define notebook # NAME, more prerequisites: one notebook makes its figure and its numbers
+$(F)/$(1).json $(F)/$(1).pdf $(F)/$(1).png &: $(S)/$(1) $(S)/draw $(P)/$(call section,$(1)).json \
+  $(R)/extraction.json $(2) | $(READY)
+	$(PY) -m dontblink.notebook notebooks/$(1).py --params $(P)/$(call section,$(1)).json --profile $(PROFILE)
+endef
+$(eval $(call notebook,00_testbed,$(S)/extract $(S)/checkpoints $(P)/extraction.json))
+$(eval $(call notebook,01_extraction,$(S)/extract))
+$(eval $(call notebook,02_collapse))
+
+testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 cores; resumes)
+	$(PY) -m dontblink.benchmarks.testbed.train
+
+test: $(READY) ## lint, types and tests, offline; this is what CI runs
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -q $(PYTEST_ARGS)
+
+lock: $(READY) ## rewrite requirements.lock from pyproject.toml
+	$(PIP) install -q pip-tools
+	$(PY) .ci/lock.py $(LOCK_ARGS)
+
+clean: ## remove results/ (figures, checkpoints and half-done training stay)
+	rm -rf $(filter-out results/training,$(wildcard results/*))
+
+.PHONY: help env all params extract figures testbed test lock clean again

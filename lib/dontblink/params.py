@@ -1,0 +1,279 @@
+"""Parameters: read params/<profile>.yaml strictly and split it into one JSON a section.
+
+Why it exists: YAML forgives too much. A misspelt key would be ignored, `1e-3` is text in YAML 1.1 and `no` is
+a truth value; each would change a result in silence. In: a YAML file. Out: one JSON a section under
+results/<profile>/params, written only if its content changed, so that make reruns what depends on an edited
+key and nothing else. SCHEMA holds types and bounds; a value or a default must never stand here.
+
+To add a key: one line in SCHEMA and one in each YAML file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dontblink import paths
+
+TEXT_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+class ParamsError(ValueError):
+    """A parameter that cannot be used; the message names file, line, key, what was found and the remedy."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one key may hold: a kind of entry, bounds or a pattern for it, and how many entries."""
+
+    kind: str  # 'whole number' | 'number' | 'text'
+    low: float = -math.inf
+    high: float = math.inf
+    open_ends: bool = False
+    pattern: str = r"\S+"
+    form: str = "one"  # 'one' | 'list' (different entries) | 'range' (two entries, ascending)
+
+    def describe(self) -> str:
+        """Return the rule in words, for messages."""
+        words = {"one": "a ", "list": "a list, each entry a ", "range": "[low, high], each a "}[self.form] + self.kind
+        bounds = f" from {self.low:g} to {self.high:g}" + (" (ends excluded)" if self.open_ends else "")
+        pattern = "" if self.pattern == r"\S+" else f" matching {self.pattern}"
+        return words + (pattern if self.kind == "text" else bounds)
+
+
+def whole(low: float = -math.inf, high: float = math.inf) -> Rule:
+    """Return the rule of a whole number within closed bounds."""
+    return Rule("whole number", low, high)
+
+
+def real(low: float = -math.inf, high: float = math.inf, open_ends: bool = False) -> Rule:
+    """Return the rule of a number; a whole number is accepted and becomes a float."""
+    return Rule("number", low, high, open_ends)
+
+
+def text(pattern: str = r"\S+") -> Rule:
+    """Return the rule of a text that matches the pattern as a whole."""
+    return Rule("text", pattern=pattern)
+
+
+def several(entry: Rule) -> Rule:
+    """Return the rule of a list, not empty, without repetition."""
+    return replace(entry, form="list")
+
+
+def span(entry: Rule) -> Rule:
+    """Return the rule of an inclusive range [low, high]."""
+    return replace(entry, form="range")
+
+
+SCHEMA: dict[str, dict[str, Rule]] = {
+    "testbed": {
+        "item_seed": whole(0),
+        "n_test_items": whole(1),
+        "n_calibration_items": whole(1),
+        "n_example_items": whole(1),
+        "symbolic_chain_length": span(whole(1)),
+        "symbolic_noise_level": span(real(0, 1)),
+        "symbolic_operators_per_step": span(whole(1)),
+        "visual_reference_chain_length": span(whole(1)),
+        "visual_reference_noise_level": span(real(0, 1)),
+        "hallucination_chain_length": span(whole(1)),
+        "hallucination_noise_level": span(real(0, 1)),
+        "hallucination_typical_share": real(0, 1),
+    },
+    "extraction": {
+        "models": several(text()),
+        "checkpoints_folder": text(),
+        "benchmarks": several(text(r"[a-z0-9_]+")),
+        "max_new_tokens": whole(1),
+        "batch_size": whole(1),
+        "temperature": real(0),
+        "top_p": real(0, 1),
+        "top_k": whole(0),
+        "generation_seed": whole(0),
+        "device": text(r"cpu|cuda(:\d+)?|mps"),
+        "dtype": text(r"float32|bfloat16|float16"),
+        "replay_implementation": text(r"fused|chunk"),
+        "replay_batch_tokens": whole(1),
+        "shard_items": whole(1),
+        "control_seed": whole(0),
+        "grounding_layers": whole(1),
+        "grounding_heads": whole(1),
+        "sink_rule": text(r"first|border"),
+        "n_cross_checked_items": whole(1),
+    },
+    "collapse": {
+        "bins": whole(2),
+        "bootstrap_replicates": whole(1),
+        "confidence_level": real(0, 1, open_ends=True),
+        "bootstrap_seed": whole(0),
+        "shuffled_deals": whole(1),
+        "picture_model": text(),
+        "picture_benchmark": text(),
+        "picture_quantiles": span(real(0, 1)),
+    },
+}
+
+
+class Mapping(dict[Any, Any]):
+    """A YAML mapping that remembers the line of each key."""
+
+    lines: dict[Any, int]
+
+
+class Loader(yaml.SafeLoader):
+    """SafeLoader that keeps lines and takes a duplicate key for the mistake that it is."""
+
+
+def build_mapping(loader: Loader, node: yaml.MappingNode) -> Mapping:
+    """Return the mapping of a YAML node; raise ParamsError at the second occurrence of a key."""
+    mapping = Mapping()
+    mapping.lines = {}
+    for key_node, value_node in node.value:
+        key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+        if key in mapping:
+            raise ParamsError(f"{line}: {key}: stands here and in line {mapping.lines[key]}; remove one")
+        mapping[key], mapping.lines[key] = loader.construct_object(value_node, deep=True), line
+    return mapping
+
+
+Loader.add_constructor("tag:yaml.org,2002:map", build_mapping)
+
+
+def describe(value: object) -> str:
+    """Return a value and its YAML type in words, for messages."""
+    names = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list"}
+    return "nothing" if value is None else f"{value!r} ({names.get(type(value), type(value).__name__)})"
+
+
+def check_value(value: Any, rule: Rule) -> Any:
+    """Return the value as its rule's type; raise ParamsError with found, expected and remedy."""
+    found = f"found {describe(value)}, expected {rule.describe()}"
+    if rule.form != "one":
+        if not isinstance(value, list) or not value:
+            raise ParamsError(f"{found}; correct it")
+        entries = [check_value(entry, replace(rule, form="one")) for entry in value]
+        if rule.form == "range" and (len(entries) != 2 or entries[0] > entries[1]):
+            raise ParamsError(f"{found}; give two entries, the smaller first")
+        if rule.form == "list" and len(set(entries)) < len(entries):
+            raise ParamsError(f"{found}; remove the repetition")
+        return entries
+    if rule.kind == "text":
+        if isinstance(value, bool | int | float):
+            raise ParamsError(f"{found}; quote it")
+        if not isinstance(value, str) or not re.fullmatch(rule.pattern, value):
+            raise ParamsError(f"{found}; correct it")
+        return value
+    if isinstance(value, str) and TEXT_NUMBER.fullmatch(value):
+        mantissa, exponent = re.split("[eE]", value)  # YAML 1.1 wants a point and a sign
+        raise ParamsError(f"{found}; write {mantissa}{'' if '.' in mantissa else '.0'}e{int(exponent):+d}")
+    wanted = int if rule.kind == "whole number" else int | float
+    if isinstance(value, bool) or not isinstance(value, wanted) or not math.isfinite(value):
+        raise ParamsError(f"{found}; correct it")
+    if not (rule.low < value < rule.high if rule.open_ends else rule.low <= value <= rule.high):
+        raise ParamsError(f"{found}; correct it")
+    return float(value) if rule.kind == "number" else value
+
+
+def check_keys(where: str, mapping: Any, expected: list[str]) -> None:
+    """Raise ParamsError unless the mapping holds exactly the expected keys."""
+    if not isinstance(mapping, Mapping):
+        raise ParamsError(f" {where}: found {describe(mapping)}, expected the keys {', '.join(expected)}")
+    for key in mapping:
+        if key not in expected:
+            known = f"expected one of {', '.join(expected)}; correct or remove it"
+            raise ParamsError(f"{mapping.lines[key]}: {where}{key}: unknown key; {known}")
+    for key in expected:
+        if key not in mapping:
+            raise ParamsError(f" {where}{key}: missing; add it (params/testbed.yaml shows how)")
+
+
+def load(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Read a parameters file and return its profile and its checked sections.
+
+    Raises
+    ------
+    ParamsError
+        One line with file, line, key, what was found, what was expected and what to do.
+    """
+    name = paths.show(path.resolve())
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except OSError as error:
+        raise ParamsError(f"{name}: cannot be read ({error.strerror}); give a file of params/") from error
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{name}: not YAML: {' '.join(str(error).split())}; correct it") from error
+    except ParamsError as error:
+        raise ParamsError(f"{name}:{error}") from error
+    sections: dict[str, dict[str, Any]] = {}
+    try:
+        check_keys("", document, ["profile", *SCHEMA])
+        if document["profile"] != path.stem:
+            line, found = document.lines["profile"], describe(document["profile"])
+            raise ParamsError(f"{line}: profile: found {found}, expected the file's name; write {path.stem}")
+        for section, rules in SCHEMA.items():
+            check_keys(f"{section}.", document[section], list(rules))
+            sections[section] = {}
+            for key, rule in rules.items():
+                try:
+                    sections[section][key] = check_value(document[section][key], rule)
+                except ParamsError as error:
+                    line = document[section].lines[key]
+                    raise ParamsError(f"{line}: {section}.{key}: {error}") from error
+    except ParamsError as error:
+        raise ParamsError(f"{name}:{error}") from error
+    return document["profile"], sections
+
+
+def write_sections(sections: dict[str, dict[str, Any]], folder: Path) -> list[str]:
+    """Write <section>.json each; return the names of those that changed (the others keep their age)."""
+    changed = []
+    for section, values in sections.items():
+        file = folder / f"{section}.json"
+        content = json.dumps(values, indent=2, sort_keys=True) + "\n"
+        if not file.exists() or file.read_text(encoding="utf-8") != content:
+            with paths.whole_file(file) as temporary:
+                temporary.write_text(content, encoding="utf-8")
+            changed.append(section)
+    return changed
+
+
+def read_values(file: Path) -> dict[str, Any]:
+    """Return the values of a section's JSON as `write_sections` left it."""
+    if not file.exists():
+        raise ParamsError(f"{paths.show(file.resolve())}: not there; run `make params`")
+    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return values
+
+
+def read_section(profile: str, section: str) -> dict[str, Any]:
+    """Return one section's values, for commands that run outside a notebook."""
+    return read_values(paths.section_file(profile, section))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Split a parameters file: `python -m dontblink.params params/testbed.yaml --out FOLDER`."""
+    parser = argparse.ArgumentParser(prog="python -m dontblink.params", description=main.__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the <section>.json files")
+    given = parser.parse_args(arguments)
+    try:
+        _, sections = load(given.file)
+    except ParamsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    changed = write_sections(sections, given.out)
+    print(f"parameters: {', '.join(changed) if changed else 'nothing'} changed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

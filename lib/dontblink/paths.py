@@ -1,0 +1,136 @@
+"""Where things lie: the project's root, one folder helper per kind of file, and files that appear whole.
+
+Why it exists: a notebook, a test and a command must find the same folder from any working directory, and no
+other module may build such a path by hand. In: a profile name. Out: `Path` objects below ROOT; nothing is
+created here except by `whole_file`. Never put a file's format or content here, and never read an environment
+variable to find a folder: two runs in one checkout must not disagree on where results are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MARKER = "pyproject.toml"
+TEMPORARY = ".{name}.{token}.tmp"
+
+
+class PathsError(RuntimeError):
+    """The project or a folder of it cannot be found; the message says what to do."""
+
+
+def find_root(package: Path, start: Path) -> Path:
+    """Return the project's root: above the editable package, or the nearest parent of `start` that is it.
+
+    Parameters
+    ----------
+    package
+        The package's own folder (`lib/dontblink` in a checkout).
+    start
+        Where to walk up from if the package was installed as a copy.
+
+    Raises
+    ------
+    PathsError
+        If neither leads to a folder whose pyproject.toml names dontblink.
+    """
+    for folder in (package.parent.parent, start, *start.parents):
+        marker = folder / MARKER
+        if marker.is_file() and re.search(r'^name = "dontblink"$', marker.read_text(), flags=re.M):
+            return folder
+    raise PathsError(f"{start}: not inside a dontblink checkout; change into one, or run `make env` in it")
+
+
+ROOT = find_root(Path(__file__).resolve().parent, Path.cwd().resolve())
+
+
+def check_profile(profile: str) -> str:
+    """Return the profile's name; raise PathsError unless it can be a folder's and a file's name."""
+    if not re.fullmatch(r"[a-z0-9_]+", profile):
+        raise PathsError(f"profile {profile!r}; expected small letters, digits and _; correct it")
+    return profile
+
+
+def params_file(profile: str) -> Path:
+    """Return the YAML file that a reviewer edits."""
+    return ROOT / "params" / f"{check_profile(profile)}.yaml"
+
+
+def results(profile: str) -> Path:
+    """Return the folder of everything that is generated and ignored by git."""
+    return ROOT / "results" / check_profile(profile)
+
+
+def section_file(profile: str, section: str) -> Path:
+    """Return one section's parameters as the notebooks get them (JSON)."""
+    return results(profile) / "params" / f"{section}.json"
+
+
+def responses(profile: str) -> Path:
+    """Return the folder of response shards, <model>/<benchmark>-<split>-<index>-<key>.parquet."""
+    return results(profile) / "responses"
+
+
+def traces(profile: str) -> Path:
+    """Return the folder of trace shards, named like the response shards."""
+    return results(profile) / "traces"
+
+
+def tables(profile: str) -> Path:
+    """Return the folder of tidy tables."""
+    return results(profile) / "tables"
+
+
+def notebooks(profile: str) -> Path:
+    """Return the folder of executed notebooks."""
+    return results(profile) / "notebooks"
+
+
+def extraction_manifest(profile: str) -> Path:
+    """Return the file that `dontblink.extract` writes last."""
+    return results(profile) / "extraction.json"
+
+
+def shard_list(profile: str) -> Path:
+    """Return the file that lists every shard, one path (relative to ROOT) a line; make reads it."""
+    return results(profile) / "shards.txt"
+
+
+def figures(profile: str) -> Path:
+    """Return the folder of tracked figures and numbers."""
+    return ROOT / "figures" / check_profile(profile)
+
+
+def show(path: Path) -> str:
+    """Return the path as messages print it: relative to ROOT where it lies inside."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well, it becomes `path` in one step.
+
+    A reader sees the old file or the whole new one, never a part, even after a crash or a power cut. When the
+    block raises, the temporary file is removed and `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(TEMPORARY.format(name=path.name, token=secrets.token_hex(6)))
+    try:
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut, too
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,168 @@
+"""The schemas of the tidy tables: every column's type, unit and meaning, checked on each write.
+
+Why: a number is only as good as the column it was read from. In: columns of a table by name. Out: Arrow tables that
+have exactly the columns of `SCHEMAS`, on disk with their units as metadata, and read back as DataFrames. Never: a
+column without a unit or a meaning, or a NaN where the schema does not allow one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dontblink import paths, store
+
+REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box")
+MASSES = tuple(f"{region}_mass" for region in REGIONS)
+HEAD_SETS = ("grounding_layers", "grounding_heads", "all_layers", "layer_0")
+TEXT, INT, REAL = pa.dictionary(pa.int32(), pa.string()), pa.int32(), pa.float32()
+
+
+class TableError(ValueError):
+    """A table or record that breaks its schema; the message says where, what was found and what to do."""
+
+
+class Column(NamedTuple):
+    """Type, unit and meaning of a column; only a column with `may_be_nan` may hold NaN."""
+
+    type: pa.DataType
+    unit: str
+    meaning: str
+    may_be_nan: bool = False
+
+
+KEYS = {
+    "model": Column(TEXT, "", "checkpoint name"),
+    "benchmark": Column(TEXT, "", "question set"),
+    "split": Column(TEXT, "", "test or calibration"),
+    "item_id": Column(TEXT, "", "item"),
+}
+_HEAD_SET = {"head_set": Column(TEXT, "", "heads averaged over: " + ", ".join(HEAD_SETS))}
+_MASSES = {name: Column(REAL, "mass", f"attention mass on the region {name[:-5]}") for name in MASSES}
+_UNIFORM = {"uniform_evidence_share": Column(REAL, "mass", "evidence tokens / visible keys: a uniform look")}
+_STEP = {
+    "step_index": Column(INT, "", "step from 0; -1 outside the steps"),
+    "step_kind": Column(TEXT, "", "gold kind whose pattern the step's text has; empty if none"),
+}
+_VISION = "mean over the last third of the reasoning, grounding layers: mass on the "
+SCHEMAS: dict[str, dict[str, Column]] = {
+    "tokens": KEYS | {
+        "token_index": Column(INT, "", "position in the response, from 0"),
+        "token_id": Column(INT, "", "vocabulary id"), "token_text": Column(TEXT, "", "decoded token"),
+        "span": Column(TEXT, "", "reasoning, answer or marker"), **_STEP,
+        "entropy_nats": Column(REAL, "nats", "entropy of the distribution that produced the token"),
+        "log_probability_nats": Column(REAL, "nats", "log probability of the token"),
+        "context_length_tokens": Column(INT, "tokens", "keys that its row sees"), **_UNIFORM},
+    "token_masses": KEYS | {
+        "token_index": Column(INT, "", "position in the response, from 0"), **_HEAD_SET, **_MASSES},
+    "heads": KEYS | {
+        "layer": Column(INT, "", "text layer, from 0"), "head": Column(INT, "", "query head, from 0"),
+        "evidence_mass": Column(REAL, "mass", "mean over the reasoning"),
+        "visual_mass": Column(REAL, "mass", "evidence + other image, mean over the reasoning"),
+        "evidence_fraction": Column(REAL, "share", "share of the image tokens that are evidence"),
+        "evidence_lift": Column(REAL, "ratio", "evidence share of visual mass / evidence fraction", True)},
+    "steps": KEYS | _STEP | _HEAD_SET | {
+        "n_tokens": Column(INT, "tokens", "tokens of the step"), **_MASSES, **_UNIFORM,
+        "pointing_hit": Column(REAL, "share", "coverage of the most attended image token", True),
+        "iou50": Column(REAL, "share", "IoU of the smallest set with half the visual mass", True),
+        "map_auc": Column(REAL, "probability", "AUC of the map as a score of in-box tokens", True),
+        "sink_masked_evidence_mass": Column(REAL, "mass", "evidence mass / mass off the image sinks", True)},
+    "items": KEYS | {
+        "correct": Column(pa.bool_(), "", "by the benchmark's scorer"),
+        "parsed": Column(pa.bool_(), "", "an answer was found"),
+        "answer": Column(TEXT, "", "gold"), "prediction": Column(TEXT, "", "as parsed"),
+        "finish_reason": Column(TEXT, "", "stop, length or empty"),
+        **{f"n_{part}": Column(INT, "tokens", f"{part.replace('_', ' ')}")
+           for part in ("prompt_tokens", "response_tokens", "reasoning_tokens")},
+        "n_steps": Column(INT, "steps", "reasoning steps"),
+        "evidence_fraction": Column(REAL, "share", "share of the image tokens that are evidence"),
+        "noise_level": Column(REAL, "", "picture noise", True),
+        "chain_length": Column(REAL, "", "length of the gold chain", True),
+        "chain_kind": Column(TEXT, "", "step or recall"),
+        "prior_side": Column(TEXT, "", "does the prior agree with the picture"),
+        "task_type": Column(TEXT, "", "declared task type"),
+        **{f"{part}_entropy_nats": Column(REAL, "nats", f"{meaning}", True) for part, meaning in (
+            ("full", "mean token entropy"), ("answer", "mean over the answer span"),
+            ("max", "largest token entropy"), ("last_decile", "mean over the last 10 % of tokens"))},
+        "vision_evidence_mass": Column(REAL, "mass", _VISION + "evidence", True),
+        "vision_visual_mass": Column(REAL, "mass", _VISION + "image", True)},
+    "bins": KEYS | _HEAD_SET | {
+        "bin": Column(INT, "", "part of the reasoning, from 0"), "n_bins": Column(INT, "", "parts in all"),
+        "n_empty_bins": Column(INT, "", "parts of this response without a token; they have no row"),
+        "n_tokens": Column(INT, "tokens", "tokens averaged")} | _MASSES | _UNIFORM,
+}  # fmt: skip
+
+
+def to_table(name: str, columns: Mapping[str, Any] | pd.DataFrame) -> pa.Table:
+    """Cast columns to the schema `name` (text becomes a dictionary) and return the checked table."""
+    arrays = {}
+    for column, spec in SCHEMAS[name].items():
+        values = pd.Series(columns[column]) if column in columns else None
+        if values is None:
+            raise TableError(f"table {name}: no column {column}; expected {', '.join(SCHEMAS[name])}")
+        if spec.type == TEXT:
+            codes, labels = pd.factorize(values.astype("str"))
+            indices, words = pa.array(codes, pa.int32()), pa.array(list(labels), pa.string())
+            arrays[column] = pa.DictionaryArray.from_arrays(indices, words)
+        else:
+            arrays[column] = pa.array(values.to_numpy(), from_pandas=False).cast(spec.type)
+    return check_table(name, pa.table(arrays))
+
+
+def check_table(name: str, table: pa.Table) -> pa.Table:
+    """Return the table; raise TableError unless columns, types and values are those of `SCHEMAS[name]`."""
+    expected = {column: spec.type for column, spec in SCHEMAS[name].items()}
+    found = dict(zip(table.column_names, table.schema.types, strict=True))
+    if found != expected:
+        wrong = sorted(c for c in expected.keys() | found.keys() if found.get(c) != expected.get(c))
+        raise TableError(
+            f"table {name}: columns {wrong} are {[str(found.get(c)) for c in wrong]}, expected "
+            f"{[str(expected.get(c)) for c in wrong]}; build the table again"
+        )
+    for column, spec in SCHEMAS[name].items():
+        if n_nulls := table[column].null_count:
+            raise TableError(f"table {name}, column {column}: {n_nulls} nulls; fill the column")
+        if spec.type != REAL:
+            continue
+        values = table[column].to_numpy()
+        bad = ~np.isfinite(values) & ~(spec.may_be_nan & np.isnan(values))
+        if spec.unit in ("mass", "share", "probability"):
+            bad |= (values < -1e-6) | (values > 1 + 1e-3)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise TableError(
+                f"table {name}, row {row}, column {column}: {values[row]}; expected a finite "
+                f"{spec.unit or 'number'} in its range; look at this item's trace"
+            )
+    return table
+
+
+def write_table(name: str, table: pa.Table, path: Path) -> None:
+    """Check the table against `SCHEMAS[name]` and write it, units and meanings as metadata."""
+    units = {f"column:{c}": f"[{spec.unit}] {spec.meaning}" for c, spec in SCHEMAS[name].items()}
+    store.write_table(path, check_table(name, table), units | {"table": name})
+
+
+def read_tables(profile: str, names: Sequence[str], split: str | None = None) -> dict[str, pd.DataFrame]:
+    """Read tables of an extraction, checked against their schemas; with `split`, the rows of that split only.
+
+    `quarantine` has no schema here: it is the store's own table.
+    """
+    tables = {}
+    for name in names:
+        path = paths.tables(profile) / f"{name}.parquet"
+        if not path.exists():
+            raise TableError(f"{paths.show(path)}: no such table; extract profile {profile} first")
+        table = store.read_table(path)
+        if name in SCHEMAS:
+            check_table(name, table)
+            if split is not None:
+                table = table.filter(pc.equal(table["split"].cast(pa.string()), split))
+        tables[name] = table.to_pandas()
+    return tables

@@ -1,0 +1,137 @@
+"""Responses and traces as shard tables, and back: the only place that knows their columns.
+
+In: Response and Trace records of one model x benchmark x split. Out: Arrow tables (arrays flattened, their shapes
+beside them) that `store` writes, and the same records read back. A response shard is the contract between any engine
+and the replay; a trace shard holds everything that the tables need, so that they never load a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dontblink import paths, store
+from dontblink.generate import Response
+from dontblink.replay import Trace
+from dontblink.spans import Spans
+
+INTEGERS, REALS, TEXTS = pa.list_(pa.int32()), pa.list_(pa.float32()), pa.list_(pa.string())
+RESPONSES = pa.schema({
+    "item_id": pa.string(), "model": pa.string(), "prompt_ids": INTEGERS, "response_ids": INTEGERS,
+    "text": pa.string(), "finish_reason": pa.string(),
+})  # fmt: skip
+TRACES = pa.schema({
+    "item_id": pa.string(), "model": pa.string(), "n_layers": pa.int32(), "n_heads": pa.int32(),
+    "n_regions": pa.int32(), "entropy_nats": REALS, "log_probability_nats": REALS, "mass": REALS, "step_map": REALS,
+    "coverage": REALS, "control": REALS, "grids": INTEGERS, "reasoning": INTEGERS, "answer": INTEGERS,
+    "steps": INTEGERS, "closed": pa.bool_(), "token_texts": TEXTS, "step_texts": TEXTS, "answer_text": pa.string(),
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TraceRecord:
+    """A trace with the spans, texts and evidence that it was measured with.
+
+    Attributes
+    ----------
+    coverage, control : float32 [M], share of each image token inside the evidence and the control box
+    grids : (rows, columns) of merged tokens per image
+    """
+
+    trace: Trace
+    spans: Spans
+    token_texts: tuple[str, ...]
+    step_texts: tuple[str, ...]
+    answer_text: str
+    coverage: npt.NDArray[np.float32]
+    control: npt.NDArray[np.float32]
+    grids: tuple[tuple[int, int], ...]
+
+
+def pack_responses(responses: Sequence[Response]) -> pa.Table:
+    """Return the responses as rows of `RESPONSES`."""
+    return pa.Table.from_pylist([{name: getattr(r, name) for name in RESPONSES.names} for r in responses], RESPONSES)
+
+
+def unpack_responses(table: pa.Table) -> list[Response]:
+    """Return the rows of a response shard as records."""
+    return [
+        Response(**{**row, "prompt_ids": tuple(row["prompt_ids"]), "response_ids": tuple(row["response_ids"])})
+        for row in table.to_pylist()
+    ]
+
+
+def pack_traces(records: Sequence[TraceRecord]) -> pa.Table:
+    """Return the trace records as rows of `TRACES`."""
+    columns: dict[str, list[Any]] = {name: [] for name in TRACES.names}
+    for record in records:
+        trace, spans = record.trace, record.spans
+        n_layers, n_heads, _, n_regions = trace.mass.shape
+        row = {
+            "item_id": trace.item_id, "model": trace.model, "n_layers": n_layers, "n_heads": n_heads,
+            "n_regions": n_regions, "entropy_nats": trace.entropy_nats,
+            "log_probability_nats": trace.log_probability_nats, "mass": trace.mass.ravel(),
+            "step_map": trace.step_map.ravel(), "coverage": record.coverage, "control": record.control,
+            "grids": np.ravel(record.grids), "reasoning": spans.reasoning, "answer": spans.answer,
+            "steps": np.ravel(spans.steps).astype(np.int32), "closed": spans.closed,
+            "token_texts": record.token_texts, "step_texts": record.step_texts, "answer_text": record.answer_text,
+        }  # fmt: skip
+        for name, value in row.items():
+            columns[name].append(value)
+    return pa.table({name: pa.array(columns[name], TRACES.field(name).type) for name in TRACES.names}, TRACES)
+
+
+def unpack_traces(table: pa.Table) -> list[TraceRecord]:
+    """Return the rows of a trace shard as records; the arrays are views of the table where possible."""
+    columns = {name: table[name].combine_chunks() for name in TRACES.names}
+    return [_unpack_row(columns, row) for row in range(table.num_rows)]
+
+
+def _unpack_row(columns: dict[str, Any], row: int) -> TraceRecord:
+    def reals(name: str) -> npt.NDArray[np.float32]:
+        return np.asarray(columns[name][row].values.to_numpy(zero_copy_only=False), dtype=np.float32)
+
+    def value(name: str) -> Any:
+        return columns[name][row].as_py()
+
+    n_layers, n_heads, n_regions = value("n_layers"), value("n_heads"), value("n_regions")
+    steps = [(a, b) for a, b in np.reshape(value("steps"), (-1, 2)).tolist()]
+    coverage = reals("coverage")
+    trace = Trace(
+        item_id=value("item_id"), model=value("model"), entropy_nats=reals("entropy_nats"),
+        log_probability_nats=reals("log_probability_nats"),
+        mass=reals("mass").reshape(n_layers, n_heads, -1, n_regions),
+        step_map=reals("step_map").reshape(len(steps), n_layers, n_heads, len(coverage)),
+    )  # fmt: skip
+    spans = Spans(tuple(value("reasoning")), tuple(value("answer")), tuple(steps), value("closed"))
+    grids = tuple((a, b) for a, b in np.reshape(value("grids"), (-1, 2)).tolist())
+    return TraceRecord(
+        trace, spans, tuple(value("token_texts")), tuple(value("step_texts")), value("answer_text"), coverage,
+        reals("control"), grids,
+    )  # fmt: skip
+
+
+def iterate_traces(profile: str, model: str, benchmark: str, split: str = "test") -> Iterator[TraceRecord]:
+    """Yield the trace records of one cell in item order, reading one listed shard at a time.
+
+    Raises
+    ------
+    StoreError
+        If no extraction of this profile has finished, or it has no such cell.
+    """
+    listing = paths.shard_list(profile)
+    names = listing.read_text().split() if listing.exists() else []
+    folder = paths.traces(profile) / model
+    files = [paths.ROOT / name for name in names]
+    wanted = [f for f in files if f.parent == folder and f.name.startswith(f"{benchmark}-{split}-")]
+    if not wanted:
+        raise store.StoreError(
+            f"{paths.show(listing)}: no trace shard of {model} x {benchmark}, {split}; run `make extract`"
+        )
+    for file in sorted(wanted):
+        yield from unpack_traces(store.read_table(file))

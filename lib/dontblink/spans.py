@@ -1,0 +1,99 @@
+"""Where a response reasons, where it answers, and where its steps begin and end: cut on token ids.
+
+Why: the measures are means over these spans, so they are defined once. In: response ids, the ids of a family's
+markers, and the text of single tokens. Out: half-open token ranges. Never here: a tokenizer's offsets, or text that
+was decoded as a whole and found again in the ids.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+SENTENCE_ENDS = (".", "?", "!")
+# "Answer:", "the final answer is", or a bare "answer" that opens the text behind </think>
+ANSWER_MARKER = re.compile(
+    r"(?:^\W*(?:final\s+)?answer\b|\banswer\b\W{0,2}(?=\s*(?:is\b|:)))(?:\s*is\b)?[\s:*]*", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Half-open token ranges of a response; `closed` is False where </think> never came (truncated)."""
+
+    reasoning: tuple[int, int]
+    answer: tuple[int, int]
+    steps: tuple[tuple[int, int], ...]
+    closed: bool
+
+
+@dataclass(frozen=True)
+class Markers:
+    """The marker ids of one tokenizer; None where it has no such token."""
+
+    eos: frozenset[int]
+    think_close: int
+    think_open: int | None
+    box_open: int | None
+    box_close: int | None
+    prompt_opens_think: bool
+
+
+def segment(
+    response_ids: Sequence[int], markers: Markers, token_texts: Callable[[Sequence[int]], list[str]], joiner: str
+) -> Spans:
+    """Cut a response on its ids into reasoning, steps and answer.
+
+    The reasoning ends before the last think-close token; without one everything is reasoning. The answer is what the
+    box tokens hold, else what follows an answer marker, else all the rest. EOS is in neither.
+
+    Parameters
+    ----------
+    token_texts : returns the text of each id alone
+    joiner : what decoding puts between two plain tokens, '' (byte-level) or ' ' (word-level)
+    """
+    ids = [int(i) for i in response_ids]
+    end = next((k for k, i in enumerate(ids) if i in markers.eos), len(ids))
+    stop = max((k for k in range(end) if ids[k] == markers.think_close), default=end)
+    opens = [k for k in range(stop) if ids[k] == markers.think_open]
+    start = opens[0] + 1 if opens and not markers.prompt_opens_think else 0
+    first, last = _find_box(ids, markers, min(stop + 1, end), end)
+    answer = _find_answer(token_texts(ids[first:last]), first, joiner)
+    return Spans((start, stop), answer, _find_steps(token_texts(ids[start:stop]), start, joiner), stop < end)
+
+
+def _find_box(ids: list[int], markers: Markers, start: int, end: int) -> tuple[int, int]:
+    """Return the inside of the last answer box between start and end, or start and end."""
+    if boxes := [k for k in range(start, end) if ids[k] == markers.box_open]:
+        start = boxes[-1] + 1
+        end = next((k for k in range(start, end) if ids[k] == markers.box_close), end)
+    return start, end
+
+
+def _find_answer(texts: list[str], start: int, joiner: str) -> tuple[int, int]:
+    """Return the range of tokens behind the last answer marker, without white space around it."""
+    whole = joiner.join(texts)
+    found = [m.end() for m in ANSWER_MARKER.finditer(whole) if whole[m.end() :].strip()]
+    first = len(whole) - len(whole[max(found, default=0) :].lstrip())
+    ends = list(accumulate((len(joiner) + len(text) for text in texts), initial=-len(joiner)))[1:]
+    spans = enumerate(zip(ends, texts, strict=True))
+    kept = [k for k, (at, text) in spans if at > first and at - len(text) < len(whole.rstrip())]
+    return (start + kept[0], start + kept[-1] + 1) if kept else (start, start)
+
+
+def _find_steps(texts: list[str], start: int, joiner: str) -> tuple[tuple[int, int], ...]:
+    """Cut after newlines and after . ? ! before white space; blank tokens join the step before them."""
+    steps: list[tuple[int, int]] = []
+    begin, is_blank = 0, True
+    for k, text in enumerate(texts):
+        is_blank = is_blank and not text.strip()
+        after = text[len(text.rstrip()) :] + joiner + "".join(texts[k + 1 : k + 2]) or " "
+        is_end = "\n" in text or (text.rstrip().endswith(SENTENCE_ENDS) and after[0].isspace())
+        if is_blank and steps:
+            steps[-1], begin = (steps[-1][0], start + k + 1), k + 1
+        elif is_end and not is_blank:
+            steps.append((start + begin, start + k + 1))
+            begin, is_blank = k + 1, True
+    return (*steps, (start + begin, start + len(texts))) if begin < len(texts) else tuple(steps)

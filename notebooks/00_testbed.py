@@ -1,0 +1,189 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     name: python3
+#     display_name: Python 3
+#     language: python
+# ---
+
+# %% [markdown]
+# # 00 The testbed: what the small models are asked, and how they learned
+#
+# ## 1 Question
+#
+# Can a reader hold every measure of this package against known truth, on any machine? The testbed is three
+# procedural benchmarks with exact evidence boxes, and three vision-language models of the real architectures that were
+# trained from scratch on them. It is a model organism and an instrument check, never a replication of the paper's
+# models.
+#
+# | | |
+# |---|---|
+# | inputs | the generator, `models/testbed/*/training.json`, `models/testbed/difficulty.json` |
+# | outputs | example pictures with their boxes, learning curves, the difficulty that was fixed beforehand |
+# | cost | a few seconds; training itself is `make testbed` and takes hours |
+
+# %% [markdown]
+# ## 2 Parameters
+#
+# A pair of numbers is an inclusive range from which every item draws.
+
+# %% tags=["parameters"]
+profile = "testbed"  # which params/<profile>.yaml
+item_seed = 2026  # seed of every picture and question
+n_test_items = 1000  # test items per benchmark
+n_calibration_items = 500  # calibration items per benchmark
+n_example_items = 2  # pictures per benchmark in the figure
+symbolic_chain_length = [2, 4]  # compound steps
+symbolic_noise_level = [0.0, 0.1]  # 0 clean, 1 heavy
+symbolic_operators_per_step = [2, 3]  # operators joined in one step
+visual_reference_chain_length = [2, 6]  # hops
+visual_reference_noise_level = [0.2, 0.7]  # 0 clean, 1 heavy
+hallucination_chain_length = [1, 3]  # conjuncts
+hallucination_noise_level = [0.2, 0.7]  # 0 clean, 1 heavy
+hallucination_typical_share = 0.35  # decisive shapes in their typical colour (0.9 in training)
+
+# %% [markdown]
+# ## 3 Setup
+
+# %%
+import json
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from dontblink import paths, plots, record
+from dontblink.benchmarks import testbed
+from dontblink.items import open_image, validate
+
+settings = {key: value for key, value in globals().items() if key.startswith(testbed.BENCHMARKS)}
+difficulties = {name: testbed.read_difficulty(name, settings) for name in testbed.BENCHMARKS}
+
+# %% [markdown]
+# ## 4 Load and check
+#
+# Items are made anew from the seed every time. Each one is validated: a readable picture, boxes inside it.
+
+# %%
+counts = {"test": n_test_items, "calibration": n_calibration_items}
+items = {
+    (name, split): list(testbed.load_items(name, split, n_items, item_seed, difficulties[name]))
+    for name in testbed.BENCHMARKS
+    for split, n_items in counts.items()
+}
+for group in items.values():
+    for item in group[:20]:
+        validate(item)
+
+# %% [markdown]
+# The checkpoints carry the facts of their training.
+
+# %%
+folders = sorted((paths.ROOT / "models" / "testbed").glob("*/training*.json"))
+trainings = [json.loads(path.read_text()) for path in folders]
+fixed = json.loads((paths.ROOT / "models" / "testbed" / "difficulty.json").read_text())
+cards = pd.DataFrame(trainings)[["name", "seed", "parameters", "steps", "phase_2_start", "train_minutes", "commit"]]
+cards
+
+# %% [markdown]
+# ## 5 Compute
+#
+# What the items look like: lengths, evidence, and the sides of the prior.
+
+# %%
+rows = pd.DataFrame(
+    {
+        "benchmark": name,
+        "split": split,
+        "answer": item.answer,
+        "n_boxes": len(item.boxes),
+        "n_gold_steps": len(item.gold_steps),
+        **item.covariates,
+    }
+    for (name, split), group in items.items()
+    for item in group
+)
+summary = rows.groupby(["benchmark", "split"])[["n_boxes", "n_gold_steps", "noise_level", "chain_length"]].mean()
+summary.round(2)
+
+# %% [markdown]
+# The learning curves: token accuracy on held-out clean pictures (perception) and whole chains without a single wrong
+# token, teacher-forced.
+
+# %%
+curves = pd.concat(
+    pd.DataFrame(t["curve"]).assign(model=f"{t['name']} (seed {t['seed']})", minutes=lambda r: r["seconds"] / 60)
+    for t in trainings
+)
+perception = [name for name in curves if name.startswith("perception_")]
+curves["perception"] = curves[perception].mean(axis=1)
+curves["chains"] = curves[[f"chains_{name}" for name in testbed.BENCHMARKS]].mean(axis=1)
+
+# %% [markdown]
+# ## 6 Figure
+#
+# Example items. The boxes are the evidence of the gold steps, exact by construction.
+
+# %%
+examples = [item for name in testbed.BENCHMARKS for item in items[name, "test"][:n_example_items]]
+figure, axes = plt.subplots(len(testbed.BENCHMARKS), n_example_items, figsize=(7, 3.2 * len(testbed.BENCHMARKS)))
+for ax, item in zip(axes.ravel(), examples, strict=True):
+    plots.picture_with_boxes(ax, open_image(item.images[0]), item.boxes)
+    ax.set_title(plots.wrap(f"{item.question} {' '.join(item.choices)}", 46), fontsize="small")
+    ax.set_xlabel(
+        plots.wrap(" . ".join(step.text for step in item.gold_steps) + f" -> {item.answer}", 52), fontsize="x-small"
+    )
+record.save_figure(figure, "00_testbed", profile)
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(7, 2.8))
+plots.learning_curves(axes[0], curves, "perception", x="minutes")
+plots.learning_curves(axes[1], curves, "chains", x="minutes", legend=False)
+record.save_figure(figure, "00_testbed_learning", profile)
+
+# %% [markdown]
+# ## 7 Record numbers
+
+# %%
+numbers = {
+    "n_test_items": {name: len(items[name, "test"]) for name in testbed.BENCHMARKS},
+    "n_calibration_items": {name: len(items[name, "calibration"]) for name in testbed.BENCHMARKS},
+    "mean_gold_steps": rows[rows["split"] == "test"].groupby("benchmark")["n_gold_steps"].mean().to_dict(),
+    "share_recall_chains": (rows["chain_kind"] == "recall").groupby(rows["benchmark"]).mean().to_dict(),
+    "training": cards.set_index(cards["name"] + "-seed" + cards["seed"].astype(str))
+    .drop(columns="name")
+    .to_dict("index"),
+    "final_accuracy": {
+        f"{t['name']}-seed{t['seed']}": {
+            k: v for k, v in t["curve"][-1].items() if k.startswith(("perception", "chains"))
+        }
+        for t in trainings
+    },
+    "difficulty": {name: record_["chosen"] for name, record_ in fixed["benchmarks"].items()},
+}
+record.save_numbers("00_testbed", numbers, profile)
+
+# %% [markdown]
+# ## 8 Checks and reading
+#
+# The test and the calibration split share no item, and the difficulty of the parameters is the one that was fixed on
+# the calibration split before any attention or entropy was looked at.
+
+# %%
+test_hashes = {item.content_hash for (_, split), group in items.items() if split == "test" for item in group}
+calibration_hashes = {
+    item.content_hash for (_, split), group in items.items() if split == "calibration" for item in group
+}
+assert not test_hashes & calibration_hashes, "an item is in both splits"
+for name, found in difficulties.items():
+    chosen = fixed["benchmarks"][name]["chosen"]
+    same = list(found.chain_length) == chosen["chain_length"] and list(found.noise_level) == chosen["noise_level"]
+    print(
+        f"{name}: {'the fixed difficulty' if same else 'CHANGED from the fixed difficulty'}, "
+        f"calibration accuracy {json.dumps({k: round(v, 3) for k, v in chosen['accuracy'].items()})}, "
+        f"in the intended range: {chosen['in_range']}"
+    )

@@ -1,0 +1,222 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     name: python3
+#     display_name: Python 3
+#     language: python
+# ---
+
+# %% [markdown]
+# # 02 Collapse: does attention to the evidence fall while the model reasons?
+#
+# ## 1 Question
+#
+# The paper reports (C1) that attention to the annotated evidence falls by 57 to 91 % from the start to the end of the
+# reasoning in all nine model x dataset cells. Attention mass on any fixed set of tokens falls as the context grows, so
+# the question here has two parts: how far does the evidence mass fall, and how much of the fall remains beyond that
+# dilution? In the testbed the chain of thought scripts much of the look (each step reads a named cell), so the recall
+# steps, where the model may look again or copy its own text, are shown on their own.
+#
+# | | |
+# |---|---|
+# | inputs | the tables of the extraction, test split |
+# | outputs | collapse curves by bin and by step, the collapse table with its controls, pictures of the look |
+# | cost | one to two minutes |
+#
+# $$\text{collapse} = 1 - \frac{\sum_i m_i(\text{last bin})}{\sum_i m_i(\text{first bin})}$$
+#
+# with $m_i$ the mean attention mass of item $i$ on its evidence boxes, over the grounding layers: a ratio of means,
+# with intervals from an item-clustered bootstrap (BCa).
+
+# %% [markdown]
+# ## 2 Parameters
+
+# %% tags=["parameters"]
+profile = "testbed"  # which params/<profile>.yaml
+bins = 10  # equal parts of the reasoning
+bootstrap_replicates = 10000  # item-clustered, stratified by cell
+confidence_level = 0.95  # of every interval
+bootstrap_seed = 404  # seed of the resampling
+shuffled_deals = 1000  # permutations of the boxes between items (negative control)
+picture_model = "qwen3vl-tiny-m"  # whose look is drawn
+picture_benchmark = "visual_reference"  # from which question set
+picture_quantiles = [0.1, 0.9]  # of the per-item collapse: one sustained, one collapsing item
+
+# %% [markdown]
+# ## 3 Setup
+
+# %%
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from dontblink import collapse, controls, examples, plots, record
+from dontblink.schema import read_tables
+from dontblink.tables import bin_table
+
+options = {"n_replicates": bootstrap_replicates, "confidence": confidence_level, "seed": bootstrap_seed}
+light = {**options, "n_replicates": min(bootstrap_replicates, 2000)}  # for bands and strata
+primary = "grounding_layers"
+net_of = ["evidence", "evidence_over_uniform", "evidence_over_control"]
+
+# %% [markdown]
+# ## 4 Load and check
+#
+# Test items only: the calibration items chose the grounding layers.
+
+# %%
+tables = read_tables(profile, ["items", "tokens", "token_masses", "steps"], split="test")
+items, steps = tables["items"], tables["steps"]
+cells = sorted({(m, b) for m, b in zip(items["model"], items["benchmark"], strict=True)})
+binned = bin_table(tables["tokens"], tables["token_masses"], bins)
+primary_bins = binned[binned["head_set"] == primary]
+pairs = collapse.pair_bins(binned)
+print(f"{len(cells)} cells, {len(items)} responses; left out (no reasoning in an end bin): {pairs.attrs['n_left_out']}")
+
+# %% [markdown]
+# ## 5 Compute
+#
+# Collapse per cell for the evidence and for what it must be held against: the whole image, a random box of equal area
+# elsewhere in the same picture, the prompt's text, and a uniform look (the share of evidence tokens among all keys that
+# a row sees). `evidence_over_uniform` is the collapse beyond dilution.
+
+# %%
+table = collapse.collapse_table(pairs, cells, **options)
+evidence = table[(table["head_set"] == primary) & (table["quantity"] == "evidence")]
+evidence[
+    ["model", "benchmark", "estimate", "ci_low", "ci_high", "rank_biserial", "p_holm", "n_items", "n_degenerate"]
+].round(3)
+
+# %% [markdown]
+# The same, beyond each control.
+
+# %%
+net = table[(table["head_set"] == primary) & table["quantity"].str.startswith("evidence_over")]
+net.pivot_table("estimate", ["model", "benchmark"], "quantity", observed=True).round(3)
+
+# %% [markdown]
+# Robustness: the single grounding head, the mean over all layers, and layer 0.
+
+# %%
+by_heads = table[table["quantity"] == "evidence"].pivot_table(
+    "estimate", ["model", "benchmark"], "head_set", observed=True
+)
+by_heads.round(3)
+
+# %% [markdown]
+# Read against recall: within one chain, the evidence mass at steps that must look (`f5 is 3`) and at steps that restate
+# what was read (`f5 was 3`). Here nothing in training says whether to look again.
+
+# %%
+recall_pairs = collapse.pair_kinds(steps[steps["head_set"] == primary])
+recall_cells = collapse.list_cells(recall_pairs)
+recall = collapse.collapse_table(recall_pairs, recall_cells, quantities=net_of, **options)
+print(f"cells with at least 20 chains that read and recall: {len(recall_cells)} of {len(cells)}")
+recall_evidence = recall[recall["quantity"] == "evidence_over_uniform"]
+recall_evidence[["model", "benchmark", "estimate", "ci_low", "ci_high", "p_holm", "n_items"]].round(3)
+
+# %% [markdown]
+# Raw and stratified: the kind of chain, the noise of the picture, the length of the chain, the side of the prior.
+
+# %%
+strata = pd.concat(
+    collapse.collapse_by(pairs[pairs["head_set"] == primary], items, column, quantities=net_of, **light)
+    for column in ("chain_kind", "noise_level", "chain_length", "prior_side")
+)
+raw = strata[strata["quantity"] == "evidence"]
+raw.pivot_table("estimate", ["benchmark", "column", "stratum"], "model", observed=True).round(3)
+
+# %% [markdown]
+# Negative control: the lift of the evidence, and the lift after the boxes were dealt to other items of the cell.
+
+# %%
+shuffled = pd.DataFrame(
+    {
+        "model": m,
+        "benchmark": b,
+        **controls.shuffled_lift(*examples.mean_maps(profile, m, b), n_permutations=shuffled_deals),
+    }
+    for m, b in cells
+)
+shuffled.round(3)
+
+# %% [markdown]
+# Cross-check: per-item log-ratios, by a paired t per cell and by a mixed model with a random intercept per item.
+
+# %%
+check = controls.log_ratio_check(pairs, primary)
+check.round(3)
+
+# %% [markdown]
+# ## 6 Figure
+#
+# The picture to look at first: one item whose look at the evidence is sustained and one whose look collapses, taken at
+# fixed quantiles of the per-item collapse among correct answers.
+
+# %%
+picked = examples.pick_by_collapse(pairs, items, picture_model, picture_benchmark, picture_quantiles)
+for name, item_id in zip(("sustained", "collapsing"), picked, strict=True):
+    figure = plt.figure(figsize=(7, 2.9))
+    plots.evidence_strip(figure, **examples.load_strip(profile, picture_model, item_id))
+    figure.suptitle(f"{name}: {item_id} ({picture_model})")
+    record.save_figure(figure, f"02_collapse_{name}", profile)
+
+# %%
+shown = ["evidence", "evidence_over_uniform", "visual"]
+along = collapse.curves(
+    primary_bins, quantities=shown, **light
+)
+figure = plots.curve_grid(along, shown, confidence=confidence_level)
+record.save_figure(figure, "02_collapse", profile)
+
+# %%
+by_step = collapse.curves(steps[steps["head_set"] == primary], "step_index", quantities=shown, **light)
+figure = plots.curve_grid(by_step, shown, position="step_index", confidence=confidence_level)
+record.save_figure(figure, "02_collapse_steps", profile)
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.6), sharey=True)
+plots.collapse_forest(axes[0], table[table["head_set"] == primary], confidence=confidence_level)
+plots.collapse_forest(
+    axes[1], recall, quantity="evidence_over_uniform", controls=["evidence"], confidence=confidence_level
+)
+axes[0].set_title("first to last bin", pad=38)
+axes[1].set_title("read steps to recall steps", pad=38)
+record.save_figure(figure, "02_collapse_forest", profile)
+
+# %% [markdown]
+# ## 7 Record numbers
+
+# %%
+numbers = {
+    "n_cells": len(cells),
+    "n_left_out": int(pairs.attrs["n_left_out"]),
+    "collapse": record.nest(table, ["head_set", "quantity", "model", "benchmark"]),
+    "recall": record.nest(recall, ["head_set", "quantity", "model", "benchmark"]),
+    "strata": record.nest(strata.dropna(subset=["estimate"]), ["quantity", "column", "stratum", "model", "benchmark"]),
+    "shuffled_boxes": record.nest(shuffled, ["model", "benchmark"]),
+    "log_ratio_check": record.nest(check, ["model", "benchmark"]),
+    "pictures": dict(zip(("sustained", "collapsing"), picked, strict=True)),
+}
+record.save_numbers("02_collapse", numbers, profile)
+
+# %% [markdown]
+# ## 8 Checks and reading
+#
+# The counts below are computed; what they mean for the paper's claim: a fall of the raw evidence mass is expected from
+# dilution alone, a fall beyond the uniform look and beyond the control box is not.
+
+# %%
+beyond = table[(table["head_set"] == primary) & (table["quantity"] == "evidence_over_uniform")]
+print(collapse.describe_cells("evidence mass falls", evidence))
+print(collapse.describe_cells("evidence mass falls beyond a uniform look", beyond))
+print(
+    collapse.describe_cells(
+        "evidence mass at recall steps is below that at read steps, beyond a uniform look", recall_evidence
+    )
+)
+assert shuffled["shuffled_lift"].between(0.5, 1.5).all(), "shuffled boxes should have a lift near 1"

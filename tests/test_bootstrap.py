@@ -1,0 +1,223 @@
+"""Claims about the item-clustered bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from dontblink import bootstrap
+from dontblink.bootstrap import (
+    BootstrapError,
+    bootstrap_ratio,
+    bootstrap_statistic,
+    bootstrap_sums,
+    divide,
+    number_clusters,
+    resample,
+    split_strata,
+)
+
+
+def ratio_rows(n: int = 80, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.gamma(2, 0.1, n), rng.gamma(2, 0.3, n)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_interval_of_a_ratio_equals_scipy_on_the_same_draws(method: str, seed: int) -> None:
+    numerator, denominator = ratio_rows()
+    theirs = stats.bootstrap(
+        (numerator, denominator), lambda a, b, axis=-1: a.mean(axis) / b.mean(axis), paired=True,
+        method={"bca": "BCa"}.get(method, method), n_resamples=3000, rng=np.random.default_rng(seed), vectorized=True,
+    ).confidence_interval  # fmt: skip
+    ours = bootstrap_ratio(numerator, denominator, np.arange(80), method=method, seed=seed, n_replicates=3000)
+    # the same draws and quantiles: only the order of the additions differs
+    assert ours.ci_low == pytest.approx(theirs.low, rel=1e-12)
+    assert ours.ci_high == pytest.approx(theirs.high, rel=1e-12)
+    assert (ours.n_clusters, ours.n_replicates, ours.n_degenerate) == (80, 3000, 0)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_generic_fallback_equals_the_fast_path(method: str) -> None:
+    numerator, denominator = ratio_rows(30)
+    fast = bootstrap_ratio(numerator, denominator, np.arange(30), method=method, seed=3, n_replicates=500)
+    slow = bootstrap_statistic(
+        lambda i: numerator[i].sum() / denominator[i].sum(), 30, method=method, seed=3, n_replicates=500
+    )
+    assert slow.estimate == pytest.approx(fast.estimate, rel=1e-12)
+    assert slow.ci_low == pytest.approx(fast.ci_low, rel=1e-10)
+    assert slow.ci_high == pytest.approx(fast.ci_high, rel=1e-10)
+
+
+def test_bootstrap_t_equals_its_definition() -> None:
+    numerator, denominator = ratio_rows(40)
+    found = bootstrap_ratio(numerator, denominator, np.arange(40), method="t", seed=1, n_replicates=800)
+
+    def error(i: np.ndarray) -> float:
+        residual = (numerator[i] - numerator[i].sum() / denominator[i].sum() * denominator[i]) / denominator[i].sum()
+        return float(np.sqrt(len(i) * residual.var(ddof=1)))
+
+    estimate = numerator.sum() / denominator.sum()
+    draws = np.concatenate(list(resample([np.arange(40)], 800, 1)))
+    t = [abs(numerator[i].sum() / denominator[i].sum() - estimate) / error(i) for i in draws]
+    reach = np.quantile(t, 0.95) * error(np.arange(40))
+    assert found.ci_high - estimate == pytest.approx(reach, rel=1e-9)
+    assert estimate - found.ci_low == pytest.approx(reach, rel=1e-9)
+
+
+def test_draws_do_not_depend_on_the_chunk_size() -> None:
+    strata = [np.arange(7), np.arange(7, 20)]
+    one, two = (np.concatenate(list(resample(strata, 50, 9, chunk))) for chunk in (50, 7))
+    assert np.array_equal(one, two)
+
+
+def test_every_stratum_keeps_its_size_in_every_replicate() -> None:
+    draws = np.concatenate(list(resample([np.arange(7), np.arange(7, 20)], 200, 0)))
+    assert ((draws < 7).sum(axis=1) == 7).all()
+
+
+def test_item_that_appears_in_several_cells_is_drawn_with_all_its_rows() -> None:
+    # row and mirrored row cancel within an item: any replicate that splits an item would not sum to 0
+    value = np.random.default_rng(0).normal(size=30)
+    rows = np.concatenate([value, -value])
+    items = np.tile(np.arange(30), 2)
+    cells = np.repeat(["model a", "model b"], 30)
+    drawn: list[np.ndarray] = []
+
+    def total(sums: np.ndarray) -> np.ndarray:
+        drawn.append(np.atleast_2d(sums)[:, 0])
+        return sums[..., :1] + 1
+
+    bootstrap_sums(rows[:, None], total, items, cells, n_replicates=300, method="percentile")
+    assert np.abs(np.concatenate(drawn)).max() < 1e-12
+
+
+def test_clusters_are_stratified_by_the_set_of_cells_that_they_appear_in() -> None:
+    groups = number_clusters(["i1", "i2", "i3", "i1", "i2"], ["a", "a", "a", "b", "b"])
+    by_item = dict(zip(groups.labels, groups.stratum, strict=True))
+    assert by_item["i1"] == by_item["i2"] != by_item["i3"]
+    assert [len(m) for m in split_strata(groups.stratum)] in ([2, 1], [1, 2])
+
+
+def test_clustered_interval_is_wider_than_one_over_repeated_rows() -> None:
+    numerator, denominator = ratio_rows(60)
+    repeated = [np.repeat(x, 3) for x in (numerator, denominator)]
+    by_item = bootstrap_ratio(*repeated, np.repeat(np.arange(60), 3), n_replicates=2000)
+    by_row = bootstrap_ratio(*repeated, np.arange(180), n_replicates=2000)
+    # three identical rows an item: the interval over rows is too narrow by the root of three
+    assert (by_item.ci_high - by_item.ci_low) / (by_row.ci_high - by_row.ci_low) == pytest.approx(3**0.5, rel=0.15)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), order=st.permutations(range(25)), scale=st.floats(1e-3, 1e3))
+def test_interval_ignores_row_order_and_follows_the_scale(seed: int, order: list[int], scale: float) -> None:
+    numerator, denominator = ratio_rows(25, seed)
+    items = np.array([f"item {k:02d}" for k in range(25)])
+    first = bootstrap_ratio(numerator, denominator, items, n_replicates=200, seed=1)
+    second = bootstrap_ratio(
+        scale * numerator[order], scale * denominator[order], items[order], n_replicates=200, seed=1
+    )
+    assert second.estimate == pytest.approx(first.estimate, rel=1e-9)
+    assert second.ci_low == pytest.approx(first.ci_low, rel=1e-6)
+    assert second.ci_high == pytest.approx(first.ci_high, rel=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 6), st.integers(0, 1000))
+def test_splitting_a_cluster_into_rows_changes_nothing(pieces: int, seed: int) -> None:
+    numerator, denominator = ratio_rows(20, seed)
+    whole = bootstrap_ratio(numerator, denominator, np.arange(20), n_replicates=200)
+    split = [np.repeat(x / pieces, pieces) for x in (numerator, denominator)]
+    parts = bootstrap_ratio(*split, np.repeat(np.arange(20), pieces), n_replicates=200)
+    assert parts.ci_low == pytest.approx(whole.ci_low, rel=1e-6)
+    assert parts.ci_high == pytest.approx(whole.ci_high, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca", "t"])
+def test_95_percent_interval_covers_the_true_ratio_about_95_times_in_100(method: str) -> None:
+    runs, hits = 300, 0
+    for run in range(runs):
+        rng = np.random.default_rng(run)
+        share = rng.beta(2, 3, 60)  # every item has its own ratio; E[N] / E[D] = 0.4
+        denominator = rng.uniform(0.5, 1.5, 60)
+        found = bootstrap_ratio(share * denominator, denominator, np.arange(60), method=method, n_replicates=400)
+        hits += found.ci_low <= 0.4 <= found.ci_high
+    # 60 clusters and 400 replicates: coverage within 91 and 98 %, by 4 standard errors of the binomial count
+    tolerance = 4 * np.sqrt(0.05 * 0.95 / runs)
+    assert 0.95 - tolerance <= hits / runs <= 0.95 + tolerance
+
+
+def test_degenerate_replicates_are_counted_and_widen_the_interval() -> None:
+    # 3 of 12 items have a denominator: (9/12)^12 = 3 % of the replicates draw none of them
+    denominator = np.array([1.0] * 3 + [0.0] * 9)
+    numerator = np.linspace(0.1, 0.9, 12) * denominator
+    found = bootstrap_ratio(numerator, denominator, np.arange(12), method="percentile", n_replicates=4000)
+    assert found.n_degenerate / 4000 == pytest.approx(0.75**12, abs=4 * np.sqrt(0.0317 * 0.968 / 4000))
+    assert found.n_degenerate / 4000 > 0.025
+    assert (found.ci_low, found.ci_high) == (-np.inf, np.inf)
+
+
+def test_few_degenerate_replicates_leave_a_finite_interval() -> None:
+    denominator = np.array([1.0] * 6 + [0.0] * 6)
+    found = bootstrap_ratio(np.linspace(0.1, 0.9, 12) * denominator, denominator, np.arange(12), n_replicates=20_000)
+    assert found.n_degenerate > 0
+    assert 0.1 <= found.ci_low < found.estimate < found.ci_high <= 0.9
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca", "t"])
+def test_all_zero_numerators_give_an_interval_of_no_width(method: str) -> None:
+    found = bootstrap_ratio(np.zeros(9), np.ones(9), np.arange(9), method=method, n_replicates=100)
+    assert (found.estimate, found.ci_low, found.ci_high, found.n_degenerate) == (0.0, 0.0, 0.0, 0)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca", "t"])
+def test_equal_ratios_give_an_interval_of_no_width(method: str) -> None:
+    denominator = np.random.default_rng(1).gamma(2, 1, 15)
+    found = bootstrap_ratio(0.3 * denominator, denominator, np.arange(15), method=method, n_replicates=300)
+    assert found.ci_low == pytest.approx(0.3, abs=1e-12)
+    assert found.ci_high == pytest.approx(0.3, abs=1e-12)
+
+
+def test_two_items_still_have_a_defined_interval() -> None:
+    found = bootstrap_ratio([1.0, 3.0], [2.0, 4.0], ["a", "b"], n_replicates=200)
+    assert 0.5 <= found.ci_low <= 4 / 6 <= found.ci_high <= 0.75
+
+
+@pytest.mark.parametrize(
+    ("numerator", "denominator", "clusters", "message"),
+    [
+        ([1.0, 2.0], [1.0, 1.0], ["a", "a"], "needs >= 2"),
+        ([1.0, np.nan], [1.0, 1.0], ["a", "b"], "row 1, column 0: nan"),
+        ([1.0, 1.0], [0.0, 0.0], ["a", "b"], "undefined on the data"),
+        ([1.0, 1.0], [1.0, 1.0], ["a", None], "row 1: no cluster label"),
+        ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], ["a", "b"], "expected \\(2 rows"),
+    ],
+)
+def test_unusable_input_is_named(numerator: list, denominator: list, clusters: list, message: str) -> None:
+    with pytest.raises(BootstrapError, match=message):
+        bootstrap_ratio(numerator, denominator, np.array(clusters, object), n_replicates=10)
+
+
+def test_unknown_method_is_refused() -> None:
+    with pytest.raises(BootstrapError, match="'basic'"):
+        bootstrap_ratio([1.0, 2.0], [1.0, 1.0], ["a", "b"], method="basic")  # type: ignore[arg-type]
+    with pytest.raises(BootstrapError, match="expected >= 2, percentile or bca"):
+        bootstrap_statistic(lambda i: 0.0, 5, method="t")  # type: ignore[arg-type]
+
+
+def test_global_random_state_is_neither_read_nor_changed() -> None:
+    np.random.seed(1)
+    before = np.random.get_state()[1].copy()
+    first = bootstrap_ratio(*ratio_rows(), np.arange(80), n_replicates=50, seed=4)
+    assert np.array_equal(before, np.random.get_state()[1])
+    assert first == bootstrap_ratio(*ratio_rows(), np.arange(80), n_replicates=50, seed=4)
+    assert first != bootstrap_ratio(*ratio_rows(), np.arange(80), n_replicates=50, seed=5)
+
+
+def test_division_by_what_is_not_positive_is_degenerate() -> None:
+    assert np.isnan(divide(np.array([1.0, 1.0]), np.array([0.0, -1.0]))).all()
+    assert bootstrap.ratio_of_means(np.array([1.0, 4.0])) == [0.25]

@@ -1,0 +1,253 @@
+"""The recording attention function: masks, grouped heads, padding, and what it must not touch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import FAMILY_NAMES, TinyVLM, build_vlm, draw_prompt
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from dontblink import capture
+from dontblink.capture import (
+    CHUNK_ROWS,
+    CaptureError,
+    Recording,
+    Sample,
+    attend_chunk,
+    attend_fused,
+    plan_recording,
+    record,
+)
+
+IMPLEMENTATIONS = ("fused", "chunk")
+
+
+@pytest.fixture(scope="module", params=FAMILY_NAMES)
+def vlm(request: pytest.FixtureRequest) -> TinyVLM:
+    return build_vlm(request.param)
+
+
+class TextLayer(torch.nn.Module):
+    """What an attention function reads of the module that calls it."""
+
+    def __init__(self, n_groups: int, layer: int | None = 0) -> None:
+        super().__init__()
+        self.num_key_value_groups, self.is_causal = n_groups, True
+        if layer is not None:
+            self.layer_idx = layer
+
+
+def draw_sample(rng: np.random.Generator, n_keys: int, first_row: int, steps: list[tuple[int, int]]) -> Sample:
+    """Return random soft weights of 3 regions, two image tokens, rows `first_row` to the last but one."""
+    weights = rng.random((n_keys, 3)).astype(np.float32)
+    return Sample(weights, first_row, n_keys - 1 - first_row, np.array([1, 3]), steps)
+
+
+def attend_plainly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> Any:
+    """Return the causal attention matrix [B, H, K, K] and output [B, K, H, D], in float64, head by head."""
+    n_shared = query.shape[1] // key.shape[1]
+    attention = torch.zeros(*query.shape[:2], query.shape[2], key.shape[2], dtype=torch.float64)
+    output = torch.zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[3], dtype=torch.float64)
+    for head in range(query.shape[1]):
+        scores = query[:, head].double() @ key[:, head // n_shared].double().mT * scaling
+        hidden = torch.ones(scores.shape[1:]).triu(1).bool()
+        attention[:, head] = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+        output[:, :, head] = attention[:, head] @ value[:, head // n_shared].double()
+    return attention, output
+
+
+def run_attention(attend: Any, plan: Any, *tensors: torch.Tensor, n_groups: int = 2) -> tuple[Any, Recording]:
+    """Run one attention function as layer 0 of a one-layer recording."""
+    recording = Recording(plan, n_layers=1)
+    token = capture._ACTIVE.set(recording)
+    try:
+        output, _ = attend(TextLayer(n_groups), *tensors, None, scaling=0.5)
+    finally:
+        capture._ACTIVE.reset(token)
+    return output, recording
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_groups=st.sampled_from([1, 2, 4]),
+    n_keys=st.sampled_from([6, CHUNK_ROWS + 4, 2 * CHUNK_ROWS + 9]),
+    width=st.sampled_from([5, 16]),
+)
+@pytest.mark.parametrize("attend", [attend_fused, attend_chunk])
+def test_grouped_heads_give_the_output_masses_and_map_of_a_plain_softmax(
+    attend: Any, seed: int, n_groups: int, n_keys: int, width: int
+) -> None:
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    query = torch.randn(2, 4, n_keys, width, generator=generator)
+    key, value = (torch.randn(2, 4 // n_groups, n_keys, width, generator=generator) for _ in range(2))
+    samples = [
+        draw_sample(rng, n_keys, 4, [(0, n_keys - 5)]),
+        draw_sample(rng, n_keys - 1, 0, [(0, 1), (1, n_keys - 3)]),
+    ]
+    plan = plan_recording(samples, n_keys)
+    output, recording = run_attention(attend, plan, query, key, value, n_groups=n_groups)
+    attention, expected = attend_plainly(query, key, value, 0.5)
+    torch.testing.assert_close(output.double(), expected, rtol=0, atol=5e-6)
+    for row, sample in enumerate(samples):
+        rows = attention[row, :, sample.first_row : sample.first_row + sample.n_rows, : len(sample.weights)]
+        mass, step_map = recording.read(row)
+        np.testing.assert_allclose(mass[0], rows.numpy() @ sample.weights, rtol=0, atol=2e-6)
+        for number, (start, stop) in enumerate(sample.steps):
+            mean = rows[:, start:stop][..., [1, 3]].mean(1)
+            np.testing.assert_allclose(step_map[number, 0], mean.numpy(), rtol=0, atol=1e-6)
+
+
+def read_last_logits(vlm: TinyVLM, batch: dict[str, Any], implementation: str) -> torch.Tensor:
+    """Return the logits of the last row of each sample under one text attention implementation."""
+    vlm.model.set_attn_implementation({"text_config": implementation})
+    with torch.inference_mode():
+        logits = vlm.model(**batch, use_cache=False).logits[:, -1]
+    vlm.model.set_attn_implementation({"text_config": "sdpa"})
+    return logits
+
+
+def draw_padded_pair(vlm: TinyVLM) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a left-padded batch of a short and a long prompt with its 2-D mask, and the short one alone."""
+    rng = np.random.default_rng(0)
+    short, long = draw_prompt(rng, "short", n_text=3), draw_prompt(rng, "long", n_text=30)
+    return vlm.collate([short, long], side="left"), vlm.collate([short], side="left")
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_padded_samples_see_their_mask(vlm: TinyVLM, implementation: str) -> None:
+    padded, alone = draw_padded_pair(vlm)
+    found = read_last_logits(vlm, padded, f"dontblink_{implementation}")[0]
+    torch.testing.assert_close(found, read_last_logits(vlm, alone, "sdpa")[0], rtol=0, atol=1e-4)
+
+
+def test_without_the_mask_interface_padded_samples_silently_lose_their_mask(
+    vlm: TinyVLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trap: transformers gives NO mask to an attention function that only AttentionInterface knows."""
+    padded, alone = draw_padded_pair(vlm)
+    monkeypatch.setitem(AttentionInterface._global_mapping, "half_registered", sdpa_attention_forward)
+    found = read_last_logits(vlm, padded, "half_registered")[0]
+    assert (found - read_last_logits(vlm, alone, "sdpa")[0]).abs().max() > 0.1
+
+
+def record_masses(vlm: TinyVLM, batch: dict[str, Any], samples: list[Sample], implementation: str) -> Any:
+    """Return sample 0's masses in one recorded forward pass."""
+    plan = plan_recording(samples, batch["input_ids"].shape[1])
+    with torch.inference_mode(), record(vlm.model, plan, implementation) as recording:  # type: ignore[arg-type]
+        vlm.model.model(**batch, use_cache=False)
+    return recording.read(0)[0]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_recorded_masses_respect_a_2d_padding_mask_and_break_without_it(
+    vlm: TinyVLM, implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padded, alone = draw_padded_pair(vlm)
+    n_alone, n_padded = alone["input_ids"].shape[1], padded["input_ids"].shape[1]
+    rng = np.random.default_rng(1)
+    weights = rng.random((n_alone, 2)).astype(np.float32)
+    shifted = np.zeros((n_padded, 2), dtype=np.float32)
+    shifted[n_padded - n_alone :] = weights
+    single = [Sample(weights, n_alone - 3, 3, np.array([2]), [])]
+    pair = [Sample(shifted, n_padded - 3, 3, np.array([2]), [])] * 2
+    truth = record_masses(vlm, alone, single, implementation)
+    np.testing.assert_allclose(record_masses(vlm, padded, pair, implementation), truth, rtol=0, atol=2e-6)
+    monkeypatch.delitem(AttentionMaskInterface._global_mapping, f"dontblink_{implementation}")
+    assert np.abs(record_masses(vlm, padded, pair, implementation) - truth).max() > 0.05
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_the_vision_tower_is_untouched_even_if_it_calls_our_function(vlm: TinyVLM, implementation: str) -> None:
+    batch, _ = draw_padded_pair(vlm)
+    n_keys = batch["input_ids"].shape[1]
+    rng = np.random.default_rng(0)
+    plan = plan_recording([draw_sample(rng, n_keys, 20, [])] * 2, n_keys)
+
+    def see(model: Any) -> Any:
+        return model.get_image_features(batch["pixel_values"], batch["image_grid_thw"]).pooler_output
+
+    with torch.inference_mode():
+        before = see(vlm.model.model)
+        with record(vlm.model, plan, implementation) as recording:  # type: ignore[arg-type]
+            vlm.model.set_attn_implementation(f"dontblink_{implementation}")  # the vision tower too
+            after = see(vlm.model.model)
+            assert recording.layers == {}
+            vlm.model.model(**batch, use_cache=False)
+    vlm.model.set_attn_implementation("sdpa")
+    for one, other in zip(before, after, strict=True):
+        assert torch.equal(one, other)
+    assert sorted(recording.layers) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_nothing_changes_when_nothing_records(vlm: TinyVLM, implementation: str) -> None:
+    padded, _ = draw_padded_pair(vlm)
+    ours, theirs = (read_last_logits(vlm, padded, name) for name in (f"dontblink_{implementation}", "sdpa"))
+    assert torch.equal(ours, theirs)
+
+
+def test_record_restores_the_implementation_even_after_an_error(vlm: TinyVLM) -> None:
+    plan = plan_recording([draw_sample(np.random.default_rng(0), 9, 4, [])], 9)
+    config = vlm.model.config
+    with pytest.raises(KeyError, match="stop"), record(vlm.model, plan):
+        assert config.get_text_config()._attn_implementation == "dontblink_fused"
+        assert config.vision_config._attn_implementation == "sdpa"
+        raise KeyError("stop")
+    assert config.get_text_config()._attn_implementation == "sdpa"
+    batch, _ = draw_padded_pair(vlm)
+    read_last_logits(vlm, batch, "dontblink_fused")  # would raise if the recording were still open
+
+
+def test_a_pass_that_does_not_fit_the_plan_is_an_error(vlm: TinyVLM) -> None:
+    plan = plan_recording([draw_sample(np.random.default_rng(0), 9, 4, [])], 9)
+    batch, _ = draw_padded_pair(vlm)
+    with pytest.raises(CaptureError, match=r"planned \(1, 9, 9\)"), record(vlm.model, plan):
+        vlm.model.model(**batch, use_cache=False)
+
+
+def test_a_second_pass_in_one_recording_is_an_error(vlm: TinyVLM) -> None:
+    _, batch = draw_padded_pair(vlm)
+    n_keys = batch["input_ids"].shape[1]
+    plan = plan_recording([draw_sample(np.random.default_rng(0), n_keys, 4, [])], n_keys)
+    with torch.inference_mode(), record(vlm.model, plan):
+        vlm.model.model(**batch, use_cache=False)
+        with pytest.raises(CaptureError, match="layer 0 ran twice"):
+            vlm.model.model(**batch, use_cache=False)
+
+
+def test_reading_before_the_pass_is_an_error(vlm: TinyVLM) -> None:
+    plan = plan_recording([draw_sample(np.random.default_rng(0), 9, 4, [])], 9)
+    with record(vlm.model, plan) as recording, pytest.raises(CaptureError, match="0 of 3 text layers"):
+        recording.read(0)
+
+
+def test_a_model_in_training_mode_is_an_error(vlm: TinyVLM) -> None:
+    plan = plan_recording([draw_sample(np.random.default_rng(0), 9, 4, [])], 9)
+    vlm.model.train()
+    try:
+        with pytest.raises(CaptureError, match="training mode"), record(vlm.model, plan):
+            pass
+    finally:
+        vlm.model.eval()
+
+
+def test_a_plan_pads_keys_steps_and_image_tokens() -> None:
+    rng = np.random.default_rng(0)
+    long, short = draw_sample(rng, 12, 5, [(0, 2), (2, 6)]), draw_sample(rng, 8, 3, [(0, 4)])
+    short = Sample(short.weights, 3, 4, np.array([2]), short.steps)
+    plan = plan_recording([long, short], 12)
+    assert plan.first_row == 3 and plan.image_span == (1, 4)
+    assert plan.image_index.tolist() == [[1, 3], [2, -1]]
+    assert plan.weights[1, 8:].abs().max() == 0
+    assert plan.step_weights[1, 0].tolist() == [0, 0, 0, 0.25, 0.25, 0.25, 0.25, 0, 0, 0, 0, 0]
+    assert plan.step_weights[1, 1].abs().max() == 0
+    assert plan.active_steps(3, 5) == slice(0, 1)  # only the short sample's step
+    assert plan.active_steps(8, 12) == slice(1, 2)  # rows of the long sample's second step
+    assert plan.active_steps(11, 12) == slice(0, 0)

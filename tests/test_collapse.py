@@ -1,0 +1,261 @@
+"""Claims about evidence collapse, its controls and its cross-checks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import CELLS, make_bins
+
+from dontblink.collapse import (
+    MASSES,
+    QUANTITIES,
+    CollapseError,
+    adjust_holm,
+    collapse_by,
+    collapse_table,
+    curves,
+    pair_bins,
+    pair_kinds,
+    pair_steps,
+    signed_rank,
+    stratify,
+)
+
+VECTORS = Path(__file__).parents[1].parent / "shared" / "fixtures" / "stats" / "vectors.json"
+FAST = {"n_replicates": 200}
+
+
+def make_steps(kinds: tuple[str, ...], masses: tuple[float, ...], n_items: int = 25) -> pd.DataFrame:
+    bins = make_bins(n_items, n_bins=2, noise=0.0).query("bin == 0").drop(columns=["bin", "n_bins", "n_empty_bins"])
+    parts = [
+        bins.assign(step_index=k, step_kind=kind, evidence_mass=mass, n_tokens=k + 1)
+        for k, (kind, mass) in enumerate(zip(kinds, masses, strict=True))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def row(table: pd.DataFrame, quantity: str, model: str = "glm", benchmark: str = "symbolic") -> pd.Series:
+    found = table.query("quantity == @quantity and model == @model and benchmark == @benchmark")
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_collapse_is_one_minus_the_ratio_of_means() -> None:
+    bins = make_bins()
+    table = collapse_table(pair_bins(bins), CELLS, **FAST)
+    cell = bins.query("model == 'glm' and benchmark == 'symbolic'")
+    expected = 1 - cell.query("bin == 3").evidence_mass.mean() / cell.query("bin == 0").evidence_mass.mean()
+    found = row(table, "evidence")
+    assert found.estimate == pytest.approx(expected, rel=1e-12) == pytest.approx(0.75)
+    assert found.log_ratio == pytest.approx(np.log(0.25))
+    assert len(table) == len(CELLS) * len(QUANTITIES)
+
+
+def test_one_item_with_a_tiny_first_mass_does_not_take_over() -> None:
+    bins = make_bins(noise=0.0)
+    bins.loc[(bins["item_id"] == "symbolic-000") & (bins["bin"] == 0), "evidence_mass"] = 1e-9
+    found = row(collapse_table(pair_bins(bins), CELLS, quantities=["evidence"], **FAST), "evidence")
+    assert 0.7 < found.estimate < 0.75  # the mean of ratios would be near -1e6
+
+
+def test_mass_that_only_dilutes_has_no_collapse_beyond_dilution() -> None:
+    table = collapse_table(pair_bins(make_bins(fall=0.5, dilution=0.5)), CELLS, **FAST)
+    assert row(table, "evidence").estimate == pytest.approx(0.5)
+    assert row(table, "evidence_over_uniform").estimate == pytest.approx(0.0, abs=1e-12)
+    assert row(table, "evidence_over_control").estimate == pytest.approx(0.0, abs=1e-12)
+    assert row(table, "evidence_over_uniform").p > 0.05
+
+
+def test_collapse_beyond_dilution_is_the_ratio_of_the_two_falls() -> None:
+    table = collapse_table(pair_bins(make_bins(fall=0.75, dilution=0.5)), CELLS, **FAST)
+    assert row(table, "evidence_over_uniform").estimate == pytest.approx(1 - 0.25 / 0.5)
+    assert row(table, "uniform").estimate == pytest.approx(0.5)
+    assert row(table, "prompt").estimate == pytest.approx(0.0)
+
+
+def test_interval_holds_the_estimate_and_counts_are_reported() -> None:
+    table = collapse_table(pair_bins(make_bins(seed=4)), CELLS, n_replicates=500)
+    assert ((table["ci_low"] <= table["estimate"] + 1e-12) & (table["estimate"] <= table["ci_high"] + 1e-12)).all()
+    assert (table["n_items"] == 30).all() and (table["n_degenerate"] == 0).all() and (table["method"] == "bca").all()
+
+
+def test_rank_biserial_is_plus_one_where_every_item_falls() -> None:
+    table = collapse_table(pair_bins(make_bins()), CELLS, quantities=["evidence"], **FAST)
+    assert (table["rank_biserial"] == 1).all() and (table["wilcoxon_w"] == 0).all()
+    assert (table["p_holm"] >= table["p"]).all()
+
+
+@settings(max_examples=4, deadline=None)
+@given(scale=st.floats(0.01, 4.0), seed=st.integers(0, 100))
+def test_rescaled_masses_and_shuffled_rows_do_not_change_the_collapse(scale: float, seed: int) -> None:
+    bins = make_bins(20, 2)
+    other = bins.sample(frac=1, random_state=seed)
+    other = other.assign(
+        evidence_mass=other["evidence_mass"] * scale, other_image_mass=other["other_image_mass"] * scale
+    )
+    quantities = ["evidence", "evidence_over_uniform", "evidence_over_visual"]
+    one, two = (collapse_table(pair_bins(b), CELLS, quantities=quantities, n_replicates=100) for b in (bins, other))
+    for column in ("estimate", "ci_low", "ci_high"):
+        assert np.allclose(one[column], two[column], rtol=1e-6, atol=1e-9)
+
+
+def test_renamed_copies_of_items_keep_the_estimate_and_narrow_the_interval() -> None:
+    bins = make_bins(20, 2, noise=0.5, seed=2)
+    bins["evidence_mass"] *= np.where(bins["bin"] == 1, np.random.default_rng(0).uniform(0.5, 1.5, len(bins)), 1)
+    twice = pd.concat([bins, bins.assign(item_id=bins["item_id"] + "-copy")])
+    one, two = (row(collapse_table(pair_bins(b), CELLS, n_replicates=2000), "evidence") for b in (bins, twice))
+    assert two.estimate == pytest.approx(one.estimate)
+    assert (one.ci_high - one.ci_low) / (two.ci_high - two.ci_low) == pytest.approx(2**0.5, rel=0.15)
+
+
+def test_pooled_row_draws_an_item_once_for_all_models() -> None:
+    pairs = pair_bins(make_bins(seed=3))
+    table = collapse_table(pairs, CELLS, pooled=True, quantities=["evidence"], **FAST)
+    pooled = row(table, "evidence", "all", "all")
+    assert pooled.n_items == 60 and np.isnan(pooled.p) and np.isnan(pooled.p_holm)
+    assert pooled.estimate == pytest.approx(1 - pairs.evidence_mass_last.sum() / pairs.evidence_mass_first.sum())
+
+
+def test_items_without_both_ends_or_without_evidence_are_left_out_and_counted() -> None:
+    bins = make_bins(25)
+    bins = bins[~((bins["item_id"] == "symbolic-000") & (bins["bin"] == 0))]
+    bins.loc[bins["item_id"] == "symbolic-001", ["uniform_evidence_share", "evidence_mass"]] = 0.0
+    pairs = pair_bins(bins)
+    assert pairs.attrs["n_left_out"] == 4  # two items, two models
+    assert row(collapse_table(pairs, CELLS, **FAST), "evidence").n_items == 23
+
+
+def test_calibration_rows_are_refused() -> None:
+    bins = make_bins()
+    bins.loc[0, "split"] = "calibration"
+    with pytest.raises(CollapseError, match="calibration split"):
+        pair_bins(bins)
+
+
+def test_nan_mass_is_refused() -> None:
+    bins = make_bins()
+    bins.loc[bins["bin"] == 0, "prompt_mass"] = np.nan
+    with pytest.raises(CollapseError, match="prompt_mass_first: NaN"):
+        pair_bins(bins)
+
+
+def test_missing_and_small_cells_are_errors() -> None:
+    pairs = pair_bins(make_bins(25))
+    with pytest.raises(CollapseError, match="cell other x symbolic, grounding_layers: 0 items"):
+        collapse_table(pairs, [*CELLS, ("other", "symbolic")], **FAST)
+    with pytest.raises(CollapseError, match="25 items with both ends, expected >= 26"):
+        collapse_table(pairs, CELLS, min_items=26, **FAST)
+
+
+def test_cell_whose_first_mass_is_zero_is_named() -> None:
+    bins = make_bins()
+    bins["control_box_mass"] = 0.0
+    with pytest.raises(CollapseError, match="cell glm x symbolic.*denominator"):
+        collapse_table(pair_bins(bins), CELLS, quantities=["control_box"], **FAST)
+
+
+def test_steps_of_a_kind_are_paired_first_to_last() -> None:
+    steps = make_steps(("read", "recall", "compute", "recall", "recall"), (0.4, 0.3, 0.01, 0.02, 0.06))
+    pairs = pair_steps(steps, ["recall"])
+    assert (pairs["evidence_mass_first"] == 0.3).all() and (pairs["evidence_mass_last"] == 0.06).all()
+    assert len(pair_steps(steps, ["read"])) == 0  # one read step has no second end
+    assert (pair_steps(steps)["evidence_mass_first"] == 0.4).all()
+
+
+def test_read_against_recall_weighs_steps_by_their_tokens() -> None:
+    steps = make_steps(("read", "recall", "recall"), (0.4, 0.1, 0.2))
+    pairs = pair_kinds(steps)
+    assert np.allclose(pairs["evidence_mass_last"], (2 * 0.1 + 3 * 0.2) / 5)
+    table = collapse_table(pairs, CELLS, quantities=["evidence"], **FAST)
+    assert row(table, "evidence").estimate == pytest.approx(1 - 0.16 / 0.4)
+
+
+def test_strata_show_the_raw_row_beside_the_strata() -> None:
+    bins = make_bins(60)
+    items = bins[["model", "benchmark", "item_id"]].drop_duplicates()
+    items = items.assign(
+        noise_level=np.linspace(0, 1, len(items) // 4).tolist() * 4,
+        chain_kind=["recall" if k % 6 == 0 else "step" for k in range(len(items))],
+    )
+    pairs = pair_bins(bins)
+    by_noise = collapse_by(pairs, items, "noise_level", quantities=["evidence"], **FAST)
+    cell = by_noise.query("model == 'glm' and benchmark == 'symbolic'")
+    assert cell["n_items"].tolist() == [60, 20, 20, 20] and cell["stratum"].iloc[0] == "all"
+    by_kind = collapse_by(pairs, items, "chain_kind", quantities=["evidence"], **FAST)
+    recall = by_kind.query("stratum == 'recall'")
+    assert (recall["n_items"] == 10).all() and recall["estimate"].isna().all()  # too few: counted, not estimated
+    assert set(stratify(items, "chain_kind")["stratum"]) == {"recall", "step"}
+
+
+def test_pairs_without_an_items_row_are_an_error() -> None:
+    bins = make_bins()
+    items = bins[["model", "benchmark", "item_id"]].drop_duplicates().iloc[1:20].assign(chain_length=2.0)
+    with pytest.raises(CollapseError, match="pairs without an item"):
+        collapse_by(pair_bins(bins), items, "chain_length", **FAST)
+
+
+def test_curve_is_the_mean_over_items_with_a_band_around_it() -> None:
+    bins = make_bins(seed=6)
+    line = curves(bins, quantities=["evidence", "evidence_over_uniform"], **FAST)
+    expected = bins.groupby(["model", "benchmark", "bin"])["evidence_mass"].mean().to_numpy()
+    evidence = line[line["quantity"] == "evidence"].sort_values(["model", "benchmark", "bin"])
+    assert np.allclose(evidence["estimate"], expected)
+    assert ((line["ci_low"] < line["estimate"]) & (line["estimate"] < line["ci_high"])).all()
+    net = line.query("quantity == 'evidence_over_uniform' and bin == 0 and model == 'glm' and benchmark == 'visual'")
+    cell = bins.query("bin == 0 and model == 'glm' and benchmark == 'visual'")
+    assert net["estimate"].item() == pytest.approx(cell.evidence_mass.sum() / cell.uniform_evidence_share.sum())
+
+
+def test_curve_of_steps_keeps_rare_positions_without_a_band() -> None:
+    steps = make_steps(("read", "recall", "compute"), (0.4, 0.3, 0.1))
+    steps = steps[(steps["step_index"] < 2) | steps["item_id"].str.endswith(("001", "002"))]
+    line = curves(steps, "step_index", by=["step_kind"], **FAST)
+    rare = line[line["step_index"] == 2]
+    assert (rare["n_items"] == 2).all() and rare["ci_low"].isna().all()
+    assert np.allclose(rare["estimate"], 0.1) and (rare["step_kind"] == "compute").all()
+    assert line.loc[line["step_index"] == 0, "ci_low"].notna().all()
+
+
+def test_nan_p_value_is_an_error_for_holm() -> None:
+    with pytest.raises(CollapseError, match="nan"):
+        adjust_holm(np.array([0.01, np.nan, 0.2]))
+
+
+def test_nan_pair_is_an_error_for_the_signed_rank_test() -> None:
+    with pytest.raises(CollapseError, match="1 NaN in 3 pairs"):
+        signed_rank(np.array([1.0, np.nan, 2.0]), np.zeros(3))
+
+
+def test_pairs_without_any_difference_have_p_one() -> None:
+    assert signed_rank(np.ones(30), np.ones(30)) == (0.0, 1.0, 0.0)
+
+
+def test_quantities_name_columns_that_are_paired() -> None:
+    assert {mass for pair in QUANTITIES.values() for mass in pair if mass} <= set(MASSES)
+
+
+@pytest.fixture
+def vectors() -> dict:
+    if not VECTORS.exists():
+        pytest.skip("the reference vectors lie beside the project and are absent here")
+    return json.loads(VECTORS.read_text())
+
+
+def test_signed_rank_equals_hollander_and_wolfe(vectors: dict) -> None:
+    case = vectors["wilcoxon_hollander_wolfe"]
+    expected = case["expected"]
+    found = signed_rank(np.array(case["input"]["x"]), np.array(case["input"]["y"]))
+    for value, name in zip(found, ("W", "p", "RBC"), strict=True):
+        assert value == pytest.approx(expected[name]["value"], abs=expected[name]["tol"])
+
+
+def test_holm_equals_the_nine_test_reference(vectors: dict) -> None:
+    case = vectors["multiplicity9"]
+    expected = case["expected"]["holm"]
+    assert np.abs(adjust_holm(np.array(case["input"]["p"])) - expected["value"]).max() <= expected["tol"]

@@ -1,0 +1,194 @@
+"""An extraction can stop anywhere, recomputes what is missing and nothing else, and loses no item."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dontblink import crosscheck, examples, extract, paths, schema, shards, store
+from dontblink.benchmarks import testbed
+from dontblink.collapse import pair_bins
+from dontblink.extract import Extraction
+from dontblink.items import Box
+from dontblink.tables import bin_table
+from dontblink.vlm import VLMError
+
+ROOT = Path(__file__).parents[1]
+MODEL = "qwen3vl-tiny-s"
+SETTINGS: dict[str, Any] = {
+    "models": [MODEL], "checkpoints_folder": str(ROOT / "models" / "testbed"), "benchmarks": ["visual_reference"],
+    "max_new_tokens": 100, "batch_size": 4, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "generation_seed": 0,
+    "device": "cpu", "dtype": "float32", "replay_implementation": "fused", "replay_batch_tokens": 2048,
+    "shard_items": 4, "control_seed": 1, "grounding_layers": 1, "grounding_heads": 1, "sink_rule": "first",
+    "n_cross_checked_items": 2,
+}  # fmt: skip
+TESTBED: dict[str, Any] = {
+    "item_seed": 1, "n_test_items": 7, "n_calibration_items": 4, "n_example_items": 1,
+    "visual_reference_chain_length": [2, 3], "visual_reference_noise_level": [0.0, 0.2],
+}  # fmt: skip
+
+
+def write_settings(root: Path, **changes: Any) -> None:
+    folder = root / "results" / "small" / "params"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "extraction.json").write_text(json.dumps({**SETTINGS, **changes}))
+    (folder / "testbed.json").write_text(json.dumps({**TESTBED, **changes}))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run one small extraction with a shipped checkpoint; tests copy it."""
+    root = tmp_path_factory.mktemp("checkout")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "ROOT", root)
+        write_settings(root)
+        Extraction("small").run(jobs=1)
+    return root
+
+
+@pytest.fixture
+def checkout(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    root = tmp_path / "copy"
+    shutil.copytree(finished, root)
+    monkeypatch.setattr(paths, "ROOT", root)
+    yield root
+
+
+def shard_files(root: Path) -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for p in sorted((root / "results" / "small").glob("*/*/*.parquet"))}
+
+
+def test_every_item_is_in_the_tables_and_the_masses_sum_to_one(checkout: Path) -> None:
+    tables = schema.read_tables("small", ["items", "token_masses", "tokens"])
+    assert len(tables["items"]) == 7 + 4 and (tables["items"]["split"] == "test").sum() == 7
+    regions = [f"{name}_mass" for name in schema.REGIONS if name != "control_box"]
+    np.testing.assert_allclose(tables["token_masses"][regions].sum(axis=1), 1, atol=1e-5)
+    assert (tables["tokens"]["entropy_nats"] >= 0).all()
+    listed = paths.shard_list("small").read_text().split()
+    assert {checkout / name for name in listed} == set(shard_files(checkout))
+
+
+def test_a_second_run_computes_nothing(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = shard_files(checkout)
+    monkeypatch.setattr(extract, "load_vlm", lambda *_, **__: pytest.fail("the model was loaded again"))
+    Extraction("small").run(jobs=1)
+    assert shard_files(checkout) == before
+
+
+@pytest.mark.parametrize("kind", ["responses", "traces"])
+def test_a_deleted_shard_and_only_that_one_is_computed_again_to_the_same_bytes(checkout: Path, kind: str) -> None:
+    before = shard_files(checkout)
+    lost = next(path for path in before if path.parent.parent.name == kind)
+    content = lost.read_bytes()
+    lost.unlink()
+    Extraction("small").run(jobs=1)
+    after = shard_files(checkout)
+    if kind == "traces":
+        assert lost.read_bytes() == content
+    assert {path: age for path, age in after.items() if path != lost} == {p: a for p, a in before.items() if p != lost}
+
+
+def test_a_truncated_shard_is_an_error_that_names_the_file_and_the_remedy(checkout: Path) -> None:
+    broken = next(path for path in shard_files(checkout) if path.parent.parent.name == "traces")
+    broken.write_bytes(broken.read_bytes()[:-50])
+    with pytest.raises(store.StoreError, match=rf"{broken.name}: .*delete it"):
+        Extraction("small").run(jobs=1)
+
+
+def test_other_settings_never_meet_old_shards(checkout: Path) -> None:
+    keys = {shard.trace_key for shard in Extraction("small").plan(MODEL)}
+    for change in ({"max_new_tokens": 90}, {"control_seed": 2}, {"item_seed": 2}, {"dtype": "bfloat16"}):
+        write_settings(checkout, **change)
+        assert keys.isdisjoint(shard.trace_key for shard in Extraction("small").plan(MODEL)), change
+    write_settings(checkout, grounding_layers=2)
+    assert keys == {shard.trace_key for shard in Extraction("small").plan(MODEL)}
+
+
+def test_a_missing_checkpoint_is_one_line_with_the_remedy(checkout: Path) -> None:
+    write_settings(checkout, checkpoints_folder=str(checkout / "nowhere"))
+    with pytest.raises(VLMError, match=r"nowhere/qwen3vl-tiny-s: no checkpoint here .*; run `make testbed`") as found:
+        Extraction("small").run(jobs=1)
+    assert "\n" not in str(found.value)
+
+
+def test_bad_items_are_quarantined_with_their_reasons_and_the_others_go_on(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = testbed.load_items
+
+    def spoil(*arguments: Any) -> Iterator[Any]:
+        for index, item in enumerate(make(*arguments)):
+            if item.split == "test" and index == 0:
+                item = dataclasses.replace(item, images=(item.images[0][:200],))
+            if item.split == "test" and index == 1:
+                item = dataclasses.replace(item, boxes=(Box(0, 90.0, 0.0, 99.0, 5.0),))
+            yield item
+
+    monkeypatch.setattr(testbed, "load_items", spoil)
+    Extraction("small").run(jobs=1)
+    rows = store.read_quarantine(paths.tables("small") / "quarantine.parquet")
+    assert [row.item_id for row in rows] == ["visual_reference-test-0000", "visual_reference-test-0001"]
+    assert "not a readable image" in rows[0].reason
+    assert "lies outside its 96x96 px image" in rows[1].reason
+    items = schema.read_tables("small", ["items"], split="test")["items"]
+    assert len(items) == 5 and not set(items["item_id"]) & {row.item_id for row in rows}
+
+
+def test_a_response_without_a_token_is_quarantined(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpack = shards.unpack_responses
+
+    def empty_first(table: Any) -> list[Any]:
+        responses = unpack(table)
+        return [dataclasses.replace(responses[0], response_ids=()), *responses[1:]]
+
+    monkeypatch.setattr(extract, "unpack_responses", empty_first)
+    for path in shard_files(checkout):
+        if path.parent.parent.name == "traces":
+            path.unlink()
+    Extraction("small").run(jobs=1)
+    rows = store.read_quarantine(paths.tables("small") / "quarantine.parquet")
+    assert len(rows) == 3 and {row.reason for row in rows} == {"empty response: no token to replay"}
+
+
+def test_shard_records_survive_the_disk_unchanged(checkout: Path) -> None:
+    records = list(shards.iterate_traces("small", MODEL, "visual_reference"))
+    again = shards.unpack_traces(shards.pack_traces(records))
+    assert [r.trace.item_id for r in records] == [f"visual_reference-test-{k:04d}" for k in range(7)]
+    for a, b in zip(records, again, strict=True):
+        for name in ("mass", "step_map", "entropy_nats", "log_probability_nats"):
+            np.testing.assert_array_equal(getattr(a.trace, name), getattr(b.trace, name))
+        assert (a.spans, a.token_texts, a.step_texts, a.answer_text, a.grids) == (
+            b.spans, b.token_texts, b.step_texts, b.answer_text, b.grids)  # fmt: skip
+    with pytest.raises(store.StoreError, match="no trace shard of nobody x visual_reference"):
+        next(shards.iterate_traces("small", "nobody", "visual_reference"))
+
+
+def test_the_other_implementation_measures_the_same(checkout: Path) -> None:
+    row = crosscheck.compare_replays("small", [MODEL], 3, "chunk").iloc[0]
+    assert row["mass"] <= 1e-5 and row["step_map"] <= 1e-5 and row["entropy_nats"] <= 1e-4
+
+
+def test_an_error_with_every_read_right_is_textual(checkout: Path) -> None:
+    found = crosscheck.count_misreads("small", [MODEL], ["visual_reference"])
+    assert len(found) == 7
+    assert found.loc[found["reads_right"], "correct"].mean() >= found["correct"].mean()
+
+
+def test_pictures_are_picked_by_quantile_among_correct_answers(checkout: Path) -> None:
+    tables = schema.read_tables("small", ["items", "tokens", "token_masses"], split="test")
+    pairs = pair_bins(bin_table(tables["tokens"], tables["token_masses"], 3))
+    low, high = examples.pick_by_collapse(pairs, tables["items"], MODEL, "visual_reference", [0.0, 1.0])
+    collapse = pairs[pairs["head_set"] == "grounding_layers"].set_index("item_id")
+    ratio = collapse["evidence_mass_last"] / collapse["evidence_mass_first"]
+    assert ratio[low] >= ratio[high]
+    strip = examples.load_strip("small", MODEL, low)
+    assert strip["step_maps"].shape == (len(strip["step_texts"]), 36)
+    maps, coverage = examples.mean_maps("small", MODEL, "visual_reference")
+    assert maps.shape == coverage.shape == (7, 36) and (maps.sum(axis=1) <= 1).all()

@@ -1,0 +1,274 @@
+"""Claims about generate: no response depends on its batch, and every response says why it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_vlm import FAMILIES, make_item, tiny_vlm
+
+from dontblink.generate import (
+    GenerateError,
+    Progress,
+    Response,
+    SeededChoice,
+    build_response,
+    build_warpers,
+    check_ids,
+    expected_length,
+    generate_responses,
+    item_generator,
+)
+from dontblink.items import Item, ItemError
+from dontblink.vlm import VLM, VLMError
+
+SIZES = [((96, 48),), ((32, 64), (48, 48)), ((64, 64),), ((32, 32),), ((80, 96),)]
+ITEMS = [
+    make_item(f"i{k}", *size, question=f"what {'digit ' * k}is f5 ?", covariates={"chain_length": k % 3})
+    for k, size in enumerate(SIZES)
+]
+N_NEW = 12
+
+
+def collect(vlm: VLM, items: list[Item] = ITEMS, **options: Any) -> dict[str, Response]:
+    settings = {"max_new_tokens": N_NEW, "batch_size": 3, "progress": False} | options
+    return {response.item_id: response for response in generate_responses(vlm, items, **settings)}
+
+
+@contextmanager
+def shifted_logits(vlm: VLM, shift: dict[int, float]) -> Iterator[None]:
+    """Add a constant to some tokens' logits."""
+
+    def add(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        output = output.clone()
+        for token, value in shift.items():
+            output[..., token] += value
+        return output
+
+    handle = vlm.model.lm_head.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_batches_equal_generate_on_each_item_alone(family: str) -> None:
+    vlm = tiny_vlm(family)
+    responses = collect(vlm)
+    assert set(responses) == {item.id for item in ITEMS}
+    for item in ITEMS:
+        prompt = vlm.encode(item)
+        inputs = vlm.processor.image_processor
+        assert inputs.merge_size == 2
+        expected = vlm.model.generate(
+            input_ids=torch.from_numpy(prompt.ids)[None],
+            attention_mask=torch.ones(1, len(prompt.ids), dtype=torch.long),
+            mm_token_type_ids=torch.from_numpy(prompt.ids == vlm.image_token_id).long()[None],
+            pixel_values=torch.from_numpy(prompt.pixel_values),
+            image_grid_thw=torch.from_numpy(prompt.grid_thw),
+            max_new_tokens=N_NEW,
+            do_sample=False,
+            suppress_tokens=list(vlm.suppressed_ids),
+            pad_token_id=0,
+        )[0, len(prompt.ids) :]
+        found = responses[item.id]
+        assert list(found.response_ids) == expected.tolist()
+        assert found.prompt_ids == tuple(prompt.ids.tolist())
+        assert found.text == vlm.decode(found.response_ids) and found.model == vlm.name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_seeded_draw_is_the_same_in_any_batch_order_and_subset(family: str) -> None:
+    vlm = tiny_vlm(family)
+    options = {"temperature": 1.3, "top_p": 0.95, "seed": 4}
+    whole = collect(vlm, batch_size=5, **options)
+    assert collect(vlm, batch_size=1, **options) == whole
+    assert collect(vlm, ITEMS[::-1], batch_size=2, **options) == whole
+    assert collect(vlm, ITEMS[3:4], **options) == {"i3": whole["i3"]}
+    other = collect(vlm, **(options | {"seed": 5}))
+    assert all(other[key].response_ids != whole[key].response_ids for key in whole)
+    assert len({response.response_ids for response in whole.values()}) == len(ITEMS)
+
+
+def test_top_k_of_one_is_greedy() -> None:
+    vlm = tiny_vlm("qwen3_vl")
+    assert collect(vlm, temperature=2.0, top_k=1) == collect(vlm)
+
+
+def test_seeded_choice_inverts_the_cumulative_distribution() -> None:
+    scores = torch.tensor([[0.2, -torch.inf, 1.5, 0.0, -torch.inf]])
+    shares = torch.softmax(scores.double(), -1)[0].numpy()
+    choose = SeededChoice(["a"], seed=3)
+    uniform = item_generator(3, "a").random(5000)
+    drawn = np.array([int(choose(torch.empty(1, 0), scores).argmax()) for _ in uniform])
+    np.testing.assert_array_equal(drawn, np.searchsorted(np.cumsum(shares), uniform, side="right"))
+    counts = np.bincount(drawn, minlength=5)
+    assert counts[1] == counts[4] == 0
+    assert np.abs(counts / 5000 - shares).max() < 4 * np.sqrt(0.25 / 5000)
+
+
+def test_seeded_choice_never_leaves_the_distribution_at_its_edges() -> None:
+    class Edge:
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def random(self) -> float:
+            return self.value
+
+    choose = SeededChoice(["a", "b"], seed=0)
+    choose.generators = [Edge(0.0), Edge(1.0)]  # type: ignore[list-item]
+    scores = torch.tensor([[-torch.inf, 0.3, 0.1, -torch.inf]] * 2)
+    assert choose(torch.empty(2, 0), scores).argmax(-1).tolist() == [1, 2]
+
+
+def test_filters_come_in_the_order_temperature_top_k_top_p_draw() -> None:
+    prompts = [tiny_vlm("qwen3_vl").encode(ITEMS[0])]
+    names = [type(warper).__name__ for warper in build_warpers(prompts, 1, 0.9, 5, 0)]
+    assert names == ["TemperatureLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper", "SeededChoice"]
+    assert build_warpers(prompts, 0.0, 0.9, 5, 0) == []
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_placeholders_are_never_generated(temperature: float) -> None:
+    vlm = tiny_vlm("glm4v")
+    with shifted_logits(vlm, dict.fromkeys(vlm.suppressed_ids, 1e4)):
+        responses = collect(vlm, temperature=temperature)
+    assert not {i for r in responses.values() for i in r.response_ids} & set(vlm.suppressed_ids)
+
+
+@pytest.mark.parametrize(
+    ("new_ids", "kept", "reason"),
+    [
+        ([20, 7, 7, 21], (20, 7), "stop"),
+        ([20, 21], (20, 21), "length"),
+        ([7, 20], (7,), "empty"),
+        ([], (), "empty"),
+    ],
+)
+def test_responses_end_at_their_first_eos_and_say_why(new_ids: list[int], kept: tuple[int, ...], reason: str) -> None:
+    vlm = tiny_vlm("qwen3_vl")
+    response = build_response(vlm, vlm.encode(ITEMS[0]), new_ids)
+    assert (response.response_ids, response.finish_reason) == (kept, reason)
+
+
+def test_rows_that_finish_early_are_trimmed_in_a_real_batch() -> None:
+    vlm = tiny_vlm("qwen3_vl")
+    with shifted_logits(vlm, {7: 3.0}):
+        responses = collect(vlm, batch_size=5, temperature=1.0, seed=1, max_new_tokens=40)
+        alone = collect(vlm, batch_size=1, temperature=1.0, seed=1, max_new_tokens=40)
+    assert responses == alone
+    assert len({len(r.response_ids) for r in responses.values()}) > 1
+    for response in responses.values():
+        assert (response.finish_reason == "length") == (7 not in response.response_ids)
+        assert 7 not in response.response_ids[:-1]
+
+
+@pytest.mark.parametrize("wrong", [3, 4, 96, -1])
+def test_ids_of_any_engine_are_checked(wrong: int) -> None:
+    with pytest.raises(GenerateError, match=f"item q: response token 1 has id {wrong}"):
+        check_ids(tiny_vlm("qwen3_vl"), "q", [20, wrong])
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = tiny_vlm("qwen3_vl")
+    expected = collect(vlm, temperature=1.0)
+    generate, tried = vlm.model.generate, []
+
+    def crowded(**inputs: Any) -> torch.Tensor:
+        tried.append(len(inputs["input_ids"]))
+        if tried[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(**inputs)
+
+    monkeypatch.setattr(vlm.model, "generate", crowded)
+    broken = dataclasses.replace(ITEMS[0], id="broken", images=(b"",), covariates={"chain_length": 9})
+    refused: list[str] = []
+    found = collect(
+        vlm,
+        [*ITEMS, broken],
+        batch_size=5,
+        temperature=1.0,
+        quarantine=lambda name, reason: refused.append(name),
+    )
+    assert found == expected
+    assert tried == [4, 2, 2, 1] and refused == ["broken"]
+
+
+def test_one_item_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = tiny_vlm("qwen3_vl")
+
+    def full(**inputs: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(vlm.model, "generate", full)
+    with pytest.raises(GenerateError, match="item i2: does not fit"):
+        collect(vlm)
+
+
+def test_longest_expected_responses_come_first() -> None:
+    order = list(collect(tiny_vlm("qwen3_vl"), max_new_tokens=1))
+    assert order == ["i2", "i1", "i4", "i0", "i3"]
+    assert expected_length(dataclasses.replace(ITEMS[0], covariates={})) == 0
+
+
+def test_an_item_that_cannot_be_encoded_raises_unless_it_is_quarantined() -> None:
+    vlm = tiny_vlm("qwen3_vl")
+    unreadable = dataclasses.replace(ITEMS[0], id="u", images=(b"",))
+    placeholder = make_item("v", (32, 32), question="what <|image_pad|> ?")
+    for item, error in ((unreadable, ItemError), (placeholder, VLMError)):
+        with pytest.raises(error):
+            collect(vlm, [item])
+    rows: list[tuple[str, str]] = []
+    found = collect(
+        vlm, [unreadable, ITEMS[1], placeholder], quarantine=lambda name, reason: rows.append((name, reason))
+    )
+    assert set(found) == {"i1"} and [name for name, _ in rows] == ["u", "v"]
+    assert "not a readable image" in rows[0][1]
+
+
+def test_impossible_settings_are_one_line() -> None:
+    vlm = tiny_vlm("qwen3_vl")
+    for options in (
+        {"max_new_tokens": 0},
+        {"batch_size": 0},
+        {"temperature": -1.0},
+        {"top_p": 0.0},
+        {"top_k": -1},
+    ):
+        with pytest.raises(GenerateError, match="correct the parameters"):
+            collect(vlm, **options)
+
+
+def test_progress_without_a_terminal_is_a_few_plain_lines() -> None:
+    stream = io.StringIO()
+    progress = Progress(1000, "generate tiny", stream=stream)
+    for _ in range(125):
+        progress.advance(8)
+    progress.close()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 10 and lines[-1].startswith("generate tiny: 1000/1000 items, ")
+    assert "\r" not in stream.getvalue() and "\x1b" not in stream.getvalue()
+
+
+def test_progress_in_a_terminal_is_a_bar_and_can_be_switched_off() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    progress = Progress(4, "generate tiny", stream=stream)
+    progress.advance(4)
+    progress.close()
+    assert "100%" in stream.getvalue() and "generate tiny" in stream.getvalue()
+    for silent in (Progress(4, "x", enabled=False, stream=stream), Progress(0, "x", stream=stream)):
+        size = len(stream.getvalue())
+        silent.advance(4)
+        silent.close()
+        assert len(stream.getvalue()) == size

@@ -1,0 +1,106 @@
+"""Claims about items: what makes an item unusable, and that the content hash sees every change."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dontblink.items import Box, GoldStep, Item, ItemError, open_image, validate
+
+
+def encode(width: int, height: int, *, orientation: int = 1, mode: str = "RGB", kind: str = "PNG") -> bytes:
+    """An image whose left half is black and right half white, before any EXIF turn."""
+    pixels = np.zeros((height, width), dtype=np.uint8)
+    pixels[:, width // 2 :] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+def make_item(**fields: object) -> Item:
+    whole: dict[str, object] = {
+        "id": "q1",
+        "benchmark": "demo",
+        "split": "test",
+        "images": (encode(40, 20),),
+        "question": "what is it ?",
+        "answer": "3",
+        "task_type": "symbolic",
+        "boxes": (Box(0, 0, 0, 40, 20),),
+    }
+    return Item(**(whole | fields))  # type: ignore[arg-type]
+
+
+def test_a_box_that_fills_its_image_is_valid() -> None:
+    validate(make_item())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"question": " \n"}, "item q1: empty question"),
+        ({"answer": ""}, "item q1: empty answer"),
+        ({"task_type": "visual"}, "item q1: task type 'visual'; expected one of"),
+        ({"images": ()}, "item q1: no image"),
+        ({"images": (b"GIF89a nothing",)}, "item q1: embedded image: not a readable image"),
+        ({"images": (encode(40, 20)[:60],)}, "item q1: embedded image: not a readable image"),
+        ({"images": (Path("nowhere.png"),)}, "item q1: nowhere.png: cannot read the image"),
+        ({"boxes": (Box(0, 0, 0, 1, 1), Box(0, 0, 0, 41, 20))}, "item q1: box 1 .* lies outside its 40x20"),
+        ({"boxes": (Box(0, -1, 0, 4, 4),)}, "box 0 .* lies outside"),
+        ({"boxes": (Box(0, 5, 3, 5, 9),)}, "box 0 .* has no area"),
+        ({"boxes": (Box(0, 9, 3, 5, 9),)}, "box 0 .* has no area"),
+        ({"boxes": (Box(0, 0, 0, float("nan"), 9),)}, "box 0 .* has no area"),
+        ({"boxes": (Box(1, 0, 0, 4, 4),)}, "box 0 names image 1 of 1"),
+        ({"boxes": (Box(-1, 0, 0, 4, 4),)}, "box 0 names image -1 of 1"),
+        ({"gold_steps": (GoldStep("f5 is 3", "guess"),)}, "item q1: gold step kind 'guess'"),
+    ],
+)  # fmt: skip
+def test_an_unusable_item_is_one_line_that_names_the_item(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ItemError, match=message) as caught:
+        validate(make_item(**fields))
+    assert "\n" not in str(caught.value)
+
+
+def test_boxes_are_checked_against_the_image_as_exif_turns_it() -> None:
+    turned = encode(40, 20, orientation=6)
+    validate(make_item(images=(turned,), boxes=(Box(0, 0, 0, 20, 40),)))
+    with pytest.raises(ItemError, match="outside its 20x40 px image"):
+        validate(make_item(images=(turned,), boxes=(Box(0, 0, 0, 40, 20),)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_an_exif_turned_image_opens_turned(kind: str) -> None:
+    image = open_image(encode(40, 20, orientation=6, kind=kind))
+    assert image.size == (20, 40)
+    pixels = np.asarray(image)[..., 0]
+    assert pixels[:16].max() < 60 and pixels[24:].min() > 200  # the left half came up
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
+def test_every_colour_mode_opens_as_rgb(mode: str) -> None:
+    image = open_image(encode(40, 20, mode=mode))
+    assert image.mode == "RGB" and np.asarray(image)[5, 30].tolist() == [255, 255, 255]
+
+
+def test_files_and_bytes_hash_alike_and_any_change_changes_the_hash(tmp_path: Path) -> None:
+    item = make_item()
+    (tmp_path / "image.png").write_bytes(encode(40, 20))
+    assert make_item(images=(tmp_path / "image.png",)).content_hash == item.content_hash
+    changes: list[dict[str, object]] = [
+        {"id": "q2"},
+        {"question": "what ?"},
+        {"images": (encode(40, 21),)},
+        {"boxes": (Box(0, 0, 0, 40, 19),)},
+        {"covariates": {"noise_level": 0.5}},
+        {"gold_steps": (GoldStep("f5 is 3", "read", (0,)),)},
+        {"split": "calibration"},
+    ]
+    hashes = {dataclasses.replace(item, **change).content_hash for change in changes}  # type: ignore[arg-type]
+    assert len(hashes | {item.content_hash}) == len(changes) + 1

@@ -1,0 +1,166 @@
+"""A notebook runs with strict parameters in this interpreter, and says in one line why it failed."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from dontblink import notebook, paths
+from dontblink.notebook import NotebookError
+
+SOURCE = """\
+# ---
+# jupyter:
+#   kernelspec: {name: elsewhere, display_name: Another machine's, language: python}
+# ---
+
+# %% [markdown]
+# # 02 Collapse
+#
+# ## 1 Question
+
+# %% [markdown]
+# ## 2 Parameters
+
+# %% tags=["parameters"]
+profile = "testbed"  # which params/<profile>.yaml
+bins: int = 10  # equal parts of the reasoning
+level = 0.95  # of every interval
+quantiles = [0.1, 0.9]  # of the pictures
+
+# %% [markdown]
+# ## 5 Compute
+
+# %%
+import json, os, sys
+from pathlib import Path
+
+# %%
+seen = {"profile": profile, "bins": bins, "level": level, "quantiles": quantiles}
+Path(OUT).write_text(json.dumps(seen | {"python": sys.executable, "folder": os.getcwd()}))
+"""
+PARAMETERS = {"bins": 12, "level": 0.9, "quantiles": [0.25, 0.75]}
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a temporary root; a notebook's `OUT` is its file `seen.json`."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "no_such_kernels"))
+    return tmp_path
+
+
+def write(root: Path, text: str = SOURCE) -> Path:
+    """Write a notebook source and return it."""
+    source = root / "notebooks" / "02_collapse.py"
+    source.parent.mkdir(exist_ok=True)
+    source.write_text(text.replace("OUT", repr(str(root / "seen.json"))))
+    return source
+
+
+def run(root: Path, source: Path, values: object = PARAMETERS) -> int:
+    """Run the command on a notebook with these values as its section."""
+    (root / "collapse.json").write_text(json.dumps(values))
+    return notebook.main([str(source), "--params", str(root / "collapse.json"), "--profile", "scratch"])
+
+
+def test_a_notebook_gets_its_typed_parameters_and_leaves_an_executed_copy(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(root)
+    os.utime(source, (1000, 1000))
+    assert run(root, source) == 0
+    seen = json.loads((root / "seen.json").read_text())
+    assert seen == PARAMETERS | {"profile": "scratch", "python": sys.executable, "folder": str(root)}
+    assert source.stat().st_mtime == 1000
+    assert list(source.parent.iterdir()) == [source]
+    executed = nbformat.read(root / "results" / "scratch" / "notebooks" / "02_collapse.ipynb", as_version=4)
+    assert executed.metadata["kernelspec"] == {"name": "python3", "display_name": "Python 3", "language": "python"}
+    tags = [cell.metadata["tags"] for cell in executed.cells if cell.metadata.get("tags")]
+    assert tags == [["parameters", "remove-cell"], ["injected-parameters"]]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:4] == ["02_collapse: cell 3 of 4, 5 Compute", "02_collapse: cell 4 of 4, 5 Compute"]
+    assert lines[-1].startswith("02_collapse: done in ")
+
+
+def test_the_kernel_is_this_interpreter_even_where_another_is_installed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = root / "other" / "kernels" / "python3"
+    other.mkdir(parents=True)
+    spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "Wrong", "language": "python"}
+    (other / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(root / "other"))
+    assert run(root, write(root)) == 0
+    assert json.loads((root / "seen.json").read_text())["python"] == sys.executable
+
+
+def test_a_failing_cell_is_one_line_with_cell_error_and_where_to_look(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(root, SOURCE.replace("import json, os, sys", 'raise ValueError("no tables:\\nrun extract")'))
+    assert run(root, source) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "notebooks/02_collapse.py: cell 3: ValueError: no tables: run extract; "
+        "see results/scratch/notebooks/02_collapse.ipynb"
+    )
+    assert (root / "results" / "scratch" / "notebooks" / "02_collapse.ipynb").exists()
+
+
+def test_a_kernel_that_dies_is_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(root, write(root, SOURCE.replace("import json, os, sys", "import os; os._exit(3)"))) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("notebooks/")]
+    assert "Kernel died" in line
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (PARAMETERS | {"binns": 3}, r"parameters cell lacks binns, which collapse\.json holds"),
+        ({"bins": 12, "level": 0.9}, "unknown parameter quantiles, not in collapse.json"),
+        (PARAMETERS | {"bins": 12.5}, "parameter bins is declared as int 10, collapse.json holds float 12.5"),
+        (PARAMETERS | {"level": "0.9"}, "parameter level is declared as float 0.95"),
+        (PARAMETERS | {"quantiles": ["0.1", "0.9"]}, "parameter quantiles is declared as list"),
+        (PARAMETERS | {"bins": True}, "parameter bins is declared as int"),
+    ],
+)
+def test_parameters_that_do_not_fit_stop_before_anything_runs(
+    root: Path, capsys: pytest.CaptureFixture[str], values: object, expected: str
+) -> None:
+    assert run(root, write(root), values) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("notebooks/02_collapse.py: ")
+    assert expected.replace("\\", "") in line
+    assert not (root / "seen.json").exists()
+
+
+def test_a_whole_number_is_accepted_for_a_declared_float() -> None:
+    notebook.check_parameters({"level": 0.95}, {"level": 1}, "n.py", "p.json")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("bins: int = 10", "bins = 5 + 5", "bins is computed"),
+        ("bins: int = 10", "import numpy", "expected only `name = value`"),
+        ("bins: int = 10", "bins: int", "expected only `name = value`"),
+        ("bins: int = 10", "bins = more = 10", "expected only `name = value`"),
+        (' tags=["parameters"]', "", "0 cells tagged 'parameters', expected one"),
+        ("# %%\nimport", '# %% tags=["parameters"]\nimport', "2 cells tagged 'parameters', expected one"),
+    ],
+)
+def test_a_parameters_cell_holds_only_named_literals(root: Path, old: str, new: str, expected: str) -> None:
+    assert old in SOURCE
+    with pytest.raises(NotebookError, match=expected):
+        notebook.run_notebook(write(root, SOURCE.replace(old, new)), PARAMETERS, "scratch")
+
+
+def test_files_that_are_not_there_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(root, root / "notebooks" / "99_none.py") == 1
+    assert "notebooks/99_none.py: not there" in capsys.readouterr().err
+    assert notebook.main([str(write(root)), "--params", str(root / "none.json")]) == 1
+    assert capsys.readouterr().err == "none.json: not there; run `make params`\n"

@@ -1,0 +1,135 @@
+"""Parameters are read strictly: what YAML would forgive is an error that names file, line, key and remedy."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dontblink import params, paths
+from dontblink.params import ParamsError
+
+TESTBED = paths.params_file("testbed").read_text()
+
+
+def load(folder: Path, text: str, name: str = "testbed") -> dict[str, dict[str, object]]:
+    """Load a text as params/<name>.yaml."""
+    file = folder / f"{name}.yaml"
+    file.write_text(text)
+    return params.load(file)[1]
+
+
+def edit(old: str, new: str) -> str:
+    """Return the testbed's parameters with one text replaced."""
+    assert TESTBED.count(old) == 1, f"{old!r} stands {TESTBED.count(old)} times"
+    return TESTBED.replace(old, new)
+
+
+@pytest.mark.parametrize("profile", ["testbed", "paper"])
+def test_the_shipped_files_are_valid_and_have_the_schemas_keys(profile: str) -> None:
+    found, sections = params.load(paths.params_file(profile))
+    assert found == profile
+    assert {name: set(values) for name, values in sections.items()} == {k: set(v) for k, v in params.SCHEMA.items()}
+
+
+def test_checked_values_are_those_of_the_file() -> None:
+    _, sections = params.load(paths.params_file("testbed"))
+    assert {"profile": "testbed", **sections} == yaml.safe_load(TESTBED)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("confidence_level: 0.95", "confidence_level: 1e-3", r"_level: found '1e-3' \(text\).*write 1.0e-3"),
+        ("confidence_level: 0.95", "confidence_level: 5E-1", "write 5.0e-1"),
+        ("confidence_level: 0.95", "confidence_level: 1.5e1", r"write 1.5e\+1"),
+        ("  bins: 10", "  binns: 10", "collapse.binns: unknown key; expected one of bins, bootstrap_replicates"),
+        ("  bins: 10", "  # bins: 10", "collapse.bins: missing; add it"),
+        ("  bins: 10", "  bins: 10\n  bins: 12", r":\d+: bins: stands here and in line \d+; remove one"),
+        ("  bins: 10", "  bins: 10.0", r"collapse.bins: found 10.0 \(number\), expected a whole number from 2 to inf"),
+        ("  bins: 10", "  bins: ten", r"found 'ten' \(text\)"),
+        ("  bins: 10", "  bins: 1", "expected a whole number from 2"),
+        ("  bins: 10", "  bins: true", r"found True \(true or false\)"),
+        ("  bins: 10", "  bins:", "found nothing"),
+        ("confidence_level: 0.95", "confidence_level: 1", r"from 0 to 1 \(ends excluded\)"),
+        ("confidence_level: 0.95", "confidence_level: .nan", "found nan"),
+        ("device: cpu", "device: no", r"extraction.device: found False \(true or false\).*quote it"),
+        ("device: cpu", "device: tpu", r"expected a text matching cpu\|cuda"),
+        ("benchmarks: [symbolic, visual_reference, hallucination]", "benchmarks: []", "expected a list"),
+        ("benchmarks: [symbolic, visual_reference, hallucination]", "benchmarks: symbolic", "expected a list"),
+        ("benchmarks: [symbolic, visual_reference, hallucination]", "benchmarks: [a, a]", "remove the repetition"),
+        ("benchmarks: [symbolic, visual_reference, hallucination]", "benchmarks: [a, 3]", r"found 3 \(whole number\)"),
+        ("picture_quantiles: [0.1, 0.9]", "picture_quantiles: [0.9, 0.1]", "two entries, the smaller first"),
+        ("picture_quantiles: [0.1, 0.9]", "picture_quantiles: [0.1]", "two entries, the smaller first"),
+        ("picture_quantiles: [0.1, 0.9]", "picture_quantiles: [0.1, 1e-1]", "write 1.0e-1"),
+        ("profile: testbed", "profile: paper", "profile: found 'paper' .*write testbed"),
+        ("collapse:\n", "collapse: 3\nother:\n", "other: unknown key"),
+        ("profile: testbed", "profile: [", "not YAML"),
+    ],
+)
+def test_a_mistake_is_one_line_with_key_found_and_remedy(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    with pytest.raises(ParamsError, match=expected) as error:
+        load(tmp_path, edit(old, new))
+    assert str(error.value).startswith(f"{tmp_path}/testbed.yaml:")
+    assert "\n" not in str(error.value)
+
+
+def test_the_line_of_a_mistake_is_given(tmp_path: Path) -> None:
+    text = edit("confidence_level: 0.95", "confidence_level: 1e-3")
+    line = next(number for number, row in enumerate(text.splitlines(), 1) if "level: 1e-3" in row)
+    with pytest.raises(ParamsError, match=rf"testbed\.yaml:{line}: collapse\.confidence_level"):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["", "3", "profile: testbed\ncollapse: 3\n", "- a\n"])
+def test_a_file_without_sections_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ParamsError, match=r"testbed\.yaml: .*(expected the keys|missing)"):
+        load(tmp_path, text)
+
+
+def test_a_section_that_is_no_mapping_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"testbed\.yaml: collapse\.: found 3"):
+        load(tmp_path, TESTBED[: TESTBED.index("collapse:\n")] + "collapse: 3\n")
+
+
+def test_a_whole_number_counts_as_the_number_it_is(tmp_path: Path) -> None:
+    value = load(tmp_path, edit("temperature: 0.0", "temperature: 1"))["extraction"]["temperature"]
+    assert value == 1.0 and isinstance(value, float)
+    assert load(tmp_path, edit("temperature: 0.0", "temperature: 1.0e-3"))["extraction"]["temperature"] == 0.001
+
+
+def test_a_section_is_written_only_if_its_content_changed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert params.write_sections(load(tmp_path, TESTBED), out) == list(params.SCHEMA)
+    for file in out.iterdir():
+        os.utime(file, (1000, 1000))
+    assert params.write_sections(load(tmp_path, TESTBED.replace("# 0 is greedy", "")), out) == []
+    assert params.write_sections(load(tmp_path, edit("  bins: 10", "  bins: 12")), out) == ["collapse"]
+    ages = {file.stem: file.stat().st_mtime == 1000 for file in out.iterdir()}
+    assert ages == {"testbed": True, "extraction": True, "collapse": False}
+    assert json.loads((out / "collapse.json").read_text())["bins"] == 12
+
+
+def test_the_command_splits_a_file_and_reports_a_mistake_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    file = tmp_path / "testbed.yaml"
+    file.write_text(TESTBED)
+    assert params.main([str(file), "--out", str(tmp_path / "results/testbed/params")]) == 0
+    assert params.read_section("testbed", "collapse")["bins"] == 10
+    file.write_text(edit("  bins: 10", "  bins: 1e1"))
+    assert params.main([str(file), "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == f"parameters: {', '.join(params.SCHEMA)} changed\n"
+    assert printed.err.count("\n") == 1 and "write 1.0e+1" in printed.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_not_there_are_named_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    with pytest.raises(ParamsError, match="none.yaml: cannot be read"):
+        params.load(tmp_path / "none.yaml")
+    with pytest.raises(ParamsError, match="results/testbed/params/veto.json: not there; run `make params`"):
+        params.read_section("testbed", "veto")

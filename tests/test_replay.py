@@ -1,0 +1,335 @@
+"""Replay against the truth: eager attention with `output_attentions`, on random models of both families."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import (
+    FAMILY_NAMES,
+    IMAGE,
+    VIDEO,
+    TinyPrompt,
+    TinyVLM,
+    build_vlm,
+    count_image_tokens,
+    draw_prompt,
+    draw_response,
+)
+
+from dontblink.capture import MASS_COLUMNS, REGIONS
+from dontblink.replay import (
+    HEAD_ROWS,
+    ReplayError,
+    Trace,
+    batch_by_length,
+    replay_responses,
+    weigh_regions,
+)
+
+MASS_BAR, ENTROPY_BAR, MAP_BAR = 2e-6, 1e-5, 1e-6  # fp32 parity with eager attention
+
+
+@dataclass
+class Case:
+    """Inputs of one replay: three items with different image counts, grids, prompt and response lengths."""
+
+    prompts: list[TinyPrompt]
+    responses: list[list[int]]
+    measures: dict[str, Any]
+
+    def pick(self, *rows: int) -> Case:
+        """Return the case with only these items."""
+        kept = {name: [values[row] for row in rows] for name, values in self.measures.items()}
+        return Case([self.prompts[row] for row in rows], [self.responses[row] for row in rows], kept)
+
+    def replay(self, vlm: TinyVLM, **options: Any) -> list[Trace]:
+        """Replay the case."""
+        return replay_responses(vlm, self.prompts, self.responses, **self.measures, **options)  # type: ignore
+
+
+def draw_case(seed: int = 0) -> Case:
+    """Return three items: one image; two images of other grids and the longest prompt; a short response."""
+    rng = np.random.default_rng(seed)
+    prompts = [
+        draw_prompt(rng, "one", grids=[(3, 4)]),
+        draw_prompt(rng, "two", grids=[(2, 3), (4, 2)], n_text=17),
+        draw_prompt(rng, "three", grids=[(2, 2)], n_text=3),
+    ]
+    # 150 rows need two chunks of 128 query rows and three of 64 head rows
+    responses = [draw_response(rng, length) for length in (150, 40, 1)]
+    draws = [[rng.random(count_image_tokens(prompt)).astype(np.float32) for prompt in prompts] for _ in range(2)]
+    steps = [[(0, 20), (20, 140), (145, 150)], [(3, 9)], []]
+    return Case(prompts, responses, {"coverage": draws[0], "control": draws[1], "steps": steps})
+
+
+@pytest.fixture(scope="module", params=FAMILY_NAMES)
+def vlm(request: pytest.FixtureRequest) -> TinyVLM:
+    return build_vlm(request.param)
+
+
+@pytest.fixture
+def case() -> Case:
+    return draw_case()
+
+
+def read_eager(vlm: TinyVLM, case: Case, row: int) -> Trace:
+    """Return the truth for one unpadded item, from full eager attention matrices and full logits."""
+    prompt, response = case.prompts[row], case.responses[row]
+    before = vlm.model.config.get_text_config()._attn_implementation
+    vlm.model.set_attn_implementation({"text_config": "eager"})
+    with torch.inference_mode():
+        out = vlm.model(**vlm.collate([prompt], [response]), use_cache=False, output_attentions=True, logits_to_keep=0)
+    vlm.model.set_attn_implementation({"text_config": before})
+    rows = slice(len(prompt.ids) - 1, len(prompt.ids) - 1 + len(response))
+    attention = torch.cat(out.attentions).float()[:, :, rows].double().numpy()  # [L, H, T, K]
+    logs = out.logits[0, rows].double().log_softmax(-1).numpy()
+    is_image = np.append(prompt.ids, response) == IMAGE
+    weights = weigh_regions(is_image, len(prompt.ids), case.measures["coverage"][row], case.measures["control"][row])
+    maps = [attention[:, :, a:b][..., is_image].mean(2) for a, b in case.measures["steps"][row]]
+    return Trace(
+        prompt.item_id,
+        vlm.name,
+        -(np.exp(logs) * logs).sum(-1),
+        logs[np.arange(len(response)), response],
+        attention @ weights,
+        np.stack(maps) if maps else np.zeros((0, *attention.shape[:2], is_image.sum())),
+    )
+
+
+def gap(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest absolute difference; shapes must agree."""
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max(initial=0))
+
+
+@pytest.mark.parametrize("implementation", ["fused", "chunk"])
+def test_a_padded_batch_equals_eager_attention_of_each_item_alone(
+    vlm: TinyVLM, case: Case, implementation: str
+) -> None:
+    traces = case.replay(vlm, implementation=implementation)
+    for row, trace in enumerate(traces):
+        truth = read_eager(vlm, case, row)
+        assert trace.item_id == truth.item_id
+        assert gap(trace.mass, truth.mass) <= MASS_BAR
+        assert gap(trace.step_map, truth.step_map) <= MAP_BAR
+        assert gap(trace.entropy_nats, truth.entropy_nats) <= ENTROPY_BAR
+        assert gap(trace.log_probability_nats, truth.log_probability_nats) <= ENTROPY_BAR
+
+
+def test_fused_equals_chunk(vlm: TinyVLM, case: Case) -> None:
+    for fused, chunk in zip(case.replay(vlm), case.replay(vlm, implementation="chunk"), strict=True):
+        assert gap(fused.mass, chunk.mass) <= MASS_BAR
+        assert gap(fused.step_map, chunk.step_map) <= MAP_BAR
+        assert gap(fused.entropy_nats, chunk.entropy_nats) <= ENTROPY_BAR
+
+
+def test_masses_of_the_five_regions_sum_to_one(vlm: TinyVLM, case: Case) -> None:
+    for trace in case.replay(vlm):
+        assert np.abs(trace.mass[..., : len(REGIONS)].sum(-1) - 1).max() <= 2e-6
+        assert trace.mass.min() >= 0
+        assert trace.mass.dtype == trace.step_map.dtype == trace.entropy_nats.dtype == np.float32
+
+
+def test_attention_of_the_tiny_models_is_peaked_enough_to_expose_mistakes(vlm: TinyVLM, case: Case) -> None:
+    trace = case.replay(vlm)[0]
+    assert trace.mass.std(axis=2).mean() > 0.05
+
+
+def test_results_keep_the_input_order_and_do_not_depend_on_the_batch(vlm: TinyVLM, case: Case) -> None:
+    together = case.replay(vlm)
+    alone = case.pick(2, 0, 1).replay(vlm, token_budget=1)
+    assert [trace.item_id for trace in alone] == ["three", "one", "two"]
+    for single, padded in zip(alone, [together[2], together[0], together[1]], strict=True):
+        assert gap(single.mass, padded.mass) <= MASS_BAR
+        assert gap(single.step_map, padded.step_map) <= MAP_BAR
+        assert gap(single.entropy_nats, padded.entropy_nats) <= ENTROPY_BAR
+
+
+def test_images_of_different_grids_keep_their_own_token_counts(vlm: TinyVLM, case: Case) -> None:
+    shapes = [trace.step_map.shape for trace in case.replay(vlm)]
+    assert shapes == [(3, 3, 4, 12), (1, 3, 4, 14), (0, 3, 4, 4)]
+
+
+def test_step_map_over_image_tokens_sums_to_the_step_mean_of_visual_mass(vlm: TinyVLM, case: Case) -> None:
+    trace = case.replay(vlm)[0]
+    visual = trace.mass[..., :2].sum(-1)  # evidence + other image
+    for number, (start, stop) in enumerate(case.measures["steps"][0]):
+        assert gap(trace.step_map[number].sum(-1), visual[:, :, start:stop].mean(-1)) <= 2e-6
+
+
+def test_replay_of_a_generated_response_equals_its_step_by_step_attention(vlm: TinyVLM, case: Case) -> None:
+    prompt, n_prompt = case.prompts[1], len(case.prompts[1].ids)
+    vlm.model.set_attn_implementation("eager")
+    out = vlm.model.generate(
+        **vlm.collate([prompt], side="left"),
+        max_new_tokens=30,
+        min_new_tokens=30,
+        do_sample=False,
+        suppress_tokens=[IMAGE, VIDEO],
+        output_attentions=True,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    vlm.model.set_attn_implementation("sdpa")
+    response = out.sequences[0, n_prompt:].tolist()
+    case = case.pick(1)
+    case.responses = [response]
+    trace = case.replay(vlm)[0]
+    is_image = np.append(prompt.ids, response) == IMAGE
+    weights = weigh_regions(is_image, n_prompt, case.measures["coverage"][0], case.measures["control"][0])
+    for token, layers in enumerate(out.attentions):  # one tuple of [1, H, queries, keys] per new token
+        lived = np.stack([layer[0, :, -1].numpy() for layer in layers])
+        assert gap(trace.mass[:, :, token], lived @ weights[: n_prompt + token]) <= 2e-5
+        logs = out.logits[token][0].double().log_softmax(-1)
+        assert abs(float(-(logs.exp() * logs).sum()) - trace.entropy_nats[token]) <= 5e-5
+        assert abs(float(logs[response[token]]) - trace.log_probability_nats[token]) <= 5e-5
+
+
+def test_the_model_receives_3d_positions_and_no_mask(vlm: TinyVLM, case: Case) -> None:
+    seen: dict[str, Any] = {}
+    hook = vlm.model.model.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True
+    )
+    case.pick(1).replay(vlm)
+    hook.remove()
+    first = case.prompts[1].ids.tolist().index(IMAGE)
+    temporal, height, width = seen["position_ids"][:, 0, first : first + 6]
+    assert seen["attention_mask"] is None
+    assert temporal.unique().numel() == 1  # the first image: 2 x 3 tokens at one time
+    assert (height - height[0]).tolist() == [0, 0, 0, 1, 1, 1]
+    assert (width - width[0]).tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_1d_positions_would_give_wrong_masses(vlm: TinyVLM, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = case.pick(1).replay(vlm)[0]
+    collate = vlm.collate
+
+    def flatten(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        batch = collate(*args, **kwargs)
+        return batch | {"position_ids": torch.arange(batch["input_ids"].shape[1]).expand(3, 1, -1)}
+
+    monkeypatch.setattr(vlm, "collate", flatten)
+    assert gap(case.pick(1).replay(vlm)[0].mass, right.mass) > 0.05
+
+
+def test_replay_leaves_the_attention_implementation_as_it_was(vlm: TinyVLM, case: Case) -> None:
+    case.replay(vlm)
+    assert vlm.model.config.get_text_config()._attn_implementation == "sdpa"
+    assert vlm.model.config.vision_config._attn_implementation == "sdpa"
+
+
+def test_bf16_is_as_close_to_the_fp32_truth_as_eager_bf16(case: Case) -> None:
+    for family in FAMILY_NAMES:
+        vlm = build_vlm(family)
+        vlm.model.to(torch.bfloat16)
+        eager = [read_eager(vlm, case, row) for row in range(3)]
+        traces = case.replay(vlm)
+        vlm.model.float()  # the same rounded weights, exact arithmetic
+        truths = [read_eager(vlm, case, row) for row in range(3)]
+        for name in ("mass", "step_map", "entropy_nats"):
+            ours, theirs = (
+                np.concatenate(
+                    [np.abs(getattr(a, name) - getattr(b, name)).ravel() for a, b in zip(found, truths, strict=True)]
+                )
+                for found in (traces, eager)
+            )
+            assert 0 < ours.mean() <= 1.5 * theirs.mean(), name
+        assert np.abs(traces[0].mass[..., :5].sum(-1) - 1).max() <= 2e-6  # masses themselves stay float32
+
+
+def test_region_weights_follow_their_definition() -> None:
+    is_image = np.array([False, True, True, False, False, False])
+    found = weigh_regions(is_image, 4, coverage=[0.25, 1.0], control=[0.5, 0.0])
+    assert MASS_COLUMNS == ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box")
+    expected = [
+        [0, 0, 0, 0, 1, 0],  # key 0: the sink, and nothing else
+        [0.25, 0.75, 0, 0, 0, 0.5],
+        [1, 0, 0, 0, 0, 0],
+        [0, 0, 1, 0, 0, 0],
+        [0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 1, 0, 0],
+    ]
+    np.testing.assert_array_equal(found, np.array(expected, dtype=np.float32))
+
+
+def test_the_first_response_token_sees_no_earlier_response(vlm: TinyVLM, case: Case) -> None:
+    earlier = case.replay(vlm)[0].mass[..., MASS_COLUMNS.index("earlier_response")]
+    assert earlier[:, :, 0].max() == 0
+    assert earlier[:, :, 1:].min() > 0
+
+
+def test_entropy_does_not_depend_on_the_rows_that_share_a_head_chunk(
+    vlm: TinyVLM, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(case.responses[0]) > 2 * HEAD_ROWS
+    before = case.replay(vlm)
+    monkeypatch.setattr("dontblink.replay.HEAD_ROWS", 7)
+    for old, new in zip(before, case.replay(vlm), strict=True):
+        assert gap(old.entropy_nats, new.entropy_nats) <= ENTROPY_BAR
+        assert gap(old.log_probability_nats, new.log_probability_nats) <= ENTROPY_BAR
+
+
+def test_the_vocabulary_head_never_sees_more_than_its_chunk(vlm: TinyVLM, case: Case) -> None:
+    rows: list[int] = []
+    hook = vlm.model.lm_head.register_forward_pre_hook(lambda module, args: rows.append(args[0].numel()))
+    case.replay(vlm)
+    hook.remove()
+    width = vlm.model.config.get_text_config().hidden_size
+    assert max(rows) <= HEAD_ROWS * width
+    assert sum(rows) == width * sum(map(len, case.responses))  # and only rows that predict a token
+
+
+def test_progress_counts_every_item_once(vlm: TinyVLM, case: Case) -> None:
+    counts: list[int] = []
+    case.replay(vlm, token_budget=200, progress=counts.append)
+    assert sum(counts) == 3 and len(counts) > 1
+
+
+def test_no_items_give_no_traces(vlm: TinyVLM, case: Case) -> None:
+    assert case.pick().replay(vlm) == []
+
+
+@given(st.lists(st.integers(1, 500), max_size=40), st.integers(1, 2000))
+def test_batches_hold_every_item_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = list(batch_by_length(lengths, budget))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda case: case.responses.__setitem__(1, []), "item two: empty response"),
+        (lambda case: case.responses[1].__setitem__(4, 96), r"item two: response token 4 has id 96"),
+        (lambda case: case.responses[1].__setitem__(4, -1), r"item two: response token 4 has id -1"),
+        (lambda case: case.responses[1].__setitem__(4, IMAGE), r"item two: .*no image placeholder"),
+        (lambda case: case.measures["coverage"].__setitem__(1, np.zeros(12)), r"item two: coverage of shape"),
+        (lambda case: case.measures["control"].__setitem__(1, np.zeros(13)), r"item two: control of shape"),
+        (lambda case: case.measures["coverage"][1].__setitem__(0, 1.5), "item two: coverage outside 0..1"),
+        (lambda case: case.measures["coverage"][1].__setitem__(0, np.nan), "item two: coverage outside 0..1"),
+        (lambda case: case.measures["steps"].__setitem__(1, [(3, 3)]), r"item two: step 0 is \[3, 3\)"),
+        (lambda case: case.measures["steps"].__setitem__(1, [(3, 41)]), r"item two: step 0 is \[3, 41\)"),
+    ],
+)
+def test_an_item_that_cannot_be_replayed_is_named_before_any_computation(
+    vlm: TinyVLM, case: Case, change: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(case)
+    monkeypatch.setattr(vlm, "collate", lambda *args, **kwargs: pytest.fail("computed something"))
+    with pytest.raises(ReplayError, match=message) as caught:
+        case.replay(vlm)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_with_broken_weights_is_reported(case: Case) -> None:
+    vlm = build_vlm("glm4v")
+    vlm.model.lm_head.weight.data[5] = torch.nan
+    with pytest.raises(ReplayError, match="item one: entropy_nats is not finite"):
+        case.replay(vlm)

@@ -1,0 +1,161 @@
+"""Shards survive crashes, never lie about being finished, and notice every changed input."""
+
+import os
+import re
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dontblink import store
+from dontblink.store import Quarantine, StoreError
+
+TABLE = pa.table({"item_id": ["a", "b"], "entropy_nats": pa.array([0.5, 1.25], pa.float32())})
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    """Return a written shard."""
+    path = tmp_path / "model" / "symbolic-test-000-0123456789abcdef.parquet"
+    store.write_table(path, TABLE, {"checkpoint": "feed"})
+    return path
+
+
+def test_a_table_and_its_metadata_come_back_as_written(shard: Path) -> None:
+    assert store.read_table(shard).equals(TABLE)
+    assert store.read_metadata(shard) == {"checkpoint": "feed"}
+    assert store.read_table(shard, ["entropy_nats"]).column_names == ["entropy_nats"]
+
+
+def test_metadata_of_other_writers_is_kept_but_not_reported(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    store.write_table(path, TABLE.replace_schema_metadata({"pandas": "{}"}), {"unit": "nats"})
+    assert store.read_metadata(path) == {"unit": "nats"}
+    assert store.read_table(path).schema.metadata[b"pandas"] == b"{}"
+    store.write_table(path, store.read_table(path), {"other": "1"})
+    assert store.read_metadata(path) == {"other": "1"}
+
+
+def test_the_same_table_gives_the_same_bytes(shard: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.parquet"
+    store.write_table(again, TABLE, {"checkpoint": "feed"})
+    assert again.read_bytes() == shard.read_bytes()
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -1])
+def test_a_truncated_file_is_named_with_its_remedy(shard: Path, keep: int) -> None:
+    shard.write_bytes(shard.read_bytes()[:keep])
+    for read in (store.read_table, store.read_metadata):
+        with pytest.raises(StoreError, match=r"symbolic-test-000.*delete it, the next run recomputes it") as error:
+            read(shard)
+        assert "\n" not in str(error.value)
+
+
+def test_a_flipped_bit_in_the_data_is_noticed(shard: Path) -> None:
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"\x28\xb5\x2f\xfd") + 8] ^= 1  # inside the first compressed page
+    shard.write_bytes(content)
+    with pytest.raises(StoreError, match="damaged"):
+        store.read_table(shard)
+
+
+def test_a_missing_file_and_a_missing_column_are_told_apart(shard: Path) -> None:
+    with pytest.raises(StoreError, match=r"no column mass, it has item_id, entropy_nats"):
+        store.read_table(shard, ["mass"])
+    with pytest.raises(StoreError, match=r"other.parquet: not there; run `make extract`"):
+        store.read_table(shard.with_name("other.parquet"))
+
+
+def test_a_crash_before_the_rename_leaves_the_old_file_and_no_leftover(
+    shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = shard.read_bytes()
+
+    def crash(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(OSError, match="no space left"):
+        store.write_table(shard, TABLE.slice(0, 1), {})
+    assert shard.read_bytes() == before
+    assert [file.name for file in shard.parent.iterdir()] == [shard.name]
+
+
+def test_a_writer_that_is_killed_leaves_no_shard_and_its_leftover_is_ignored_and_cleaned(tmp_path: Path) -> None:
+    target = tmp_path / "model" / "symbolic-test-000-feed.parquet"
+    if (child := os.fork()) == 0:
+        os.replace = lambda *_: os._exit(9)  # type: ignore[assignment]  # dies between the data and the rename
+        store.write_table(target, TABLE, {})
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    (leftover,) = target.parent.iterdir()
+    assert store.missing([target]) == [target]
+    assert store.clean_leftovers(tmp_path) == []  # a young one may have a writer
+    hours_ago = time.time() - 7200
+    os.utime(leftover, (hours_ago, hours_ago))
+    assert store.clean_leftovers(tmp_path) == [leftover]
+    store.write_table(target, TABLE, {})
+    assert [file.name for file in target.parent.iterdir()] == [target.name]
+
+
+def test_cleaning_leaves_finished_files_alone(shard: Path) -> None:
+    os.utime(shard, (0, 0))
+    assert store.clean_leftovers(shard.parents[1]) == []
+    assert shard.exists()
+
+
+def test_deleting_one_shard_makes_exactly_that_shard_missing(tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.parquet" for i in range(4)]
+    for file in files:
+        store.write_table(file, TABLE, {})
+    assert store.missing(files) == []
+    files[2].unlink()
+    assert store.missing(files) == [files[2]]
+
+
+INPUTS = {"checkpoint": "feed", "items": ["a1", "b2"], "settings": {"temperature": 0.0, "max_new_tokens": 160}}
+
+
+def test_a_key_has_16_hex_digits_and_ignores_the_order_of_settings() -> None:
+    turned = {"settings": {"max_new_tokens": 160, "temperature": 0.0}, "items": ["a1", "b2"], "checkpoint": "feed"}
+    assert re.fullmatch(r"[0-9a-f]{16}", store.shard_key("1", INPUTS))
+    assert store.shard_key("1", INPUTS) == store.shard_key("1", turned)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ("2", INPUTS),
+        ("1", INPUTS | {"checkpoint": "beef"}),
+        ("1", INPUTS | {"items": ["b2", "a1"]}),
+        ("1", INPUTS | {"items": ["a1"]}),
+        ("1", INPUTS | {"settings": {"temperature": 0.7, "max_new_tokens": 160}}),
+        ("1", INPUTS | {"settings": {"temperature": 0.0, "max_new_tokens": 161}}),
+        ("1", INPUTS | {"settings": {"temperature": 0.0, "max_new_tokens": 160, "top_k": None}}),
+        ("1", INPUTS, ""),
+    ],
+)
+def test_a_key_changes_with_any_input(changed: tuple[object, ...]) -> None:
+    assert store.shard_key(*changed) != store.shard_key("1", INPUTS)
+
+
+@given(st.lists(st.text(max_size=3), max_size=3), st.lists(st.text(max_size=3), max_size=3))
+def test_parts_cannot_run_into_each_other(one: list[str], other: list[str]) -> None:
+    assert (store.shard_key(*one) == store.shard_key(*other)) == (one == other)
+
+
+@pytest.mark.parametrize("part", [float("nan"), float("inf"), Path("x"), {1: "a"}, {"a": [b"x"]}, object()])
+def test_a_part_that_json_cannot_hold_exactly_is_refused(part: object) -> None:
+    with pytest.raises(StoreError, match="shard key"):
+        store.shard_key(part)
+
+
+def test_quarantine_rows_come_back_with_their_reasons(tmp_path: Path) -> None:
+    rows = [Quarantine("i7", "glm4v-tiny", "replay", "empty response"), Quarantine("i9", "", "items", "no image")]
+    store.write_quarantine(tmp_path / "quarantine.parquet", rows)
+    assert store.read_quarantine(tmp_path / "quarantine.parquet") == rows
+    store.write_quarantine(tmp_path / "quarantine.parquet", [])
+    assert store.read_quarantine(tmp_path / "quarantine.parquet") == []

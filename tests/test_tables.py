@@ -1,0 +1,333 @@
+"""Claims about the tidy tables: rows, means, spans, schema, grounding and bins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dontblink import capture, paths, schema, store
+from dontblink.items import GoldStep, Item, Score
+from dontblink.schema import HEAD_SETS, MASSES, SCHEMAS, TableError, check_table, read_tables, to_table, write_table
+from dontblink.tables import (
+    Grounding,
+    Measured,
+    bin_table,
+    build_blocks,
+    build_heads,
+    name_steps,
+    select_grounding,
+    weigh_heads,
+)
+
+GOLD = (GoldStep("a1 is 3", "read", (0,)), GoldStep("a1 was 3", "recall", (0,)), GoldStep("3 + 4 is 7", "compute"))
+GROUNDING = Grounding((1,), ((1, 2),), (1.0, 2.0), 10)
+N_LAYERS, N_HEADS, N_IMAGE, N_PROMPT = 2, 3, 12, 20
+
+
+def measure(
+    item_id: str = "i0", n_reasoning: int = 10, split: str = "test", seed: int = 0, model: str = "m", boxes: bool = True
+) -> Measured:
+    """A response of `n_reasoning` tokens in two steps, then </think>, an answer and an end token."""
+    rng = np.random.default_rng(seed)
+    n_tokens = n_reasoning + 3
+    mass = rng.dirichlet(np.ones(5), (N_LAYERS, N_HEADS, n_tokens))
+    mass = np.concatenate([mass, rng.random((N_LAYERS, N_HEADS, n_tokens, 1)) * 0.1], axis=-1).astype(np.float32)
+    half = n_reasoning // 2
+    steps = tuple(s for s in ((0, half), (half, n_reasoning)) if s[1] > s[0])
+    coverage = np.zeros(N_IMAGE, np.float32)
+    if boxes:
+        coverage[[5, 6]] = (1.0, 0.5)
+    maps = (rng.dirichlet(np.ones(N_IMAGE), (len(steps), N_LAYERS, N_HEADS)) * 0.4).astype(np.float32)
+    item = Item(
+        item_id,
+        "symbolic",
+        split,
+        (b"png",),
+        "compute ?",
+        "7",
+        "symbolic",
+        gold_steps=GOLD,  # type: ignore[arg-type]
+        covariates={"noise_level": 0.3, "chain_length": 2.0, "chain_kind": "recall", "prior_side": "none"},
+    )
+    return Measured(
+        item=item,
+        response=SimpleNamespace(model=model, prompt_ids=(1,) * N_PROMPT, finish_reason="stop",
+                                 response_ids=tuple(range(n_tokens))),
+        trace=SimpleNamespace(mass=mass, step_map=maps, entropy_nats=rng.random(n_tokens).astype(np.float32),
+                              log_probability_nats=-rng.random(n_tokens).astype(np.float32)),
+        spans=SimpleNamespace(reasoning=(0, n_reasoning), answer=(n_reasoning + 1, n_reasoning + 2), steps=steps),
+        token_texts=[f"w{k}" for k in range(n_tokens)], step_texts=["a1 is 3 .", "a1 was 8 ."][: len(steps)],
+        coverage=coverage, grids=[(3, 4)], score=Score(True, True, "7"),
+    )  # fmt: skip
+
+
+def frames(*records: Measured) -> dict[str, pd.DataFrame]:
+    return {name: table.to_pandas() for name, table in build_blocks(list(records), GROUNDING).items()}
+
+
+def test_mass_columns_are_those_of_the_capture() -> None:
+    assert schema.REGIONS == capture.MASS_COLUMNS
+
+
+def test_every_schema_column_says_what_it_means() -> None:
+    for columns in SCHEMAS.values():
+        assert all(spec.meaning for spec in columns.values())
+        assert [*columns][:4] == ["model", "benchmark", "split", "item_id"]
+
+
+def test_token_masses_are_means_over_the_heads_of_a_set() -> None:
+    record = measure()
+    masses = frames(record)["token_masses"]
+    mass = record.trace.mass
+    expected = {
+        "grounding_layers": mass[1].mean(axis=0),
+        "grounding_heads": mass[1, 2],
+        "all_layers": mass.mean(axis=(0, 1)),
+        "layer_0": mass[0].mean(axis=0),
+    }
+    for head_set in HEAD_SETS:
+        found = masses.loc[masses["head_set"] == head_set, [*MASSES]].to_numpy()
+        assert np.abs(found - expected[head_set]).max() < 1e-6
+        assert np.abs(found[:, :5].sum(axis=1) - 1).max() < 1e-5
+
+
+def test_head_weights_of_each_set_sum_to_one() -> None:
+    weights = weigh_heads(GROUNDING, N_LAYERS, N_HEADS)
+    assert weights.shape == (4, 6) and np.allclose(weights.sum(axis=1), 1)
+
+
+def test_token_sees_the_prompt_and_the_tokens_before_it() -> None:
+    tokens = frames(measure())["tokens"]
+    assert tokens["context_length_tokens"].tolist() == [N_PROMPT + k for k in range(13)]
+    assert np.allclose(tokens["uniform_evidence_share"], 1.5 / tokens["context_length_tokens"])
+
+
+def test_spans_and_steps_of_tokens_follow_the_segmentation() -> None:
+    tokens = frames(measure())["tokens"]
+    assert tokens["span"].tolist() == ["reasoning"] * 10 + ["marker", "answer", "marker"]
+    assert tokens["step_index"].tolist() == [0] * 5 + [1] * 5 + [-1] * 3
+    assert tokens["step_kind"].tolist() == ["read"] * 5 + ["recall"] * 5 + [""] * 3
+
+
+def test_step_kind_follows_the_gold_pattern_even_where_the_value_is_wrong() -> None:
+    texts = ["a1 is 3 .", "f5 is 9 .", "a1 was 8 .", "3 + 1 is 4 .", "B circle match .", "hm ."]
+    assert name_steps(texts, GOLD) == ["read", "read", "recall", "compute", "", ""]
+    assert name_steps(texts, ()) == [""] * 6  # a benchmark without gold steps has no kinds
+
+
+def test_heads_are_means_over_the_reasoning_and_lift_is_share_over_fraction() -> None:
+    record = measure()
+    heads = build_heads([record]).to_pandas()
+    mean = record.trace.mass[:, :, :10].mean(axis=2)
+    row = heads.query("layer == 1 and head == 2").iloc[0]
+    evidence, visual = mean[1, 2, 0], mean[1, 2, :2].sum()
+    assert row.evidence_mass == pytest.approx(evidence, rel=1e-5) and row.visual_mass == pytest.approx(visual, rel=1e-5)
+    assert row.evidence_lift == pytest.approx(evidence / visual / (1.5 / 12), rel=1e-5)
+
+
+def test_item_without_boxes_has_no_lift_and_no_overlap() -> None:
+    blocks = frames(measure(boxes=False))
+    assert blocks["heads"]["evidence_lift"].isna().all()
+    assert blocks["steps"][["pointing_hit", "iou50", "map_auc"]].isna().all(axis=None)
+    assert (blocks["steps"]["sink_masked_evidence_mass"] == 0).all()
+
+
+def test_step_rows_average_the_tokens_of_the_step() -> None:
+    record = measure()
+    steps = frames(record)["steps"].query("head_set == 'grounding_heads'").sort_values("step_index")
+    assert np.allclose(
+        steps["evidence_mass"], [record.trace.mass[1, 2, :5, 0].mean(), record.trace.mass[1, 2, 5:10, 0].mean()]
+    )
+    assert steps["n_tokens"].tolist() == [5, 5] and steps["step_kind"].tolist() == ["read", "recall"]
+    brightest = record.trace.step_map[:, 1, 2].argmax(axis=1)
+    assert np.allclose(steps["pointing_hit"], record.coverage[brightest])
+
+
+def test_sink_masked_mass_renormalises_what_is_left_of_the_keys() -> None:
+    record = measure()
+    steps = (
+        build_blocks([record], GROUNDING, sink_rule="first")["steps"].to_pandas().query("head_set == 'grounding_heads'")
+    )
+    maps = record.trace.step_map[:, 1, 2]
+    assert np.allclose(steps["sink_masked_evidence_mass"], maps @ record.coverage / (1 - maps[:, 0]), rtol=1e-5)
+
+
+def test_item_row_holds_the_entropies_and_the_late_look() -> None:
+    record = measure()
+    row = frames(record)["items"].iloc[0]
+    entropy, late = record.trace.entropy_nats, record.trace.mass[1].mean(axis=0)[6:10]
+    assert row.full_entropy_nats == pytest.approx(entropy.mean(), rel=1e-5)
+    assert row.answer_entropy_nats == pytest.approx(entropy[11], rel=1e-5)
+    assert row.max_entropy_nats == entropy.max()
+    assert row.last_decile_entropy_nats == pytest.approx(entropy[11:].mean(), rel=1e-5)
+    assert row.vision_evidence_mass == pytest.approx(late[:, 0].mean(), rel=1e-5)
+    assert row.vision_visual_mass == pytest.approx(late[:, :2].sum(axis=1).mean(), rel=1e-5)
+    assert (row.n_reasoning_tokens, row.n_response_tokens, row.n_steps) == (10, 13, 2)
+    assert row.evidence_fraction == pytest.approx(1.5 / 12) and row.chain_kind == "recall" and bool(row.correct)
+
+
+def test_response_without_reasoning_keeps_its_item_row_and_nothing_else_breaks() -> None:
+    blocks = frames(measure("i0", n_reasoning=0), measure("i1"))
+    assert len(blocks["items"]) == 2 and np.isnan(blocks["items"]["vision_evidence_mass"].iloc[0])
+    assert set(blocks["heads"]["item_id"]) == {"i1"} == set(blocks["steps"]["item_id"])
+
+
+def test_empty_response_has_no_entropy() -> None:
+    record = measure(n_reasoning=0)
+    empty = SimpleNamespace(
+        mass=record.trace.mass[:, :, :0],
+        step_map=record.trace.step_map,
+        entropy_nats=np.zeros(0, np.float32),
+        log_probability_nats=np.zeros(0, np.float32),
+    )
+    record = Measured(
+        record.item,
+        SimpleNamespace(model="m", prompt_ids=(1,), response_ids=(), finish_reason="empty"),
+        empty,
+        SimpleNamespace(reasoning=(0, 0), answer=(0, 0), steps=()),
+        [],
+        [],
+        record.coverage,
+        record.grids,
+        Score(False, False, ""),
+    )
+    blocks = frames(record)
+    entropies = [c for c in blocks["items"] if c.endswith("entropy_nats")]
+    assert blocks["items"][entropies].isna().all(axis=None) and len(entropies) == 4
+    assert len(blocks["tokens"]) == 0 == len(blocks["token_masses"])
+
+
+def test_trace_of_another_length_is_named() -> None:
+    record = measure()
+    record.trace.entropy_nats = record.trace.entropy_nats[:-1]
+    with pytest.raises(TableError, match="item i0: .*replay this response"):
+        build_blocks([record], GROUNDING)
+
+
+def test_blocks_survive_the_disk_with_their_units(tmp_path: Path) -> None:
+    block = build_blocks([measure("i0"), measure("i1", seed=1)], GROUNDING)["items"]
+    write_table("items", block, tmp_path / "items.parquet")
+    assert check_table("items", store.read_table(tmp_path / "items.parquet")).to_pandas().equals(block.to_pandas())
+    assert store.read_metadata(tmp_path / "items.parquet")["column:full_entropy_nats"].startswith("[nats]")
+
+
+def test_read_tables_keeps_the_wanted_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "tables", lambda profile: tmp_path)
+    monkeypatch.setattr(paths, "show", str)
+    block = build_blocks([measure("i0"), measure("i1", split="calibration")], GROUNDING)["items"]
+    write_table("items", block, tmp_path / "items.parquet")
+    assert read_tables("testbed", ["items"], split="test")["items"]["item_id"].tolist() == ["i0"]
+    assert len(read_tables("testbed", ["items"])["items"]) == 2
+    with pytest.raises(TableError, match="steps.parquet: no such table"):
+        read_tables("testbed", ["steps"])
+
+
+def test_schema_breaks_are_named() -> None:
+    block = build_blocks([measure()], GROUNDING)["tokens"]
+    with pytest.raises(TableError, match="columns \\['entropy_nats'\\]"):
+        check_table("tokens", block.drop_columns("entropy_nats"))
+    place = block.column_names.index("entropy_nats")
+    double = block.set_column(place, "entropy_nats", block["entropy_nats"].cast(pa.float64()))
+    with pytest.raises(TableError, match="double"):
+        check_table("tokens", double)
+    frame = block.to_pandas()
+    frame.loc[3, "entropy_nats"] = np.nan
+    with pytest.raises(TableError, match="row 3, column entropy_nats: nan"):
+        to_table("tokens", frame)
+
+
+def test_mass_outside_its_range_is_named() -> None:
+    frame = build_blocks([measure()], GROUNDING)["token_masses"].to_pandas()
+    frame.loc[2, "sink_mass"] = 1.2
+    with pytest.raises(TableError, match="row 2, column sink_mass: 1.2"):
+        to_table("token_masses", frame)
+
+
+def heads_with_lift(best: tuple[int, int], split: str = "calibration", model: str = "m") -> pd.DataFrame:
+    rows = [
+        {
+            "model": model,
+            "split": split,
+            "item_id": f"i{i}",
+            "layer": layer,
+            "head": head,
+            "visual_mass": 0.4,
+            "evidence_mass": 0.3 if (layer, head) == best else 0.04,
+            "evidence_fraction": 0.1,
+            "evidence_lift": 0.0,
+        }
+        for i in range(5)
+        for layer in range(4)
+        for head in range(2)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_grounding_is_where_the_lift_is_largest_in_each_model() -> None:
+    heads = pd.concat([heads_with_lift((2, 1)), heads_with_lift((0, 0), model="n")])
+    chosen = select_grounding(heads, 1, 1)
+    assert chosen["m"].layers == (2,) and chosen["m"].heads == ((2, 1),) and chosen["m"].n_items == 5
+    assert chosen["n"].layers == (0,) and chosen["n"].layer_lift[0] == pytest.approx((0.3 + 0.04) / 0.08)
+
+
+def test_grounding_refuses_test_items() -> None:
+    with pytest.raises(TableError, match="test split"):
+        select_grounding(pd.concat([heads_with_lift((2, 1)), heads_with_lift((2, 1), "test")]), 1, 1)
+
+
+def test_grounding_refuses_more_layers_than_there_are() -> None:
+    with pytest.raises(TableError, match="5 layers and 1 heads asked of 4 and 8"):
+        select_grounding(heads_with_lift((2, 1)), 5, 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(n_reasoning=st.integers(1, 40), bins=st.integers(1, 12))
+def test_bins_hold_each_reasoning_token_once_in_order(n_reasoning: int, bins: int) -> None:
+    blocks = frames(measure(n_reasoning=n_reasoning))
+    binned = bin_table(blocks["tokens"], blocks["token_masses"], bins).query("head_set == 'all_layers'")
+    expected = np.floor(bins * (np.arange(n_reasoning) + 0.5) / n_reasoning).astype(int)
+    present, counts = np.unique(expected, return_counts=True)
+    assert binned["bin"].tolist() == present.tolist() and binned["n_tokens"].tolist() == counts.tolist()
+    assert (binned["n_empty_bins"] == bins - len(present)).all() and (binned["n_bins"] == bins).all()
+    assert not binned.isna().any(axis=None)
+
+
+def test_bin_mean_is_the_mean_of_its_tokens() -> None:
+    record = measure(n_reasoning=20)
+    blocks = frames(record)
+    binned = bin_table(blocks["tokens"], blocks["token_masses"], 4)
+    found = binned.query("head_set == 'grounding_heads' and bin == 3").iloc[0]
+    assert found.evidence_mass == pytest.approx(record.trace.mass[1, 2, 15:20, 0].mean(), rel=1e-5)
+    assert found.uniform_evidence_share == pytest.approx((1.5 / (N_PROMPT + np.arange(15, 20))).mean(), rel=1e-5)
+
+
+def test_bins_of_recall_tokens_keep_their_place_in_the_whole_reasoning() -> None:
+    blocks = frames(measure(n_reasoning=20))
+    binned = bin_table(blocks["tokens"], blocks["token_masses"], 4, step_kinds=["recall"])
+    assert sorted(binned["bin"].unique()) == [2, 3] and (binned["n_empty_bins"] == 2).all()
+
+
+def test_masses_without_their_tokens_are_an_error() -> None:
+    blocks = frames(measure())
+    with pytest.raises(TableError, match="build both"):
+        bin_table(blocks["tokens"], blocks["token_masses"].iloc[4:], 4)
+
+
+def test_bins_of_two_shards_are_the_bins_of_both_together() -> None:
+    one, two = frames(measure("i0")), frames(measure("i1", seed=1, n_reasoning=7))
+    both = frames(measure("i0"), measure("i1", seed=1, n_reasoning=7))
+    apart = pd.concat([bin_table(b["tokens"], b["token_masses"], 5) for b in (one, two)])
+    keys = ["item_id", "head_set", "bin"]
+    sort = [
+        frame.astype({"item_id": "str", "head_set": "str"}).sort_values(keys, ignore_index=True)
+        for frame in (apart, bin_table(both["tokens"], both["token_masses"], 5))
+    ]
+    assert np.allclose(sort[0]["evidence_mass"], sort[1]["evidence_mass"])
+    assert sort[0][keys].equals(sort[1][keys])

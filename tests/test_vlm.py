@@ -1,0 +1,414 @@
+"""Claims about vlm: prompts, batches, spans and errors of both families, on real but tiny checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    Glm46VImageProcessorPil,
+    Glm46VProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2VLImageProcessorPil,
+    Qwen3VLProcessor,
+)
+
+from dontblink import vlm as vlm_module
+from dontblink.items import Item, ItemError
+from dontblink.vlm import VLM, VLMError, load_vlm
+
+FAMILIES = ("qwen3_vl", "glm4v")
+SIDE = 16  # pixels per merged image token: patch 8, merge 2
+WORDS = [
+    "user",
+    "assistant",
+    ".",
+    "?",
+    "answer",
+    "is",
+    "was",
+    "f5",
+    "3",
+    "4",
+    "7",
+    "+",
+    "plus",
+    "what",
+    "digit",
+]
+WORDS += ["final", "Answer", ":", "A", "B"]
+SPECIAL = {  # ids 3, 4, 5, 6 and 7 must have the meaning that tiny_models gives them
+    "qwen3_vl": [
+        "<|endoftext|>", "<unk>", "<|im_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>",
+        "<|vision_end|>", "<|im_end|>", "<think>", "</think>",
+    ],
+    "glm4v": [
+        "<pad>", "<unk>", "<sop>", "<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>",
+        "<|endoftext|>", "<think>", "</think>", "[gMASK]", "<|user|>", "<|assistant|>", "<|begin_of_box|>",
+        "<|end_of_box|>",
+    ],
+}  # fmt: skip
+IMAGE_MARKS = {
+    "qwen3_vl": ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
+    "glm4v": ("<|begin_of_image|>", "<|image|>", "<|end_of_image|>"),
+}
+PROMPTS = {
+    "qwen3_vl": "<|im_start|> user {} <|im_end|> <|im_start|> assistant <think>",
+    "glm4v": "[gMASK] <sop> <|user|> {} <|assistant|>",
+}
+CONTENT = """\
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'image' -%}OPENIMAGECLOSE{%- else -%}{{ part['text'] }}{%- endif -%}
+{%- endfor -%}"""
+TEMPLATES = {
+    "qwen3_vl": """{%- for message in messages -%}<|im_start|>{{ message['role'] }}
+""" + CONTENT + """<|im_end|>
+{% endfor -%}{%- if add_generation_prompt -%}<|im_start|>assistant
+<think>{%- endif -%}""",
+    "glm4v": """[gMASK]<sop>{%- for message in messages -%}<|{{ message['role'] }}|>
+""" + CONTENT + """{%- endfor -%}{%- if add_generation_prompt -%}<|assistant|>
+{% endif -%}""",
+}  # fmt: skip
+
+
+def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer with the family's special tokens and chat template."""
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*SPECIAL[family], *WORDS]))}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        unk_token="<unk>",
+        pad_token=SPECIAL[family][0],
+        eos_token=SPECIAL[family][7],
+        additional_special_tokens=SPECIAL[family][2:],
+    )
+    opened, image, closed = IMAGE_MARKS[family]
+    template = TEMPLATES[family].replace("OPEN", opened).replace("IMAGE", image).replace("CLOSE", closed)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def save_checkpoint(folder: Path, family: str) -> Path:
+    """A complete random checkpoint of the family: 16 px per image token, 4 to 400 image tokens."""
+    tiny_models.build_vlm(family).model.save_pretrained(folder)
+    build_tokenizer(family).save_pretrained(folder)
+    temporal = 2 if family == "glm4v" else 1  # GLM's pixel budget includes the temporal factor
+    size = {"shortest_edge": 4 * SIDE**2 * temporal, "longest_edge": 400 * SIDE**2 * temporal}
+    kind = Glm46VImageProcessorPil if family == "glm4v" else Qwen2VLImageProcessorPil
+    kind(patch_size=8, merge_size=2, size=size).save_pretrained(folder)
+    return folder
+
+
+@functools.cache
+def tiny_vlm(family: str) -> VLM:
+    """One loaded checkpoint per family and test run."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load_vlm(save_checkpoint(Path(folder), family), name=f"tiny-{family}", backend="pil")
+
+
+def png(pixels: np.ndarray, orientation: int = 1) -> bytes:
+    """Encode uint8 [height, width, 3]; the orientation goes into the EXIF block."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
+    return buffer.getvalue()
+
+
+def noise(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def make_item(name: str, *sizes: tuple[int, int], question: str = "what digit is f5 ?", **fields: object) -> Item:
+    """An item with one noise image per (width, height)."""
+    rng = np.random.default_rng(sum(name.encode()))
+    images = tuple(png(noise(rng, *size)) for size in sizes)
+    return Item(name, "demo", "test", images, question, "3", "symbolic", **fields)  # type: ignore[arg-type]
+
+
+def with_bytelevel_tokenizer(family: str, text: str) -> tuple[VLM, list[int]]:
+    """The family's model with a byte-level BPE tokenizer trained on the text, and the text's ids."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    bpe.train_from_iterator([text], trainer)
+    bpe.add_special_tokens([token for token in SPECIAL[family] if token != "<unk>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=SPECIAL[family][7])
+    vlm = dataclasses.replace(tiny_vlm(family), tokenizer=tokenizer, eos_ids=(tokenizer.eos_token_id,))
+    return vlm, tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompt_is_the_familys_template_with_one_placeholder_per_image_token(family: str) -> None:
+    vlm = tiny_vlm(family)
+    prompt = vlm.encode(make_item("a", (96, 48), (32, 64)))
+    assert vlm.image_grid(prompt) == [(3, 6), (4, 2)]
+    opened, image, closed = IMAGE_MARKS[family]
+    images = " ".join(f"{opened} {' '.join([image] * count)} {closed}" for count in (18, 8))
+    expected = PROMPTS[family].format(f"{images} what digit is f5 ?")
+    assert vlm.decode(prompt.ids) == expected
+    assert prompt.ids.dtype == np.int64 and prompt.pixel_values.dtype == np.float32
+    assert prompt.grid_thw.tolist() == [[1, 6, 12], [1, 8, 4]]
+    assert prompt.image_sizes == ((96, 48), (32, 64))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ids_come_from_the_checkpoint(family: str) -> None:
+    vlm = tiny_vlm(family)
+    assert vlm.image_token_id == tiny_models.IMAGE
+    assert vlm.suppressed_ids == (tiny_models.IMAGE, tiny_models.VIDEO)
+    assert vlm.eos_ids == (tiny_models.EOS,)
+    assert vlm.backend == "pil" and vlm.family.name == family
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_encode_equals_the_real_processor(family: str) -> None:
+    """The processor without its video half makes the ids and pixels of the real class."""
+    vlm = tiny_vlm(family)
+    item = make_item("b", (100, 70), (41, 90))
+    real_class = Qwen3VLProcessor if family == "qwen3_vl" else Glm46VProcessor
+    real = real_class.__new__(real_class)
+    real.__dict__.update(vlm.processor.__dict__)
+    real.video_token = SPECIAL[family][4]
+    real.video_token_id = tiny_models.VIDEO
+    images = [Image.open(io.BytesIO(source)) for source in item.images]
+    text = vlm.tokenizer.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}] * 2 + [{"type": "text", "text": item.question}]}],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    expected = real(images=images, text=[text], return_tensors="pt")
+    prompt = vlm.encode(item)
+    np.testing.assert_array_equal(prompt.ids, expected["input_ids"][0])
+    np.testing.assert_array_equal(prompt.pixel_values, expected["pixel_values"])
+    np.testing.assert_array_equal(prompt.grid_thw, expected["image_grid_thw"])
+    types = vlm.collate([prompt])["mm_token_type_ids"]
+    np.testing.assert_array_equal(types[0], expected["mm_token_type_ids"][0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exif_turned_image_encodes_like_the_turned_pixels(family: str) -> None:
+    pixels = noise(np.random.default_rng(0), 96, 48)
+    turned = np.rot90(pixels, -1)  # orientation 6: turn 90 degrees clockwise to view
+    item = dataclasses.replace(make_item("c", (16, 16)), images=(png(pixels, orientation=6),))
+    plain = dataclasses.replace(item, images=(png(np.ascontiguousarray(turned)),))
+    found, expected = tiny_vlm(family).encode(item), tiny_vlm(family).encode(plain)
+    assert found.image_sizes == ((48, 96),)
+    np.testing.assert_array_equal(found.pixel_values, expected.pixel_values)
+    np.testing.assert_array_equal(found.grid_thw, expected.grid_thw)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_right_padding_equals_single(family: str) -> None:
+    vlm = tiny_vlm(family)
+    prompts = [vlm.encode(make_item("a", (96, 48), (32, 64))), vlm.encode(make_item("b", (48, 48)))]
+    responses = [[20, 21, 22], [23, 24, 25, 26, 27, 28, 29]]
+    batch = vlm.collate(prompts, responses)
+    assert batch["attention_mask"] is None and batch["position_ids"].shape[0] == 3
+    together = vlm.model(**batch).logits
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        alone = vlm.model(**vlm.collate([prompt], [response])).logits[0]
+        torch.testing.assert_close(together[row, : len(alone)], alone, rtol=0, atol=2e-5)
+        # the official forward finds its own positions when it is given none
+        single = vlm.collate([prompt], [response])
+        del single["position_ids"]
+        torch.testing.assert_close(vlm.model(**single).logits[0], alone, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_left_padding_equals_single(family: str) -> None:
+    vlm = tiny_vlm(family)
+    prompts = [vlm.encode(make_item("a", (96, 48), (32, 64))), vlm.encode(make_item("b", (48, 48)))]
+    batch = vlm.collate(prompts, side="left")
+    assert "position_ids" not in batch
+    assert (batch["input_ids"][:, -1] == torch.tensor([p.ids[-1] for p in prompts])).all()
+    scores = vlm.model.generate(
+        **batch, max_new_tokens=3, min_new_tokens=3, return_dict_in_generate=True, output_logits=True
+    )
+    for row, prompt in enumerate(prompts):
+        alone = vlm.model.generate(
+            **vlm.collate([prompt], side="left"),
+            max_new_tokens=3,
+            min_new_tokens=3,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        for together, single in zip(scores.logits, alone.logits, strict=True):
+            torch.testing.assert_close(together[row], single[0], rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_positions_of_image_tokens_are_row_major_on_the_merged_grid(family: str) -> None:
+    vlm = tiny_vlm(family)
+    prompt = vlm.encode(make_item("a", (96, 48)))
+    positions = vlm.collate([prompt], [[20, 21]])["position_ids"][:, 0, :]
+    tokens = np.flatnonzero(prompt.ids == vlm.image_token_id)
+    start = positions[0, tokens[0]]
+    np.testing.assert_array_equal(positions[1, tokens] - start, np.repeat(np.arange(3), 6))
+    np.testing.assert_array_equal(positions[2, tokens] - start, np.tile(np.arange(6), 3))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_response_tokens_are_text_even_where_an_engine_wrote_a_placeholder(family: str) -> None:
+    vlm = tiny_vlm(family)
+    prompt = vlm.encode(make_item("a", (32, 32)))
+    types = vlm.collate([prompt], [[vlm.image_token_id, 20]])["mm_token_type_ids"][0]
+    assert types.sum() == 4 and types[-2:].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_decode_keeps_special_tokens(family: str) -> None:
+    vlm = tiny_vlm(family)
+    text = "<think> f5 is 3 . </think> 3"
+    assert vlm.decode(vlm.tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def cut(vlm: VLM, ids: list[int]) -> tuple[str, str, list[str], bool]:
+    spans = vlm.segment(ids)
+    (a, b), (c, d) = spans.reasoning, spans.answer
+    return (
+        vlm.decode(ids[a:b]),
+        vlm.decode(ids[c:d]),
+        [vlm.decode(ids[i:j]) for i, j in spans.steps],
+        spans.closed,
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "reasoning", "answer", "steps", "closed"),
+    [
+        ("qwen3_vl", "f5 is 3 . 3 + 4 is 7 . </think> 7 <|im_end|>",
+         "f5 is 3 . 3 + 4 is 7 .", "7", ["f5 is 3 .", "3 + 4 is 7 ."], True),
+        ("qwen3_vl", "f5 is 3 . </think> answer is 7 <|im_end|>", "f5 is 3 .", "7", ["f5 is 3 ."], True),
+        ("qwen3_vl", "f5 is 3 . </think> answer B <|im_end|>", "f5 is 3 .", "B", ["f5 is 3 ."], True),
+        ("qwen3_vl", "f5 </think> 3 . </think> 7", "f5 </think> 3 .", "7", ["f5 </think> 3 ."], True),
+        ("qwen3_vl", "f5 is 3 . 3 + 4", "f5 is 3 . 3 + 4", "", ["f5 is 3 .", "3 + 4"], False),
+        ("qwen3_vl", "f5 is <|im_end|>", "f5 is", "", ["f5 is"], False),
+        ("qwen3_vl", "f5 </think> <|im_end|>", "f5", "", ["f5"], True),
+        ("qwen3_vl", "</think>", "", "", [], True),
+        ("qwen3_vl", "<|im_end|>", "", "", [], False),
+        ("qwen3_vl", "", "", "", [], False),
+        ("glm4v", "<think> f5 is 3 . </think> <|begin_of_box|> 7 <|end_of_box|> <|endoftext|>",
+         "f5 is 3 .", "7", ["f5 is 3 ."], True),
+        ("glm4v", "<think> f5 </think> final Answer : <|begin_of_box|> B A <|end_of_box|> . <|endoftext|>",
+         "f5", "B A", ["f5"], True),
+        ("glm4v", "<think> f5 </think> <|begin_of_box|> 7", "f5", "7", ["f5"], True),
+        ("glm4v", "<think> f5 <|begin_of_box|> 4 <|end_of_box|> </think> 7 <|endoftext|>",
+         "f5 <|begin_of_box|> 4 <|end_of_box|>", "7", ["f5 <|begin_of_box|> 4 <|end_of_box|>"], True),
+        ("glm4v", "<think> f5 is 3 .", "f5 is 3 .", "", ["f5 is 3 ."], False),
+        ("glm4v", "<think>", "", "", [], False),
+        ("glm4v", "f5 </think> 7 <|endoftext|>", "f5", "7", ["f5"], True),
+    ],
+)  # fmt: skip
+def test_spans_of_word_level_responses(
+    family: str, text: str, reasoning: str, answer: str, steps: list[str], closed: bool
+) -> None:
+    vlm = tiny_vlm(family)
+    ids = vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert cut(vlm, ids) == (reasoning, answer, steps, closed)
+
+
+def test_spans_of_byte_level_responses_cut_at_sentences_and_lines_only() -> None:
+    text = "\nSo pi is 3.14, e.g. here. Is it?\n\nYes! Done\nnow.</think>\n\nThe answer depends. **Answer:** B"
+    vlm, ids = with_bytelevel_tokenizer("qwen3_vl", text)
+    reasoning, answer, steps, closed = cut(vlm, ids)
+    assert reasoning == text.split("</think>")[0] and "".join(steps) == reasoning and closed
+    assert [step.strip() for step in steps] == [
+        "So pi is 3.14, e.g.",
+        "here.",
+        "Is it?",
+        "Yes!",
+        "Done",
+        "now.",
+    ]
+    assert not any(step.startswith("\n") for step in steps[1:])  # blank lines join the step before them
+    assert answer.strip() == "B"
+
+
+def test_byte_level_answer_without_a_marker_is_the_text_behind_the_reasoning() -> None:
+    vlm, ids = with_bytelevel_tokenizer("qwen3_vl", "Look.</think>\n\nThe answers vary: 42 cats.\n<|im_end|>")
+    assert cut(vlm, ids)[1].strip() == "The answers vary: 42 cats."
+
+
+def test_missing_checkpoint_is_one_line_with_the_remedy(tmp_path: Path) -> None:
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(VLMError, match="no checkpoint here.*make testbed") as caught:
+            load_vlm(folder)
+        assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def change_json(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_unknown_family_broken_weights_and_missing_parts_are_errors(tmp_path: Path) -> None:
+    whole = save_checkpoint(tmp_path / "whole", "qwen3_vl")
+
+    def spoil(name: str) -> Path:
+        shutil.copytree(whole, tmp_path / name)
+        return tmp_path / name
+
+    change_json(spoil("family") / "config.json", model_type="llama")
+    with pytest.raises(VLMError, match="family 'llama'; expected one of qwen3_vl, glm4v"):
+        load_vlm(tmp_path / "family")
+    weights = spoil("cut") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(VLMError, match="cannot be loaded"):
+        load_vlm(tmp_path / "cut")
+    (spoil("template") / "chat_template.jinja").unlink()
+    with pytest.raises(VLMError, match="no chat template"):
+        load_vlm(tmp_path / "template")
+    tensors = load_file(spoil("lack") / "model.safetensors")
+    tensors.pop("model.language_model.layers.0.self_attn.q_proj.weight")
+    save_file(tensors, tmp_path / "lack" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(VLMError, match="weights lack .*q_proj"):
+        load_vlm(tmp_path / "lack")
+    (spoil("processor") / "preprocessor_config.json").unlink(missing_ok=True)
+    (tmp_path / "processor" / "processor_config.json").unlink(missing_ok=True)
+    with pytest.raises(VLMError, match="cannot be loaded"):
+        load_vlm(tmp_path / "processor")
+
+
+def test_sampling_settings_of_the_checkpoint_are_dropped_but_every_eos_counts(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, "qwen3_vl")
+    settings = {"do_sample": True, "temperature": 0.6, "top_k": 20, "repetition_penalty": 1.5}
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": [7, 0]}))
+    vlm = load_vlm(folder)
+    assert vlm.eos_ids == (0, 7)
+    kept = vlm.model.generation_config
+    assert not kept.do_sample and kept.repetition_penalty in (None, 1.0) and kept.temperature in (None, 1.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_question_that_holds_a_placeholder_is_an_error_that_names_the_item(family: str) -> None:
+    for token in (IMAGE_MARKS[family][1], SPECIAL[family][4]):
+        with pytest.raises(VLMError, match="item bad: .*; (correct|remove)"):
+            tiny_vlm(family).encode(make_item("bad", (32, 32), question=f"what is {token} ?"))
+
+
+def test_unreadable_or_extreme_images_are_errors() -> None:
+    vlm = tiny_vlm("qwen3_vl")
+    broken = dataclasses.replace(make_item("x", (32, 32)), images=(b"no image",))
+    with pytest.raises(ItemError, match="not a readable image"):
+        vlm.encode(broken)
+    with pytest.raises(VLMError, match="item thin: cannot be encoded .*aspect ratio"):
+        vlm.encode(make_item("thin", (3000, 4)))
+
+
+def test_every_family_is_registered_under_its_model_type() -> None:
+    for name, family in vlm_module.FAMILIES.items():
+        assert family.model_class.config_class.model_type == name == family.name
