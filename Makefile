@@ -112,6 +112,9 @@ $(eval $(call notebook,02_collapse))
 
 testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 cores; resumes)
 	$(PY) -m dontblink.benchmarks.testbed.train
+	$(PY) -m dontblink.benchmarks.testbed.publish weights
+	$(PY) -m dontblink.benchmarks.testbed.calibrate
+	$(PY) -m dontblink.benchmarks.testbed.publish cards
 
 test: $(READY) ## lint, types and tests, offline; this is what CI runs
 	$(PY) -m ruff check .

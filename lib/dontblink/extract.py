@@ -24,8 +24,9 @@ import torch
 
 from dontblink import evidence, params, paths, schema, store, tables
 from dontblink.benchmarks import testbed
-from dontblink.generate import Progress, Response, encode_items, generate_responses, item_generator
+from dontblink.generate import Response, encode_items, generate_responses, item_generator
 from dontblink.items import Item, ItemError, Split, validate
+from dontblink.progress import Progress
 from dontblink.replay import replay_responses
 from dontblink.shards import TraceRecord, pack_responses, pack_traces, unpack_responses, unpack_traces
 from dontblink.vlm import VLM, load_vlm
@@ -205,14 +206,14 @@ class Extraction:
             heads.to_pandas(), self.settings["grounding_layers"], self.settings["grounding_heads"]
         )
         blocks: dict[str, list[pa.Table]] = {}
-        bar = Progress(len(shards), "tables: shards")
+        bar = Progress(len(shards), "tables", unit="shards")
         for shard in shards:
             built = tables.build_blocks(
                 self.read_shard(shard), grounding[shard.model], sink_rule=self.settings["sink_rule"]
             )
             for name, block in built.items():
                 blocks.setdefault(name, []).append(block)
-            bar.advance(1)
+            bar.advance()
         bar.close()
         for name, parts in blocks.items():
             whole = pa.concat_tables(parts).unify_dictionaries()

@@ -10,16 +10,13 @@ nor the order nor a resumed run changes a response. Never here: re-tokenised tex
 from __future__ import annotations
 
 import hashlib
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TextIO
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -30,6 +27,7 @@ from transformers import (
 )
 
 from dontblink.items import Item, ItemError
+from dontblink.progress import Progress
 from dontblink.vlm import VLM, Prompt, VLMError
 
 FinishReason = Literal["stop", "length", "empty"]
@@ -54,7 +52,7 @@ class Response:
     finish_reason: FinishReason
 
 
-class SeededChoice(LogitsProcessor):  # type: ignore[misc]
+class SeededChoice(LogitsProcessor):
     """Sample by inverting the cumulative distribution, with one uniform number per item and step.
 
     Called with filtered logits float32 [B, V]; leaves the drawn token of a row at 0 and all others at -inf,
@@ -215,28 +213,3 @@ def check_ids(vlm: VLM, item_id: str, ids: Sequence[int]) -> None:
                 f"item {item_id}: response token {position} has id {token}, outside the vocabulary or a "
                 f"placeholder; generate with this model's tokenizer and suppressed placeholders"
             )
-
-
-class Progress:
-    """A bar in a terminal; elsewhere (papermill, a log file) a plain line about every tenth of the way."""
-
-    def __init__(self, total: int, label: str, *, enabled: bool = True, stream: TextIO | None = None) -> None:
-        self.total, self.label, self.done, self.started = total, label, 0, time.monotonic()
-        self.stream = sys.stderr if stream is None else stream
-        self.enabled = enabled and total > 0
-        is_terminal = self.enabled and self.stream.isatty()
-        self.bar = tqdm(total=total, desc=label, file=self.stream) if is_terminal else None
-
-    def advance(self, n: int) -> None:
-        """Count n more items as done."""
-        tenth, self.done = 10 * self.done // max(self.total, 1), self.done + n
-        if self.bar is not None:
-            self.bar.update(n)
-        elif self.enabled and 10 * self.done // self.total > tenth:
-            line = f"{self.label}: {self.done}/{self.total} items, {time.monotonic() - self.started:.0f} s"
-            print(line, file=self.stream, flush=True)
-
-    def close(self) -> None:
-        """End the bar's line."""
-        if self.bar is not None:
-            self.bar.close()

@@ -51,7 +51,7 @@ def find_parameters_cell(notebook: NotebookNode, name: str) -> NotebookNode:
     """Return the one cell with the tag `parameters`."""
     tagged: list[NotebookNode] = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
-        raise NotebookError(f"{name}: {len(tagged)} cells tagged {TAG!r}, expected one: # %% tags=[\"parameters\"]")
+        raise NotebookError(f'{name}: {len(tagged)} cells tagged {TAG!r}, expected one: # %% tags=["parameters"]')
     return tagged[0]
 
 

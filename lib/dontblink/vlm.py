@@ -36,7 +36,7 @@ class VLMError(ValueError):
 def drop_video(processor_class: Any) -> Any:
     """Return the real processor without its video half, which needs torchvision even when no video comes."""
 
-    class ImageTextProcessor(processor_class):  # type: ignore[misc]
+    class ImageTextProcessor(processor_class):
         def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str) -> None:
             super().__init__(image_processor, tokenizer, None, chat_template=chat_template)
             self.video_token = self.video_token_id = None

@@ -78,7 +78,9 @@ def write_card(folder: Path, difficulty: dict[str, Any]) -> None:
         row("commit of the code", [f["commit"] for f in trainings]),
         row("optimiser steps", [f["steps"] for f in trainings]),
         row("steps of phase 1 (perception and text)", [f["phase_2_start"] for f in trainings]),
-        row("minutes on one CPU core", [f["train_minutes"] for f in trainings]),
+        row(
+            "minutes of wall clock, one thread, machine shared with other work", [f["train_minutes"] for f in trainings]
+        ),
         row("final loss (nats per response token)", [f"{c['loss_nats']:.3f}" for c in last]),
         *(
             row(key.replace("_", " ") + " (held-out, teacher-forced)", [f"{c[key]:.3f}" for c in last])

@@ -13,9 +13,10 @@ import json
 import math
 import os
 import subprocess
-import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,15 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
+from dontblink import paths
 from dontblink.benchmarks.testbed.architectures import MODELS, build_image_processor, build_model
 from dontblink.benchmarks.testbed.fast_forward import Positions, prepare, response_logits
 from dontblink.benchmarks.testbed.lessons import CLEAN, MicroBatch, make_step, pack, teach_chain, teach_perception
 from dontblink.benchmarks.testbed.questions import ASK
 from dontblink.benchmarks.testbed.scenes import ARROWS, COLOURS, DIGITS, SHAPES
 from dontblink.benchmarks.testbed.vocabulary import FORMATS, build_tokenizer, token_ids
+from dontblink.progress import Progress
 
 EVALUATION_SEED = 900_000_000
 PERCEPTION_CLASSES = {"shape": SHAPES, "colour": COLOURS, "digit": DIGITS, "arrow": ARROWS}
@@ -59,7 +61,13 @@ SCHEDULES = {
     "qwen3vl-tiny-m": Schedule(phase_1_cap_steps=1600, phase_2_steps=1500, learning_rate=1.5e-3),
     "glm4v-tiny": Schedule(phase_1_cap_steps=3000, phase_2_steps=3000),
 }
-RUNS = (("qwen3vl-tiny-s", 0), ("glm4v-tiny", 0), ("qwen3vl-tiny-m", 0), ("qwen3vl-tiny-s", 1))
+RUNS = (("qwen3vl-tiny-m", 0), ("glm4v-tiny", 0), ("qwen3vl-tiny-s", 0), ("qwen3vl-tiny-s", 1))
+
+
+def read_commit() -> str:
+    """Return the commit of the code that this process loaded, or 'unknown' outside a git checkout."""
+    command = ["git", "-C", str(paths.ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 class Trainer:
@@ -75,6 +83,7 @@ class Trainer:
         plain = [p for p in self.model.parameters() if p.ndim < 2]
         groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), fused=True)
+        self.commit = read_commit()
         self.step = 0
         self.phase_2_start: int | None = None
         self.seconds = 0.0
@@ -169,42 +178,50 @@ class Trainer:
         self.seconds, self.curve = saved["seconds"], saved["curve"]
 
 
-def train(name: str, seed: int, work: Path, destination: Path | None = None) -> Path:
-    """Train one checkpoint to its end, resuming where an earlier run stopped.
+def train(name: str, seed: int, work: Path, position: int | None = None) -> Path:
+    """Train one checkpoint to its end, resuming where an earlier run stopped, and export it.
 
     Parameters
     ----------
     name, seed : which model of `MODELS`, and the seed of its weights and lessons
-    work : folder for the resumable state
-    destination : where the finished checkpoint goes (default: `work`/<name>-seed<seed>)
+    work : folder of the resumable state and of the finished run, `work`/<name>-seed<seed>
+    position : line of the progress bar where several runs are side by side
     """
     trainer = Trainer(name, seed, SCHEDULES[name])
     state = work / f"{name}-seed{seed}.pt"
     if state.exists():
         trainer.resume(state)
-    cap = trainer.schedule.phase_1_cap_steps + trainer.schedule.phase_2_steps
-    bar = tqdm(total=cap, initial=trainer.step, desc=f"{name} seed {seed}", mininterval=10, file=sys.stdout, ascii=True)
+    label, schedule = f"train {name} seed {seed}", trainer.schedule
+    cap = schedule.phase_1_cap_steps + schedule.phase_2_steps
+    bar = Progress(cap, label, unit="steps (at most)", done=trainer.step, position=position)
     while not trainer.finished:
         start = time.perf_counter()
         loss = trainer.train_step()
         trainer.seconds += time.perf_counter() - start
-        bar.update()
-        if trainer.step % trainer.schedule.check_every == 0 or trainer.finished:
+        bar.advance()
+        if trainer.step % schedule.check_every == 0 or trainer.finished:
             scores = trainer.check(loss)
-            bar.write(
-                f"{name} seed {seed} step {trainer.step} loss {loss:.3f} "
-                + " ".join(f"{k.split('_', 1)[1]}{'*' if k[0] == 'c' else ''} {v:.2f}" for k, v in scores.items()),
-                file=sys.stdout,
-            )
-            if trainer.phase_2_start == trainer.step:
-                bar.total = trainer.step + trainer.schedule.phase_2_steps
-        if trainer.step % trainer.schedule.save_every == 0 or trainer.finished:
-            work.mkdir(parents=True, exist_ok=True)
-            torch.save(trainer.state(), state.with_suffix(".tmp"))
-            os.replace(state.with_suffix(".tmp"), state)
-            sys.stdout.flush()
+            bar.write(f"{label}, step {trainer.step}: loss {loss:.3f} nats, " + describe(scores))
+        if trainer.step % schedule.save_every == 0 or trainer.finished:
+            with paths.whole_file(state) as temporary:
+                torch.save(trainer.state(), temporary)
     bar.close()
-    return export(trainer, destination or work / f"{name}-seed{seed}")
+    return export(trainer, work / f"{name}-seed{seed}")
+
+
+def describe(scores: dict[str, float]) -> str:
+    """Return the scores in words: perception per class, then the share of whole chains without a wrong token."""
+    return ", ".join(f"{key.replace('_', ' ')} {value:.2f}" for key, value in scores.items() if "tokens" not in key)
+
+
+def train_all(runs: list[tuple[str, int]], work: Path, jobs: int) -> None:
+    """Train runs side by side, one single-threaded process each, longest first."""
+    with ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        waiting = [pool.submit(train, name, seed, work, place) for place, (name, seed) in enumerate(runs)]
+        for done in waiting:
+            print(done.result())
 
 
 def export(trainer: Trainer, folder: Path) -> Path:
@@ -215,11 +232,10 @@ def export(trainer: Trainer, folder: Path) -> Path:
     (folder / "model.safetensors").chmod(0o644)
     build_tokenizer(trainer.family).save_pretrained(folder)
     build_image_processor(trainer.name).save_pretrained(folder)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     facts = {
         "name": trainer.name, "seed": trainer.seed, "schedule": asdict(trainer.schedule), "steps": trainer.step,
         "phase_2_start": trainer.phase_2_start, "train_minutes": round(trainer.seconds / 60, 1),
-        "threads": torch.get_num_threads(), "commit": commit.stdout.strip() or "unknown", "curve": trainer.curve,
+        "commit": trainer.commit, "curve": trainer.curve,
         "parameters": sum(p.numel() for p in official.parameters()),
     }  # fmt: skip
     (folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -227,17 +243,15 @@ def export(trainer: Trainer, folder: Path) -> Path:
 
 
 def main() -> None:
-    """Train the named run, or all runs one after another."""
+    """Train the named run, or all runs side by side."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--model", choices=sorted(MODELS), help="one model (default: every run of RUNS)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and lessons")
     parser.add_argument("--work", type=Path, default=Path("results/training"), help="folder for resumable states")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (default: CPU cores)")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     runs = [(arguments.model, arguments.seed)] if arguments.model else list(RUNS)
-    for name, seed in runs:
-        print(train(name, seed, arguments.work))
+    train_all(runs, arguments.work, arguments.jobs)
 
 
 if __name__ == "__main__":
