@@ -116,8 +116,7 @@ summary.round(2)
 
 # %%
 curves = pd.concat(
-    pd.DataFrame(t["curve"]).assign(model=f"{t['name']} (seed {t['seed']})", minutes=lambda r: r["seconds"] / 60)
-    for t in trainings
+    [pd.DataFrame(t["curve"]).assign(model=f"{t['name']} (seed {t['seed']})") for t in trainings], ignore_index=True
 )
 perception = [name for name in curves if name.startswith("perception_")]
 curves["perception"] = curves[perception].mean(axis=1)
@@ -129,24 +128,30 @@ curves["chains"] = curves[[f"chains_{name}" for name in testbed.BENCHMARKS]].mea
 # Example items. The boxes are the evidence of the gold steps, exact by construction.
 
 # %%
-examples = [item for name in testbed.BENCHMARKS for item in items[name, "test"][:n_example_items]]
-figure, axes = plt.subplots(len(testbed.BENCHMARKS), n_example_items, figsize=(7, 3.2 * len(testbed.BENCHMARKS)))
+examples = [items[name, "test"][k] for k in range(n_example_items) for name in testbed.BENCHMARKS]
+figure, axes = plt.subplots(n_example_items, len(testbed.BENCHMARKS), figsize=(7, 3.1 * n_example_items))
 for ax, item in zip(axes.ravel(), examples, strict=True):
     plots.picture_with_boxes(ax, open_image(item.images[0]), item.boxes)
-    ax.set_title(plots.wrap(f"{item.question} {' '.join(item.choices)}", 46), fontsize="small")
-    ax.set_xlabel(
-        plots.wrap(" . ".join(step.text for step in item.gold_steps) + f" -> {item.answer}", 52), fontsize="x-small"
-    )
+    chain = " . ".join(step.text for step in item.gold_steps)
+    ax.set_title(plots.wrap(f"{item.benchmark}: {item.question}", 36), fontsize="small")
+    ax.set_xlabel(plots.wrap(f"{chain} -> {item.answer}", 40), fontsize="x-small")
 record.save_figure(figure, "00_testbed", profile)
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(7, 2.8))
-plots.learning_curves(axes[0], curves, "perception", x="minutes")
-plots.learning_curves(axes[1], curves, "chains", x="minutes", legend=False)
+plots.learning_curves(axes[0], curves, "perception", x="step")
+plots.learning_curves(axes[1], curves, "chains", x="step", legend=False)
 record.save_figure(figure, "00_testbed_learning", profile)
 
 # %% [markdown]
 # ## 7 Record numbers
+
+# %%
+final = {
+    f"{t['name']}-seed{t['seed']}": {k: v for k, v in t["curve"][-1].items() if k.startswith(("perception", "chains"))}
+    for t in trainings
+}
+runs = cards.assign(run=cards["name"] + "-seed" + cards["seed"].astype(str))
 
 # %%
 numbers = {
@@ -154,16 +159,9 @@ numbers = {
     "n_calibration_items": {name: len(items[name, "calibration"]) for name in testbed.BENCHMARKS},
     "mean_gold_steps": rows[rows["split"] == "test"].groupby("benchmark")["n_gold_steps"].mean().to_dict(),
     "share_recall_chains": (rows["chain_kind"] == "recall").groupby(rows["benchmark"]).mean().to_dict(),
-    "training": cards.set_index(cards["name"] + "-seed" + cards["seed"].astype(str))
-    .drop(columns="name")
-    .to_dict("index"),
-    "final_accuracy": {
-        f"{t['name']}-seed{t['seed']}": {
-            k: v for k, v in t["curve"][-1].items() if k.startswith(("perception", "chains"))
-        }
-        for t in trainings
-    },
-    "difficulty": {name: record_["chosen"] for name, record_ in fixed["benchmarks"].items()},
+    "training": record.nest(runs.drop(columns="name"), ["run"]),
+    "final_accuracy": final,
+    "difficulty": {name: found["chosen"] for name, found in fixed["benchmarks"].items()},
 }
 record.save_numbers("00_testbed", numbers, profile)
 

@@ -167,9 +167,7 @@ for name, item_id in zip(("sustained", "collapsing"), picked, strict=True):
 
 # %%
 shown = ["evidence", "evidence_over_uniform", "visual"]
-along = collapse.curves(
-    primary_bins, quantities=shown, **light
-)
+along = collapse.curves(primary_bins, quantities=shown, **light)
 figure = plots.curve_grid(along, shown, confidence=confidence_level)
 record.save_figure(figure, "02_collapse", profile)
 

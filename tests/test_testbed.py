@@ -12,7 +12,17 @@ import torch
 from PIL import Image
 
 from dontblink.benchmarks import testbed
-from dontblink.benchmarks.testbed import architectures, fast_forward, lessons, questions, scenes, train, vocabulary
+from dontblink.benchmarks.testbed import (
+    architectures,
+    calibrate,
+    fast_forward,
+    lessons,
+    publish,
+    questions,
+    scenes,
+    train,
+    vocabulary,
+)
 from dontblink.benchmarks.testbed.questions import Difficulty
 from dontblink.items import open_image, validate
 
@@ -205,6 +215,61 @@ def test_a_resumed_training_run_equals_an_unbroken_one(tmp_path: Path) -> None:
         train.Trainer("qwen3vl-tiny-s", 3, train.Schedule(9, 9)).resume(tmp_path / "state.pt")
 
 
+def make_candidate(accuracies: list[float], **ranges: object) -> dict:
+    accuracy = dict(zip("abc", accuracies, strict=False))
+    return {"accuracy": accuracy, "n_items": 100, "chain_length": [1, 2], "noise_level": [0.0, 0.2], **ranges}
+
+
+def test_the_difficulty_rule_takes_the_candidate_nearest_to_the_target_among_those_in_range() -> None:
+    rows = [
+        make_candidate([0.95, 0.9]),
+        make_candidate([0.70, 0.70]),
+        make_candidate([0.74, 0.78]),
+        make_candidate([0.5, 0.99]),
+    ]
+    assert calibrate.choose(rows) == {**rows[2], "in_range": True}
+
+
+def test_without_a_candidate_in_range_the_nearest_is_kept_and_says_so() -> None:
+    rows = [make_candidate([0.20, 0.75]), make_candidate([0.55, 0.80]), make_candidate([0.50, 0.80])]
+    assert calibrate.choose(rows) == {**rows[1], "in_range": False}
+
+
+def test_candidates_lie_inside_what_is_generated_for_them() -> None:
+    for benchmark in testbed.BENCHMARKS:
+        candidates = calibrate.candidate_difficulties(benchmark)
+        covers = {cover.operators_per_step: cover for cover in calibrate.widest(candidates)}
+        for candidate in candidates:
+            cover = covers[candidate.operators_per_step]
+            assert (
+                cover.chain_length[0] <= candidate.chain_length[0] <= candidate.chain_length[1] <= cover.chain_length[1]
+            )
+            assert cover.noise_level[0] <= candidate.noise_level[0] < candidate.noise_level[1] <= cover.noise_level[1]
+
+
+def test_a_card_says_how_the_model_was_made_and_where_it_is_out_of_range(tmp_path: Path) -> None:
+    facts = {"name": "a", "seed": 0, "parameters": 1234567, "commit": "abc1234", "steps": 40, "phase_2_start": 10,
+             "train_minutes": 3.5, "curve": [{"loss_nats": 0.123, "perception_digit": 0.99, "chains_symbolic": 0.5}]}  # fmt: skip
+    (tmp_path / "training.json").write_text(json.dumps(facts))
+    (tmp_path / "training-seed1.json").write_text(json.dumps({**facts, "seed": 1, "commit": "def5678"}))
+    (tmp_path / "config.json").write_text('{"architectures": ["Qwen3VLForConditionalGeneration"]}')
+    (tmp_path / "model.safetensors").write_bytes(b"0" * 2_000_000)
+    difficulty = {"benchmarks": {"symbolic": {"chosen": {**make_candidate([0.4]), "in_range": False}}}}
+    publish.write_card(tmp_path, difficulty)
+    card = (tmp_path / "README.md").read_text()
+    for words in (
+        "1,234,567",
+        "2.0 MB",
+        "seed 0 | seed 1",
+        "abc1234 | def5678",
+        "| symbolic | 0.400 | no |",
+        "on symbolic;",
+    ):
+        assert words in card
+    with pytest.raises(FileNotFoundError, match="not trained to its end; run `make testbed`"):
+        publish.publish_weights(tmp_path / "nothing", tmp_path)
+
+
 MODELS_FOLDER = Path(__file__).parents[1] / "models" / "testbed"
 
 
@@ -218,6 +283,14 @@ def test_shipped_checkpoints_load_by_plain_from_pretrained_and_know_their_card(n
     facts = json.loads((MODELS_FOLDER / name / "training.json").read_text())
     assert sum(p.numel() for p in model.parameters()) == facts["parameters"]
     assert f"seed {facts['seed']}" in card and facts["commit"] in card and str(facts["steps"]) in card
+    assert facts["steps"] == facts["phase_2_start"] + facts["schedule"]["phase_2_steps"], "not trained to its end"
+
+
+def test_the_small_model_was_trained_twice_with_two_seeds() -> None:
+    seeds = [json.loads(p.read_text()) for p in sorted((MODELS_FOLDER / "qwen3vl-tiny-s").glob("training*.json"))]
+    assert {facts["seed"] for facts in seeds} == {0, 1}
+    for facts in seeds:
+        assert facts["steps"] == facts["phase_2_start"] + facts["schedule"]["phase_2_steps"]
 
 
 def test_all_weights_together_stay_under_40_megabytes() -> None:

@@ -289,12 +289,11 @@ def learning_curves(
     unit: str = "share",
     legend: bool = True,
 ) -> Axes:
-    """Draw a training measure of each model (columns: model, `x`, `y`) against samples or minutes."""
+    """Draw a training measure of each model (columns: model, `x`, `y`) against samples or optimiser steps."""
     styles = style_models(history["model"].astype(str).unique())
-    scale = 1000 if x == "n_samples" else 1
     for model, line in history.sort_values(x).groupby(history["model"].astype(str)):
-        ax.plot(line[x] / scale, line[y], **styles[model], label=model, markevery=max(1, len(line) // 8))
-    names = {"n_samples": "training samples (thousands)", "minutes": "training time (minutes)"}
+        ax.plot(line[x] / 1000, line[y], **styles[model], label=model, markevery=max(1, len(line) // 8))
+    names = {"n_samples": "training samples (thousands)", "step": "optimiser steps (thousands)"}
     ax.set(xlabel=names.get(x, x), ylabel=f"{y.replace('_', ' ')} ({unit})")
     if legend:
         ax.legend(title="model", frameon=False)
