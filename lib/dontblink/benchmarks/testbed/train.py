@@ -58,7 +58,7 @@ class Schedule:
 
 SCHEDULES = {
     "qwen3vl-tiny-s": Schedule(phase_1_cap_steps=2500, phase_2_steps=3000),
-    "qwen3vl-tiny-m": Schedule(phase_1_cap_steps=1600, phase_2_steps=1500, learning_rate=1.5e-3),
+    "qwen3vl-tiny-m": Schedule(phase_1_cap_steps=1600, phase_2_steps=1200, learning_rate=1.5e-3),
     "glm4v-tiny": Schedule(phase_1_cap_steps=3000, phase_2_steps=3000),
 }
 RUNS = (("qwen3vl-tiny-m", 0), ("glm4v-tiny", 0), ("qwen3vl-tiny-s", 0), ("qwen3vl-tiny-s", 1))
