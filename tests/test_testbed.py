@@ -221,30 +221,25 @@ def make_candidate(accuracies: list[float], **ranges: object) -> dict:
 
 
 def test_the_difficulty_rule_takes_the_candidate_nearest_to_the_target_among_those_in_range() -> None:
-    rows = [
-        make_candidate([0.95, 0.9]),
-        make_candidate([0.70, 0.70]),
-        make_candidate([0.74, 0.78]),
-        make_candidate([0.5, 0.99]),
-    ]
+    rows = [make_candidate(pair) for pair in ([0.95, 0.9], [0.70, 0.70], [0.74, 0.78], [0.5, 0.99])]
     assert calibrate.choose(rows) == {**rows[2], "in_range": True}
 
 
-def test_without_a_candidate_in_range_the_nearest_is_kept_and_says_so() -> None:
-    rows = [make_candidate([0.20, 0.75]), make_candidate([0.55, 0.80]), make_candidate([0.50, 0.80])]
+def test_without_a_candidate_in_range_the_least_outside_is_kept_and_says_so() -> None:
+    rows = [make_candidate(pair) for pair in ([0.20, 0.75], [0.52, 0.80], [0.50, 0.80])]
     assert calibrate.choose(rows) == {**rows[1], "in_range": False}
+    assert calibrate.choose([make_candidate([0.57, 0.91])])["in_range"]
 
 
 def test_candidates_lie_inside_what_is_generated_for_them() -> None:
     for benchmark in testbed.BENCHMARKS:
         candidates = calibrate.candidate_difficulties(benchmark)
-        covers = {cover.operators_per_step: cover for cover in calibrate.widest(candidates)}
+        covers = {calibrate.group_of(cover): cover for cover in calibrate.widest(candidates)}
         for candidate in candidates:
-            cover = covers[candidate.operators_per_step]
-            assert (
-                cover.chain_length[0] <= candidate.chain_length[0] <= candidate.chain_length[1] <= cover.chain_length[1]
-            )
-            assert cover.noise_level[0] <= candidate.noise_level[0] < candidate.noise_level[1] <= cover.noise_level[1]
+            cover = covers[calibrate.group_of(candidate)]
+            for name in ("chain_length", "noise_level"):
+                inner, outer = getattr(candidate, name), getattr(cover, name)
+                assert outer[0] <= inner[0] <= inner[1] <= outer[1]
 
 
 def test_a_card_says_how_the_model_was_made_and_where_it_is_out_of_range(tmp_path: Path) -> None:
