@@ -38,14 +38,14 @@ item_seed = 2026  # seed of every picture and question
 n_test_items = 1000  # test items per benchmark
 n_calibration_items = 500  # calibration items per benchmark
 n_example_items = 2  # pictures per benchmark in the figure
-symbolic_chain_length = [2, 4]  # compound steps
-symbolic_noise_level = [0.0, 0.1]  # 0 clean, 1 heavy
-symbolic_operators_per_step = [2, 3]  # operators joined in one step
-visual_reference_chain_length = [2, 6]  # hops
-visual_reference_noise_level = [0.2, 0.7]  # 0 clean, 1 heavy
-hallucination_chain_length = [1, 3]  # conjuncts
-hallucination_noise_level = [0.2, 0.7]  # 0 clean, 1 heavy
-hallucination_typical_share = 0.35  # decisive shapes in their typical colour (0.9 in training)
+symbolic_chain_length = [2, 3]  # compound steps
+symbolic_noise_level = [0.0, 0.05]  # 0 clean, 1 heavy
+symbolic_operators_per_step = [1, 2]  # operators joined in one step
+visual_reference_chain_length = [3, 6]  # hops
+visual_reference_noise_level = [0.7, 1.0]  # 0 clean, 1 heavy
+hallucination_chain_length = [1, 4]  # conjuncts
+hallucination_noise_level = [0.2, 1.0]  # 0 clean, 1 heavy
+hallucination_typical_share = 0.7  # decisive shapes in their typical colour (0.9 in training)
 
 # %% [markdown]
 # ## 3 Setup

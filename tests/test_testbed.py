@@ -243,8 +243,11 @@ def test_candidates_lie_inside_what_is_generated_for_them() -> None:
 
 
 def test_a_card_says_how_the_model_was_made_and_where_it_is_out_of_range(tmp_path: Path) -> None:
-    facts = {"name": "a", "seed": 0, "parameters": 1234567, "commit": "abc1234", "steps": 40, "phase_2_start": 10,
-             "train_minutes": 3.5, "curve": [{"loss_nats": 0.123, "perception_digit": 0.99, "chains_symbolic": 0.5}]}  # fmt: skip
+    last = {"loss_nats": 0.123, "perception_digit": 0.99, "chains_symbolic": 0.5}
+    facts = {
+        "name": "a", "seed": 0, "parameters": 1234567, "commit": "abc1234", "steps": 40, "phase_2_start": 10,
+        "train_minutes": 3.5, "curve": [last],
+    }  # fmt: skip
     (tmp_path / "training.json").write_text(json.dumps(facts))
     (tmp_path / "training-seed1.json").write_text(json.dumps({**facts, "seed": 1, "commit": "def5678"}))
     (tmp_path / "config.json").write_text('{"architectures": ["Qwen3VLForConditionalGeneration"]}')
