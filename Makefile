@@ -37,9 +37,9 @@ FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
 
 # The modules by what they feed; one that is not named here counts as part of the extraction.
 uses_01_extraction := crosscheck
-uses_02_collapse := collapse controls examples
-draw := bootstrap notebook picture plots record
-train := architectures calibrate fast_forward lessons publish train
+uses_02_collapse := bootstrap collapse controls examples
+draw := notebook picture plots record
+train := architectures calibrate fast_forward lessons publish train vocabulary
 LIB := $(wildcard lib/dontblink/*.py lib/dontblink/*/*.py lib/dontblink/*/*/*.py)
 module = $(filter $(1:%=lib/dontblink/%.py),$(LIB))
 OWN := $(foreach n,$(NOTEBOOKS),$(call module,$(uses_$(n))))

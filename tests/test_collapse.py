@@ -16,10 +16,12 @@ from dontblink.collapse import (
     MASSES,
     QUANTITIES,
     CollapseError,
+    add_fraction,
     adjust_holm,
     collapse_by,
     collapse_table,
     curves,
+    describe_cells,
     pair_bins,
     pair_kinds,
     pair_steps,
@@ -34,7 +36,7 @@ FAST = {"n_replicates": 200}
 def make_steps(kinds: tuple[str, ...], masses: tuple[float, ...], n_items: int = 25) -> pd.DataFrame:
     bins = make_bins(n_items, n_bins=2, noise=0.0).query("bin == 0").drop(columns=["bin", "n_bins", "n_empty_bins"])
     parts = [
-        bins.assign(step_index=k, step_kind=kind, evidence_mass=mass, n_tokens=k + 1)
+        bins.assign(step_index=k, step_kind=kind, step_text=f"a1 says {kind}", evidence_mass=mass, n_tokens=k + 1)
         for k, (kind, mass) in enumerate(zip(kinds, masses, strict=True))
     ]
     return pd.concat(parts, ignore_index=True)
@@ -168,12 +170,40 @@ def test_steps_of_a_kind_are_paired_first_to_last() -> None:
     assert (pair_steps(steps)["evidence_mass_first"] == 0.4).all()
 
 
-def test_read_against_recall_weighs_steps_by_their_tokens() -> None:
+def test_a_recall_is_held_against_the_read_of_the_same_thing() -> None:
     steps = make_steps(("read", "recall", "recall"), (0.4, 0.1, 0.2))
     pairs = pair_kinds(steps)
-    assert np.allclose(pairs["evidence_mass_last"], (2 * 0.1 + 3 * 0.2) / 5)
-    table = collapse_table(pairs, CELLS, quantities=["evidence"], **FAST)
-    assert row(table, "evidence").estimate == pytest.approx(1 - 0.16 / 0.4)
+    assert np.allclose(pairs["evidence_mass_first"], 0.4) and np.allclose(pairs["evidence_mass_last"], 0.15)
+    other = steps.assign(step_text=np.where(steps["step_kind"] == "read", "b2 is 3", steps["step_text"]))
+    none = pair_kinds(other)
+    assert len(none) == 0 and none.attrs["n_left_out"] == len(
+        steps[["model", "benchmark", "item_id"]].drop_duplicates()
+    )
+
+
+def test_left_out_responses_count_once_whatever_the_number_of_head_sets() -> None:
+    bins = pd.concat([make_bins(10).assign(head_set=name) for name in ("grounding_layers", "all_layers")])
+    lost = (bins["item_id"] == "visual-003") & (bins["model"] == "glm") & (bins["bin"] == 3)
+    assert pair_bins(bins[~lost]).attrs["n_left_out"] == 1
+
+
+def test_a_rise_is_not_counted_as_support_for_a_fall() -> None:
+    table = pd.DataFrame({"estimate": [0.5, -0.5], "ci_low": [0.4, -0.6], "ci_high": [0.6, -0.4],
+                          "p_holm": [0.001, 0.001], "rank_biserial": [0.9, -0.9]})  # fmt: skip
+    text = describe_cells("mass falls", table)
+    assert "in 1 of 2 cells" in text and "for a fall in 1, for a rise in 1" in text
+
+
+def test_lift_along_the_reasoning_is_share_over_fraction() -> None:
+    bins = make_bins(25, n_bins=2, noise=0.0)
+    items = bins[["model", "benchmark", "item_id"]].drop_duplicates().assign(evidence_fraction=0.25)
+    line = curves(add_fraction(bins, items), quantities=["evidence_lift"], **FAST)
+    start = bins[(bins["bin"] == 0) & (bins["model"] == "glm") & (bins["benchmark"] == "symbolic")]
+    visual = (start["evidence_mass"] + start["other_image_mass"]).sum()
+    expected = start["evidence_mass"].sum() / (0.25 * visual)
+    assert line.query("bin == 0 and model == 'glm' and benchmark == 'symbolic'")["estimate"].item() == pytest.approx(
+        expected
+    )
 
 
 def test_strata_show_the_raw_row_beside_the_strata() -> None:

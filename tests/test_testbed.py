@@ -222,13 +222,12 @@ def make_candidate(accuracies: list[float], **ranges: object) -> dict:
 
 def test_the_difficulty_rule_takes_the_candidate_nearest_to_the_target_among_those_in_range() -> None:
     rows = [make_candidate(pair) for pair in ([0.95, 0.9], [0.70, 0.70], [0.74, 0.78], [0.5, 0.99])]
-    assert calibrate.choose(rows) == {**rows[2], "in_range": True}
+    assert calibrate.choose(rows) == rows[2]
 
 
-def test_without_a_candidate_in_range_the_least_outside_is_kept_and_says_so() -> None:
+def test_without_a_candidate_in_range_the_least_outside_is_kept() -> None:
     rows = [make_candidate(pair) for pair in ([0.20, 0.75], [0.52, 0.80], [0.50, 0.80])]
-    assert calibrate.choose(rows) == {**rows[1], "in_range": False}
-    assert calibrate.choose([make_candidate([0.57, 0.91])])["in_range"]
+    assert calibrate.choose(rows) == rows[1]
 
 
 def test_candidates_lie_inside_what_is_generated_for_them() -> None:
@@ -245,23 +244,25 @@ def test_candidates_lie_inside_what_is_generated_for_them() -> None:
 def test_a_card_says_how_the_model_was_made_and_where_it_is_out_of_range(tmp_path: Path) -> None:
     last = {"loss_nats": 0.123, "perception_digit": 0.99, "chains_symbolic": 0.5}
     facts = {
-        "name": "a", "seed": 0, "parameters": 1234567, "commit": "abc1234", "steps": 40, "phase_2_start": 10,
-        "train_minutes": 3.5, "curve": [last],
+        "name": "a", "seed": 0, "parameters": 1234567, "history": [{"commit": "abc1234", "step": 0}], "steps": 40,
+        "phase_2_start": 10, "train_minutes": 3.5, "curve": [last],
     }  # fmt: skip
     (tmp_path / "training.json").write_text(json.dumps(facts))
-    (tmp_path / "training-seed1.json").write_text(json.dumps({**facts, "seed": 1, "commit": "def5678"}))
+    second = {**facts, "seed": 1, "history": [{"commit": "def5678", "step": 0}]}
+    (tmp_path / "training-seed1.json").write_text(json.dumps(second))
     (tmp_path / "config.json").write_text('{"architectures": ["Qwen3VLForConditionalGeneration"]}')
     (tmp_path / "model.safetensors").write_bytes(b"0" * 2_000_000)
-    difficulty = {"benchmarks": {"symbolic": {"chosen": {**make_candidate([0.4]), "in_range": False}}}}
+    chosen = {"accuracy_confirmed": {"a": 0.4}, "n_confirmed": 500, "in_range": False}
+    difficulty = {"benchmarks": {"symbolic": {"chosen": chosen}}}
     publish.write_card(tmp_path, difficulty)
     card = (tmp_path / "README.md").read_text()
     for words in (
         "1,234,567",
         "2.0 MB",
         "seed 0 | seed 1",
-        "abc1234 | def5678",
+        "abc1234 from 0 | def5678 from 0",
         "| symbolic | 0.400 | no |",
-        "on symbolic;",
+        "On symbolic at least one model is outside",
     ):
         assert words in card
     with pytest.raises(FileNotFoundError, match="not trained to its end; run `make testbed`"):
@@ -280,7 +281,7 @@ def test_shipped_checkpoints_load_by_plain_from_pretrained_and_know_their_card(n
     card = (MODELS_FOLDER / name / "README.md").read_text()
     facts = json.loads((MODELS_FOLDER / name / "training.json").read_text())
     assert sum(p.numel() for p in model.parameters()) == facts["parameters"]
-    assert f"seed {facts['seed']}" in card and facts["commit"] in card and str(facts["steps"]) in card
+    assert f"seed {facts['seed']}" in card and facts["history"][-1]["commit"] in card and str(facts["steps"]) in card
     assert facts["steps"] == facts["phase_2_start"] + facts["schedule"]["phase_2_steps"], "not trained to its end"
 
 

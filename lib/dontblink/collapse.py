@@ -38,6 +38,9 @@ QUANTITIES: dict[str, tuple[str, str | None]] = {
     "evidence_over_prompt": ("evidence_mass", "prompt_mass"),
 }
 
+# Drawn along the reasoning only: needs `add_fraction`. Lift = evidence share of the image mass / evidence fraction.
+LIFT = {"evidence_lift": ("evidence_mass", "expected_evidence_mass")}
+
 
 class CollapseError(ValueError):
     """Tables that do not support a collapse estimate; the message names the cell and what to do."""
@@ -62,17 +65,29 @@ def pair_steps(steps: pd.DataFrame, kinds: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def pair_kinds(steps: pd.DataFrame, first: str = "read", last: str = "recall") -> pd.DataFrame:
-    """Return pairs of the token-weighted means over `first` steps and over `last` steps of each response.
+    """Return pairs of a `first` step and the `last` steps about the same thing, averaged per response.
 
-    With read and recall: does the model look again where copying its own text would do as well?
+    With read and recall, `f5 is 3` is held against `f5 was 3`: the first word says what a step is about. Does the
+    model look again where copying its own text would do as well? A response whose last steps restate nothing that it
+    read is left out and counted.
     """
-    ends = []
-    for kind in (first, last):
-        rows = _with_visual(steps[steps["step_kind"] == kind])
-        weighted = rows[MASSES].mul(rows["n_tokens"], axis=0).assign(n_tokens=rows["n_tokens"])
-        total = weighted.groupby([rows[key] for key in _keys(steps)], observed=True).sum()
-        ends.append(total[MASSES].div(total["n_tokens"], axis=0).reset_index())
-    return _pair(ends[0], ends[1], steps)
+    keys = _keys(steps)
+    rows = _with_visual(steps[steps["step_kind"].isin([first, last])]).astype(dict.fromkeys(keys, "str"))
+    rows = rows.assign(about=rows["step_text"].astype("str").str.split().str[0]).sort_values("step_index")
+    read = rows[rows["step_kind"] == first].drop_duplicates([*keys, "about"])
+    both = read.merge(rows[rows["step_kind"] == last], on=[*keys, "about"], suffixes=("_first", "_last"))
+    means = both.groupby(keys, observed=True)[[f"{mass}_{end}" for end in ("first", "last") for mass in MASSES]].mean()
+    ends = [
+        means[[f"{mass}_{end}" for mass in MASSES]].set_axis(MASSES, axis=1).reset_index() for end in ("first", "last")
+    ]
+    return _pair(ends[0], ends[1], steps[steps["step_kind"] == last])
+
+
+def add_fraction(rows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    """Return bins or steps with each item's `evidence_fraction`, which the lift is held against."""
+    keys = [*CELL, "item_id"]
+    fractions = items[[*keys, "evidence_fraction"]].astype(dict.fromkeys(keys, "str"))
+    return rows.astype(dict.fromkeys(keys, "str")).merge(fractions, on=keys, how="left", validate="m:1")
 
 
 def _keys(rows: pd.DataFrame) -> list[str]:
@@ -80,7 +95,10 @@ def _keys(rows: pd.DataFrame) -> list[str]:
 
 
 def _with_visual(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.assign(visual_mass=rows["evidence_mass"] + rows["other_image_mass"])
+    rows = rows.assign(visual_mass=rows["evidence_mass"] + rows["other_image_mass"])
+    if "evidence_fraction" in rows:
+        rows = rows.assign(expected_evidence_mass=rows["visual_mass"] * rows["evidence_fraction"])
+    return rows
 
 
 def _pair(first: pd.DataFrame, last: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
@@ -94,14 +112,9 @@ def _pair(first: pd.DataFrame, last: pd.DataFrame, everything: pd.DataFrame) -> 
     missing = pairs.drop(columns=keys).isna().any()
     if missing.any():
         raise CollapseError(f"column {missing.idxmax()}: NaN mass; expected a number, build the table again")
-    pairs.attrs["n_left_out"] = len(everything[keys].drop_duplicates()) - len(pairs)
+    response = [key for key in keys if key != "head_set"]
+    pairs.attrs["n_left_out"] = len(everything[response].drop_duplicates()) - len(pairs[response].drop_duplicates())
     return cast(pd.DataFrame, pairs)
-
-
-def list_cells(pairs: pd.DataFrame, min_items: int = 20) -> list[tuple[str, str]]:
-    """Return the (model, benchmark) cells with at least `min_items` pairs in every head set, in order."""
-    counts = pairs.groupby([*CELL, "head_set"], observed=True).size().groupby(CELL, observed=True).min()
-    return [(str(model), str(benchmark)) for model, benchmark in counts.index[counts >= min_items]]
 
 
 def collapse_table(
@@ -152,13 +165,14 @@ def collapse_table(
 
 
 def describe_cells(claim: str, rows: pd.DataFrame, alpha: float = 0.05) -> str:
-    """Return one sentence on a collapse table of ONE quantity: in how many cells the claim holds."""
+    """Return one sentence on a collapse table of ONE quantity: in how many cells the claim holds, and the reverse."""
     tested = rows.dropna(subset=["p_holm"])
     estimate, low, high = tested["estimate"], tested["ci_low"], tested["ci_high"]
-    small = (tested["p_holm"] < alpha).sum()
+    small = tested["p_holm"] < alpha
+    falls, rises = (small & (tested["rank_biserial"] > 0)).sum(), (small & (tested["rank_biserial"] < 0)).sum()
     return (
-        f"{claim}: in {(estimate > 0).sum()} of {len(tested)} cells (interval above 0 in "
-        f"{(low > 0).sum()}, below 0 in {(high < 0).sum()}); Holm-adjusted p < {alpha:g} in {small}; "
+        f"{claim}: in {(estimate > 0).sum()} of {len(tested)} cells (interval above 0 in {(low > 0).sum()}, below 0 in "
+        f"{(high < 0).sum()}); Holm-adjusted p < {alpha:g} for a fall in {falls}, for a rise in {rises}; "
         f"estimates from {estimate.min():.2f} to {estimate.max():.2f}"
     )
 
@@ -300,7 +314,8 @@ def curves(
     quantity, `position`, estimate, ci_low, ci_high, n_items, n_degenerate; positions with fewer than
     `min_items` items are kept without an interval.
     """
-    columns = {name: (QUANTITIES[name][0], QUANTITIES[name][1] or "one") for name in quantities}
+    known = {**QUANTITIES, **LIFT}
+    columns = {name: (known[name][0], known[name][1] or "one") for name in quantities}
     rows = _with_visual(rows).assign(one=1.0, item_id=rows["item_id"].astype("str"))
     groups, results = [*CELL, "head_set", *by], []
     for key, group in rows.groupby(groups, observed=True):

@@ -31,7 +31,8 @@ def compare_replays(profile: str, models: Sequence[str], n_items: int, implement
     extraction = Extraction(profile)
     rows = []
     for model in models:
-        vlm = load_vlm(extraction.checkpoint(model), name=model, dtype=extraction.settings["dtype"])
+        settings = extraction.settings
+        vlm = load_vlm(extraction.checkpoint(model), name=model, device=settings["device"], dtype=settings["dtype"])
         for benchmark in extraction.settings["benchmarks"]:
             stored = list(shards.iterate_traces(profile, model, benchmark))[:n_items]
             by_id = {item.id: item for item in extraction.items[benchmark, "test"]}

@@ -46,7 +46,7 @@ def pick_by_collapse(
 ) -> list[str]:
     """Return the items nearest to given quantiles of the per-item collapse, among the cell's correct answers.
 
-    Items whose evidence mass starts below the cell's median are left out: their ratio is mostly noise.
+    Items whose evidence mass starts below the median of these are left out: their ratio is mostly noise.
     """
     right = items[(items["model"] == model) & (items["benchmark"] == benchmark) & items["correct"]]["item_id"].astype(
         str
@@ -57,6 +57,12 @@ def pick_by_collapse(
     collapse = 1 - rows["evidence_mass_last"] / rows["evidence_mass_first"]
     nearest = [(collapse - collapse.quantile(q)).abs().idxmin() for q in quantiles]
     return [str(rows.loc[index, "item_id"]) for index in nearest]
+
+
+def item_collapse(pairs: pd.DataFrame, model: str, item_id: str) -> float:
+    """Return one item's collapse of evidence mass on the grounding layers."""
+    rows = pairs[(pairs["model"] == model) & (pairs["item_id"] == item_id) & (pairs["head_set"] == "grounding_layers")]
+    return float(1 - rows["evidence_mass_last"].item() / rows["evidence_mass_first"].item())
 
 
 def load_strip(profile: str, model: str, item_id: str) -> dict[str, Any]:

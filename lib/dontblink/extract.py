@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
+import transformers
+from PIL import __version__ as pillow_version
 
 from dontblink import evidence, params, paths, schema, store, tables
 from dontblink.benchmarks import testbed
@@ -32,7 +34,9 @@ from dontblink.shards import TraceRecord, pack_responses, pack_traces, unpack_re
 from dontblink.vlm import VLM, load_vlm
 
 SPLITS: tuple[Split, ...] = ("test", "calibration")
-FORMAT = "1"  # raise it when the content of a shard changes for the same inputs
+# The code that makes a shard is part of its key, as are the versions of what computes it.
+RESPONSE_CODE = ("items", "vlm", "spans", "generate")
+TRACE_CODE = (*RESPONSE_CODE, "evidence", "capture", "replay", "shards")
 GENERATION = ("max_new_tokens", "batch_size", "temperature", "top_p", "top_k", "generation_seed", "device", "dtype")
 REPLAY = ("replay_implementation", "control_seed", "device", "dtype")
 
@@ -89,9 +93,12 @@ class Extraction:
             for index, start in enumerate(range(0, len(items), size)):
                 part = tuple(items[start : start + size])
                 response_key = store.shard_key(
-                    FORMAT, checkpoint, [item.content_hash for item in part], {k: self.settings[k] for k in GENERATION}
+                    hash_code(RESPONSE_CODE),
+                    checkpoint,
+                    [item.content_hash for item in part],
+                    {k: self.settings[k] for k in GENERATION},
                 )
-                trace_key = store.shard_key(FORMAT, response_key, {k: self.settings[k] for k in REPLAY})
+                trace_key = store.shard_key(hash_code(TRACE_CODE), response_key, {k: self.settings[k] for k in REPLAY})
                 shards.append(Shard(model, benchmark, split, index, part, response_key, trace_key))
         return shards
 
@@ -141,7 +148,8 @@ class Extraction:
         responses = unpack_responses(store.read_table(response_path))
         records, reasons = self.replay(vlm, shard, responses)
         found = json.loads(store.read_metadata(response_path)["quarantined"]) + reasons
-        store.write_table(trace_path, pack_traces(records), {"quarantined": json.dumps(found)})
+        metadata = {"quarantined": json.dumps(found), "responses": hash_responses(responses)}
+        store.write_table(trace_path, pack_traces(records), metadata)
 
     def replay(
         self, vlm: VLM, shard: Shard, responses: list[Response]
@@ -178,7 +186,13 @@ class Extraction:
     def read_shard(self, shard: Shard) -> list[tables.Measured]:
         """Read one finished shard as the records that the tables are made from."""
         response_path, trace_path = self.files(shard)
-        responses = {r.item_id: r for r in unpack_responses(store.read_table(response_path))}
+        found = unpack_responses(store.read_table(response_path))
+        if hash_responses(found) != store.read_metadata(trace_path)["responses"]:
+            raise store.StoreError(
+                f"{paths.show(trace_path)}: measured on other responses than {paths.show(response_path)} holds; "
+                "delete it, the next run recomputes it"
+            )
+        responses = {r.item_id: r for r in found}
         by_id = {item.id: item for item in shard.items}
         return [
             tables.Measured(
@@ -245,16 +259,44 @@ class Extraction:
         manifest = {
             "profile": self.profile, "n_shards": len(shards), "n_quarantined": len(self.quarantined), "files": files,
             "grounding": {model: asdict(chosen) for model, chosen in grounding.items()},
-            "torch": torch.__version__, "settings": self.settings,
+            "tables": {p.stem: hash_file(p) for p in sorted(paths.tables(self.profile).glob("*.parquet"))},
+            "n_items": len(self.settings["benchmarks"]) * sum(self.testbed_settings[f"n_{s}_items"] for s in SPLITS),
+            "torch": torch.__version__, "transformers": transformers.__version__, "models": self.settings["models"],
+            "benchmarks": self.settings["benchmarks"],
         }  # fmt: skip
-        with paths.whole_file(paths.extraction_manifest(self.profile)) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+        target = paths.extraction_manifest(self.profile)
+        # What did not change keeps its age, so that make reruns no notebook for it.
+        if not target.exists() or target.read_text() != text:
+            with paths.whole_file(target) as temporary:
+                temporary.write_text(text)
 
 
 def extract_model(profile: str, model: str) -> None:
     """Compute the missing shards of one model on one thread, in a process of its own."""
     torch.set_num_threads(1)
     Extraction(profile).run_model(model)
+
+
+def hash_file(path: Path) -> str:
+    """Return 64 hex digits of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def hash_code(modules: tuple[str, ...]) -> str:
+    """Return a hash of the modules' sources and of the versions of torch, transformers and pillow."""
+    folder = Path(__file__).parent
+    return store.shard_key(
+        [hash_file(folder / f"{name}.py") for name in modules],
+        torch.__version__,
+        transformers.__version__,
+        pillow_version,
+    )
+
+
+def hash_responses(responses: list[Response]) -> str:
+    """Return a hash of the token ids of some responses."""
+    return store.shard_key([[r.item_id, list(r.response_ids)] for r in responses])
 
 
 def hash_checkpoint(folder: Path) -> str:

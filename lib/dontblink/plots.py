@@ -37,6 +37,7 @@ LABELS = {
     "control_box": "control-box mass\n(share of attention)",
     "prompt": "prompt-text mass\n(share of attention)",
     "uniform": "uniform look at evidence\n(share of attention)",
+    "evidence_lift": "evidence lift (ratio;\n1 = no preference)",
     "evidence_over_uniform": "evidence mass /\nuniform look (ratio)",
     "evidence_over_control": "evidence mass /\ncontrol-box mass (ratio)",
     "evidence_over_visual": "evidence share of\nthe image mass (ratio)",

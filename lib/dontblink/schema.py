@@ -68,6 +68,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "evidence_fraction": Column(REAL, "share", "share of the image tokens that are evidence"),
         "evidence_lift": Column(REAL, "ratio", "evidence share of visual mass / evidence fraction", True)},
     "steps": KEYS | _STEP | _HEAD_SET | {
+        "step_text": Column(TEXT, "", "the step as decoded"),
         "n_tokens": Column(INT, "tokens", "tokens of the step"), **_MASSES, **_UNIFORM,
         "pointing_hit": Column(REAL, "share", "coverage of the most attended image token", True),
         "iou50": Column(REAL, "share", "IoU of the smallest set with half the visual mass", True),

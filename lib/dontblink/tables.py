@@ -226,6 +226,7 @@ def _step_rows(
         "step_index": np.tile(np.arange(n_steps), len(HEAD_SETS)),
         "step_kind": np.tile(np.asarray(kinds, object), len(HEAD_SETS)),
         "head_set": np.repeat(HEAD_SETS, n_steps),
+        "step_text": np.tile(np.asarray(record.step_texts, object), len(HEAD_SETS)),
         "n_tokens": np.tile(sizes, len(HEAD_SETS)),
         **_name_masses(means),
         "uniform_evidence_share": means[..., -1].reshape(-1),

@@ -32,6 +32,8 @@ def read_difficulty(benchmark: str, settings: dict[str, Any]) -> Difficulty:
     The keys are `<benchmark>_chain_length`, `<benchmark>_noise_level`, `symbolic_operators_per_step` and
     `hallucination_typical_share`; a pair of numbers is an inclusive range.
     """
+    if benchmark not in ASK:
+        raise ValueError(f"benchmark {benchmark!r} has no loader; expected one of {', '.join(BENCHMARKS)}")
     chosen: dict[str, Any] = {
         "chain_length": tuple(settings[f"{benchmark}_chain_length"]),
         "noise_level": tuple(settings[f"{benchmark}_noise_level"]),

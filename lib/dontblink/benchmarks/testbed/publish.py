@@ -34,7 +34,7 @@ Load it with transformers' own `{architecture}.from_pretrained` (bfloat16 weight
 |---|{rules}|
 {rows}
 
-Accuracy on calibration items at the benchmark's fixed difficulty (greedy, {n_items} items at most per benchmark):
+Accuracy on {n_items} calibration items at the benchmark's fixed difficulty (greedy):
 
 | benchmark | accuracy | all models inside the intended range |
 |---|---|---|
@@ -75,12 +75,13 @@ def write_card(folder: Path, difficulty: dict[str, Any]) -> None:
         return f"| {label} | {' | '.join(str(value) for value in values)} |"
 
     rows = [
-        row("commit of the code", [f["commit"] for f in trainings]),
+        row(
+            "code (commit from step)",
+            ["; ".join(f"{h['commit']} from {h['step']}" for h in f["history"]) for f in trainings],
+        ),
         row("optimiser steps", [f["steps"] for f in trainings]),
         row("steps of phase 1 (perception and text)", [f["phase_2_start"] for f in trainings]),
-        row(
-            "minutes of wall clock, one thread, machine shared with other work", [f["train_minutes"] for f in trainings]
-        ),
+        row("minutes of wall clock, one thread, several runs at once", [f["train_minutes"] for f in trainings]),
         row("final loss (nats per response token)", [f"{c['loss_nats']:.3f}" for c in last]),
         *(
             row(key.replace("_", " ") + " (held-out, teacher-forced)", [f"{c[key]:.3f}" for c in last])
@@ -90,13 +91,14 @@ def write_card(folder: Path, difficulty: dict[str, Any]) -> None:
     ]
     chosen = {name: record["chosen"] for name, record in difficulty["benchmarks"].items()}
     accuracy = [
-        row(name, [f"{c['accuracy'][first['name']]:.3f}", "yes" if c["in_range"] else "no"])
+        row(name, [f"{c['accuracy_confirmed'][first['name']]:.3f}", "yes" if c["in_range"] else "no"])
         for name, c in chosen.items()
     ]
     outside = [name for name, c in chosen.items() if not c["in_range"]]
     notes = (
-        f"No candidate difficulty brought every model into the intended range on {', '.join(outside)}; "
-        "the nearest one was kept (see `difficulty.json`)." if outside else ""
+f"On {', '.join(outside)} at least one model is outside 0.55 to 0.92 at the chosen difficulty, because no "
+        "candidate suited all models; the candidate least outside was kept (see `difficulty.json`)."
+        if outside else ""
     )  # fmt: skip
     weights = folder / "model.safetensors"
     architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
@@ -104,7 +106,7 @@ def write_card(folder: Path, difficulty: dict[str, Any]) -> None:
         name=first["name"], parameters=first["parameters"], architecture=architecture,
         megabytes=weights.stat().st_size / 1e6, columns=" | ".join(f"seed {f['seed']}" for f in trainings),
         rules="|".join("---" for _ in trainings), rows="\n".join(rows), accuracy="\n".join(accuracy),
-        n_items=max(c["n_items"] for c in chosen.values()), notes=notes,
+        n_items=max(c["n_confirmed"] for c in chosen.values()), notes=notes,
     ))  # fmt: skip
 
 

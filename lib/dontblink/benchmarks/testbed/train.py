@@ -83,7 +83,7 @@ class Trainer:
         plain = [p for p in self.model.parameters() if p.ndim < 2]
         groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), fused=True)
-        self.commit = read_commit()
+        self.history = [{"commit": read_commit(), "step": 0}]
         self.step = 0
         self.phase_2_start: int | None = None
         self.seconds = 0.0
@@ -165,6 +165,7 @@ class Trainer:
             "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "step": self.step,
             "phase_2_start": self.phase_2_start, "seconds": self.seconds, "curve": self.curve,
             "schedule": asdict(self.schedule),
+            "history": self.history,
         }  # fmt: skip
 
     def resume(self, path: Path) -> None:
@@ -175,6 +176,7 @@ class Trainer:
         self.model.load_state_dict(saved["model"])
         self.optimiser.load_state_dict(saved["optimiser"])
         self.step, self.phase_2_start = saved["step"], saved["phase_2_start"]
+        self.history = [*saved["history"], {"commit": read_commit(), "step": self.step}]
         self.seconds, self.curve = saved["seconds"], saved["curve"]
 
 
@@ -235,7 +237,7 @@ def export(trainer: Trainer, folder: Path) -> Path:
     facts = {
         "name": trainer.name, "seed": trainer.seed, "schedule": asdict(trainer.schedule), "steps": trainer.step,
         "phase_2_start": trainer.phase_2_start, "train_minutes": round(trainer.seconds / 60, 1),
-        "commit": trainer.commit, "curve": trainer.curve,
+        "history": trainer.history, "curve": trainer.curve,
         "parameters": sum(p.numel() for p in official.parameters()),
     }  # fmt: skip
     (folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
