@@ -171,7 +171,7 @@ record.save_numbers("00_testbed", numbers, profile)
 # ## 8 Checks and reading
 #
 # The test and the calibration split share no item. The difficulty of the parameters is the one that the rule of
-# `calibrate` picked from answers to calibration items alone; no attention and no entropy enters it. The candidate ranges
+# `calibrate` picked from answers to calibration items alone; no attention and no entropy enters it. The candidates
 # were widened once, after the first calibration answers of two models, because every range was too easy for one
 # benchmark and one model answered another by its prior.
 
