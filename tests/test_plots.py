@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from dontblink import collapse, plots
+from dontblink import plots
 from dontblink.items import Box
 
 MODELS, BENCHMARKS = ("glm", "qwen-m", "qwen-s"), ("hallucination", "symbolic", "visual_reference")
@@ -147,14 +147,6 @@ def test_forest_shares_its_rows_between_panels(table: pd.DataFrame) -> None:
     assert axes[0].get_ylim() == axes[1].get_ylim()
 
 
-def test_sentence_on_cells_counts_what_the_table_holds(table: pd.DataFrame) -> None:
-    text = collapse.describe_cells("mass falls", table[table["quantity"] == "evidence"])
-    assert text == (
-        "mass falls: in 9 of 9 cells (interval above 0 in 9, below 0 in 0); Holm-adjusted p < 0.05 in 3; "
-        "estimates from 0.50 to 0.70"
-    )
-
-
 def test_accuracy_panel_shows_percent_and_wilson_intervals(items: pd.DataFrame) -> None:
     ax = plots.accuracy_panel(plt.figure().subplots(), items)
     points, _, (segments,) = ax.containers[0]
@@ -181,6 +173,15 @@ def test_finish_panel_counts_what_did_not_stop(items: pd.DataFrame) -> None:
     ax = plots.finish_panel(plt.figure().subplots(), items)
     assert [text.get_text() for text in ax.texts] == ["1"] * 9
     assert {round(patch.get_width(), 6) for patch in ax.patches} == {97.5, 2.5}
+
+
+def test_no_panel_of_the_grid_cuts_a_curve_that_is_higher_than_the_first() -> None:
+    rows = pd.DataFrame({"benchmark": ["a"] * 3 + ["b"] * 3, "bin": [0, 1, 2] * 2, "estimate": [0.2] * 3 + [0.8] * 3})
+    rows = rows.assign(
+        model="m", head_set="g", quantity="visual", ci_low=rows["estimate"] - 0.1, ci_high=rows["estimate"] + 0.1
+    )
+    figure = plots.curve_grid(rows, ["visual"])
+    assert all(ax.get_ylim()[1] >= 0.9 for ax in figure.axes)
 
 
 def test_noise_panel_has_a_line_per_benchmark(items: pd.DataFrame) -> None:

@@ -112,7 +112,7 @@ def head_lift_map(ax: Axes, heads: pd.DataFrame, chosen: Sequence[tuple[int, int
         cmap=COLOUR_MAP,
         vmin=0,
         annot=small,
-        fmt=".2g",
+        fmt=".2g" if lift.size <= 16 else ".1f",
         linewidths=0.5 * small,
         xticklabels=-(-lift.shape[1] // 12),
         yticklabels=-(-lift.shape[0] // 12),

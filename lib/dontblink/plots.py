@@ -134,6 +134,11 @@ def curve_grid(
         ax.label_outer()
         if row:
             ax.set_title("")
+    for quantity, ax in zip(quantities, axes[:, 0], strict=True):
+        # The panels of a row share their axis, and the first one drawn would fix its top.
+        rows = curves[curves["quantity"] == quantity]
+        highest = rows[[name for name in ("estimate", "ci_high") if name in rows]].max().max()
+        ax.set_ylim(0, 1.05 * float(highest))
     return figure
 
 
