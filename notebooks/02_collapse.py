@@ -208,11 +208,11 @@ record.save_figure(figure, "02_collapse", profile)
 
 # %% [markdown]
 # By step. Later steps exist in longer chains only, so a curve changes its items as it goes; `n_items` in the numbers
-# says how many are left.
+# says how many are left. Steps that fewer than twenty items reach are not drawn.
 
 # %%
 by_step = collapse.curves(steps[steps["head_set"] == primary], "step_index", quantities=shown, **light)
-figure = plots.curve_grid(by_step, shown, position="step_index", confidence=confidence_level)
+figure = plots.curve_grid(by_step.dropna(subset=["ci_low"]), shown, position="step_index", confidence=confidence_level)
 record.save_figure(figure, "02_collapse_steps", profile)
 
 # %%

@@ -133,6 +133,9 @@ def offer_kernel(folder: Path) -> None:
     with paths.whole_file(spec / "kernel.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     earlier = [part for part in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if part]
+    # What loading libraries would print into a page that is read: bars, and a hint about a missing widget.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
     os.environ["JUPYTER_PATH"] = os.pathsep.join(dict.fromkeys([str(folder), *earlier]))
 
 
