@@ -35,9 +35,10 @@ section = $(patsubst $(firstword $(subst _, ,$(1)))_%,%,$(1))
 SECTIONS := $(sort extraction $(foreach n,$(NOTEBOOKS),$(call section,$(n))))
 FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
 
-# The modules by what they feed; one that is not named here counts as part of the extraction.
+# The modules by what they feed; one that is not named here counts as part of the extraction. `ahead`: no notebook yet.
 uses_01_extraction := crosscheck
 uses_02_collapse := bootstrap collapse controls examples
+ahead := auroc cells entropy firth interaction logit newton ranks replicates transfer
 draw := notebook picture plots record
 train := architectures calibrate fast_forward lessons publish train vocabulary
 LIB := $(wildcard lib/dontblink/*.py lib/dontblink/*/*.py lib/dontblink/*/*/*.py)
@@ -45,7 +46,7 @@ module = $(filter $(1:%=lib/dontblink/%.py),$(LIB))
 OWN := $(foreach n,$(NOTEBOOKS),$(call module,$(uses_$(n))))
 DRAW := $(call module,$(draw)) $(wildcard lib/dontblink/*.mplstyle)
 TRAIN := $(train:%=lib/dontblink/benchmarks/testbed/%.py)
-EXTRACT := $(filter-out $(OWN) $(DRAW) $(TRAIN) %/params.py %/paths.py,$(LIB))
+EXTRACT := $(filter-out $(OWN) $(DRAW) $(TRAIN) $(call module,$(ahead)) %/params.py %/paths.py,$(LIB))
 CHECKPOINTS := $(wildcard $(addprefix models/testbed/,*.json */*.json */*.safetensors */*.jinja))
 
 # fingerprint NAME, FILES: refresh $(S)/NAME if the files' checksums changed since it was written.

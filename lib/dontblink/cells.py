@@ -1,0 +1,120 @@
+"""Which rows of the items table an estimate is over: cells, the models of a benchmark, or everything.
+
+Why: entropy and vision live on different scales in every cell, an item repeats across models, and a row without a
+value has to be counted. In: the items table of the TEST split. Out: `select_rows` tables with `cell`, `cluster` and
+`n_left_out`, their scopes, values standardised or adjusted within the cell. Never: a calibration row, or a row left
+out without a count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from dontblink.bootstrap import Floats
+
+
+class CellError(ValueError):
+    """Rows that do not support an estimate; the message names the cell and what to do."""
+
+
+def select_rows(items: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the rows with a number in all `columns`, sorted, with `cell`, `cluster` and the numbers as float64.
+
+    A column `log_X` that the table lacks is the natural logarithm of X. `attrs["n_left_out"]` counts the rows that
+    miss a number. `cluster` is benchmark and item: the same item of several models is one cluster.
+
+    Raises
+    ------
+    CellError
+        For calibration rows, a missing column, or an item that occurs twice in a cell.
+    """
+    if "split" in items and (items["split"].astype("str") != "test").any():
+        raise CellError("rows of the calibration split, which chose the layers; pass split 'test' only")
+    rows = items[["model", "benchmark", "item_id"]].astype("str")
+    rows["correct"] = items["correct"].to_numpy(bool)
+    if "task_type" in items:
+        rows["task_type"] = items["task_type"].astype("str")
+    for name in columns:
+        source = name if name in items else name.removeprefix("log_")
+        if source not in items or not pd.api.types.is_numeric_dtype(items[source]):
+            raise CellError(f"items table: no numeric column {name}; expected one of {', '.join(map(str, items))}")
+        values = items[source].to_numpy(np.float64)
+        if source != name:
+            if (values <= 0).any():
+                raise CellError(f"column {source}: {np.nanmin(values)} has no logarithm; give the column itself")
+            values = np.log(values)
+        rows[name] = values
+    rows["cell"] = rows["model"] + "\n" + rows["benchmark"]
+    rows["cluster"] = rows["benchmark"] + "\n" + rows["item_id"]
+    if (twice := rows.duplicated(["cell", "item_id"])).any():
+        found = rows[twice].iloc[0]
+        raise CellError(f"item {found['item_id']} occurs twice for {found['model']}; keep one row a response")
+    kept = rows[np.isfinite(rows[list(columns)].to_numpy(np.float64)).all(axis=1)]
+    kept = kept.sort_values(["benchmark", "model", "item_id"], ignore_index=True)
+    kept.attrs["n_left_out"] = len(rows) - len(kept)
+    return kept
+
+
+def list_scopes(rows: pd.DataFrame, scopes: Sequence[str] = ("cell", "benchmark", "pooled")) -> list[pd.DataFrame]:
+    """Return the rows of each scope, named in `attrs` (scope, model, benchmark; "all" where it spans several)."""
+    keys = {"cell": ["model", "benchmark"], "benchmark": ["benchmark"], "pooled": []}
+    found = []
+    for scope in scopes:
+        groups = [((), rows)] if not keys[scope] else rows.groupby(keys[scope], sort=True)
+        for key, part in groups:
+            names = {"model": "all", "benchmark": "all"} | dict(zip(keys[scope], key, strict=True))
+            part = part.reset_index(drop=True)
+            part.attrs = {"scope": scope} | names
+            found.append(part)
+    return found
+
+
+def keep_usable(rows: pd.DataFrame, min_items: int) -> pd.DataFrame:
+    """Return the rows of the cells with at least `min_items` items and both classes; `attrs` are kept."""
+    correct = rows.groupby("cell")["correct"]
+    usable = (correct.transform("size") >= min_items) & (correct.transform("nunique") == 2)
+    kept = rows[usable].reset_index(drop=True)
+    kept.attrs = rows.attrs
+    return kept
+
+
+def count_rows(rows: pd.DataFrame) -> dict[str, str | int]:
+    """Return the scope's names with n_rows, n_items and n_wrong."""
+    counts = {"n_rows": len(rows), "n_items": rows["cluster"].nunique(), "n_wrong": int((~rows["correct"]).sum())}
+    return {key: rows.attrs[key] for key in ("scope", "model", "benchmark")} | counts
+
+
+def standardise(values: ArrayLike, cell: ArrayLike, name: str = "value", *, constant: str = "error") -> Floats:
+    """Return (value - mean) / standard deviation (divisor n) within each cell, float64[n].
+
+    A value that is constant in a cell raises CellError, or becomes 0 there with `constant="zero"`.
+    """
+    numbers, labels = np.asarray(values, np.float64), np.asarray(cell)
+    scaled = np.zeros_like(numbers)
+    for label in np.unique(labels):
+        own = labels == label
+        mean, spread = numbers[own].mean(), numbers[own].std()
+        if spread > 1e-12 * max(1e-300, np.abs(numbers[own]).max()):
+            scaled[own] = (numbers[own] - mean) / spread
+        elif constant == "error":
+            where = str(label).replace("\n", " x ")
+            raise CellError(f"cell {where}: {name} is {numbers[own][0]:g} in all {own.sum()} rows; leave the cell out")
+    return scaled
+
+
+def residualise(rows: pd.DataFrame, column: str, covariates: Sequence[str]) -> Floats:
+    """Return `column` less its least-squares fit on the covariates (linear, with a constant) within each cell.
+
+    float64[n]. What is left is compared between items of equal length, noise and chain as far as a line can say.
+    """
+    values = rows[column].to_numpy(np.float64)
+    result = np.empty_like(values)
+    for _, index in rows.groupby("cell").indices.items():
+        x = np.column_stack([np.ones(len(index)), *(rows[name].to_numpy(np.float64)[index] for name in covariates)])
+        # lstsq takes the shortest solution where a covariate is constant in the cell: it adjusts nothing
+        result[index] = values[index] - x @ np.linalg.lstsq(x, values[index], rcond=None)[0]
+    return result
