@@ -39,13 +39,14 @@
 # %% tags=["parameters"]
 profile = "testbed"  # which params/<profile>.yaml
 bins = 10  # equal parts of the reasoning
-bootstrap_replicates = 10000  # item-clustered, stratified by cell
+bootstrap_replicates = 10000  # of the collapse table; item-clustered, stratified by cell
+band_replicates = 2000  # of the bands of curves and of the strata
 confidence_level = 0.95  # of every interval
 bootstrap_seed = 404  # seed of the resampling
 shuffled_deals = 1000  # permutations of the boxes between items (negative control)
 picture_model = "qwen3vl-tiny-m"  # whose look is drawn
 picture_benchmark = "visual_reference"  # from which question set
-picture_quantiles = [0.1, 0.9]  # of the per-item collapse: one sustained, one collapsing item
+picture_quantiles = [0.1, 0.9]  # of the per-item collapse: the more sustained and the more collapsing item
 
 # %% [markdown]
 # ## 3 Setup
@@ -61,7 +62,7 @@ from dontblink.schema import read_tables
 from dontblink.tables import bin_table
 
 options = {"n_replicates": bootstrap_replicates, "confidence": confidence_level, "seed": bootstrap_seed}
-light = {**options, "n_replicates": min(bootstrap_replicates, 2000)}  # for bands and strata
+light = {**options, "n_replicates": band_replicates}
 primary = "grounding_layers"
 net_of = ["evidence", "evidence_over_uniform", "evidence_over_control"]
 
@@ -187,17 +188,16 @@ check.round(3)
 # %% [markdown]
 # ## 6 Figure
 #
-# The picture to look at first: one item whose look at the evidence is sustained and one whose look collapses, taken at
-# fixed quantiles of the per-item collapse among correct answers.
+# The picture to look at first: a more sustained and a more collapsing item, taken at fixed quantiles of the per-item
+# collapse among correct answers with at least the median mass at the start. "Sustained" is relative: see its collapse.
 
 # %%
 picked = examples.pick_by_collapse(pairs, items, picture_model, picture_benchmark, picture_quantiles)
-for name, item_id in zip(("sustained", "collapsing"), picked, strict=True):
+for name, item_id, quantile in zip(("sustained", "collapsing"), picked, picture_quantiles, strict=True):
     figure = plt.figure(figsize=(7, 2.9))
     plots.evidence_strip(figure, **examples.load_strip(profile, picture_model, item_id))
-    figure.suptitle(
-        f"{name}: {item_id} ({picture_model}), collapse {examples.item_collapse(pairs, picture_model, item_id):.2f}"
-    )
+    own = examples.item_collapse(pairs, picture_model, item_id)
+    figure.suptitle(f"{item_id}, {picture_model}: its collapse is {own:.2f}, the {quantile:.0%} quantile of this cell")
     record.save_figure(figure, f"02_collapse_{name}", profile)
 
 # %%

@@ -24,7 +24,6 @@ from dontblink.collapse import (
     describe_cells,
     pair_bins,
     pair_kinds,
-    pair_steps,
     signed_rank,
     stratify,
 )
@@ -160,14 +159,6 @@ def test_cell_whose_first_mass_is_zero_is_named() -> None:
     bins["control_box_mass"] = 0.0
     with pytest.raises(CollapseError, match="cell glm x symbolic.*denominator"):
         collapse_table(pair_bins(bins), CELLS, quantities=["control_box"], **FAST)
-
-
-def test_steps_of_a_kind_are_paired_first_to_last() -> None:
-    steps = make_steps(("read", "recall", "compute", "recall", "recall"), (0.4, 0.3, 0.01, 0.02, 0.06))
-    pairs = pair_steps(steps, ["recall"])
-    assert (pairs["evidence_mass_first"] == 0.3).all() and (pairs["evidence_mass_last"] == 0.06).all()
-    assert len(pair_steps(steps, ["read"])) == 0  # one read step has no second end
-    assert (pair_steps(steps)["evidence_mass_first"] == 0.4).all()
 
 
 def test_a_recall_is_held_against_the_read_of_the_same_thing() -> None:

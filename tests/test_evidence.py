@@ -17,7 +17,6 @@ from test_vlm import FAMILIES, make_item, noise, png, tiny_vlm
 from dontblink.evidence import (
     border_mask,
     control_coverage,
-    drop_sinks,
     item_coverage,
     map_auc,
     mass_set_iou,
@@ -250,13 +249,6 @@ def test_border_mask_holds_the_outermost_tokens_of_each_image() -> None:
     assert np.flatnonzero(border_mask([(3, 4), (2, 2)], rule="first")).tolist() == [0, 12]
     with pytest.raises(ValueError, match="sink rule 'corner'"):
         border_mask([(3, 4)], rule="corner")  # type: ignore[arg-type]
-
-
-def test_dropping_sinks_renormalises_the_rest() -> None:
-    maps = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]])
-    found = drop_sinks(maps, [True, False, False])
-    np.testing.assert_allclose(found[0], [0, 0.6, 0.4])
-    assert np.isnan(found[1]).all()
 
 
 def test_maps_of_another_shape_or_with_nan_are_errors() -> None:

@@ -90,8 +90,7 @@ def test_a_deleted_shard_and_only_that_one_is_computed_again_to_the_same_bytes(c
     lost.unlink()
     Extraction("small").run(jobs=1)
     after = shard_files(checkout)
-    if kind == "traces":
-        assert lost.read_bytes() == content
+    assert lost.read_bytes() == content
     assert {path: age for path, age in after.items() if path != lost} == {p: a for p, a in before.items() if p != lost}
 
 
@@ -175,10 +174,21 @@ def test_the_other_implementation_measures_the_same(checkout: Path) -> None:
     assert row["mass"] <= 1e-5 and row["step_map"] <= 1e-5 and row["entropy_nats"] <= 1e-4
 
 
-def test_an_error_with_every_read_right_is_textual(checkout: Path) -> None:
-    found = crosscheck.count_misreads("small", [MODEL], ["visual_reference"])
-    assert len(found) == 7
-    assert found.loc[found["reads_right"], "correct"].mean() >= found["correct"].mean()
+def test_a_misread_is_found_where_a_gold_read_is_not_written(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = crosscheck.count_misreads("small", [MODEL], ["visual_reference"]).set_index("item_id")
+    assert len(found) == 7 and found["reads_right"].any()
+    spoilt = found.index[found["reads_right"]][0]
+    whole = shards.iterate_traces
+
+    def without_first_step(*cell: str) -> Iterator[Any]:
+        for record in whole(*cell):
+            is_spoilt = record.trace.item_id == spoilt
+            yield dataclasses.replace(record, step_texts=record.step_texts[1:]) if is_spoilt else record
+
+    monkeypatch.setattr(shards, "iterate_traces", without_first_step)
+    again = crosscheck.count_misreads("small", [MODEL], ["visual_reference"]).set_index("item_id")
+    assert not again.loc[spoilt, "reads_right"]
+    assert again["reads_right"].sum() == found["reads_right"].sum() - 1
 
 
 def test_pictures_are_picked_by_quantile_among_correct_answers(checkout: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -30,3 +31,23 @@ def test_the_two_commands_are_targets() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make ([a-z]+)", README, flags=re.M):
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
+
+
+def read_imports(path: Path) -> set[str]:
+    """Return the last name of every module of this package that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dontblink":
+            is_package = (ROOT / "lib" / Path(*node.module.split("."))).is_dir()
+            names |= {a.name for a in node.names} if is_package else {node.module.split(".")[-1]}
+    return names
+
+
+def test_a_module_imports_only_from_rows_above_it_or_its_own() -> None:
+    table = README.split("## Where everything is")[1].split("To change a setting")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    place = {name.split("/")[-1]: k for k, row in enumerate(rows) for name in re.findall(r"`([a-z_/]+)`", row)}
+    for path in (ROOT / "lib" / "dontblink").rglob("*.py"):
+        if path.stem in place and path.stem != "calibrate":  # a command, as the README says
+            later = {name for name in read_imports(path) if place.get(name, -1) > place[path.stem]}
+            assert not later, f"{path.stem} imports {later}, which stand below it"

@@ -109,7 +109,9 @@ def test_arrows_lead_to_the_named_option() -> None:
     for item in make_items("visual_reference"):
         reads = [s.text.split(" is ") for s in item.gold_steps if s.kind == "read"]
         for (cell, move), (following, _) in zip(reads, reads[1:], strict=False):
-            assert questions.next_cell(cell, move) == following
+            column, row = "abcdef".index(cell[0]), int(cell[1])
+            across, along = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}[move]
+            assert following == f"{'abcdef'[column + across]}{row + along}"
         assert item.choices["ABCD".index(item.answer)] == reads[-1][1].split()[-1]
         assert len(set(item.choices)) == 4
 

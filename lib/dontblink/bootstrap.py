@@ -185,7 +185,7 @@ def bootstrap_sums(
     """
     groups = number_clusters(clusters, strata)
     sums, members = sum_by_cluster(values, groups), split_strata(groups.stratum)
-    _check_options(method, n_replicates, confidence)
+    check_options(method, n_replicates, confidence)
     estimate = np.asarray(statistic(sums.sum(axis=0)), np.float64)
     if not np.isfinite(estimate).all():
         raise BootstrapError(
@@ -202,15 +202,15 @@ def bootstrap_sums(
     if method == "t":
         own = _standard_error(statistic, np.ones((1, len(sums))), sums, members)[0]
         columns = zip(estimate, own, drawn, np.concatenate(errors).T, strict=True)
-        ends = [_t_ends(*column, confidence) for column in columns]
+        ends = [t_ends(*column, confidence) for column in columns]
     else:
         jackknife = [np.asarray(statistic(_leave_one_out(sums, m))) for m in members if len(m) > 1]
         ends = [
-            _quantile_ends(value, drawn[j], [part[:, j] for part in jackknife], method, confidence)
+            quantile_ends(value, drawn[j], [part[:, j] for part in jackknife], method, confidence)
             for j, value in enumerate(estimate)
         ]
     return [
-        _interval(value, end, len(sums), row, method, confidence)
+        make_interval(value, end, len(sums), row, method, confidence)
         for value, end, row in zip(estimate, ends, drawn, strict=True)
     ]
 
@@ -230,7 +230,7 @@ def bootstrap_statistic(
     The slow fallback for what is not a function of sums; a NaN result is a degenerate replicate. `stratum`
     int[G] numbers the strata from 0. The draws are those of `bootstrap_sums` for the same seed.
     """
-    _check_options(method, n_replicates, confidence)
+    check_options(method, n_replicates, confidence)
     if n_clusters < 2 or method not in ("percentile", "bca"):
         raise BootstrapError(f"{n_clusters} cluster(s), method {method!r}; expected >= 2, percentile or bca")
     members = split_strata(np.zeros(n_clusters) if stratum is None else stratum)
@@ -245,11 +245,11 @@ def bootstrap_statistic(
         if method == "bca"
         else []
     )
-    ends = _quantile_ends(estimate, replicates, jackknife, method, confidence)
-    return _interval(estimate, ends, n_clusters, replicates, method, confidence)
+    ends = quantile_ends(estimate, replicates, jackknife, method, confidence)
+    return make_interval(estimate, ends, n_clusters, replicates, method, confidence)
 
 
-def _check_options(method: str, n_replicates: int, confidence: float) -> None:
+def check_options(method: str, n_replicates: int, confidence: float) -> None:
     if method not in ("percentile", "bca", "t") or n_replicates < 1 or not 0 < confidence < 1:
         raise BootstrapError(
             f"method {method!r}, {n_replicates} replicates, confidence {confidence}; "
@@ -279,9 +279,7 @@ def _standard_error(statistic: Statistic, counts: Floats, sums: Floats, strata: 
     return cast(Floats, np.sqrt(np.maximum(variance, 0.0)))
 
 
-def _t_ends(
-    estimate: float, error: float, replicates: Floats, errors: Floats, confidence: float
-) -> tuple[float, float]:
+def t_ends(estimate: float, error: float, replicates: Floats, errors: Floats, confidence: float) -> tuple[float, float]:
     if error == 0:  # every cluster says the same: nothing varies, whatever is drawn
         return estimate, estimate
     distance = np.abs(replicates - estimate)
@@ -291,7 +289,7 @@ def _t_ends(
     return estimate - reach, estimate + reach
 
 
-def _quantile_ends(
+def quantile_ends(
     estimate: float, replicates: Floats, jackknife: list[Floats], method: str, confidence: float
 ) -> tuple[float, float]:
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
@@ -325,7 +323,7 @@ def _quantile(values: Floats, level: float, outward: Literal["lower", "higher"])
     return float(np.quantile(values, level, method="linear" if np.isfinite(values).all() else outward))
 
 
-def _interval(
+def make_interval(
     estimate: float, ends: tuple[float, float], n_clusters: int, replicates: Floats, method: str, confidence: float
 ) -> Interval:
     return Interval(

@@ -55,15 +55,6 @@ def pair_bins(bins: pd.DataFrame) -> pd.DataFrame:
     return _pair(bins[bins["bin"] == 0], bins[bins["bin"] == bins["n_bins"] - 1], bins)
 
 
-def pair_steps(steps: pd.DataFrame, kinds: Sequence[str] = ()) -> pd.DataFrame:
-    """Return pairs of the first and last step (of these kinds, if given) of each response that has two."""
-    chosen = steps[steps["step_kind"].isin(list(kinds))] if kinds else steps
-    chosen = chosen.sort_values("step_index", ignore_index=True)
-    groups = chosen.groupby(_keys(steps), observed=True, sort=False)
-    first, last = groups.head(1), groups.tail(1)
-    return _pair(first, last[~last.index.isin(first.index)], steps)
-
-
 def pair_kinds(steps: pd.DataFrame, first: str = "read", last: str = "recall") -> pd.DataFrame:
     """Return pairs of a `first` step and the `last` steps about the same thing, averaged per response.
 

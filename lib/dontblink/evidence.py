@@ -121,13 +121,6 @@ def border_mask(
     return np.concatenate(masks)
 
 
-def drop_sinks(weights: ArrayLike, sinks: ArrayLike) -> NDArray[np.float64]:
-    """Return the map [..., M] with its sinks at 0 and the rest summing to 1 (NaN where none is left)."""
-    kept: NDArray[np.float64] = np.where(np.asarray(sinks, dtype=bool), 0.0, np.asarray(weights, dtype=np.float64))
-    total = kept.sum(axis=-1, keepdims=True)
-    return kept / np.where(total > 0, total, np.nan)
-
-
 def pointing_hit(weights: ArrayLike, coverage: ArrayLike) -> float:
     """Return the coverage of the token with the largest weight (the mean over tied tokens), in [0, 1].
 

@@ -2,7 +2,8 @@
 
 In: the `testbed` and `extraction` sections of the parameters. Out: response and trace shards, the tidy tables, a
 quarantine table, and a manifest that names all of them. Every shard's name carries a hash of everything that it
-depends on (checkpoint, items, settings), so that a run recomputes what is missing or changed and nothing else.
+depends on (checkpoint, items, settings, code, versions), so that a run recomputes what is missing or changed and
+nothing else.
 Nothing here measures or decides anything: it calls `generate`, `replay` and `tables`.
 """
 
@@ -31,7 +32,7 @@ from dontblink.items import Item, ItemError, Split, validate
 from dontblink.progress import Progress
 from dontblink.replay import replay_responses
 from dontblink.shards import TraceRecord, pack_responses, pack_traces, unpack_responses, unpack_traces
-from dontblink.vlm import VLM, load_vlm
+from dontblink.vlm import VLM, find_backend, load_vlm
 
 SPLITS: tuple[Split, ...] = ("test", "calibration")
 # The code that makes a shard is part of its key, as are the versions of what computes it.
@@ -114,8 +115,8 @@ class Extraction:
         """Return the checkpoint folder of a model."""
         return paths.ROOT / self.settings["checkpoints_folder"] / model
 
-    def run_model(self, model: str) -> None:
-        """Compute the missing response and trace shards of one model."""
+    def run_model(self, model: str, position: int | None = None) -> None:
+        """Compute the missing response and trace shards of one model; `position` is its bar's line."""
         shards = self.plan(model)
         missing = [shard for shard in shards if store.missing(self.files(shard))]
         print(f"{model}: {len(shards) - len(missing)} of {len(shards)} shards are there", flush=True)
@@ -123,7 +124,7 @@ class Extraction:
             vlm = load_vlm(
                 self.checkpoint(model), name=model, device=self.settings["device"], dtype=self.settings["dtype"]
             )
-            bar = Progress(sum(len(s.items) for s in missing), f"generate and replay {model}")
+            bar = Progress(sum(len(s.items) for s in missing), f"generate and replay {model}", position=position)
             for shard in missing:
                 self.write_shard(vlm, shard)
                 bar.advance(len(shard.items))
@@ -241,7 +242,7 @@ class Extraction:
         if jobs > 1 and len(models) > 1:
             # Small models use one core each better than one model uses several.
             with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-                list(pool.map(extract_model, [self.profile] * len(models), models))
+                list(pool.map(extract_model, [self.profile] * len(models), models, range(len(models))))
         else:
             for model in models:
                 self.run_model(model)
@@ -262,7 +263,7 @@ class Extraction:
             "tables": {p.stem: hash_file(p) for p in sorted(paths.tables(self.profile).glob("*.parquet"))},
             "n_items": len(self.settings["benchmarks"]) * sum(self.testbed_settings[f"n_{s}_items"] for s in SPLITS),
             "torch": torch.__version__, "transformers": transformers.__version__, "models": self.settings["models"],
-            "benchmarks": self.settings["benchmarks"],
+            "benchmarks": self.settings["benchmarks"], "pixel_backend": find_backend(),
         }  # fmt: skip
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
         target = paths.extraction_manifest(self.profile)
@@ -272,10 +273,10 @@ class Extraction:
                 temporary.write_text(text)
 
 
-def extract_model(profile: str, model: str) -> None:
-    """Compute the missing shards of one model on one thread, in a process of its own."""
+def extract_model(profile: str, model: str, position: int) -> None:
+    """Compute the missing shards of one model on one thread, in a process (and on a bar's line) of its own."""
     torch.set_num_threads(1)
-    Extraction(profile).run_model(model)
+    Extraction(profile).run_model(model, position)
 
 
 def hash_file(path: Path) -> str:
@@ -284,10 +285,11 @@ def hash_file(path: Path) -> str:
 
 
 def hash_code(modules: tuple[str, ...]) -> str:
-    """Return a hash of the modules' sources and of the versions of torch, transformers and pillow."""
+    """Return a hash of the modules' sources, the pixel backend and the versions of what computes with them."""
     folder = Path(__file__).parent
     return store.shard_key(
         [hash_file(folder / f"{name}.py") for name in modules],
+        find_backend(),
         torch.__version__,
         transformers.__version__,
         pillow_version,

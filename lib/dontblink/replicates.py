@@ -19,10 +19,10 @@ from dontblink.bootstrap import (
     Interval,
     Ints,
     Method,
-    _check_options,
-    _interval,
-    _quantile_ends,
-    _t_ends,
+    check_options,
+    make_interval,
+    quantile_ends,
+    t_ends,
 )
 
 
@@ -52,16 +52,16 @@ def interval_of(
         If the options are unusable, or what the method needs is missing.
     """
     values = np.asarray(replicates, np.float64)
-    _check_options(method, len(values), confidence)
+    check_options(method, len(values), confidence)
     if method == "t":
         if errors is None or not np.isfinite(error):
             raise BootstrapError(f"standard error {error}: bootstrap-t needs one for the estimate and each replicate")
-        ends = _t_ends(estimate, error, values, np.asarray(errors, np.float64), confidence)
+        ends = t_ends(estimate, error, values, np.asarray(errors, np.float64), confidence)
     elif method == "bca" and not jackknife:
         raise BootstrapError("no jackknife values: BCa needs one for each cluster; pass them or use 'percentile'")
     else:
-        ends = _quantile_ends(estimate, values, list(jackknife), method, confidence)
-    return _interval(estimate, ends, n_clusters, values, method, confidence)
+        ends = quantile_ends(estimate, values, list(jackknife), method, confidence)
+    return make_interval(estimate, ends, n_clusters, values, method, confidence)
 
 
 def symmetric_p(estimate: float, error: float, replicates: ArrayLike, errors: ArrayLike) -> float:

@@ -201,6 +201,11 @@ class VLM:
         return segment(response_ids, markers, self.token_texts, self._joiner)
 
 
+def find_backend() -> Literal["pil", "torchvision"]:
+    """Return who makes the pixels here: torchvision where it is installed, else PIL."""
+    return "torchvision" if find_spec("torchvision") else "pil"
+
+
 def load_vlm(
     checkpoint: Path | str,
     *,
@@ -223,7 +228,7 @@ def load_vlm(
     if (isinstance(checkpoint, Path) or path.is_dir()) and not (path / "config.json").is_file():
         raise VLMError(f"{checkpoint}: no checkpoint here (config.json not found); {REMEDY}")
     if backend == "auto":
-        backend = "torchvision" if find_spec("torchvision") else "pil"
+        backend = find_backend()
     options = {"dtype": getattr(torch, dtype), "attn_implementation": attention, "output_loading_info": True}
     options |= {"device_map": "auto"} if device == "auto" else {}
     try:

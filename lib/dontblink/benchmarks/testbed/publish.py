@@ -95,11 +95,12 @@ def write_card(folder: Path, difficulty: dict[str, Any]) -> None:
         for name, c in chosen.items()
     ]
     outside = [name for name, c in chosen.items() if not c["in_range"]]
-    notes = (
-f"On {', '.join(outside)} at least one model is outside 0.55 to 0.92 at the chosen difficulty, because no "
-        "candidate suited all models; the candidate least outside was kept (see `difficulty.json`)."
-        if outside else ""
-    )  # fmt: skip
+    notes = ""
+    if outside:
+        notes = (
+            f"On {', '.join(outside)} at least one model is outside 0.55 to 0.92 at the chosen difficulty, because no "
+            "candidate suited all models; the candidate least outside was kept (see `difficulty.json`)."
+        )
     weights = folder / "model.safetensors"
     architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
     (folder / "README.md").write_text(CARD.format(

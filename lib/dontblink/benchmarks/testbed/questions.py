@@ -6,7 +6,8 @@ from the same functions; only the seeds and the difficulty differ. Nothing here 
 
 Every benchmark has two kinds of chain. In a `step` chain each thing read is used at once or copied silently. In a
 `recall` chain the word `recall` ends the question and some steps restate what was read before (`f5 was 3 .`): at
-these tokens the model may look at the picture again or copy its own text, and nothing in training says which.
+these tokens the model may look at the picture again or copy its own text. Training rewards the right word from either
+source, though the text of a gold chain is never wrong while the picture is noisy.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import numpy.typing as npt
 
 from dontblink.benchmarks.testbed.scenes import (
     ARROWS,
-    CELL_INDEX,
     CELLS,
     COLOURS,
     DIGITS,
@@ -233,11 +233,6 @@ def _draw_path(rng: np.random.Generator, hops: int) -> tuple[list[int], list[str
             path.append(path[-1] + _MOVES[moves[-1]])
         if len(moves) == hops:
             return path, moves
-
-
-def next_cell(cell: str, move: str) -> str:
-    """Return the neighbour of a cell in the direction of an arrow."""
-    return CELLS[CELL_INDEX[cell] + _MOVES[move]]
 
 
 def _close(
