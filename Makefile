@@ -38,7 +38,7 @@ FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
 # The modules by what they feed; one that is not named here counts as part of the extraction. `ahead`: no notebook yet.
 uses_01_extraction := crosscheck
 uses_02_collapse := bootstrap collapse controls examples
-ahead := auroc cells entropy firth interaction logit newton ranks replicates transfer
+ahead := auroc cells certify charts entropy firth interaction logit newton ranks replicates risk_coverage transfer veto veto_rules
 draw := notebook picture plots record
 train := architectures calibrate fast_forward lessons publish train vocabulary
 LIB := $(wildcard lib/dontblink/*.py lib/dontblink/*/*.py lib/dontblink/*/*/*.py)

@@ -1,0 +1,228 @@
+"""Figures of the statistics: coefficients, transfer, interaction surface, selective risk, quadrants, calibration.
+
+Why: as `plots`, a figure reads a table and decides nothing. In: the tables of interaction.py, entropy.py, transfer.py
+and veto.py. Out: the same axes. What is compared differs by colour, line and marker at once, and every interval says
+what it is. Never: compute a statistic that a table should hold, write a file, or set a style globally.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from dontblink.picture import COLOUR_MAP
+from dontblink.plots import HATCHES, style_models
+
+RULE_NAMES = {
+    "entropy": "entropy only",
+    "linear": "one linear rule",
+    "interaction": "one rule with E x V",
+    "veto": "targeted veto",
+    "oracle": "oracle",
+}
+VALUES = {"gain": "gain in AUROC over entropy alone", "auroc": "AUROC"}
+ALL = "all"
+
+
+def forest(
+    ax: Axes,
+    table: pd.DataFrame,
+    value: str = "estimate",
+    *,
+    label: str,
+    scale: float = 1.0,
+    null: str | None = None,
+    confidence: float = 0.95,
+) -> Axes:
+    """Draw one value per scope with its interval: cells by benchmark, the benchmark's own, and the pooled one below.
+
+    `table` has one row per scope (filter the term or rule), with columns scope, model, benchmark, `value`, ci_low and
+    ci_high; rows without a value are named and left empty. `null` is a column with the upper end of a null: a mark |.
+    `label` names the value and its unit; `scale` multiplies (100 for percentage points).
+    """
+    rows = _order_scopes(table)
+    styles, empty = style_models([m for m in rows["model"] if m != ALL]), rows[value].isna()
+    black = mpl.colormaps[COLOUR_MAP](0.0)
+    for y, (_, row) in enumerate(rows.iterrows()):
+        if empty.iloc[y]:
+            ax.text(0, y, "no estimate", va="center", fontsize="small", fontstyle="italic")
+            continue
+        style = styles.get(str(row["model"]), {"color": black, "marker": "P", "linestyle": "-"})
+        x, low, high = (scale * float(row[name]) for name in (value, "ci_low", "ci_high"))
+        ax.errorbar(
+            x, y, xerr=[[max(x - low, 0)], [max(high - x, 0)]], color=style["color"], marker=style["marker"],
+            capsize=2.5, linestyle="none", markersize=6 if row["model"] == ALL else None,
+        )  # fmt: skip
+        if null and not np.isnan(row[null]):
+            ax.plot(scale * row[null], y, marker="|", markersize=9, color="0.35", linestyle="none")
+    ax.axvline(0, color="0.5", linewidth=0.8, zorder=0)
+    names = [_name_scope(row) for _, row in rows.iterrows()]
+    ax.set(yticks=range(len(rows)), yticklabels=names, ylim=(len(rows) - 0.4, -0.6))
+    for text, (_, row) in zip(ax.get_yticklabels(), rows.iterrows(), strict=False):  # hidden labels have no text
+        text.set_fontweight("bold" if row["model"] == ALL else "normal")
+    ax.tick_params(axis="y", length=0)
+    note = f"bar: {confidence:.0%} bootstrap by item" + ("\n|: upper end of the null" if null else "")
+    ax.set_xlabel(f"{label}\n{note}")
+    return ax
+
+
+def transfer_heat_map(ax: Axes, table: pd.DataFrame, value: str = "gain") -> Axes:
+    """Draw the transfer of ONE rule and model as a map: fitted on (rows) x tested on (columns), with intervals.
+
+    `value` is gain (its interval contains 0 where the number is in brackets) or auroc. The shades of a gain are
+    symmetric about 0, and its sign is printed.
+    """
+    _expect_one(table, "rule", "model")
+    names = sorted(set(table["train"]) | set(table["test"]))
+    ends = ("gain_low", "gain_high") if value == "gain" else ("ci_low", "ci_high")
+    grid = np.full((len(names), len(names)), np.nan)
+    for _, row in table.iterrows():
+        grid[names.index(row["train"]), names.index(row["test"])] = row[value]
+    reach = max(np.nanmax(np.abs(grid)), 1e-9)
+    low, high = (-reach, reach) if value == "gain" else (0.5, 1.0)
+    image = ax.imshow(grid, cmap=COLOUR_MAP, vmin=low, vmax=high)
+    for _, row in table.iterrows():
+        y, x = names.index(row["train"]), names.index(row["test"])
+        number, left, right = (float(row[name]) for name in (value, *ends))
+        first = f"{number:+.3f}" if value == "gain" else f"{number:.3f}"
+        first = f"({first})" if value == "gain" and left <= 0 <= right else first
+        text, dark = f"{first}\n{left:.3f} to\n{right:.3f}", (number - low) / (high - low) < 0.55
+        ax.text(x, y, text, ha="center", va="center", fontsize="small", color="white" if dark else "black")
+    labels = [name.replace("_", "\n") for name in names]
+    ax.set(xticks=range(len(names)), yticks=range(len(names)), xticklabels=labels, yticklabels=labels)
+    ax.set(xlabel="tested on", ylabel="fitted on", title=f"{table['rule'].iloc[0]}, {_say(table['model'].iloc[0])}")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    ax.figure.colorbar(image, ax=ax, label=VALUES[value], shrink=0.8)
+    return ax
+
+
+def interaction_surface(ax: Axes, surface: pd.DataFrame, *, levels: int = 9) -> Axes:
+    """Draw P(correct) over entropy and vision as filled contours, every second line labelled.
+
+    `surface` has a row per point of a full grid: entropy_z, vision_z (standard deviations within the cell),
+    probability. Straight parallel lines are no interaction on the scale of the fit.
+    """
+    grid = surface.pivot(index="vision_z", columns="entropy_z", values="probability")
+    if grid.isna().to_numpy().any():
+        raise ValueError("interaction surface: points are missing; give a full grid of entropy_z x vision_z")
+    x, y, z = grid.columns.to_numpy(float), grid.index.to_numpy(float), 100 * grid.to_numpy(float)
+    marks = mpl.ticker.MaxNLocator(levels).tick_values(z.min(), z.max())
+    filled = ax.contourf(x, y, z, levels=marks, cmap=COLOUR_MAP)
+    lines = ax.contour(x, y, z, levels=marks, colors="black", linewidths=0.5)
+    ax.clabel(lines, list(lines.levels)[::2], fmt="%.0f %%", fontsize=6)
+    ax.set(xlabel="entropy (sd within the cell)", ylabel="evidence mass\n(sd within the cell)")
+    ax.figure.colorbar(filled, ax=ax, label="P(correct) (%)", shrink=0.9)
+    return ax
+
+
+def risk_coverage_curves(
+    ax: Axes,
+    table: pd.DataFrame,
+    rules: Sequence[str] = tuple(RULE_NAMES),
+    *,
+    confidence: float = 0.95,
+    legend: bool = True,
+) -> Axes:
+    """Draw held-out risk against realised coverage, a line and band per rule, for ONE scope of a veto table.
+
+    The legend goes beneath the figure (constrained layout): ask one panel for it.
+    """
+    _expect_one(table, "scope", "model", "benchmark")
+    styles = style_models([f"{k}" for k in range(len(RULE_NAMES))])
+    for k, rule in enumerate(RULE_NAMES):
+        line = table[table["rule"] == rule].sort_values("realised_coverage")
+        if rule not in rules or line.empty:
+            continue
+        x, style = 100 * line["realised_coverage"].to_numpy(float), styles[str(k)]
+        ax.plot(x, 100 * line["risk"], **style, label=RULE_NAMES[rule])
+        low, high = (100 * line[name].to_numpy(float) for name in ("risk_low", "risk_high"))
+        ax.fill_between(x, low, high, color=style["color"], alpha=0.13, linewidth=0)
+    ax.set(xlabel="realised coverage (% answered)", ylabel="selective risk\n(% of answers wrong)")
+    ax.set(ylim=(0, None), title=_name_scope(table.iloc[0]))
+    if legend:
+        ax.figure.legend(
+            *ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False,
+            title=f"held-out halves; band: {confidence:.0%} bootstrap by item",
+        )  # fmt: skip
+    return ax
+
+
+def quadrant_risk(ax: Axes, table: pd.DataFrame, *, confidence: float = 0.95) -> Axes:
+    """Draw the risk of the four quadrants of ONE scope (quadrant table) as bars with Wilson intervals and counts.
+
+    Filled bars: low vision; hatched: high vision. A low count is a wide interval, and both are printed.
+    """
+    _expect_one(table, "scope", "model", "benchmark")
+    shade = mpl.colormaps[COLOUR_MAP]
+    for j, vision in enumerate(("low", "high")):
+        rows = table[table["vision_level"] == vision].set_index("entropy_level").loc[["low", "high"]]
+        x, risk = np.arange(2) + (j - 0.5) * 0.38, 100 * rows["risk"].to_numpy(float)
+        low, high = (100 * rows[name].to_numpy(float) for name in ("ci_low", "ci_high"))
+        ax.bar(
+            x, risk, width=0.34, color=shade((0.3, 0.9)[j]), hatch=HATCHES[j], edgecolor="black", linewidth=0.6,
+            label=f"{vision} vision",
+        )  # fmt: skip
+        known = ~np.isnan(risk)
+        reach = np.abs(np.stack([risk - low, high - risk]))[:, known]
+        ax.errorbar(x[known], risk[known], yerr=reach, linestyle="none", color="black", capsize=2.5)
+        for place, top, bad, n in zip(x, high, rows["n_quadrant_wrong"], rows["n"], strict=True):
+            ax.text(place, (top if n else 0) + 2, f"{bad}/{n}", ha="center", fontsize="small")
+    ax.set_xticks(range(2), ["low entropy\n(confident)", "high entropy\n(unsure)"])
+    ax.set(ylabel="risk (% of answers wrong)", xlim=(-0.5, 1.5), ylim=(0, 118), yticks=range(0, 101, 20))
+    ax.set_title(_name_scope(table.iloc[0]))
+    ax.legend(title=f"bar: {confidence:.0%} Wilson; wrong/n above", loc="upper left", ncols=2, frameon=False)
+    return ax
+
+
+def reliability_curve(ax: Axes, curves: pd.DataFrame, *, confidence: float = 0.95, legend: bool = True) -> Axes:
+    """Draw the share of correct answers against the predicted probability, a line per model.
+
+    `curves` holds the tables of `entropy.reliability_curve` with a column model. On the grey diagonal a prediction
+    means what it says; above it the model is right more often than it says.
+    """
+    models = curves["model"].astype(str)
+    ax.plot([0, 100], [0, 100], color="0.6", linewidth=0.8, zorder=0)
+    for model, style in style_models(models.unique()).items():
+        line = curves[models == model].sort_values("mean_probability")
+        share = line["share_correct"].to_numpy(float)
+        reach = 100 * np.abs(np.stack([share - line["ci_low"], line["ci_high"] - share]).astype(float))
+        x = 100 * line["mean_probability"].to_numpy(float)
+        ax.errorbar(x, 100 * share, yerr=reach, **style, capsize=2, elinewidth=0.7, label=model)
+    ax.set(xlabel="predicted probability of a correct answer (%)", ylabel="correct answers (%)")
+    ax.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    if legend:
+        ax.legend(title=f"bar: {confidence:.0%} Wilson interval", loc="upper left", frameon=False)
+    return ax
+
+
+def _expect_one(rows: pd.DataFrame, *columns: str) -> None:
+    for column in columns:
+        if rows[column].nunique() != 1:
+            found = sorted(map(str, rows[column].unique()))
+            raise ValueError(f"{column}: {found}; expected exactly one, filter the rows")
+
+
+def _order_scopes(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows by benchmark (its models, then all of them together), the pooled row last."""
+    if (twice := table.duplicated(["scope", "model", "benchmark"])).any():
+        row = table[twice].iloc[0]
+        raise ValueError(f"{_name_scope(row)}: several rows; expected one a scope, filter the term or rule")
+    place = {"cell": 0, "benchmark": 1, "pooled": 2}
+    rows = table.assign(_last=table["scope"] == "pooled", _place=table["scope"].map(place))
+    return rows.sort_values(["_last", "benchmark", "_place", "model"], ignore_index=True)
+
+
+def _name_scope(row: Any) -> str:
+    if row["scope"] == "pooled":
+        return "pooled"
+    return str(row["benchmark"]) if row["scope"] == "benchmark" else f"{row['benchmark']}, {row['model']}"
+
+
+def _say(model: str) -> str:
+    return "mean over models" if model == ALL else str(model)

@@ -1,0 +1,277 @@
+"""Claims about the veto study: out of sample, at equal coverage, with a null that repeats the fits."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+from synthetic_items import make_items
+
+from dontblink import veto
+from dontblink.cells import CellError, keep_usable, select_rows
+from dontblink.veto_rules import Study, VetoError, apply_rule, count_saved, permute_vision, prepare_study, trace_saved
+
+COLUMNS = ("full_entropy_nats", "vision_evidence_mass")
+TARGETS = ["type of visual"]
+FAST: dict[str, Any] = {"n_splits": 20, "n_boot": 100, "method": "percentile"}
+
+
+def make_danger(n_items: int = 200, strength: float = 2.5, seed: int = 0) -> pd.DataFrame:
+    """Answers to "visual" items go wrong when vision is among the lowest tenth, however low the entropy."""
+    items = make_items(n_items, seed=seed)
+    rng = np.random.default_rng(seed + 1)
+    low = items["vision_evidence_mass"] < items.groupby(["model", "benchmark"])["vision_evidence_mass"].transform(
+        lambda x: x.quantile(0.1)
+    )
+    hit = low & (items["benchmark"] == "visual") & (rng.random(len(items)) < strength / 3)
+    return items.assign(correct=items["correct"] & ~hit)
+
+
+def study_of(items: pd.DataFrame, n_splits: int = 20, **options: Any) -> Study:
+    rows = keep_usable(select_rows(items, COLUMNS), 20)
+    defaults: dict[str, Any] = {"fit_share": 0.5, "n_shares": 10, "seed": 0}
+    return prepare_study(rows, *COLUMNS, TARGETS, n_splits=n_splits, **(defaults | options))
+
+
+def test_every_scope_and_rule_has_a_row_and_entropy_gains_nothing_over_itself() -> None:
+    table = veto.veto_table(make_items(), TARGETS, n_permutations=3, **FAST)
+    assert len(table) == (4 + 2 + 1) * 5 and list(table["rule"][:5]) == list(veto.RULES)
+    own = table.query("rule == 'entropy'")
+    assert (own[["gain", "ci_low", "ci_high", "split_low", "split_high"]] == 0).all(axis=None)
+    assert (table["gain"] - (table["entropy_risk"] - table["risk"])).abs().max() < 1e-12
+    assert ((table["ci_low"] <= table["gain"]) & (table["gain"] <= table["ci_high"])).mean() > 0.9
+    vision = table["rule"].isin(["linear", "interaction", "veto"])
+    assert table.loc[vision, "p"].between(0.25, 1).all() and table.loc[~vision, "p"].isna().all()
+    assert table.query("scope == 'cell' and rule == 'veto'")["p_max"].notna().all()
+
+
+def test_a_danger_zone_is_found_by_the_veto_and_the_gain_is_significant() -> None:
+    table = veto.veto_table(make_danger(400), TARGETS, n_permutations=19, **FAST)
+    pooled = table.query("scope == 'pooled' and rule == 'veto'").iloc[0]
+    assert pooled["ci_low"] > 0 and pooled["p"] == 0.05
+    assert pooled["veto_share"] > 0.02
+    assert pooled["gain"] < table.query("scope == 'pooled' and rule == 'oracle'").iloc[0]["gain"]
+
+
+def test_the_veto_changes_nothing_outside_its_targets() -> None:
+    table = veto.veto_table(make_danger(), TARGETS, n_permutations=2, **FAST).query("benchmark == 'symbolic'")
+    own, base = (table[table["rule"] == name].reset_index(drop=True) for name in ("veto", "entropy"))
+    assert (own[["gain", "veto_share", "ci_low", "ci_high"]] == 0).all(axis=None) and (own["p"] == 1).all()
+    assert (own[["risk", "realised_coverage"]] == base[["risk", "realised_coverage"]]).all(axis=None)
+    everywhere = veto.veto_table(make_danger(), None, **FAST).query("benchmark == 'symbolic' and rule == 'veto'")
+    assert (everywhere["veto_share"] > 0).any()
+
+
+def test_halves_split_items_for_all_models_at_once_and_keep_their_size() -> None:
+    items = make_items(41).drop(index=[0, 50])  # two rows are missing: cells of unequal size
+    study = study_of(items, fit_share=Fraction(1, 3))
+    rows = select_rows(items, COLUMNS)
+    for cell in study.cells:
+        both = np.sort(np.hstack([cell.fit, cell.held]), axis=1)
+        assert (both == np.arange(len(cell.index))).all()
+        for s in range(20):
+            fits = study.row_item[cell.index[cell.fit[s]]]
+            assert study.fits_on[s, fits].all()
+            assert not study.fits_on[s, study.row_item[cell.index[cell.held[s]]]].any()
+    assert len({tuple(row) for row in study.fits_on}) == 20
+    assert len(study.row_item) == len(rows)
+
+
+def test_a_label_of_a_held_out_item_changes_no_acceptance_of_its_split() -> None:
+    items = make_danger()
+    study = study_of(items, 1)
+    held = np.concatenate([cell.index[cell.held[0]] for cell in study.cells])
+    rows = select_rows(items, COLUMNS)
+    rows.loc[held, "correct"] = np.random.default_rng(3).permutation(rows["correct"].to_numpy()[held])
+    other = prepare_study(rows, *COLUMNS, TARGETS, n_splits=1, fit_share=0.5, n_shares=10, seed=0)
+    for rule in ("entropy", "linear", "interaction", "veto"):
+        for mine, theirs in zip(
+            apply_rule(study, rule, study.vision, 0.9), apply_rule(other, rule, other.vision, 0.9), strict=True
+        ):
+            np.testing.assert_array_equal(mine.weight, theirs.weight)
+
+
+def test_rules_are_compared_at_equal_numbers_and_saved_errors_are_those_of_the_exact_curve() -> None:
+    study = study_of(make_danger(60))
+    for rule in veto.RULES:
+        for cell, accepted in zip(study.cells, apply_rule(study, rule, study.vision, 0.9), strict=True):
+            k, saved = count_saved(cell, accepted)
+            for s in (0, 7):
+                held = cell.held[s]
+                curve = veto.risk_coverage(-cell.entropy[held], cell.wrong[held]).risk
+                own = (accepted.weight[s] * cell.wrong[held]).sum()
+                assert saved[s] == pytest.approx(curve[k[s] - 1] * k[s] - own, abs=1e-9)
+            traced = trace_saved(cell, accepted).sum(axis=0)
+            np.testing.assert_allclose(traced[[0, 3]], [saved.sum(), k.sum()], atol=1e-8)
+            assert traced[2] - traced[1] == pytest.approx(saved.sum(), abs=1e-8)
+
+
+def test_linear_and_interaction_scores_are_those_of_statsmodels_on_the_fit_half() -> None:
+    study = study_of(make_items(120, vision=0.8, interaction=0.5), 3)
+    from dontblink.veto_rules import fit_splits
+
+    scores, _ = fit_splits(study, study.vision, interaction=True)
+    own = [cell for cell in study.cells if cell.name.startswith("qwen")]
+    parts = []
+    for j, cell in enumerate(own):
+        e, v = study.entropy[cell.index], study.vision[cell.index]
+        x = np.column_stack([e, v, e * v, *(np.full(len(e), float(j == i)) for i in range(len(own)))])
+        parts.append((x[cell.fit[2]], 1 - cell.wrong[cell.fit[2]], x))
+    fit = sm.Logit(np.concatenate([y for _, y, _ in parts]), np.concatenate([x for x, _, _ in parts]))
+    coef = fit.fit(disp=0, tol=1e-13).params
+    for cell, (_, _, x) in zip(own, parts, strict=True):
+        at = next(c for c, other in enumerate(study.cells) if other is cell)
+        np.testing.assert_allclose(scores[at][2], x[:, :3] @ coef[:3], atol=1e-9)
+
+
+def test_the_null_keeps_every_cells_values_and_deals_models_together() -> None:
+    study = study_of(make_items(50))
+    dealt = permute_vision(study, np.random.default_rng(0))
+    assert (dealt != study.vision).mean() > 0.9
+    moved: dict[str, np.ndarray] = {}
+    for cell in study.cells:
+        own, new = study.vision[cell.index], dealt[cell.index]
+        np.testing.assert_array_equal(np.sort(own), np.sort(new))
+        came_from = np.argsort(own)[np.searchsorted(np.sort(own), new)]
+        np.testing.assert_array_equal(moved.setdefault(cell.name.split("\n")[1], came_from), came_from)
+
+
+def test_vision_that_is_noise_gains_nothing_on_average_and_is_rarely_significant() -> None:
+    n_studies, small, cells_small, gains = 60, 0, 0, []
+    for seed in range(n_studies):
+        items = make_items(80, seed=seed, benchmarks=("visual",)).assign(task_type="a")
+        rng = np.random.default_rng([seed, 9])  # make_items correlates vision with difficulty
+        items["vision_evidence_mass"] = rng.random(len(items))
+        table = veto.veto_table(
+            items, None, rules=("veto",), n_permutations=19, n_splits=8, n_boot=2, method="percentile", seed=seed
+        )
+        pooled = table.query("scope == 'pooled'").iloc[0]
+        small += pooled["p"] <= 0.05
+        cells_small += (table.query("scope == 'cell'")["p_max"] <= 0.05).any()
+        gains.append(pooled["gain"])
+    assert np.mean(gains) <= 3 * np.std(gains) / np.sqrt(n_studies)
+    assert small <= binom.ppf(0.999, n_studies, 0.05) and cells_small <= binom.ppf(0.999, n_studies, 0.05)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000))
+def test_row_order_and_increasing_transforms_change_no_gain_of_the_veto(seed: int) -> None:
+    items = make_danger(40, seed=1).round({"full_entropy_nats": 2, "vision_evidence_mass": 3})
+    other = items.sample(frac=1, random_state=seed)
+    other = other.assign(
+        full_entropy_nats=np.exp(3 * other["full_entropy_nats"]),
+        vision_evidence_mass=other["vision_evidence_mass"] ** 3,
+    )
+    tables = [veto.veto_table(t, TARGETS, rules=("entropy", "veto"), **FAST) for t in (items, other)]
+    np.testing.assert_allclose(tables[0]["gain"], tables[1]["gain"], atol=1e-12)
+    np.testing.assert_allclose(tables[0]["risk_low"], tables[1]["risk_low"], atol=1e-12)
+
+
+def test_row_order_changes_nothing_for_the_fitted_rules() -> None:
+    items = make_danger(50)
+    tables = [veto.veto_table(t, TARGETS, **FAST) for t in (items, items.iloc[::-1])]
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+
+
+def test_same_seed_same_table_and_another_seed_other_splits() -> None:
+    items = make_danger(50)
+    tables = [veto.veto_table(items, TARGETS, seed=seed, **FAST) for seed in (1, 1, 2)]
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    assert (tables[0]["risk"] != tables[2]["risk"]).any()
+
+
+def test_at_full_coverage_the_risk_is_the_error_rate_and_nothing_is_vetoed() -> None:
+    table = veto.veto_table(make_danger(60), TARGETS, coverages=(1.0,), n_splits=200, n_boot=20, method="percentile")
+    pooled = table.query("scope == 'pooled'").set_index("rule")
+    assert pooled.loc["veto", "veto_share"] == 0 and pooled.loc["veto", "gain"] == 0
+    assert pooled.loc["oracle", "risk"] == pytest.approx(pooled.loc["oracle", "n_wrong"] / 240, abs=0.01)
+
+
+def test_several_coverages_are_the_single_ones() -> None:
+    items = make_danger(60)
+    both = veto.veto_table(items, TARGETS, coverages=(0.7, Fraction(9, 10)), **FAST)
+    one = veto.veto_table(items, TARGETS, coverages=(0.9,), **FAST)
+    pd.testing.assert_frame_equal(both.query("coverage == 0.9").reset_index(drop=True), one)
+    assert (both.query("coverage == 0.7 and rule != 'oracle'")["realised_coverage"].between(0.6, 0.8)).all()
+
+
+def test_covariates_that_explain_vision_leave_nothing_to_veto() -> None:
+    items = make_danger(200).assign(n_response_tokens=lambda t: 1000 * t["vision_evidence_mass"])
+    items["vision_evidence_mass"] += np.random.default_rng(0).normal(0, 1e-9, len(items))
+    plain, adjusted = (
+        veto.veto_table(items, TARGETS, covariates=c, **FAST).query("scope == 'pooled' and rule == 'veto'").iloc[0]
+        for c in ((), ("n_response_tokens",))
+    )
+    assert plain["gain"] > 0.005 > adjusted["gain"] and adjusted["adjusted_for"] == "n_response_tokens"
+
+
+def test_a_cell_of_one_class_or_too_small_keeps_its_counts_and_has_no_estimate() -> None:
+    items = make_items(50)
+    items.loc[(items["model"] == "glm") & (items["benchmark"] == "visual"), "correct"] = True
+    small = (items["model"] == "qwen") & (items["benchmark"] == "symbolic") & (items["item_id"] > "item 008")
+    table = veto.veto_table(items[~small], TARGETS, **FAST)
+    for model, benchmark, n in (("glm", "visual", 50), ("qwen", "symbolic", 9)):
+        found = table[(table["scope"] == "cell") & (table["model"] == model) & (table["benchmark"] == benchmark)]
+        assert (found["n_rows"] == n).all() and found["gain"].isna().all() and (found["n_cells"] == 0).all()
+    assert (table.query("scope == 'pooled'")["n_cells"] == 2).all()
+    alone = veto.veto_table(
+        items[~small & (items["model"] == "qwen") & (items["benchmark"] == "symbolic")], None, **FAST
+    )
+    assert len(alone) == 0 or alone["n_cells"].eq(0).all()
+
+
+def test_tied_entropy_is_accepted_whole_and_the_realised_coverage_says_so() -> None:
+    items = make_items(60)
+    items["full_entropy_nats"] = (items["full_entropy_nats"] > 0.5) * 1.0
+    table = veto.veto_table(items, TARGETS, rules=("entropy",), **FAST).query("scope == 'pooled'").iloc[0]
+    assert table["realised_coverage"] == 1.0 and table["risk"] == pytest.approx(table["n_wrong"] / 240, abs=0.02)
+
+
+def test_rows_without_vision_are_counted_and_left_out() -> None:
+    items = make_items(60)
+    items.loc[[0, 1, 70], "vision_evidence_mass"] = np.nan
+    table = veto.veto_table(items, TARGETS, **FAST)
+    assert (table["n_left_out"] == 3).all() and table.query("scope == 'pooled'")["n_rows"].iloc[0] == 237
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_constant_entropy_or_vision_is_an_error_that_names_the_cell(column: str) -> None:
+    items = make_items(50)
+    items.loc[(items["model"] == "glm") & (items["benchmark"] == "visual"), column] = 0.25
+    with pytest.raises(CellError, match=f"glm x visual: {column} is 0.25 in all 50 rows"):
+        veto.veto_table(items, TARGETS, **FAST)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rules": ("entropy", "magic")}, "magic"),
+        ({"n_splits": 0}, "0 splits"),
+        ({"fit_share": 1.0}, "fit share 1.0"),
+        ({"targets": ["tyop"]}, "tyop.*no row has such a task type"),
+    ],
+)
+def test_unusable_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(VetoError, match=message):
+        veto.veto_table(make_items(40), **({"targets": TARGETS} | FAST | options))
+
+
+def test_calibration_rows_are_refused() -> None:
+    with pytest.raises(CellError, match="calibration"):
+        veto.veto_table(make_items(40).assign(split="calibration"), TARGETS, **FAST)
+
+
+def test_separated_halves_are_counted() -> None:
+    items = make_items(60, benchmarks=("visual",)).assign(correct=True)
+    for model in ("glm", "qwen"):
+        worst = items[items["model"] == model].nlargest(4, "full_entropy_nats").index
+        items.loc[worst, "correct"] = False
+    table = veto.veto_table(items, TARGETS, rules=("linear",), **FAST)
+    assert (table["n_separated"] > 0).all() and np.isfinite(table["gain"]).all()
