@@ -41,9 +41,9 @@ def test_checked_values_are_those_of_the_file() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("confidence_level: 0.95", "confidence_level: 1e-3", r"_level: found '1e-3' \(text\).*write 1.0e-3"),
-        ("confidence_level: 0.95", "confidence_level: 5E-1", "write 5.0e-1"),
-        ("confidence_level: 0.95", "confidence_level: 1.5e1", r"write 1.5e\+1"),
+        ("max_risk: 0.1", "max_risk: 1e-3", r"max_risk: found '1e-3' \(text\).*write 1.0e-3"),
+        ("max_risk: 0.1", "max_risk: 5E-1", "write 5.0e-1"),
+        ("max_risk: 0.1", "max_risk: 1.5e1", r"write 1.5e\+1"),
         ("  bins: 10", "  binns: 10", "collapse.binns: unknown key; expected one of bins, bootstrap_replicates"),
         ("  bins: 10", "  # bins: 10", "collapse.bins: missing; add it"),
         ("  bins: 10", "  bins: 10\n  bins: 12", r":\d+: bins: stands here and in line \d+; remove one"),
@@ -52,8 +52,8 @@ def test_checked_values_are_those_of_the_file() -> None:
         ("  bins: 10", "  bins: 1", "expected a whole number from 2"),
         ("  bins: 10", "  bins: true", r"found True \(true or false\)"),
         ("  bins: 10", "  bins:", "found nothing"),
-        ("confidence_level: 0.95", "confidence_level: 1", r"from 0 to 1 \(ends excluded\)"),
-        ("confidence_level: 0.95", "confidence_level: .nan", "found nan"),
+        ("max_risk: 0.1", "max_risk: 1", r"from 0 to 1 \(ends excluded\)"),
+        ("max_risk: 0.1", "max_risk: .nan", "found nan"),
         ("device: cpu", "device: no", r"extraction.device: found False \(true or false\).*quote it"),
         ("device: cpu", "device: tpu", r"expected a text matching cpu\|cuda"),
         ("benchmarks: [symbolic, visual_reference, hallucination]", "benchmarks: []", "expected a list"),
@@ -76,9 +76,9 @@ def test_a_mistake_is_one_line_with_key_found_and_remedy(tmp_path: Path, old: st
 
 
 def test_the_line_of_a_mistake_is_given(tmp_path: Path) -> None:
-    text = edit("confidence_level: 0.95", "confidence_level: 1e-3")
-    line = next(number for number, row in enumerate(text.splitlines(), 1) if "level: 1e-3" in row)
-    with pytest.raises(ParamsError, match=rf"testbed\.yaml:{line}: collapse\.confidence_level"):
+    text = edit("max_risk: 0.1", "max_risk: 1e-3")
+    line = next(number for number, row in enumerate(text.splitlines(), 1) if "max_risk: 1e-3" in row)
+    with pytest.raises(ParamsError, match=rf"testbed\.yaml:{line}: veto\.max_risk"):
         load(tmp_path, text)
 
 
@@ -89,8 +89,8 @@ def test_a_file_without_sections_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_section_that_is_no_mapping_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"testbed\.yaml: collapse\.: found 3"):
-        load(tmp_path, TESTBED[: TESTBED.index("collapse:\n")] + "collapse: 3\n")
+    with pytest.raises(ParamsError, match=r"testbed\.yaml: veto\.: found 3"):
+        load(tmp_path, TESTBED[: TESTBED.index("veto:\n")] + "veto: 3\n")
 
 
 def test_a_whole_number_counts_as_the_number_it_is(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_section_is_written_only_if_its_content_changed(tmp_path: Path) -> Non
     assert params.write_sections(load(tmp_path, TESTBED.replace("# 0 is greedy", "")), out) == []
     assert params.write_sections(load(tmp_path, edit("  bins: 10", "  bins: 12")), out) == ["collapse"]
     ages = {file.stem: file.stat().st_mtime == 1000 for file in out.iterdir()}
-    assert ages == {"testbed": True, "extraction": True, "collapse": False}
+    assert ages == {section: section != "collapse" for section in params.SCHEMA}
     assert json.loads((out / "collapse.json").read_text())["bins"] == 12
 
 

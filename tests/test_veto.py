@@ -12,15 +12,28 @@ import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
+from scipy.stats import t as t_distribution
 from synthetic_items import make_items
 
 from dontblink import veto
+from dontblink.bootstrap import BootstrapError
 from dontblink.cells import CellError, keep_usable, select_rows
-from dontblink.veto_rules import Study, VetoError, apply_rule, count_saved, permute_vision, prepare_study, trace_saved
+from dontblink.replicates import block_interval
+from dontblink.veto_rules import (
+    Accepted,
+    Study,
+    VetoError,
+    apply_rule,
+    count_errors,
+    fit_splits,
+    leave_out,
+    permute_vision,
+    prepare_study,
+)
 
 COLUMNS = ("full_entropy_nats", "vision_evidence_mass")
 TARGETS = ["type of visual"]
-FAST: dict[str, Any] = {"n_splits": 20, "n_boot": 100, "method": "percentile"}
+FAST: dict[str, Any] = {"n_splits": 20, "n_blocks": 5, "min_items": 20}
 
 
 def make_danger(n_items: int = 200, strength: float = 2.5, seed: int = 0) -> pd.DataFrame:
@@ -40,6 +53,10 @@ def study_of(items: pd.DataFrame, n_splits: int = 20, **options: Any) -> Study:
     return prepare_study(rows, *COLUMNS, TARGETS, n_splits=n_splits, **(defaults | options))
 
 
+def accept(study: Study, rule: str, coverage: float = 0.9) -> list[Accepted]:
+    return next(apply_rule(study, rule, study.vision, [coverage]))
+
+
 def test_every_scope_and_rule_has_a_row_and_entropy_gains_nothing_over_itself() -> None:
     table = veto.veto_table(make_items(), TARGETS, n_permutations=3, **FAST)
     assert len(table) == (4 + 2 + 1) * 5 and list(table["rule"][:5]) == list(veto.RULES)
@@ -53,7 +70,7 @@ def test_every_scope_and_rule_has_a_row_and_entropy_gains_nothing_over_itself() 
 
 
 def test_a_danger_zone_is_found_by_the_veto_and_the_gain_is_significant() -> None:
-    table = veto.veto_table(make_danger(400), TARGETS, n_permutations=19, **FAST)
+    table = veto.veto_table(make_danger(800, 3.0), TARGETS, rules=("veto", "oracle"), n_permutations=19, n_splits=40)
     pooled = table.query("scope == 'pooled' and rule == 'veto'").iloc[0]
     assert pooled["ci_low"] > 0 and pooled["p"] == 0.05
     assert pooled["veto_share"] > 0.02
@@ -84,6 +101,50 @@ def test_halves_split_items_for_all_models_at_once_and_keep_their_size() -> None
     assert len(study.row_item) == len(rows)
 
 
+def test_without_a_block_every_split_is_what_it_was_for_the_other_items() -> None:
+    study = study_of(make_danger(60), n_blocks=6)
+    assert np.bincount(study.block).min() >= 15  # of 120 items in two strata
+    for block in range(6):
+        rest = leave_out(study, block)
+        stays = study.block != block
+        np.testing.assert_array_equal(rest.fits_on, study.fits_on[:, stays])
+        rows = stays[study.row_item]
+        np.testing.assert_array_equal(rest.entropy, study.entropy[rows])
+        for before, after in zip(study.cells, rest.cells, strict=True):
+            np.testing.assert_array_equal(after.wrong, before.wrong[rows[before.index]])
+            np.testing.assert_array_equal(1 - rest.right[after.index], after.wrong)
+            in_fit = rest.fits_on[:, rest.row_item[after.index]]
+            assert (np.take_along_axis(in_fit, after.fit, 1)).all()
+            assert not (np.take_along_axis(in_fit, after.held, 1)).any()
+
+
+def test_the_interval_is_the_jackknife_of_studies_that_were_run_without_each_block() -> None:
+    items = make_danger(60)
+    table = veto.veto_table(items, TARGETS, **FAST | {"n_blocks": 6}).query("scope == 'pooled' and rule == 'veto'")
+    study = study_of(items, n_blocks=6)
+    left_out = []
+    for block in range(6):
+        rest = leave_out(study, block)
+        sums = sum(count_errors(c, a).sum(axis=1) for c, a in zip(rest.cells, accept(rest, "veto"), strict=True))
+        left_out.append((sums[2] - sums[1]) / sums[0])
+    found = table.iloc[0]
+    reach = t_distribution.ppf(0.975, 5) * np.sqrt(5 / 6 * ((left_out - np.mean(left_out)) ** 2).sum())
+    assert reach > 0
+    assert found["ci_high"] - found["gain"] == pytest.approx(reach, rel=1e-9)
+    assert found["gain"] - found["ci_low"] == pytest.approx(reach, rel=1e-9)
+
+
+def test_the_jackknife_of_a_mean_is_the_usual_t_interval() -> None:
+    values = np.random.default_rng(0).normal(size=12)
+    left_out = (values.sum() - values) / 11
+    found = block_interval(values.mean(), left_out, 12)
+    low, high = t_distribution.interval(0.95, 11, values.mean(), values.std(ddof=1) / np.sqrt(12))
+    np.testing.assert_allclose([found.ci_low, found.ci_high], [low, high], rtol=1e-12)
+    for bad in ([0.1], [0.1, np.nan]):
+        with pytest.raises(BootstrapError, match="two or more finite"):
+            block_interval(0.1, bad, 12)
+
+
 def test_a_label_of_a_held_out_item_changes_no_acceptance_of_its_split() -> None:
     items = make_danger()
     study = study_of(items, 1)
@@ -92,31 +153,25 @@ def test_a_label_of_a_held_out_item_changes_no_acceptance_of_its_split() -> None
     rows.loc[held, "correct"] = np.random.default_rng(3).permutation(rows["correct"].to_numpy()[held])
     other = prepare_study(rows, *COLUMNS, TARGETS, n_splits=1, fit_share=0.5, n_shares=10, seed=0)
     for rule in ("entropy", "linear", "interaction", "veto"):
-        for mine, theirs in zip(
-            apply_rule(study, rule, study.vision, 0.9), apply_rule(other, rule, other.vision, 0.9), strict=True
-        ):
+        for mine, theirs in zip(accept(study, rule), accept(other, rule), strict=True):
             np.testing.assert_array_equal(mine.weight, theirs.weight)
 
 
 def test_rules_are_compared_at_equal_numbers_and_saved_errors_are_those_of_the_exact_curve() -> None:
     study = study_of(make_danger(60))
     for rule in veto.RULES:
-        for cell, accepted in zip(study.cells, apply_rule(study, rule, study.vision, 0.9), strict=True):
-            k, saved = count_saved(cell, accepted)
+        for cell, accepted in zip(study.cells, accept(study, rule), strict=True):
+            k, own, by_entropy = count_errors(cell, accepted)
             for s in (0, 7):
                 held = cell.held[s]
                 curve = veto.risk_coverage(-cell.entropy[held], cell.wrong[held]).risk
-                own = (accepted.weight[s] * cell.wrong[held]).sum()
-                assert saved[s] == pytest.approx(curve[k[s] - 1] * k[s] - own, abs=1e-9)
-            traced = trace_saved(cell, accepted).sum(axis=0)
-            np.testing.assert_allclose(traced[[0, 3]], [saved.sum(), k.sum()], atol=1e-8)
-            assert traced[2] - traced[1] == pytest.approx(saved.sum(), abs=1e-8)
+                assert k[s] == round(accepted.weight[s].sum())
+                assert own[s] == pytest.approx((accepted.weight[s] * cell.wrong[held]).sum(), abs=1e-9)
+                assert by_entropy[s] == pytest.approx(curve[int(k[s]) - 1] * k[s], abs=1e-9)
 
 
 def test_linear_and_interaction_scores_are_those_of_statsmodels_on_the_fit_half() -> None:
     study = study_of(make_items(120, vision=0.8, interaction=0.5), 3)
-    from dontblink.veto_rules import fit_splits
-
     scores, _ = fit_splits(study, study.vision, interaction=True)
     own = [cell for cell in study.cells if cell.name.startswith("qwen")]
     parts = []
@@ -150,7 +205,7 @@ def test_vision_that_is_noise_gains_nothing_on_average_and_is_rarely_significant
         rng = np.random.default_rng([seed, 9])  # make_items correlates vision with difficulty
         items["vision_evidence_mass"] = rng.random(len(items))
         table = veto.veto_table(
-            items, None, rules=("veto",), n_permutations=19, n_splits=8, n_boot=2, method="percentile", seed=seed
+            items, None, rules=("veto",), n_permutations=19, n_splits=8, n_blocks=2, seed=seed
         )
         pooled = table.query("scope == 'pooled'").iloc[0]
         small += pooled["p"] <= 0.05
@@ -188,7 +243,7 @@ def test_same_seed_same_table_and_another_seed_other_splits() -> None:
 
 
 def test_at_full_coverage_the_risk_is_the_error_rate_and_nothing_is_vetoed() -> None:
-    table = veto.veto_table(make_danger(60), TARGETS, coverages=(1.0,), n_splits=200, n_boot=20, method="percentile")
+    table = veto.veto_table(make_danger(60), TARGETS, coverages=(1.0,), n_splits=200, n_blocks=2)
     pooled = table.query("scope == 'pooled'").set_index("rule")
     assert pooled.loc["veto", "veto_share"] == 0 and pooled.loc["veto", "gain"] == 0
     assert pooled.loc["oracle", "risk"] == pytest.approx(pooled.loc["oracle", "n_wrong"] / 240, abs=0.01)
@@ -254,6 +309,7 @@ def test_constant_entropy_or_vision_is_an_error_that_names_the_cell(column: str)
     [
         ({"rules": ("entropy", "magic")}, "magic"),
         ({"n_splits": 0}, "0 splits"),
+        ({"n_blocks": 10}, "10 blocks in cells of 20 items"),
         ({"fit_share": 1.0}, "fit share 1.0"),
         ({"targets": ["tyop"]}, "tyop.*no row has such a task type"),
     ],

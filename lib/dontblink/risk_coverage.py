@@ -8,13 +8,17 @@ float (k = ceil(9n/10) is integer arithmetic: ceil(0.55 * 100) would be 56).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
-from dontblink.bootstrap import Floats, Ints
+from dontblink.bootstrap import Floats, Ints, Method, resample
+from dontblink.cells import count_rows, keep_usable, list_scopes, select_rows
+from dontblink.replicates import interval_of
 
 
 class RiskError(ValueError):
@@ -138,3 +142,58 @@ def check_rows(confidence: ArrayLike, error: ArrayLike) -> tuple[Floats, Floats]
             "drop the row and count it"
         )
     return values, wrong
+
+
+def selective_table(
+    items: pd.DataFrame,
+    scores: Mapping[str, tuple[str, float]],
+    *,
+    coverage: float | Fraction = 0.9,
+    n_boot: int = 2_000,
+    seed: int = 0,
+    method: Method = "bca",
+    confidence: float = 0.95,
+    min_items: int = 20,
+) -> pd.DataFrame:
+    """Return, per cell and score, the AURC and the risk at a coverage with bootstrap intervals over its items.
+
+    `scores` names (column, sign), higher times sign being surer. Columns: those of `cells.count_rows`, score, aurc,
+    aurc_low, aurc_high, risk, risk_low, risk_high, n_accepted, realised_coverage, and the bounds that no score passes:
+    aurc_oracle (right answers first) and error_rate (the AURC of a random order). No threshold is fitted here: a curve
+    describes these items, it does not promise a risk (see `certify`). A cell below `min_items` or of one class keeps
+    its counts alone.
+    """
+    results: list[dict[str, Any]] = []
+    for name, (column, sign) in scores.items():
+        for cell in list_scopes(select_rows(items, [column]), ["cell"]):
+            row: dict[str, Any] = count_rows(cell) | {"score": name}
+            used = keep_usable(cell, min_items)
+            if len(used):
+                row |= _estimate(
+                    sign * used[column].to_numpy(np.float64), 1.0 - used["correct"].to_numpy(np.float64),
+                    coverage, n_boot, seed, method, confidence,
+                )  # fmt: skip
+            results.append(row)
+    return pd.DataFrame(results)
+
+
+def _estimate(
+    surety: Floats, wrong: Floats, coverage: float | Fraction, n_boot: int, seed: int, method: Method, confidence: float
+) -> dict[str, Any]:
+    n = len(surety)
+    k = count_accepted(n, coverage)
+
+    def evaluate(index: Ints, size: int) -> Floats:
+        risk = accepted_errors(surety[index], wrong[index])[:, 1:] / np.arange(1, index.shape[1] + 1)
+        return np.stack([risk.mean(axis=1), risk[:, size - 1]], axis=1)
+
+    everyone = np.arange(n)
+    own = evaluate(everyone[None], k)[0]
+    drawn = np.concatenate([evaluate(index, k) for index in resample([everyone], n_boot, seed)])
+    rest = np.array([np.delete(everyone, i) for i in everyone])
+    left_out = np.concatenate([evaluate(part, count_accepted(n - 1, coverage)) for part in np.array_split(rest, 4)])
+    row: dict[str, Any] = {"n_accepted": k, "realised_coverage": k / n, "method": method}
+    for j, measure in enumerate(("aurc", "risk")):
+        found = interval_of(own[j], drawn[:, j], n, jackknife=[left_out[:, j]], method=method, confidence=confidence)
+        row |= {measure: found.estimate, f"{measure}_low": found.ci_low, f"{measure}_high": found.ci_high}
+    return row | {"aurc_oracle": aurc(-wrong, wrong), "error_rate": float(wrong.mean())}

@@ -6,11 +6,13 @@ accepted, and how many errors that saves against the entropy rule AT THE SAME NU
 of a held-out item in a threshold, a coefficient or a choice; an item that is in both halves for two models.
 
 Arrays have a row per split: fit int64[S, F] and held int64[S, G] number the items of a cell, in the order of its rows.
+Items are dealt into blocks, and every split halves every block: without a block the splits are what they were, which
+the jackknife of `veto` needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -58,16 +60,20 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """Rows (model, right, item, E, V), items by their set of cells, and the items a split fits on (bool[S, items])."""
+    """Rows (model, right, item, E, V in standard deviations), the stratum and block of each item, and the splits.
+
+    A stratum holds the items with rows in the same cells. `fits_on` bool[S, items] says what a split fits on.
+    """
 
     models: NDArray[np.str_]
     right: Floats
-    cells: tuple[Cell, ...]
     row_item: Ints
-    strata: tuple[Ints, ...]
-    fits_on: Bools
     entropy: Floats
     vision: Floats
+    cells: tuple[Cell, ...]
+    stratum: Ints
+    block: Ints
+    fits_on: Bools
     n_shares: int
 
 
@@ -91,24 +97,31 @@ def prepare_study(
     n_splits: int,
     fit_share: float | Fraction,
     n_shares: int,
+    n_blocks: int = 1,
     seed: int,
 ) -> Study:
-    """Split the items `n_splits` times, the same way for all models; each set of cells keeps its size in every split.
+    """Split the items `n_splits` times, the same way for all models; every block of a stratum is split by itself.
 
     `targets` are the task types that the veto is for (None: all). Entropy and vision are standardised within the cell
     with the features of all its rows: no label, but the scale of a cell is taken as known.
+
+    Raises
+    ------
+    VetoError
+        For options out of range, or a cell without items in one of the halves.
     """
-    if n_splits < 1 or n_shares < 1 or not 0 < fit_share < 1:
-        raise VetoError(f"{n_splits} splits, fit share {fit_share}, {n_shares} shares; expected >= 1, (0, 1), >= 1")
+    if n_splits < 1 or n_shares < 1 or n_blocks < 1 or not 0 < fit_share < 1:
+        found = f"{n_splits} splits, fit share {fit_share}, {n_shares} shares, {n_blocks} blocks"
+        raise VetoError(f"{found}; expected whole numbers from 1, and a fit share in (0, 1)")
     groups = number_clusters(rows["cluster"], rows["cell"])
-    # items in a replicate of a bootstrap repeat: those drawn equally often are split together, so that sizes stay
-    times = np.unique(np.bincount(groups.row) * (1 + groups.stratum.max()) + groups.stratum, return_inverse=True)[1]
-    strata, fits_on = split_strata(times), np.zeros((n_splits, len(groups.labels)), bool)
-    rng = np.random.default_rng(seed)
-    for members in strata:
-        n_fit = count_accepted(len(members), fit_share)
-        drawn = np.argsort(rng.random((n_splits, len(members))), axis=1)[:, :n_fit]
-        fits_on[np.arange(n_splits)[:, None], members[drawn]] = True
+    block = np.zeros(len(groups.labels), np.int64)
+    fits_on, rng = np.zeros((n_splits, len(block)), bool), np.random.default_rng(seed)
+    for members in split_strata(groups.stratum):
+        dealt = rng.permutation(members)
+        block[dealt] = np.arange(len(dealt)) % n_blocks
+        for own in (dealt[b::n_blocks] for b in range(min(n_blocks, len(dealt)))):
+            order = np.argsort(rng.random((n_splits, len(own))), axis=1)
+            fits_on[np.arange(n_splits)[:, None], own[order[:, : count_accepted(len(own), fit_share)]]] = True
     labels = rows["cell"].to_numpy()
     e, v = (standardise(rows[name], labels, name) for name in (entropy, vision))
     right = rows["correct"].to_numpy(np.float64)
@@ -117,8 +130,25 @@ def prepare_study(
         _split_cell(str(name), index, fits_on[:, groups.row[index]], e[index], 1 - right[index], targeted[index])
         for name, index in rows.groupby("cell", sort=True).indices.items()
     )
+    models = rows["model"].to_numpy(str)
+    return Study(models, right, groups.row, e, v, cells, groups.stratum, block, fits_on, n_shares)
+
+
+def leave_out(study: Study, block: int) -> Study:
+    """Return the study without the items of a block, every split as it was for the others."""
+    stays = study.block != block
+    rows, item, fits_on = stays[study.row_item], np.cumsum(stays) - 1, study.fits_on[:, stays]
+    place, parts = np.cumsum(rows) - 1, []
+    for cell in study.cells:
+        own = rows[cell.index]
+        index = cell.index[own]
+        in_fit = study.fits_on[:, study.row_item[index]]
+        parts.append(
+            _split_cell(cell.name, place[index], in_fit, cell.entropy[own], cell.wrong[own], cell.targeted[own])
+        )
     return Study(
-        rows["model"].to_numpy(str), right, cells, groups.row, tuple(strata), fits_on, e, v, n_shares
+        study.models[rows], study.right[rows], item[study.row_item[rows]], study.entropy[rows], study.vision[rows],
+        tuple(parts), study.stratum[stays], study.block[stays], fits_on, study.n_shares,
     )  # fmt: skip
 
 
@@ -139,7 +169,7 @@ def permute_vision(study: Study, rng: np.random.Generator) -> Floats:
     An item keeps its vision values of different models together, so that what cells share under the null stays shared.
     """
     deal = np.arange(study.fits_on.shape[1])
-    for members in study.strata:
+    for members in split_strata(study.stratum):
         deal[members] = rng.permutation(members)
     dealt, by_item = np.empty_like(study.vision), np.full(len(deal), np.nan)
     for cell in study.cells:
@@ -149,60 +179,40 @@ def permute_vision(study: Study, rng: np.random.Generator) -> Floats:
     return dealt
 
 
-def apply_rule(study: Study, rule: str, vision: Floats, coverage: float | Fraction) -> list[Accepted]:
-    """Fit the rule in every split and return what it accepts of the held-out items, a cell at a time.
+def apply_rule(
+    study: Study, rule: str, vision: Floats, coverages: Sequence[float | Fraction]
+) -> Iterator[list[Accepted]]:
+    """Fit the rule in every split; yield, for each coverage, what it accepts of the held-out items, a cell at a time.
 
     entropy: E <= t. linear, interaction: b . (E, V) and b . (E, V, EV) >= t with ONE b per model over its benchmarks
     (`fit_splits`). veto: E <= t and not (task type targeted and V < u), see `fit_veto`. oracle: right answers first.
     t makes the rule accept ceil(coverage F) of the F fit items of the cell; rows tied at t are accepted, so the
     realised coverage can differ.
     """
-    if rule in ("linear", "interaction"):
-        scores, n_separated = fit_splits(study, vision, interaction=rule == "interaction")
-        return [
-            _accept_cheapest(cell, -score, coverage)._replace(n_separated=count)
-            for cell, score, count in zip(study.cells, scores, n_separated, strict=True)
-        ]
     if rule not in RULES:
         raise VetoError(f"rule {rule!r}; expected one of {', '.join(RULES)}")
-    found = []
-    for cell in study.cells:
-        if rule == "oracle":
-            found.append(_accept_right(cell, coverage))
-        elif rule == "entropy" or not cell.targeted.any():
-            found.append(_accept_cheapest(cell, cell.entropy[None], coverage))
-        else:
-            values = np.where(cell.targeted, vision[cell.index], np.inf)
-            limit, floor, share = fit_veto(cell, values, coverage, study.n_shares)
-            kept = (cell.entropy[cell.held] <= limit[:, None]) & (values[cell.held] >= floor[:, None])
-            found.append(Accepted(kept.astype(np.float64), share))
-    return found
+    costs = [cell.entropy[None] for cell in study.cells]
+    separated = [0] * len(costs)
+    if rule in ("linear", "interaction"):
+        scores, separated = fit_splits(study, vision, interaction=rule == "interaction")
+        costs = [-score for score in scores]
+    for coverage in coverages:
+        found = []
+        for cell, cost, n_separated in zip(study.cells, costs, separated, strict=True):
+            if rule == "oracle":
+                found.append(_accept_right(cell, coverage))
+            elif rule == "veto" and cell.targeted.any():
+                found.append(_accept_seeing(cell, np.where(cell.targeted, vision[cell.index], np.inf), coverage, study))
+            else:
+                found.append(_accept_cheapest(cell, cost, coverage)._replace(n_separated=n_separated))
+        yield found
 
 
-def count_saved(cell: Cell, accepted: Accepted) -> tuple[Ints, Floats]:
-    """Return int64[S] accepted answers and float64[S] errors saved: those of entropy alone at that number, less own."""
+def count_errors(cell: Cell, accepted: Accepted) -> Floats:
+    """Return float64[3, S]: accepted answers, wrong ones among them, and those of entropy alone at that number."""
     k = np.rint(accepted.weight.sum(axis=1)).astype(np.int64)
     own = (accepted.weight * cell.wrong[cell.held]).sum(axis=1)
-    return k, np.take_along_axis(cell.held_errors, k[:, None], 1)[:, 0] - own
-
-
-def trace_saved(cell: Cell, accepted: Accepted) -> Floats:
-    """Return float64[n, 4] sums over splits for each row of the cell: saved errors, own errors, entropy's, accepted.
-
-    Entropy alone accepts row i with probability p_i at the rule's number of answers, the rule with a_i. The saved
-    errors sum (p_i - a_i) wrong_i are written as sum (p_i - a_i) (wrong_i - m), the same number because p and a have
-    one sum; m, the risk of entropy at the margin, makes a row's term its influence, which is what a bootstrap needs.
-    """
-    k, _ = count_saved(cell, accepted)
-    wrong, last = cell.wrong[cell.held], cell.held.shape[1]
-    above, through = count_surer(-cell.entropy[cell.held])
-    p = np.clip((k[:, None] - above) / (through - above), 0.0, 1.0)
-    reach = max(1, last // 20)
-    low, high = np.maximum(k - reach, 0)[:, None], np.minimum(k + reach, last)[:, None]
-    margin = np.diff(np.take_along_axis(cell.held_errors, np.hstack([low, high]), 1)) / (high - low)
-    parts = ((p - accepted.weight) * (wrong - margin), accepted.weight * wrong, p * wrong, accepted.weight)
-    flat = cell.held.reshape(-1)
-    return np.stack([np.bincount(flat, part.reshape(-1), len(cell.index)) for part in parts], axis=1)
+    return np.stack([k.astype(np.float64), own, np.take_along_axis(cell.held_errors, k[:, None], 1)[:, 0]])
 
 
 def fit_splits(study: Study, vision: Floats, *, interaction: bool) -> tuple[list[Floats], list[int]]:
@@ -265,6 +275,13 @@ def _accept_cheapest(cell: Cell, cost: Floats, coverage: float | Fraction) -> Ac
     fit, held = (np.take_along_axis(wide, part, 1) for part in (cell.fit, cell.held))
     limit = np.partition(fit, k - 1, axis=1)[:, k - 1, None]
     return Accepted((held <= limit).astype(np.float64), np.zeros(len(held)))
+
+
+def _accept_seeing(cell: Cell, vision: Floats, coverage: float | Fraction, study: Study) -> Accepted:
+    """Accept what the veto of `fit_veto` leaves."""
+    limit, floor, share = fit_veto(cell, vision, coverage, study.n_shares)
+    kept = (cell.entropy[cell.held] <= limit[:, None]) & (vision[cell.held] >= floor[:, None])
+    return Accepted(kept.astype(np.float64), share)
 
 
 def _accept_right(cell: Cell, coverage: float | Fraction) -> Accepted:
