@@ -134,13 +134,13 @@ def test_surface_shows_percent_over_standard_deviations_and_needs_a_full_grid() 
 
 def test_risk_curves_differ_in_line_marker_and_lightness_and_have_bands(risks: pd.DataFrame) -> None:
     ax = charts.risk_coverage_curves(plt.figure(layout="constrained").subplots(), risks)
-    assert len(ax.lines) == 5 and len(ax.collections) == 5
+    assert len(ax.lines) == 5 and len(ax.collections) == 2  # the bands of entropy and oracle
     assert len({(str(line.get_linestyle()), line.get_marker()) for line in ax.lines}) == 5
     light = sorted(float(np.dot(to_rgb(line.get_color()), (0.299, 0.587, 0.114))) for line in ax.lines)
     assert min(np.diff(light)) > 0.03
     veto_line = next(line for line in ax.lines if line.get_label() == "targeted veto")
     np.testing.assert_allclose(veto_line.get_ydata(), 100 * risks.query("rule == 'veto'")["risk"])
-    assert "95% bootstrap by item" in ax.figure.legends[0].get_title().get_text()
+    assert "95% block jackknife" in ax.figure.legends[0].get_title().get_text()
 
 
 def test_risk_curves_keep_a_rules_style_when_others_are_left_out(risks: pd.DataFrame) -> None:

@@ -176,3 +176,10 @@ def test_a_missing_value_of_a_table_is_noticed_when_it_is_saved() -> None:
 def test_two_rows_with_the_same_keys_are_an_error() -> None:
     with pytest.raises(RecordError, match="two rows for m"):
         record.nest(pd.DataFrame({"model": ["m", "m"], "n": [1, 2]}), ["model"])
+
+
+def test_an_optional_column_is_left_out_where_it_has_no_value_and_any_other_stops() -> None:
+    table = pd.DataFrame({"rule": ["entropy", "veto"], "gain": [0.0, 0.1], "p": [np.nan, 0.5]})
+    nested = record.nest(table, ["rule"], optional=["p"])
+    assert nested == {"entropy": {"gain": 0.0}, "veto": {"gain": 0.1, "p": 0.5}}
+    assert "p" in record.nest(table, ["rule"])["entropy"]  # for save_numbers to stop at

@@ -77,6 +77,16 @@ def test_a_danger_zone_is_found_by_the_veto_and_the_gain_is_significant() -> Non
     assert pooled["gain"] < table.query("scope == 'pooled' and rule == 'oracle'").iloc[0]["gain"]
 
 
+def test_planted_blind_errors_are_the_lowest_vision_of_each_targeted_cell_and_nothing_else() -> None:
+    items = make_items(50).assign(correct=True)
+    planted = veto.plant_blind_errors(items, TARGETS, 0.1)
+    wrong = planted[~planted["correct"]]
+    assert (wrong["benchmark"] == "visual").all() and (wrong.groupby("model").size() == 5).all()
+    for model, rows in planted.query("benchmark == 'visual'").groupby("model"):
+        lowest = rows.nsmallest(5, "vision_evidence_mass")["item_id"]
+        assert set(lowest) == set(wrong.loc[wrong["model"] == model, "item_id"])
+
+
 def test_the_veto_changes_nothing_outside_its_targets() -> None:
     table = veto.veto_table(make_danger(), TARGETS, n_permutations=2, **FAST).query("benchmark == 'symbolic'")
     own, base = (table[table["rule"] == name].reset_index(drop=True) for name in ("veto", "entropy"))
@@ -204,9 +214,7 @@ def test_vision_that_is_noise_gains_nothing_on_average_and_is_rarely_significant
         items = make_items(80, seed=seed, benchmarks=("visual",)).assign(task_type="a")
         rng = np.random.default_rng([seed, 9])  # make_items correlates vision with difficulty
         items["vision_evidence_mass"] = rng.random(len(items))
-        table = veto.veto_table(
-            items, None, rules=("veto",), n_permutations=19, n_splits=8, n_blocks=2, seed=seed
-        )
+        table = veto.veto_table(items, None, rules=("veto",), n_permutations=19, n_splits=8, n_blocks=2, seed=seed)
         pooled = table.query("scope == 'pooled'").iloc[0]
         small += pooled["p"] <= 0.05
         cells_small += (table.query("scope == 'cell'")["p_max"] <= 0.05).any()
@@ -331,3 +339,15 @@ def test_separated_halves_are_counted() -> None:
         items.loc[worst, "correct"] = False
     table = veto.veto_table(items, TARGETS, rules=("linear",), **FAST)
     assert (table["n_separated"] > 0).all() and np.isfinite(table["gain"]).all()
+
+
+def test_the_sentence_names_the_pooled_gain_and_the_cells_where_the_rule_acts() -> None:
+    table = veto.veto_table(make_danger(800, 3.0), TARGETS, rules=("veto",), n_splits=40)
+    sentence = veto.describe_gain("veto", table)
+    pooled = table.query("scope == 'pooled'").iloc[0]
+    assert f"saves risk, {100 * pooled['gain']:+.2f} points" in sentence and "acts in 2 of 4 cells" in sentence
+    idle = table.assign(gain=0.0, ci_low=0.0, ci_high=0.0)
+    assert "no different from entropy alone" in veto.describe_gain("veto", idle)
+    assert "acts in none of 4 cells" in veto.describe_gain("veto", idle)
+    with pytest.raises(VetoError, match="several rows a scope"):
+        veto.describe_gain("veto", pd.concat([table, table]))

@@ -119,9 +119,10 @@ def certify_table(
 
     A first third fixes the candidate thresholds (the `candidates` are coverages on it) and, for the veto, the vision
     floor as in `veto_rules.fit_veto`; a vetoed answer has confidence -inf. Columns: model, benchmark, n_items, rule,
-    max_risk, delta, threshold (minus nats), vision_floor, n_certifying, n_accepted, risk, p_value, and on the checking
-    third n_checked, n_checked_accepted, checked_coverage, checked_risk, ci_low, ci_high (Clopper-Pearson, the risk),
-    guarantee. The guarantee is one cell's: over C cells, use delta / C. A cell below `min_items` is left out.
+    max_risk, delta, threshold (minus nats), vision_floor (NaN without a veto), n_certifying, n_accepted, risk, p_value,
+    and on the checking third n_checked, n_checked_accepted, checked_coverage, checked_risk, ci_low, ci_high
+    (Clopper-Pearson, the risk), guarantee. The guarantee is one cell's: over C cells, use delta / C. A cell below
+    `min_items` is left out.
     """
     rows = keep_usable(select_rows(items, [entropy, vision]), min_items)
     if not len(rows):
@@ -146,9 +147,10 @@ def certify_table(
             accepted = surety[seen] >= found.threshold
             n, bad = int(accepted.sum()), int(cell.wrong[seen][accepted].sum())
             ends = proportion_confint(bad, n, alpha=1 - confidence, method="beta") if n else (0.0, 1.0)
+            vetoed_below = floor if np.isfinite(floor) else np.nan
             results.append({
                 "model": model, "benchmark": benchmark, "n_items": len(e), "rule": rule, "max_risk": max_risk,
-                "delta": delta, "threshold": found.threshold, "vision_floor": floor, "n_certifying": found.n,
+                "delta": delta, "threshold": found.threshold, "vision_floor": vetoed_below, "n_certifying": found.n,
                 "n_accepted": found.n_accepted, "risk": found.risk, "p_value": found.p_value, "n_checked": len(seen),
                 "n_checked_accepted": n, "checked_coverage": n / len(seen) if len(seen) else np.nan,
                 "checked_risk": bad / n if n else np.nan,

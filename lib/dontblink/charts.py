@@ -38,6 +38,7 @@ def forest(
     scale: float = 1.0,
     null: str | None = None,
     confidence: float = 0.95,
+    interval: str = "bootstrap by item",
 ) -> Axes:
     """Draw one value per scope with its interval: cells by benchmark, the benchmark's own, and the pooled one below.
 
@@ -66,7 +67,7 @@ def forest(
     for text, (_, row) in zip(ax.get_yticklabels(), rows.iterrows(), strict=False):  # hidden labels have no text
         text.set_fontweight("bold" if row["model"] == ALL else "normal")
     ax.tick_params(axis="y", length=0)
-    note = f"bar: {confidence:.0%} bootstrap by item" + ("\n|: upper end of the null" if null else "")
+    note = f"bar: {confidence:.0%} {interval}" + ("\n|: upper end of the null" if null else "")
     ax.set_xlabel(f"{label}\n{note}")
     return ax
 
@@ -126,29 +127,40 @@ def risk_coverage_curves(
     table: pd.DataFrame,
     rules: Sequence[str] = tuple(RULE_NAMES),
     *,
+    value: str = "risk",
+    bands: Sequence[str] = ("entropy", "oracle"),
     confidence: float = 0.95,
     legend: bool = True,
 ) -> Axes:
-    """Draw held-out risk against realised coverage, a line and band per rule, for ONE scope of a veto table.
+    """Draw held-out risk, or the gain over entropy alone, against realised coverage for ONE scope of a veto table.
 
-    The legend goes beneath the figure (constrained layout): ask one panel for it.
+    A line per rule, a band for those of `bands`. The legend goes beneath the figure (constrained layout): ask one panel
+    for it.
     """
     _expect_one(table, "scope", "model", "benchmark")
     styles = style_models([f"{k}" for k in range(len(RULE_NAMES))])
+    ends, words = {
+        "risk": (("risk_low", "risk_high"), "selective risk\n(% of answers wrong)"),
+        "gain": (("ci_low", "ci_high"), "risk saved\n(percentage points)"),
+    }[value]
     for k, rule in enumerate(RULE_NAMES):
         line = table[table["rule"] == rule].sort_values("realised_coverage")
         if rule not in rules or line.empty:
             continue
         x, style = 100 * line["realised_coverage"].to_numpy(float), styles[str(k)]
-        ax.plot(x, 100 * line["risk"], **style, label=RULE_NAMES[rule])
-        low, high = (100 * line[name].to_numpy(float) for name in ("risk_low", "risk_high"))
-        ax.fill_between(x, low, high, color=style["color"], alpha=0.13, linewidth=0)
-    ax.set(xlabel="realised coverage (% answered)", ylabel="selective risk\n(% of answers wrong)")
-    ax.set(ylim=(0, None), title=_name_scope(table.iloc[0]))
+        ax.plot(x, 100 * line[value], **style, label=RULE_NAMES[rule])
+        if rule in bands:
+            low, high = (100 * line[name].to_numpy(float) for name in ends)
+            ax.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    ax.set(xlabel="coverage (%)", ylabel=words, title=_name_scope(table.iloc[0]))
+    if value == "risk":  # panels that share their axis: none may cut another's band
+        ax.set_ylim(0, max(ax.get_ylim()[1], 103 * table["risk_high"].max()))
+    else:
+        ax.axhline(0, color="0.5", linewidth=0.8, zorder=0)
     if legend:
         ax.figure.legend(
-            *ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False,
-            title=f"held-out halves; band: {confidence:.0%} bootstrap by item",
+            *ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,
+            title=f"held-out halves, realised coverage; band: {confidence:.0%} block jackknife",
         )  # fmt: skip
     return ax
 

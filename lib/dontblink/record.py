@@ -122,10 +122,11 @@ def save_numbers(stem: str, numbers: Mapping[str, Any], profile: str) -> Path:
     return file
 
 
-def nest(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
+def nest(table: pd.DataFrame, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
     """Return a tidy table as nested mappings, one level a key column, the other columns as the innermost one.
 
-    Nothing is left out: a missing value stops `save_numbers`, so drop its row or column on purpose beforehand.
+    A missing value stops `save_numbers`, except in the `optional` columns, which not every row has: it is left out
+    there.
 
     Raises
     ------
@@ -140,5 +141,7 @@ def nest(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
             level = level.setdefault(name, {})
         if names[-1] in level:
             raise RecordError(f"two rows for {' / '.join(names)}; {', '.join(keys)} must tell all rows apart")
-        level[names[-1]] = {str(name): value for name, value in row.items()}
+        level[names[-1]] = {
+            str(name): value for name, value in row.items() if name not in optional or not pd.isna(value)
+        }
     return nested

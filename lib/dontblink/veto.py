@@ -34,6 +34,7 @@ from dontblink.risk_coverage import (
     count_accepted,
     risk_at_coverage,
     risk_coverage,
+    selective_table,
 )
 from dontblink.veto_rules import (
     RULES,
@@ -58,8 +59,11 @@ __all__ = [
     "certify_table",
     "certify_threshold",
     "count_accepted",
+    "describe_gain",
+    "plant_blind_errors",
     "risk_at_coverage",
     "risk_coverage",
+    "selective_table",
     "veto_table",
 ]
 VISION_RULES = ("linear", "interaction", "veto")
@@ -169,6 +173,41 @@ def veto_table(
                     row |= _compare(row["gain"], found[j].dealt, cells, with_max=facts["scope"] == "cell")
             results.append(facts | row)
     return pd.DataFrame(results)
+
+
+def plant_blind_errors(
+    items: pd.DataFrame, targets: Sequence[str], share: float, *, vision: str = "vision_evidence_mass"
+) -> pd.DataFrame:
+    """Return the items with the blindest `share` of each targeted cell made wrong: the positive control.
+
+    What the paper describes, put into the data: answers with the lowest vision are wrong, however low their entropy.
+    A study that finds no gain here could not have found one.
+    """
+    cell = items.groupby([items["model"].astype("str"), items["benchmark"].astype("str")])[vision]
+    blind = items[vision] <= cell.transform(lambda values: np.quantile(values, share, method="inverted_cdf"))
+    return items.assign(correct=items["correct"] & ~(blind & items["task_type"].astype("str").isin(targets)))
+
+
+def describe_gain(name: str, table: pd.DataFrame) -> str:
+    """Return a sentence on the rows of ONE rule and coverage: the pooled gain, and the cells beside it."""
+    if table.duplicated(["scope", "model", "benchmark"]).any():
+        raise VetoError(f"{name}: several rows a scope; expected those of one rule and coverage")
+    cells = table[(table["scope"] == "cell") & table["gain"].notna()]
+    pooled = table[table["scope"] == "pooled"].iloc[0]
+    gain, low, high = (100 * pooled[column] for column in ("gain", "ci_low", "ci_high"))
+    side = "saves risk" if low > 0 else "costs risk" if high < 0 else "is no different from entropy alone"
+    words = (
+        f"{name}: {side}, {gain:+.2f} points ({low:+.2f} to {high:+.2f}) at coverage {pooled['realised_coverage']:.3f}"
+    )
+    acts = cells[(cells["gain"] != 0) | (cells["ci_low"] < cells["ci_high"])]
+    if acts.empty:
+        return f"{words}; it acts in none of {len(cells)} cells"
+    best = acts.loc[acts["gain"].idxmax()]
+    return (
+        f"{words}; it acts in {len(acts)} of {len(cells)} cells, saves beyond its interval in "
+        f"{(acts['ci_low'] > 0).sum()} and costs in {(acts['ci_high'] < 0).sum()}; best: {best['benchmark']}, "
+        f"{best['model']} with {100 * best['gain']:+.2f}"
+    )
 
 
 def _run(
