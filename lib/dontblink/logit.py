@@ -37,7 +37,7 @@ class LogitFit:
 class LogitBootstrap:
     """Replicates of a logit: `coefficients` float64[n_boot, k], NaN in the degenerate ones (X without full rank there).
 
-    `estimate` [k] is the fit on the data. `errors` float64[n_boot, k] and `error` [k] are cluster-robust standard
+    `estimate` [k] is the fit on the data, Firth's if `data_separated`. `errors` float64[n_boot, k] and `error` [k] are cluster-robust standard
     errors (NaN in the columns that were not asked for). `jackknife` holds float64[n_h, k] per stratum, if asked for.
     """
 
@@ -50,6 +50,7 @@ class LogitBootstrap:
     errors: Floats
     error: Floats
     jackknife: tuple[Floats, ...]
+    data_separated: bool
 
     def interval(self, column: int, method: Method = "bca", confidence: float = 0.95) -> Interval:
         """Return the interval of one coefficient; BCa needs the jackknife, t the errors of that column."""
@@ -147,7 +148,7 @@ def bootstrap_logit(
             f"{size} items for {len(outcome)} rows; resampling needs >= {min_clusters}, report a table alone"
         )
     rows, members = prepare_rows(design, outcome, groups.row), split_strata(groups.stratum)
-    estimate, _ = fit_replicates(rows, np.ones((1, size)), start_at(rows, np.zeros(k)))
+    estimate, own = fit_replicates(rows, np.ones((1, size)), start_at(rows, np.zeros(k)))
     start = start_at(rows, estimate[0])
     chunk, columns = int(np.clip(_BLOCK // len(rows.x), 16, 64)), list(errors_of)
     beta, separated = np.empty((n_boot, k)), np.empty(n_boot, np.bool_)
@@ -174,6 +175,7 @@ def bootstrap_logit(
         errors / rows.scale,
         error / rows.scale,
         tuple(part / rows.scale for part in left_out),
+        bool(own[0]),
     )
 
 
