@@ -97,6 +97,7 @@ def interaction_table(
     confidence: float = 0.95,
     min_items: int = 20,
     effect_at: float = 1.0,
+    effects: bool = True,
 ) -> pd.DataFrame:
     """Return the coefficients, their marginal effects and cross-checks, a row per scope and term.
 
@@ -104,8 +105,8 @@ def interaction_table(
     without a number), n_cells (used), adjusted_for, term, unit (log-odds per sd, or probability), estimate, ci_low,
     ci_high, method, n_replicates, n_degenerate, n_separated (replicates fitted by Firth), separated (the data are), and
     for coefficients p (symmetric bootstrap-t), bootstrap_se, sandwich_se, gee_estimate, gee_se, gee_rho. The last terms
-    are those of `marginal_effects`; a `flexible` design, whose squares would have to move with E and V, has none. A
-    cell below `min_items` items or of one class is left out; a scope without a cell keeps its counts alone.
+    are those of `marginal_effects`, if `effects`; a `flexible` design, whose squares would have to move with E and V,
+    has none. A cell below `min_items` items or of one class is left out; a scope without a cell keeps its counts alone.
 
     Raises
     ------
@@ -131,10 +132,11 @@ def interaction_table(
                 errors_of=range(len(TERMS)), jackknife=method != "percentile",
             )  # fmt: skip
             terms = _coefficient_rows(design, drawn, method, confidence)
-            effects = {} if flexible else marginal_effects(design, drawn, effect_at, method, confidence)
+            wanted = effects and not flexible
+            risks = marginal_effects(design, drawn, effect_at, method, confidence) if wanted else {}
         except (LogitError, BootstrapError) as error:
             raise LogitError(f"{facts['scope']} {facts['model']} x {facts['benchmark']}: {error}") from error
-        terms += [_show(x) | {"term": term, "unit": "probability"} for term, x in effects.items()]
+        terms += [_show(x) | {"term": term, "unit": "probability"} for term, x in risks.items()]
         counts = {"n_separated": drawn.n_separated, "separated": drawn.data_separated}
         results += [facts | counts | row for row in terms]
     return pd.DataFrame(results)
@@ -175,10 +177,9 @@ def marginal_effects(
     weight, k = count / count.sum(), len(TERMS)
 
     def cost(coefficients: Floats, base: Floats, v: float) -> Floats:
-        low, high = (
-            expit(base + (coefficients[:, :k] @ np.array([e, v, e * v]))[:, None]) @ weight for e in (-at, at)
-        )
-        return np.asarray(high - low)
+        ends = (base + (coefficients[:, :k] @ np.array([e, v, e * v]))[:, None] for e in (-at, at))
+        low, high = (np.tanh(odds / 2, out=odds) @ weight for odds in ends)
+        return np.asarray(high - low) / 2  # P = (1 + tanh(odds / 2)) / 2, and numpy's tanh is the fastest way to it
 
     def effects(coefficients: Floats) -> Floats:
         parts = []
@@ -213,6 +214,12 @@ def describe_signs(rows: pd.DataFrame, alpha: float = 0.05) -> str:
         f"b_EV is negative in {int((rows['estimate'] < 0).sum())} of {len(rows)}; interval below 0 in "
         f"{int(below.sum())}, above 0 in {int(above.sum())}; Holm-adjusted p < {alpha:g} in {int(small.sum())}"
     )
+
+
+def describe_row(row: Any) -> str:
+    """Return an estimate with its interval, and its p-values where it has some, as text."""
+    p = "".join(f", {name} {row[name]:.3g}" for name in ("p", "p_holm") if name in row)
+    return f"{row['estimate']:+.3f} [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]{p}"
 
 
 def surface_table(
