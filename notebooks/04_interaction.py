@@ -118,7 +118,8 @@ for name, table in (("unadjusted", raw), ("adjusted", adjusted)):
     for one, other in (("sandwich_se", "bootstrap_se"), ("gee_se", "sandwich_se")):
         off = (checked[one] / checked[other] - 1).abs()
         worst = checked.loc[off.idxmax()]
-        print(f"  {one} / {other}: off by at most {off.max():.1%} ({worst['term']}, {worst['model']} x {worst['benchmark']})")
+        where = f"{worst['term']}, {worst['model']} x {worst['benchmark']}"
+        print(f"  {one} / {other}: off by at most {off.max():.1%} ({where})")
 
 # %% [markdown]
 # A coefficient is not a risk. The effect of entropy on P(correct), from `-effect_at` to `+effect_at` standard
@@ -169,34 +170,37 @@ hazard[[*scope[1:], "entropy_level", "n_low_vision", "n_high_vision", "estimate"
 
 # %% [markdown]
 # Robustness of $\beta_{EV}$ per benchmark: other entropies, other visions (evidence mass over a uniform look takes the
-# length of the context out), and a flexible adjustment. The last adds $z_E^2$, $z_V^2$ and the products of every
-# covariate with $z_E$ and $z_V$: where entropy and vision go together, a bend in either passes for an interaction, and
-# a covariate that changes what entropy means does too.
+# length of the context out), and a flexible form. The last adds $z_E^2$ and $z_V^2$ and, where adjusted, the products
+# of every covariate with $z_E$ and $z_V$: a bend in entropy or vision can pass for an interaction, and so can a
+# covariate that changes what entropy means. The logarithm of entropy asks the same of the scale of $E$.
 
 # %%
 thirds = bin_table(tables["tokens"], tables["token_masses"], 3)
 late = thirds[(thirds["head_set"] == "grounding_layers") & (thirds["bin"] == 2)].astype(dict.fromkeys(keys, "str"))
 late = late.assign(vision_over_uniform=late["evidence_mass"] / late["uniform_evidence_share"])
 items = items.astype(dict.fromkeys(keys, "str")).merge(late[[*keys, "vision_over_uniform"]], on=keys, how="left")
+
+# %%
 choices = {
-    "as above": {},
+    "As above": {},
     "E: largest token": {"entropy": "max_entropy_nats"},
     "E: last tenth": {"entropy": "last_decile_entropy_nats"},
+    "E: logarithm": {"entropy": "log_full_entropy_nats"},
     "V: whole image": {"vision": "vision_visual_mass"},
     "V: over uniform": {"vision": "vision_over_uniform"},
+    "Flexible": {"flexible": True},
+    "Flexible, log E": {"flexible": True, "entropy": "log_full_entropy_nats"},
 }
 
 # %%
-lighter = {**fit, "n_boot": robustness_replicates, "scopes": ["benchmark"], "effects": False}
+lighter = {**fit, "n_boot": robustness_replicates, "scopes": ["benchmark"], "brief": True}
 columns = {"unadjusted": [], "adjusted": covariates}
 tried = [
     interaction.interaction_table(items, names, **lighter, **choice).assign(adjustment=adjustment, choice=label)
     for adjustment, names in columns.items()
     for label, choice in choices.items()
 ]
-flexible = interaction.interaction_table(items, covariates, flexible=True, **lighter)
-robustness = pd.concat([*tried, flexible.assign(adjustment="adjusted", choice="flexible")], ignore_index=True)
-robustness = robustness[robustness["term"] == "entropy:vision"]
+robustness = pd.concat(tried, ignore_index=True).query("term == 'entropy:vision'")
 robustness[["adjustment", "choice", "benchmark", "estimate", "ci_low", "ci_high", "p"]].round(3)
 
 # %% [markdown]
@@ -225,7 +229,7 @@ dealt[["dealt", *scope[1:], "observed", "mean", "sd", "low", "high", "p"]].round
 # ## 6 Figure
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharex=True, sharey=True)
 for ax, (name, rows) in zip(axes, coefficients.items(), strict=True):
     charts.forest(ax, rows, label="entropy x vision (log-odds per sd²)", confidence=confidence_level)
     ax.set_title(name)
@@ -236,11 +240,13 @@ record.save_figure(figure, "04_interaction", profile)
 # the part of it that is the interaction's.
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharey=True)
-for ax, term in zip(axes, ("effect_difference", "difference_by_interaction"), strict=True):
+panels = {"effect_difference": "all of it", "difference_by_interaction": "the part of the interaction"}
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharex=True, sharey=True)
+for ax, (term, title) in zip(axes, panels.items(), strict=True):
     rows = effects["adjusted"][effects["adjusted"]["term"] == term]
     charts.forest(ax, rows, label="P(correct), percentage points", scale=100, confidence=confidence_level)
-    ax.set_title(term.replace("_", " "))
+    ax.set_title(title)
+figure.suptitle("Effect of entropy on P(correct): at high vision minus at low vision (adjusted)")
 record.save_figure(figure, "04_interaction_risks", profile)
 
 # %%
@@ -255,15 +261,15 @@ record.save_figure(figure, "04_interaction_surface", profile)
 # %%
 for stem, table in (("quadrants", quarters), ("extremes", extremes)):
     own = table[table["scope"] == "cell"]
-    grid = own.pivot_table("n", "model", "benchmark").index, sorted(own["benchmark"].unique())
-    figure, axes = plt.subplots(len(grid[0]), len(grid[1]), figsize=(7, 1.9 * len(grid[0])), squeeze=False)
-    for (i, model), (j, name) in ((a, b) for a in enumerate(grid[0]) for b in enumerate(grid[1])):
-        rows = own[(own["model"] == model) & (own["benchmark"] == name)]
-        charts.quadrant_risk(axes[i, j], rows, confidence=confidence_level, legend=(i, j) == (0, 0)).label_outer()
+    models, names = (sorted(own[name].unique()) for name in ("model", "benchmark"))
+    figure, axes = plt.subplots(len(models), len(names), figsize=(7, 1.9 * len(models)), squeeze=False)
+    for (model, name), rows in own.groupby(["model", "benchmark"]):
+        ax = axes[models.index(model), names.index(name)]
+        charts.quadrant_risk(ax, rows, confidence=confidence_level, legend=ax is axes[0, 0]).label_outer()
     record.save_figure(figure, f"04_interaction_{stem}", profile)
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(7, 4.2))
+figure, axes = plt.subplots(1, 2, figsize=(7, 4.8), sharex=True, sharey=True)
 for ax, (name, rows) in zip(axes, robustness.groupby("adjustment", sort=False), strict=True):
     rows = rows.assign(scope="cell", model=rows["choice"])
     charts.forest(ax, rows, label="entropy x vision (log-odds per sd²)", confidence=confidence_level)
@@ -286,7 +292,9 @@ tried_facts = robustness[["adjustment", "choice", "benchmark", *facts, "p"]]
 levels = ["entropy_level", "vision_level"]
 for name, table in (("quadrants", quarters), ("extremes", extremes)):
     filled = table[table["n"] > 0]
-    numbers[name] = record.nest(filled[[*scope, *levels, "n", "n_quadrant_wrong", "risk", "ci_low", "ci_high"]], [*scope, *levels])
+    numbers[name] = record.nest(
+        filled[[*scope, *levels, "n", "n_quadrant_wrong", "risk", "ci_low", "ci_high"]], [*scope, *levels]
+    )
 numbers["hazard"] = record.nest(hazard.dropna(subset=["estimate"]), [*scope, "entropy_level"])
 numbers["robustness"] = record.nest(tried_facts, ["adjustment", "choice", "benchmark"])
 numbers["within_response"] = record.nest(link, ["kind", "model", "benchmark"])
@@ -297,8 +305,9 @@ record.save_numbers("04_interaction", numbers, profile)
 # ## 8 Checks and reading
 #
 # The sentences below are computed. Read the adjusted ones first: a coefficient that moves with the covariates was in
-# part theirs. One that the flexible adjustment takes to zero was a bend of entropy or vision, not an interaction. And
-# one that survives both is still an association: that the model looked less may be a sign of the error, not its cause.
+# part theirs. One that the flexible form brings close to zero cannot be told from a bend of entropy or vision, or from
+# what a covariate does; one that depends on the scale of entropy is a statement about that scale. And one that survives
+# all of them is still an association: that the model looked less may be a sign of the error, not its cause.
 
 # %%
 kind = items.drop_duplicates("benchmark").set_index("benchmark")["task_type"]
@@ -308,8 +317,8 @@ for name, rows in coefficients.items():
         print(f"{name}, cells of {benchmark} ({kind[benchmark]}): {interaction.describe_signs(part)}")
     for _, row in rows[rows["scope"] != "cell"].iterrows():
         print(f"{name}, {row['scope']} {row['benchmark']}: {interaction.describe_row(row)}")
-for _, row in robustness[robustness["choice"] == "flexible"].iterrows():
-    print(f"flexible adjustment, {row['benchmark']}: {interaction.describe_row(row)}")
+for _, row in robustness[robustness["choice"].str.startswith("Flexible")].iterrows():
+    print(f"{row['choice']}, {row['adjustment']}, {row['benchmark']}: {interaction.describe_row(row)}")
 
 # %%
 confident = hazard[(hazard["entropy_level"] == "low") & (hazard["scope"] == "benchmark")]

@@ -105,9 +105,9 @@ def transfer_heat_map(ax: Axes, table: pd.DataFrame, value: str = "gain") -> Axe
 def interaction_surface(ax: Axes, surface: pd.DataFrame, *, min_near: int = 1, colour_bar: bool = True) -> Axes:
     """Draw P(correct) of ONE scope over entropy and vision as filled contours, a labelled line every 10 %.
 
-    `surface` has a row per point of a full grid: entropy_z, vision_z (standard deviations within the cell), probability,
-    n_near. Points with fewer than `min_near` rows beside them are hatched: nothing was seen there. The shades are the
-    same in every panel, so that one colour bar is enough.
+    `surface` has a row per point of a full grid: entropy_z, vision_z (standard deviations within the cell), n_near and
+    probability. Points with fewer than `min_near` rows beside them are hatched: nothing was seen there. The shades are
+    the same in every panel, so that one colour bar is enough.
     """
     _expect_one(surface, "scope", "model", "benchmark")
     full = surface.pivot(index="vision_z", columns="entropy_z", values=["probability", "n_near"])
@@ -120,12 +120,17 @@ def interaction_surface(ax: Axes, surface: pd.DataFrame, *, min_near: int = 1, c
     ax.patch.set(hatch="////", edgecolor="0.7", linewidth=0)
     filled = ax.contourf(x, y, z, levels=marks, cmap=COLOUR_MAP, vmin=0, vmax=100)
     lines = ax.contour(x, y, z, levels=marks, colors="black", linewidths=0.5)
-    for text in ax.clabel(lines, fmt="%.0f %%", fontsize=6):
+    for text in ax.clabel(lines, fmt="%.0f %%", fontsize=6, inline=False):
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6})
+        near_edge = [
+            min(at - axis.min(), axis.max() - at) < 0.1 * np.ptp(axis)
+            for at, axis in zip(text.get_position(), (x, y), strict=True)
+        ]
+        text.set_visible(not any(near_edge))
     ax.set(xlabel="entropy (sd within the cell)", ylabel="vision (sd within the cell)", aspect="equal")
     ax.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), title=_name_scope(surface.iloc[0]))
     if colour_bar:
-        ax.figure.colorbar(filled, ax=ax.figure.axes, label="P(correct) (%)", shrink=0.9)
+        ax.figure.colorbar(filled, ax=ax.figure.axes, label="P(correct) (%)", shrink=0.75)
     return ax
 
 

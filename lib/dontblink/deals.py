@@ -14,12 +14,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from dontblink.bootstrap import Floats, Ints
+from dontblink.bootstrap import Ints
 from dontblink.cells import count_rows, keep_usable, list_scopes, select_rows
-from dontblink.interaction import ENTROPY, TERMS, VISION, build_design
+from dontblink.interaction import ENTROPY, TERMS, VISION, Design, build_design
 from dontblink.logit import fit_logit
+from dontblink.newton import fit_replicates, prepare_rows, start_at
 
 Dealt = Literal["labels", "vision"]
+_EV = TERMS.index("entropy:vision")
 
 
 def deal_rows(rows: pd.DataFrame, rng: np.random.Generator) -> Ints:
@@ -58,16 +60,11 @@ def dealt_table(
     results: list[dict[str, Any]] = []
     for scope in list_scopes(rows, scopes):
         design = build_design(scope, covariates, entropy=entropy, vision=vision)
+        observed = fit_logit(design.x, design.y).coef[_EV]  # checks the design, which a deal leaves usable
         place = np.empty(len(rows), np.int64)
         place[scope["row"]] = np.arange(len(scope))
-        e, v, rest = design.x[:, 0], design.x[:, 1], design.rest
-
-        def fit(y: Floats, v: Floats, e: Floats = e, rest: Floats = rest) -> float:
-            return float(fit_logit(np.column_stack([e, v, e * v, rest]), y).coef[len(TERMS) - 1])
-
         own = (place[order[scope["row"]]] for order in orders)
-        drawn = np.array([fit(design.y[o], v) if dealt == "labels" else fit(design.y, v[o]) for o in own])
-        observed = fit(design.y, v)
+        drawn = np.array([_fit_dealt(design, order, dealt) for order in own])
         low, high = np.quantile(drawn, [0.025, 0.975])
         results.append(
             count_rows(scope)
@@ -75,6 +72,18 @@ def dealt_table(
             | {"p": (1 + int((np.abs(drawn) >= abs(observed)).sum())) / (1 + n_deals), "n_deals": n_deals}
         )
     return pd.DataFrame(results)
+
+
+def _fit_dealt(design: Design, order: Ints, dealt: Dealt) -> float:
+    y, x = design.y, design.x
+    if dealt == "labels":
+        y = y[order]
+    else:
+        v = x[order, 1]
+        x = np.column_stack([x[:, 0], v, x[:, 0] * v, design.rest])
+    rows = prepare_rows(x, y, np.zeros(len(y), np.int64))
+    beta, _ = fit_replicates(rows, np.ones((1, 1)), start_at(rows, np.zeros(x.shape[1])))
+    return float(beta[0, _EV] / rows.scale[_EV])
 
 
 def find_biased(table: pd.DataFrame) -> pd.DataFrame:

@@ -74,7 +74,9 @@ def build_design(
     e, v = (standardise(rows[name], cell, name) for name in (entropy, vision))
     extra = {name: standardise(rows[name], cell, name, constant="zero") for name in covariates}
     if flexible:
-        products = {f"{name}:{other}": x * z for name, x in extra.items() for other, z in (("entropy", e), ("vision", v))}
+        products = {
+            f"{name}:{other}": x * z for name, x in extra.items() for other, z in (("entropy", e), ("vision", v))
+        }
         extra |= {"entropy^2": e * e, "vision^2": v * v} | products
     extra = {name: values for name, values in extra.items() if values.any()}
     cells = pd.get_dummies(rows["cell"], dtype=np.float64)
@@ -97,7 +99,7 @@ def interaction_table(
     confidence: float = 0.95,
     min_items: int = 20,
     effect_at: float = 1.0,
-    effects: bool = True,
+    brief: bool = False,
 ) -> pd.DataFrame:
     """Return the coefficients, their marginal effects and cross-checks, a row per scope and term.
 
@@ -105,8 +107,9 @@ def interaction_table(
     without a number), n_cells (used), adjusted_for, term, unit (log-odds per sd, or probability), estimate, ci_low,
     ci_high, method, n_replicates, n_degenerate, n_separated (replicates fitted by Firth), separated (the data are), and
     for coefficients p (symmetric bootstrap-t), bootstrap_se, sandwich_se, gee_estimate, gee_se, gee_rho. The last terms
-    are those of `marginal_effects`, if `effects`; a `flexible` design, whose squares would have to move with E and V,
-    has none. A cell below `min_items` items or of one class is left out; a scope without a cell keeps its counts alone.
+    are those of `marginal_effects`; a `flexible` design, whose squares would have to move with E and V, has none. A
+    `brief` table has neither cross-checks nor marginal effects. A cell below `min_items` items or of one class is left
+    out; a scope without a cell keeps its counts alone.
 
     Raises
     ------
@@ -131,21 +134,22 @@ def interaction_table(
                 design.x, design.y, design.cluster, n_boot, seed, strata=design.cell,
                 errors_of=range(len(TERMS)), jackknife=method != "percentile",
             )  # fmt: skip
-            terms = _coefficient_rows(design, drawn, method, confidence)
-            wanted = effects and not flexible
-            risks = marginal_effects(design, drawn, effect_at, method, confidence) if wanted else {}
+            terms = _coefficient_rows(design, drawn, method, confidence, brief)
+            plain = not (brief or flexible)
+            effects = marginal_effects(design, drawn, effect_at, method, confidence) if plain else {}
         except (LogitError, BootstrapError) as error:
             raise LogitError(f"{facts['scope']} {facts['model']} x {facts['benchmark']}: {error}") from error
-        terms += [_show(x) | {"term": term, "unit": "probability"} for term, x in risks.items()]
+        terms += [_show(x) | {"term": term, "unit": "probability"} for term, x in effects.items()]
         counts = {"n_separated": drawn.n_separated, "separated": drawn.data_separated}
         results += [facts | counts | row for row in terms]
     return pd.DataFrame(results)
 
 
 def _coefficient_rows(
-    design: Design, drawn: LogitBootstrap, method: Method, confidence: float
+    design: Design, drawn: LogitBootstrap, method: Method, confidence: float, brief: bool
 ) -> list[dict[str, Any]]:
-    checks, spread = cross_check(design.x, design.y, design.cluster), np.nanstd(drawn.coefficients, axis=0, ddof=1)
+    checks = pd.DataFrame(index=range(len(TERMS))) if brief else cross_check(design.x, design.y, design.cluster)
+    spread = pd.DataFrame(drawn.coefficients).std()  # over the replicates that have a fit; NaN for fewer than two
     return [
         _show(drawn.interval(j, method, confidence))
         | {"term": term, "unit": "log-odds per sd", "p": drawn.p_value(j), "bootstrap_se": spread[j]}
@@ -254,10 +258,9 @@ def surface_table(
         chance = np.array([expit(rest + own) @ count for own in odds]) / count.sum()
         n_near = [int((np.abs(design.x[:, :2] - point).max(axis=1) <= near).sum()) for point in zip(e, v, strict=True)]
         names = {name: scope.attrs[name] for name in ("scope", "model", "benchmark")}
-        parts.append(
-            pd.DataFrame({**names, "entropy_z": e, "vision_z": v, "probability": chance, "n_near": n_near})
-        )
-    return pd.concat(parts, ignore_index=True)
+        parts.append(pd.DataFrame({**names, "entropy_z": e, "vision_z": v, "probability": chance, "n_near": n_near}))
+    columns = ["scope", "model", "benchmark", "entropy_z", "vision_z", "probability", "n_near"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
 def cross_check(X: ArrayLike, y: ArrayLike, cluster: ArrayLike) -> pd.DataFrame:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from dontblink.bootstrap import Floats, Method, bootstrap_sums, divide
+from dontblink.bootstrap import bootstrap_sums, divide
 from dontblink.cells import CellError, count_rows, list_scopes, select_rows
 from dontblink.interaction import ENTROPY, VISION
 
@@ -78,14 +78,16 @@ def hazard_table(
     share: float = 0.5,
     min_items: int = 20,
     scopes: Sequence[str] = ("cell", "benchmark", "pooled"),
+    confidence: float = 0.95,
     **options: Any,
 ) -> pd.DataFrame:
-    """Return, per scope and entropy level, risk at low vision - risk at high vision, bootstrapped by item.
+    """Return, per scope and entropy level, risk at low vision - risk at high vision.
 
-    Columns: scope, model, benchmark, entropy_level, n_low_vision, n_high_vision, estimate, ci_low, ci_high, n_items,
-    n_degenerate. Positive at low entropy: a confident answer is worse where the model hardly looked. A pair with fewer
-    than `min_items` rows on a side keeps its counts alone. `options` are those of `bootstrap_sums`; the levels are held
-    fixed while items are drawn.
+    Columns: scope, model, benchmark, entropy_level, n_low_vision, n_high_vision, estimate, ci_low, ci_high, method.
+    Positive at low entropy: a confident answer is worse where the model hardly looked. The interval is Newcombe's in a
+    cell (rows are independent there, and counts may be 0), else a bootstrap by item with `options` of `bootstrap_sums`;
+    the levels are held fixed. A pair with fewer than `min_items` rows on a side, or a bootstrap of nothing but right
+    or nothing but wrong answers (which would give an interval of no width), keeps its counts alone.
     """
     rows = add_levels(select_rows(items, [entropy, vision]), entropy, vision, share)
     results = []
@@ -93,21 +95,33 @@ def hazard_table(
         wrong = ~scope["correct"].to_numpy()
         for e in LEVELS:
             inside = [((scope["entropy_level"] == e) & (scope["vision_level"] == v)).to_numpy() for v in LEVELS]
+            sizes = [int(part.sum()) for part in inside]
             row: dict[str, Any] = {name: scope.attrs[name] for name in ("scope", "model", "benchmark")}
-            row |= {"entropy_level": e, "n_low_vision": inside[0].sum(), "n_high_vision": inside[1].sum()}
-            if min(part.sum() for part in inside) >= min_items:
-                values = np.column_stack([column for part in inside for column in (part & wrong, part)])
-                row |= _difference(values, scope, options)
-            results.append(row)
+            row |= {"entropy_level": e, "n_low_vision": sizes[0], "n_high_vision": sizes[1]}
+            values = np.column_stack([column for part in inside for column in (part & wrong, part)]).astype(np.float64)
+            bad = [int((part & wrong).sum()) for part in inside]
+            if min(sizes) < min_items:
+                results.append(row)
+            elif scope.attrs["scope"] == "cell":
+                results.append(row | _newcombe(*bad, *sizes, confidence))
+            elif 0 < sum(bad) < sum(sizes):
+                found = bootstrap_sums(
+                    values, _difference, scope["cluster"], scope["cell"], confidence=confidence, **options
+                )
+                names = ("estimate", "ci_low", "ci_high", "method")
+                results.append(row | {name: getattr(found[0], name) for name in names})
+            else:
+                results.append(row)
     return pd.DataFrame(results)
 
 
-def _difference(values: Floats, scope: pd.DataFrame, options: dict[str, Any]) -> dict[str, Any]:
-    def statistic(totals: Any) -> Any:
-        low, high = (divide(totals[..., k], totals[..., k + 1]) for k in (0, 2))
-        return (low - high)[..., None]
+def _difference(totals: Any) -> Any:
+    low, high = (divide(totals[..., k], totals[..., k + 1]) for k in (0, 2))
+    return (low - high)[..., None]
 
-    method: Method = options.pop("method", "bca")
-    found = bootstrap_sums(values, statistic, scope["cluster"], scope["cell"], method=method, **options)[0]
-    ends = {"estimate": found.estimate, "ci_low": found.ci_low, "ci_high": found.ci_high}
-    return ends | {"n_items": found.n_clusters, "n_degenerate": found.n_degenerate}
+
+def _newcombe(bad_low: int, bad_high: int, n_low: int, n_high: int, confidence: float) -> dict[str, Any]:
+    """Return the difference of two independent shares with Newcombe's hybrid score interval (1998, method 10)."""
+    low, high = confint_proportions_2indep(bad_low, n_low, bad_high, n_high, method="newcomb", alpha=1 - confidence)
+    estimate = bad_low / n_low - bad_high / n_high
+    return {"estimate": estimate, "ci_low": float(low), "ci_high": float(high), "method": "newcombe"}

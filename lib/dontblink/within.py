@@ -33,7 +33,9 @@ def centre_within(x: ArrayLike, y: ArrayLike, subject: ArrayLike) -> tuple[Float
     codes = pd.factorize(np.asarray(subject))[0]
     values = np.column_stack([np.asarray(x, np.float64), np.asarray(y, np.float64)])
     if not np.isfinite(values).all() or (codes < 0).any() or not len(values):
-        raise WithinError(f"{len(values)} rows with {(~np.isfinite(values)).sum()} gaps; expected numbers, drop and count")
+        raise WithinError(
+            f"{len(values)} rows with {(~np.isfinite(values)).sum()} gaps; expected numbers, drop and count"
+        )
     size = np.bincount(codes)
     means = np.stack([np.bincount(codes, column) for column in values.T], axis=1) / size[:, None]
     centred = values - means[codes]
