@@ -172,7 +172,8 @@ hazard[[*scope[1:], "entropy_level", "n_low_vision", "n_high_vision", "estimate"
 # Robustness of $\beta_{EV}$ per benchmark: other entropies, other visions (evidence mass over a uniform look takes the
 # length of the context out), and a flexible form. The last adds $z_E^2$ and $z_V^2$ and, where adjusted, the products
 # of every covariate with $z_E$ and $z_V$: a bend in entropy or vision can pass for an interaction, and so can a
-# covariate that changes what entropy means. The logarithm of entropy asks the same of the scale of $E$.
+# covariate that changes what entropy means. The logarithm of entropy asks the same of the scale of $E$; of two fits
+# with as many columns, the one with the higher log-likelihood describes the answers better.
 
 # %%
 thirds = bin_table(tables["tokens"], tables["token_masses"], 3)
@@ -201,7 +202,7 @@ tried = [
     for label, choice in choices.items()
 ]
 robustness = pd.concat(tried, ignore_index=True).query("term == 'entropy:vision'")
-robustness[["adjustment", "choice", "benchmark", "estimate", "ci_low", "ci_high", "p"]].round(3)
+robustness[["adjustment", "choice", *shown[1:], "p", "log_likelihood"]].round(3)
 
 # %% [markdown]
 # The same steps within one response, where the picture cannot differ: do the entropy and the evidence mass of a step
@@ -251,11 +252,12 @@ record.save_figure(figure, "04_interaction_risks", profile)
 
 # %%
 names = sorted(surface["benchmark"].unique())
-figure, axes = plt.subplots(1, len(names), figsize=(7, 2.6), squeeze=False)
+figure, axes = plt.subplots(1, len(names), figsize=(7, 2.5), squeeze=False)
 for k, name in enumerate(names):
     rows = surface[surface["benchmark"] == name]
     charts.interaction_surface(axes[0, k], rows, min_near=surface_min_rows, colour_bar=k == len(names) - 1)
     axes[0, k].label_outer()
+figure.suptitle(f"P(correct) by the adjusted fit; hatched: fewer than {surface_min_rows} answers near")
 record.save_figure(figure, "04_interaction_surface", profile)
 
 # %%
@@ -266,6 +268,7 @@ for stem, table in (("quadrants", quarters), ("extremes", extremes)):
     for (model, name), rows in own.groupby(["model", "benchmark"]):
         ax = axes[models.index(model), names.index(name)]
         charts.quadrant_risk(ax, rows, confidence=confidence_level, legend=ax is axes[0, 0]).label_outer()
+    figure.suptitle(f"Low and high: the {table['share'].iloc[0]:.0%} at either end of the model's answers")
     record.save_figure(figure, f"04_interaction_{stem}", profile)
 
 # %%
@@ -288,7 +291,7 @@ for name in coefficients:
     numbers[f"effects_{name}"] = record.nest(effects[name][[*scope, "term", *facts]], [*scope, "term"])
 
 # %%
-tried_facts = robustness[["adjustment", "choice", "benchmark", *facts, "p"]]
+tried_facts = robustness[["adjustment", "choice", "benchmark", *facts, "p", "log_likelihood"]]
 levels = ["entropy_level", "vision_level"]
 for name, table in (("quadrants", quarters), ("extremes", extremes)):
     filled = table[table["n"] > 0]

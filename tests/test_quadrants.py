@@ -78,7 +78,7 @@ def test_hazard_is_the_difference_of_two_risks_of_the_quadrant_table() -> None:
 
 def test_published_newcombe_interval() -> None:
     # Newcombe (1998), Statistics in Medicine 17: 873-890, table II, method 10: 56/70 - 48/80 is 0.2 [0.0524, 0.3339]
-    found = _newcombe(56, 48, 70, 80, 0.95)
+    found = _newcombe([56, 48], [70, 80], 0.95)
     assert found["estimate"] == pytest.approx(0.2)
     assert (found["ci_low"], found["ci_high"]) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 

@@ -105,7 +105,8 @@ def interaction_table(
 
     Columns: scope, model, benchmark, n_rows, n_items, n_wrong (all rows of the scope), n_left_out (rows of the table
     without a number), n_cells (used), adjusted_for, term, unit (log-odds per sd, or probability), estimate, ci_low,
-    ci_high, method, n_replicates, n_degenerate, n_separated (replicates fitted by Firth), separated (the data are), and
+    ci_high, method, n_replicates, n_degenerate, n_separated (replicates fitted by Firth), separated (the data are),
+    log_likelihood (nats, of the fit: between designs of as many columns, the higher one describes the data better), and
     for coefficients p (symmetric bootstrap-t), bootstrap_se, sandwich_se, gee_estimate, gee_se, gee_rho. The last terms
     are those of `marginal_effects`; a `flexible` design, whose squares would have to move with E and V, has none. A
     `brief` table has neither cross-checks nor marginal effects. A cell below `min_items` items or of one class is left
@@ -140,7 +141,8 @@ def interaction_table(
         except (LogitError, BootstrapError) as error:
             raise LogitError(f"{facts['scope']} {facts['model']} x {facts['benchmark']}: {error}") from error
         terms += [_show(x) | {"term": term, "unit": "probability"} for term, x in effects.items()]
-        counts = {"n_separated": drawn.n_separated, "separated": drawn.data_separated}
+        level = fit_logit(design.x, design.y).log_likelihood
+        counts = {"n_separated": drawn.n_separated, "separated": drawn.data_separated, "log_likelihood": level}
         results += [facts | counts | row for row in terms]
     return pd.DataFrame(results)
 

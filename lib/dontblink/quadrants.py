@@ -103,7 +103,7 @@ def hazard_table(
             if min(sizes) < min_items:
                 results.append(row)
             elif scope.attrs["scope"] == "cell":
-                results.append(row | _newcombe(*bad, *sizes, confidence))
+                results.append(row | _newcombe(bad, sizes, confidence))
             elif 0 < sum(bad) < sum(sizes):
                 found = bootstrap_sums(
                     values, _difference, scope["cluster"], scope["cell"], confidence=confidence, **options
@@ -120,8 +120,8 @@ def _difference(totals: Any) -> Any:
     return (low - high)[..., None]
 
 
-def _newcombe(bad_low: int, bad_high: int, n_low: int, n_high: int, confidence: float) -> dict[str, Any]:
+def _newcombe(bad: Sequence[int], n: Sequence[int], confidence: float) -> dict[str, Any]:
     """Return the difference of two independent shares with Newcombe's hybrid score interval (1998, method 10)."""
-    low, high = confint_proportions_2indep(bad_low, n_low, bad_high, n_high, method="newcomb", alpha=1 - confidence)
-    estimate = bad_low / n_low - bad_high / n_high
+    low, high = confint_proportions_2indep(bad[0], n[0], bad[1], n[1], method="newcomb", alpha=1 - confidence)
+    estimate = bad[0] / n[0] - bad[1] / n[1]
     return {"estimate": estimate, "ci_low": float(low), "ci_high": float(high), "method": "newcombe"}
