@@ -67,9 +67,7 @@ def main() -> None:
     if found is None:
         sys.exit("requirements.lock: torch is not pinned; pyproject.toml must name it")
     if cuda := re.findall(r"^(?:nvidia|cuda|triton)\S*", text, flags=re.M):
-        sys.exit(
-            f"requirements.lock: {cuda[0]} came with a CUDA torch; let pip find the CPU wheel"
-        )
+        sys.exit(f"requirements.lock: {cuda[0]} came with a CUDA torch; let pip find the CPU wheel")
     hashes = find_torch_hashes(found[1])
     print(f"torch {found[1]}: {len(hashes)} builds")
     entry = " \\\n".join([f"torch=={found[1]}", *(f"    --hash={value}" for value in hashes)])

@@ -27,7 +27,7 @@ from scipy import stats
 from dontblink.bootstrap import count_draws, resample
 from dontblink.entropy import auroc_difference
 from dontblink.firth import fit_firth
-from dontblink.interaction import bootstrap_logit
+from dontblink.logit import bootstrap_logit
 
 N_ITEMS, N_MODELS, SEED = 900, 3, 0
 

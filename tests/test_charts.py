@@ -72,7 +72,8 @@ def transfer(value: float = 0.05) -> pd.DataFrame:
 def surface() -> pd.DataFrame:
     e, v = np.meshgrid(np.linspace(-2, 2, 21), np.linspace(-2, 2, 21))
     p = 1 / (1 + np.exp(-(1 - e + 0.4 * v - 0.3 * e * v)))
-    return pd.DataFrame({"entropy_z": e.ravel(), "vision_z": v.ravel(), "probability": p.ravel()})
+    rows = {"entropy_z": e.ravel(), "vision_z": v.ravel(), "probability": p.ravel(), "n_near": 9}
+    return pd.DataFrame(rows).assign(scope="benchmark", model="all", benchmark="symbolic")
 
 
 def curves() -> pd.DataFrame:
@@ -126,10 +127,24 @@ def test_transfer_map_of_auroc_starts_at_chance() -> None:
 
 def test_surface_shows_percent_over_standard_deviations_and_needs_a_full_grid() -> None:
     ax = charts.interaction_surface(plt.figure().subplots(), surface())
-    assert "sd" in ax.get_xlabel() and "sd" in ax.get_ylabel()
-    assert ax.collections[0].get_clim()[1] <= 105 and any("%" in text.get_text() for text in ax.texts)
+    assert "sd" in ax.get_xlabel() and "sd" in ax.get_ylabel() and ax.get_title() == "symbolic"
+    assert ax.collections[0].get_clim() == (0, 100)
+    names = [text.get_text() for text in ax.texts if text.get_visible()]
+    assert names and all(name.endswith(" %") for name in names)
     with pytest.raises(ValueError, match="full grid"):
         charts.interaction_surface(plt.figure().subplots(), surface().iloc[1:])
+    with pytest.raises(ValueError, match="benchmark: .*expected exactly one"):
+        both = pd.concat([surface(), surface().assign(benchmark="visual")])
+        charts.interaction_surface(plt.figure().subplots(), both)
+
+
+def test_surface_draws_nothing_where_no_answer_was_seen() -> None:
+    table = surface()
+    unseen = table["entropy_z"] < 0
+    ax = charts.interaction_surface(plt.figure().subplots(), table.assign(n_near=np.where(unseen, 0, 9)))
+    drawn = np.concatenate([path.vertices for path in ax.collections[0].get_paths() if len(path.vertices)])
+    assert drawn[:, 0].min() == pytest.approx(0, abs=1e-9) and ax.get_xlim() == (-2, 2)
+    assert ax.patch.get_hatch()
 
 
 def test_risk_curves_differ_in_line_marker_and_lightness_and_have_bands(risks: pd.DataFrame) -> None:
@@ -157,7 +172,8 @@ def test_risk_curves_of_two_scopes_are_refused(risks: pd.DataFrame) -> None:
 
 
 def test_quadrants_show_counts_and_an_empty_one_has_no_bar(quadrants: pd.DataFrame) -> None:
-    ax = charts.quadrant_risk(plt.figure().subplots(), quadrants)
+    ax = charts.quadrant_risk(plt.figure(layout="constrained").subplots(), quadrants)
+    assert "95% Wilson" in ax.figure.legends[0].get_title().get_text()
     assert sorted(text.get_text() for text in ax.texts) == ["0/0", "42/70", "8/20", "8/80"]
     heights = [bar.get_height() for bar in ax.patches]
     assert heights[:3] == [40, 60, 10] and np.isnan(heights[3])

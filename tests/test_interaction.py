@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
-import statsmodels.api as sm
 import statsmodels.formula.api as smf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from synthetic_items import make_items, read_case
 
 from dontblink.cells import CellError, select_rows, standardise
+from dontblink.firth import LogitError
 from dontblink.interaction import (
+    EFFECTS,
     ENTROPY,
     TERMS,
     VISION,
-    LogitError,
-    bootstrap_logit,
+    add_holm,
     build_design,
     cross_check,
-    fit_logit,
+    describe_row,
+    describe_signs,
     interaction_table,
     marginal_effects,
-    quadrant_table,
+    surface_table,
 )
+from dontblink.logit import bootstrap_logit, fit_logit
 
 FAST = {"n_boot": 200}
 
@@ -88,10 +93,11 @@ def test_table_finds_the_interaction_where_it_was_put() -> None:
 @pytest.mark.parametrize("method", ["bca", "t", "percentile"])
 def test_every_method_gives_every_term_of_every_scope(method: str) -> None:
     table = interaction_table(make_items(), method=method, **FAST)
-    assert len(table) == (4 + 2 + 1) * 6
+    assert len(table) == (4 + 2 + 1) * 8
     assert (table["ci_low"] <= table["estimate"]).all() and (table["estimate"] <= table["ci_high"]).all()
     assert (table["n_replicates"] == 200).all()
     assert set(table.loc[table["unit"] == "log-odds per sd", "method"]) == {method}
+    assert set(table.loc[table["unit"] == "probability", "method"]) == {"bca" if method == "t" else method}
     assert table["p"].notna().sum() == 7 * 3
 
 
@@ -146,7 +152,37 @@ def test_coefficient_of_zero_can_still_be_a_difference_of_risks() -> None:
     flat = drawn.estimate.copy()
     flat[:3] = [-1.5, 1.5, 0.0]
     fixed = type(drawn)(**{**vars(drawn), "estimate": flat})
-    assert abs(marginal_effects(design, fixed)["effect_difference"].estimate) > 0.05
+    found = {name: interval.estimate for name, interval in marginal_effects(design, fixed).items()}
+    assert abs(found["effect_difference"]) > 0.05
+    assert found["difference_without_interaction"] == pytest.approx(found["effect_difference"], abs=1e-12)
+    assert found["difference_by_interaction"] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("b_ev", [-0.3, 0.3])
+def test_difference_of_risks_is_the_main_effects_part_plus_one_with_the_sign_of_the_interaction(b_ev: float) -> None:
+    # entropy costs less where vision has brought the risk down: the whole can be positive while b_EV is negative
+    design = build_design(select_rows(make_items(50), [ENTROPY, VISION]))
+    drawn = bootstrap_logit(design.x, design.y, design.cluster, 20, strata=design.cell)
+    fixed = type(drawn)(**{**vars(drawn), "estimate": np.r_[-1.5, 1.5, b_ev, np.ones(4)]})
+    found = {name: interval.estimate for name, interval in marginal_effects(design, fixed).items()}
+    assert tuple(found) == EFFECTS
+    whole = found["difference_without_interaction"] + found["difference_by_interaction"]
+    assert whole == pytest.approx(found["effect_difference"], abs=1e-12)
+    assert np.sign(found["difference_by_interaction"]) == np.sign(b_ev)
+    assert found["effect_difference"] > 0
+
+
+def test_marginal_effects_do_not_depend_on_how_many_replicates_are_held_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = select_rows(make_items(40), [ENTROPY, VISION, "noise_level"])
+    design = build_design(rows, ["noise_level"])
+    drawn = bootstrap_logit(design.x, design.y, design.cluster, 50, strata=design.cell)
+    first = marginal_effects(design, drawn)
+    monkeypatch.setattr("dontblink.interaction._BLOCK", 500)
+    assert marginal_effects(design, drawn)["effect_difference"].ci_low == pytest.approx(
+        first["effect_difference"].ci_low, abs=1e-12
+    )
 
 
 def test_shuffled_vision_leaves_no_interaction() -> None:
@@ -190,43 +226,12 @@ def test_constant_entropy_in_a_cell_is_named() -> None:
         interaction_table(items, **FAST)
 
 
-def test_quadrants_count_every_row_once_and_follow_the_risk() -> None:
-    items = make_items(400, interaction=-0.9)
-    table = quadrant_table(items)
-    for _, part in table.groupby(["scope", "model", "benchmark"]):
-        assert part["n"].sum() == part["n_rows"].iloc[0]
-        assert part["n_quadrant_wrong"].sum() == part["n_wrong"].iloc[0]
-    pooled = table.query("scope == 'pooled'").set_index(["entropy_level", "vision_level"])
-    assert pooled["risk"].idxmax() == ("high", "high")  # b_EV < 0: entropy costs most where vision is high
-    assert (pooled["ci_low"] < pooled["risk"]).all() and (pooled["risk"] < pooled["ci_high"]).all()
-    by_hand = sm.stats.proportion_confint(*pooled.loc[("low", "low"), ["n_quadrant_wrong", "n"]], method="wilson")
-    assert tuple(pooled.loc[("low", "low"), ["ci_low", "ci_high"]]) == pytest.approx(by_hand)
-
-
-def test_extreme_quadrants_leave_the_middle_out_and_empty_ones_are_defined() -> None:
-    items = make_items(40, benchmarks=("symbolic",))
-    items[VISION] = -items[ENTROPY]  # low entropy with low vision never happens
-    table = quadrant_table(items, share=0.25, scopes=["cell"]).set_index(["model", "entropy_level", "vision_level"])
-    assert table.loc[("glm", "low", "high"), "n"] == 10
-    empty = table.loc[("glm", "low", "low")]
-    assert (empty["n"], empty["ci_low"], empty["ci_high"]) == (0, 0.0, 1.0) and np.isnan(empty["risk"])
-    with pytest.raises(LogitError, match="share 0.7"):
-        quadrant_table(items, share=0.7)
-
-
-def test_all_tied_entropy_is_low_in_every_row() -> None:
-    table = quadrant_table(make_items(20).assign(full_entropy_nats=0.3), scopes=["pooled"])
-    assert table.query("entropy_level == 'high'")["n"].eq(0).all()
-    assert table["n"].sum() == 80
-
-
 def test_row_order_changes_no_table() -> None:
     items = make_items(40, interaction=-0.4)
     shuffled = items.sample(frac=1, random_state=3)
     first, second = (interaction_table(x, scopes=["benchmark"], **FAST) for x in (items, shuffled))
     columns = ["estimate", "ci_low", "ci_high", "p"]
     assert first[columns].to_numpy() == pytest.approx(second[columns].to_numpy(), abs=1e-8, nan_ok=True)
-    assert quadrant_table(items).equals(quadrant_table(shuffled))
 
 
 def test_log_covariate_is_the_logarithm_and_needs_positive_numbers() -> None:
@@ -243,3 +248,140 @@ def test_standardised_values_have_mean_zero_and_deviation_one_in_each_cell() -> 
         assert scaled[cell == name].mean() == pytest.approx(0, abs=1e-12)
         assert scaled[cell == name].std() == pytest.approx(1)
     assert not standardise(np.ones(50), cell, constant="zero").any()
+
+
+def test_flexible_form_takes_a_bend_that_passes_for_an_interaction() -> None:
+    rng = np.random.default_rng(1)
+    items = make_items(1500, benchmarks=("visual",))
+    e = (items[ENTROPY] - 0.5) * 10
+    items[VISION] = 0.1 + 0.02 * (0.8 * e + 0.6 * rng.normal(size=len(items)))
+    items["correct"] = rng.random(len(items)) < 1 / (1 + np.exp(-(1.0 - 0.4 * e**2)))  # E alone, and bent
+    plain, bent = (
+        interaction_table(items, scopes=["pooled"], n_boot=300, method="percentile", brief=True, flexible=flexible)
+        .set_index("term")
+        .loc["entropy:vision"]
+        for flexible in (False, True)
+    )
+    assert plain["ci_high"] < 0
+    assert bent["ci_low"] < 0 < bent["ci_high"]
+    assert bent["adjusted_for"].endswith("(flexible)")
+
+
+def test_flexible_form_holds_squares_and_products_and_has_no_marginal_effects() -> None:
+    items = make_items(60)
+    rows = select_rows(items, [ENTROPY, VISION, "noise_level"])
+    design = build_design(rows, ["noise_level"], flexible=True)
+    squares = ("entropy^2", "vision^2", "noise_level:entropy", "noise_level:vision")
+    assert design.names[:8] == (*TERMS, "noise_level", *squares)
+    assert design.x[:, 4] == pytest.approx(design.x[:, 0] ** 2)
+    assert design.x[:, 7] == pytest.approx(design.x[:, 3] * design.x[:, 1])
+    table = interaction_table(items, ["noise_level"], flexible=True, method="percentile", scopes=["pooled"], **FAST)
+    assert tuple(table["term"]) == TERMS
+
+
+def test_brief_table_has_the_same_coefficients_and_nothing_else() -> None:
+    full, brief = (interaction_table(make_items(), scopes=["pooled"], brief=brief, **FAST) for brief in (False, True))
+    assert tuple(brief["term"]) == TERMS and "gee_se" not in brief
+    same = ["estimate", "ci_low", "ci_high", "p"]
+    assert brief[same].equals(full.iloc[: len(TERMS)][same].astype(float))
+
+
+def test_bootstrap_sandwich_and_gee_errors_agree_where_items_are_answered_once() -> None:
+    table = interaction_table(make_items(500), scopes=["cell"], n_boot=500).dropna(subset=["sandwich_se"])
+    assert table["bootstrap_se"].to_numpy() == pytest.approx(table["sandwich_se"].to_numpy(), rel=0.2)
+    assert table["gee_se"].to_numpy() == pytest.approx(table["sandwich_se"].to_numpy(), rel=0.01)
+
+
+def test_a_task_type_of_several_benchmarks_is_a_scope() -> None:
+    items = make_items(60).assign(task_type="sustained")
+    table = interaction_table(items, scopes=["task_type", "pooled"], method="percentile", **FAST)
+    one, everything = (table[table["scope"] == scope] for scope in ("task_type", "pooled"))
+    assert set(one["benchmark"]) == {"sustained"}
+    assert one["estimate"].to_numpy() == pytest.approx(everything["estimate"].to_numpy())
+
+
+def test_holm_runs_within_a_kind_of_scope_and_refuses_a_gap() -> None:
+    items = make_items(60, interaction=-0.5)
+    table = interaction_table(items, method="percentile", brief=True, **FAST)
+    found = add_holm(table)
+    assert set(found["term"]) == {"entropy:vision"} and len(found) == 7
+    for scope, size in (("cell", 4), ("benchmark", 2), ("pooled", 1)):
+        own = found[found["scope"] == scope]
+        assert own["p_holm"].min() == pytest.approx(min(1, size * own["p"].min()))
+    few = items[(items["benchmark"] != "visual") | (items["model"] != "glm") | (items["item_id"] < "item 005")]
+    with pytest.raises(LogitError, match="no p-value for glm x visual: too few items or one class"):
+        add_holm(interaction_table(few, method="percentile", **FAST))
+
+
+def test_sentences_count_signs_and_intervals() -> None:
+    rows = pd.DataFrame({
+        "estimate": [-0.5, -0.1, 0.3], "ci_low": [-0.8, -0.3, 0.1], "ci_high": [-0.2, 0.1, 0.5],
+        "p": [0.001, 0.4, 0.01], "p_holm": [0.003, 0.4, 0.02],
+    })  # fmt: skip
+    expected = "b_EV is negative in 2 of 3; interval below 0 in 1, above 0 in 1; Holm-adjusted p < 0.05 in 2"
+    assert describe_signs(rows) == expected
+    assert describe_row(rows.iloc[0]) == "-0.500 [-0.800, -0.200], p 0.001, p_holm 0.003"
+    assert describe_row(rows.iloc[1][["estimate", "ci_low", "ci_high"]]) == "-0.100 [-0.300, +0.100]"
+
+
+def test_surface_is_the_mean_prediction_and_counts_the_rows_beside_a_point() -> None:
+    items = make_items(80, interaction=-0.5)
+    table = surface_table(items, ["noise_level"], n_points=5, reach=2.0, near=0.5)
+    assert table.groupby("benchmark").size().to_dict() == {"symbolic": 25, "visual": 25}
+    rows = select_rows(items[items["benchmark"] == "visual"], [ENTROPY, VISION, "noise_level"])
+    design = build_design(rows, ["noise_level"])
+    beta, x = fit_logit(design.x, design.y).coef, design.x.copy()
+    x[:, :3] = [1, -2, -2]
+    found = table.query("benchmark == 'visual' and entropy_z == 1 and vision_z == -2").iloc[0]
+    assert found["probability"] == pytest.approx(float((1 / (1 + np.exp(-x @ beta))).mean()), abs=1e-12)
+    near = (np.abs(design.x[:, 0] - 1) <= 0.5) & (np.abs(design.x[:, 1] + 2) <= 0.5)
+    assert found["n_near"] == near.sum()
+    assert surface_table(items, scopes=["pooled"], min_items=1000).empty
+
+
+def test_a_scope_that_cannot_be_fitted_is_named() -> None:
+    items = make_items(30, benchmarks=("symbolic",))
+    items["noise_level"] = items["chain_length"] * 2.0
+    with pytest.raises(LogitError, match="cell glm x symbolic: X has 6 columns and rank 5"):
+        interaction_table(items, ["noise_level", "chain_length"], **FAST)
+    items[VISION] = items[ENTROPY]
+    with pytest.raises(LogitError, match="cell glm x symbolic: X has 4 columns and rank 3"):
+        interaction_table(items, **FAST)
+    with pytest.raises(LogitError, match="6 items for 6 rows; resampling needs >= 10"):
+        interaction_table(make_items(6), scopes=["cell"], min_items=2, **FAST)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), scale=st.floats(0.01, 100), shift=st.floats(-5, 5))
+def test_scale_and_origin_of_entropy_and_vision_change_nothing(seed: int, scale: float, shift: float) -> None:
+    items = make_items(40, interaction=-0.4, seed=seed)
+    moved = items.assign(**{ENTROPY: items[ENTROPY] * scale + shift, VISION: items[VISION] * scale - shift})
+    options = {"scopes": ["benchmark"], "method": "percentile", "n_boot": 30, "brief": True}
+    first, second = (interaction_table(x, **options) for x in (items, moved))
+    columns = ["estimate", "ci_low", "ci_high"]
+    assert second[columns].to_numpy() == pytest.approx(first[columns].to_numpy(), abs=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_turning_entropy_around_turns_the_interaction_around(seed: int) -> None:
+    items = make_items(40, interaction=-0.4, seed=seed)
+    options = {"scopes": ["benchmark"], "method": "percentile", "n_boot": 30, "brief": True}
+    first, second = (interaction_table(x, **options) for x in (items, items.assign(**{ENTROPY: -items[ENTROPY]})))
+    sign = np.array([-1, 1, -1] * 2)
+    assert second["estimate"].to_numpy() == pytest.approx(sign * first["estimate"].to_numpy(), abs=1e-8)
+    assert (-second["ci_high"][2], -second["ci_low"][2]) == pytest.approx((first["ci_low"][2], first["ci_high"][2]))
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_a_second_model_that_says_the_same_changes_no_interval(seed: int) -> None:
+    # the same answers twice are no more evidence: a cluster counts once, however many rows it has
+    items = make_items(40, interaction=-0.4, seed=seed)
+    one = items[items["model"] == "glm"]
+    twice = pd.concat([one, one.assign(model="copy")], ignore_index=True)
+    options = {"scopes": ["benchmark"], "method": "percentile", "n_boot": 50, "brief": True}
+    first, second = (interaction_table(x, **options) for x in (one, twice))
+    own = (first["n_separated"] == 0).to_numpy()  # Firth's penalty does not double with the rows
+    columns = ["estimate", "ci_low", "ci_high"]
+    assert second.loc[own, columns].to_numpy() == pytest.approx(first.loc[own, columns].to_numpy(), abs=1e-6)

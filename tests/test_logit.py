@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import firthmodels
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -15,7 +16,7 @@ from synthetic_items import read_case
 
 from dontblink.bootstrap import BootstrapError, resample
 from dontblink.firth import LogitError, find_separated, firth_logit
-from dontblink.interaction import bootstrap_logit, fit_logit
+from dontblink.logit import bootstrap_logit, fit_logit
 from dontblink.replicates import delete_one, interval_of, symmetric_p
 
 
@@ -133,6 +134,7 @@ def test_separated_data_give_separated_replicates_only() -> None:
     X, y, item = draw(40, 1)
     found = bootstrap_logit(separate(X, y), y, item, 100, 2)
     assert found.n_separated == 100 - found.n_degenerate
+    assert found.data_separated and not bootstrap_logit(X, y, item, 10, 2).data_separated
     assert found.estimate == pytest.approx(firth_logit(separate(X, y), y).coef, abs=1e-9)
 
 
@@ -215,7 +217,6 @@ def test_firth_maximises_the_penalised_likelihood(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_firth_agrees_with_firthmodels(seed: int) -> None:
-    firthmodels = pytest.importorskip("firthmodels", reason="firthmodels is a cross-check, not a dependency")
     X, y, _ = draw(30, 1, seed)
     X = separate(X, y)
     theirs = firthmodels.FirthLogisticRegression(fit_intercept=False, gtol=1e-6, xtol=1e-6, max_iter=500).fit(X, y)

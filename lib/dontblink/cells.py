@@ -60,13 +60,18 @@ def select_rows(items: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def list_scopes(rows: pd.DataFrame, scopes: Sequence[str] = ("cell", "benchmark", "pooled")) -> list[pd.DataFrame]:
-    """Return the rows of each scope, named in `attrs` (scope, model, benchmark; "all" where it spans several)."""
-    keys = {"cell": ["model", "benchmark"], "benchmark": ["benchmark"], "pooled": []}
+    """Return the rows of each scope, named in `attrs` (scope, model, benchmark; "all" where it spans several).
+
+    Scope `task_type` is for benchmarks that hold several: all rows of a declared task type, whose name stands under
+    benchmark.
+    """
+    keys = {"cell": ["model", "benchmark"], "benchmark": ["benchmark"], "task_type": ["task_type"], "pooled": []}
     found = []
     for scope in scopes:
         groups = [((), rows)] if not keys[scope] else rows.groupby(keys[scope], sort=True)
         for key, part in groups:
-            names = {"model": "all", "benchmark": "all"} | dict(zip(keys[scope], key, strict=True))
+            columns = ["benchmark" if name == "task_type" else name for name in keys[scope]]
+            names = {"model": "all", "benchmark": "all"} | dict(zip(columns, key, strict=True))
             part = part.reset_index(drop=True)
             part.attrs = {"scope": scope} | names
             found.append(part)

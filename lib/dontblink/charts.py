@@ -103,22 +103,35 @@ def transfer_heat_map(ax: Axes, table: pd.DataFrame, value: str = "gain") -> Axe
     return ax
 
 
-def interaction_surface(ax: Axes, surface: pd.DataFrame, *, levels: int = 9) -> Axes:
-    """Draw P(correct) over entropy and vision as filled contours, every second line labelled.
+def interaction_surface(ax: Axes, surface: pd.DataFrame, *, min_near: int = 1, colour_bar: bool = True) -> Axes:
+    """Draw P(correct) of ONE scope over entropy and vision as filled contours, a labelled line every 10 %.
 
-    `surface` has a row per point of a full grid: entropy_z, vision_z (standard deviations within the cell),
-    probability. Straight parallel lines are no interaction on the scale of the fit.
+    `surface` has a row per point of a full grid: entropy_z, vision_z (standard deviations within the cell), n_near and
+    probability. Points with fewer than `min_near` rows beside them are hatched: nothing was seen there. The shades are
+    the same in every panel, so that one colour bar is enough.
     """
-    grid = surface.pivot(index="vision_z", columns="entropy_z", values="probability")
-    if grid.isna().to_numpy().any():
+    _expect_one(surface, "scope", "model", "benchmark")
+    full = surface.pivot(index="vision_z", columns="entropy_z", values=["probability", "n_near"])
+    if full.isna().to_numpy().any():
         raise ValueError("interaction surface: points are missing; give a full grid of entropy_z x vision_z")
-    x, y, z = grid.columns.to_numpy(float), grid.index.to_numpy(float), 100 * grid.to_numpy(float)
-    marks = mpl.ticker.MaxNLocator(levels).tick_values(z.min(), z.max())
-    filled = ax.contourf(x, y, z, levels=marks, cmap=COLOUR_MAP)
+    grid, near = full["probability"], full["n_near"].to_numpy()
+    x, y, marks = grid.columns.to_numpy(float), grid.index.to_numpy(float), np.arange(0, 101, 10)
+    z = np.ma.masked_where(near < min_near, 100 * grid.to_numpy(float))
+    ax.set_facecolor("0.93")
+    ax.patch.set(hatch="////", edgecolor="0.7", linewidth=0)
+    filled = ax.contourf(x, y, z, levels=marks, cmap=COLOUR_MAP, vmin=0, vmax=100)
     lines = ax.contour(x, y, z, levels=marks, colors="black", linewidths=0.5)
-    ax.clabel(lines, list(lines.levels)[::2], fmt="%.0f %%", fontsize=6)
-    ax.set(xlabel="entropy (sd within the cell)", ylabel="evidence mass\n(sd within the cell)")
-    ax.figure.colorbar(filled, ax=ax, label="P(correct) (%)", shrink=0.9)
+    for text in ax.clabel(lines, fmt="%.0f %%", fontsize=6, inline=False):
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6})
+        near_edge = [
+            min(at - axis.min(), axis.max() - at) < 0.1 * np.ptp(axis)
+            for at, axis in zip(text.get_position(), (x, y), strict=True)
+        ]
+        text.set_visible(not any(near_edge))
+    ax.set(xlabel="entropy (sd within the cell)", ylabel="vision (sd within the cell)", aspect="equal")
+    ax.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), title=_name_scope(surface.iloc[0]))
+    if colour_bar:
+        ax.figure.colorbar(filled, ax=ax.figure.axes, label="P(correct) (%)", shrink=0.75)
     return ax
 
 
@@ -165,30 +178,35 @@ def risk_coverage_curves(
     return ax
 
 
-def quadrant_risk(ax: Axes, table: pd.DataFrame, *, confidence: float = 0.95) -> Axes:
+def quadrant_risk(ax: Axes, table: pd.DataFrame, *, confidence: float = 0.95, legend: bool = True) -> Axes:
     """Draw the risk of the four quadrants of ONE scope (quadrant table) as bars with Wilson intervals and counts.
 
-    Filled bars: low vision; hatched: high vision. A low count is a wide interval, and both are printed.
+    Plain bars: low vision; hatched: high vision. A low count is a wide interval, and both are printed. The legend goes
+    beneath the figure (constrained layout): ask one panel for it.
     """
     _expect_one(table, "scope", "model", "benchmark")
     shade = mpl.colormaps[COLOUR_MAP]
     for j, vision in enumerate(("low", "high")):
         rows = table[table["vision_level"] == vision].set_index("entropy_level").loc[["low", "high"]]
-        x, risk = np.arange(2) + (j - 0.5) * 0.38, 100 * rows["risk"].to_numpy(float)
+        x, risk = np.arange(2) + (j - 0.5) * 0.44, 100 * rows["risk"].to_numpy(float)
         low, high = (100 * rows[name].to_numpy(float) for name in ("ci_low", "ci_high"))
         ax.bar(
-            x, risk, width=0.34, color=shade((0.3, 0.9)[j]), hatch=HATCHES[j], edgecolor="black", linewidth=0.6,
+            x, risk, width=0.4, color=shade((0.35, 0.9)[j]), hatch=HATCHES[j], edgecolor="black", linewidth=0.6,
             label=f"{vision} vision",
         )  # fmt: skip
         known = ~np.isnan(risk)
         reach = np.abs(np.stack([risk - low, high - risk]))[:, known]
         ax.errorbar(x[known], risk[known], yerr=reach, linestyle="none", color="black", capsize=2.5)
         for place, top, bad, n in zip(x, high, rows["n_quadrant_wrong"], rows["n"], strict=True):
-            ax.text(place, (top if n else 0) + 2, f"{bad}/{n}", ha="center", fontsize="small")
+            ax.text(place, (top if n else 0) + 3, f"{bad}/{n}", ha="center", fontsize=6)
     ax.set_xticks(range(2), ["low entropy\n(confident)", "high entropy\n(unsure)"])
-    ax.set(ylabel="risk (% of answers wrong)", xlim=(-0.5, 1.5), ylim=(0, 118), yticks=range(0, 101, 20))
+    ax.set(ylabel="risk (% wrong)", xlim=(-0.5, 1.5), ylim=(0, 119), yticks=range(0, 101, 25))
     ax.set_title(_name_scope(table.iloc[0]))
-    ax.legend(title=f"bar: {confidence:.0%} Wilson; wrong/n above", loc="upper left", ncols=2, frameon=False)
+    if legend:
+        ax.figure.legend(
+            *ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False,
+            title=f"bar: {confidence:.0%} Wilson interval; above it: wrong / all answers of the quadrant",
+        )  # fmt: skip
     return ax
 
 

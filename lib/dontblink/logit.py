@@ -37,8 +37,9 @@ class LogitFit:
 class LogitBootstrap:
     """Replicates of a logit: `coefficients` float64[n_boot, k], NaN in the degenerate ones (X without full rank there).
 
-    `estimate` [k] is the fit on the data. `errors` float64[n_boot, k] and `error` [k] are cluster-robust standard
-    errors (NaN in the columns that were not asked for). `jackknife` holds float64[n_h, k] per stratum, if asked for.
+    `estimate` [k] is the fit on the data, Firth's if `data_separated`. `errors` float64[n_boot, k] and `error` [k] are
+    cluster-robust standard errors (NaN in the columns that were not asked for). `jackknife` holds float64[n_h, k] per
+    stratum, if asked for.
     """
 
     coefficients: Floats
@@ -50,6 +51,7 @@ class LogitBootstrap:
     errors: Floats
     error: Floats
     jackknife: tuple[Floats, ...]
+    data_separated: bool
 
     def interval(self, column: int, method: Method = "bca", confidence: float = 0.95) -> Interval:
         """Return the interval of one coefficient; BCa needs the jackknife, t the errors of that column."""
@@ -100,8 +102,8 @@ def fit_logit(X: ArrayLike, y: ArrayLike) -> LogitFit:
     LogitError
         For NaN, one class only, fewer rows than columns + 1, or columns that depend on each other.
     """
-    rows = prepare_rows(*check_design(X, y), np.arange(np.size(y)))
-    beta, separated = fit_replicates(rows, np.ones((1, len(rows.x))), start_at(rows, np.zeros(rows.x.shape[1])))
+    rows = prepare_rows(*check_design(X, y), np.zeros(np.size(y), np.int64))  # one cluster: the sums are over all rows
+    beta, separated = fit_replicates(rows, np.ones((1, 1)), start_at(rows, np.zeros(rows.x.shape[1])))
     margin, t = rows.sign * (rows.x @ beta[0]), np.tanh(rows.x @ beta[0] / 2)
     information = ((1 - t**2) / 4 @ rows.pairs)[rows.unpack]
     se = np.sqrt(np.diag(np.linalg.inv(information)))
@@ -147,7 +149,7 @@ def bootstrap_logit(
             f"{size} items for {len(outcome)} rows; resampling needs >= {min_clusters}, report a table alone"
         )
     rows, members = prepare_rows(design, outcome, groups.row), split_strata(groups.stratum)
-    estimate, _ = fit_replicates(rows, np.ones((1, size)), start_at(rows, np.zeros(k)))
+    estimate, own = fit_replicates(rows, np.ones((1, size)), start_at(rows, np.zeros(k)))
     start = start_at(rows, estimate[0])
     chunk, columns = int(np.clip(_BLOCK // len(rows.x), 16, 64)), list(errors_of)
     beta, separated = np.empty((n_boot, k)), np.empty(n_boot, np.bool_)
@@ -174,6 +176,7 @@ def bootstrap_logit(
         errors / rows.scale,
         error / rows.scale,
         tuple(part / rows.scale for part in left_out),
+        bool(own[0]),
     )
 
 

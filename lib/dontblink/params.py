@@ -134,6 +134,8 @@ SCHEMA: dict[str, dict[str, Rule]] = {
     },
     "interaction": {
         "bootstrap_replicates": whole(1),
+        "robustness_replicates": whole(1),
+        "interval": text(r"bca|t|percentile"),
         "confidence_level": real(0, 1, open_ends=True),
         "bootstrap_seed": whole(0),
         "min_items": whole(10),
@@ -142,7 +144,8 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "quadrant_share": real(0.01, 0.5),
         "extreme_share": real(0.01, 0.5),
         "surface_reach": real(0, 4, open_ends=True),
-        "shuffled_deals": whole(1),
+        "surface_min_rows": whole(1),
+        "shuffled_deals": whole(20),
     },
     "veto": {
         "coverage": real(0.01, 1),
