@@ -30,7 +30,7 @@ export HF_HUB_OFFLINE := 1
 endif
 
 # The notebooks in the paper's order; NN_section reads params section `section`.
-NOTEBOOKS := 00_testbed 01_extraction 02_collapse 05_veto
+NOTEBOOKS := 00_testbed 01_extraction 02_collapse 04_interaction 05_veto
 section = $(patsubst $(firstword $(subst _, ,$(1)))_%,%,$(1))
 SECTIONS := $(sort extraction $(foreach n,$(NOTEBOOKS),$(call section,$(n))))
 FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
@@ -42,7 +42,7 @@ discrimination := auroc entropy ranks transfer
 uses_01_extraction := crosscheck
 uses_02_collapse := bootstrap collapse controls examples
 uses_03_entropy := $(resampling) $(logit) $(discrimination) charts
-uses_04_interaction := $(resampling) $(logit) charts interaction
+uses_04_interaction := $(resampling) $(logit) charts collapse deals interaction quadrants within
 uses_05_veto := $(resampling) $(logit) $(discrimination) certify charts risk_coverage veto veto_rules
 draw := notebook picture plots record
 train := architectures calibrate fast_forward lessons publish train vocabulary
