@@ -68,14 +68,9 @@ from dontblink import charts, entropy, record, veto
 from dontblink.schema import read_tables
 
 study = {
-    "n_splits": splits,
-    "fit_share": fit_share,
-    "n_shares": veto_shares,
-    "n_blocks": jackknife_blocks,
-    "confidence": confidence_level,
-    "min_items": min_items,
-    "seed": split_seed,
-}
+    "n_splits": splits, "fit_share": fit_share, "n_shares": veto_shares, "n_blocks": jackknife_blocks,
+    "confidence": confidence_level, "min_items": min_items, "seed": split_seed,
+}  # fmt: skip
 keys = ["scope", "model", "benchmark", "rule"]
 shown = [*keys[1:], "realised_coverage", "risk", "entropy_risk", "gain", "ci_low", "ci_high"]
 
