@@ -28,7 +28,7 @@
 # | outputs | AUROCs and differences, transfer maps, reliability curves, each with its negative control |
 # | cost | one to two minutes |
 #
-# $$\text{AUROC}_s = P(s_i > s_j) + \tfrac{1}{2} P(s_i = s_j), \quad i \text{ correct}, j \text{ wrong}, \text{ one cell}$$
+# $$\text{AUROC}_s = P(s_i > s_j) + \tfrac{1}{2} P(s_i = s_j), \quad i \text{ correct}, j \text{ wrong, of one cell}$$
 #
 # with $s$ minus an entropy (or minus the length, or the evidence mass). Over several cells it is the mean of the AUROCs
 # within each; an item is resampled with the responses of all models (BCa).
@@ -175,27 +175,22 @@ mean_carried[
 ].round(3)
 
 # %%
-chances = mean_carried.assign(
-    only_text=mean_carried["n_text_only"] > 0, other=mean_carried["train"] != mean_carried["test"]
-)
-per_task = chances[chances["rule"] == "per_task"]
-print(
-    f"per_task falls back on text in {(per_task['only_text'] & per_task['other']).sum()} of {per_task['other'].sum()} pairs"
-)
-better = (chances["brier"] < chances["brier_constant"]) & chances["other"] & (chances["rule"] == "full")
-for name, rows in chances[chances["other"] & (chances["rule"] == "full")].groupby("adjustment"):
-    right = (rows["brier"] < rows["brier_constant"]).sum()
+away = mean_carried[mean_carried["train"] != mean_carried["test"]]
+for name, rows in away.groupby("adjustment"):
+    text, per_task = (rows[rows["rule"] == rule] for rule in ("full", "per_task"))
     print(
-        f"{name}: the carried-over probability of `full` beats the carried-over accuracy in {right} of {len(rows)} pairs"
+        f"{name}: per_task falls back on text in {(per_task['n_text_only'] > 0).sum()} of {len(rows) // 5} pairs; ",
+        end="",
     )
+    print(f"the Brier score of full is below that of the constant in {(text['brier'] < text['brier_constant']).sum()}")
 
 # %% [markdown]
 # The same with the test features standardised by the mean and deviation of the unlabelled test cell itself (`test`):
-# what a shift of scale between benchmarks costs, apart from a change of meaning. Gains over `full`, the fit held:
+# what a shift of scale between benchmarks costs, apart from a change of meaning. Gains over `full`:
 
 # %%
 rescaled = pd.concat(
-    transfer.transfer_table(fit_items, items, covariates=chosen, scaling="test", **{**carry, "n_refits": 0}).assign(
+    transfer.transfer_table(fit_items, items, covariates=chosen, scaling="test", **carry).assign(
         adjustment=name, scaling="test"
     )
     for name, chosen in adjustments.items()
@@ -210,8 +205,8 @@ both.pivot_table("gain", ["rule", "train", "test"], ["adjustment", "scaling"], s
 
 # %%
 dealt = pd.concat(
-    shuffles.shuffled_vision(fit_items, items, scaling=scaling, **usable, **deals).assign(scaling=scaling)
-    for scaling in ("train", "test")
+    shuffles.shuffled_vision(fit_items, items, covariates=chosen, **usable, **deals).assign(adjustment=name)
+    for name, chosen in adjustments.items()
 )
 dealt.round(3)
 
@@ -251,15 +246,19 @@ curves = pd.concat(
 # %%
 parts = table.merge(shuffled[[*scope, "score", "shuffled_low", "shuffled_high"]], on=[*scope, "score"], how="left")
 parts = {key: rows for key, rows in parts.groupby(["score", "adjustment"])}
-note = "filled: unadjusted; hollow: adjusted for " + ", ".join(covariates) + "; grey: labels dealt within the cell"
+note = (
+    "filled: unadjusted; hollow: adjusted for "
+    + ", ".join(covariates).replace("_", " ")
+    + "; grey: labels dealt within the cell"
+)
 looks = {"null": ("shuffled_low", "shuffled_high"), "confidence": confidence_level}
 
 
 def draw(ax, score):
-    pair = " - " in score
-    label = f"{score} (AUROC difference)" if pair else f"{score} (AUROC)"
-    charts.forest(ax, parts[score, "unadjusted"], label=label, zero=0 if pair else 0.5,
-                  beside=parts.get((score, "adjusted")), **looks)  # fmt: skip
+    pair, beside = " - " in score, parts.get((score, "adjusted"))
+    label = f"{score.replace('_', ' ')} (AUROC{' difference' if pair else ''})"
+    charts.forest(ax, parts[score, "unadjusted"], label=label, zero=0 if pair else 0.5, beside=beside, **looks)
+    ax.set_xlim((None, None) if pair else (0.35, 1))
 
 
 # %%
@@ -277,27 +276,37 @@ figure.suptitle(note, fontsize=7)
 record.save_figure(figure, "03_entropy_scores", profile)
 
 # %% [markdown]
-# What vision adds elsewhere. A gain in brackets may be zero; intervals resample the fit and the test items.
+# What vision adds elsewhere. A gain in brackets may be zero; intervals resample the fit and the test items. (The map of
+# `per_task` would show `interaction` on its diagonal, and zero wherever it falls back on text.)
 
 # %%
-maps = [("full", "auroc"), ("linear", "gain"), ("interaction", "gain"), ("per_task", "gain")]
-reach = mean_carried.loc[mean_carried["rule"] != "answer", "gain"].abs().max()
+maps = [
+    ("full", "train", "auroc"),
+    ("linear", "train", "gain"),
+    ("interaction", "train", "gain"),
+    ("linear", "test", "gain"),
+]
+everything = (
+    pd.concat([carried, rescaled]).query("model == 'all'").set_index(["adjustment", "rule", "scaling"], drop=False)
+)
+reach = everything.loc[everything["rule"].isin(["linear", "interaction"]), "gain"].abs().max()
 for name, suffix in {"unadjusted": "", "adjusted": "_adjusted"}.items():
-    figure, axes = plt.subplots(2, 2, figsize=(7, 6))
-    for ax, (rule, value) in zip(axes.flat, maps, strict=True):
-        rows = mean_carried[(mean_carried["rule"] == rule) & (mean_carried["adjustment"] == name)]
-        charts.transfer_heat_map(ax, rows, value, reach=reach)
-    figure.suptitle(f"{name}, features on the scale of the fit; {confidence_level:.0%} intervals with refits")
+    figure, axes = plt.subplots(2, 2, figsize=(7, 5.6))
+    for ax, (rule, scaling, value) in zip(axes.flat, maps, strict=True):
+        charts.transfer_heat_map(ax, everything.loc[(name, rule, scaling)], value, reach=reach)
+        ax.set_title(f"{rule}, features on the scale of the {scaling}")
+    figure.suptitle(f"{name}, mean over models; {confidence_level:.0%} bootstrap by item, with refits")
     record.save_figure(figure, f"03_entropy_transfer{suffix}", profile)
 
 # %% [markdown]
 # Does a probability keep its promise?
 
 # %%
+benchmarks = sorted(manifest["benchmarks"])
 rows_of = [("unadjusted", "equal_width"), ("unadjusted", "equal_mass"), ("adjusted", "equal_mass")]
-figure, axes = plt.subplots(3, len(manifest["benchmarks"]), figsize=(7, 7.4), sharex=True, sharey=True)
+figure, axes = plt.subplots(3, len(benchmarks), figsize=(7, 7.4), sharex=True, sharey=True)
 for (name, rule), line in zip(rows_of, axes, strict=True):
-    for benchmark, ax in zip(manifest["benchmarks"], line, strict=True):
+    for benchmark, ax in zip(benchmarks, line, strict=True):
         chosen = curves.query("adjustment == @name and bin_rule == @rule and benchmark == @benchmark")
         charts.reliability_curve(ax, chosen, confidence=confidence_level, legend=ax is axes[0, 0])
         ax.set_title(f"{benchmark}\n{name}, {rule.replace('_', ' ')}")
@@ -330,7 +339,7 @@ numbers |= {
     "shuffled_labels": record.nest(shuffled[[*keys, *spread, "shuffled_se", "p"]].dropna(), keys),
     "transfer": record.nest(carried, ["adjustment", "rule", "train", "test", "model"]),
     "transfer_test_scaling": record.nest(rescaled, ["adjustment", "rule", "train", "test", "model"]),
-    "shuffled_vision": record.nest(dealt, ["scaling", "rule", "train", "test"]),
+    "shuffled_vision": record.nest(dealt, ["adjustment", "scaling", "rule", "train", "test"]),
     "calibration": record.nest(calibrated, ["adjustment", "scope", "benchmark", "model"]),
     "reliability": record.nest(curves, ["adjustment", "bin_rule", "benchmark", "model", "bin"]),
 }  # fmt: skip
@@ -345,28 +354,32 @@ record.save_numbers("03_entropy", numbers, profile)
 # line in the covariates explains, no more. A loss under transfer is vision's own only where it lies outside the deals.
 
 # %%
-for score in ("full - answer", "full - max", "full - length"):
-    for name in adjustments:
-        rows = differences[(differences["score"] == score) & (differences["adjustment"] == name)]
-        print(f"{name}: {entropy.describe_differences(rows)}")
-for rule in ("answer", "linear", "interaction", "per_task"):
-    for (name, scaling), rows in both[both["rule"] == rule].groupby(["adjustment", "scaling"]):
-        print(f"{name}, scaled by {scaling}: {transfer.describe_gains(rows.dropna(axis=1))}")
-below, above = dealt["gain"] < dealt["shuffled_low"], dealt["gain"] > dealt["shuffled_high"]
-for (scaling, rule), rows in dealt.assign(below=below, above=above)[dealt["train"] != dealt["test"]].groupby(
-    ["scaling", "rule"]
-):
-    print(f"scaled by {scaling}, {rule}: worse than dealt vision in {rows['below'].sum()}, better in ", end="")
-    print(f"{rows['above'].sum()} of {len(rows)} pairs")
+for (_, name), rows in differences.groupby(["score", "adjustment"], sort=False):
+    print(f"{name}: {entropy.describe_differences(rows)}")
+for (_, name, scaling), rows in both.groupby(["rule", "adjustment", "scaling"], sort=False):
+    print(f"{name}, on the scale of the {scaling}: {transfer.describe_gains(rows)}")
 
 # %%
-high = calibrated[calibrated["scope"] == "cell"]
-for name, rows in high.groupby("adjustment"):
-    off = {rule: (rows[f"ece_{rule}"] > rows[f"ece_calibrated_high_{rule}"]).sum() for rule in reliability.BIN_RULES}
+elsewhere = dealt[dealt["train"] != dealt["test"]]
+beyond = elsewhere.assign(
+    worse=elsewhere["gain"] < elsewhere["shuffled_low"], better=elsewhere["gain"] > elsewhere["shuffled_high"]
+)
+for (rule, name, scaling), rows in beyond.groupby(["rule", "adjustment", "scaling"], sort=False):
     print(
-        f"{name}: Brier score below that of the constant in {(rows['ci_low'] > 0).sum()} of {len(rows)} cells; ", end=""
+        f"{name}, on the scale of the {scaling}: {rule} is worse than with dealt vision in {rows['worse'].sum()} and ",
+        end="",
     )
-    print(f"calibration error beyond that of calibrated labels in {off} of {len(rows)}")
+    print(f"better in {rows['better'].sum()} of {len(rows)} ordered pairs")
+
+# %%
+for name, rows in calibrated[calibrated["scope"] == "cell"].groupby("adjustment", sort=False):
+    off = {
+        rule: int((rows[f"ece_{rule}"] > rows[f"ece_calibrated_high_{rule}"]).sum()) for rule in reliability.BIN_RULES
+    }
+    print(
+        f"{name}: Brier score surely below that of the constant in {(rows['ci_low'] > 0).sum()} of {len(rows)} cells; "
+    )
+    print(f"calibration error beyond that of calibrated labels in {off} of them")
 
 # %%
 drift = (shuffled["shuffled_mean"] - shuffled["null"]).abs() / shuffled["shuffled_se"]

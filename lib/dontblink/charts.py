@@ -55,7 +55,8 @@ def forest(
     lift = 0.0 if beside is None else 0.17
     if isinstance(null, tuple):
         low, high = (scale * rows[name].to_numpy(float) for name in null)
-        ax.barh(range(len(rows)), high - low, left=low, height=0.8, color="0.88", zorder=0)
+        for bar in ax.barh(range(len(rows)), high - low, left=low, height=0.8, color="0.88", zorder=0):
+            bar.sticky_edges.x.clear()  # leave a margin beside the bars too
     elif null:
         ax.plot(scale * rows[null], range(len(rows)), marker="|", markersize=9, color="0.35", linestyle="none")
     for part, shift, hollow in ((rows, -lift, False), (beside, lift, True)):
@@ -213,7 +214,8 @@ def reliability_curve(ax: Axes, curves: pd.DataFrame, *, confidence: float = 0.9
         x = 100 * line["mean_probability"].to_numpy(float)
         ax.errorbar(x, 100 * share, yerr=reach, **style, capsize=1.5, elinewidth=0.7, label=model)
     ax.set(xlabel="predicted probability\nof a correct answer (%)", ylabel="correct answers (%)")
-    ax.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    ticks = range(0, 101, 25)
+    ax.set(xlim=(-3, 103), ylim=(-3, 103), xticks=ticks, yticks=ticks, aspect="equal")
     if legend:
         ax.figure.legend(
             *ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,

@@ -7,17 +7,17 @@ finds it in nothing. In: the items tables. Out: tables beside those of `entropy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from dontblink.bootstrap import Floats, Ints
+from dontblink.bootstrap import Floats
 from dontblink.entropy import PAIRS, SCORES, Contrasts, EntropyError, contrast_scores
 from dontblink.ranks import auroc_each
-from dontblink.transfer import RULES, fit_rule, pair_benchmarks, score_rows
+from dontblink.transfer import RULES, FittedRule, Scaling, fit_rule, pair_benchmarks, score_rows
 
 
 def shuffled_labels(
@@ -88,6 +88,7 @@ def shuffled_vision(
     fit_items: pd.DataFrame,
     items: pd.DataFrame,
     rules: Sequence[str] = ("linear", "interaction"),
+    scalings: Sequence[Scaling] = ("train", "test"),
     *,
     n_deals: int = 200,
     seed: int = 0,
@@ -98,37 +99,55 @@ def shuffled_vision(
     """Negative control: the gain of rules with vision after it was dealt to other items, before the fit and after.
 
     A deal moves vision within its cell, in both splits, so that it keeps its scale and loses its meaning: what a rule
-    then gains or loses is the price of a useless feature. Columns: train, test, rule, gain (observed, mean over
-    models), shuffled_mean, shuffled_low, shuffled_high (`confidence` of the deals), share_below (deals below the
-    observed gain), n_deals.
+    then gains or loses is the price of a useless feature. Columns: scaling, train, test, rule, gain (observed, mean
+    over models), shuffled_mean, shuffled_low, shuffled_high (`confidence` of the deals), share_below (deals below the
+    observed gain), n_deals. `choice` as in `transfer_table`.
     """
-    tails, results = [(1 - confidence) / 2, (1 + confidence) / 2], []
-    for train, test, pair in pair_benchmarks(fit_items, items, ["full", *rules], min_items=min_items, **choice):
-        rng = np.random.default_rng(seed)
-        correct = pair.test["correct"].to_numpy(bool)
-        inside = [list(rows.groupby("model").indices.values()) for rows in (pair.train, pair.test)]
-        text = fit_rule(pair.train, pair.learnt, RULES["full"], min_items=min_items)
-        base = score_rows(text, text.coef, pair.test, pair.seen, np.zeros(len(pair.test)))
-        scores: dict[str, list[Floats]] = {name: [base] for name in rules}
-        for deal in range(n_deals + 1):  # the first one leaves vision where it is
-            sides = zip((pair.learnt, pair.seen), inside, strict=True)
-            learnt, seen = (_deal(features, cells, rng) if deal else features for features, cells in sides)
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    fitted: dict[tuple[str, ...], list[dict[str, FittedRule]]] = {}
+    results = []
+    for scaling in scalings:
+        pairs = pair_benchmarks(fit_items, items, ["full", *rules], scaling, min_items=min_items, **choice)
+        for train, test, pair in pairs:
+            if (key := (train, *pair.train["model"].unique())) not in fitted:  # one fit for every benchmark judged
+                fitted[key] = [
+                    {name: fit_rule(pair.train, learnt, RULES[name], min_items=min_items) for name in rules}
+                    for learnt in _deal_vision(pair.learnt, pair.train, n_deals, [seed, 0])
+                ]
+            text = fit_rule(pair.train, pair.learnt, RULES["full"], min_items=min_items)
+            base = score_rows(text, text.coef, pair.test, pair.seen, np.zeros(len(pair.test)))
+            scores: dict[str, list[Floats]] = {name: [base] for name in rules}
+            for fits, seen in zip(fitted[key], _deal_vision(pair.seen, pair.test, n_deals, [seed, 1]), strict=True):
+                for name in rules:
+                    scores[name].append(score_rows(fits[name], fits[name].coef, pair.test, seen, base))
             for name in rules:
-                fit = fit_rule(pair.train, learnt, RULES[name], min_items=min_items)
-                scores[name].append(score_rows(fit, fit.coef, pair.test, seen, base))
-        for name in rules:
-            drawn, ones = np.stack(scores[name]), np.ones((n_deals + 2, len(base)))
-            aurocs = np.mean([auroc_each(correct[own], drawn[:, own], ones[:, own]) for own in inside[1]], axis=0)
-            gain, deals = float(aurocs[1] - aurocs[0]), aurocs[2:] - aurocs[0]
-            low, high = np.quantile(deals, tails)
-            row = {"train": train, "test": test, "rule": name, "gain": gain, "shuffled_mean": float(deals.mean())}
-            row |= {"shuffled_low": float(low), "shuffled_high": float(high)}
-            results.append(row | {"share_below": float((deals < gain).mean()), "n_deals": n_deals})
+                aurocs = _mean_aurocs(pair.test, np.stack(scores[name]))
+                gain, deals = float(aurocs[1] - aurocs[0]), aurocs[2:] - aurocs[0]
+                low, high = np.quantile(deals, tails)
+                row = {"scaling": scaling, "train": train, "test": test, "rule": name, "gain": gain}
+                row |= {"shuffled_mean": float(deals.mean()), "shuffled_low": float(low), "shuffled_high": float(high)}
+                results.append(row | {"share_below": float((deals < gain).mean()), "n_deals": n_deals})
     return pd.DataFrame(results)
 
 
-def _deal(features: pd.DataFrame, cells: Sequence[Ints], rng: np.random.Generator) -> pd.DataFrame:
-    vision = features["vision"].to_numpy().copy()
-    for own in cells:
-        vision[own] = rng.permutation(vision[own])
-    return features.assign(vision=vision)
+def _deal_vision(
+    features: pd.DataFrame, rows: pd.DataFrame, n_deals: int, seed: Sequence[int]
+) -> Iterator[pd.DataFrame]:
+    """Yield the features as they are, then `n_deals` times with vision dealt within each model."""
+    rng, cells, vision = np.random.default_rng(seed), rows.groupby("model").indices, features["vision"].to_numpy()
+    yield features
+    for _ in range(n_deals):
+        dealt = vision.copy()
+        for own in cells.values():
+            dealt[own] = rng.permutation(vision[own])
+        yield features.assign(vision=dealt)
+
+
+def _mean_aurocs(rows: pd.DataFrame, scores: Floats) -> Floats:
+    """Return float64[b]: the mean over models of the AUROC of each row of `scores` float64[b, n]."""
+    correct, ones = rows["correct"].to_numpy(bool), np.ones_like(scores)
+    by_model = [
+        auroc_each(correct[own], scores[:, own], ones[:, own]) for own in rows.groupby("model").indices.values()
+    ]
+    mean: Floats = np.mean(by_model, axis=0)
+    return mean

@@ -184,11 +184,14 @@ def transfer_table(
     """
     options = {"method": method, "confidence": confidence}
     results, names = [], list(dict.fromkeys(["full", *rules]))
+    fitted: dict[tuple[str, ...], dict[str, FittedRule]] = {}
     for train, test, pair in pair_benchmarks(fit_items, items, rules and names, min_items=min_items, **choice):
-        fits = {
-            name: fit_rule(pair.train, pair.learnt, RULES[name], n_refits=n_refits, seed=seed, min_items=min_items)
-            for name in names
-        }
+        if (key := (train, *pair.train["model"].unique())) not in fitted:  # the same fit for every benchmark judged
+            fitted[key] = {
+                name: fit_rule(pair.train, pair.learnt, RULES[name], n_refits=n_refits, seed=seed, min_items=min_items)
+                for name in names
+            }
+        fits = fitted[key]
         scores: dict[str, Floats] = {}
         redrawn: dict[str, Floats] = {}
         for name, fit in fits.items():
@@ -271,12 +274,12 @@ def _redraw(rows: pd.DataFrame, scores: dict[str, Floats], seed: int) -> dict[st
 
 
 def describe_gains(rows: pd.DataFrame) -> str:
-    """Return one sentence on the pairs of TWO benchmarks of ONE rule, model and scaling: how often it gains or loses."""
+    """Return one sentence on ONE rule, model and scaling: how often it gains or loses between two benchmarks."""
     pairs = rows[rows["train"] != rows["test"]]
     low, high = (pairs[f"refit_gain_{end}" if "refit_gain_low" in pairs else f"gain_{end}"] for end in ("low", "high"))
     return (
-        f"{pairs['rule'].iloc[0]} ranks better than full-response entropy alone in {(pairs['gain'] > 0).sum()} and worse "
-        f"in {(pairs['gain'] < 0).sum()} of {len(pairs)} ordered pairs (interval above 0 in {(low > 0).sum()}, below 0 "
+        f"{pairs['rule'].iloc[0]} ranks better than full-response entropy in {(pairs['gain'] > 0).sum()} and worse in "
+        f"{(pairs['gain'] < 0).sum()} of {len(pairs)} ordered pairs (interval above 0 in {(low > 0).sum()}, below 0 "
         f"in {(high < 0).sum()}); gains from {pairs['gain'].min():.3f} to {pairs['gain'].max():.3f}"
     )
 
