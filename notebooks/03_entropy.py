@@ -24,7 +24,7 @@
 #
 # | | |
 # |---|---|
-# | inputs | the items table: test split to judge on, calibration split to fit on |
+# | inputs | the items table: test split to judge on, calibration split to fit on; the tokens of the answer spans |
 # | outputs | AUROCs and differences, transfer maps, reliability curves, each with its negative control |
 # | cost | one to two minutes |
 #
@@ -47,7 +47,8 @@ min_items = 20  # a smaller cell keeps its counts and gets no estimate
 min_class_items = 10  # the same for fewer correct or fewer wrong answers
 covariates = ["log_n_response_tokens", "noise_level", "chain_length"]  # taken out in the adjusted tables
 reliability_bins = 10  # of the reliability curves and calibration errors
-shuffled_deals = 200  # of labels, and of vision, within a cell; draws of calibrated labels (negative controls)
+shuffled_deals = 200  # permutations of the labels within a cell; draws of calibrated labels (negative controls)
+vision_deals = 100  # permutations of vision within a cell, each with its fits (negative control)
 
 # %% [markdown]
 # ## 3 Setup
@@ -64,6 +65,7 @@ from dontblink.schema import read_tables
 usable = {"min_items": min_items, "min_class": min_class_items}
 options = {"n_boot": bootstrap_replicates, "confidence": confidence_level, "seed": bootstrap_seed}
 deals = {"n_deals": shuffled_deals, "confidence": confidence_level, "seed": bootstrap_seed}
+scales = {"train": "fit", "test": "test cell"}  # whose mean and deviation standardise the test features
 adjustments = {"unadjusted": [], "adjusted": covariates}
 names = ["model", "benchmark"]
 
@@ -73,7 +75,9 @@ names = ["model", "benchmark"]
 # Every estimate is over test items. The calibration items, which are others, fit the rules and the probabilities.
 
 # %%
-items, fit_items = (read_tables(profile, ["items"], split=split)["items"] for split in ("test", "calibration"))
+tables = read_tables(profile, ["items", "tokens"], split="test")
+items, tokens = tables["items"], tables["tokens"]
+fit_items = read_tables(profile, ["items"], split="calibration")["items"]
 manifest = json.loads(paths.extraction_manifest(profile).read_text())
 cells = [(model, benchmark) for model in manifest["models"] for benchmark in manifest["benchmarks"]]
 assert set(cells) == set(items[names].astype(str).itertuples(index=False, name=None)), "cells differ from the manifest"
@@ -88,10 +92,11 @@ print(f"{items.loc[no_answer, 'correct'].sum()})")
 # its entropy is near zero for correct and wrong answers alike. Medians per cell:
 
 # %%
-spans = items.assign(answer_tokens=items["n_response_tokens"] - items["n_reasoning_tokens"])
-medians = ["full_entropy_nats", "answer_entropy_nats", "answer_tokens", "correct"]
-opponent = spans.groupby(names, observed=True)[medians].agg({**dict.fromkeys(medians[:3], "median"), "correct": "mean"})
-opponent.rename(columns={"answer_tokens": "tokens_after_reasoning", "correct": "accuracy"}).round(4)
+in_answer = tokens[tokens["span"].astype(str) == "answer"].groupby([*names, "item_id"], observed=True).size()
+opponent = items.groupby(names, observed=True)[["full_entropy_nats", "answer_entropy_nats"]].median()
+opponent["answer_tokens"] = in_answer.groupby(names, observed=True).median()
+opponent["accuracy"] = items.groupby(names, observed=True)["correct"].mean()
+opponent.round(4)
 
 # %% [markdown]
 # ## 5 Compute
@@ -108,7 +113,7 @@ table = pd.concat(
 )
 table = table.reset_index(drop=True)
 scope = ["adjustment", "scope", "benchmark", "model"]
-singles = table[table["p"].isna()]
+singles = table[~table["score"].str.contains(" - ")]
 singles.pivot_table("estimate", scope, "score", sort=False).round(3)
 
 # %%
@@ -154,7 +159,8 @@ shuffled = pd.concat(
     for name, chosen in adjustments.items()
 )
 spread = ["null", "observed", "shuffled_mean", "shuffled_low", "shuffled_high", "share_below"]
-shuffled.loc[shuffled["scope"] != "cell", ["score", *scope, *spread, "p"]].round(3)
+wide = shuffled[shuffled["scope"] != "cell"]
+wide.pivot_table([*spread[1:], "p"], ["score", "benchmark"], "adjustment", sort=False).round(3)
 
 # %% [markdown]
 # Transfer: rules fitted on the calibration items of one benchmark, judged on the test items of another, and of the same
@@ -170,9 +176,8 @@ carried = pd.concat(
     for name, chosen in adjustments.items()
 )
 mean_carried = carried[carried["model"] == "all"]
-mean_carried[
-    ["adjustment", "train", "test", "rule", "auroc", "gain", "refit_gain_low", "refit_gain_high", "brier"]
-].round(3)
+columns = ["auroc", "gain", "refit_gain_low", "refit_gain_high", "brier"]
+mean_carried.pivot_table(columns, ["rule", "train", "test"], "adjustment", sort=False).round(3)
 
 # %%
 away = mean_carried[mean_carried["train"] != mean_carried["test"]]
@@ -205,10 +210,13 @@ both.pivot_table("gain", ["rule", "train", "test"], ["adjustment", "scaling"], s
 
 # %%
 dealt = pd.concat(
-    shuffles.shuffled_vision(fit_items, items, covariates=chosen, **usable, **deals).assign(adjustment=name)
+    shuffles.shuffled_vision(fit_items, items, covariates=chosen, **usable, **deals | {"n_deals": vision_deals}).assign(
+        adjustment=name
+    )
     for name, chosen in adjustments.items()
 )
-dealt.round(3)
+columns = ["gain", "shuffled_mean", "shuffled_low", "shuffled_high", "share_below"]
+dealt.pivot_table(columns, ["scaling", "rule", "train", "test"], "adjustment", sort=False).round(3)
 
 # %% [markdown]
 # Calibration: the probability of a correct answer by the rule `full`, fitted per model on the calibration items of the
@@ -280,21 +288,18 @@ record.save_figure(figure, "03_entropy_scores", profile)
 # `per_task` would show `interaction` on its diagonal, and zero wherever it falls back on text.)
 
 # %%
-maps = [
-    ("full", "train", "auroc"),
-    ("linear", "train", "gain"),
-    ("interaction", "train", "gain"),
-    ("linear", "test", "gain"),
-]
-everything = (
-    pd.concat([carried, rescaled]).query("model == 'all'").set_index(["adjustment", "rule", "scaling"], drop=False)
-)
+maps = [("full", "train"), ("linear", "train"), ("interaction", "train"), ("linear", "test")]  # rule, scaling
+everything = pd.concat([carried, rescaled]).query("model == 'all'")
 reach = everything.loc[everything["rule"].isin(["linear", "interaction"]), "gain"].abs().max()
+everything = everything.set_index(["adjustment", "rule", "scaling"], drop=False).sort_index()
+
+# %%
 for name, suffix in {"unadjusted": "", "adjusted": "_adjusted"}.items():
     figure, axes = plt.subplots(2, 2, figsize=(7, 5.6))
-    for ax, (rule, scaling, value) in zip(axes.flat, maps, strict=True):
+    for ax, (rule, scaling) in zip(axes.flat, maps, strict=True):
+        value = "auroc" if rule == "full" else "gain"
         charts.transfer_heat_map(ax, everything.loc[(name, rule, scaling)], value, reach=reach)
-        ax.set_title(f"{rule}, features on the scale of the {scaling}")
+        ax.set_title(f"{rule}, features on the scale of the {scales[scaling]}")
     figure.suptitle(f"{name}, mean over models; {confidence_level:.0%} bootstrap by item, with refits")
     record.save_figure(figure, f"03_entropy_transfer{suffix}", profile)
 
@@ -357,7 +362,7 @@ record.save_numbers("03_entropy", numbers, profile)
 for (_, name), rows in differences.groupby(["score", "adjustment"], sort=False):
     print(f"{name}: {entropy.describe_differences(rows)}")
 for (_, name, scaling), rows in both.groupby(["rule", "adjustment", "scaling"], sort=False):
-    print(f"{name}, on the scale of the {scaling}: {transfer.describe_gains(rows)}")
+    print(f"{name}, on the scale of the {scales[scaling]}: {transfer.describe_gains(rows)}")
 
 # %%
 elsewhere = dealt[dealt["train"] != dealt["test"]]
@@ -365,11 +370,8 @@ beyond = elsewhere.assign(
     worse=elsewhere["gain"] < elsewhere["shuffled_low"], better=elsewhere["gain"] > elsewhere["shuffled_high"]
 )
 for (rule, name, scaling), rows in beyond.groupby(["rule", "adjustment", "scaling"], sort=False):
-    print(
-        f"{name}, on the scale of the {scaling}: {rule} is worse than with dealt vision in {rows['worse'].sum()} and ",
-        end="",
-    )
-    print(f"better in {rows['better'].sum()} of {len(rows)} ordered pairs")
+    counts = f"worse in {rows['worse'].sum()} and better in {rows['better'].sum()} of {len(rows)} ordered pairs"
+    print(f"{name}, on the scale of the {scales[scaling]}: {rule} against dealt vision: {counts}")
 
 # %%
 for name, rows in calibrated[calibrated["scope"] == "cell"].groupby("adjustment", sort=False):

@@ -1,8 +1,8 @@
 """Figures of the statistics: coefficients, transfer, interaction surface, selective risk, quadrants, calibration.
 
-Why: as `plots`, a figure reads a table and decides nothing. In: the tables of interaction.py, entropy.py, transfer.py
-and veto.py. Out: the same axes. What is compared differs by colour, line and marker at once, and every interval says
-what it is. Never: compute a statistic that a table should hold, write a file, or set a style globally.
+Why: as `plots`, a figure reads a table and decides nothing. In: the tables of entropy.py, transfer.py, reliability.py,
+interaction.py and veto.py. Out: the same axes. What is compared differs by colour, line and marker at once, and every
+interval says what it is. Never: compute a statistic that a table should hold, write a file, or set a style globally.
 """
 
 from __future__ import annotations

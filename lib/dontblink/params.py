@@ -132,6 +132,7 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "covariates": several(text(r"[a-z0-9_]+")),
         "reliability_bins": whole(2),
         "shuffled_deals": whole(2),
+        "vision_deals": whole(2),
     },
     "interaction": {
         "bootstrap_replicates": whole(1),
