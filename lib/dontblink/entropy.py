@@ -126,7 +126,8 @@ def auroc_table(
     estimate, ci_low, ci_high, n_degenerate, method; for a difference also auc_a, auc_b and the cross-check, `se` and
     `p` by Obuchowski's clustered variance (within a cell, where an item has one row: DeLong's test). A scope without a
     usable cell keeps its counts alone. `choice` goes to `contrast_scores` (covariates, min_items, min_class). The fit
-    of the covariates is held in the resampling.
+    of the covariates is held in the resampling, which makes the adjusted intervals a little too wide (simulated without
+    discrimination, 40 and 150 items: 95 % intervals cover 97 to 98 %).
     """
     found = contrast_scores(items, scores, pairs, **choice)
     correct, cluster, cell = (found.rows[name].to_numpy() for name in ("correct", "cluster", "cell"))
