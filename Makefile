@@ -30,19 +30,19 @@ export HF_HUB_OFFLINE := 1
 endif
 
 # The notebooks in the paper's order; NN_section reads params section `section`.
-NOTEBOOKS := 00_testbed 01_extraction 02_collapse 04_interaction 05_veto
+NOTEBOOKS := 00_testbed 01_extraction 02_collapse 03_entropy 04_interaction 05_veto
 section = $(patsubst $(firstword $(subst _, ,$(1)))_%,%,$(1))
 SECTIONS := $(sort extraction $(foreach n,$(NOTEBOOKS),$(call section,$(n))))
 FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
 
 # The modules by what they feed; one that is not named here counts as part of the extraction.
-resampling := bootstrap cells replicates
+resampling := bootstrap cells multiplicity replicates
 logit := firth logit newton
-discrimination := auroc entropy ranks transfer
+discrimination := auroc entropy ranks
 uses_01_extraction := crosscheck
-uses_02_collapse := bootstrap collapse controls examples
-uses_03_entropy := $(resampling) $(logit) $(discrimination) charts
-uses_04_interaction := $(resampling) $(logit) charts collapse deals interaction quadrants within
+uses_02_collapse := bootstrap collapse controls examples multiplicity
+uses_03_entropy := $(resampling) $(logit) $(discrimination) charts reliability shuffles transfer
+uses_04_interaction := $(resampling) $(logit) charts deals interaction quadrants within
 uses_05_veto := $(resampling) $(logit) $(discrimination) certify charts risk_coverage veto veto_rules
 draw := notebook picture plots record
 train := architectures calibrate fast_forward lessons publish train vocabulary

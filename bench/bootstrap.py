@@ -24,8 +24,8 @@ import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from scipy import stats
 
+from dontblink.auroc import auroc_difference
 from dontblink.bootstrap import count_draws, resample
-from dontblink.entropy import auroc_difference
 from dontblink.firth import fit_firth
 from dontblink.logit import bootstrap_logit
 

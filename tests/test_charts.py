@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.container import ErrorbarContainer
 
 from dontblink import charts, veto
 
@@ -86,23 +87,51 @@ def curves() -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def test_forest_shows_every_scope_once_with_the_pooled_row_last(scopes: pd.DataFrame) -> None:
+def read_bars(ax: plt.Axes) -> dict[float, tuple[float, float, float]]:
+    """Return value and ends of the bars, by their height."""
+    found = {}
+    for bar in ax.containers:
+        if isinstance(bar, ErrorbarContainer):
+            x, y = bar.lines[0].get_xydata()[0]
+            low, high = bar.lines[2][0].get_segments()[0][:, 0]
+            found[round(float(y), 2)] = (float(x), float(low), float(high))
+    return found
+
+
+def test_forest_shows_each_benchmark_above_its_models_and_the_pooled_row_last(scopes: pd.DataFrame) -> None:
     ax = charts.forest(plt.figure().subplots(), scopes.sample(frac=1, random_state=0), label="x (unit)", scale=100)
     names = [text.get_text() for text in ax.get_yticklabels()]
-    assert len(names) == 13 and names[-1] == "pooled" and names[3] == "hallucination"
-    bars = [bar.lines[0].get_xydata()[0] for bar in ax.containers]
-    values = dict(zip([names[int(y)] for _, y in bars], [x for x, _ in bars], strict=True))
-    assert values["pooled"] == pytest.approx(40) and values["hallucination, glm"] == pytest.approx(-50)
-    low, high = (ax.containers[-1].lines[2][0].get_segments()[0][k, 0] for k in (0, 1))
-    assert (low, high) == (pytest.approx(20), pytest.approx(70))
+    assert names[:5] == ["hallucination", "glm", "qwen-m", "qwen-s", "symbolic"] and names[-1] == "pooled"
+    assert [text.get_fontweight() == "bold" for text in ax.get_yticklabels()] == [True, False, False, False] * 3 + [
+        True
+    ]
+    bars = read_bars(ax)
+    assert sorted(bars) == list(range(13))
+    assert bars[1] == pytest.approx((-50, -70, -20)) and bars[12] == pytest.approx((40, 20, 70))
     assert "(unit)" in ax.get_xlabel() and "95% bootstrap by item" in ax.get_xlabel()
+
+
+def test_forest_draws_a_second_table_hollow_beneath_the_first(scopes: pd.DataFrame) -> None:
+    adjusted = scopes.assign(estimate=0.05, ci_low=0.0, ci_high=0.1).sample(frac=1, random_state=1)
+    ax = charts.forest(plt.figure().subplots(), scopes, label="x", beside=adjusted, zero=0.5)
+    bars = read_bars(ax)
+    assert bars[0.83][0] == pytest.approx(-0.5) and bars[1.17] == pytest.approx((0.05, 0.0, 0.1))
+    faces = {bar.lines[0].get_markerfacecolor() for bar in ax.containers if bar.lines[0].get_ydata()[0] % 1 < 0.5}
+    assert faces == {"white"} and len(bars) == 26
+    assert any(list(line.get_xdata()) == [0.5, 0.5] for line in ax.lines)
 
 
 def test_forest_marks_the_null_and_says_where_there_is_no_estimate(scopes: pd.DataFrame) -> None:
     scopes.loc[0, ["estimate", "ci_low", "ci_high"]] = np.nan
     ax = charts.forest(plt.figure().subplots(), scopes, label="x", null="null_high")
-    assert sum(line.get_marker() == "|" and line.get_xdata()[0] == 0.1 for line in ax.lines) >= 12
-    assert [text.get_text() for text in ax.texts] == ["no estimate"] and "null" in ax.get_xlabel()
+    marks = [line for line in ax.lines if line.get_marker() == "|" and len(line.get_xdata()) == 13]
+    assert [line.get_xdata()[5] for line in marks] == [0.1] and "|: upper end of the null" in ax.get_xlabel()
+    assert [text.get_text() for text in ax.texts] == ["no estimate"]
+    ends = charts.forest(
+        plt.figure().subplots(), scopes.assign(null_low=-0.2), label="x", null=("null_low", "null_high")
+    )
+    assert {(round(bar.get_x(), 9), round(bar.get_width(), 9)) for bar in ends.patches} == {(-0.2, 0.3)}
+    assert "grey: the null" in ends.get_xlabel() and ends.get_xlim()[0] < -0.2
 
 
 def test_forest_of_two_terms_at_once_is_refused(scopes: pd.DataFrame) -> None:
@@ -116,8 +145,15 @@ def test_transfer_map_places_fits_in_rows_and_brackets_what_may_be_zero() -> Non
     assert grid[1, 0] == pytest.approx(-0.05) and grid[0, 2] == pytest.approx(0.05) and np.ma.is_masked(grid[1, 1])
     assert ax.images[0].get_clim() == (pytest.approx(-0.05), pytest.approx(0.05))
     texts = {text.get_position(): text.get_text() for text in ax.texts}
-    assert len(texts) == 6 and texts[(2, 0)].startswith("+0.050") and texts[(1, 0)].startswith("(+0.000)")
+    assert len(texts) == 6 and texts[(2, 0)] == "+0.050\n+0.040 to\n+0.060" and texts[(1, 0)].startswith("(+0.000)")
     assert ax.get_ylabel() == "fitted on" and "mean over models" in ax.get_title()
+
+
+def test_transfer_map_shows_the_interval_with_refits_where_there_is_one() -> None:
+    table = transfer().assign(refit_gain_low=-0.2, refit_gain_high=0.1)
+    ax = charts.transfer_heat_map(plt.figure().subplots(), table, reach=0.3)
+    assert all(text.get_text().startswith("(") and "-0.200 to" in text.get_text() for text in ax.texts)
+    assert ax.images[0].get_clim() == (-0.3, 0.3)
 
 
 def test_transfer_map_of_auroc_starts_at_chance() -> None:
@@ -182,10 +218,11 @@ def test_quadrants_show_counts_and_an_empty_one_has_no_bar(quadrants: pd.DataFra
 
 
 def test_reliability_has_a_diagonal_and_one_line_a_model() -> None:
-    ax = charts.reliability_curve(plt.figure().subplots(), curves())
+    ax = charts.reliability_curve(plt.figure(layout="constrained").subplots(), curves())
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0, 0], [100, 100]])
-    assert len(ax.containers) == 3 and ax.get_xlim() == ax.get_ylim() == (0, 100)
+    assert len(ax.containers) == 3 and ax.get_xlim() == ax.get_ylim() == (-3, 103)
     np.testing.assert_allclose(ax.containers[1].lines[0].get_ydata(), 100 * (np.linspace(0.15, 0.95, 5) - 0.05))
+    assert "95% Wilson interval" in ax.figure.legends[0].get_title().get_text()
 
 
 def test_every_figure_can_be_printed(

@@ -17,7 +17,6 @@ from dontblink.collapse import (
     QUANTITIES,
     CollapseError,
     add_fraction,
-    adjust_holm,
     collapse_by,
     collapse_table,
     curves,
@@ -243,11 +242,6 @@ def test_curve_of_steps_keeps_rare_positions_without_a_band() -> None:
     assert line.loc[line["step_index"] == 0, "ci_low"].notna().all()
 
 
-def test_nan_p_value_is_an_error_for_holm() -> None:
-    with pytest.raises(CollapseError, match="nan"):
-        adjust_holm(np.array([0.01, np.nan, 0.2]))
-
-
 def test_nan_pair_is_an_error_for_the_signed_rank_test() -> None:
     with pytest.raises(CollapseError, match="1 NaN in 3 pairs"):
         signed_rank(np.array([1.0, np.nan, 2.0]), np.zeros(3))
@@ -274,9 +268,3 @@ def test_signed_rank_equals_hollander_and_wolfe(vectors: dict) -> None:
     found = signed_rank(np.array(case["input"]["x"]), np.array(case["input"]["y"]))
     for value, name in zip(found, ("W", "p", "RBC"), strict=True):
         assert value == pytest.approx(expected[name]["value"], abs=expected[name]["tol"])
-
-
-def test_holm_equals_the_nine_test_reference(vectors: dict) -> None:
-    case = vectors["multiplicity9"]
-    expected = case["expected"]["holm"]
-    assert np.abs(adjust_holm(np.array(case["input"]["p"])) - expected["value"]).max() <= expected["tol"]

@@ -10,21 +10,18 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic_items import make_items, read_case
 
-from dontblink.bootstrap import BootstrapError, resample
-from dontblink.cells import CellError
-from dontblink.entropy import (
+from dontblink.auroc import (
     AurocError,
-    EntropyError,
     auroc,
     auroc_difference,
     auroc_interval,
-    auroc_table,
     clustered_test,
     delong_test,
-    difference_table,
-    expected_calibration_error,
-    reliability_curve,
+    draw_aurocs,
 )
+from dontblink.bootstrap import BootstrapError, resample
+from dontblink.cells import CellError
+from dontblink.entropy import EntropyError, add_holm, auroc_table, describe_differences
 from dontblink.ranks import auroc_each
 
 FAST = {"n_boot": 200}
@@ -74,15 +71,6 @@ def test_reference_clustered_difference() -> None:
     assert [found.ci_low, found.ci_high] == pytest.approx(list(low_high), abs=tol["auroc_diff_boot_pct95"])
 
 
-def test_reference_calibration_errors() -> None:
-    case, expected, tol = read_case("ece")
-    for name, bins, rule in (
-        ("ece15_width", 15, "equal_width"), ("ece10_width", 10, "equal_width"), ("ece10_mass", 10, "equal_mass"),
-    ):  # fmt: skip
-        found = expected_calibration_error(case["p"], case["correct"], bins, rule)
-        assert found == pytest.approx(float(expected[name]), abs=tol[name])
-
-
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_interval_equals_scipy_on_the_same_draws(repeats: int) -> None:
     correct, a, b, item = draw(40, repeats)
@@ -118,7 +106,6 @@ def test_delong_is_its_textbook_definition() -> None:
     found = delong_test(correct, a, b)
     assert found.se == pytest.approx(np.sqrt(s[0, 0] + s[1, 1] - 2 * s[0, 1]), rel=1e-12)
     assert found.difference == pytest.approx(kernels[0].mean() - kernels[1].mean(), abs=1e-13)
-    assert found.ci_low < found.difference < found.ci_high
 
 
 def test_clustered_variance_agrees_with_the_clustered_bootstrap_and_delong_does_not() -> None:
@@ -183,7 +170,7 @@ def test_copied_rows_of_a_cluster_change_nothing_and_copied_clusters_only_the_wi
 def test_swapping_the_scores_mirrors_the_test() -> None:
     correct, a, b, item = draw()
     one, two = delong_test(correct, a, b), delong_test(correct, b, a)
-    assert (one.z, one.p, one.ci_low) == pytest.approx((-two.z, two.p, -two.ci_high), rel=1e-12)
+    assert (one.z, one.p, one.se_a) == pytest.approx((-two.z, two.p, two.se_b), rel=1e-12)
 
 
 def test_constant_scores_have_an_auroc_of_one_half_and_no_difference() -> None:
@@ -193,7 +180,7 @@ def test_constant_scores_have_an_auroc_of_one_half_and_no_difference() -> None:
     found = auroc_difference(correct, flat, flat + 1, item, 300)
     assert (found.estimate, found.ci_low, found.ci_high) == (0.0, 0.0, 0.0)
     test = delong_test(correct, flat, flat + 1)
-    assert (test.difference, test.se, test.z, test.p, test.ci_low, test.ci_high) == (0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+    assert (test.difference, test.se, test.z, test.p) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_all_ties_but_one_row_is_a_small_difference() -> None:
@@ -252,60 +239,10 @@ def test_too_few_rows_or_clusters_are_refused() -> None:
         delong_test(correct, correct.astype(float), np.zeros(40))
 
 
-def test_reliability_curve_follows_its_bin_rule() -> None:
-    p, correct = [0.0, 0.3, 0.3, 0.7, 1.0, 0.95], [0, 1, 0, 1, 1, 1]
-    width = reliability_curve(p, correct, 10)
-    assert width["bin"].tolist() == [0, 3, 7, 9]  # 0.3 opens [0.3, 0.4), 1.0 belongs to the last bin
-    assert width["n"].tolist() == [1, 2, 1, 2]
-    assert width["share_correct"].tolist() == [0.0, 0.5, 1.0, 1.0]
-    assert (width["ci_low"] <= width["share_correct"]).all() and (width["ci_high"] <= 1).all()
-    mass = reliability_curve(p, correct, 3, "equal_mass")
-    assert mass["n"].tolist() == [3, 1, 2]  # the equal 0.3 stay together
-    assert mass[["low", "high"]].to_numpy().tolist() == [[0.0, 0.3], [0.7, 0.7], [0.95, 1.0]]
-
-
-def test_calibration_error_of_equal_masses_is_that_of_sorted_slices_without_ties() -> None:
-    rng = np.random.default_rng(0)
-    p = rng.random(100)
-    correct = rng.random(100) < p**2
-    slices = np.array_split(np.argsort(p), 5)
-    by_hand = sum(abs((p[rows] - correct[rows]).sum()) for rows in slices) / 100
-    assert expected_calibration_error(p, correct, 5, "equal_mass") == pytest.approx(by_hand, abs=1e-15)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 10), st.booleans()), min_size=1, max_size=40), st.randoms())
-def test_calibration_error_ignores_row_order_and_stays_in_bounds(rows: list, random: object) -> None:
-    shuffled = list(rows)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    for rule in ("equal_width", "equal_mass"):
-        found = [
-            expected_calibration_error([k / 10 for k, _ in r], [y for _, y in r], 4, rule) for r in (rows, shuffled)
-        ]
-        assert found[0] == pytest.approx(found[1], abs=1e-12)
-        assert 0 <= found[0] <= 1
-
-
-@pytest.mark.parametrize(
-    ("p", "correct", "bins", "rule", "message"),
-    [
-        ([0.5, 1.2], [0, 1], 5, "equal_width", "row 1: probability 1.2"),
-        ([0.5, np.nan], [0, 1], 5, "equal_width", "row 1: probability nan"),
-        ([0.5], [2], 5, "equal_width", "row 0: probability 0.5, correct 2.0"),
-        ([], [], 5, "equal_width", ">= 1 row"),
-        ([0.5], [1], 0, "equal_width", "0 bins"),
-        ([0.5], [1], 5, "equal", "rule 'equal'"),
-    ],
-)
-def test_unusable_probabilities_are_named(p: list, correct: list, bins: int, rule: str, message: str) -> None:
-    with pytest.raises(EntropyError, match=message):
-        expected_calibration_error(p, correct, bins, rule)  # type: ignore[arg-type]
-
-
-def test_auroc_table_has_a_row_per_scope_and_score_and_the_estimates_of_the_cells() -> None:
+def test_auroc_table_has_a_row_per_scope_and_quantity_and_the_estimates_of_the_cells() -> None:
     items = make_items()
     table = auroc_table(items, **FAST)
-    assert len(table) == 6 * (4 + 2 + 1)
+    assert len(table) == (6 + 3) * (4 + 2 + 1)
     cell = items.query("model == 'glm' and benchmark == 'visual'")
     found = table.query("scope == 'cell' and model == 'glm' and benchmark == 'visual' and score == 'full'").iloc[0]
     assert found["estimate"] == pytest.approx(auroc(cell["correct"], -cell["full_entropy_nats"]), abs=1e-14)
@@ -316,9 +253,45 @@ def test_auroc_table_has_a_row_per_scope_and_score_and_the_estimates_of_the_cell
     assert (pooled["n_rows"], pooled["n_items"], pooled["n_cells"]) == (240, 120, 4)
 
 
-def test_difference_table_gives_delongs_p_within_a_cell() -> None:
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+def test_shared_draws_give_the_interval_of_a_scope_on_its_own(method: str) -> None:
+    """One bootstrap for all scores, cells and scopes: that of a benchmark alone is the same, on the same draws."""
+    items = make_items(benchmarks=("symbolic",))
+    options = {"n_boot": 300, "seed": 4, "method": method}
+    found = auroc_table(items, **options).query("scope == 'benchmark' and score == 'full - answer'").iloc[0]
+    scores = [-items[f"{name}_entropy_nats"] for name in ("full", "answer")]
+    alone = auroc_difference(items["correct"], *scores, items["item_id"], cell=items["model"], **options)
+    assert (found["estimate"], found["ci_low"], found["ci_high"]) == pytest.approx(
+        (alone.estimate, alone.ci_low, alone.ci_high), abs=1e-13
+    )
+
+
+def test_a_row_without_a_score_counts_for_the_other_scores_only() -> None:
+    correct, a, b, item = draw(40, 2)
+    gap = np.where(np.arange(80) % 5 == 0, np.nan, a)
+    cell = np.tile(["x", "y"], 40)
+    shared = draw_aurocs(correct, [a, gap, b], item, cell=cell, n_boot=100)
+    own = np.isfinite(gap)
+    assert shared.estimate[1, 0] == pytest.approx(pairwise(correct[own & (cell == "x")], a[own & (cell == "x")]))
+    with_b = draw_aurocs(correct, [a, b], item, cell=cell, n_boot=100)
+    assert np.array_equal(shared.drawn[[0, 2]], with_b.drawn, equal_nan=True)  # the others do not notice
+    nowhere = np.where(cell == "x", np.nan, b)
+    found = draw_aurocs(correct, [nowhere], item, cell=cell, n_boot=20)
+    assert np.isnan(found.estimate[0, 0]) and np.isfinite(found.interval(0, cells=[1]).estimate)
+
+
+def test_jackknife_of_shared_draws_leaves_out_one_item_each() -> None:
+    correct, a, _, item = draw(30, 2)
+    cell = np.tile(["x", "y"], 30)
+    [left_out] = draw_aurocs(correct, [a], item, cell=cell, n_boot=5).jackknife
+    for g in (0, 17, 29):
+        rows = (item != g) & (cell == "y")
+        assert left_out[0, 1, g] == pytest.approx(pairwise(correct[rows], a[rows]), abs=1e-13)
+
+
+def test_a_difference_has_delongs_p_within_a_cell() -> None:
     items = make_items()
-    table = difference_table(items, **FAST)
+    table = auroc_table(items, **FAST)
     cell = items.query("model == 'qwen' and benchmark == 'symbolic'")
     found = table.query("model == 'qwen' and benchmark == 'symbolic' and score == 'full - answer'").iloc[0]
     test = delong_test(cell["correct"], -cell["full_entropy_nats"], -cell["answer_entropy_nats"])
@@ -330,8 +303,9 @@ def test_difference_table_gives_delongs_p_within_a_cell() -> None:
 def test_adjusting_for_the_cause_of_a_score_takes_its_discrimination_away() -> None:
     items = make_items(200)
     items["chain_length"] = items["full_entropy_nats"] * 10 + 1
+    only = {"scores": {"max": ("max_entropy_nats", -1.0)}, "pairs": ()}
     raw, adjusted = (
-        auroc_table(items, {"max": ("max_entropy_nats", -1.0)}, covariates=names, **FAST).query("scope == 'pooled'")
+        auroc_table(items, **only, covariates=names, **FAST).query("scope == 'pooled'")
         for names in ((), ("chain_length",))
     )
     assert raw["ci_low"].item() > 0.55
@@ -339,31 +313,107 @@ def test_adjusting_for_the_cause_of_a_score_takes_its_discrimination_away() -> N
     assert adjusted["adjusted_for"].item() == "chain_length"
 
 
-def test_rows_without_a_number_and_cells_without_two_classes_are_counted() -> None:
+@pytest.mark.parametrize("covariate", ["n_response_tokens", "log_n_response_tokens"])
+def test_a_covariate_is_no_score_of_its_own_adjusted_table(covariate: str) -> None:
+    names = set(auroc_table(make_items(), covariates=[covariate], **FAST)["score"])
+    assert names == {"full", "answer", "max", "last_decile", "vision", "full - answer", "full - max"}
+
+
+def test_rows_without_a_number_are_counted_where_they_are_and_cells_of_one_class_have_no_estimate() -> None:
     items = make_items()
-    items.loc[3, "answer_entropy_nats"] = np.nan
+    items.loc[3, "answer_entropy_nats"] = np.nan  # glm x symbolic
     items.loc[(items["model"] == "qwen") & (items["benchmark"] == "visual"), "correct"] = True
-    table = difference_table(items, [("full", "answer")], **FAST)
-    assert set(table["n_left_out"]) == {1}
+    table = auroc_table(items, **FAST)
+    gaps = table[table["n_left_out"] > 0]
+    assert set(gaps["score"]) == {"answer", "full - answer"} and set(gaps["n_left_out"]) == {1}
+    assert list(zip(gaps["model"], gaps["benchmark"], strict=True))[::2] == [
+        ("glm", "symbolic"), ("all", "symbolic"), ("all", "all"),
+    ]  # fmt: skip
     empty = table.query("scope == 'cell' and model == 'qwen' and benchmark == 'visual'").iloc[0]
     assert empty["n_cells"] == 0 and np.isnan(empty["estimate"]) and empty["n_rows"] == 60
-    assert table.query("scope == 'pooled'")["n_cells"].item() == 3
+    assert set(table.query("scope == 'pooled'")["n_cells"]) == {3}
 
 
-def test_calibration_rows_missing_columns_and_repeated_items_are_refused() -> None:
+def test_a_difference_compares_the_rows_that_have_both_scores() -> None:
+    items = make_items()
+    items.loc[:9, "answer_entropy_nats"] = np.nan
+    found = auroc_table(items, **FAST).query("scope == 'cell' and score == 'full - answer'").iloc[0]
+    both = items.query("model == 'glm' and benchmark == 'symbolic'").iloc[10:]
+    assert found["auc_a"] == pytest.approx(auroc(both["correct"], -both["full_entropy_nats"]), abs=1e-13)
+    assert found["auc_a"] - found["auc_b"] == pytest.approx(found["estimate"], abs=1e-13)
+
+
+def test_cells_that_are_too_small_have_counts_and_no_estimate() -> None:
+    items = make_items()
+    few = (items["model"] == "glm") & (items["benchmark"] == "visual")
+    items = items[~few | (items["item_id"] < "item 015")]  # 15 rows in one cell
+    wrong = items[(items["model"] == "qwen") & (items["benchmark"] == "visual") & ~items["correct"]].index
+    items.loc[wrong[9:], "correct"] = True  # nine wrong answers in another
+    cells = auroc_table(items, **FAST).query("scope == 'cell' and score == 'full'").set_index(["model", "benchmark"])
+    assert cells["estimate"].isna().to_dict() == {
+        ("glm", "symbolic"): False, ("qwen", "symbolic"): False, ("glm", "visual"): True, ("qwen", "visual"): True,
+    }  # fmt: skip
+    looser = auroc_table(items, min_class=9, **FAST).query("scope == 'cell' and score == 'full'")
+    assert looser["estimate"].notna().sum() == 3
+
+
+def test_a_constant_score_separates_nothing_and_leaves_no_error() -> None:
+    table = auroc_table(make_items().assign(answer_entropy_nats=0.0), **FAST)
+    flat = table[table["score"] == "answer"]
+    assert (flat[["estimate", "ci_low", "ci_high"]] == 0.5).all(axis=None)
+
+
+def test_a_test_without_variance_names_its_cell() -> None:
+    items = make_items()
+    own = (items["model"] == "glm") & (items["benchmark"] == "visual")
+    items.loc[own, "full_entropy_nats"] = np.where(items.loc[own, "correct"], 0.1, 0.2)
+    items.loc[own, "answer_entropy_nats"] = 0.0
+    with pytest.raises(EntropyError, match="visual, glm, full - answer: difference 0.5 without any variance"):
+        auroc_table(items, **FAST)
+
+
+def test_calibration_rows_missing_columns_unknown_pairs_and_repeated_items_are_refused() -> None:
     items = make_items(20)
-    with pytest.raises(CellError, match="calibration split"):
+    with pytest.raises(CellError, match="rows of the calibration split, test expected"):
         auroc_table(items.assign(split="calibration"), **FAST)
     with pytest.raises(CellError, match="no numeric column max_entropy_nats"):
         auroc_table(items.drop(columns="max_entropy_nats"), **FAST)
     with pytest.raises(CellError, match="occurs twice"):
         auroc_table(pd.concat([items, items.head(1)]), **FAST)
+    with pytest.raises(EntropyError, match=r"pairs of \['best'\]; expected scores of full"):
+        auroc_table(items, pairs=[("full", "best")], **FAST)
 
 
-def test_shuffled_labels_leave_no_discrimination() -> None:
-    items = make_items(300)
-    items["correct"] = np.random.default_rng(1).permutation(items["correct"].to_numpy())
-    found = auroc_table(items, {"full": ("full_entropy_nats", -1.0)}, **FAST)
-    pooled = found.query("scope == 'pooled'").iloc[0]
-    assert pooled["ci_low"] < 0.5 < pooled["ci_high"]
-    assert abs(pooled["estimate"] - 0.5) < 0.05  # 1200 rows: standard error 0.017
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1_000))
+def test_increasing_transforms_of_entropies_and_row_order_change_no_row_of_the_table(seed: int) -> None:
+    items = make_items(40, seed=seed)
+    other = items.sample(frac=1, random_state=seed)
+    other["full_entropy_nats"] = np.exp(3 * other["full_entropy_nats"])
+    other["answer_entropy_nats"] = other["answer_entropy_nats"] ** 3
+    first, second = (auroc_table(x, n_boot=50, min_class=5, method="percentile") for x in (items, other))
+    numbers = first.select_dtypes("number").columns
+    assert first[numbers].to_numpy(float) == pytest.approx(second[numbers].to_numpy(float), abs=1e-9, nan_ok=True)
+
+
+def test_holm_runs_over_the_declared_cells_of_each_difference() -> None:
+    items = make_items()
+    cells = [(m, b) for m in ("glm", "qwen") for b in ("symbolic", "visual")]
+    table = add_holm(auroc_table(items, **FAST), cells)
+    own = table.query("scope == 'cell' and score == 'full - max'").sort_values("p")
+    stepped = np.maximum.accumulate(own["p"].to_numpy() * [4, 3, 2, 1])
+    assert own["p_holm"].to_numpy() == pytest.approx(np.minimum(stepped, 1), rel=1e-12)
+    assert table["p_holm"].notna().sum() == 3 * 4  # three differences, no AUROC, no pooled row
+    fewer = add_holm(auroc_table(items, **FAST), cells[:2]).query("score == 'full - max'")
+    assert fewer["p_holm"].notna().sum() == 2 and (fewer["p_holm"].dropna() <= own["p_holm"].max()).all()
+    assert "better than max in" in describe_differences(own)
+
+
+def test_a_declared_cell_without_a_p_value_is_an_error() -> None:
+    items = make_items()
+    items.loc[(items["model"] == "qwen") & (items["benchmark"] == "visual"), "correct"] = True
+    table = auroc_table(items, **FAST)
+    with pytest.raises(EntropyError, match="full - answer: no p-value for qwen x visual"):
+        add_holm(table, [("glm", "visual"), ("qwen", "visual")])
+    with pytest.raises(EntropyError, match="no p-value for other x visual"):
+        add_holm(table, [("other", "visual")])

@@ -219,7 +219,7 @@ def test_changed_extraction_results_rerun_every_notebook(built: Tree) -> None:
     ("file", "expected"),
     [
         ("notebooks/01_extraction.py", ["notebook 01_extraction"]),
-        ("lib/dontblink/collapse.py", ["notebook 02_collapse", "notebook 04_interaction"]),
+        ("lib/dontblink/collapse.py", ["notebook 02_collapse"]),
         ("lib/dontblink/crosscheck.py", ["notebook 01_extraction"]),
         ("lib/dontblink/benchmarks/testbed/train.py", []),
         ("lib/dontblink/tables.py", ["extract", *ALL]),

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from synthetic_items import VECTORS, read_case
+
+from dontblink import entropy, interaction, veto
+
+
+def test_the_names_that_others_call_are_there_with_their_arguments() -> None:
+    calls = {
+        entropy.delong_test: ["labels", "score_a", "score_b"],
+        entropy.auroc_difference: ["correct", "score_a", "score_b", "cluster", "n_boot", "seed"],
+        interaction.bootstrap_logit: ["X", "y", "cluster", "n_boot", "seed"],
+        interaction.firth_logit: ["X", "y"],
+        veto.risk_coverage: ["confidence", "error"],
+        veto.aurc: ["confidence", "error"],
+        veto.risk_at_coverage: ["confidence", "error", "coverage"],
+    }
+    for call, names in calls.items():
+        assert list(inspect.signature(call).parameters)[: len(names)] == names
 
 
 def test_every_reference_case_is_named_in_a_test() -> None:

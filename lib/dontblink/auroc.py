@@ -1,9 +1,9 @@
-"""AUROC of a score for correct answers: estimate, paired tests and the item-clustered bootstrap.
+"""AUROC of a score for correct answers: estimate, clustered test of a difference and the item-clustered bootstrap.
 
 Why: DeLong's test takes rows as independent, and items repeat across models. In: correct (0/1), scores (higher means
-"more likely correct"), the item of each row. Out: `AurocTest` (DeLong, or Obuchowski's clustered variance) and
-`AurocInterval` (bootstrap with its replicates). Ties count one half everywhere. Never: DeLong over pooled rows, or a
-replicate with one class dropped in silence.
+"more likely correct"), the item and the cell of each row. Out: `AurocTest` (Obuchowski's clustered variance; DeLong's
+where every row is an item) and `AurocInterval` (bootstrap with its replicates). Ties count one half everywhere, and
+rows are compared within a cell only. Never: DeLong over pooled rows, or a replicate with one class dropped in silence.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 from sklearn.metrics import roc_auc_score
 
 from dontblink.bootstrap import (
@@ -27,7 +27,7 @@ from dontblink.bootstrap import (
     resample,
     split_strata,
 )
-from dontblink.ranks import order_rows, share_won, weighted_auroc
+from dontblink.ranks import Order, order_rows, share_won, weighted_auroc
 from dontblink.replicates import delete_one, interval_of
 
 _CHUNK = 32  # replicates held at once: their cumulative weights stay in the cache; changes no result
@@ -39,7 +39,7 @@ class AurocError(ValueError):
 
 @dataclass(frozen=True)
 class AurocTest:
-    """Two AUROCs on the same rows, their standard errors, and the test and interval of a minus b."""
+    """Two AUROCs on the same rows, their standard errors, and the two-sided test of a minus b."""
 
     auc_a: float
     auc_b: float
@@ -49,11 +49,6 @@ class AurocTest:
     se: float
     z: float
     p: float
-    ci_low: float
-    ci_high: float
-    n_positive: int
-    n_negative: int
-    n_clusters: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +60,49 @@ class AurocInterval(Interval):
     replicates: Floats
 
 
+@dataclass(frozen=True, eq=False)
+class AurocDraws:
+    """AUROCs of several scores in several cells on shared draws of the items, for any interval of means over cells.
+
+    estimate float64[scores, cells], NaN where no row of the cell has the score; drawn float64[scores, cells, n_boot];
+    jackknife float64[scores, cells, n_h] per stratum of items; member bool[cells, items]; cells: their names, sorted.
+    """
+
+    cells: tuple[Any, ...]
+    estimate: Floats
+    drawn: Floats
+    jackknife: tuple[Floats, ...]
+    member: NDArray[np.bool_]
+
+    def interval(
+        self,
+        score: int,
+        minus: int | None = None,
+        cells: Sequence[int] | None = None,
+        *,
+        method: Method = "bca",
+        confidence: float = 0.95,
+    ) -> AurocInterval:
+        """Return the interval of the mean over `cells` (default all) of one AUROC, or of its lead over another."""
+        used = list(range(len(self.cells))) if cells is None else list(cells)
+
+        def lead(values: Floats) -> Floats:
+            own: Floats = values[score, used].mean(axis=0)
+            return own if minus is None else own - values[minus, used].mean(axis=0)
+
+        auc_a = float(self.estimate[score, used].mean())
+        auc_b = np.nan if minus is None else float(self.estimate[minus, used].mean())
+        ends = interval_of(
+            auc_a if minus is None else auc_a - auc_b,
+            lead(self.drawn),
+            int(self.member[used].any(axis=0).sum()),
+            jackknife=[lead(part) for part in self.jackknife],
+            method=method,
+            confidence=confidence,
+        )
+        return AurocInterval(**vars(ends), auc_a=auc_a, auc_b=auc_b, replicates=lead(self.drawn))
+
+
 def auroc(correct: ArrayLike, score: ArrayLike) -> float:
     """Return P(score of a correct row > score of a wrong row) + P(equal) / 2, by scikit-learn."""
     labels, (values,) = check_scores(correct, [score])
@@ -73,44 +111,46 @@ def auroc(correct: ArrayLike, score: ArrayLike) -> float:
 
 def check_scores(correct: ArrayLike, scores: Sequence[ArrayLike]) -> tuple[NDArray[np.bool_], list[Floats]]:
     """Return labels as bool[n] and scores as float64[n]; raise AurocError for NaN, other labels or one class."""
+    labels, values = _check_rows(correct, scores)
+    for value in values:
+        if (bad := np.isnan(value)).any():
+            row = int(np.argmax(bad))
+            raise AurocError(f"row {row}: score {value[row]}; expected a finite number; drop the row and count it")
+    _check_classes(labels)
+    return labels, values
+
+
+def _check_rows(correct: ArrayLike, scores: Sequence[ArrayLike]) -> tuple[NDArray[np.bool_], list[Floats]]:
     raw = np.asarray(correct)
     values = [np.asarray(score, np.float64) for score in scores]
     if raw.ndim != 1 or any(value.shape != raw.shape for value in values):
         shapes = ", ".join(str(value.shape) for value in values)
         raise AurocError(f"labels of shape {raw.shape}, scores {shapes}; expected one label and one score a row")
     numbers = raw.astype(np.float64)
-    for name, column, bad in [
-        ("label", numbers, ~np.isin(numbers, (0.0, 1.0))),
-        *(("score", value, ~np.isfinite(value)) for value in values),
-    ]:
-        if bad.any():
+    if (bad := ~np.isin(numbers, (0.0, 1.0))).any():
+        row = int(np.argmax(bad))
+        raise AurocError(f"row {row}: label {numbers[row]}; expected 0 or 1")
+    for value in values:
+        if (bad := np.isinf(value)).any():
             row = int(np.argmax(bad))
-            expected = "0 or 1" if name == "label" else "a finite number; drop the row and count it"
-            raise AurocError(f"row {row}: {name} {column[row]}; expected {expected}")
-    labels = numbers > 0
+            raise AurocError(f"row {row}: score {value[row]}; expected a finite number; drop the row and count it")
+    return numbers > 0, values
+
+
+def _check_classes(labels: NDArray[np.bool_], where: str = "") -> None:
     if labels.all() or not labels.any():
         raise AurocError(
-            f"{labels.sum()} correct of {labels.size} rows: one class only, the AUROC is undefined; "
+            f"{where}{labels.sum()} correct of {labels.size} rows: one class only, the AUROC is undefined; "
             "report the accuracy of this cell"
         )
-    return labels, values
 
 
-def delong_test(
-    labels: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, *, confidence: float = 0.95, min_rows: int = 10
-) -> AurocTest:
-    """Return DeLong's paired test for independent rows (DeLong, DeLong and Clarke-Pearson 1988).
+def delong_test(labels: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, **options: Any) -> AurocTest:
+    """Return DeLong's paired test (DeLong, DeLong and Clarke-Pearson 1988): `clustered_test`, each row its own cluster.
 
-    It is `clustered_test` with every row a cluster of its own. Where rows repeat an item, use that one.
-
-    Raises
-    ------
-    AurocError
-        Below `min_rows` rows, below two rows of a class, or where the scores differ but no row shows a variance.
+    Rows must be independent. Where rows repeat an item, give `clustered_test` the items.
     """
-    return clustered_test(
-        labels, score_a, score_b, np.arange(np.size(labels)), confidence=confidence, min_rows=min_rows
-    )
+    return clustered_test(labels, score_a, score_b, np.arange(np.size(labels)), **options)
 
 
 def clustered_test(
@@ -120,30 +160,36 @@ def clustered_test(
     cluster: ArrayLike,
     *,
     cell: ArrayLike | None = None,
-    confidence: float = 0.95,
-    min_rows: int = 10,
+    min_clusters: int = 10,
 ) -> AurocTest:
     """Return the paired test with Obuchowski's variance for clustered rows (Obuchowski 1997, Biometrics 53).
 
-    With `cell` (label[n]) the AUROCs are means over cells of those within each, and so are the sums below.
+    Where every row is a cluster of its own it is DeLong's test (DeLong, DeLong and Clarke-Pearson 1988). With `cell`
+    (label[n]) the AUROCs are means over cells of those within each, and so are the sums below.
 
     With m positives, n negatives, and in cluster i the sums U_i of the positives' placements less m_i A and W_i of the
     negatives' less n_i A: var = I_m / (I_m - 1) sum U_i^2 / m^2 + I_n / (I_n - 1) sum W_i^2 / n^2
     + 2 I / (I - 1) sum U_i W_i / (m n), with I_m, I_n, I the clusters that hold positives, negatives, any row.
+
+    Raises
+    ------
+    AurocError
+        Below `min_clusters` clusters, below two that hold a class, or where the AUROCs differ but no row shows a
+        variance (one score separates perfectly, the other is constant).
     """
     positive, scores = check_scores(labels, [score_a, score_b])
     groups = number_clusters(cluster)
-    size, m, n = len(groups.labels), int(positive.sum()), int((~positive).sum())
-    if size < min_rows or len(groups.row) != len(positive):
+    size = len(groups.labels)
+    if size < min_clusters or len(groups.row) != len(positive):
         raise AurocError(
-            f"{size} clusters for {len(positive)} rows; expected >= {min_rows} for a normal "
+            f"{size} clusters for {len(positive)} rows; expected >= {min_clusters} for a normal "
             "approximation; report the AUROCs alone"
         )
     holders = [len(np.unique(groups.row[rows])) for rows in (positive, ~positive)]
     if min(holders) < 2:
         raise AurocError(f"{holders[0]} clusters with correct and {holders[1]} with wrong rows; a variance needs >= 2")
     parts = _split_cells(positive, cell)
-    aucs = _mean_aurocs(positive, scores, parts)
+    aucs = [float(np.mean([roc_auc_score(positive[own], score[own]) for own in parts])) for score in scores]
     upper, lower = np.zeros((2, size)), np.zeros((2, size))
     for rows in parts:
         own, row = positive[rows], groups.row[rows]
@@ -166,10 +212,21 @@ def clustered_test(
         difference, se, z = 0.0, 0.0, 0.0
     else:
         z = difference / se
-    reach = float(ndtri((1 + confidence) / 2)) * se
-    p, ends = float(2 * ndtr(-abs(z))), (float(difference - reach), float(difference + reach))
-    errors = (float(se_a), float(se_b), float(se))
-    return AurocTest(aucs[0], aucs[1], float(difference), *errors, float(z), p, *ends, m, n, size)
+    p, errors = float(2 * ndtr(-abs(z))), (float(se_a), float(se_b), float(se))
+    return AurocTest(aucs[0], aucs[1], float(difference), *errors, float(z), p)
+
+
+def _split_cells(positive: NDArray[np.bool_], cell: ArrayLike | None) -> list[Ints]:
+    labels = np.zeros(len(positive)) if cell is None else np.asarray(cell)
+    parts = []
+    for name in np.unique(labels):
+        parts.append(np.flatnonzero(labels == name))
+        _check_classes(positive[parts[-1]], "" if cell is None else f"cell {_say(name)}: ")
+    return parts
+
+
+def _say(cell: Any) -> str:
+    return str(cell).replace("\n", " x ")
 
 
 def auroc_interval(correct: ArrayLike, score: ArrayLike, cluster: ArrayLike, **options: Any) -> AurocInterval:
@@ -201,27 +258,8 @@ def auroc_difference(
         only), and items are drawn within the set of cells that they appear in.
     method : {"bca", "percentile"}
     confidence : float
-    min_clusters : int
-        Fewer items than this (10 by default) raise AurocError: report the AUROCs alone.
-
-    Notes
-    -----
-    Replicate b weighs row i by the draws c[b, item(i)]: AUROC_b = sum_{i correct} c_i (N_<(i) + N_<=(i)) / (2 C+ C-),
-    with N the cumulative draws of wrong rows in order of the score: O(n) for each replicate, and exact in integers.
     """
     return _bootstrap(correct, [score_a, score_b], cluster, n_boot=n_boot, seed=seed, **options)
-
-
-def _split_cells(positive: NDArray[np.bool_], cell: ArrayLike | None) -> list[Ints]:
-    labels = np.zeros(len(positive)) if cell is None else np.asarray(cell)
-    parts = [np.flatnonzero(labels == name) for name in np.unique(labels)]
-    for rows in parts:
-        check_scores(positive[rows], [])
-    return parts
-
-
-def _mean_aurocs(positive: NDArray[np.bool_], scores: Sequence[Floats], parts: Sequence[Ints]) -> list[float]:
-    return [float(np.mean([roc_auc_score(positive[rows], score[rows]) for rows in parts])) for score in scores]
 
 
 def _bootstrap(
@@ -234,32 +272,73 @@ def _bootstrap(
     cell: ArrayLike | None = None,
     method: Method = "bca",
     confidence: float = 0.95,
-    min_clusters: int = 10,
 ) -> AurocInterval:
     positive, values = check_scores(correct, scores)
+    _split_cells(positive, cell)
+    draws = draw_aurocs(positive, values, cluster, cell=cell, n_boot=n_boot, seed=seed, jackknife=method == "bca")
+    return draws.interval(0, 1 if len(values) > 1 else None, method=method, confidence=confidence)
+
+
+def draw_aurocs(
+    correct: ArrayLike,
+    scores: Sequence[ArrayLike],
+    cluster: ArrayLike,
+    *,
+    cell: ArrayLike | None = None,
+    n_boot: int = 10_000,
+    seed: int = 0,
+    jackknife: bool = True,
+    min_clusters: int = 10,
+) -> AurocDraws:
+    """Return the AUROC of each score in each cell, on the data and on `n_boot` resamplings of the items.
+
+    A score of NaN is no score: the row counts for the others only, and a cell without any has no AUROC (NaN). All
+    scores and cells see the same draws, so that a difference is paired and a mean over cells is clustered by item.
+    Fewer than `min_clusters` items raise AurocError: report the AUROCs alone.
+
+    Notes
+    -----
+    Replicate b weighs row i by the draws c[b, item(i)]: AUROC_b = sum_{i correct} c_i (N_<(i) + N_<=(i)) / (2 C+ C-),
+    with N the cumulative draws of wrong rows in order of the score: O(n) for each replicate, and exact in integers.
+    """
+    positive, values = _check_rows(correct, scores)
     groups = number_clusters(cluster, cell)
     size = len(groups.labels)
     if size < min_clusters or len(groups.row) != len(positive):
         raise AurocError(
             f"{size} items for {len(positive)} rows; an interval needs >= {min_clusters} items, report the AUROCs alone"
         )
-    parts = _split_cells(positive, cell)
-    orders = [[order_rows(positive[rows], value[rows], groups.row[rows]) for rows in parts] for value in values]
+    labels = np.zeros(len(positive)) if cell is None else np.asarray(cell)
+    names, strata = np.unique(labels), split_strata(groups.stratum)
+    member = np.zeros((len(names), size), bool)
+    estimate = np.full((len(values), len(names)), np.nan)
+    orders: dict[tuple[int, bytes], tuple[Order, list[int]]] = {}  # equal scores of a cell are evaluated once
+    for c, name in enumerate(names):
+        rows = np.flatnonzero(labels == name)
+        member[c, groups.row[rows]] = True
+        for k, value in enumerate(values):
+            own = rows[~np.isnan(value[rows])]
+            if not len(own):
+                continue
+            if (key := (c, value[rows].tobytes())) not in orders:
+                _check_classes(positive[own], "" if cell is None else f"cell {_say(name)}: ")
+                orders[key] = (order_rows(positive[own], value[own], groups.row[own]), [])
+            orders[key][1].append(k)
+            estimate[k, c] = roc_auc_score(positive[own], value[own])
 
-    def evaluate(weights: Floats) -> Floats:
-        aucs = [np.mean([weighted_auroc(order, weights) for order in by_cell], axis=0) for by_cell in orders]
-        return aucs[0] - aucs[1] if len(aucs) > 1 else aucs[0]
+    def evaluate(weights: Floats, used: NDArray[np.bool_]) -> Floats:
+        found = np.repeat(estimate[:, :, None], weights.shape[1], axis=2)
+        for (c, _), (order, columns) in orders.items():
+            if used[c]:
+                found[columns, c] = weighted_auroc(order, weights)
+        return found
 
-    strata = split_strata(groups.stratum)
+    everywhere = np.ones(len(names), bool)
     draws = resample(strata, n_boot, seed, _CHUNK)
-    replicates = np.concatenate([evaluate(count_draws(indices).T.copy()) for indices in draws])
-    jackknife = [
-        np.concatenate([evaluate(part.T.copy()) for part in np.array_split(weights, -(-len(weights) // _CHUNK))])
-        for weights in (delete_one(strata, size) if method == "bca" else [])
-    ]
-    aucs = _mean_aurocs(positive, values, parts)
-    estimate = aucs[0] - aucs[1] if len(aucs) > 1 else aucs[0]
-    ends = interval_of(estimate, replicates, size, jackknife=jackknife, method=method, confidence=confidence)
-    return AurocInterval(
-        **vars(ends), auc_a=aucs[0], auc_b=aucs[-1] if len(aucs) > 1 else np.nan, replicates=replicates
-    )
+    drawn = np.concatenate([evaluate(count_draws(indices).T.copy(), everywhere) for indices in draws], axis=2)
+    left_out = []
+    for weights in delete_one(strata, size) if jackknife else []:
+        touched = np.asarray(member[:, (weights == 0).any(axis=0)].any(axis=1))  # the other cells stay as they are
+        chunks = np.array_split(weights, -(-len(weights) // _CHUNK))
+        left_out.append(np.concatenate([evaluate(part.T.copy(), touched) for part in chunks], axis=2))
+    return AurocDraws(tuple(names), estimate, drawn, tuple(left_out), member)

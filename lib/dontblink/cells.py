@@ -1,9 +1,9 @@
 """Which rows of the items table an estimate is over: cells, the models of a benchmark, or everything.
 
 Why: entropy and vision live on different scales in every cell, an item repeats across models, and a row without a
-value has to be counted. In: the items table of the TEST split. Out: `select_rows` tables with `cell`, `cluster` and
-`n_left_out`, their scopes, values standardised or adjusted within the cell. Never: a calibration row, or a row left
-out without a count.
+value has to be counted. In: the items table of ONE split. Out: `select_rows` tables with `cell`, `cluster` and
+`n_left_out`, their scopes, values standardised or adjusted within the cell. Never: an estimate on calibration rows
+(only a fit may name their split), or a row left out without a count.
 """
 
 from __future__ import annotations
@@ -21,24 +21,29 @@ class CellError(ValueError):
     """Rows that do not support an estimate; the message names the cell and what to do."""
 
 
-def select_rows(items: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def select_rows(
+    items: pd.DataFrame, columns: Sequence[str], optional: Sequence[str] = (), *, split: str = "test"
+) -> pd.DataFrame:
     """Return the rows with a number in all `columns`, sorted, with `cell`, `cluster` and the numbers as float64.
 
-    A column `log_X` that the table lacks is the natural logarithm of X. `attrs["n_left_out"]` counts the rows that
-    miss a number. `cluster` is benchmark and item: the same item of several models is one cluster.
+    A column `log_X` that the table lacks is the natural logarithm of X; in an `optional` column NaN stays.
+    `attrs["n_left_out"]` counts the rows that miss a number in `columns`. `cluster` is benchmark and item: the same
+    item of several models is one cluster. `split` is the only one that may occur: calibration for a fit that is judged
+    on test items.
 
     Raises
     ------
     CellError
-        For calibration rows, a missing column, or an item that occurs twice in a cell.
+        For rows of another split, a missing column, or an item that occurs twice in a cell.
     """
-    if "split" in items and (items["split"].astype("str") != "test").any():
-        raise CellError("rows of the calibration split, which chose the layers; pass split 'test' only")
+    if "split" in items and (other := items["split"].astype("str") != split).any():
+        found = items["split"][other].iloc[0]
+        raise CellError(f"rows of the {found} split, {split} expected: never fit or choose, and judge, on one item")
     rows = items[["model", "benchmark", "item_id"]].astype("str")
     rows["correct"] = items["correct"].to_numpy(bool)
     if "task_type" in items:
         rows["task_type"] = items["task_type"].astype("str")
-    for name in columns:
+    for name in (*columns, *optional):
         source = name if name in items else name.removeprefix("log_")
         if source not in items or not pd.api.types.is_numeric_dtype(items[source]):
             raise CellError(f"items table: no numeric column {name}; expected one of {', '.join(map(str, items))}")
@@ -78,10 +83,11 @@ def list_scopes(rows: pd.DataFrame, scopes: Sequence[str] = ("cell", "benchmark"
     return found
 
 
-def keep_usable(rows: pd.DataFrame, min_items: int) -> pd.DataFrame:
-    """Return the rows of the cells with at least `min_items` items and both classes; `attrs` are kept."""
+def keep_usable(rows: pd.DataFrame, min_items: int, min_class: int = 1) -> pd.DataFrame:
+    """Return the rows of the cells with `min_items` items or more, `min_class` or more of each class; `attrs` stay."""
     correct = rows.groupby("cell")["correct"]
-    usable = (correct.transform("size") >= min_items) & (correct.transform("nunique") == 2)
+    size, right = correct.transform("size"), correct.transform("sum")
+    usable = (size >= min_items) & (right >= min_class) & (size - right >= min_class)
     kept = rows[usable].reset_index(drop=True)
     kept.attrs = rows.attrs
     return kept

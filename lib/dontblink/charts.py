@@ -1,8 +1,8 @@
 """Figures of the statistics: coefficients, transfer, interaction surface, selective risk, quadrants, calibration.
 
-Why: as `plots`, a figure reads a table and decides nothing. In: the tables of interaction.py, entropy.py, transfer.py
-and veto.py. Out: the same axes. What is compared differs by colour, line and marker at once, and every interval says
-what it is. Never: compute a statistic that a table should hold, write a file, or set a style globally.
+Why: as `plots`, a figure reads a table and decides nothing. In: the tables of entropy.py, transfer.py, reliability.py,
+interaction.py and veto.py. Out: the same axes. What is compared differs by colour, line and marker at once, and every
+interval says what it is. Never: compute a statistic that a table should hold, write a file, or set a style globally.
 """
 
 from __future__ import annotations
@@ -36,64 +36,82 @@ def forest(
     *,
     label: str,
     scale: float = 1.0,
-    null: str | None = None,
+    zero: float = 0.0,
+    beside: pd.DataFrame | None = None,
+    null: str | tuple[str, str] | None = None,
     confidence: float = 0.95,
     interval: str = "bootstrap by item",
 ) -> Axes:
-    """Draw one value per scope with its interval: cells by benchmark, the benchmark's own, and the pooled one below.
+    """Draw one value per scope with its interval: each benchmark (bold) above its models, the pooled row last.
 
-    `table` has one row per scope (filter the term or rule), with columns scope, model, benchmark, `value`, ci_low and
-    ci_high; rows without a value are named and left empty. `null` is a column with the upper end of a null: a mark |.
-    `label` names the value and its unit; `scale` multiplies (100 for percentage points).
+    `table` has one row per scope (filter the term, rule or score), with columns scope, model, benchmark, `value`,
+    ci_low and ci_high; rows without a value are named and left empty. `beside` is a second table of the same kind,
+    drawn hollow beneath the first (adjusted beside unadjusted). `null` names a column, the upper end of a null (a mark
+    |), or two, a null's ends (a pale bar). `label` names the value and its unit; `scale` multiplies (100 for percentage
+    points); the vertical line stands at `zero`.
     """
     rows = _order_scopes(table)
-    styles, empty = style_models([m for m in rows["model"] if m != ALL]), rows[value].isna()
-    black = mpl.colormaps[COLOUR_MAP](0.0)
-    for y, (_, row) in enumerate(rows.iterrows()):
-        if empty.iloc[y]:
-            ax.text(0, y, "no estimate", va="center", fontsize="small", fontstyle="italic")
-            continue
-        style = styles.get(str(row["model"]), {"color": black, "marker": "P", "linestyle": "-"})
-        x, low, high = (scale * float(row[name]) for name in (value, "ci_low", "ci_high"))
-        ax.errorbar(
-            x, y, xerr=[[max(x - low, 0)], [max(high - x, 0)]], color=style["color"], marker=style["marker"],
-            capsize=2.5, linestyle="none", markersize=6 if row["model"] == ALL else None,
-        )  # fmt: skip
-        if null and not np.isnan(row[null]):
-            ax.plot(scale * row[null], y, marker="|", markersize=9, color="0.35", linestyle="none")
-    ax.axvline(0, color="0.5", linewidth=0.8, zorder=0)
-    names = [_name_scope(row) for _, row in rows.iterrows()]
+    place = {(row["benchmark"], row["model"]): y for y, (_, row) in enumerate(rows.iterrows())}
+    styles = style_models([m for m in rows["model"] if m != ALL])
+    lift = 0.0 if beside is None else 0.17
+    if isinstance(null, tuple):
+        low, high = (scale * rows[name].to_numpy(float) for name in null)
+        for bar in ax.barh(range(len(rows)), high - low, left=low, height=0.8, color="0.88", zorder=0):
+            bar.sticky_edges.x.clear()  # leave a margin beside the bars too
+    elif null:
+        ax.plot(scale * rows[null], range(len(rows)), marker="|", markersize=9, color="0.35", linestyle="none")
+    for part, shift, hollow in ((rows, -lift, False), (beside, lift, True)):
+        for _, row in () if part is None else part.iterrows():
+            y = place[row["benchmark"], row["model"]] + shift
+            if pd.isna(row[value]):
+                ax.text(zero, y, "no estimate", va="center", fontsize="small", fontstyle="italic")
+                continue
+            style = styles.get(str(row["model"]), {"color": mpl.colormaps[COLOUR_MAP](0.0), "marker": "P"})
+            x, low, high = (scale * float(row[name]) for name in (value, "ci_low", "ci_high"))
+            ax.errorbar(
+                x, y, xerr=[[max(x - low, 0)], [max(high - x, 0)]], color=style["color"], marker=style["marker"],
+                capsize=2, linestyle="none", markersize=5 if row["model"] == ALL else 3.5, elinewidth=0.9,
+                markerfacecolor="white" if hollow else style["color"],
+            )  # fmt: skip
+    ax.axvline(zero, color="0.5", linewidth=0.8, zorder=0)
+    names = [_name_scope(row) if row["model"] == ALL else str(row["model"]) for _, row in rows.iterrows()]
     ax.set(yticks=range(len(rows)), yticklabels=names, ylim=(len(rows) - 0.4, -0.6))
     for text, (_, row) in zip(ax.get_yticklabels(), rows.iterrows(), strict=False):  # hidden labels have no text
         text.set_fontweight("bold" if row["model"] == ALL else "normal")
     ax.tick_params(axis="y", length=0)
-    note = f"bar: {confidence:.0%} {interval}" + ("\n|: upper end of the null" if null else "")
+    note = f"bar: {confidence:.0%} {interval}"
+    if null:
+        note += f"\n{'|: upper end of' if isinstance(null, str) else 'grey:'} the null"
     ax.set_xlabel(f"{label}\n{note}")
     return ax
 
 
-def transfer_heat_map(ax: Axes, table: pd.DataFrame, value: str = "gain") -> Axes:
+def transfer_heat_map(ax: Axes, table: pd.DataFrame, value: str = "gain", *, reach: float | None = None) -> Axes:
     """Draw the transfer of ONE rule and model as a map: fitted on (rows) x tested on (columns), with intervals.
 
-    `value` is gain (its interval contains 0 where the number is in brackets) or auroc. The shades of a gain are
-    symmetric about 0, and its sign is printed.
+    `value` is gain or auroc. A gain stands in brackets where its interval contains 0; the interval is the one that
+    resamples the fit too, if the table has it. The shades of a gain end at -`reach` and `reach` (default: the largest
+    gain), so that maps with one reach compare.
     """
     _expect_one(table, "rule", "model")
     names = sorted(set(table["train"]) | set(table["test"]))
-    ends = ("gain_low", "gain_high") if value == "gain" else ("ci_low", "ci_high")
+    prefix = {"gain": "gain", "auroc": "ci"}[value]
+    both = {"gain": "refit_gain", "auroc": "refit"}[value]
+    ends = [f"{both if f'{both}_low' in table else prefix}_{end}" for end in ("low", "high")]
+    reach = reach or max(float(table[value].abs().max()), 1e-9)
+    low, high = (-reach, reach) if value == "gain" else (0.5, 1.0)
     grid = np.full((len(names), len(names)), np.nan)
     for _, row in table.iterrows():
-        grid[names.index(row["train"]), names.index(row["test"])] = row[value]
-    reach = max(np.nanmax(np.abs(grid)), 1e-9)
-    low, high = (-reach, reach) if value == "gain" else (0.5, 1.0)
-    image = ax.imshow(grid, cmap=COLOUR_MAP, vmin=low, vmax=high)
-    for _, row in table.iterrows():
         y, x = names.index(row["train"]), names.index(row["test"])
-        number, left, right = (float(row[name]) for name in (value, *ends))
-        first = f"{number:+.3f}" if value == "gain" else f"{number:.3f}"
-        first = f"({first})" if value == "gain" and left <= 0 <= right else first
-        text, dark = f"{first}\n{left:.3f} to\n{right:.3f}", (number - low) / (high - low) < 0.55
-        ax.text(x, y, text, ha="center", va="center", fontsize="small", color="white" if dark else "black")
+        grid[y, x] = number = float(row[value])
+        first, left, right = (f"{float(row[name]):{'+' * (value == 'gain')}.3f}" for name in (value, *ends))
+        first = f"({first})" if value == "gain" and row[ends[0]] <= 0 <= row[ends[1]] else first
+        dark = (number - low) / (high - low) < 0.55
+        ax.text(
+            x, y, f"{first}\n{left} to\n{right}", ha="center", va="center", fontsize=6, linespacing=1.1,
+            color="white" if dark else "black",
+        )  # fmt: skip
+    image = ax.imshow(grid, cmap=COLOUR_MAP, vmin=low, vmax=high)
     labels = [name.replace("_", "\n") for name in names]
     ax.set(xticks=range(len(names)), yticks=range(len(names)), xticklabels=labels, yticklabels=labels)
     ax.set(xlabel="tested on", ylabel="fitted on", title=f"{table['rule'].iloc[0]}, {_say(table['model'].iloc[0])}")
@@ -213,8 +231,9 @@ def quadrant_risk(ax: Axes, table: pd.DataFrame, *, confidence: float = 0.95, le
 def reliability_curve(ax: Axes, curves: pd.DataFrame, *, confidence: float = 0.95, legend: bool = True) -> Axes:
     """Draw the share of correct answers against the predicted probability, a line per model.
 
-    `curves` holds the tables of `entropy.reliability_curve` with a column model. On the grey diagonal a prediction
-    means what it says; above it the model is right more often than it says.
+    `curves` holds the tables of `reliability.reliability_curve` with a column model. On the grey diagonal a prediction
+    means what it says; above it the model is right more often than it says. The legend goes beneath the figure
+    (constrained layout): ask one panel for it.
     """
     models = curves["model"].astype(str)
     ax.plot([0, 100], [0, 100], color="0.6", linewidth=0.8, zorder=0)
@@ -223,11 +242,15 @@ def reliability_curve(ax: Axes, curves: pd.DataFrame, *, confidence: float = 0.9
         share = line["share_correct"].to_numpy(float)
         reach = 100 * np.abs(np.stack([share - line["ci_low"], line["ci_high"] - share]).astype(float))
         x = 100 * line["mean_probability"].to_numpy(float)
-        ax.errorbar(x, 100 * share, yerr=reach, **style, capsize=2, elinewidth=0.7, label=model)
-    ax.set(xlabel="predicted probability of a correct answer (%)", ylabel="correct answers (%)")
-    ax.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+        ax.errorbar(x, 100 * share, yerr=reach, **style, capsize=1.5, elinewidth=0.7, label=model)
+    ax.set(xlabel="predicted probability\nof a correct answer (%)", ylabel="correct answers (%)")
+    ticks = range(0, 101, 25)
+    ax.set(xlim=(-3, 103), ylim=(-3, 103), xticks=ticks, yticks=ticks, aspect="equal")
     if legend:
-        ax.legend(title=f"bar: {confidence:.0%} Wilson interval", loc="upper left", frameon=False)
+        ax.figure.legend(
+            *ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,
+            title=f"bar: {confidence:.0%} Wilson interval of a bin",
+        )  # fmt: skip
     return ax
 
 
@@ -239,11 +262,11 @@ def _expect_one(rows: pd.DataFrame, *columns: str) -> None:
 
 
 def _order_scopes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows by benchmark (its models, then all of them together), the pooled row last."""
+    """Return the rows by benchmark (all models together, then each of them), the pooled row last."""
     if (twice := table.duplicated(["scope", "model", "benchmark"])).any():
         row = table[twice].iloc[0]
         raise ValueError(f"{_name_scope(row)}: several rows; expected one a scope, filter the term or rule")
-    place = {"cell": 0, "benchmark": 1, "pooled": 2}
+    place = {"benchmark": 0, "cell": 1, "pooled": 2}
     rows = table.assign(_last=table["scope"] == "pooled", _place=table["scope"].map(place))
     return rows.sort_values(["_last", "benchmark", "_place", "model"], ignore_index=True)
 

@@ -20,9 +20,9 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import pingouin
-from statsmodels.stats.multitest import multipletests
 
 from dontblink.bootstrap import BootstrapError, Floats, Method, bootstrap_sums, divide
+from dontblink.multiplicity import adjust_holm
 
 CELL = ["model", "benchmark"]
 MASSES = ["evidence_mass", "visual_mass", "control_box_mass", "prompt_mass", "uniform_evidence_share"]
@@ -277,13 +277,6 @@ def signed_rank(first: Floats, last: Floats) -> tuple[float, float, float]:
         return 0.0, 1.0, 0.0
     row = pingouin.wilcoxon(difference).iloc[0]
     return float(row["W_val"]), float(row["p_val"]), float(row["RBC"])
-
-
-def adjust_holm(p: Floats) -> Floats:
-    """Return Holm-adjusted p-values; NaN is an error, because statsmodels would count it as a test."""
-    if not ((p >= 0) & (p <= 1)).all():
-        raise CollapseError(f"p-values {p.tolist()}; expected numbers in [0, 1], one for each declared cell")
-    return cast(Floats, multipletests(p, method="holm")[1])
 
 
 def curves(

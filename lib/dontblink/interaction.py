@@ -24,9 +24,11 @@ from scipy.special import expit
 
 from dontblink.bootstrap import BootstrapError, Floats, Interval, Method
 from dontblink.cells import count_rows, keep_usable, list_scopes, select_rows, standardise
-from dontblink.collapse import adjust_holm
 from dontblink.firth import LogitError, check_design
-from dontblink.logit import LogitBootstrap, bootstrap_logit, fit_logit
+from dontblink.firth import firth_logit as firth_logit
+from dontblink.logit import LogitBootstrap, fit_logit
+from dontblink.logit import bootstrap_logit as bootstrap_logit
+from dontblink.multiplicity import adjust_holm
 
 ENTROPY, VISION = "full_entropy_nats", "vision_evidence_mass"
 TERMS = ("entropy", "vision", "entropy:vision")

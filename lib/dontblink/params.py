@@ -128,9 +128,11 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "confidence_level": real(0, 1, open_ends=True),
         "bootstrap_seed": whole(0),
         "min_items": whole(10),
+        "min_class_items": whole(2),
         "covariates": several(text(r"[a-z0-9_]+")),
         "reliability_bins": whole(2),
-        "shuffled_deals": whole(1),
+        "shuffled_deals": whole(2),
+        "vision_deals": whole(2),
     },
     "interaction": {
         "bootstrap_replicates": whole(1),

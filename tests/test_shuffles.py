@@ -1,0 +1,104 @@
+"""Claims about the negative controls: dealt labels and dealt vision say nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic_items import make_items
+
+from dontblink.auroc import auroc
+from dontblink.entropy import EntropyError, auroc_table
+from dontblink.shuffles import shuffled_labels, shuffled_vision
+from dontblink.transfer import transfer_table
+
+
+def make_fit(n_items: int = 100, seed: int = 9, **options: object) -> pd.DataFrame:
+    items = make_items(n_items, seed=seed, **options)  # type: ignore[arg-type]
+    return items.assign(split="calibration", item_id="fit " + items["item_id"])
+
+
+def test_dealt_labels_separate_nothing_and_observed_ones_do() -> None:
+    table = shuffled_labels(make_items(150), n_deals=200)
+    assert ((table["shuffled_mean"] - table["null"]).abs() < 5 * table["shuffled_se"]).all()
+    pooled = table[(table["scope"] == "pooled")].set_index("score")
+    assert pooled.loc["full", "share_below"] == 1 and pooled.loc["full", "p"] == pytest.approx(1 / 201)
+    assert pooled.loc["last_decile", "p"] > 0.01  # it says nothing in the simulation
+    assert (table["shuffled_low"] < table["null"]).all() and (table["null"] < table["shuffled_high"]).all()
+
+
+def test_observed_values_are_those_of_the_table() -> None:
+    items = make_items(60)
+    items.loc[:5, "answer_entropy_nats"] = np.nan
+    keys = ["scope", "model", "benchmark", "score"]
+    control = shuffled_labels(items, covariates=["noise_level"], n_deals=2).set_index(keys)
+    table = auroc_table(items, covariates=["noise_level"], n_boot=20).set_index(keys)
+    assert control["observed"].to_numpy() == pytest.approx(table.loc[control.index, "estimate"].to_numpy(), abs=1e-12)
+    assert (control["n_left_out"] == table.loc[control.index, "n_left_out"]).all()
+
+
+def test_spread_of_the_deals_is_that_of_the_rank_sum_test() -> None:
+    items = make_items(400, benchmarks=("symbolic",)).query("model == 'glm'")
+    found = shuffled_labels(items, pairs=(), n_deals=2000).query("scope == 'cell' and score == 'full'").iloc[0]
+    n, m = len(items), items["correct"].sum()
+    error = ((n + 1) / (12 * m * (n - m))) ** 0.5  # of an AUROC without discrimination and ties
+    assert found["shuffled_se"] * 2000**0.5 == pytest.approx(error, rel=0.06)
+
+
+def test_labels_of_an_item_move_together_for_all_models() -> None:
+    """Two models that are one: their mean spreads as either does, not by the square root of two less."""
+    items = make_items(100, benchmarks=("symbolic",)).query("model == 'glm'")
+    twins = pd.concat([items, items.assign(model="twin")])
+    table = shuffled_labels(twins, pairs=(), n_deals=100).query("score == 'full'").set_index("scope")
+    assert table.loc["pooled", "shuffled_se"] == pytest.approx(table.loc["cell", "shuffled_se"].iloc[0], rel=1e-9)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1_000))
+def test_increasing_transforms_and_row_order_change_no_deal(seed: int) -> None:
+    items = make_items(40, seed=seed)
+    other = items.sample(frac=1, random_state=seed).assign(
+        full_entropy_nats=lambda t: np.exp(t["full_entropy_nats"]),
+        max_entropy_nats=lambda t: t["max_entropy_nats"] ** 3,
+    )
+    first, second = (shuffled_labels(x, n_deals=20, min_class=5, seed=seed) for x in (items, other))
+    numbers = first.select_dtypes("number").columns
+    assert first[numbers].to_numpy(float) == pytest.approx(second[numbers].to_numpy(float), abs=1e-12, nan_ok=True)
+
+
+def test_a_cell_of_one_class_has_no_deal_and_one_deal_has_no_spread() -> None:
+    items = make_items()
+    items.loc[items["model"] == "glm", "correct"] = True
+    table = shuffled_labels(items, n_deals=5)
+    assert table.query("model == 'glm'")["observed"].isna().all() and table.query("model == 'qwen'")["p"].notna().all()
+    with pytest.raises(EntropyError, match="1 deals; a spread needs >= 2"):
+        shuffled_labels(items, n_deals=1)
+
+
+def test_vision_that_helps_leaves_the_range_of_its_deals_and_useless_vision_stays_inside() -> None:
+    helps = shuffled_vision(make_fit(200, vision=1.5), make_items(200, vision=1.5), ["linear"], n_deals=30)
+    assert (helps["gain"] > helps["shuffled_high"]).all() and (helps["share_below"] == 1).all()
+    useless = shuffled_vision(make_fit(200), make_items(200), ["linear"], n_deals=60)
+    assert useless["share_below"].between(0, 1, inclusive="neither").sum() >= len(useless) - 1
+    for table in (helps, useless):
+        assert (table["shuffled_mean"].abs() < 0.02).all()
+
+
+def test_observed_gains_are_those_of_the_transfer_table() -> None:
+    fit, items = make_fit(vision=0.8), make_items(vision=0.8)
+    control = shuffled_vision(fit, items, n_deals=2).set_index(["scaling", "train", "test", "rule"])
+    for scaling in ("train", "test"):
+        table = transfer_table(fit, items, ["linear", "interaction"], scaling=scaling, n_boot=20, n_refits=0)
+        gains = table.query("model == 'all'").set_index(["train", "test", "rule"])["gain"]
+        found = control.xs(scaling)["gain"]
+        assert found.to_numpy() == pytest.approx(gains.loc[found.index].to_numpy(), abs=1e-9)
+    assert control.xs("train").index.equals(control.xs("test").index)
+
+
+def test_auroc_of_a_cell_is_scikit_learns() -> None:
+    items = make_items()
+    cell = items.query("model == 'glm' and benchmark == 'visual'")
+    found = shuffled_labels(items, n_deals=2).query("model == 'glm' and benchmark == 'visual' and score == 'vision'")
+    assert found["observed"].item() == pytest.approx(auroc(cell["correct"], cell["vision_evidence_mass"]), abs=1e-13)
