@@ -97,7 +97,7 @@ def test_every_method_gives_every_term_of_every_scope(method: str) -> None:
     assert (table["ci_low"] <= table["estimate"]).all() and (table["estimate"] <= table["ci_high"]).all()
     assert (table["n_replicates"] == 200).all()
     assert set(table.loc[table["unit"] == "log-odds per sd", "method"]) == {method}
-    assert set(table.loc[table["unit"] == "probability", "method"]) == {"bca" if method == "t" else method}
+    assert set(table.loc[table["unit"] == "probability", "method"]) == {"percentile" if method == "t" else method}
     assert table["p"].notna().sum() == 7 * 3
 
 
@@ -141,7 +141,7 @@ def test_marginal_effects_are_differences_of_predicted_probabilities() -> None:
     difference = found["effect_difference"]
     assert difference.estimate == pytest.approx(high - low, abs=1e-9)
     assert difference.ci_low < difference.estimate < difference.ci_high
-    assert (difference.method, found["effect_at_low_vision"].n_degenerate) == ("bca", 0)
+    assert (difference.method, found["effect_at_low_vision"].n_degenerate) == ("percentile", 0)
 
 
 def test_coefficient_of_zero_can_still_be_a_difference_of_risks() -> None:

@@ -97,7 +97,7 @@ def interaction_table(
     scopes: Sequence[str] = ("cell", "benchmark", "pooled"),
     n_boot: int = 10_000,
     seed: int = 0,
-    method: Method = "bca",
+    method: Method = "t",
     confidence: float = 0.95,
     min_items: int = 20,
     effect_at: float = 1.0,
@@ -135,7 +135,7 @@ def interaction_table(
         try:
             drawn = bootstrap_logit(
                 design.x, design.y, design.cluster, n_boot, seed, strata=design.cell,
-                errors_of=range(len(TERMS)), jackknife=method != "percentile",
+                errors_of=range(len(TERMS)), jackknife=method == "bca",
             )  # fmt: skip
             terms = _coefficient_rows(design, drawn, method, confidence, brief)
             plain = not (brief or flexible)
@@ -168,7 +168,7 @@ def _show(interval: Interval) -> dict[str, Any]:
 
 
 def marginal_effects(
-    design: Design, drawn: LogitBootstrap, at: float = 1.0, method: Method = "bca", confidence: float = 0.95
+    design: Design, drawn: LogitBootstrap, at: float = 1.0, method: Method = "percentile", confidence: float = 0.95
 ) -> dict[str, Interval]:
     """Return effects on P(correct), averaged over the rows of the design with their own cell and covariates.
 
@@ -178,8 +178,8 @@ def marginal_effects(
 
     The last is not 0 where b_EV = 0: the logit is steepest at one half, so b_E costs less wherever b_V has brought the
     risk close to 0 or 1. `difference_without_interaction` is what it would be with the same coefficients and b_EV = 0,
-    and `difference_by_interaction` the rest, 0 exactly if b_EV = 0. The interval is the percentile one without the
-    jackknife, and BCa for method "t", which has no standard error here. The rows averaged over are held fixed.
+    and `difference_by_interaction` the rest, 0 exactly if b_EV = 0. For method "t", which has
+    no standard error here, the interval is the percentile one. The rows averaged over are held fixed.
     """
     rest, count = np.unique(design.rest, axis=0, return_counts=True)
     weight, k = count / count.sum(), len(TERMS)
@@ -198,7 +198,7 @@ def marginal_effects(
             parts.append(np.stack([low, high, high - low, without, high - low - without], axis=1))
         return np.concatenate(parts)
 
-    chosen: Method = "percentile" if not drawn.jackknife else "bca" if method == "t" else method
+    chosen: Method = "bca" if method == "bca" else "percentile"
     return dict(zip(EFFECTS, drawn.derive(effects, chosen, confidence), strict=True))
 
 

@@ -114,6 +114,7 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "bins": whole(2),
         "bootstrap_replicates": whole(1),
         "band_replicates": whole(1),
+        "interval": text(r"bca|t|percentile"),
         "confidence_level": real(0, 1, open_ends=True),
         "bootstrap_seed": whole(0),
         "shuffled_deals": whole(1),
