@@ -114,7 +114,7 @@ def make_tables() -> dict[str, pd.DataFrame]:
             truth = population.truth() if hasattr(population, "truth") else {}
             for quantity, method in statistic.expected(setting):
                 value = truth.get(quantity, 0.2)
-                share = 0.95 if method == statistic.primary else 0.5 if method == "wald" else 0.9
+                share = 0.95 if method == statistic.primary[quantity] else 0.5 if method == "wald" else 0.9
                 low = np.where(np.arange(100) < 100 * share, value - 0.1, value + 0.1)
                 is_test = method in ("signed_rank", "firth_lr")
                 own = {"ci_low": np.nan, "ci_high": np.nan, "p": np.linspace(0, 1, 100)} if is_test else {"ci_low": low}
@@ -132,6 +132,7 @@ def test_the_numbers_hold_every_row_and_only_finite_values() -> None:
             for quantity, method in statistic.expected(setting):
                 row = numbers["simulated"][name][setting][quantity][method]
                 assert row["n_studies"] == 100
+                assert all(isinstance(value, int) for key, value in row.items() if key.startswith("n_"))
                 assert ("coverage" in row) == (method not in ("signed_rank", "firth_lr"))
     assert numbers["absent"]["collapse"]["separation"]
     assert numbers["settings"]["collapse"]["small"]["n_items"] == 20

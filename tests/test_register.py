@@ -28,7 +28,8 @@ def test_each_demanded_setting_is_there_or_its_absence_is_explained(name: str) -
 def test_settings_are_what_they_are_called(name: str) -> None:
     for setting, population in STATISTICS[name].settings.items():
         assert (population.n_models > 1) == (
-            setting in ("clustered", "null_clustered", "skewed", "testbed", "null_v_skewed") or (setting == "null_v")
+            setting in ("clustered", "null_clustered", "skewed", "null_v", "null_v_skewed")
+            or (name, setting) == ("interaction", "testbed")
         ), setting
         if setting.endswith("small"):
             assert population.n_items == MIN_ITEMS
@@ -49,8 +50,8 @@ def test_every_method_meets_a_null(name: str) -> None:
 
 def test_each_method_has_a_mark_of_its_own_and_each_primary_is_a_method() -> None:
     for statistic in STATISTICS.values():
-        for methods in statistic.methods.values():
-            assert statistic.primary in methods
+        for quantity, methods in statistic.methods.items():
+            assert statistic.primary[quantity] in methods
             marks = [MARKS[method]["marker"] for method in methods]
             assert len(set(marks)) == len(marks)
 

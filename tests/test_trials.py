@@ -135,6 +135,6 @@ def test_the_truth_stands_in_every_row() -> None:
 
 
 def test_a_study_with_other_rows_than_the_register_says_is_an_error() -> None:
-    statistic = Statistic(lambda *_: [Row("a", "bca")], {"iid": Scores()}, {"a": ("bca", "t")}, "bca", ())
+    statistic = Statistic(lambda *_: [Row("a", "bca")], {"iid": Scores()}, {"a": ("bca", "t")}, {"a": "bca"}, ())
     with pytest.raises(ValueError, match=r"rows \['a bca'\]; expected \['a bca', 'a t'\]"):
         run_study(statistic, "iid", [1], 9)

@@ -55,17 +55,17 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for name, table in tables.items():
         for (setting, quantity, method), rows in table.groupby(_KEYS[1:], sort=False):
             keys = dict(zip(_KEYS, (name, setting, quantity, method), strict=True))
-            results.append(keys | _count(rows, name, method))
+            results.append(keys | _count(rows, name, quantity, method))
     return pd.DataFrame(results, columns=[*_KEYS, *_COLUMNS])
 
 
-def _count(rows: pd.DataFrame, name: str, method: str) -> dict[str, Any]:
+def _count(rows: pd.DataFrame, name: str, quantity: str, method: str) -> dict[str, Any]:
     statistic, answered = STATISTICS[name], rows[rows["reason"] == ""]
     truth = answered["truth"].to_numpy()
     if method in statistic.averaged:
         truth = np.full_like(truth, truth.mean())
     found: dict[str, Any] = {
-        "primary": method == statistic.primary,
+        "primary": method == statistic.primary[quantity],
         "n_studies": len(rows),
         "n_refused": len(rows) - len(answered),
         "truth": truth.mean() if len(truth) else np.nan,
@@ -100,7 +100,9 @@ def list_numbers(summary: pd.DataFrame, n_studies: int, n_replicates: int) -> di
         level = nested
         for name in place:
             level = level.setdefault(name, {})
-        level[last] = {str(key): value for key, value in row.items() if isinstance(value, bool) or np.isfinite(value)}
+        given = {str(key): value for key, value in row.items() if isinstance(value, bool) or np.isfinite(value)}
+        # a column of counts with a gap holds floats
+        level[last] = {key: int(value) if key.startswith("n_") else value for key, value in given.items()}
     return {
         "n_studies": n_studies,
         "n_replicates": n_replicates,
@@ -108,7 +110,7 @@ def list_numbers(summary: pd.DataFrame, n_studies: int, n_replicates: int) -> di
         "coverage_band": list(COVERAGE_BAND),
         "rejection_band": list(REJECTION_BAND),
         "simulated": nested,
-        "primary": {name: statistic.primary for name, statistic in STATISTICS.items()},
+        "primary": {name: dict(statistic.primary) for name, statistic in STATISTICS.items()},
         "settings": {
             name: {setting: asdict(population) for setting, population in statistic.settings.items()}
             for name, statistic in STATISTICS.items()
@@ -127,7 +129,7 @@ def draw_coverage(summary: pd.DataFrame, n_studies: int) -> Figure:
         for title, rows in _title(summary).groupby("title", sort=False)
         for setting in ("", *dict.fromkeys(rows["setting"]))
     ]
-    figure: Figure = plt.figure(figsize=(7, 1.1 + 0.155 * len(lines)), layout="constrained")
+    figure: Figure = plt.figure(figsize=(7, 1.1 + 0.137 * len(lines)), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
     for ax, value, band in zip(axes, ("coverage", "rejection"), (COVERAGE_BAND, REJECTION_BAND), strict=True):
         ax.axvspan(*(100 * end for end in band), color="0.9", zorder=0)

@@ -71,15 +71,15 @@ class Statistic:
     """A statistic, the populations it meets by setting, and what is expected of it.
 
     `methods` are those of each quantity (`one_model` and `several_models` those of them that need it), `primary` the
-    one that its notebook leads with, `null` the value that tests are of, `modules` the code that decides the rows,
-    `absent` why a setting of the requirement is not there. `averaged` methods target the mean over studies of what
-    their rows name as truth.
+    one that its notebook leads with, by quantity, `null` the value that tests are of, `modules` the code that decides
+    the rows, `absent` why a setting of the requirement is not there. `averaged` methods target the mean over studies
+    of what their rows name as truth.
     """
 
     study: Study
     settings: Mapping[str, Any]
     methods: Mapping[str, tuple[str, ...]]
-    primary: str
+    primary: Mapping[str, str]
     modules: tuple[str, ...]
     null: float = 0.0
     averaged: tuple[str, ...] = ()
