@@ -1,0 +1,66 @@
+"""Claims about the register: every demanded setting is met or excused, and every test meets a null."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from dontblink.coverage import MARKS
+from dontblink.register import STATISTICS
+from dontblink.trials import MIN_ITEMS
+
+LIB = Path(__file__).parents[1] / "lib" / "dontblink"
+DEMANDED = ("iid", "clustered", "tied", "small", "null_v", "separation")
+TESTS = ("signed_rank", "obuchowski", "delong_pooled", "firth_lr", "t")
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_each_demanded_setting_is_there_or_its_absence_is_explained(name: str) -> None:
+    statistic = STATISTICS[name]
+    assert set(DEMANDED) <= set(statistic.settings) | set(statistic.absent)
+    assert not set(statistic.settings) & set(statistic.absent)
+    assert all(len(reason) > 10 for reason in statistic.absent.values())
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_settings_are_what_they_are_called(name: str) -> None:
+    for setting, population in STATISTICS[name].settings.items():
+        assert (population.n_models > 1) == (
+            setting in ("clustered", "null_clustered", "skewed", "null_v", "null_v_skewed")
+            or (name, setting) == ("interaction", "testbed")
+        ), setting
+        if setting.endswith("small"):
+            assert population.n_items == MIN_ITEMS
+        if "tied" in setting:
+            assert population.step > 0
+        if setting.startswith("null"):
+            assert any(abs(value - STATISTICS[name].null) < 1e-9 for value in population.truth().values()), setting
+
+
+@pytest.mark.parametrize("name", [name for name in STATISTICS if name != "transfer"])
+def test_every_method_meets_a_null(name: str) -> None:
+    statistic = STATISTICS[name]
+    for quantity, methods in statistic.methods.items():
+        nulls = [s for s, p in statistic.settings.items() if abs(p.truth()[quantity] - statistic.null) < 1e-9]
+        met = {method for setting in nulls for q, method in statistic.expected(setting) if q == quantity}
+        assert met == set(methods), quantity
+
+
+def test_each_method_has_a_mark_of_its_own_and_each_primary_is_a_method() -> None:
+    for statistic in STATISTICS.values():
+        for quantity, methods in statistic.methods.items():
+            assert statistic.primary[quantity] in methods
+            marks = [MARKS[method]["marker"] for method in methods]
+            assert len(set(marks)) == len(marks)
+
+
+def test_the_modules_of_a_statistic_are_all_that_its_code_imports() -> None:
+    for name, statistic in STATISTICS.items():
+        for module in statistic.modules:
+            tree = ast.parse((LIB / f"{module}.py").read_text())
+            found = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+            imported = {path.split(".")[1] for path in found if path.startswith("dontblink.")}
+            if module not in ("trials", "studies"):  # these serve all statistics at once
+                assert imported <= set(statistic.modules), f"{name}: {module} imports {imported}"
