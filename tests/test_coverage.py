@@ -42,7 +42,7 @@ def summarise_one(rows: pd.DataFrame, statistic: str = "auroc_difference") -> pd
 
 def test_coverage_and_the_side_of_each_miss_are_counted_with_exact_intervals() -> None:
     truth = np.r_[np.full(90, 0.5), np.full(7, -0.1), np.full(3, 1.1)]
-    row = summarise_one(make_rows(truth=truth))
+    row = summarise_one(make_rows(truth=truth, method="percentile"))
     assert (row["coverage"], row["truth_below"], row["truth_above"]) == pytest.approx((0.9, 0.07, 0.03))
     exact = beta.ppf([0.025, 0.975], [90, 91], [11, 10])
     assert [row["coverage_low"], row["coverage_high"]] == pytest.approx(list(exact), rel=1e-9)
@@ -116,7 +116,7 @@ def make_tables() -> dict[str, pd.DataFrame]:
                 value = truth.get(quantity, 0.2)
                 share = 0.95 if method == statistic.primary[quantity] else 0.5 if method == "wald" else 0.9
                 low = np.where(np.arange(100) < 100 * share, value - 0.1, value + 0.1)
-                is_test = method in ("signed_rank", "firth_lr")
+                is_test = method in ("signed_rank", "firth_lr", "permutation")
                 own = {"ci_low": np.nan, "ci_high": np.nan, "p": np.linspace(0, 1, 100)} if is_test else {"ci_low": low}
                 names = {"setting": setting, "quantity": quantity, "method": method, "truth": value}
                 parts.append(make_rows(**{**names, "ci_high": value + 0.2, **own}))
@@ -133,7 +133,7 @@ def test_the_numbers_hold_every_row_and_only_finite_values() -> None:
                 row = numbers["simulated"][name][setting][quantity][method]
                 assert row["n_studies"] == 100
                 assert all(isinstance(value, int) for key, value in row.items() if key.startswith("n_"))
-                assert ("coverage" in row) == (method not in ("signed_rank", "firth_lr"))
+                assert ("coverage" in row) == (method not in ("signed_rank", "firth_lr", "permutation"))
     assert numbers["absent"]["collapse"]["separation"]
     assert numbers["settings"]["collapse"]["small"]["n_items"] == 20
 

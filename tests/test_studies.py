@@ -118,7 +118,7 @@ def test_a_rules_true_gain_is_its_auroc_on_a_large_sample() -> None:
         columns={column: name for name, column in FEATURES.items()}
     )
     train, test = (items[items["benchmark"] == name].reset_index(drop=True) for name in ("train", "test"))
-    full, linear = (fit_rule(train, train, RULES[name]).coef[:, 1:] for name in ("full", "linear"))
+    full, linear = (fit_rule(train, train[list(FEATURES)], RULES[name]).coef[:, 1:] for name in ("full", "linear"))
     found = []
     for m, (_, cell) in enumerate(test.groupby("model")):
         scores = [cell[["full"]] @ full[m], cell[["full", "vision"]] @ linear[m]]

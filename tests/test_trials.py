@@ -102,7 +102,9 @@ def test_transfer_rows_are_those_of_the_table_and_know_the_fitted_rules_gain() -
     population = Benchmarks(n_items=60, n_models=2)
     found = study_transfer(population, np.random.default_rng(6), 49)
     items, seed = draw_again(population, 6)
-    table = transfer_table(items, ["linear"], n_boot=49, n_refits=24, seed=seed).set_index(["train", "model"])
+    train, test = (items[items["benchmark"] == name] for name in ("train", "test"))
+    table = transfer_table(train.assign(split="calibration"), test, ["linear"], n_boot=49, n_refits=24, seed=seed)
+    table = table.set_index(["train", "model"])
     row = table.loc[("train", "all")]
     assert ends(found, "gain", "bca_fixed_fit") == (row["gain"], row["gain_low"], row["gain_high"])
     assert ends(found, "gain", "percentile_refit")[1:] == (row["refit_gain_low"], row["refit_gain_high"])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 from sklearn.metrics import roc_auc_score
 
 from dontblink.bootstrap import (
@@ -39,7 +39,7 @@ class AurocError(ValueError):
 
 @dataclass(frozen=True)
 class AurocTest:
-    """Two AUROCs on the same rows, their standard errors, and the two-sided test of a minus b."""
+    """Two AUROCs on the same rows, their standard errors, and the two-sided test and Wald interval of a minus b."""
 
     auc_a: float
     auc_b: float
@@ -49,6 +49,8 @@ class AurocTest:
     se: float
     z: float
     p: float
+    ci_low: float
+    ci_high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +162,7 @@ def clustered_test(
     cluster: ArrayLike,
     *,
     cell: ArrayLike | None = None,
+    confidence: float = 0.95,
     min_clusters: int = 10,
 ) -> AurocTest:
     """Return the paired test with Obuchowski's variance for clustered rows (Obuchowski 1997, Biometrics 53).
@@ -213,7 +216,9 @@ def clustered_test(
     else:
         z = difference / se
     p, errors = float(2 * ndtr(-abs(z))), (float(se_a), float(se_b), float(se))
-    return AurocTest(aucs[0], aucs[1], float(difference), *errors, float(z), p)
+    reach = float(ndtri((1 + confidence) / 2) * se)
+    ends = (float(difference - reach), float(difference + reach))
+    return AurocTest(aucs[0], aucs[1], float(difference), *errors, float(z), p, *ends)
 
 
 def _split_cells(positive: NDArray[np.bool_], cell: ArrayLike | None) -> list[Ints]:

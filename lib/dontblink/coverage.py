@@ -39,6 +39,8 @@ MARKS: dict[str, dict[str, Any]] = {
     "delong_pooled": {"marker": "+", "label": "DeLong, pooled rows"},
     "firth_lr": {"marker": "*", "label": "Firth, likelihood ratio"},
     "bca_fixed_fit": {"marker": "o", "label": "BCa"},
+    "block_jackknife": {"marker": "h", "label": "block jackknife"},
+    "permutation": {"marker": "P", "label": "permutation"},
     "percentile_refit": {"marker": "p", "label": "percentile, refitted"},
 }
 
@@ -48,7 +50,7 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Columns: primary, n_studies, n_refused; coverage, coverage_low, coverage_high, truth_below, truth_above (shares of
     the intervals that miss, by the side on which the truth lies), median_width, n_infinite; rejection, rejection_low,
-    rejection_high (where the truth is the null value: p < 0.05, without a p-value the interval excludes it); truth,
+    rejection_high (where the truth is the null value: p <= 0.05, without a p-value the interval excludes it); truth,
     mean_estimate, mean_degenerate, mean_separated (replicates of a study). NaN where a method gives no such answer.
     """
     results = []
@@ -81,7 +83,7 @@ def _count(rows: pd.DataFrame, name: str, quantity: str, method: str) -> dict[st
         found |= {"median_width": np.median(high - low), "n_infinite": int(np.isinf(high - low).sum())}
     is_null = len(truth) > 0 and bool(np.all(np.abs(truth - statistic.null) < 1e-9))
     if is_null and np.isfinite(p).all():
-        found |= _rate("rejection", p < LEVEL)
+        found |= _rate("rejection", p <= LEVEL + 1e-12)
     elif is_null:
         found |= _rate("rejection", (low > statistic.null) | (high < statistic.null))
     return found

@@ -118,6 +118,7 @@ def auroc_table(
     n_boot: int = 10_000,
     seed: int = 0,
     method: Method = "bca",
+    difference_method: Method = "percentile",
     confidence: float = 0.95,
     **choice: Any,
 ) -> pd.DataFrame:
@@ -127,18 +128,28 @@ def auroc_table(
     n_wrong, n_left_out (rows of the scope without the score), n_cells (used), adjusted_for, score ("a" or "a - b"),
     estimate, ci_low, ci_high, n_degenerate, method; for a difference also auc_a, auc_b and the cross-check, `se` and
     `p` by Obuchowski's clustered variance (within a cell, where an item has one row: DeLong's test). A scope without a
-    usable cell keeps its counts alone. `choice` goes to `contrast_scores` (covariates, min_items, min_class). The fit
-    of the covariates is held in the resampling, which makes the adjusted intervals a little too wide (simulated without
-    discrimination, 40 and 150 items: 95 % intervals cover 97 to 98 %).
+    usable cell keeps its counts alone. The methods are those that hold in `simulate`: BCa moves the interval of a
+    difference away from 0 where wrong answers are few. `choice` goes to `contrast_scores` (covariates, min_items,
+    min_class). The fit of the covariates is held in the resampling, which makes the adjusted intervals a little too
+    wide (simulated without discrimination, 40 and 150 items: 95 % intervals cover 97 to 98 %).
     """
     found = contrast_scores(items, scores, pairs, **choice)
     correct, cluster, cell = (found.rows[name].to_numpy() for name in ("correct", "cluster", "cell"))
     shown = np.where(found.usable, found.values, np.nan)
-    draws = draw_aurocs(correct, list(shown), cluster, cell=cell, n_boot=n_boot, seed=seed, jackknife=method == "bca")
+    draws = draw_aurocs(
+        correct,
+        list(shown),
+        cluster,
+        cell=cell,
+        n_boot=n_boot,
+        seed=seed,
+        jackknife="bca" in (method, difference_method),
+    )
     results = []
     for facts, name, a, b, cells in found.scopes():
         if cells:
-            interval = draws.interval(a, b, cells, method=method, confidence=confidence)
+            chosen = method if b is None else difference_method
+            interval = draws.interval(a, b, cells, method=chosen, confidence=confidence)
             facts |= {
                 key: getattr(interval, key) for key in ("estimate", "ci_low", "ci_high", "n_degenerate", "method")
             }

@@ -12,6 +12,7 @@ as in the testbed. testbed: its number of items too, and for AUROCs as few wrong
 
 from __future__ import annotations
 
+from dontblink.selection import Blind, study_selective, study_veto
 from dontblink.studies import Answers, Benchmarks, Masses, Scores
 from dontblink.trials import (
     MIN_ITEMS,
@@ -26,7 +27,8 @@ from dontblink.trials import (
 _INTERVALS = ("bca", "percentile")
 _SHARED = ("bootstrap", "cells", "studies", "trials")  # code that decides the rows of every statistic
 _RANKS = (*_SHARED, "auroc", "ranks", "replicates")
-_FITS = (*_SHARED, "firth", "interaction", "logit", "newton", "replicates")
+_FITS = (*_SHARED, "firth", "interaction", "logit", "multiplicity", "newton", "replicates")
+_RULES = (*_FITS, "certify", "progress", "risk_coverage", "selection", "veto", "veto_rules")
 _LOGIT_METHODS = {
     "entropy:vision": ("bca", "percentile", "t", "wald", "firth_lr"),
     "effect_difference": _INTERVALS,
@@ -45,8 +47,8 @@ STATISTICS: dict[str, Statistic] = {
             "testbed": Masses(n_items=1000),
         },
         dict.fromkeys(("evidence", "evidence_over_uniform"), ("bca", "percentile", "t", "signed_rank")),
-        {"evidence": "bca", "evidence_over_uniform": "bca"},
-        (*_SHARED, "collapse"),
+        {"evidence": "t", "evidence_over_uniform": "t"},
+        (*_SHARED, "collapse", "multiplicity"),
         one_model=("signed_rank",),
         absent={"null_v": "no vision score enters", "separation": "no classes and no fit"},
     ),
@@ -87,7 +89,7 @@ STATISTICS: dict[str, Statistic] = {
             "null_testbed": Scores(n_items=1000, accuracy=0.9, shift_a=2.0, shift_b=2.0),
         },
         {"difference": ("bca", "percentile", "obuchowski", "delong_pooled")},
-        {"difference": "bca"},
+        {"difference": "percentile"},
         _RANKS,
         several_models=("delong_pooled",),
     ),
@@ -127,6 +129,48 @@ STATISTICS: dict[str, Statistic] = {
             "small": "as auroc_difference; a fit on 20 items is not reported as a result",
             "null_v": "a rule with useless vision loses on average: its gain has no null value",
             "separation": "see interaction and auroc_difference",
+        },
+    ),
+    "selective": Statistic(
+        study_selective,
+        {"iid": Scores(), "tied": Scores(step=1.0), "small": Scores(n_items=MIN_ITEMS)},
+        {"aurc": ("bca",), "risk": ("bca",)},
+        {"aurc": "bca", "risk": "bca"},
+        _RULES,
+        averaged=("bca",),
+        absent={
+            "clustered": "a table of cells, and in a cell an item has one row",
+            "null_v": "a risk has no null value",
+            "separation": "nothing is fitted",
+        },
+    ),
+    "veto": Statistic(
+        study_veto,
+        {
+            "iid": Blind(),
+            "clustered": Blind(n_models=3),
+            "tied": Blind(step=0.5),
+            "small_60": Blind(n_items=60),
+            "null_v": Blind(n_models=3, danger=0.0),
+            "null_v_small_60": Blind(n_items=60, danger=0.0),
+        },
+        {
+            "gain_linear": ("block_jackknife",),
+            "gain_veto": ("block_jackknife",),
+            "permutation": ("permutation",),
+            "best_cell": ("permutation",),
+        },
+        {
+            "gain_linear": "block_jackknife",
+            "gain_veto": "block_jackknife",
+            "permutation": "permutation",
+            "best_cell": "permutation",
+        },
+        _RULES,
+        averaged=("block_jackknife",),
+        absent={
+            "small": "the notebook asks 60 items of a cell: see small_60",
+            "separation": "see interaction; separated halves are fitted by Firth and counted",
         },
     ),
 }

@@ -27,16 +27,14 @@ from dontblink.auroc import (
 from dontblink.bootstrap import BootstrapError, Interval, Method, bootstrap_sums, divide
 from dontblink.cells import CellError, keep_usable
 from dontblink.collapse import signed_rank
-from dontblink.firth import LogitError
+from dontblink.firth import LogitError, firth_logit
 from dontblink.interaction import (
     TERMS,
     Design,
-    LogitBootstrap,
-    bootstrap_logit,
     build_design,
-    firth_logit,
     marginal_effects,
 )
+from dontblink.logit import LogitBootstrap, bootstrap_logit
 from dontblink.replicates import interval_of
 from dontblink.studies import Answers, Benchmarks, Masses, Scores
 from dontblink.transfer import FEATURES, RULES, TransferError, fit_rule, transfer_table
@@ -231,11 +229,12 @@ def study_transfer(population: Benchmarks, rng: np.random.Generator, n_replicate
     Fixed fit: the truth is the gain of the rule that THIS study fitted. Both resampled: the mean over studies.
     """
     items, seed = population.draw(rng), int(rng.integers(2**32))
-    train = items[items["benchmark"] == "train"].reset_index(drop=True)
-    features = train.rename(columns={column: feature for feature, column in FEATURES.items()})
+    train, test = (items[items["benchmark"] == name].reset_index(drop=True) for name in ("train", "test"))
+    features = train[list(FEATURES.values())].set_axis(list(FEATURES), axis=1)
     full, linear = (fit_rule(train, features, RULES[name]).coef[:, 1:] for name in ("full", "linear"))
     truth = population.gain(full, linear)
-    table = transfer_table(items, ["linear"], n_boot=n_replicates, n_refits=n_replicates // 2, seed=seed)
+    train = train.assign(split="calibration")
+    table = transfer_table(train, test, ["linear"], n_boot=n_replicates, n_refits=n_replicates // 2, seed=seed)
     whole = "all" if population.n_models > 1 else table["model"].iloc[0]
     own = table[(table["train"] == "train") & (table["model"] == whole)].iloc[0]
     value = {name: float(own[name]) for name in ("gain", "gain_low", "gain_high", "refit_gain_low", "refit_gain_high")}

@@ -67,6 +67,7 @@ __all__ = [
     "veto_table",
 ]
 VISION_RULES = ("linear", "interaction", "veto")
+ENTROPY, VISION = "full_entropy_nats", "vision_evidence_mass"
 
 
 class _Setting(NamedTuple):
@@ -89,8 +90,8 @@ def veto_table(
     *,
     coverages: Sequence[float | Fraction] = (0.9,),
     rules: Sequence[str] = RULES,
-    entropy: str = "full_entropy_nats",
-    vision: str = "vision_evidence_mass",
+    entropy: str = ENTROPY,
+    vision: str = VISION,
     covariates: Sequence[str] = (),
     n_splits: int = 100,
     fit_share: float | Fraction = 0.5,
@@ -176,7 +177,7 @@ def veto_table(
 
 
 def plant_blind_errors(
-    items: pd.DataFrame, targets: Sequence[str], share: float, *, vision: str = "vision_evidence_mass"
+    items: pd.DataFrame, targets: Sequence[str], share: float, *, vision: str = VISION
 ) -> pd.DataFrame:
     """Return the items with the blindest `share` of each targeted cell made wrong: the positive control.
 
