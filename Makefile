@@ -30,23 +30,28 @@ export HF_HUB_OFFLINE := 1
 endif
 
 # The notebooks in the paper's order; NN_section reads params section `section`.
-NOTEBOOKS := 00_testbed 01_extraction 02_collapse
+NOTEBOOKS := 00_testbed 01_extraction 02_collapse 05_veto
 section = $(patsubst $(firstword $(subst _, ,$(1)))_%,%,$(1))
 SECTIONS := $(sort extraction $(foreach n,$(NOTEBOOKS),$(call section,$(n))))
 FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
 
-# The modules by what they feed; one that is not named here counts as part of the extraction. `ahead`: no notebook yet.
+# The modules by what they feed; one that is not named here counts as part of the extraction.
+resampling := bootstrap cells replicates
+logit := firth logit newton
+discrimination := auroc entropy ranks transfer
 uses_01_extraction := crosscheck
 uses_02_collapse := bootstrap collapse controls examples
-ahead := auroc cells certify charts entropy firth interaction logit newton ranks replicates risk_coverage transfer veto veto_rules
+uses_03_entropy := $(resampling) $(logit) $(discrimination) charts
+uses_04_interaction := $(resampling) $(logit) charts interaction
+uses_05_veto := $(resampling) $(logit) $(discrimination) certify charts risk_coverage veto veto_rules
 draw := notebook picture plots record
 train := architectures calibrate fast_forward lessons publish train vocabulary
 LIB := $(wildcard lib/dontblink/*.py lib/dontblink/*/*.py lib/dontblink/*/*/*.py)
 module = $(filter $(1:%=lib/dontblink/%.py),$(LIB))
-OWN := $(foreach n,$(NOTEBOOKS),$(call module,$(uses_$(n))))
+OWN := $(sort $(foreach n,$(NOTEBOOKS),$(call module,$(uses_$(n)))))
 DRAW := $(call module,$(draw)) $(wildcard lib/dontblink/*.mplstyle)
 TRAIN := $(train:%=lib/dontblink/benchmarks/testbed/%.py)
-EXTRACT := $(filter-out $(OWN) $(DRAW) $(TRAIN) $(call module,$(ahead)) %/params.py %/paths.py,$(LIB))
+EXTRACT := $(filter-out $(OWN) $(DRAW) $(TRAIN) %/params.py %/paths.py,$(LIB))
 CHECKPOINTS := $(wildcard $(addprefix models/testbed/,*.json */*.json */*.safetensors */*.jinja))
 
 # fingerprint NAME, FILES: refresh $(S)/NAME if the files' checksums changed since it was written.
@@ -109,7 +114,7 @@ $(F)/$(1).json $(F)/$(1).pdf $(F)/$(1).png &: $(S)/$(1) $(S)/draw $(P)/$(call se
 endef
 $(eval $(call notebook,00_testbed,$(S)/extract $(S)/checkpoints $(P)/extraction.json))
 $(eval $(call notebook,01_extraction,$(S)/extract))
-$(eval $(call notebook,02_collapse))
+$(foreach n,$(filter-out 00_% 01_%,$(NOTEBOOKS)),$(eval $(call notebook,$(n))))
 
 testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 cores; resumes)
 	$(PY) -m dontblink.benchmarks.testbed.train

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_readme import read_imports
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = ("00_testbed", "01_extraction", "02_collapse")
+NOTEBOOKS = tuple(sorted(path.stem for path in (ROOT / "notebooks").glob("*.py")))
 STAND_IN = """\
 #!{python} -S
 import sys
@@ -128,6 +129,32 @@ def test_help_lists_every_target_with_a_line(tree: Tree) -> None:
 
 def test_makefile_is_at_most_150_lines() -> None:
     assert len((ROOT / "Makefile").read_text().splitlines()) <= 150
+
+
+def read_variable(name: str) -> list[str]:
+    """Return the words of a variable of the Makefile."""
+    printed = subprocess.run(["make", "-np", "help"], cwd=ROOT, capture_output=True, text=True).stdout
+    return re.search(rf"^{name} := (.*)$", printed, flags=re.M)[1].split()
+
+
+def import_all(names: set[str]) -> set[str]:
+    """Return modules of the package with everything that they import, directly or not."""
+    files = {path.stem: path for path in (ROOT / "lib" / "dontblink").rglob("*.py")}
+    found, todo = set(), names
+    while todo:
+        found |= todo
+        todo = set().union(*(read_imports(files[name]) for name in todo if name in files)) - found
+    return found
+
+
+def test_a_notebook_runs_again_when_any_module_changes_that_it_imports_even_indirectly() -> None:
+    assert tuple(read_variable("NOTEBOOKS")) == NOTEBOOKS
+    own = {Path(path).stem for path in read_variable("OWN")}
+    for stem in NOTEBOOKS:
+        needed = import_all(read_imports(ROOT / "notebooks" / f"{stem}.py")) & own
+        uses = set(read_variable(f"uses_{stem}")) if needed else set()
+        assert needed <= uses, f"{stem}: {needed - uses} are missing in its uses_ line"
+        assert uses <= needed, f"{stem}: {uses - needed} are in its uses_ line and not imported"
 
 
 def test_an_old_make_is_refused_in_one_line(tree: Tree) -> None:
