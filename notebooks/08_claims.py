@@ -41,7 +41,7 @@ reported_decimals = 1  # to which it is rounded
 coverage = 0.9  # at which it is reported
 item_counts = [280, 320]  # answered items of a cell that are tried
 reported_falls = [0.57, 0.91]  # of the evidence mass, smallest and largest
-bins = 10  # equal parts of the reasoning between whose first and last it falls
+reasoning_parts = 10  # between whose first and last it falls
 small_counts = [2, 8]  # samples of the extreme quadrants, fewest and most
 reported_cells = 9  # that all fall
 confidence_level = 0.95  # of every interval
@@ -108,8 +108,8 @@ points
 # for dilution alone to make the smallest and the largest fall that the paper reports?
 
 # %%
-lengths = {f"{fall:g}": arithmetic.explain_by_dilution(fall, bins) for fall in reported_falls}
-lengths
+lengths = [arithmetic.explain_by_dilution(fall, reasoning_parts) for fall in reported_falls]
+dict(zip(reported_falls, lengths, strict=True))
 
 # %% [markdown]
 # The paper counts two to eight samples in its extreme quadrants. What do so many say about an error rate, if none is
@@ -143,7 +143,8 @@ numbers = {
     "claims": ledger,
     "inputs": inputs,
     "points": points.to_dict("records"),
-    "dilution_prompts": lengths,
+    "dilution_smallest_prompts": lengths[0],
+    "dilution_largest_prompts": lengths[1],
     "small_counts": record.nest(small, ["n"]),
     "sign_probability": sign_p,
 }

@@ -18,14 +18,14 @@ from dontblink.picture import COLOUR_MAP
 
 AXES = {
     "percent": (100, "fall of the evidence mass (%)"),
-    "points": (100, "risk saved (percentage points)"),
+    "points": (100, "risk saved (points)"),
     "auroc": (1, "difference of AUROCs"),
     "log_odds": (1, "entropy x vision (log-odds)"),
 }
 
 
 def claim_panel(ax: Axes, name: str, claim: Mapping[str, Any]) -> Axes:
-    """Draw one tested claim: rows with intervals over the band (or, if it is one number, the line) that was reported."""
+    """Draw one tested claim: rows with intervals over the band (one number: the line) that was reported."""
     scale, label = AXES[claim["unit"]]
     rows = claim["shown"]
     value, low, high = (scale * np.array([row[key] for row in rows]) for key in ("estimate", "ci_low", "ci_high"))
@@ -65,6 +65,6 @@ def note_panel(ax: Axes, claims: Mapping[str, Mapping[str, Any]], confidence: fl
         for name, claim in claims.items()
         if "reason" in claim
     ]
-    ax.text(0, 1, "\n".join(textwrap.fill(line, 125) for line in lines), va="top", fontsize=7)
+    ax.text(-0.1, 1, "\n".join(textwrap.fill(line, 112) for line in lines), va="top", fontsize=7)
     ax.set_axis_off()
     return ax

@@ -71,7 +71,9 @@ def check_claim(claim: Mapping[str, Any]) -> None:
         if len(comparison) != 1 or others != {"says", "rows", "field", "in"} or condition["in"] not in SHARES:
             raise ClaimsError(f"condition {name}: expected says, rows, field, in (all, half, any) and one comparison")
         if condition["rows"] not in claim["rows"]:
-            raise ClaimsError(f"condition {name}: rows {condition['rows']!r}, expected one of {', '.join(claim['rows'])}")
+            raise ClaimsError(
+                f"condition {name}: rows {condition['rows']!r}, expected one of {', '.join(claim['rows'])}"
+            )
     for rule in ("reproduced", "same_direction"):
         if not claim[rule] or (unknown := set(claim[rule]) - set(claim["conditions"])):
             raise ClaimsError(f"{rule}: {unknown if claim[rule] else 'no conditions'}; name conditions of the claim")
@@ -132,7 +134,11 @@ def take_headline(claim: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> di
     if "count" in rows:
         headline["n"] = rows["count"][0].fields
     span = {"lowest": ordered[0].fields[wanted["value"]], "highest": ordered[-1].fields[wanted["value"]]}
-    return headline | span | {"n_rows": len(ordered), "pick": wanted["pick"], "row": name_row(claim, wanted["rows"], chosen)}
+    return (
+        headline
+        | span
+        | {"n_rows": len(ordered), "pick": wanted["pick"], "row": name_row(claim, wanted["rows"], chosen)}
+    )
 
 
 def list_shown(claim: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> list[dict[str, Any]]:
@@ -158,7 +164,8 @@ def build_ledger(profile: str, file: Path | None = None) -> dict[str, Any]:
     claims = {}
     for name, claim in ledger["claims"].items():
         entry = {key: claim[key] for key in TEXTS} | {"reported": claim.get("reported", {})}
-        if "not_testable" in claim:
+        entry["tested"] = "not_testable" not in claim
+        if not entry["tested"]:
             claims[name] = entry | {"verdict": "not testable", "reason": claim["not_testable"][profile]}
             continue
         try:
@@ -216,7 +223,8 @@ def render_block(recorded: Mapping[str, Any], profile: str) -> str:
             f"| {name} {claim['title']} | {claim['reported_as']} | {show_estimate(claim)}{where} | {claim['verdict']} |"
         )
     hashes = hash_text(recorded)
-    rows += ["", f"Profile `{profile}`; rules in `paper/claims.yaml`; numbers `{hashes}`.", END]
+    about = "A verdict of the testbed is about its small trained models, not about those of the paper. "
+    rows += ["", f"{about if profile == 'testbed' else ''}Profile `{profile}`; rules in `paper/claims.yaml`; numbers `{hashes}`.", END]
     return "\n".join(rows)
 
 

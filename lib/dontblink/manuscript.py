@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
-from dontblink.claims import COMPARISONS, STEM, VERDICTS
+from dontblink.claims import COMPARISONS, STEM, VERDICTS, show_estimate
 from dontblink.numbers import Numbers, Row
 
 PROFILES = ("testbed", "paper")
@@ -29,10 +29,11 @@ TAG = re.compile(r"\{\{(.*?)\}\}", flags=re.S)
 FIGURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 # what may hold digits: front matter fences, comments, equations, citations, labels, targets, headings
 ACCOUNTED = re.compile(
-    r"<!--.*?-->|\$\$.*?\$\$|\$[^$]+\$|\{#[^}]*\}|\]\([^)]*\)|-?@[A-Za-z][\w:.-]*|^#+ .*$|\{[.=][^}]*\}", flags=re.S | re.M
+    r"<!--.*?-->|\$\$.*?\$\$|\$[^$]+\$|\{#[^}]*\}|\]\([^)]*\)|-?@[A-Za-z][\w:.-]*|^#+ [^\n]*|\{[.=][^}]*\}",
+    flags=re.S | re.M,
 )
 TOKEN = re.compile(r"[^\s()\[\]{},;:*|/]*\d[^\s()\[\]{},;:*|/]*")
-NO_BREAK, MINUS = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}"
+NO_BREAK, MINUS, DASH = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 class ManuscriptError(ValueError):
@@ -48,8 +49,13 @@ def _fixed(scale: float, decimals: int, suffix: str = "") -> Callable[[Any], str
     return show
 
 
-def _p(value: Any) -> str:
-    return "p < 0.001" if float(value) < 0.001 else f"p = {float(value):.3f}"
+def _p(value: Any, name: str = "p = ") -> str:
+    return f"{name[:2]}< 0.001" if float(value) < 0.001 else f"{name}{float(value):.3f}"
+
+
+def _counts(headline: Mapping[str, Any]) -> str:
+    items, n = headline["clusters"], headline.get("n", headline["clusters"])
+    return f"{items:,}" if n == items else f"{items:,} ({n:,})"
 
 
 FORMATS: dict[str, Callable[[Any], str]] = {
@@ -60,10 +66,23 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "one": _fixed(1, 1),
     "two": _fixed(1, 2),
     "three": _fixed(1, 3),
+    "share": _fixed(100, 0),
+    "share1": _fixed(100, 1),
+    "million": _fixed(1e-6, 1),
+    "small": lambda value: "$" + f"{float(value):.1e}".replace("e-0", r" \times 10^{-") + "}$",
     "count": lambda value: f"{round(float(value)):,}",
     "p": _p,
+    "p_value": lambda value: _p(value, ""),
     "name": lambda value: str(value).replace("_", " "),
     "text": str,
+}
+# of a whole entry of the ledger
+LEDGER: dict[str, Callable[[Any], str]] = {
+    "claim_estimate": lambda claim: show_estimate(claim).replace(" ", NO_BREAK),
+    "claim_row": lambda claim: str(claim["headline"]["row"]).replace("_", " ") if claim["tested"] else DASH,
+    "claim_counts": lambda claim: _counts(claim["headline"]) if claim["tested"] else DASH,
+    "claim_p": lambda claim: _p(claim["headline"]["p"], "") if "p" in claim.get("headline", {}) else DASH,
+    "claim_source": lambda claim: f"{claim['data_hash'][:8]}, {claim['seed']}" if claim["tested"] else DASH,
 }
 
 
@@ -132,9 +151,12 @@ class Writer:
     def _choose(self, block: Block, row: Row | None) -> Sequence[Any]:
         labels = [label for label in block.parts if label]
         if block.kind == "if":
-            key, comparison, bound = (*block.question.split(" "), "", "")[:3]
-            if comparison not in COMPARISONS or labels != ["else"]:
-                raise ManuscriptError(f"{{{{#if {block.question}}}}}: expected KEY, a comparison, a bound, and {{{{:else}}}}")
+            asked = re.fullmatch(rf"(.+) ({'|'.join(COMPARISONS)}) (.+)", block.question)
+            if not asked or labels != ["else"]:
+                raise ManuscriptError(
+                    f"{{{{#if {block.question}}}}}: expected KEY, a comparison, a bound, and {{{{:else}}}}"
+                )
+            key, comparison, bound = asked.groups()
             limit = float(bound) if re.fullmatch(r"-?\d+(\.\d+)?", bound) else self.value(bound, row)
             return block.parts["" if COMPARISONS[comparison](self.value(key, row), limit) else "else"]
         expected = PROFILES if block.question == "profile" else VERDICTS
@@ -157,7 +179,7 @@ class Writer:
             if row is None:
                 raise ManuscriptError(f"{{{{{key}}}}}: stands outside of an #each")
             value = row.fields
-            for field in key[1:].split("."):
+            for field in key[1:].split(".") if key[1:] else []:
                 if field not in value:
                     raise ManuscriptError(f"{{{{{key}}}}}: no such field; expected one of {', '.join(sorted(value))}")
                 value = value[field]
@@ -175,14 +197,17 @@ class Writer:
     def _fill(self, tag: str, row: Row | None) -> str:
         key, bar, wanted = (text.strip() for text in tag.partition("|"))
         kind, _, name = wanted.partition(" ")
-        if not bar or (name if kind == "interval" else kind) not in FORMATS:
-            raise ManuscriptError(f"{{{{{tag}}}}}: expected `key | format`, format one of {', '.join(FORMATS)}")
+        if not bar or (name if kind == "interval" else kind) not in {**FORMATS, **LEDGER}:
+            known = ", ".join((*FORMATS, *LEDGER))
+            raise ManuscriptError(f"{{{{{tag}}}}}: expected `key | format`, format one of {known}")
         try:
             found = self.value(key, row)
             if kind == "interval":
                 middle = found["estimate"] if "estimate" in found else found["gain"]
                 low, high = (FORMATS[name](found[end]).removesuffix(f"{NO_BREAK}%") for end in ("ci_low", "ci_high"))
-                return f"{FORMATS[name](middle)} [{low}, {high}]"
+                return f"{FORMATS[name](middle)}{NO_BREAK}[{low},{NO_BREAK}{high}]"
+            if kind in LEDGER:
+                return LEDGER[kind](found)
             if isinstance(found, Mapping | list):
                 raise ManuscriptError(f"{{{{{tag}}}}}: holds several values; name one of {', '.join(map(str, found))}")
             return FORMATS[kind](found)
@@ -200,7 +225,9 @@ def check_digits(source: str, allowed: Mapping[str, str]) -> None:
     rest = ACCOUNTED.sub(" ", TAG.sub(" ", source))
     found = {token.strip("\"'.`_!?") for token in TOKEN.findall(rest)}
     if stray := sorted(found - set(allowed)):
-        raise ManuscriptError(f"digits typed by hand: {', '.join(stray)}; use a placeholder, or allow each with a reason")
+        raise ManuscriptError(
+            f"digits typed by hand: {', '.join(stray)}; use a placeholder, or allow each with a reason"
+        )
     if idle := sorted(set(allowed) - found):
         raise ManuscriptError(f"allowed digits that the text does not have: {', '.join(idle)}; remove them")
 

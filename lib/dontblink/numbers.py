@@ -91,9 +91,9 @@ class Numbers:
             If a key is unknown, or the stars match nothing.
         """
         stem, *parts = path.split(".")
-        found = [(Row((), self.read(stem)), (stem,))]
+        found: list[tuple[Row, tuple[str, ...]]] = [(Row((), self.read(stem)), (stem,))]
         for part in parts:
-            grown = []
+            grown: list[tuple[Row, tuple[str, ...]]] = []
             for row, done in found:
                 if part in (STAR, OTHER):
                     if not isinstance(row.fields, Mapping):

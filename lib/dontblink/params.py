@@ -168,7 +168,7 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "coverage": real(0.01, 1),
         "item_counts": span(whole(1)),
         "reported_falls": span(real(0, 1, open_ends=True)),
-        "bins": whole(2),
+        "reasoning_parts": whole(2),
         "small_counts": several(whole(1)),
         "reported_cells": whole(1),
         "confidence_level": real(0, 1, open_ends=True),
