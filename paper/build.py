@@ -51,7 +51,7 @@ def walk(node: Any, change: Any) -> Any:
 
 
 def make_filter(to: str, figures: str) -> Any:
-    """Return the filter: `@fig:x` and `@tbl:x` become references, figure stems become files."""
+    """Return the filter: `@fig:x` and `@tbl:x` become references, figure stems files, table widths the engine's own."""
 
     def change(element: dict[str, Any]) -> dict[str, Any]:
         kind, content = element.get("t"), element.get("c")
@@ -64,6 +64,9 @@ def make_filter(to: str, figures: str) -> Any:
         if kind == "Image":
             attributes, caption, (stem, title) = content
             return {"t": "Image", "c": [attributes, caption, [f"{figures}/{stem}.pdf", title]]}
+        if kind == "Table" and to == "typst" and "wrapped" not in content[0][1]:
+            # typst finds the widths itself; LaTeX takes them from the dashes beneath a table's head
+            content[2] = [[alignment, {"t": "ColWidthDefault"}] for alignment, _ in content[2]]
         return element
 
     return change
@@ -71,7 +74,7 @@ def make_filter(to: str, figures: str) -> Any:
 
 def convert(text: str, to: str, figures: str, metadata: dict[str, str]) -> str:
     """Return the document in `typst` or `latex`, references resolved and the bibliography appended."""
-    tree = json.loads(pypandoc.convert_text(text, "json", format=READER, extra_args=["--columns=10000"]))
+    tree = json.loads(pypandoc.convert_text(text, "json", format=READER))
     tree["blocks"] = walk(tree["blocks"], make_filter(to, figures))
     tree["meta"] = walk(tree["meta"], make_filter(to, figures))
     arguments = [
@@ -104,8 +107,11 @@ def write_tex(profile: str) -> Path:
     """Write LaTeX and the figures that it shows into results/<profile>/paper; return the .tex file."""
     folder = paths.results(profile) / "paper"
     folder.mkdir(parents=True, exist_ok=True)
-    text, _ = read_text(profile)
+    text, numbers = read_text(profile)
     options = {"documentclass": "article", "fontsize": "10pt", "geometry": "a4paper,margin=0.635in"}
+    small = r"\usepackage{etoolbox}\AtBeginEnvironment{longtable}{\footnotesize\setlength{\tabcolsep}{3pt}}"
+    options["header-includes"] = small
+    options["pdf-trailer-id"] = f"<{numbers}> <{numbers}>"  # pandoc's own depends on the day
     document = convert(text, "latex", ".", options).replace("\N{MINUS SIGN}", "\\ensuremath{-}")
     for stem in manuscript.FIGURE.findall(text):
         shutil.copy(paths.figures(profile) / f"{stem}.pdf", folder)
@@ -125,7 +131,7 @@ def check_tex(file: Path) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build paper.pdf, or with --tex the LaTeX, with --check compile it, with --png DIR draw the pages."""
+    """Build paper.pdf, or with --tex the LaTeX, with --check compile that, too."""
     parser = argparse.ArgumentParser(prog="python paper/build.py", description=main.__doc__)
     parser.add_argument("--profile", default="testbed")
     parser.add_argument("--tex", action="store_true")

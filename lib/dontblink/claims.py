@@ -79,10 +79,18 @@ def check_claim(claim: Mapping[str, Any]) -> None:
             raise ClaimsError(f"{rule}: {unknown if claim[rule] else 'no conditions'}; name conditions of the claim")
 
 
-def find_rows(claim: Mapping[str, Any], numbers: Numbers, names: Mapping[str, str]) -> dict[str, list[Row]]:
-    """Return the rows of each series of a claim, with `<visual>` and the like taken from `names`."""
+def find_rows(
+    claim: Mapping[str, Any], numbers: Numbers, names: Mapping[str, str], profile: str
+) -> dict[str, list[Row]]:
+    """Return the rows of each series of a claim, with `<visual>` and the like taken from `names`.
+
+    A series that only conditions of another profile read (`only_in`) is left out.
+    """
     found = {}
     for series, path in claim["rows"].items():
+        readers = [c.get("only_in", [profile]) for c in claim["conditions"].values() if c["rows"] == series]
+        if readers and all(profile not in profiles for profiles in readers):
+            continue
         for name, value in names.items():
             path = path.replace(f"<{name}>", value)
         found[series] = numbers.select(path)
@@ -169,7 +177,7 @@ def build_ledger(profile: str, file: Path | None = None) -> dict[str, Any]:
             claims[name] = entry | {"verdict": "not testable", "reason": claim["not_testable"][profile]}
             continue
         try:
-            rows = find_rows(claim, numbers, ledger["names"][profile])
+            rows = find_rows(claim, numbers, ledger["names"][profile], profile)
             active = {k: c for k, c in claim["conditions"].items() if profile in c.get("only_in", [profile])}
             judged = {k: judge_condition(c, rows) for k, c in active.items()}
             headline, shown = take_headline(claim, rows), list_shown(claim, rows)
@@ -222,9 +230,12 @@ def render_block(recorded: Mapping[str, Any], profile: str) -> str:
         rows.append(
             f"| {name} {claim['title']} | {claim['reported_as']} | {show_estimate(claim)}{where} | {claim['verdict']} |"
         )
-    hashes = hash_text(recorded)
-    about = "A verdict of the testbed is about its small trained models, not about those of the paper. "
-    rows += ["", f"{about if profile == 'testbed' else ''}Profile `{profile}`; rules in `paper/claims.yaml`; numbers `{hashes}`.", END]
+    about = "A verdict is about the small trained models here, not about those of the paper. " * (profile == "testbed")
+    rows += [
+        "",
+        f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; numbers `{hash_text(recorded)}`.",
+        END,
+    ]
     return "\n".join(rows)
 
 
