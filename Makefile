@@ -43,7 +43,7 @@ uses_02_collapse := bootstrap collapse controls examples
 uses_03_entropy := $(resampling) $(logit) $(discrimination) charts
 uses_04_interaction := $(resampling) $(logit) charts interaction
 uses_05_veto := $(resampling) $(logit) $(discrimination) certify charts risk_coverage veto veto_rules
-uses_08_claims := arithmetic claim_charts claims numbers
+uses_08_claims := arithmetic claim_charts claims numbers verdicts
 draw := notebook picture plots record
 train := architectures calibrate fast_forward lessons publish train vocabulary
 LIB := $(wildcard lib/dontblink/*.py lib/dontblink/*/*.py lib/dontblink/*/*/*.py)
@@ -63,7 +63,7 @@ ifneq ($(filter-out help env test clean lock testbed diff,$(or $(MAKECMDGOALS),h
   $(call fingerprint,draw,$(DRAW) $(call module,schema tables))
   $(call fingerprint,checkpoints,$(CHECKPOINTS))
   $(foreach n,$(NOTEBOOKS),$(call fingerprint,$(n),$(wildcard notebooks/$(n).py) $(call module,$(uses_$(n))) $(if $(filter 08_%,$(n)),paper/claims.yaml)))
-  $(call fingerprint,paper,$(filter-out %.pdf,$(wildcard paper/*.*)) $(call module,claims manuscript numbers))
+  $(call fingerprint,paper,$(filter-out %.pdf,$(wildcard paper/*.*)) $(call module,claims manuscript numbers verdicts))
 endif
 
 help: ## list the targets (this text)

@@ -53,7 +53,7 @@ confidence_level = 0.95  # of every interval
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from dontblink import arithmetic, claim_charts, claims, record
+from dontblink import arithmetic, claim_charts, claims, record, verdicts
 
 # %% [markdown]
 # ## 4 Load and check
@@ -160,4 +160,4 @@ record.save_numbers("08_claims", numbers, profile)
 for name, claim in ledger.items():
     failed = [key for key, judged in claim.get("conditions", {}).items() if not judged["holds"]]
     print(f"{name} {claim['title']}: {claim['verdict']}; not met: {', '.join(failed) or 'nothing'}")
-assert set(claim["verdict"] for claim in ledger.values()) <= set(claims.VERDICTS)
+assert set(claim["verdict"] for claim in ledger.values()) <= set(verdicts.VERDICTS)

@@ -22,6 +22,7 @@ import yaml
 
 from dontblink import claims, manuscript, paths
 from dontblink.numbers import Numbers, NumbersError
+from dontblink.verdicts import ClaimsError
 
 FOLDER = Path(__file__).resolve().parent
 READER = "markdown-auto_identifiers"
@@ -53,8 +54,8 @@ def walk(node: Any, change: Any) -> Any:
 def make_filter(to: str, figures: str) -> Any:
     """Return the filter: `@fig:x` and `@tbl:x` become references, figure stems files, table widths the engine's own."""
 
-    def change(element: dict[str, Any]) -> dict[str, Any]:
-        kind, content = element.get("t"), element.get("c")
+    def change(element: Any) -> dict[str, Any]:
+        kind, content = element.get("t"), element.get("c", [])
         if kind == "Cite":
             label = content[0][0]["citationId"]
             word = REFERENCE.get(label.split(":")[0])
@@ -93,7 +94,9 @@ def convert(text: str, to: str, figures: str, metadata: dict[str, str]) -> str:
 def compile_pdf(document: str) -> bytes:
     """Return the PDF: no date, no system font, the same bytes anywhere."""
     compiler = typst.Compiler(root=paths.ROOT, ignore_system_fonts=True)
-    return compiler.compile(input=document.encode(), format="pdf", timestamp=0)
+    pdf = compiler.compile(input=document.encode(), format="pdf", timestamp=0)
+    assert isinstance(pdf, bytes)
+    return pdf
 
 
 def build_pdf(profile: str) -> bytes:
@@ -143,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{paths.show(file)}: written")
             return check_tex(file) if given.check else 0
         pdf = build_pdf(given.profile)
-    except (claims.ClaimsError, NumbersError, manuscript.ManuscriptError) as error:
+    except (ClaimsError, NumbersError, manuscript.ManuscriptError) as error:
         print(f"paper: {error}", file=sys.stderr)
         return 1
     own = given.profile == "testbed"

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from dontblink import claims, paths
 from dontblink.numbers import Numbers, NumbersError
+from dontblink.verdicts import ClaimsError
 
 
 class Change(NamedTuple):
@@ -75,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         found = find_changes(given.profile, given.against)
-    except (claims.ClaimsError, NumbersError) as error:
+    except (ClaimsError, NumbersError) as error:
         print(error, file=sys.stderr)
         return 1
     for change in found:

@@ -21,8 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
-from dontblink.claims import COMPARISONS, STEM, VERDICTS, show_estimate
+from dontblink.claims import STEM, show_estimate
 from dontblink.numbers import Numbers, Row
+from dontblink.verdicts import COMPARISONS, VERDICTS
 
 PROFILES = ("testbed", "paper")
 TAG = re.compile(r"\{\{(.*?)\}\}", flags=re.S)
