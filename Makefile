@@ -25,25 +25,24 @@ PIP := $(PY) -m pip --disable-pip-version-check
 READY := $(ENV)/.dontblink-$(firstword $(shell (cat requirements.lock pyproject.toml; pwd) | cksum))
 export SOURCE_DATE_EPOCH := 0
 export PYTHONHASHSEED := 0
-ifeq ($(PROFILE),testbed)
-export HF_HUB_OFFLINE := 1
-endif
+export HF_HUB_OFFLINE := $(if $(filter testbed,$(PROFILE)),1,0)
 
 # The notebooks in the paper's order; NN_section reads params section `section`.
-NOTEBOOKS := 00_testbed 01_extraction 02_collapse 03_entropy 04_interaction 05_veto
+NOTEBOOKS := 00_testbed 01_extraction 02_collapse 03_entropy 04_interaction 05_veto 08_claims
 section = $(patsubst $(firstword $(subst _, ,$(1)))_%,%,$(1))
 SECTIONS := $(sort extraction $(foreach n,$(NOTEBOOKS),$(call section,$(n))))
 FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
+PAPER := $(if $(filter testbed,$(PROFILE)),paper/paper.pdf,$(R)/paper/paper.pdf)
 
-# The modules by what they feed; one that is not named here counts as part of the extraction.
+# The modules by what they feed; one that is not named here counts as part of the extraction. `aside`: no figure's.
+aside := changes coverage manuscript params paths register selection simulate studies trials
 resampling := bootstrap cells multiplicity replicates
-logit := firth logit newton
-discrimination := auroc entropy ranks
 uses_01_extraction := crosscheck
 uses_02_collapse := bootstrap collapse controls examples multiplicity
-uses_03_entropy := $(resampling) $(logit) $(discrimination) charts reliability shuffles transfer
-uses_04_interaction := $(resampling) $(logit) charts deals interaction quadrants within
-uses_05_veto := $(resampling) $(logit) $(discrimination) certify charts risk_coverage veto veto_rules
+uses_03_entropy := $(resampling) firth logit newton auroc entropy ranks charts reliability shuffles transfer
+uses_04_interaction := $(resampling) firth logit newton charts deals interaction quadrants within
+uses_05_veto := $(resampling) firth logit newton auroc entropy ranks certify charts risk_coverage veto veto_rules
+uses_08_claims := arithmetic claim_charts claims numbers verdicts
 draw := notebook picture plots record
 train := architectures calibrate fast_forward lessons publish train vocabulary
 LIB := $(wildcard lib/dontblink/*.py lib/dontblink/*/*.py lib/dontblink/*/*/*.py)
@@ -51,22 +50,23 @@ module = $(filter $(1:%=lib/dontblink/%.py),$(LIB))
 OWN := $(sort $(foreach n,$(NOTEBOOKS),$(call module,$(uses_$(n)))))
 DRAW := $(call module,$(draw)) $(wildcard lib/dontblink/*.mplstyle)
 TRAIN := $(train:%=lib/dontblink/benchmarks/testbed/%.py)
-EXTRACT := $(filter-out $(OWN) $(DRAW) $(TRAIN) %/params.py %/paths.py,$(LIB))
+EXTRACT := $(filter-out $(OWN) $(DRAW) $(TRAIN) $(call module,$(aside)),$(LIB))
 CHECKPOINTS := $(wildcard $(addprefix models/testbed/,*.json */*.json */*.safetensors */*.jinja))
 
 # fingerprint NAME, FILES: refresh $(S)/NAME if the files' checksums changed since it was written.
 fingerprint = $(shell mkdir -p $(S); new=$$(cksum $(2) </dev/null); \
   [ "$$new" = "$$(cat $(S)/$(1) 2>/dev/null)" ] || echo "$$new" > $(S)/$(1))
-ifneq ($(filter-out help env test clean lock testbed,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out help env test clean lock testbed diff simulate,$(or $(MAKECMDGOALS),help)),)
   $(call fingerprint,params,params/$(PROFILE).yaml lib/dontblink/params.py)
   $(call fingerprint,extract,$(EXTRACT))
   $(call fingerprint,draw,$(DRAW) $(call module,schema tables))
   $(call fingerprint,checkpoints,$(CHECKPOINTS))
-  $(foreach n,$(NOTEBOOKS),$(call fingerprint,$(n),$(wildcard notebooks/$(n).py) $(call module,$(uses_$(n)))))
+  $(foreach n,$(NOTEBOOKS),$(call fingerprint,$(n),$(wildcard notebooks/$(n).py) $(call module,$(uses_$(n))) $(if $(filter 08_%,$(n)),paper/claims.yaml)))
+  $(call fingerprint,paper,$(filter-out %.pdf,$(wildcard paper/*.*)) $(call module,claims manuscript numbers verdicts))
 endif
 
 help: ## list the targets (this text)
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@echo "  PROFILE=testbed (default, CPU) or paper (real models); why something reruns: make params && make -n --debug=b all"
 
 env: $(READY) ## install the locked versions into the active environment, else into .venv
@@ -83,7 +83,7 @@ $(READY):
 	@rm -f $(ENV)/.dontblink-*
 	@touch $@
 
-all: figures ## everything: extract if needed, then every figure and number
+all: figures $(PAPER) ## everything: extract if needed, every figure and number, the paper
 
 params: $(SECTIONS:%=$(P)/%.json) ## split params/<profile>.yaml into one JSON a section
 $(P)/.split: $(S)/params $(if $(filter-out $(wildcard $(P)/*.json),$(SECTIONS:%=$(P)/%.json)),again) | $(READY)
@@ -114,13 +114,27 @@ $(F)/$(1).json $(F)/$(1).pdf $(F)/$(1).png &: $(S)/$(1) $(S)/draw $(P)/$(call se
 endef
 $(eval $(call notebook,00_testbed,$(S)/extract $(S)/checkpoints $(P)/extraction.json))
 $(eval $(call notebook,01_extraction,$(S)/extract))
-$(foreach n,$(filter-out 00_% 01_%,$(NOTEBOOKS)),$(eval $(call notebook,$(n))))
+$(foreach n,$(filter-out 00_% 01_% 08_%,$(NOTEBOOKS)),$(eval $(call notebook,$(n))))
+$(eval $(call notebook,08_claims,$(foreach n,$(filter-out 08_%,$(NOTEBOOKS)),$(F)/$(n).json)))
+
+$(PAPER): $(S)/paper $(FIGURES) | $(READY)
+	$(if $(filter testbed,$(PROFILE)),$(PY) -m dontblink.claims --readme --profile $(PROFILE))
+	$(PY) paper/build.py --profile $(PROFILE)
+tex: $(FIGURES) | $(READY) ## LaTeX of the paper into results/<profile>/paper
+	$(PY) paper/build.py --tex --profile $(PROFILE)
+tex-check: $(FIGURES) | $(READY) ## the same, compiled where latexmk exists
+	$(PY) paper/build.py --check --profile $(PROFILE)
+diff: $(READY) ## which numbers moved since the last commit
+	@$(PY) -m dontblink.changes --profile $(PROFILE)
 
 testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 cores; resumes)
 	$(PY) -m dontblink.benchmarks.testbed.train
 	$(PY) -m dontblink.benchmarks.testbed.publish weights
 	$(PY) -m dontblink.benchmarks.testbed.calibrate
 	$(PY) -m dontblink.benchmarks.testbed.publish cards
+
+simulate: $(READY) ## are intervals and tests right where the truth is known? 20 minutes on 2 cores; resumes
+	$(PY) -m dontblink.simulate
 
 test: $(READY) ## lint, types and tests, offline; this is what CI runs
 	$(PY) -m ruff check .
@@ -131,7 +145,7 @@ lock: $(READY) ## rewrite requirements.lock from pyproject.toml
 	$(PIP) install -q pip-tools
 	$(PY) .ci/lock.py $(LOCK_ARGS)
 
-clean: ## remove results/ (figures, checkpoints and half-done training stay)
-	rm -rf $(filter-out results/training,$(wildcard results/*))
+clean: ## remove results/ (figures, checkpoints, half-done training and simulated studies stay)
+	rm -rf $(filter-out results/simulation results/training,$(wildcard results/*))
 
-.PHONY: help env all params extract figures testbed test lock clean again
+.PHONY: help env all params extract figures tex tex-check diff testbed simulate test lock clean again

@@ -24,6 +24,10 @@ import sys
 from pathlib import Path
 
 command = sys.argv[2] if sys.argv[1] == "-m" else sys.argv[1]
+if command == "paper/build.py":
+    paper = Path("paper") if sys.argv[-1] == "testbed" else Path("results/paper/paper")
+    paper.mkdir(parents=True, exist_ok=True)
+    (paper / "paper.pdf").write_text("made here")
 stem = Path(sys.argv[3]).stem if command in ("dontblink.params", "dontblink.notebook") else ""
 with open("calls.txt", "a") as log:
     print(command, stem, file=log)
@@ -56,6 +60,9 @@ class Tree:
         for name in ("Makefile", "pyproject.toml", "requirements.lock"):
             shutil.copy(ROOT / name, folder / name)
         shutil.copytree(ROOT / "params", folder / "params")
+        (folder / "paper").mkdir()
+        for name in ("claims.yaml", "paper.md"):
+            shutil.copy(ROOT / "paper" / name, folder / "paper" / name)
         package = folder / "lib" / "dontblink"
         package.mkdir(parents=True)
         for name in ("__init__", "paths", "params"):
@@ -117,12 +124,13 @@ def built(tree: Tree) -> Tree:
     return tree
 
 
-ALL = [f"notebook {stem}" for stem in NOTEBOOKS]
+LAST = ["notebook 08_claims", "claims", "paper/build.py"]  # whatever number moved
+ALL = [*(f"notebook {stem}" for stem in NOTEBOOKS[:-1]), *LAST]
 
 
 def test_help_lists_every_target_with_a_line(tree: Tree) -> None:
     printed = tree.make("help").stdout
-    for target in ("help", "env", "all", "extract", "testbed", "figures", "test", "clean"):
+    for target in ("help", "env", "all", "extract", "figures", "tex", "tex-check", "diff", "testbed", "test", "clean"):
         assert re.search(rf"^  make {target} +\S", printed, flags=re.M), target
     assert tree.make().stdout == printed
 
@@ -189,7 +197,7 @@ def test_touched_sources_rerun_nothing(built: Tree) -> None:
 
 def test_editing_a_key_of_one_section_reruns_its_notebook_only(built: Tree) -> None:
     built.edit("params/testbed.yaml", "bins: 10 ", "bins: 12 ")
-    assert built.calls("all") == ["params testbed", "notebook 02_collapse"]
+    assert built.calls("all") == ["params testbed", "notebook 02_collapse", *LAST]
     assert built.calls("all") == []
 
 
@@ -201,7 +209,7 @@ def test_editing_a_comment_of_the_parameters_reruns_no_notebook(built: Tree) -> 
 
 def test_editing_an_extraction_key_runs_extract_and_what_reads_that_section(built: Tree) -> None:
     built.edit("params/testbed.yaml", "max_new_tokens: 160", "max_new_tokens: 80")
-    assert built.calls("all") == ["params testbed", "extract", "notebook 00_testbed", "notebook 01_extraction"]
+    assert built.calls("all") == ["params testbed", "extract", "notebook 00_testbed", "notebook 01_extraction", *LAST]
 
 
 def test_a_new_module_counts_as_part_of_the_extraction(built: Tree) -> None:
@@ -218,9 +226,9 @@ def test_changed_extraction_results_rerun_every_notebook(built: Tree) -> None:
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("notebooks/01_extraction.py", ["notebook 01_extraction"]),
-        ("lib/dontblink/collapse.py", ["notebook 02_collapse"]),
-        ("lib/dontblink/crosscheck.py", ["notebook 01_extraction"]),
+        ("notebooks/01_extraction.py", ["notebook 01_extraction", *LAST]),
+        ("lib/dontblink/collapse.py", ["notebook 02_collapse", *LAST]),
+        ("lib/dontblink/crosscheck.py", ["notebook 01_extraction", *LAST]),
         ("lib/dontblink/benchmarks/testbed/train.py", []),
         ("lib/dontblink/tables.py", ["extract", *ALL]),
         ("lib/dontblink/record.py", ALL),
@@ -229,6 +237,19 @@ def test_changed_extraction_results_rerun_every_notebook(built: Tree) -> None:
 def test_editing_a_source_reruns_what_uses_it(built: Tree, file: str, expected: list[str]) -> None:
     built.edit(file, "# stand-in", "# changed")
     assert built.calls("all") == expected
+
+
+def test_an_edited_verdict_rule_decides_again_and_an_edited_text_builds_the_paper_only(built: Tree) -> None:
+    built.edit("paper/claims.yaml", "at_least: 0.57", "at_least: 0.5")
+    assert built.calls("all") == LAST
+    (built.folder / "paper" / "paper.md").write_text("another text")
+    assert built.calls("all") == ["claims", "paper/build.py"]
+    assert built.calls("all") == []
+
+
+def test_make_diff_reads_numbers_and_starts_nothing(built: Tree) -> None:
+    built.edit("notebooks/02_collapse.py", "# stand-in", "# changed")
+    assert built.calls("diff") == ["changes"]
 
 
 @pytest.mark.parametrize("lost", ["responses/shard-1.parquet", "extraction.json", "shards.txt"])
@@ -241,7 +262,7 @@ def test_a_lost_shard_or_manifest_runs_extract_again(built: Tree, lost: str) -> 
 @pytest.mark.parametrize("suffix", ["json", "pdf", "png"])
 def test_a_lost_figure_file_runs_its_notebook_again(built: Tree, suffix: str) -> None:
     (built.folder / "figures" / "testbed" / f"02_collapse.{suffix}").unlink()
-    assert built.calls("all") == ["notebook 02_collapse"]
+    assert built.calls("all") == ["notebook 02_collapse", *LAST]
 
 
 def test_lost_parameters_are_split_again(built: Tree) -> None:
@@ -253,7 +274,7 @@ def test_lost_parameters_are_split_again(built: Tree) -> None:
 def test_pulled_figures_do_not_hide_that_their_notebook_changed(built: Tree) -> None:
     built.edit("notebooks/02_collapse.py", "# stand-in", "# changed upstream")
     (built.folder / "figures" / "testbed" / "02_collapse.json").write_text("pulled with it")
-    assert built.calls("all") == ["notebook 02_collapse"]
+    assert built.calls("all") == ["notebook 02_collapse", *LAST]
 
 
 def test_make_all_never_extracts_real_models(tree: Tree) -> None:
@@ -266,7 +287,7 @@ def test_make_all_never_extracts_real_models(tree: Tree) -> None:
 
 def test_make_extract_extracts_real_models_and_make_all_then_draws_them(tree: Tree) -> None:
     assert tree.calls("extract", "PROFILE=paper") == ["params paper", "extract"]
-    assert tree.calls("all", "PROFILE=paper") == ALL
+    assert tree.calls("all", "PROFILE=paper") == [call for call in ALL if call != "claims"]
     tree.edit("lib/dontblink/replay.py", "# stand-in", "# changed")
     assert "extract" not in tree.calls("all", "PROFILE=paper")
 

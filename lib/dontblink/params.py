@@ -168,6 +168,17 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "max_risk": real(0, 1, open_ends=True),
         "delta": real(0, 1, open_ends=True),
     },
+    "claims": {
+        "reported_points": real(0, 100),
+        "reported_decimals": whole(0, 6),
+        "coverage": real(0.01, 1),
+        "item_counts": span(whole(1)),
+        "reported_falls": span(real(0, 1, open_ends=True)),
+        "reasoning_parts": whole(2),
+        "small_counts": several(whole(1)),
+        "reported_cells": whole(1),
+        "confidence_level": real(0, 1, open_ends=True),
+    },
 }
 
 

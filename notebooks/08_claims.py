@@ -1,0 +1,163 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     name: python3
+#     display_name: Python 3
+#     language: python
+# ---
+
+# %% [markdown]
+# %% [markdown]
+# # 08 Claims: which of the paper's claims hold here?
+#
+# ## 1 Question
+#
+# Six claims of the paper (C1 to C6), each with a rule that was fixed before our numbers were looked at: reproduced,
+# same direction, not reproduced, or not testable in this profile. The rules are data (`paper/claims.yaml`) and say why
+# they ask what they ask. Some reported numbers can also be checked without any data: which counts give a gain of so
+# many points, how much of a fall mere dilution explains, what a handful of samples can say.
+#
+# | | |
+# |---|---|
+# | inputs | the recorded numbers of the notebooks before this one, `paper/claims.yaml` |
+# | outputs | the ledger with verdicts, the arithmetic of the report |
+# | cost | seconds |
+#
+# The verdict is about THIS profile's models and benchmarks. In the testbed these are small trained models, and a claim
+# that holds there is not thereby shown for the models that the paper measured, nor the reverse.
+
+# %% [markdown]
+# ## 2 Parameters
+
+# %% tags=["parameters"]
+profile = "testbed"  # which params/<profile>.yaml
+reported_points = 1.9  # risk saved, percentage points, as the paper reports it
+reported_decimals = 1  # to which it is rounded
+coverage = 0.9  # at which it is reported
+item_counts = [280, 320]  # answered items of a cell that are tried
+reported_falls = [0.57, 0.91]  # of the evidence mass, smallest and largest
+reasoning_parts = 10  # between whose first and last it falls
+small_counts = [2, 8]  # samples of the extreme quadrants, fewest and most
+reported_cells = 9  # that all fall
+confidence_level = 0.95  # of every interval
+
+# %% [markdown]
+# ## 3 Setup
+
+# %%
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from dontblink import arithmetic, claim_charts, claims, record, verdicts
+
+# %% [markdown]
+# ## 4 Load and check
+#
+# The ledger is read strictly: an unknown key, a condition without its rows or a rule without its conditions stops it.
+# Every number file that it could rest on is named by its hash.
+
+# %%
+ledger = claims.build_ledger(profile)
+inputs = claims.hash_inputs(profile)
+missing = {claim["source"] for claim in ledger.values() if "source" in claim} - set(inputs)
+assert not missing, f"no numbers of {missing}; run `make figures`"
+pd.Series(inputs, name="hash").to_frame()
+
+# %% [markdown]
+# ## 5 Compute
+#
+# The verdicts, with the row that decides: of a claim about every cell the weakest one, of "often" the median.
+
+# %%
+pd.DataFrame(
+    {
+        "claim": name,
+        "reported": claim["reported_as"],
+        "ours": claims.show_estimate(claim),
+        "row": claim.get("headline", {}).get("row", ""),
+        "verdict": claim["verdict"],
+    }
+    for name, claim in ledger.items()
+)
+
+# %% [markdown]
+# The conditions behind them: how many rows meet each, and how many are needed.
+
+# %%
+pd.DataFrame(
+    {"claim": name, "condition": claim["rule"]["conditions"][key]["says"]} | judged
+    for name, claim in ledger.items()
+    for key, judged in claim.get("conditions", {}).items()
+)
+
+# %% [markdown]
+# Arithmetic. A gain in selective risk is a whole number of saved errors over a whole number of accepted answers,
+# $k = \lceil \text{coverage} \cdot n \rceil$. Which pairs round to the gain that the paper reports?
+
+# %%
+points = arithmetic.explain_points(reported_points, reported_decimals, coverage, *item_counts)
+points
+
+# %% [markdown]
+# A uniform look gives a fixed box the share one over the context. How long must the reasoning be, counted in prompts,
+# for dilution alone to make the smallest and the largest fall that the paper reports?
+
+# %%
+lengths = [arithmetic.explain_by_dilution(fall, reasoning_parts) for fall in reported_falls]
+dict(zip(reported_falls, lengths, strict=True))
+
+# %% [markdown]
+# The paper counts two to eight samples in its extreme quadrants. What do so many say about an error rate, if none is
+# wrong, and if half are? And how surprising is it that every cell falls, were the cells independent and each a coin?
+
+# %%
+small = arithmetic.bound_small_counts(small_counts, confidence_level)
+sign_p = arithmetic.sign_probability(reported_cells)
+print(f"all {reported_cells} cells one way: p = {sign_p:.4f}, if they were independent (they share items and models)")
+small.round(3)
+
+# %% [markdown]
+# ## 6 Figure
+
+# %%
+drawn = {name: claim for name, claim in ledger.items() if "headline" in claim}
+layout = [["C1", "C2", "C3"], ["C1", "C4", "C5"], ["note"] * 3]
+figure, axes = plt.subplot_mosaic(
+    layout, figsize=(7, 4.8), empty_sentinel="", height_ratios=[1, 1, 0.2], width_ratios=[1.1, 1, 1]
+)
+for name, claim in drawn.items():
+    claim_charts.claim_panel(axes[name], name, claim)
+claim_charts.note_panel(axes["note"], ledger, confidence_level)
+record.save_figure(figure, "08_claims", profile)
+
+# %% [markdown]
+# ## 7 Record numbers
+
+# %%
+numbers = {
+    "claims": ledger,
+    "inputs": inputs,
+    "points": points.to_dict("records"),
+    "dilution_smallest_prompts": lengths[0],
+    "dilution_largest_prompts": lengths[1],
+    "small_counts": record.nest(small, ["n"]),
+    "sign_probability": sign_p,
+}
+record.save_numbers("08_claims", numbers, profile)
+
+# %% [markdown]
+# ## 8 Checks and reading
+#
+# The sentences are computed. A verdict is as good as its rule, and a rule that somebody would have written otherwise
+# is in `paper/claims.yaml` to be changed: `make diff` then shows what moved.
+
+# %%
+for name, claim in ledger.items():
+    failed = [key for key, judged in claim.get("conditions", {}).items() if not judged["holds"]]
+    print(f"{name} {claim['title']}: {claim['verdict']}; not met: {', '.join(failed) or 'nothing'}")
+assert set(claim["verdict"] for claim in ledger.values()) <= set(verdicts.VERDICTS)

@@ -1,0 +1,68 @@
+"""`make diff` names every number that moved, by how much, and an edited verdict rule."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dontblink import changes, paths
+from dontblink.changes import Change, compare
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_a_moved_number_is_named_with_its_relative_change() -> None:
+    found = list(compare({"a": {"b": 0.5, "c": 1}}, {"a": {"b": 0.6, "c": 1}}))
+    assert [change.describe() for change in found] == ["a.b: 0.5 -> 0.6 (+20 %)"]
+
+
+def test_lists_new_keys_and_lost_keys_are_named() -> None:
+    found = list(compare({"a": [1, 2], "gone": 3}, {"a": [1, 4], "new": "x"}))
+    assert found == [Change("a.1", 2, 4), Change("gone", 3, None), Change("new", None, "x")]
+    assert [change.describe() for change in found][1:] == ["gone: 3 -> nothing", "new: nothing -> x"]
+
+
+def test_from_zero_and_between_texts_there_is_no_relative_change() -> None:
+    assert Change("k", 0, 1).describe() == "k: 0 -> 1"
+    assert Change("k", "reproduced", "not reproduced").describe() == "k: reproduced -> not reproduced"
+
+
+@pytest.fixture
+def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a small repository with the recorded numbers and the ledger committed."""
+    for pattern in ("figures/testbed/*.json", "paper/claims.yaml", "params/testbed.yaml"):
+        for file in ROOT.glob(pattern):
+            copy = tmp_path / file.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.org", "-C", str(tmp_path)]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "numbers"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_nothing_moved_is_said(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert changes.main([]) == 0
+    assert capsys.readouterr().out == "0 numbers of testbed differ from HEAD\n"
+
+
+def test_an_edited_verdict_rule_shows_before_the_notebook_ran_again(committed: Path) -> None:
+    file = committed / "paper" / "claims.yaml"
+    file.write_text(file.read_text().replace("at_least: 0.57", "at_least: 0.4"))
+    found = {change.key: change for change in changes.find_changes("testbed")}
+    assert found["08_claims.claims.C1.rule.conditions.large_enough.at_least"][1:] == (0.57, 0.4)
+    assert found["08_claims.claims.C1.conditions.large_enough.n_met"].new == 9
+    assert all(key.startswith("08_claims.claims.C1.") for key in found)
+
+
+def test_a_moved_number_shows_with_what_hangs_on_it(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = committed / "figures" / "testbed" / "05_veto.json"
+    numbers = json.loads(file.read_text())
+    numbers["rules"]["benchmark"]["all"]["visual_reference"]["veto"]["ci_low"] = 0.001
+    file.write_text(json.dumps(numbers))
+    assert changes.main([]) == 0
+    printed = capsys.readouterr().out
+    assert "05_veto.rules.benchmark.all.visual_reference.veto.ci_low: " in printed
+    assert "08_claims.claims.C5.verdict: not reproduced -> same direction" in printed

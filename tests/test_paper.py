@@ -1,0 +1,155 @@
+"""The paper is built from the recorded numbers, on any day and in any folder the same, for both profiles."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from dontblink import claims, manuscript, paths
+from dontblink.numbers import Numbers
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPER = ROOT / "paper"
+RENAMED = {"symbolic": "mathvista", "visual_reference": "mmmu_pro", "hallucination": "hallusionbench"}
+RENAMED |= {"qwen3vl-tiny-s": "Qwen3-VL-2B", "qwen3vl-tiny-m": "Qwen3-VL-8B", "glm4v-tiny": "GLM-4.6V-Flash"}
+# the notebook of the ledger, its block, the paper: what stands downstream of all other numbers
+BUILD = """
+import json, sys
+from pathlib import Path
+from dontblink import claims, notebook, params, paths
+assert str(paths.ROOT) == sys.argv[1], paths.ROOT
+values = params.load(paths.params_file("testbed"))[1]["claims"]
+notebook.run_notebook(paths.ROOT / "notebooks" / "08_claims.py", values, "testbed")
+assert claims.main(["--readme"]) == 0
+sys.path.insert(0, str(paths.ROOT / "paper"))
+import build
+assert build.main([]) == 0 and build.main(["--tex"]) == 0
+"""
+
+
+def load_build() -> ModuleType:
+    """Return paper/build.py as a module."""
+    spec = importlib.util.spec_from_file_location("build", PAPER / "build.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def build() -> ModuleType:
+    """Return paper/build.py as a module."""
+    return load_build()
+
+
+def test_the_committed_pdf_is_the_one_that_the_committed_numbers_give(build: ModuleType) -> None:
+    assert build.build_pdf("testbed") == (PAPER / "paper.pdf").read_bytes(), "run `make all`"
+
+
+def test_the_pdf_carries_the_hash_of_its_numbers_and_no_date(build: ModuleType) -> None:
+    content = (PAPER / "paper.pdf").read_bytes()
+    recorded = Numbers("testbed").read(claims.STEM)
+    assert f"numbers {claims.hash_text(recorded)}".encode() in content
+    assert b"CreationDate" not in content and b"ModDate" not in content
+
+
+def test_two_builds_in_two_folders_under_two_clocks_have_the_same_bytes(tmp_path: Path) -> None:
+    kept = []
+    for day, zone in (("0", "UTC"), ("1700000000", "Asia/Tokyo")):
+        folder = tmp_path / f"of-day-{day}"
+        for name in ("paper", "figures", "lib", "notebooks", "params"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md"):
+            shutil.copy(ROOT / name, folder)
+        for made in [*folder.glob("figures/testbed/08_*"), folder / "paper" / "paper.pdf"]:
+            made.unlink()
+        environment = {**os.environ, "PYTHONPATH": str(folder / "lib"), "SOURCE_DATE_EPOCH": day, "TZ": zone}
+        command = [sys.executable, "-c", BUILD, str(folder)]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        made = [*folder.glob("figures/testbed/08_*"), *folder.glob("paper/paper.pdf"), folder / "README.md"]
+        made += folder.glob("results/testbed/paper/paper.tex")
+        kept.append({file.relative_to(folder): file.read_bytes() for file in made})
+    assert len(kept[0]) == 6
+    for name in kept[0]:
+        assert kept[0][name] == kept[1][name], name
+    assert kept[0][Path("paper/paper.pdf")] == (PAPER / "paper.pdf").read_bytes()
+
+
+def test_every_reference_is_cited_and_every_citation_has_its_reference() -> None:
+    text = (PAPER / "paper.md").read_text()
+    cited = {key for key in re.findall(r"@([a-z]+\d{4}[a-z0-9]*)", text)}
+    assert cited == set(re.findall(r"^@\w+\{([^,]+),", (PAPER / "refs.bib").read_text(), flags=re.M))
+
+
+def test_every_figure_and_table_is_referred_to() -> None:
+    text = (PAPER / "paper.md").read_text()
+    for label in re.findall(r"\{#((?:fig|tbl):\w+)[ }]", text):
+        assert f"@{label}" in text, label
+
+
+def test_every_allowance_has_a_reason() -> None:
+    allowed = yaml.safe_load((PAPER / "allowed.yaml").read_text())
+    assert all(len(reason) > 5 for part in allowed.values() for reason in part.values())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("# Measures", "# Measures\n\nIt fell by 45 %.", "digits typed by hand: 45"),
+        ("02_collapse.collapse.grounding_layers.evidence.*.*", "02_collapse.colapse.*", "no key 'colapse'"),
+        ("](02_collapse_forest)", "](02_collapse_woods)", "no notebook made: 02_collapse_woods"),
+    ],
+)
+def test_a_stray_digit_an_unknown_key_and_a_missing_figure_fail_the_build(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    old: str, new: str, message: str,
+) -> None:  # fmt: skip
+    for name in ("paper.md", "allowed.yaml", "claims.yaml"):
+        text = (PAPER / name).read_text()
+        (tmp_path / name).write_text(text.replace(old, new, 1) if name == "paper.md" else text)
+    monkeypatch.setattr(build.read_text, "__defaults__", (tmp_path,))
+    assert build.main([]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a project whose paper profile holds numbers of the shape that real models would give."""
+    folder = tmp_path / "figures" / "paper"
+    folder.mkdir(parents=True)
+    for file in sorted((ROOT / "figures" / "testbed").glob("0[0-5]_*")):
+        if file.suffix == ".pdf":
+            shutil.copy(file, folder)
+        elif file.suffix == ".json":
+            text = file.read_text()
+            for old, new in RENAMED.items():
+                text = text.replace(f'"{old}"', f'"{new}"')
+            (folder / file.name).write_text(text)
+    collapse = json.loads((folder / "02_collapse.json").read_text())
+    (folder / "02_collapse.json").write_text(json.dumps({k: v for k, v in collapse.items() if k != "recall"}))
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    shutil.copytree(PAPER, tmp_path / "paper")
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_the_paper_of_real_models_is_built_and_speaks_of_no_testbed_result(build: ModuleType, real: Path) -> None:
+    names = claims.read_ledger()["names"]["paper"]
+    ledger = claims.build_ledger("paper")  # without recall steps, which are marked in the testbed alone
+    assert "beyond_script" not in ledger["C1"]["conditions"]
+    recorded = json.loads((ROOT / "figures" / "testbed" / "08_claims.json").read_text())
+    folder = real / "figures" / "paper"
+    (folder / "08_claims.json").write_text(json.dumps(recorded | {"claims": ledger}))
+    shutil.copy(ROOT / "figures" / "testbed" / "08_claims.pdf", folder)
+    text = manuscript.fill((PAPER / "paper.md").read_text(), Numbers("paper"), names)
+    assert "trained from scratch" not in text and "Qwen3-VL-8B" in text and "mmmu pro" in text
+    assert build.build_pdf("paper").startswith(b"%PDF")
