@@ -21,7 +21,6 @@ F := figures/$(PROFILE)
 ENV := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)),.venv)
 PYTHON ?= python3.11
 PY := $(ENV)/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check
 READY := $(ENV)/.dontblink-$(firstword $(shell (cat requirements.lock pyproject.toml; pwd) | cksum))
 export SOURCE_DATE_EPOCH := 0
 export PYTHONHASHSEED := 0
@@ -71,15 +70,7 @@ help: ## list the targets (this text)
 
 env: $(READY) ## install the locked versions into the active environment, else into .venv
 $(READY):
-	@[ -x $(PY) ] || { command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or" \
-	  "conda env create -f environment.yml && conda activate dontblink" >&2; exit 1; }; $(PYTHON) -m venv $(ENV); }
-	@echo "env: installing the locked versions into $(ENV), a few minutes the first time"
-# Linux without the CPU wheel: the published torch first, with its CUDA packages (see the head of the lock)
-	@[ "$$(uname)" != Linux ] || $(PY) -c 'import torch' 2>/dev/null || { \
-	  t=$$(grep -o '^torch==[0-9.]*' requirements.lock); \
-	  $(PIP) install -q --dry-run --no-deps --report - $$t | grep '"version": "[0-9.]*+cpu"' >/dev/null || $(PIP) install $$t; }
-	@$(PIP) install -q --require-hashes -r requirements.lock
-	@$(PIP) install -q --no-deps --no-build-isolation -e .
+	@.ci/install $(ENV) $(PYTHON)
 	@rm -f $(ENV)/.dontblink-*
 	@touch $@
 
@@ -120,9 +111,9 @@ $(eval $(call notebook,08_claims,$(foreach n,$(filter-out 08_%,$(NOTEBOOKS)),$(F
 $(PAPER): $(S)/paper $(FIGURES) | $(READY)
 	$(if $(filter testbed,$(PROFILE)),$(PY) -m dontblink.claims --readme --profile $(PROFILE))
 	$(PY) paper/build.py --profile $(PROFILE)
-tex: $(FIGURES) | $(READY) ## LaTeX of the paper into results/<profile>/paper
+tex: $(FIGURES) | $(READY) ## LaTeX of the paper into results/<profile>/paper; `make tex-check` compiles it with latexmk
 	$(PY) paper/build.py --tex --profile $(PROFILE)
-tex-check: $(FIGURES) | $(READY) ## the same, compiled where latexmk exists
+tex-check: $(FIGURES) | $(READY)
 	$(PY) paper/build.py --check --profile $(PROFILE)
 diff: $(READY) ## which numbers moved since the last commit
 	@$(PY) -m dontblink.changes --profile $(PROFILE)
@@ -142,7 +133,7 @@ test: $(READY) ## lint, types and tests, offline; this is what CI runs
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -q $(PYTEST_ARGS)
 
 lock: $(READY) ## rewrite requirements.lock from pyproject.toml
-	$(PIP) install -q pip-tools
+	$(PY) -m pip --disable-pip-version-check install -q pip-tools
 	$(PY) .ci/lock.py $(LOCK_ARGS)
 
 clean: ## remove results/ (figures, checkpoints, half-done training and simulated studies stay)

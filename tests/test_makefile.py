@@ -60,6 +60,7 @@ class Tree:
         for name in ("Makefile", "pyproject.toml", "requirements.lock"):
             shutil.copy(ROOT / name, folder / name)
         shutil.copytree(ROOT / "params", folder / "params")
+        shutil.copytree(ROOT / ".ci", folder / ".ci")
         (folder / "paper").mkdir()
         for name in ("claims.yaml", "paper.md"):
             shutil.copy(ROOT / "paper" / name, folder / "paper" / name)
