@@ -111,9 +111,9 @@ $(eval $(call notebook,08_claims,$(foreach n,$(filter-out 08_%,$(NOTEBOOKS)),$(F
 $(PAPER): $(S)/paper $(FIGURES) | $(READY)
 	$(if $(filter testbed,$(PROFILE)),$(PY) -m dontblink.claims --readme --profile $(PROFILE))
 	$(PY) paper/build.py --profile $(PROFILE)
-tex: $(FIGURES) | $(READY) ## LaTeX of the paper into results/<profile>/paper; `make tex-check` compiles it with latexmk
+tex: $(FIGURES) | $(READY) ## LaTeX of the paper into results/<profile>/paper
 	$(PY) paper/build.py --tex --profile $(PROFILE)
-tex-check: $(FIGURES) | $(READY)
+tex-check: $(FIGURES) | $(READY) ## the same, compiled where latexmk exists
 	$(PY) paper/build.py --check --profile $(PROFILE)
 diff: $(READY) ## which numbers moved since the last commit
 	@$(PY) -m dontblink.changes --profile $(PROFILE)

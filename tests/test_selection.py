@@ -34,7 +34,7 @@ def test_the_rows_of_a_veto_study_are_those_of_the_table() -> None:
     rng = np.random.default_rng(2)
     items, seed = population.draw(rng), int(rng.integers(2**32))
     table = veto.veto_table(
-        items, ["targeted"], rules=("linear", "veto"), n_splits=30, n_blocks=20, n_permutations=19, seed=seed
+        items, ["targeted"], rules=("linear", "veto"), n_splits=20, n_blocks=10, n_permutations=19, seed=seed
     )
     pooled = table.query("scope == 'pooled' and rule == 'veto'").iloc[0]
     gain = rows["gain_veto", "block_jackknife"]
