@@ -104,7 +104,9 @@ opponent.round(4)
 # Every score and every difference, unadjusted and with the covariates taken out of the scores within each cell by
 # least squares. The declared family is `full - answer`, unadjusted, over the declared cells: its clustered tests are
 # adjusted by Holm. The other families (other pairs, adjusted scores) are exploratory and get their own. A covariate
-# is no score in its own adjusted table.
+# is no score in its own adjusted table. Intervals are BCa for an AUROC and percentile for a difference, and the test is
+# Obuchowski's: the choices that hold in the simulation study (`make simulate`). With few wrong answers (about 25 or
+# less in a cell) no interval of a single AUROC does; the counts stand in the table.
 
 # %%
 table = pd.concat(
@@ -325,7 +327,7 @@ record.save_figure(figure, "03_entropy_reliability", profile)
 keys = ["adjustment", "scope", "score", "benchmark", "model"]
 counts = ["n_left_out", "n_cells", "n_wrong", "n_items", "n_degenerate"]
 single = singles.dropna(subset=["estimate"])[[*keys, "estimate", "ci_low", "ci_high", *counts]]
-pair = differences.drop(columns=["p_holm", "n_rows", "method", "adjusted_for"])
+pair = differences.drop(columns=["p_holm", "method", "adjusted_for"])
 holm = differences.dropna(subset=["p_holm"])[[*keys, "p_holm"]]
 numbers = {
     "n_responses": len(items),
