@@ -89,8 +89,8 @@ def test_a_file_without_sections_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_section_that_is_no_mapping_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"testbed\.yaml: veto\.: found 3"):
-        load(tmp_path, TESTBED[: TESTBED.index("veto:\n")] + "veto: 3\n")
+    with pytest.raises(ParamsError, match=r"testbed\.yaml: pages\.: found 3"):
+        load(tmp_path, TESTBED[: TESTBED.index("pages:\n")] + "pages: 3\n")
 
 
 def test_a_whole_number_counts_as_the_number_it_is(tmp_path: Path) -> None:

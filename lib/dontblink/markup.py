@@ -84,7 +84,8 @@ class _Renderer(mistune.HTMLRenderer):
         return str(render_math(text))
 
     def table(self, text: str) -> str:
-        return f'<div class="scroll"><table class="text">\n{text}</table></div>\n'
+        scroll = '<div class="scroll" role="group" tabindex="0" aria-label="table">'
+        return f'{scroll}<table class="text">\n{text}</table></div>\n'
 
 
 def _read_math(markdown: Any) -> None:
@@ -174,7 +175,7 @@ def render_table(html: str, label: str) -> Markup:
         table.body = [row[1:] for row in table.body]
     # counted from the right: a row beneath a cell that spans several has fewer cells on its left
     numeric = {-k for row in table.body for k, c in enumerate(reversed(row), 1) if NUMBER.fullmatch(c.text.strip())}
-    parts = [Markup('<div class="scroll" role="region" tabindex="0" aria-label="{}"><table>').format(label)]
+    parts = [Markup('<div class="scroll" role="group" tabindex="0" aria-label="{}"><table>').format(label)]
     for name, rows in (("thead", table.heads), ("tbody", table.body)):
         parts.append(Markup(f"<{name}>"))
         for row in rows:
@@ -194,7 +195,9 @@ def _render_cell(cell: _Cell, in_head: bool, is_number: bool) -> Markup:
     if not cell.head or not text:
         return Markup("<td{}{}>{}</td>").format(Markup(spans), Markup(kind), text)
     scope = ("col" if in_head else "row") + ("group" if (cell.columns if in_head else cell.rows) > 1 else "")
-    return Markup('<th scope="{}"{}{}>{}</th>').format(scope, Markup(spans), Markup(kind), break_name(text))
+    return Markup('<th scope="{}"{}{}>{}</th>').format(
+        scope, Markup(spans), Markup(kind), break_name(text) if in_head else text
+    )
 
 
 def break_name(text: str) -> Markup:
@@ -216,10 +219,10 @@ def render_parameters(rows: list[tuple[str, str, str]]) -> Markup:
     """Return the table of parameters: name, value and meaning."""
     cells = Markup('<tr><th scope="row"><code>{}</code></th><td><code>{}</code></td><td>{}</td></tr>\n')
     return Markup(
-        '<div class="scroll" role="region" tabindex="0" aria-label="parameters"><table class="text"><thead><tr>'
+        '<div class="scroll" role="group" tabindex="0" aria-label="parameters"><table class="text"><thead><tr>'
         '<th scope="col">parameter</th><th scope="col">value</th><th scope="col">meaning</th></tr></thead>'
         "<tbody>\n{}</tbody></table></div>"
-    ).format(Markup("").join(cells.format(break_name(row[0]), *row[1:]) for row in rows))
+    ).format(Markup("").join(cells.format(break_name(row[0]), break_name(row[1]), row[2]) for row in rows))
 
 
 def render_text(text: str) -> Markup:

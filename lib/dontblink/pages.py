@@ -145,8 +145,9 @@ class Renderer:
         width, height = struct.unpack(">II", png[16:24])
         caption = self.link_records([f"{stem}.pdf", f"{stem}.png"]) if stem else Markup("")
         return Markup(
-            '<figure><img src="{}" width="{}" height="{}" alt="{}" loading="lazy"><figcaption>{}</figcaption></figure>'
-        ).format(name, width, height, alt, caption)
+            '<figure><div class="scroll" role="group" tabindex="0" aria-label="figure {}"><img src="{}" width="{}" '
+            'height="{}" alt="{}" loading="lazy"></div><figcaption>{}</figcaption></figure>'
+        ).format(stem or self.n_figures, name, width, height, alt, caption)
 
     def link_records(self, names: Sequence[str]) -> Markup:
         """Copy tracked files into the site and return links to them; one that is not there is left out."""

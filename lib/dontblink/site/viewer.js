@@ -73,7 +73,7 @@ const dontblink = (() => {
 
   function fill_items() {
     const entries = matching();
-    const name = (entry) => `${entry.id}, ${entry.correct ? "correct" : "wrong"}, collapse ${entry.collapse.toFixed(2)}`;
+    const name = (entry) => `${entry.correct ? "correct" : "wrong"}, collapse ${entry.collapse.toFixed(2)}: ${entry.id}`;
     fill(find("item"), entries.map((entry) => entry.id), entries.map(name));
     return entries;
   }
@@ -309,7 +309,8 @@ const dontblink = (() => {
       trace(svg, "text", { class: "tick", x: x(token), y: panels[1].top + panels[1].height + 14, "text-anchor": "middle" }, String(token + 1));
     }
     if (current) {
-      trace(svg, "rect", { class: "cursor", x: left + current.begin * slot, width: (current.end - current.begin) * slot, y: panels[0].top, height: panels[1].top + panels[1].height - panels[0].top });
+      const look = { class: "cursor", x: left + current.begin * slot, width: (current.end - current.begin) * slot };
+      for (const panel of panels) trace(svg, "rect", { ...look, y: panel.top, height: panel.height });
     }
     const told = current ? ` At step ${step + 1}, tokens ${current.begin + 1} to ${current.end}: ` + visible.map((region) => `${region.name} ${show_number(mean(shown.masses[region.key].slice(current.begin, current.end)))}`).join(", ") + `, entropy ${show_number(mean(shown.entropy_nats.slice(current.begin, current.end)))} nats.` : "";
     svg.setAttribute("aria-label", `Line chart of attention masses and entropy over the ${n} tokens of the response, steps as bands.${told}`);
