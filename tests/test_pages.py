@@ -209,11 +209,14 @@ def test_axe_finds_nothing(visit: Callable[..., Any], file: str, width: int) -> 
     source = read_axe()
     page = visit(file, width)
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    page.add_style_tag(content=".scroll { background: #fff !important }")  # axe measures no contrast on a shade
     page.evaluate(source)
     found = page.evaluate("axe.run(document, {preload: false})")
     rules = {rule["id"] for rule in found["passes"]}
     assert {"color-contrast", "document-title", "label" if "viewer" in file else "link-name"} <= rules
     assert [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in found["violations"]] == []
+    unsure = [node for rule in found["incomplete"] if rule["id"] == "color-contrast" for node in rule["nodes"]]
+    assert {node["any"][0]["data"]["messageKey"] for node in unsure} <= {"shortTextContent"}
 
 
 @pytest.mark.parametrize("file", PAGES)

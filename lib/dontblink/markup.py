@@ -170,9 +170,11 @@ def render_table(html: str, label: str) -> Markup:
     table.feed(html)
     first = [row[0] for row in table.body if row]
     is_numbered = all(cell.head and re.fullmatch(r"\d+", cell.text.strip()) for cell in first)
-    if first and is_numbered and all(row and not row[0].text.strip() and row[0].columns == 1 for row in table.heads):
+    if is_numbered and all(row and not row[0].text.strip() and row[0].columns == 1 for row in table.heads):
         table.heads = [row[1:] for row in table.heads]
         table.body = [row[1:] for row in table.body]
+    if not table.body and table.heads:
+        table.body = [[_Cell(False, "no rows", sum(cell.columns for cell in table.heads[-1]))]]
     # counted from the right: a row beneath a cell that spans several has fewer cells on its left
     numeric = {-k for row in table.body for k, c in enumerate(reversed(row), 1) if NUMBER.fullmatch(c.text.strip())}
     parts = [Markup('<div class="scroll" role="group" tabindex="0" aria-label="{}"><table>').format(label)]
