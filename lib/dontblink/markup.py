@@ -77,6 +77,9 @@ class _Renderer(mistune.HTMLRenderer):
         name = slugify(Markup(text).striptags())
         return f'<h{level} id="{name}">{text}</h{level}>\n'
 
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        return text  # escaped by now; a picture of a page comes from an output, never from an address
+
     def display_math(self, text: str) -> str:
         return str(render_math(text, display=True))
 
