@@ -232,10 +232,10 @@ def test_texts_and_lines_of_the_chart_stand_out_from_its_darkest_ground(visit: C
     for box in page.locator("#legend input").all():
         box.check()
     style = "[...new Set([...document.querySelectorAll('{}')].map(e => getComputedStyle(e).{}))]"
-    ground = (
-        min(map(measure_luminance, page.evaluate(style.format("#chart .band", "fill")))) * 0.93
-    )  # the cursor's veil
-    for selector, part, least in (("#chart text", "fill", 4.5), ("#chart path[stroke], #legend path[stroke]", "stroke", 3.0)):
+    veil = 0.93  # of the cursor
+    ground = veil * min(map(measure_luminance, page.evaluate(style.format("#chart .band", "fill"))))
+    lines = "#chart path[stroke], #legend path[stroke]"
+    for selector, part, least in (("#chart text", "fill", 4.5), (lines, "stroke", 3.0)):
         colours = page.evaluate(style.format(selector, part))
         assert len(colours) >= 2
         for colour in colours:
