@@ -12,6 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 
 # Which experiment: testbed (small models on CPU, the default) or paper (the real models, needs GPUs).
 PROFILE ?= testbed
+SET :=# "section.key=value ..." in place of the file's parameters; only the command line can give it
 R := results/$(PROFILE)
 S := $(R)/sources
 P := $(R)/params
@@ -29,7 +30,7 @@ export HF_HUB_OFFLINE := $(if $(filter testbed,$(PROFILE)),1,0)
 # The notebooks in the paper's order; NN_section reads params section `section`.
 NOTEBOOKS := 00_testbed 01_extraction 02_collapse 03_entropy 04_interaction 05_veto 08_claims
 section = $(patsubst $(firstword $(subst _, ,$(1)))_%,%,$(1))
-SECTIONS := $(sort extraction $(foreach n,$(NOTEBOOKS),$(call section,$(n))))
+SECTIONS := $(sort extraction pages $(foreach n,$(NOTEBOOKS),$(call section,$(n))))
 FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
 PAPER := $(if $(filter testbed,$(PROFILE)),paper/paper.pdf,$(R)/paper/paper.pdf)
 
@@ -42,24 +43,26 @@ uses_03_entropy := $(resampling) firth logit newton auroc entropy ranks charts r
 uses_04_interaction := $(resampling) firth logit newton charts deals interaction quadrants within
 uses_05_veto := $(resampling) firth logit newton auroc entropy ranks certify charts risk_coverage veto veto_rules
 uses_08_claims := arithmetic claim_charts claims numbers verdicts
-draw := notebook picture plots record
+draw := describe notebook picture plots record
 train := architectures calibrate fast_forward lessons publish train vocabulary
 LIB := $(wildcard lib/dontblink/*.py lib/dontblink/*/*.py lib/dontblink/*/*/*.py)
 module = $(filter $(1:%=lib/dontblink/%.py),$(LIB))
 OWN := $(sort $(foreach n,$(NOTEBOOKS),$(call module,$(uses_$(n)))))
 DRAW := $(call module,$(draw)) $(wildcard lib/dontblink/*.mplstyle)
+SITE := $(call module,markup pages viewer) $(wildcard lib/dontblink/site/*)
 TRAIN := $(train:%=lib/dontblink/benchmarks/testbed/%.py)
-EXTRACT := $(filter-out $(OWN) $(DRAW) $(TRAIN) $(call module,$(aside)),$(LIB))
+EXTRACT := $(filter-out $(OWN) $(DRAW) $(SITE) $(TRAIN) $(call module,$(aside)),$(LIB))
 CHECKPOINTS := $(wildcard $(addprefix models/testbed/,*.json */*.json */*.safetensors */*.jinja))
 
-# fingerprint NAME, FILES: refresh $(S)/NAME if the files' checksums changed since it was written.
-fingerprint = $(shell mkdir -p $(S); new=$$(cksum $(2) </dev/null); \
+# fingerprint NAME, FILES, TEXT: refresh $(S)/NAME if the files' checksums or the text changed since it was written.
+fingerprint = $(shell mkdir -p $(S); new=$$(cksum $(2) </dev/null; echo '$(subst ','\'',$(3))'); \
   [ "$$new" = "$$(cat $(S)/$(1) 2>/dev/null)" ] || echo "$$new" > $(S)/$(1))
-ifneq ($(filter-out help env test clean lock testbed diff simulate,$(or $(MAKECMDGOALS),help)),)
-  $(call fingerprint,params,params/$(PROFILE).yaml lib/dontblink/params.py)
+ifneq ($(filter-out help env test clean lock lab testbed diff simulate,$(or $(MAKECMDGOALS),help)),)
+  $(call fingerprint,params,params/$(PROFILE).yaml lib/dontblink/params.py,$(SET))
   $(call fingerprint,extract,$(EXTRACT))
   $(call fingerprint,draw,$(DRAW) $(call module,schema tables))
   $(call fingerprint,checkpoints,$(CHECKPOINTS))
+  $(call fingerprint,site,$(SITE))
   $(foreach n,$(NOTEBOOKS),$(call fingerprint,$(n),$(wildcard notebooks/$(n).py) $(call module,$(uses_$(n))) $(if $(filter 08_%,$(n)),paper/claims.yaml)))
   $(call fingerprint,paper,$(filter-out %.pdf,$(wildcard paper/*.*)) $(call module,claims manuscript numbers verdicts))
 endif
@@ -67,6 +70,7 @@ endif
 help: ## list the targets (this text)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@echo "  PROFILE=testbed (default, CPU) or paper (real models); why something reruns: make params && make -n --debug=b all"
+	@echo '  SET="veto.coverage=0.8": other parameters for one run of all or pages; it overwrites the tracked figures'
 
 env: $(READY) ## install the locked versions into the active environment, else into .venv
 $(READY):
@@ -78,7 +82,7 @@ all: figures $(PAPER) ## everything: extract if needed, every figure and number,
 
 params: $(SECTIONS:%=$(P)/%.json) ## split params/<profile>.yaml into one JSON a section
 $(P)/.split: $(S)/params $(if $(filter-out $(wildcard $(P)/*.json),$(SECTIONS:%=$(P)/%.json)),again) | $(READY)
-	@$(PY) -m dontblink.params params/$(PROFILE).yaml --out $(P)
+	@$(PY) -m dontblink.params params/$(PROFILE).yaml --out $(P) --set '$(subst ','\'',$(SET))'
 	@touch $@
 # A recipe that does nothing, also under -n: make looks at the file's age again, which only new content changes.
 $(SECTIONS:%=$(P)/%.json): $(P)/.split ; +@: look again at $@
@@ -118,6 +122,13 @@ tex-check: $(FIGURES) | $(READY) ## the same, compiled where latexmk exists
 diff: $(READY) ## which numbers moved since the last commit
 	@$(PY) -m dontblink.changes --profile $(PROFILE)
 
+pages: $(R)/pages/index.html ## the notebooks and a trace viewer as a static site that opens from a file (half a minute)
+$(R)/pages/index.html: $(filter %.json,$(FIGURES)) $(R)/extraction.json $(P)/pages.json $(S)/site | $(READY)
+	$(PY) -m dontblink.pages $(NOTEBOOKS) --profile $(PROFILE)
+
+lab: $(READY) ## JupyterLab; notebooks/*.py open as notebooks by double click
+	JUPYTER_CONFIG_DIR=$(CURDIR)/.jupyter $(PY) -m jupyterlab $(LAB_ARGS)
+
 testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 cores; resumes)
 	$(PY) -m dontblink.benchmarks.testbed.train
 	$(PY) -m dontblink.benchmarks.testbed.publish weights
@@ -139,4 +150,4 @@ lock: $(READY) ## rewrite requirements.lock from pyproject.toml
 clean: ## remove results/ (figures, checkpoints, half-done training and simulated studies stay)
 	rm -rf $(filter-out results/simulation results/training,$(wildcard results/*))
 
-.PHONY: help env all params extract figures tex tex-check diff testbed simulate test lock clean again
+.PHONY: help env all params extract figures tex tex-check diff pages lab testbed simulate test lock clean again

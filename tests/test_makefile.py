@@ -44,6 +44,9 @@ if command == "dontblink.extract":
     (results / "shards.txt").write_text("".join(f"{{shard}}\\n" for shard in shards))
     if not (results / "extraction.json").exists() or Path("changed").exists():
         (results / "extraction.json").write_text("{{}}")
+if command == "dontblink.pages":
+    (results / "pages").mkdir(parents=True, exist_ok=True)
+    (results / "pages" / "index.html").write_text(" ".join(sys.argv[3:-2]))
 if command == "dontblink.notebook":
     figures = Path("figures") / sys.argv[-1]
     figures.mkdir(parents=True, exist_ok=True)
@@ -68,7 +71,16 @@ class Tree:
         package.mkdir(parents=True)
         for name in ("__init__", "paths", "params"):
             shutil.copy(ROOT / "lib" / "dontblink" / f"{name}.py", package)
-        for name in ("extract", "replay", "tables", "record", "crosscheck", "collapse", "benchmarks/testbed/train"):
+        for name in (
+            "extract",
+            "replay",
+            "tables",
+            "record",
+            "crosscheck",
+            "collapse",
+            "benchmarks/testbed/train",
+            "pages",
+        ):
             (package / name).parent.mkdir(parents=True, exist_ok=True)
             (package / f"{name}.py").write_text("# stand-in\n")
         (folder / "notebooks").mkdir()
@@ -131,7 +143,8 @@ ALL = [*(f"notebook {stem}" for stem in NOTEBOOKS[:-1]), *LAST]
 
 def test_help_lists_every_target_with_a_line(tree: Tree) -> None:
     printed = tree.make("help").stdout
-    for target in ("help", "env", "all", "extract", "figures", "tex", "tex-check", "diff", "testbed", "test", "clean"):
+    shown = "help env all extract figures tex tex-check diff pages lab testbed simulate test clean"
+    for target in shown.split():
         assert re.search(rf"^  make {target} +\S", printed, flags=re.M), target
     assert tree.make().stdout == printed
 
@@ -200,6 +213,54 @@ def test_editing_a_key_of_one_section_reruns_its_notebook_only(built: Tree) -> N
     built.edit("params/testbed.yaml", "bins: 10 ", "bins: 12 ")
     assert built.calls("all") == ["params testbed", "notebook 02_collapse", *LAST]
     assert built.calls("all") == []
+
+
+def test_overrides_rerun_exactly_what_depends_on_them_and_so_does_going_back(built: Tree) -> None:
+    assert built.calls("all", "SET=collapse.bins=12") == ["params testbed", "notebook 02_collapse"]
+    assert built.calls("all", "SET=collapse.bins=12") == []
+    assert built.calls("all", "SET=extraction.grounding_heads=2 collapse.bins=12") == [
+        "params testbed", "extract", "notebook 00_testbed", "notebook 01_extraction",
+    ]  # fmt: skip
+    assert built.calls("all") == ["params testbed", "extract", *ALL]
+    assert built.calls("all") == []
+
+
+def test_an_override_of_the_same_value_reruns_no_notebook(built: Tree) -> None:
+    assert built.calls("all", "SET=collapse.bins=10") == ["params testbed"]
+    assert built.calls("all") == ["params testbed"]
+
+
+@pytest.mark.parametrize(
+    "override", ["collapse.binns=12", "'; touch stolen; '", '"; touch stolen; "', "`touch stolen`"]
+)
+def test_a_mistaken_override_stops_in_one_line_and_is_forgotten(built: Tree, override: str) -> None:
+    done = built.make("all", f"SET={override}")
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if not line.startswith("make")][0].startswith("SET: ")
+    assert not (built.folder / "stolen").exists()
+    assert built.calls("all") == ["params testbed"]
+
+
+def test_only_the_command_line_overrides(built: Tree) -> None:
+    built.environment["SET"] = "collapse.bins=12"
+    assert built.calls("all") == []
+
+
+def test_pages_are_built_from_all_notebooks_and_again_only_after_a_change(built: Tree) -> None:
+    index = built.folder / "results" / "testbed" / "pages" / "index.html"
+    assert built.calls("pages") == ["pages"]
+    assert index.read_text() == " ".join(NOTEBOOKS)
+    assert built.calls("pages") == []
+    built.edit("lib/dontblink/pages.py", "# stand-in", "# changed")
+    assert built.calls("all") == []
+    assert built.calls("pages") == ["pages"]
+    built.edit("notebooks/01_extraction.py", "# stand-in", "# changed")
+    assert built.calls("pages") == ["notebook 01_extraction", "pages"]
+    assert built.calls("pages", "SET=pages.item_quantiles=[0.5]") == ["params testbed", "pages"]
+
+
+def test_pages_of_a_fresh_clone_run_everything_first(tree: Tree) -> None:
+    assert tree.calls("pages") == ["params testbed", "extract", *ALL, "pages"]
 
 
 def test_editing_a_comment_of_the_parameters_reruns_no_notebook(built: Tree) -> None:

@@ -89,8 +89,8 @@ def test_a_file_without_sections_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_section_that_is_no_mapping_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"testbed\.yaml: claims\.: found 3"):
-        load(tmp_path, TESTBED[: TESTBED.index("claims:\n")] + "claims: 3\n")
+    with pytest.raises(ParamsError, match=r"testbed\.yaml: pages\.: found 3"):
+        load(tmp_path, TESTBED[: TESTBED.index("pages:\n")] + "pages: 3\n")
 
 
 def test_a_whole_number_counts_as_the_number_it_is(tmp_path: Path) -> None:
@@ -125,6 +125,59 @@ def test_the_command_splits_a_file_and_reports_a_mistake_in_one_line(
     assert printed.out == f"parameters: {', '.join(params.SCHEMA)} changed\n"
     assert printed.err.count("\n") == 1 and "write 1.0e+1" in printed.err
     assert not (tmp_path / "out").exists()
+
+
+def test_overrides_are_typed_and_take_the_place_of_the_values() -> None:
+    _, sections = params.load(paths.params_file("testbed"))
+    before = json.loads(json.dumps(sections))
+    params.override(sections, " veto.coverage=1  collapse.bins=12\tveto.targets=[a,b] extraction.device=cuda:1 ")
+    assert sections["veto"]["coverage"] == 1.0 and isinstance(sections["veto"]["coverage"], float)
+    assert sections["collapse"]["bins"] == 12
+    assert sections["veto"]["targets"] == ["a", "b"] and sections["extraction"]["device"] == "cuda:1"
+    params.override(sections, "veto.coverage=0.9 collapse.bins=10 extraction.device=cpu")
+    sections["veto"]["targets"] = before["veto"]["targets"]
+    assert sections == before
+    params.override(sections, "")
+    assert sections == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ("veto.coverge=0.8", "SET: veto.coverge: unknown key; expected one of coverage, curve_coverages"),
+        ("vetoo.coverage=0.8", "SET: vetoo: unknown key; expected one of testbed, extraction"),
+        ("profile=paper", "SET: found 'profile=paper', expected section.key=value"),
+        ("veto.coverage", "SET: found 'veto.coverage', expected section.key=value"),
+        ("veto.coverage = 0.8", "SET: found 'veto.coverage', expected section.key=value"),
+        ("veto.coverage=", "SET: veto.coverage: found nothing"),
+        ("veto.coverage=1e-1", r"SET: veto.coverage: found '1e-1' \(text\).*write 1.0e-1"),
+        ("veto.coverage=2", "SET: veto.coverage: found 2 .*from 0.01 to 1"),
+        ("collapse.bins=12.5", "SET: collapse.bins: found 12.5 .*whole number"),
+        ("veto.targets=[a, b]", r"SET: veto.targets: '\[a,' is not YAML; lists are written as \[a,b\]"),
+        ("veto.targets=a", "SET: veto.targets: found 'a' .*expected a list"),
+        ("collapse.bins=12 collapse.bins=14", "SET: collapse.bins: given twice; remove one"),
+        ("veto.coverage={a:1,a:2}", "SET: veto.coverage: "),
+    ],
+)
+def test_a_mistaken_override_is_one_line_and_changes_nothing(overrides: str, expected: str) -> None:
+    _, sections = params.load(paths.params_file("testbed"))
+    before = json.loads(json.dumps(sections))
+    with pytest.raises(ParamsError, match=expected) as error:
+        params.override(sections, f"entropy.min_items=30 {overrides}")
+    assert "\n" not in str(error.value)
+    assert sections == before
+
+
+def test_the_command_takes_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(paths.params_file("testbed")), "--out", str(tmp_path), "--set"]
+    assert params.main([*command, ""]) == 0
+    assert params.main([*command, "collapse.bins=12 veto.coverage=0.8"]) == 0
+    assert params.main([*command, ""]) == 0
+    assert params.main([*command, "collapse.bins=ten"]) == 1
+    printed = capsys.readouterr()
+    changed = "parameters: collapse, veto changed\n"
+    assert printed.out == f"parameters: {', '.join(params.SCHEMA)} changed\n" + 2 * changed
+    assert printed.err.startswith("SET: collapse.bins: found 'ten'") and printed.err.count("\n") == 1
 
 
 def test_files_that_are_not_there_are_named_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,3 +183,8 @@ def test_an_optional_column_is_left_out_where_it_has_no_value_and_any_other_stop
     nested = record.nest(table, ["rule"], optional=["p"])
     assert nested == {"entropy": {"gain": 0.0}, "veto": {"gain": 0.1, "p": 0.5}}
     assert "p" in record.nest(table, ["rule"])["entropy"]  # for save_numbers to stop at
+
+
+def test_a_saved_figure_is_described_in_one_printed_line(figure: Figure, capsys: pytest.CaptureFixture[str]) -> None:
+    record.save_figure(figure, "02_collapse", "testbed")
+    assert capsys.readouterr().out == "02_collapse: 1 panel. titles: evidence mass\n"

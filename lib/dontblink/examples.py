@@ -42,17 +42,24 @@ def mean_maps(profile: str, model: str, benchmark: str) -> tuple[npt.NDArray[np.
 
 
 def pick_by_collapse(
-    pairs: pd.DataFrame, items: pd.DataFrame, model: str, benchmark: str, quantiles: Sequence[float]
+    pairs: pd.DataFrame,
+    items: pd.DataFrame,
+    model: str,
+    benchmark: str,
+    quantiles: Sequence[float],
+    correct: bool = True,
 ) -> list[str]:
-    """Return the items nearest to given quantiles of the per-item collapse, among the cell's correct answers.
+    """Return the items nearest to given quantiles of the per-item collapse, among a cell's correct or wrong answers.
 
-    Items whose evidence mass starts below the median of these are left out: their ratio is mostly noise.
+    Items whose evidence mass starts below the median of these are left out: their ratio is mostly noise. A cell
+    without such an answer gives an empty list.
     """
-    right = items[(items["model"] == model) & (items["benchmark"] == benchmark) & items["correct"]]["item_id"].astype(
-        str
-    )
+    cell_items = items[(items["model"] == model) & (items["benchmark"] == benchmark)]
+    wanted = cell_items[cell_items["correct"] == correct]["item_id"].astype(str)
     cell = pairs[(pairs["model"] == model) & (pairs["benchmark"] == benchmark)]
-    rows = cell[(cell["head_set"] == "grounding_layers") & cell["item_id"].isin(right)]
+    rows = cell[(cell["head_set"] == "grounding_layers") & cell["item_id"].isin(wanted)]
+    if rows.empty:
+        return []
     rows = rows[rows["evidence_mass_first"] >= rows["evidence_mass_first"].median()]
     collapse = 1 - rows["evidence_mass_last"] / rows["evidence_mass_first"]
     nearest = [(collapse - collapse.quantile(q)).abs().idxmin() for q in quantiles]

@@ -5,6 +5,8 @@ a truth value; each would change a result in silence. In: a YAML file. Out: one 
 results/<profile>/params, written only if its content changed, so that make reruns what depends on an edited
 key and nothing else. SCHEMA holds types and bounds; a value or a default must never stand here.
 
+Values given on the command line (`make all SET=...`) pass the same checks.
+
 To add a key: one line in SCHEMA and one in each YAML file.
 """
 
@@ -179,6 +181,9 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "reported_cells": whole(1),
         "confidence_level": real(0, 1, open_ends=True),
     },
+    "pages": {
+        "item_quantiles": several(real(0, 1)),
+    },
 }
 
 
@@ -292,6 +297,41 @@ def load(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     return document["profile"], sections
 
 
+def override(sections: dict[str, dict[str, Any]], overrides: str) -> None:
+    """Put the values of `section.key=value`, several of them separated by spaces, in place of those of the file.
+
+    A value is read as YAML and checked like one of the file; a list is written without spaces, `[a,b]`.
+
+    Raises
+    ------
+    ParamsError
+        One line with the key, what was found, what was expected and what to do; nothing is put in place then.
+    """
+    new: dict[tuple[str, str], Any] = {}
+    for word in overrides.split():
+        name, equals, value = word.partition("=")
+        section, _, key = name.partition(".")
+        if not equals or not key:
+            raise ParamsError(f"SET: found {word!r}, expected section.key=value, lists as [a,b]; correct it")
+        known = {"": SCHEMA.keys(), section: SCHEMA.get(section, {}).keys()}
+        for where, part in (("", section), (section, key)):
+            if part not in known[where]:
+                dotted = f"{where}.{part}".lstrip(".")
+                raise ParamsError(
+                    f"SET: {dotted}: unknown key; expected one of {', '.join(known[where])}; correct or remove it"
+                )
+        if (section, key) in new:
+            raise ParamsError(f"SET: {name}: given twice; remove one")
+        try:
+            new[section, key] = check_value(yaml.load(value, Loader), SCHEMA[section][key])
+        except yaml.YAMLError as error:
+            raise ParamsError(f"SET: {name}: {value!r} is not YAML; lists are written as [a,b]; correct it") from error
+        except ParamsError as error:
+            raise ParamsError(f"SET: {name}: {error}") from error
+    for (section, key), value in new.items():
+        sections[section][key] = value
+
+
 def write_sections(sections: dict[str, dict[str, Any]], folder: Path) -> list[str]:
     """Write <section>.json each; return the names of those that changed (the others keep their age)."""
     changed = []
@@ -323,9 +363,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dontblink.params", description=main.__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder of the <section>.json files")
+    parser.add_argument("--set", default="", metavar="SECTION.KEY=VALUE ...", help="values in place of the file's")
     given = parser.parse_args(arguments)
     try:
         _, sections = load(given.file)
+        override(sections, given.set)
     except ParamsError as error:
         print(error, file=sys.stderr)
         return 1

@@ -90,6 +90,11 @@ def notebooks(profile: str) -> Path:
     return results(profile) / "notebooks"
 
 
+def pages(profile: str) -> Path:
+    """Return the folder of the static site."""
+    return results(profile) / "pages"
+
+
 def extraction_manifest(profile: str) -> Path:
     """Return the file that `dontblink.extract` writes last."""
     return results(profile) / "extraction.json"

@@ -23,6 +23,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dontblink import paths
+from dontblink.describe import describe_figure
 
 STYLE = Path(__file__).with_name("dontblink.mplstyle")
 UNDATED = {
@@ -50,7 +51,8 @@ def save_figure(figure: Figure, stem: str, profile: str) -> list[Path]:
     Returns
     -------
     list of Path
-        The PDF and the PNG; each appears whole or not at all.
+        The PDF and the PNG; each appears whole or not at all. One printed line says what the figure shows: the
+        pages and a screen reader have no other text for it.
     """
     files = []
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
@@ -66,6 +68,7 @@ def save_figure(figure: Figure, stem: str, profile: str) -> list[Path]:
         del os.environ["SOURCE_DATE_EPOCH"]
         if epoch is not None:
             os.environ["SOURCE_DATE_EPOCH"] = epoch
+    print(f"{stem}: {describe_figure(figure)}")
     return files
 
 

@@ -1,0 +1,367 @@
+"""The site opens from a file, without a network, on a phone, with a keyboard and a screen reader; nothing runs in it.
+
+The first part reads the files. The second part opens them in a real Chromium, where there is one (see browser.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from browser import open_browser, read_axe
+from small_site import DESCRIBED, HOSTILE, PROFILE, STEM, build, write_notebook
+
+from dontblink import pages, params, paths
+from dontblink.pages import PagesError
+
+PAGES = ("index.html", f"{STEM}.html", "viewer.html")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("checkout")
+    with pytest.MonkeyPatch.context() as patch:
+        yield build(root, patch)
+
+
+class Elements(HTMLParser):
+    """Every start tag of a page with its attributes."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.feed(file.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+
+
+def test_every_link_and_every_file_that_a_page_names_is_there(site: Path) -> None:
+    ids = {file: {a["id"] for _, a in Elements(site / file).found if "id" in a} for file in PAGES}
+    for file in PAGES:
+        for tag, attributes in Elements(site / file).found:
+            address = urlsplit(attributes.get("href", attributes.get("src", "")))
+            if address.scheme == "data" or address.fragment == "harmful-link" or not (address.path or address.fragment):
+                continue
+            assert not address.scheme, f"{file}: {tag} {attributes}"
+            target = unquote(address.path) or file
+            assert (site / target).is_file(), f"{file}: {target}"
+            assert not address.fragment or address.fragment in ids[target], f"{file}: {attributes}"
+
+
+def test_no_page_style_or_script_asks_a_network(site: Path) -> None:
+    for file in [*PAGES, *pages.ASSETS]:
+        text = (site / file).read_text().replace("http://www.w3.org/2000/svg", "")  # a name, never fetched
+        assert not re.search(r"https?:|//\w+\.\w+/|@import|url\(", text), file
+    for file in PAGES:
+        (policy,) = (a["content"] for t, a in Elements(site / file).found if a.get("http-equiv"))
+        assert policy.startswith("default-src 'none'; script-src 'self' file:;")
+
+
+def test_every_picture_says_what_it_shows(site: Path) -> None:
+    pictures = [a for t, a in Elements(site / f"{STEM}.html").found if t == "img"]
+    assert [a["alt"] for a in pictures] == [DESCRIBED, f"Figure 2 of {STEM}. 6 Figure The table first."]
+    assert [(a["width"], a["height"]) for a in pictures] == [("40", "30")] * 2
+    assert [a["src"] for a in pictures] == ["media/02_collapse.png", "media/02_collapse-2.png"]
+
+
+def test_nothing_hostile_becomes_markup(site: Path) -> None:
+    for file in PAGES:
+        for tag, attributes in Elements(site / file).found:
+            assert not any(name.startswith("on") for name in attributes), attributes
+            assert tag != "script" or attributes["src"] in ("site.js", "viewer.js", "data/index.js")
+            assert not attributes.get("href", "").startswith("javascript"), attributes
+    text = (site / f"{STEM}.html").read_text()
+    assert "<td>&lt;/script&gt;" not in text  # a browser's parser drops a script inside a table cell, so do we
+    assert "<b>" not in text and "onclick" not in text and "x: y" not in text
+    for file in (site / "data").iterdir():
+        assert not re.search("[<>&]", file.read_text()), file
+
+
+def test_a_page_shows_its_parameters_as_given_with_their_meaning(site: Path) -> None:
+    text = (site / f"{STEM}.html").read_text()
+    row = r'<th scope="row"><code>bins</code></th><td><code>12</code></td><td>equal parts &lt;b&gt;</td>'
+    assert row in text
+    index = (site / "index.html").read_text()
+    assert set(re.findall(r"<summary>(\w+)</summary>", index)) == set(params.SCHEMA)
+    assert re.search(r"item_<wbr>quantiles</code></th><td><code>\[0.2, 0.8\]</code></td><td>of the per-item", index)
+
+
+def test_a_page_shows_where_it_ran_and_names_no_folder_of_the_machine(site: Path) -> None:
+    text = (site / f"{STEM}.html").read_text()
+    assert re.search(r"<dt>Python</dt><dd>3\.11\.99</dd>.*<dt>torch</dt><dd>2\..*<dt>ran for</dt><dd>42 s", text, re.S)
+    for file in PAGES:
+        assert str(paths.ROOT) not in (site / file).read_text() and "PosixPath" not in (site / file).read_text()
+    assert "results after &lt;/pre&gt;" in text and DESCRIBED not in re.sub(r'alt="[^"]*"', "", text)
+
+
+def test_recorded_files_are_copied_and_linked(site: Path) -> None:
+    assert {file.name for file in (site / "figures").iterdir()} == {f"{STEM}.{s}" for s in ("pdf", "png", "json")}
+
+
+def test_navigation_names_every_page_and_marks_this_one(site: Path) -> None:
+    for file in PAGES:
+        links = [a for t, a in Elements(site / file).found if t == "a" and a.get("href") in PAGES]
+        assert {a["href"] for a in links} == set(PAGES)
+        assert [a["href"] for a in links if a.get("aria-current")] == [file]
+
+
+def test_a_rebuild_takes_the_place_of_the_old_site_and_leaves_nothing_behind(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages.viewer, "write_viewer", lambda *_: (_[1] / "data").mkdir() or 0)
+    monkeypatch.setattr(paths, "pages", lambda profile: site.with_name("other"))
+    (site.with_name("other")).mkdir()
+    (site.with_name("other") / "stale.html").write_text("")
+    pages.build_site(PROFILE, [STEM])
+    assert not (site.with_name("other") / "stale.html").exists()
+    assert (site.with_name("other") / f"{STEM}.html").read_text() == (site / f"{STEM}.html").read_text()
+    assert [p.name for p in site.parent.iterdir() if p.name.startswith(".pages")] == []
+
+
+def test_a_notebook_that_is_missing_or_failed_is_one_line_and_keeps_the_old_site(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (site / "index.html").stat().st_mtime_ns
+    assert pages.main(["--profile", PROFILE, "07_none"]) == 1
+    write_notebook(paths.ROOT, exception=True)
+    assert pages.main(["--profile", PROFILE, STEM]) == 1
+    write_notebook(paths.ROOT)
+    remedy = f"delete figures/{PROFILE}/{{}}.json and run `make all`"
+    folder = f"pages: results/{PROFILE}/notebooks"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{folder}/07_none.ipynb: not there; {remedy.format('07_none')}",
+        f"{folder}/{STEM}.ipynb: its last run failed; {remedy.format(STEM)}",
+    ]
+    assert (site / "index.html").stat().st_mtime_ns == before
+
+
+def test_a_notebook_without_a_title_is_refused(tmp_path: Path) -> None:
+    notebook = pages.nbformat.v4.new_notebook(cells=[pages.nbformat.v4.new_markdown_cell("## 1 Question")])
+    with pytest.raises(PagesError, match="02_collapse: no heading"):
+        pages.Renderer(STEM, tmp_path, PROFILE).render(notebook)
+
+
+# -- in a browser ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(chromium: Any, site: Path) -> Iterator[Callable[..., Any]]:
+    """Return a function that opens a page from its file; any error and any request to a network fails the test."""
+    troubles: list[str] = []
+    contexts = []
+
+    def open_page(file: str, width: int = 1280, **options: Any) -> Any:
+        contexts.append(chromium.new_context(viewport={"width": width, "height": 850}, offline=True, **options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
+        page.on("request", lambda request: troubles.extend([request.url] * (request.url[:5] not in ("file:", "data:"))))
+        page.goto((site / file.split("#")[0]).as_uri() + ("#" + file.split("#")[1] if "#" in file else ""))
+        if file.startswith("viewer"):
+            page.wait_for_selector("#now strong")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+READ_MAP = "document.querySelector('canvas').toDataURL()"
+
+
+def read_index(site: Path) -> list[dict[str, Any]]:
+    statement = (site / "data" / "index.js").read_text()
+    return json.loads(statement[statement.index("(") + 1 : statement.rindex(")")])["items"]
+
+
+@pytest.mark.parametrize("file", PAGES)
+def test_a_page_loads_without_errors_or_network_and_runs_nothing_hostile(visit: Callable[..., Any], file: str) -> None:
+    page = visit(file)
+    assert page.evaluate("typeof hacked") == "undefined"
+    assert page.evaluate("[...document.images].every(i => i.loading === 'lazy' || i.naturalWidth > 0)")
+
+
+def test_a_hostile_question_is_shown_as_the_text_that_it_is(visit: Callable[..., Any]) -> None:
+    page = visit("viewer.html")
+    assert HOSTILE in page.inner_text("#facts")
+    assert HOSTILE in page.get_attribute("#stage img", "alt")
+    assert page.evaluate("typeof hacked") == "undefined"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("file", PAGES)
+def test_axe_finds_nothing(visit: Callable[..., Any], file: str, width: int) -> None:
+    source = read_axe()
+    page = visit(file, width)
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    page.add_style_tag(content=".scroll { background: #fff !important }")  # axe measures no contrast on a shade
+    page.evaluate(source)
+    found = page.evaluate("axe.run(document, {preload: false})")
+    rules = {rule["id"] for rule in found["passes"]}
+    assert {"color-contrast", "document-title", "label" if "viewer" in file else "link-name"} <= rules
+    assert [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in found["violations"]] == []
+    unsure = [node for rule in found["incomplete"] if rule["id"] == "color-contrast" for node in rule["nodes"]]
+    # one letter, an arrow, and text of the chart: the next test measures the chart
+    assert {node["any"][0]["data"]["messageKey"] for node in unsure} <= {"shortTextContent", "nonBmp", "imgNode"}
+
+
+def measure_luminance(colour: str) -> float:
+    """Return the relative luminance (WCAG 2) of `rgb(r, g, b)`."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_texts_and_lines_of_the_chart_stand_out_from_its_darkest_ground(visit: Callable[..., Any]) -> None:
+    page = visit("viewer.html")
+    for box in page.locator("#legend input").all():
+        box.check()
+    style = "[...new Set([...document.querySelectorAll('{}')].map(e => getComputedStyle(e).{}))]"
+    veil = 0.93  # of the cursor
+    ground = veil * min(map(measure_luminance, page.evaluate(style.format("#chart .band", "fill"))))
+    lines = "#chart path[stroke], #legend path[stroke]"
+    for selector, part, least in (("#chart text", "fill", 4.5), (lines, "stroke", 3.0)):
+        colours = page.evaluate(style.format(selector, part))
+        assert len(colours) >= 2
+        for colour in colours:
+            assert (ground + 0.05) / (measure_luminance(colour) + 0.05) >= least, (selector, colour)
+
+
+@pytest.mark.parametrize("file", PAGES)
+def test_a_phone_shows_everything_without_sideways_scrolling(visit: Callable[..., Any], file: str) -> None:
+    page = visit(file, 390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    outside = page.evaluate(
+        "[...document.querySelectorAll('main *, header *')].filter(e => !e.closest('.scroll, pre, .math, svg, .skip')"
+        " && e.getBoundingClientRect().right > 391).map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert outside == []
+
+
+def test_a_step_changes_the_map_the_text_the_cursor_and_the_address(visit: Callable[..., Any]) -> None:
+    page = visit("viewer.html")
+    read = [READ_MAP, "document.querySelector('canvas').ariaLabel", "document.querySelector('.cursor').outerHTML",
+            "document.getElementById('now').textContent", "location.hash"]  # fmt: skip
+    before = [page.evaluate(part) for part in read]
+    page.click("#next")
+    after = [page.evaluate(part) for part in read]
+    assert all(a != b for a, b in zip(before, after, strict=True))
+    page.click("#previous")
+    assert [page.evaluate(part) for part in read] == before
+
+
+def test_the_map_shows_the_values_of_the_step(visit: Callable[..., Any], site: Path) -> None:
+    statement = (site / read_index(site)[0]["file"]).read_text()
+    response = json.loads(statement[statement.index("(") + 1 : statement.rindex(")")])
+    page = visit("viewer.html")
+    step_map = response["steps"][0]["map"]
+    largest = max(max(step["map"]) for step in response["steps"])
+    colours = page.evaluate("[...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 6, 6).data]")
+    lightness = [sum(colours[k * 4 : k * 4 + 3]) for k in range(36)]
+    top = step_map.index(max(step_map))
+    assert lightness[top] == max(lightness)
+    label = page.get_attribute("canvas", "aria-label")
+    assert f"row {top // 6 + 1}, column {top % 6 + 1} of 6 x 6" in label
+    assert float(page.inner_text("#largest")) == pytest.approx(largest, abs=6e-4)
+
+
+def test_the_keyboard_moves_through_the_steps_and_leaves_controls_alone(visit: Callable[..., Any]) -> None:
+    page = visit("viewer.html")
+    shown = "[...document.querySelectorAll('#steps button')].findIndex(b => b.ariaCurrent === 'step')"
+    last = page.evaluate("document.querySelectorAll('#steps button').length") - 1
+    for key, expected in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", last), ("ArrowRight", last),
+                          ("Home", 0), ("ArrowLeft", 0)):  # fmt: skip
+        page.keyboard.press(key)
+        assert page.evaluate(shown) == expected, key
+    page.focus("#slider")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(shown) == 1
+    second = page.evaluate("document.getElementById('item').options[1].value")
+    page.focus("#item")
+    page.keyboard.press("ArrowDown")
+    page.locator("#response-title", has_text=second).wait_for()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "item"
+
+
+def test_every_control_is_reached_with_the_tab_key(visit: Callable[..., Any]) -> None:
+    page = visit("viewer.html")
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id"))
+    assert {"model", "benchmark", "answers", "item", "previous", "slider", "next"} <= reached
+
+
+def test_a_link_leads_to_its_item_and_step_and_nonsense_to_the_first(visit: Callable[..., Any], site: Path) -> None:
+    entry = read_index(site)[-1]
+    page = visit(f"viewer.html#model={entry['model']}&item={entry['id']}&step=2")
+    assert page.inner_text("#response-title") == f"{entry['id']}, {entry['model']}"
+    assert page.inner_text("#now").startswith("Step 2 of")
+    page.evaluate("location.hash = 'item=<img src=x onerror=hacked=1>&step=x'")
+    first = read_index(site)[0]
+    page.locator("#response-title", has_text=first["id"]).wait_for()
+    assert page.inner_text("#now").startswith("Step 1 of")
+    assert page.evaluate("typeof hacked") == "undefined"
+
+
+def test_the_picker_narrows_by_benchmark_and_answer(visit: Callable[..., Any], site: Path) -> None:
+    page = visit("viewer.html")
+    entries = [e for e in read_index(site) if e["benchmark"] == "hallucination"]
+    page.select_option("#benchmark", "hallucination")
+    assert page.locator("#item option").count() == len(entries)
+    page.select_option("#answers", "false")
+    wrong = [e["id"] for e in entries if not e["correct"]]
+    assert wrong and page.evaluate("[...document.querySelectorAll('#item option')].map(o => o.value)") == wrong
+    page.locator("#facts", has_text="so the response is wrong").wait_for()
+
+
+def test_lines_are_told_apart_without_colour(visit: Callable[..., Any]) -> None:
+    page = visit("viewer.html")
+    looks = page.evaluate(
+        "[...document.querySelectorAll('#legend svg')].map(s => s.firstChild.getAttribute('stroke-dasharray') + '|'"
+        " + [...s.children].slice(1).map(c => c.tagName).join())"
+    )
+    assert len(looks) == len(set(looks)) == 6
+
+
+def test_a_chart_line_is_hidden_and_shown_by_its_box(visit: Callable[..., Any]) -> None:
+    page = visit("viewer.html")
+    lines = "document.querySelectorAll('#chart path[stroke]').length"
+    before = page.evaluate(lines)
+    page.click("#legend label:nth-child(5) input")
+    assert page.evaluate(lines) == before + 1
+    page.click("#legend label:nth-child(1) input")
+    assert page.evaluate(lines) == before
+
+
+def test_nothing_moves_for_who_wants_no_motion(visit: Callable[..., Any]) -> None:
+    duration = "getComputedStyle(document.querySelector('#steps button')).transitionDuration"
+    assert visit("viewer.html", reduced_motion="reduce").evaluate(duration) == "0s"
+    assert visit("viewer.html", reduced_motion="no-preference").evaluate(duration) != "0s"
+
+
+def test_code_is_folded_and_one_button_unfolds_it(visit: Callable[..., Any]) -> None:
+    page = visit(f"{STEM}.html")
+    folded = "[...document.querySelectorAll('details.code')].map(d => d.open)"
+    assert len(page.evaluate(folded)) == 5 and not any(page.evaluate(folded))
+    page.click("#code-switch")
+    assert all(page.evaluate(folded))
+    assert page.locator("pre.code").first.is_visible()
+    page.click("#code-switch")
+    assert not any(page.evaluate(folded))

@@ -1,0 +1,123 @@
+"""The viewer's data: items by rule, values as measured, and files that are harmless wherever they end up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from small_site import HOSTILE, PROFILE, extract
+
+from dontblink import collapse, examples, paths, schema, shards, viewer
+from dontblink.tables import bin_table
+
+MODEL = "qwen3vl-tiny-s"
+QUANTILES = [0.2, 0.8]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("checkout")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "ROOT", root)
+        extract(root)
+        viewer.write_viewer(PROFILE, root / "site", QUANTILES)
+        yield root / "site"
+
+
+def read(file: Path) -> Any:
+    text = file.read_text()
+    assert text.startswith("dontblink.") and text.endswith(");\n")
+    return json.loads(text[text.index("(") + 1 : -3])
+
+
+@pytest.fixture(scope="module")
+def chosen(folder: Path) -> pd.DataFrame:
+    return viewer.choose_items(PROFILE, QUANTILES)
+
+
+def test_items_are_those_nearest_to_the_quantiles_of_their_answers(chosen: pd.DataFrame) -> None:
+    tables = schema.read_tables(PROFILE, ["items", "tokens", "token_masses"], split="test")
+    bins = collapse.add_fraction(bin_table(tables["tokens"], tables["token_masses"], 10), tables["items"])
+    pairs = collapse.pair_bins(bins)
+    for benchmark in ("visual_reference", "hallucination"):
+        for correct in (True, False):
+            rows = chosen[(chosen["benchmark"] == benchmark) & (chosen["correct"] == correct)]
+            expected = examples.pick_by_collapse(pairs, tables["items"], MODEL, benchmark, QUANTILES, correct)
+            assert list(rows["item_id"]) == list(dict.fromkeys(expected))
+    assert {True, False} == set(chosen["correct"])
+    assert not chosen.duplicated(["model", "item_id"]).any()
+
+
+def test_a_cell_without_a_wrong_answer_gives_none(chosen: pd.DataFrame) -> None:
+    tables = schema.read_tables(PROFILE, ["items", "tokens", "token_masses"], split="test")
+    bins = collapse.add_fraction(bin_table(tables["tokens"], tables["token_masses"], 10), tables["items"])
+    items = tables["items"].assign(correct=True)
+    assert examples.pick_by_collapse(collapse.pair_bins(bins), items, MODEL, "hallucination", [0.5], False) == []
+
+
+def test_the_index_lists_the_items_in_order_with_their_files(folder: Path, chosen: pd.DataFrame) -> None:
+    index = read(folder / "data" / "index.js")
+    assert [entry["id"] for entry in index["items"]] == list(chosen["item_id"])
+    assert len(index["colours"]) == 256 and index["colours"][0] == "#00224e"
+    for entry in index["items"]:
+        shown = read(folder / entry["file"])
+        assert {key: shown[key] for key in ("id", "model", "benchmark", "correct", "collapse")} == {
+            key: entry[key] for key in ("id", "model", "benchmark", "correct", "collapse")
+        }
+
+
+def test_values_are_those_of_the_tables_and_traces(folder: Path) -> None:
+    tables = schema.read_tables(PROFILE, ["items", "tokens", "token_masses"], split="test")
+    (layer,) = examples.read_grounding_layers(PROFILE, MODEL)
+    for entry in read(folder / "data" / "index.js")["items"]:
+        shown = read(folder / entry["file"])
+        own = {name: table[table["item_id"] == entry["id"]] for name, table in tables.items()}
+        masses = own["token_masses"][own["token_masses"]["head_set"] == "grounding_layers"]
+        for region, values in shown["masses"].items():
+            np.testing.assert_allclose(values, masses[f"{region}_mass"], rtol=1e-3, atol=1e-7)
+        np.testing.assert_allclose(shown["entropy_nats"], own["tokens"]["entropy_nats"], rtol=1e-3, atol=1e-7)
+        assert shown["tokens"] == list(own["tokens"]["token_text"])
+        assert shown["prediction"] == own["items"]["prediction"].item()
+        traces = shards.iterate_traces(PROFILE, MODEL, entry["benchmark"])
+        trace = next(record.trace for record in traces if record.trace.item_id == entry["id"])
+        for step, step_map in zip(shown["steps"], trace.step_map[:, layer].mean(axis=1), strict=True):
+            np.testing.assert_allclose(step["map"], step_map, rtol=1e-3)
+
+
+def test_pictures_are_written_once_and_boxes_lie_inside_them(folder: Path) -> None:
+    used = set()
+    for entry in read(folder / "data" / "index.js")["items"]:
+        (image,) = read(folder / entry["file"])["images"]
+        used.add(image["file"])
+        with Image.open(folder / image["file"]) as opened:
+            assert opened.size == (image["width"], image["height"]) == (96, 96)
+        assert image["boxes"] and (image["rows"], image["columns"]) == (6, 6)
+        for box in image["boxes"]:
+            x0, y0, x1, y1 = box["corners"]
+            assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
+            cell = "abcdef"[round(x0 * 6)] + str(round(y0 * 6) + 1)
+            assert box["label"] == cell
+    assert {f"pictures/{file.name}" for file in (folder / "pictures").iterdir()} == used
+
+
+def test_a_script_holds_no_letter_that_ends_it() -> None:
+    text = viewer.to_script("show", {"question": HOSTILE + "\u2028\u00e9"})
+    assert text.isascii() and not set("<>&") & set(text)
+    assert json.loads(text[text.index("(") + 1 : -3]) == {"question": HOSTILE + "\u2028\u00e9"}
+
+
+def test_a_value_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        viewer.to_script("show", {"mass": float("nan")})
+
+
+def test_numbers_keep_four_digits_in_their_shape() -> None:
+    assert viewer.round_values([[0.123456, 1.0], [2e-9, 12345.6]]) == [[0.1235, 1.0], [2e-09, 12350.0]]
+    assert viewer.round_values(0.98765) == 0.9877
+    assert viewer.round_values(np.zeros((0, 3))) == []
