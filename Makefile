@@ -1,6 +1,6 @@
 # The map of the project: items -> responses -> traces -> tables -> figures + numbers. Start with `make help`.
-# Everything is rebuilt by CONTENT: each group of sources has a fingerprint under results/<profile>/sources that is
-# rewritten only when a checksum changes. A fresh clone, a pull or a touched file by itself reruns nothing long.
+# Everything is rebuilt by CONTENT: each group of sources has a fingerprint under results/<profile>/sources, rewritten
+# only when a checksum changes. A fresh clone, a pull or a touched file by itself reruns nothing long.
 ifeq ($(filter grouped-target,$(.FEATURES)),)
 $(error GNU make >= 4.3 is needed and this is $(MAKE_VERSION); install it (macOS: `gmake`), or use environment.yml)
 endif
@@ -10,8 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
 
-# Which experiment: testbed (small models on CPU, the default) or paper (the real models, needs GPUs).
-PROFILE ?= testbed
+PROFILE ?= testbed# small models on CPU; or paper: the real models, needs GPUs
 SET :=# "section.key=value ..." in place of the file's parameters; only the command line can give it
 R := results/$(PROFILE)
 S := $(R)/sources
@@ -53,7 +52,6 @@ SITE := $(call module,markup pages viewer) $(wildcard lib/dontblink/site/*)
 TRAIN := $(train:%=lib/dontblink/benchmarks/testbed/%.py)
 EXTRACT := $(filter-out $(OWN) $(DRAW) $(SITE) $(TRAIN) $(call module,$(aside)),$(LIB))
 CHECKPOINTS := $(wildcard $(addprefix models/testbed/,*.json */*.json */*.safetensors */*.jinja))
-
 # fingerprint NAME, FILES, TEXT: refresh $(S)/NAME if the files' checksums or the text changed since it was written.
 fingerprint = $(shell mkdir -p $(S); new=$$(cksum $(2) </dev/null; echo '$(subst ','\'',$(3))'); \
   [ "$$new" = "$$(cat $(S)/$(1) 2>/dev/null)" ] || echo "$$new" > $(S)/$(1))
@@ -87,9 +85,8 @@ $(P)/.split: $(S)/params $(if $(filter-out $(wildcard $(P)/*.json),$(SECTIONS:%=
 # A recipe that does nothing, also under -n: make looks at the file's age again, which only new content changes.
 $(SECTIONS:%=$(P)/%.json): $(P)/.split ; +@: look again at $@
 
-extract: $(R)/extraction.json ## responses and traces; resumes where it stopped (PROFILE=paper: only this target)
+extract: $(R)/extraction.json ## responses and traces; resumes, also after a lost shard (PROFILE=paper: only this target)
 ifneq ($(filter testbed,$(PROFILE))$(filter extract,$(MAKECMDGOALS)),)
-# a lost shard, manifest or list runs it again
 EXPECTED := $(R)/extraction.json $(R)/shards.txt $(strip $(file < $(R)/shards.txt))
 $(R)/.extracted: $(P)/extraction.json $(P)/testbed.json $(S)/extract $(S)/checkpoints \
   $(if $(filter-out $(wildcard $(EXPECTED)),$(EXPECTED)),again) | $(READY)

@@ -2,13 +2,10 @@
 # jupyter:
 #   jupytext:
 #     formats: py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
 #   kernelspec:
-#     name: python3
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
+#     name: python3
 # ---
 
 # %% [markdown]

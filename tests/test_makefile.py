@@ -216,12 +216,13 @@ def test_editing_a_key_of_one_section_reruns_its_notebook_only(built: Tree) -> N
 
 
 def test_overrides_rerun_exactly_what_depends_on_them_and_so_does_going_back(built: Tree) -> None:
-    assert built.calls("all", "SET=collapse.bins=12") == ["params testbed", "notebook 02_collapse"]
+    assert built.calls("all", "SET=collapse.bins=12") == ["params testbed", "notebook 02_collapse", *LAST]
     assert built.calls("all", "SET=collapse.bins=12") == []
     assert built.calls("all", "SET=extraction.grounding_heads=2 collapse.bins=12") == [
-        "params testbed", "extract", "notebook 00_testbed", "notebook 01_extraction",
+        "params testbed", "extract", "notebook 00_testbed", "notebook 01_extraction", *LAST,
     ]  # fmt: skip
-    assert built.calls("all") == ["params testbed", "extract", *ALL]
+    back = ["notebook 00_testbed", "notebook 01_extraction", "notebook 02_collapse", *LAST]
+    assert built.calls("all") == ["params testbed", "extract", *back]
     assert built.calls("all") == []
 
 
@@ -255,12 +256,12 @@ def test_pages_are_built_from_all_notebooks_and_again_only_after_a_change(built:
     assert built.calls("all") == []
     assert built.calls("pages") == ["pages"]
     built.edit("notebooks/01_extraction.py", "# stand-in", "# changed")
-    assert built.calls("pages") == ["notebook 01_extraction", "pages"]
+    assert built.calls("pages") == ["notebook 01_extraction", LAST[0], "pages"]
     assert built.calls("pages", "SET=pages.item_quantiles=[0.5]") == ["params testbed", "pages"]
 
 
 def test_pages_of_a_fresh_clone_run_everything_first(tree: Tree) -> None:
-    assert tree.calls("pages") == ["params testbed", "extract", *ALL, "pages"]
+    assert tree.calls("pages") == ["params testbed", "extract", *(call for call in ALL if call.startswith("notebook")), "pages"]
 
 
 def test_editing_a_comment_of_the_parameters_reruns_no_notebook(built: Tree) -> None:

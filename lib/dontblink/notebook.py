@@ -132,6 +132,8 @@ def offer_kernel(folder: Path) -> None:
     content = {"argv": command, "display_name": KERNEL["display_name"], "language": KERNEL["language"]}
     with paths.whole_file(spec / "kernel.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    # Sums in another order differ in their last digit: one thread, whatever the machine has, gives the same bytes.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     earlier = [part for part in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if part]
     # What loading libraries would print into a page that is read: bars, and a hint about a missing widget.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
