@@ -7,10 +7,10 @@ primary one; all cells are shown. Never: a threshold judged on its own items, a 
 compared at different coverages, or an interval that takes the fitted thresholds as given.
 
 Every rule is fitted on half of the items and judged on the other half, in many splits; a result is a ratio of sums over
-splits. Resampling items with the fits as they are gives intervals that are too narrow; the block jackknife leaves blocks
-of items out of BOTH halves and repeats every fit. It errs to the wide side (`replicates.block_interval`), except where
-a rule acts in no split: its gain is then exactly 0 with an interval of no width, although the expected gain of such a
-rule is a little below 0. That is common in small cells without a danger zone (`make simulate` counts it at 60 items).
+splits. Resampling items with the fits as they are gives intervals that are too narrow; the block jackknife leaves
+blocks of items out of BOTH halves and repeats every fit. It errs to the wide side (`replicates.block_interval`), except
+where a rule acts in no split: its gain is then exactly 0 with an interval of no width, although the expected gain of
+such a rule is a little below 0. That is common in small cells without a danger zone (`make simulate`: 60 items).
 """
 
 from __future__ import annotations
