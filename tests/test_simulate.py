@@ -140,9 +140,10 @@ def test_a_part_of_the_register_leaves_the_tracked_figure_alone(root: Path) -> N
 
 def test_the_figure_and_the_numbers_are_published_together(root: Path) -> None:
     files = publish(summarise(run_here(plan_quick())), 30, 19)
-    assert [file.name for file in files] == [f"00_simulation.{suffix}" for suffix in ("pdf", "png", "json")]
+    names = [f"00_simulation{part}.{suffix}" for part in ("", "_fits") for suffix in ("pdf", "png")]
+    assert [file.name for file in files] == ["00_simulation.json", *names]
     assert {file.parent for file in files} == {root / "figures" / "simulation"}
-    numbers = json.loads(files[-1].read_text())
+    numbers = json.loads(files[0].read_text())
     assert numbers["n_studies"] == 30 and numbers["n_replicates"] == 19
     assert numbers["simulated"]["collapse"]["small"]["evidence"]["bca"]["n_studies"] == 30
     assert numbers["settings"]["interaction"]["separation"]["constant"] == 4.5

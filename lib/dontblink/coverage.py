@@ -124,8 +124,10 @@ def list_numbers(summary: pd.DataFrame, n_studies: int, n_replicates: int) -> di
 def draw_coverage(summary: pd.DataFrame, n_studies: int) -> Figure:
     """Return the figure: a line per quantity and setting, coverage left and type-I error right, a mark per method.
 
-    Filled: the primary method. What lies outside the axes stands at their edge with its value.
+    Filled: the primary method. What lies outside the axes stands at their edge with its value. A setting that gives a
+    quantity neither rate (a test where nothing is null) has no line.
     """
+    summary = summary.dropna(subset=["coverage", "rejection"], how="all")
     lines = [
         (title, setting)
         for title, rows in _title(summary).groupby("title", sort=False)

@@ -31,6 +31,7 @@ from dontblink.register import STATISTICS
 from dontblink.trials import run_study
 
 PROFILE, STEM = "simulation", "00_simulation"
+FITTED = ("interaction", "transfer", "veto")  # statistics that fit something, on a figure of their own
 MIN_STUDIES = 1000  # of the tracked figure: 150 have misled by 7 points
 _BLOCK = 25  # studies a file: what an interruption can lose
 _SCHEMA = pa.schema(
@@ -170,12 +171,15 @@ def read_rows(blocks: Sequence[Block]) -> dict[str, pd.DataFrame]:
 
 
 def publish(summary: pd.DataFrame, n_studies: int, n_replicates: int) -> list[Path]:
-    """Write the tracked figure and numbers."""
+    """Write the tracked figures (a printed page each) and numbers."""
     from dontblink import record  # sets the look of figures, which a worker process does not need
 
     numbers = list_numbers(summary, n_studies, n_replicates)
-    figure = draw_coverage(summary, n_studies)
-    return [*record.save_figure(figure, STEM, PROFILE), record.save_numbers(STEM, numbers, PROFILE)]
+    files = [record.save_numbers(STEM, numbers, PROFILE)]
+    fits = summary["statistic"].isin(FITTED)
+    for stem, rows in ((STEM, summary[~fits]), (f"{STEM}_fits", summary[fits])):
+        files += record.save_figure(draw_coverage(rows, n_studies), stem, PROFILE)
+    return files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
