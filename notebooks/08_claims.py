@@ -9,7 +9,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # 08 Claims: which of the paper's claims hold here?
 #
 # ## 1 Question
