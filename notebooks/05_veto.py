@@ -22,7 +22,7 @@
 # |---|---|
 # | inputs | the items table of the extraction, test split |
 # | outputs | risk-coverage table, gains with intervals and a permutation null, certified thresholds |
-# | cost | about three minutes |
+# | cost | about two minutes |
 #
 # With $k$ answers accepted of $n$, the selective risk $r(k/n)$ is the share of wrong ones among the $k$ surest,
 # expected over all orders of ties, and AURC is the mean of $r(k/n)$ over $k$. The gain of a rule that accepts $k_{sc}$
