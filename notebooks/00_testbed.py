@@ -22,7 +22,7 @@
 # |---|---|
 # | inputs | the generator, `models/testbed/*/training.json`, `models/testbed/difficulty.json` |
 # | outputs | example pictures with their boxes, learning curves, the difficulty that was fixed on calibration answers |
-# | cost | a few seconds; training itself is `make testbed` and takes hours |
+# | cost | half a minute; training itself is `make testbed` and takes hours |
 
 # %% [markdown]
 # ## 2 Parameters

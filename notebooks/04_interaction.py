@@ -90,8 +90,8 @@ print(f"{len(items)} responses; rows without a number for entropy or vision are 
 # paper has them, then adjusted for length, noise and chain length (standardised within the cell; one that is constant
 # adjusts nothing). Interval and p-value are those of the symmetric bootstrap-t, whose level holds in the simulation
 # study (`make simulate`) with skewed, tied and clustered answers; at about twenty items or a handful of errors it is
-# too wide, never too narrow. Effects on risk have percentile intervals. Holm runs over the benchmarks and over the
-# cells, two families declared here.
+# too wide. Effects on risk have percentile intervals, a little too narrow at fifty items or a dozen errors. Holm runs
+# over the benchmarks and over the cells, two families declared here.
 
 # %%
 raw = interaction.interaction_table(items, scopes=scopes, **fit)

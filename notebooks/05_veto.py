@@ -50,7 +50,7 @@ bootstrap_replicates = 2000  # of the risk-coverage table, where nothing is fitt
 confidence_level = 0.95  # of every interval
 split_seed = 707  # of splits, blocks, deals and resampling
 planted_share = 0.1  # positive control: the blindest answers of the targets are made wrong
-min_items = 150  # a smaller cell keeps its counts and gets no estimate
+min_items = 150  # a smaller cell gets no rule and no certificate
 covariates = ["log_n_response_tokens", "noise_level", "chain_length"]  # taken out in the adjusted study
 max_risk = 0.1  # of an accepted answer, learn then test
 delta = 0.1  # chance that its guarantee may fail
@@ -113,6 +113,8 @@ main.query("scope != 'cell'")[[*shown, "p", "null_mean", "veto_share"]].round(4)
 
 # %%
 cells = main.query("scope == 'cell' and rule == 'veto'")
+aimed_at = items.loc[items["task_type"].astype(str).isin(targets), "benchmark"].astype(str).unique()
+targeted = cells[cells["benchmark"].isin(aimed_at)]
 cells[[*shown, "p", "p_max", "null_max_high", "veto_share"]].round(4)
 
 # %% [markdown]
@@ -208,18 +210,18 @@ numbers["selective"] = record.nest(selective.dropna(subset=["aurc"]), ["score", 
 numbers["certified"] = record.nest(
     certified, ["rule", "model", "benchmark"], optional=["threshold", "risk", "checked_risk", "vision_floor"]
 )
-numbers |= {"n_selective_too_small": n_untestable, "best_cell": float(cells["gain"].max())}
+numbers |= {"n_selective_too_small": n_untestable, "best_cell": float(targeted["gain"].max())}
 record.save_numbers("05_veto", numbers, profile)
 
 # %% [markdown]
 # ## 8 Checks and reading
 #
-# The sentences below are computed. A gain whose interval holds zero is no gain. The interval is a block jackknife with
-# every fit repeated: in the simulation study (`make simulate`) it holds its level for the veto where there is a danger
-# zone, is too wide for the linear rule, and is not to be trusted in cells below `min_items`, where the veto often acts
-# in no split and its interval has no width. The planted control says which size of gain would show. A small p says that
-# vision tells something about errors; whether acting on it helps is the gain's interval. The permutation null lies a
-# little below zero, because fitting a threshold to noise costs risk.
+# The sentences below are computed. A gain whose interval holds zero is not shown to be one. The interval is a block
+# jackknife with every fit repeated: in the simulation study (`make simulate`), with `min_items` and more in a cell, it
+# is about right or a little too wide for the veto and clearly too wide for the linear rule. In smaller cells the veto
+# often acts in no split, its interval has no width, and that is too narrow. The planted control says which size of gain
+# would show. A small p says that vision tells something about errors; whether acting on it helps is the gain's
+# interval. The permutation null lies a little below zero, because fitting a threshold to noise costs risk.
 
 # %%
 print(veto.describe_gain("targeted veto", main.query("rule == 'veto'")))

@@ -13,10 +13,10 @@
 #
 # ## 1 Question
 #
-# Six claims of the paper (C1 to C6), each with a rule that was fixed before our numbers were looked at: reproduced,
-# same direction, not reproduced, or not testable in this profile. The rules are data (`paper/claims.yaml`) and say why
-# they ask what they ask. Some reported numbers can also be checked without any data: which counts give a gain of so
-# many points, how much of a fall mere dilution explains, what a handful of samples can say.
+# Six claims of the paper (C1 to C6), each with a rule that was fixed before most of our numbers were looked at:
+# reproduced, same direction, not reproduced, or not testable in this profile. The rules are data (`paper/claims.yaml`)
+# and say why they ask what they ask. Some reported numbers can also be checked without any data: which counts give a
+# gain of so many points, how much of a fall mere dilution explains, what a handful of samples can say.
 #
 # | | |
 # |---|---|
@@ -136,6 +136,7 @@ record.save_figure(figure, "08_claims", profile)
 
 # %%
 numbers = {
+    "coverage": coverage,
     "claims": ledger,
     "inputs": inputs,
     "points": points.to_dict("records"),

@@ -74,3 +74,15 @@ def test_table_certifies_every_cell_on_items_apart_from_those_that_check_it() ->
 def test_small_table_is_refused() -> None:
     with pytest.raises(RiskError, match="no cell has 60 items"):
         certify_table(make_items(30), None, max_risk=0.3)
+
+
+def test_a_vetoed_answer_is_never_accepted_even_where_all_others_are() -> None:
+    items = make_items(900, seed=3).assign(correct=True)
+    rng = np.random.default_rng(0)
+    low = items["vision_evidence_mass"] < items.groupby(["model", "benchmark"])["vision_evidence_mass"].transform(
+        lambda x: x.quantile(0.1)
+    )
+    items["correct"] = ~(low & (rng.random(len(items)) < 0.9))
+    table = certify_table(items, None, max_risk=0.15)
+    vetoed = table[(table["rule"] == "veto") & table["vision_floor"].notna()]
+    assert len(vetoed) and np.isfinite(vetoed["threshold"]).all() and (vetoed["checked_coverage"] < 1).all()

@@ -347,7 +347,16 @@ def test_the_sentence_names_the_pooled_gain_and_the_cells_where_the_rule_acts() 
     pooled = table.query("scope == 'pooled'").iloc[0]
     assert f"saves risk, {100 * pooled['gain']:+.2f} points" in sentence and "acts in 2 of 4 cells" in sentence
     idle = table.assign(gain=0.0, ci_low=0.0, ci_high=0.0)
-    assert "no different from entropy alone" in veto.describe_gain("veto", idle)
+    assert "cannot be told from entropy alone" in veto.describe_gain("veto", idle)
     assert "acts in none of 4 cells" in veto.describe_gain("veto", idle)
     with pytest.raises(VetoError, match="several rows a scope"):
         veto.describe_gain("veto", pd.concat([table, table]))
+
+
+def test_items_that_one_model_lacks_are_held_out_in_some_splits() -> None:
+    items = make_items(60)
+    lacking = (items["model"] == "glm") & (items["benchmark"] == "visual") & (items["item_id"] < "item 015")
+    study = study_of(items[~lacking], 40, n_blocks=20)
+    fitted = study.fits_on.mean(axis=0)
+    assert np.bincount(study.stratum).min() == 15  # a stratum of its own, with fewer items than blocks
+    assert ((fitted > 0) & (fitted < 1)).all()

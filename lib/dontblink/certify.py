@@ -141,7 +141,8 @@ def certify_table(
             floor = float(fit_veto(cell, v, coverage, n_shares)[1][0]) if rule == "veto" else -np.inf
             surety = np.where(v >= floor, -e, -np.inf)
             ranked = np.sort(surety[cell.fit[0]])[::-1]
-            thresholds = [float(ranked[count_accepted(len(ranked), share) - 1]) for share in candidates]
+            edges = [float(ranked[count_accepted(len(ranked), share) - 1]) for share in candidates]
+            thresholds = [edge for edge in edges if edge > -np.inf]  # -inf would accept the vetoed answers
             tested, seen = held[~apart], held[apart]
             found = certify_threshold(surety[tested], cell.wrong[tested], thresholds, max_risk=max_risk, delta=delta)
             accepted = surety[seen] >= found.threshold

@@ -83,7 +83,8 @@ def block_interval(estimate: float, left_out: ArrayLike, n_clusters: int, confid
 
     se^2 = (G - 1) / G sum (v_b - mean v)^2, v_b (float[G]) the statistic without block b. By the inequality of Efron
     and Stein (1981, Annals of Statistics 9) it is on average no smaller than the variance at the size of the rest: a
-    statistic that fits something to the data, such as a threshold, gets an interval that is too wide, not too narrow.
+    statistic that fits something to the data, such as a threshold, gets an interval that is rather too wide than too
+    narrow (unless all values are equal, as for a rule that never acts: then it has no width).
 
     Raises
     ------

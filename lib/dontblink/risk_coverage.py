@@ -158,10 +158,10 @@ def selective_table(
     """Return, per cell and score, the AURC and the risk at a coverage with bootstrap intervals over its items.
 
     `scores` names (column, sign), higher times sign being surer. Columns: those of `cells.count_rows`, score, aurc,
-    aurc_low, aurc_high, risk, risk_low, risk_high, n_accepted, realised_coverage, and the bounds that no score passes:
-    aurc_oracle (right answers first) and error_rate (the AURC of a random order). No threshold is fitted here: a curve
-    describes these items, it does not promise a risk (see `certify`). A cell below `min_items` or of one class keeps
-    its counts alone.
+    aurc_low, aurc_high, risk, risk_low, risk_high, method, n_accepted, realised_coverage, and the bounds that no
+    score passes: aurc_oracle (right answers first) and error_rate (the AURC of a random order). No threshold is
+    fitted here: a curve describes these items, it does not promise a risk (see `certify`). A cell below `min_items`
+    or of one class keeps its counts alone.
     """
     results: list[dict[str, Any]] = []
     for name, (column, sign) in scores.items():

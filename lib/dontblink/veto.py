@@ -6,11 +6,12 @@ alone at equal realised coverage, its interval, and a permutation null that repe
 primary one; all cells are shown. Never: a threshold judged on its own items, a best cell as the headline, rules
 compared at different coverages, or an interval that takes the fitted thresholds as given.
 
-Every rule is fitted on half of the items and judged on the other half, in many splits; a result is a ratio of sums over
-splits. Resampling items with the fits as they are gives intervals that are too narrow; the block jackknife leaves
-blocks of items out of BOTH halves and repeats every fit. It errs to the wide side (`replicates.block_interval`), except
-where a rule acts in no split: its gain is then exactly 0 with an interval of no width, although the expected gain of
-such a rule is a little below 0. That is common in small cells without a danger zone (`make simulate`: 60 items).
+Every rule is fitted on half of the items and judged on the other half, in many splits; a result is a ratio of sums
+over splits. Resampling items with the fits as they are gives intervals that are too narrow; the block jackknife
+leaves blocks of items out of BOTH halves and repeats every fit (the scale of the features and their adjustment are
+held). It errs to the wide side (`replicates.block_interval`), except where a rule acts in no split: its gain is then
+exactly 0 with an interval of no width, although the expected gain of such a rule is a little below 0. That is common
+in small cells without a danger zone (`make simulate`: 60 items).
 """
 
 from __future__ import annotations
@@ -197,7 +198,7 @@ def describe_gain(name: str, table: pd.DataFrame) -> str:
     cells = table[(table["scope"] == "cell") & table["gain"].notna()]
     pooled = table[table["scope"] == "pooled"].iloc[0]
     gain, low, high = (100 * pooled[column] for column in ("gain", "ci_low", "ci_high"))
-    side = "saves risk" if low > 0 else "costs risk" if high < 0 else "is no different from entropy alone"
+    side = "saves risk" if low > 0 else "costs risk" if high < 0 else "cannot be told from entropy alone"
     words = (
         f"{name}: {side}, {gain:+.2f} points ({low:+.2f} to {high:+.2f}) at coverage {pooled['realised_coverage']:.3f}"
     )

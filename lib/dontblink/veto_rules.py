@@ -117,9 +117,9 @@ def prepare_study(
     block = np.zeros(len(groups.labels), np.int64)
     fits_on, rng = np.zeros((n_splits, len(block)), bool), np.random.default_rng(seed)
     for members in split_strata(groups.stratum):
-        dealt = rng.permutation(members)
-        block[dealt] = np.arange(len(dealt)) % n_blocks
-        for own in (dealt[b::n_blocks] for b in range(min(n_blocks, len(dealt)))):
+        dealt, n_own = rng.permutation(members), max(1, min(n_blocks, len(members) // 2))
+        block[dealt] = np.arange(len(dealt)) % n_own  # two items a block at least: one would never be held out
+        for own in (dealt[b::n_own] for b in range(n_own)):
             order = np.argsort(rng.random((n_splits, len(own))), axis=1)
             fits_on[np.arange(n_splits)[:, None], own[order[:, : count_accepted(len(own), fit_share)]]] = True
     labels = rows["cell"].to_numpy()
