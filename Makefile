@@ -34,14 +34,14 @@ FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
 PAPER := $(if $(filter testbed,$(PROFILE)),paper/paper.pdf,$(R)/paper/paper.pdf)
 
 # The modules by what they feed; one that is not named here counts as part of the extraction. `aside`: no figure's.
-aside := changes coverage manuscript params paths register selection simulate studies trials
+aside := changes coverage manuscript params params_schema paths register selection simulate studies trials
 resampling := bootstrap cells multiplicity replicates
 uses_01_extraction := crosscheck
 uses_02_collapse := bootstrap collapse controls examples multiplicity
-uses_03_entropy := $(resampling) firth logit newton auroc entropy ranks charts reliability shuffles transfer
+uses_03_entropy := $(resampling) firth logit newton auroc entropy obuchowski ranks charts reliability shuffles transfer transfer_rules
 uses_04_interaction := $(resampling) firth logit newton charts deals interaction quadrants within
-uses_05_veto := $(resampling) firth logit newton auroc entropy ranks certify charts risk_coverage veto veto_rules
-uses_08_claims := arithmetic claim_charts claims numbers verdicts
+uses_05_veto := $(resampling) firth logit newton auroc entropy obuchowski ranks certify charts risk_coverage veto veto_rules
+uses_08_claims := bootstrap cells replicates risk_coverage arithmetic claim_charts claims numbers verdicts
 draw := describe notebook picture plots record
 train := architectures calibrate fast_forward lessons publish train vocabulary
 LIB := $(wildcard lib/dontblink/*.py lib/dontblink/*/*.py lib/dontblink/*/*/*.py)
@@ -56,7 +56,7 @@ CHECKPOINTS := $(wildcard $(addprefix models/testbed/,*.json */*.json */*.safete
 fingerprint = $(shell mkdir -p $(S); new=$$(cksum $(2) </dev/null; echo '$(subst ','\'',$(3))'); \
   [ "$$new" = "$$(cat $(S)/$(1) 2>/dev/null)" ] || echo "$$new" > $(S)/$(1))
 ifneq ($(filter-out help env test clean lock lab testbed diff simulate,$(or $(MAKECMDGOALS),help)),)
-  $(call fingerprint,params,params/$(PROFILE).yaml lib/dontblink/params.py,$(SET))
+  $(call fingerprint,params,params/$(PROFILE).yaml $(call module,params params_schema),$(SET))
   $(call fingerprint,extract,$(EXTRACT))
   $(call fingerprint,draw,$(DRAW) $(call module,schema tables))
   $(call fingerprint,checkpoints,$(CHECKPOINTS))

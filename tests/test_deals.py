@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic_items import make_items
 
-from dontblink.cells import CellError, select_rows
-from dontblink.deals import deal_rows, dealt_table, find_biased
+from dontblink.cells import CellError, deal_rows, select_rows
+from dontblink.deals import dealt_table, find_biased
 from dontblink.interaction import ENTROPY, VISION, build_design
 from dontblink.logit import fit_logit
 
 
+def deal(rows: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+    return deal_rows(pd.factorize(rows["cluster"], sort=True)[0], rows.groupby("cell").indices.values(), rng)
+
+
 def test_a_deal_stays_within_the_cell_and_is_the_same_for_all_models_of_a_benchmark() -> None:
     rows = select_rows(make_items(50).sample(frac=1, random_state=0), [ENTROPY, VISION])
-    order = deal_rows(rows, np.random.default_rng(0))
+    order = deal(rows, np.random.default_rng(0))
     assert sorted(order) == list(range(200))
     assert (rows["cell"].to_numpy()[order] == rows["cell"]).all()
     donor = rows.assign(donor=rows["item_id"].to_numpy()[order])
@@ -26,7 +31,7 @@ def test_a_deal_stays_within_the_cell_and_is_the_same_for_all_models_of_a_benchm
 
 def test_a_deal_of_incomplete_cells_is_a_permutation_too() -> None:
     rows = select_rows(make_items(30).drop(index=[0, 5, 40]), [ENTROPY, VISION])
-    order = deal_rows(rows, np.random.default_rng(0))
+    order = deal(rows, np.random.default_rng(0))
     assert sorted(order) == list(range(len(rows)))
     assert (rows["cell"].to_numpy()[order] == rows["cell"]).all()
 
@@ -47,7 +52,7 @@ def test_observed_value_and_deals_are_those_of_the_library_fit() -> None:
     rows = select_rows(items, [ENTROPY, VISION, "noise_level"])
     design = build_design(rows, ["noise_level"])
     assert table["observed"][0] == pytest.approx(fit_logit(design.x, design.y).coef[2], abs=1e-9)
-    order = deal_rows(rows, np.random.default_rng(4))
+    order = deal(rows, np.random.default_rng(4))
     moved = build_design(rows.assign(**{VISION: rows[VISION].to_numpy()[order]}), ["noise_level"])
     assert table["mean"][0] == pytest.approx(fit_logit(moved.x, moved.y).coef[2], abs=1e-9)
 

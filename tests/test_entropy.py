@@ -15,13 +15,12 @@ from dontblink.auroc import (
     auroc,
     auroc_difference,
     auroc_interval,
-    clustered_test,
-    delong_test,
     draw_aurocs,
 )
 from dontblink.bootstrap import BootstrapError, resample
 from dontblink.cells import CellError
 from dontblink.entropy import EntropyError, add_holm, auroc_table, describe_differences
+from dontblink.obuchowski import clustered_test, delong_test
 from dontblink.ranks import auroc_each
 
 FAST = {"n_boot": 200}

@@ -9,7 +9,7 @@ import pytest
 from dontblink.auroc import auroc
 from dontblink.interaction import ENTROPY, VISION, build_design, fit_logit
 from dontblink.studies import Answers, Benchmarks, Masses, Scores, fit_population
-from dontblink.transfer import FEATURES, RULES, fit_rule
+from dontblink.transfer_rules import FEATURES, RULES, fit_rule
 
 
 def correlate_models(rows: pd.DataFrame, item: str, column: str) -> float:

@@ -15,7 +15,8 @@ from sklearn.metrics import roc_auc_score
 from synthetic_items import make_items
 
 from dontblink.cells import CellError
-from dontblink.transfer import RULES, TransferError, describe_gains, predict_rows, transfer_table
+from dontblink.transfer import describe_gains, predict_rows, transfer_table
+from dontblink.transfer_rules import RULES, TransferError
 
 FAST: dict[str, Any] = {"n_boot": 200, "n_refits": 50, "method": "percentile"}
 

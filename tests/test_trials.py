@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from dontblink import collapse
-from dontblink.auroc import auroc_difference, auroc_interval, delong_test
+from dontblink.auroc import auroc_difference, auroc_interval
 from dontblink.interaction import interaction_table
+from dontblink.obuchowski import delong_test
 from dontblink.register import STATISTICS
 from dontblink.studies import Answers, Benchmarks, Masses, Scores
 from dontblink.transfer import transfer_table

@@ -38,12 +38,12 @@ GOOD: dict[str, dict[str, list[dict[str, float]]]] = {
         "rescaled": rows(6, gain_high=0.1),
     },
     "C4": {
-        "visual": rows(1, ci_high=-0.05),
+        "visual_reference": rows(1, ci_high=-0.05),
         "adjusted": rows(1, ci_high=-0.01),
         "symbolic": rows(1, estimate=0.02),
     },
     "C5": {
-        "target": rows(1, ci_low=0.002),
+        "target_benchmark": rows(1, ci_low=0.002),
         "target_cells": rows(3, ci_high=0.021, p_max=0.01),
         "symbolic_cells": rows(3, ci_low=0.0),
         "other_cells": rows(3, ci_low=-0.004),
@@ -66,11 +66,11 @@ MOVED = [
     ("C3", "linear", "refit_gain_high", 0.01, 3, "reproduced"),
     ("C3", "linear", "refit_gain_high", 0.01, 4, "same direction"),
     ("C3", "linear", "refit_gain_high", 0.01, 6, "not reproduced"),
-    ("C4", "visual", "ci_high", 0.001, 1, "not reproduced"),
+    ("C4", "visual_reference", "ci_high", 0.001, 1, "not reproduced"),
     ("C4", "adjusted", "ci_high", 0.001, 1, "same direction"),
     ("C4", "symbolic", "estimate", -0.1, 1, "not reproduced"),  # below the visual interval's end: no contrast
     ("C4", "symbolic", "estimate", -0.04, 1, "reproduced"),
-    ("C5", "target", "ci_low", 0.0, 1, "not reproduced"),
+    ("C5", "target_benchmark", "ci_low", 0.0, 1, "not reproduced"),
     ("C5", "target_cells", "ci_high", 0.0189, 3, "same direction"),
     ("C5", "target_cells", "ci_high", 0.0, 2, "reproduced"),
     ("C5", "target_cells", "p_max", 0.05, 3, "same direction"),
@@ -128,7 +128,11 @@ def test_the_script_is_a_condition_of_the_testbed_only() -> None:
 
 
 def test_a_symbolic_coefficient_clearly_below_zero_leaves_the_direction_of_the_contrast() -> None:
-    numbers = {"visual": rows(1, ci_high=-0.3), "adjusted": rows(1, ci_high=-0.3), "symbolic": rows(1, estimate=-0.101)}
+    numbers = {
+        "visual_reference": rows(1, ci_high=-0.3),
+        "adjusted": rows(1, ci_high=-0.3),
+        "symbolic": rows(1, estimate=-0.101),
+    }
     assert judge("C4", numbers) == "same direction"
 
 
@@ -158,3 +162,9 @@ def test_a_missing_number_is_no_verdict(value: Any) -> None:
 def test_a_wrong_ledger_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ClaimsError, match=message):
         verdicts.check_claim(LEDGER["claims"]["C1"] | change)
+
+
+def test_a_rule_of_which_no_condition_belongs_to_the_profile_decides_nothing() -> None:
+    claim = {"reproduced": ["elsewhere"], "same_direction": ["falls"]}
+    assert verdicts.decide(claim, {"falls": {"holds": True}}) == "same direction"
+    assert verdicts.decide(claim, {}) == "not reproduced"

@@ -14,11 +14,7 @@ import pandas as pd
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
-
-def count_accepted(n: int, coverage: float) -> int:
-    """Return k = ceil(coverage x n) in integers: 0.9 is nine tenths, not the float beside it."""
-    share = Fraction(str(coverage))
-    return -(-share.numerator * n // share.denominator)
+from dontblink.risk_coverage import count_accepted
 
 
 def explain_points(points: float, decimals: int, coverage: float, n_low: int, n_high: int) -> pd.DataFrame:

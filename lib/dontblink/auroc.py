@@ -1,9 +1,8 @@
-"""AUROC of a score for correct answers: estimate, clustered test of a difference and the item-clustered bootstrap.
+"""AUROC of a score for correct answers: estimate and item-clustered bootstrap (the test stands in `obuchowski`).
 
-Why: DeLong's test takes rows as independent, and items repeat across models. In: correct (0/1), scores (higher means
-"more likely correct"), the item and the cell of each row. Out: `AurocTest` (Obuchowski's clustered variance; DeLong's
-where every row is an item) and `AurocInterval` (bootstrap with its replicates). Ties count one half everywhere, and
-rows are compared within a cell only. Never: DeLong over pooled rows, or a replicate with one class dropped in silence.
+In: correct (0/1), scores (higher means "more likely correct"), the item and the cell of each row. Out: `AurocInterval`
+records, with their replicates. Ties count one half everywhere, and rows are compared within a cell only. Never: a
+replicate with one class dropped in silence.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri
 from sklearn.metrics import roc_auc_score
 
 from dontblink.bootstrap import (
@@ -27,7 +25,7 @@ from dontblink.bootstrap import (
     resample,
     split_strata,
 )
-from dontblink.ranks import Order, order_rows, share_won, weighted_auroc
+from dontblink.ranks import Order, order_rows, weighted_auroc
 from dontblink.replicates import delete_one, interval_of
 
 _CHUNK = 32  # replicates held at once: their cumulative weights stay in the cache; changes no result
@@ -35,22 +33,6 @@ _CHUNK = 32  # replicates held at once: their cumulative weights stay in the cac
 
 class AurocError(ValueError):
     """Labels or scores for which the AUROC or its uncertainty is undefined; the message says which."""
-
-
-@dataclass(frozen=True)
-class AurocTest:
-    """Two AUROCs on the same rows, their standard errors, and the two-sided test and Wald interval of a minus b."""
-
-    auc_a: float
-    auc_b: float
-    difference: float
-    se_a: float
-    se_b: float
-    se: float
-    z: float
-    p: float
-    ci_low: float
-    ci_high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,81 +129,8 @@ def _check_classes(labels: NDArray[np.bool_], where: str = "") -> None:
         )
 
 
-def delong_test(labels: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, **options: Any) -> AurocTest:
-    """Return DeLong's paired test (DeLong, DeLong and Clarke-Pearson 1988): `clustered_test`, each row its own cluster.
-
-    Rows must be independent. Where rows repeat an item, give `clustered_test` the items.
-    """
-    return clustered_test(labels, score_a, score_b, np.arange(np.size(labels)), **options)
-
-
-def clustered_test(
-    labels: ArrayLike,
-    score_a: ArrayLike,
-    score_b: ArrayLike,
-    cluster: ArrayLike,
-    *,
-    cell: ArrayLike | None = None,
-    confidence: float = 0.95,
-    min_clusters: int = 10,
-) -> AurocTest:
-    """Return the paired test with Obuchowski's variance for clustered rows (Obuchowski 1997, Biometrics 53).
-
-    Where every row is a cluster of its own it is DeLong's test (DeLong, DeLong and Clarke-Pearson 1988). With `cell`
-    (label[n]) the AUROCs are means over cells of those within each, and so are the sums below.
-
-    With m positives, n negatives, and in cluster i the sums U_i of the positives' placements less m_i A and W_i of the
-    negatives' less n_i A: var = I_m / (I_m - 1) sum U_i^2 / m^2 + I_n / (I_n - 1) sum W_i^2 / n^2
-    + 2 I / (I - 1) sum U_i W_i / (m n), with I_m, I_n, I the clusters that hold positives, negatives, any row.
-
-    Raises
-    ------
-    AurocError
-        Below `min_clusters` clusters, below two that hold a class, or where the AUROCs differ but no row shows a
-        variance (one score separates perfectly, the other is constant).
-    """
-    positive, scores = check_scores(labels, [score_a, score_b])
-    groups = number_clusters(cluster)
-    size = len(groups.labels)
-    if size < min_clusters or len(groups.row) != len(positive):
-        raise AurocError(
-            f"{size} clusters for {len(positive)} rows; expected >= {min_clusters} for a normal "
-            "approximation; report the AUROCs alone"
-        )
-    holders = [len(np.unique(groups.row[rows])) for rows in (positive, ~positive)]
-    if min(holders) < 2:
-        raise AurocError(f"{holders[0]} clusters with correct and {holders[1]} with wrong rows; a variance needs >= 2")
-    parts = _split_cells(positive, cell)
-    aucs = [float(np.mean([roc_auc_score(positive[own], score[own]) for own in parts])) for score in scores]
-    upper, lower = np.zeros((2, size)), np.zeros((2, size))
-    for rows in parts:
-        own, row = positive[rows], groups.row[rows]
-        for k, score in enumerate(scores):
-            won, lost = share_won(own, score[rows])
-            upper[k] += np.bincount(row[own], won - won.mean(), size) / (own.sum() * len(parts))
-            lower[k] += np.bincount(row[~own], lost - lost.mean(), size) / ((~own).sum() * len(parts))
-    a, b, c = (count / (count - 1) for count in (*holders, size))
-    cross = upper @ lower.T
-    covariance = a * upper @ upper.T + b * lower @ lower.T + c * (cross + cross.T)
-    se_a, se_b, se = np.sqrt(
-        np.maximum([covariance[0, 0], covariance[1, 1], np.array([1, -1]) @ covariance @ [1, -1]], 0)
-    )
-    difference = aucs[0] - aucs[1]
-    if se < 1e-12:
-        if abs(difference) > 1e-12:
-            raise AurocError(
-                f"difference {difference:g} without any variance between rows; use the bootstrap or more rows"
-            )
-        difference, se, z = 0.0, 0.0, 0.0
-    else:
-        z = difference / se
-    p, errors = float(2 * ndtr(-abs(z))), (float(se_a), float(se_b), float(se))
-    reach = float(ndtri((1 + confidence) / 2) * se)
-    ends = (float(difference - reach), float(difference + reach))
-    return AurocTest(aucs[0], aucs[1], float(difference), *errors, float(z), p, *ends)
-
-
-def _split_cells(positive: NDArray[np.bool_], cell: ArrayLike | None) -> list[Ints]:
+def split_cells(positive: NDArray[np.bool_], cell: ArrayLike | None) -> list[Ints]:
+    """Return the rows of each cell; raise AurocError, with the cell's name, where one holds a single class."""
     labels = np.zeros(len(positive)) if cell is None else np.asarray(cell)
     parts = []
     for name in np.unique(labels):
@@ -279,7 +188,7 @@ def _bootstrap(
     confidence: float = 0.95,
 ) -> AurocInterval:
     positive, values = check_scores(correct, scores)
-    _split_cells(positive, cell)
+    split_cells(positive, cell)
     draws = draw_aurocs(positive, values, cluster, cell=cell, n_boot=n_boot, seed=seed, jackknife=method == "bca")
     return draws.interval(0, 1 if len(values) > 1 else None, method=method, confidence=confidence)
 

@@ -8,13 +8,13 @@ value has to be counted. In: the items table of ONE split. Out: `select_rows` ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from dontblink.bootstrap import Floats
+from dontblink.bootstrap import Floats, Ints
 
 
 class CellError(ValueError):
@@ -129,3 +129,15 @@ def residualise(rows: pd.DataFrame, column: str, covariates: Sequence[str]) -> F
         # lstsq takes the shortest solution where a covariate is constant in the cell: it adjusts nothing
         result[index] = values[index] - x @ np.linalg.lstsq(x, values[index], rcond=None)[0]
     return result
+
+
+def deal_rows(item: Ints, cells: Iterable[Ints], rng: np.random.Generator) -> Ints:
+    """Return int64[n]: for each row the row of the same cell whose value it is dealt, for negative controls.
+
+    `item` int64[n] numbers the item of each row, `cells` are the rows of each cell. The order comes from one random key
+    per item, so that the models of a benchmark share one deal, and answers to one item stay related.
+    """
+    key, order = rng.random(item.max() + 1)[item], np.empty(len(item), np.int64)
+    for own in cells:
+        order[own[np.argsort(item[own])]] = own[np.argsort(key[own])]
+    return order

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dontblink.picture import COLOUR_MAP
-from dontblink.plots import HATCHES, style_models
+from dontblink.plots import HATCHES, expect_one, style_models
 
 RULE_NAMES = {
     "entropy": "entropy only",
@@ -93,7 +93,7 @@ def transfer_heat_map(ax: Axes, table: pd.DataFrame, value: str = "gain", *, rea
     resamples the fit too, if the table has it. The shades of a gain end at -`reach` and `reach` (default: the largest
     gain), so that maps with one reach compare.
     """
-    _expect_one(table, "rule", "model")
+    expect_one(table, "rule", "model")
     names = sorted(set(table["train"]) | set(table["test"]))
     prefix = {"gain": "gain", "auroc": "ci"}[value]
     both = {"gain": "refit_gain", "auroc": "refit"}[value]
@@ -128,7 +128,7 @@ def interaction_surface(ax: Axes, surface: pd.DataFrame, *, min_near: int = 1, c
     probability. Points with fewer than `min_near` rows beside them are hatched: nothing was seen there. The shades are
     the same in every panel, so that one colour bar is enough.
     """
-    _expect_one(surface, "scope", "model", "benchmark")
+    expect_one(surface, "scope", "model", "benchmark")
     full = surface.pivot(index="vision_z", columns="entropy_z", values=["probability", "n_near"])
     if full.isna().to_numpy().any():
         raise ValueError("interaction surface: points are missing; give a full grid of entropy_z x vision_z")
@@ -168,7 +168,7 @@ def risk_coverage_curves(
     A line per rule, a band for those of `bands`. The legend goes beneath the figure (constrained layout): ask one panel
     for it.
     """
-    _expect_one(table, "scope", "model", "benchmark")
+    expect_one(table, "scope", "model", "benchmark")
     styles = style_models([f"{k}" for k in range(len(RULE_NAMES))])
     ends, words = {
         "risk": (("risk_low", "risk_high"), "selective risk\n(% of answers wrong)"),
@@ -202,7 +202,7 @@ def quadrant_risk(ax: Axes, table: pd.DataFrame, *, confidence: float = 0.95, le
     Plain bars: low vision; hatched: high vision. A low count is a wide interval, and both are printed. The legend goes
     beneath the figure (constrained layout): ask one panel for it.
     """
-    _expect_one(table, "scope", "model", "benchmark")
+    expect_one(table, "scope", "model", "benchmark")
     shade = mpl.colormaps[COLOUR_MAP]
     for j, vision in enumerate(("low", "high")):
         rows = table[table["vision_level"] == vision].set_index("entropy_level").loc[["low", "high"]]
@@ -252,13 +252,6 @@ def reliability_curve(ax: Axes, curves: pd.DataFrame, *, confidence: float = 0.9
             title=f"bar: {confidence:.0%} Wilson interval of a bin",
         )  # fmt: skip
     return ax
-
-
-def _expect_one(rows: pd.DataFrame, *columns: str) -> None:
-    for column in columns:
-        if rows[column].nunique() != 1:
-            found = sorted(map(str, rows[column].unique()))
-            raise ValueError(f"{column}: {found}; expected exactly one, filter the rows")
 
 
 def _order_scopes(table: pd.DataFrame) -> pd.DataFrame:

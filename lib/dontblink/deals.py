@@ -15,25 +15,13 @@ import numpy as np
 import pandas as pd
 
 from dontblink.bootstrap import Ints
-from dontblink.cells import count_rows, keep_usable, list_scopes, select_rows
+from dontblink.cells import count_rows, deal_rows, keep_usable, list_scopes, select_rows
 from dontblink.interaction import ENTROPY, TERMS, VISION, Design, build_design
 from dontblink.logit import fit_logit
 from dontblink.newton import fit_replicates, prepare_rows, start_at
 
 Dealt = Literal["labels", "vision"]
 _EV = TERMS.index("entropy:vision")
-
-
-def deal_rows(rows: pd.DataFrame, rng: np.random.Generator) -> Ints:
-    """Return int64[n]: for each row of `select_rows` the row of the same cell whose value it is dealt.
-
-    The order comes from one random key per item, so that complete cells of a benchmark share one permutation.
-    """
-    cluster = pd.factorize(rows["cluster"], sort=True)[0]
-    key, order = rng.random(cluster.max() + 1)[cluster], np.empty(len(rows), np.int64)
-    for own in rows.groupby("cell").indices.values():
-        order[own[np.argsort(cluster[own])]] = own[np.argsort(key[own])]
-    return order
 
 
 def dealt_table(
@@ -56,7 +44,8 @@ def dealt_table(
     rows = keep_usable(select_rows(items, list(dict.fromkeys([entropy, vision, *covariates]))), min_items)
     rows = rows.assign(row=np.arange(len(rows)))
     rng = np.random.default_rng(seed)
-    orders = [deal_rows(rows, rng) for _ in range(n_deals)]
+    item, cells = pd.factorize(rows["cluster"], sort=True)[0], list(rows.groupby("cell").indices.values())
+    orders = [deal_rows(item, cells, rng) for _ in range(n_deals)]
     results: list[dict[str, Any]] = []
     for scope in list_scopes(rows, scopes):
         design = build_design(scope, covariates, entropy=entropy, vision=vision)

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dontblink.auroc import AurocError, clustered_test, draw_aurocs
+from dontblink.auroc import AurocError, draw_aurocs
 from dontblink.auroc import auroc_difference as auroc_difference
-from dontblink.auroc import delong_test as delong_test
 from dontblink.bootstrap import Floats, Method
 from dontblink.cells import count_rows, list_scopes, residualise, select_rows
 from dontblink.multiplicity import adjust_holm
+from dontblink.obuchowski import clustered_test
+from dontblink.obuchowski import delong_test as delong_test
 
 # name of a score: (column of the items table, sign that makes higher mean "more likely correct")
 SCORES: dict[str, tuple[str, float]] = {

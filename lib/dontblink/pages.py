@@ -26,6 +26,7 @@ import nbformat
 from markupsafe import Markup
 
 from dontblink import markup, params, paths, schema, store, viewer
+from dontblink.params_schema import SCHEMA
 
 SITE = Path(__file__).with_name("site")
 ASSETS = ("style.css", "site.js", "viewer.js")
@@ -189,7 +190,7 @@ def show_sections(profile: str) -> dict[str, Markup]:
     """Return the table of every section's parameters, as they stood when the pages were made."""
     meanings = read_meanings(profile)
     tables = {}
-    for section in params.SCHEMA:
+    for section in SCHEMA:
         values, own = params.read_section(profile, section), meanings.get(section, {})
         tables[section] = markup.render_parameters([(name, repr(v), own.get(name, "")) for name, v in values.items()])
     return tables

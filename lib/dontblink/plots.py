@@ -77,7 +77,7 @@ def collapse_curves(
     layout): ask one panel for it.
     """
     rows = curves[curves["quantity"] == quantity]
-    _expect_one(rows, "benchmark", "head_set")
+    expect_one(rows, "benchmark", "head_set")
     styles = style_models(models or [str(m) for m in rows["model"].unique()])
     n_bins = int(curves[position].max()) + 1
     for model, line in rows.sort_values(position).groupby("model", observed=True):
@@ -105,7 +105,8 @@ def collapse_curves(
     return ax
 
 
-def _expect_one(rows: pd.DataFrame, *columns: str) -> None:
+def expect_one(rows: pd.DataFrame, *columns: str) -> None:
+    """Raise ValueError unless each column holds exactly one value: a panel shows one thing."""
     for column in columns:
         if rows[column].nunique() != 1:
             found = sorted(map(str, rows[column].unique()))
@@ -155,7 +156,7 @@ def collapse_forest(
     `table` is a collapse table of one head set. A full marker right of the hollow ones is collapse beyond
     them.
     """
-    _expect_one(table, "head_set")
+    expect_one(table, "head_set")
     place = _name_rows(ax, table)
     shade = mpl.colormaps[COLOUR_MAP]
     handles: list[Any] = []

@@ -27,7 +27,7 @@ from dontblink.trials import (
 
 _INTERVALS = ("bca", "percentile")
 _SHARED = ("bootstrap", "cells", "studies", "trials")  # code that decides the rows of every statistic
-_RANKS = (*_SHARED, "auroc", "ranks", "replicates")
+_RANKS = (*_SHARED, "auroc", "obuchowski", "ranks", "replicates")
 _FITS = (*_SHARED, "firth", "interaction", "logit", "multiplicity", "newton", "replicates")
 _RULES = (*_FITS, "certify", "progress", "risk_coverage", "selection", "veto", "veto_rules")
 _LOGIT_METHODS = {
@@ -122,7 +122,7 @@ STATISTICS: dict[str, Statistic] = {
         {"clustered": Benchmarks(n_items=100, n_models=2)},
         {"gain": ("bca_fixed_fit", "percentile_refit")},
         {"gain": "percentile_refit"},
-        (*_FITS, "auroc", "ranks", "transfer"),
+        (*_FITS, "auroc", "ranks", "transfer", "transfer_rules"),
         averaged=("percentile_refit",),
         absent={
             "iid": "one model: the easier case, and a refit costs more than any other study",

@@ -15,9 +15,11 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from dontblink.bootstrap import Floats
+from dontblink.cells import deal_rows
 from dontblink.entropy import PAIRS, SCORES, Contrasts, EntropyError, contrast_scores
 from dontblink.ranks import auroc_each
-from dontblink.transfer import RULES, FittedRule, Scaling, fit_rule, pair_benchmarks, score_rows
+from dontblink.transfer import Scaling, pair_benchmarks
+from dontblink.transfer_rules import RULES, FittedRule, fit_rule, score_rows
 
 
 def shuffled_labels(
@@ -133,14 +135,12 @@ def shuffled_vision(
 def _deal_vision(
     features: pd.DataFrame, rows: pd.DataFrame, n_deals: int, seed: Sequence[int]
 ) -> Iterator[pd.DataFrame]:
-    """Yield the features as they are, then `n_deals` times with vision dealt within each model."""
-    rng, cells, vision = np.random.default_rng(seed), rows.groupby("model").indices, features["vision"].to_numpy()
+    """Yield the features as they are, then `n_deals` times with vision dealt, one deal for all models."""
+    rng, vision = np.random.default_rng(seed), features["vision"].to_numpy()
+    item, cells = pd.factorize(rows["cluster"], sort=True)[0], list(rows.groupby("cell").indices.values())
     yield features
     for _ in range(n_deals):
-        dealt = vision.copy()
-        for own in cells.values():
-            dealt[own] = rng.permutation(vision[own])
-        yield features.assign(vision=dealt)
+        yield features.assign(vision=vision[deal_rows(item, cells, rng)])
 
 
 def _mean_aurocs(rows: pd.DataFrame, scores: Floats) -> Floats:

@@ -5,10 +5,6 @@ of nested models cannot show. In: the items table, its CALIBRATION split to fit 
 for every pair of benchmarks (the same one twice included: its items differ) and every rule the AUROC on the second,
 its gain over text alone, an interval with the fit fixed and one that resamples both. Never: an evaluation on the items
 of the fit, or a test label in a scale or a coefficient.
-
-A rule is one logit per model (`per_task`: per model and task type) on standardised features. A test row whose task
-type the fit has not seen gets the text-only score of `full`: a rule that knows the task uses vision only where it was
-learnt. The AUROC of a rule with ONE feature depends on its fit through a sign alone; its Brier score shows the fit.
 """
 
 from __future__ import annotations
@@ -24,83 +20,12 @@ from scipy.special import expit
 from dontblink.auroc import draw_aurocs
 from dontblink.bootstrap import Floats, Ints, Method, count_draws, number_clusters, resample, split_strata
 from dontblink.cells import keep_usable, residualise, select_rows, standardise
-from dontblink.logit import bootstrap_logit, fit_logit
 from dontblink.ranks import auroc_each
 from dontblink.replicates import interval_of
+from dontblink.transfer_rules import FEATURES, RULES, FittedRule, TransferError, fit_rule, label_groups, score_rows
 
 _CHUNK = 64  # replicates sorted at once; changes no result
 Scaling = Literal["train", "test"]
-
-
-class Rule(NamedTuple):
-    """Terms of the logit beside the constant ("a:b" is a product), and whether each task type has its own."""
-
-    terms: tuple[str, ...]
-    by_task: bool = False
-
-
-RULES: dict[str, Rule] = {
-    "full": Rule(("full",)),
-    "answer": Rule(("answer",)),
-    "linear": Rule(("full", "vision")),
-    "interaction": Rule(("full", "vision", "full:vision")),
-    "per_task": Rule(("full", "vision", "full:vision"), by_task=True),
-}
-FEATURES = {"full": "full_entropy_nats", "answer": "answer_entropy_nats", "vision": "vision_evidence_mass"}
-
-
-class TransferError(ValueError):
-    """Benchmarks between which no rule can be carried over; the message names them and what to do."""
-
-
-class FittedRule(NamedTuple):
-    """Coefficients float64[groups, 1 + terms] of each group (a model, or model and task type), and their replicates.
-
-    `replicates` float64[n_refits, groups, 1 + terms]; `n_separated` counts Firth fits among them.
-    """
-
-    rule: Rule
-    groups: tuple[str, ...]
-    coef: Floats
-    replicates: Floats
-    n_separated: int
-
-
-def fit_rule(
-    rows: pd.DataFrame, features: pd.DataFrame, rule: Rule, *, n_refits: int = 0, seed: int = 0, min_items: int = 20
-) -> FittedRule:
-    """Fit a rule on the rows of one benchmark; with `n_refits` also on as many resamplings of its items.
-
-    For the resamplings all groups stand in one block-diagonal design, so that an item is drawn for all models at once.
-    A group below `min_items` rows or of one class is left out.
-    """
-    label = _label_groups(rows, rule)
-    groups = [name for name, own in rows["correct"].groupby(label) if len(own) >= min_items and own.nunique() == 2]
-    used = label.isin(groups).to_numpy()
-    if not groups:
-        raise TransferError(f"{len(rows)} rows of {rows['benchmark'].iloc[0]}: no group with both classes to fit on")
-    x, k = _design(features[used], rule), 1 + len(rule.terms)
-    code = np.searchsorted(groups, label[used].to_numpy())
-    y = rows["correct"][used].to_numpy(np.float64)
-    if not n_refits:
-        coef = np.stack([fit_logit(x[code == g], y[code == g]).coef for g in range(len(groups))])
-        return FittedRule(rule, tuple(groups), coef, np.empty((0, len(groups), k)), 0)
-    blocks = np.zeros((len(x), len(groups), k))
-    blocks[np.arange(len(x)), code] = x
-    wide = blocks.reshape(len(x), -1)
-    cluster, cell = rows["cluster"][used].to_numpy(), rows["cell"][used].to_numpy()
-    drawn = bootstrap_logit(wide, y, cluster, n_refits, seed, strata=cell)
-    replicates = drawn.coefficients.reshape(n_refits, len(groups), k)
-    return FittedRule(rule, tuple(groups), drawn.estimate.reshape(-1, k), replicates, drawn.n_separated)
-
-
-def score_rows(
-    fitted: FittedRule, coef: Floats, rows: pd.DataFrame, features: pd.DataFrame, fallback: Floats
-) -> Floats:
-    """Return log-odds float64[..., n] under coefficients [..., groups, 1 + terms]; `fallback` where no group fits."""
-    code = pd.Index(fitted.groups).get_indexer(_label_groups(rows, fitted.rule))
-    scores = np.einsum("nk,...nk->...n", _design(features, fitted.rule), coef[..., code, :])
-    return np.where(code >= 0, scores, fallback)
 
 
 class Pair(NamedTuple):
@@ -232,7 +157,7 @@ def _judge(
         for name in rules:
             whole = draws.interval(names.index(name), None, cells, **options)
             gain = draws.interval(names.index(name), names.index("full"), cells, **options)
-            unseen = ~_label_groups(test[own], fits[name].rule).isin(fits[name].groups)
+            unseen = ~label_groups(test[own], fits[name].rule).isin(fits[name].groups)
             row: dict[str, Any] = {"model": model, "rule": name}
             row |= {"auroc": whole.estimate, "ci_low": whole.ci_low, "ci_high": whole.ci_high}
             row |= {"gain": gain.estimate, "gain_low": gain.ci_low, "gain_high": gain.ci_high}
@@ -312,13 +237,3 @@ def _scale(rows: pd.DataFrame, reference: pd.DataFrame, columns: Mapping[str, st
         mean, spread = by_model.mean().loc[models].to_numpy(), by_model.std(ddof=0).loc[models].to_numpy()
         scaled[name] = (rows[column].to_numpy(np.float64) - mean) / spread
     return scaled
-
-
-def _label_groups(rows: pd.DataFrame, rule: Rule) -> pd.Series:
-    return rows["model"] + "\n" + rows["task_type"] if rule.by_task else rows["model"]
-
-
-def _design(features: pd.DataFrame, rule: Rule) -> Floats:
-    columns = {name: features[name].to_numpy(np.float64) for name in features}
-    terms = [np.prod([columns[part] for part in term.split(":")], axis=0) for term in rule.terms]
-    return np.column_stack([np.ones(len(features)), *terms])

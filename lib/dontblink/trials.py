@@ -18,11 +18,8 @@ import numpy as np
 from dontblink.auroc import (
     AurocError,
     AurocInterval,
-    AurocTest,
     auroc_difference,
     auroc_interval,
-    clustered_test,
-    delong_test,
 )
 from dontblink.bootstrap import BootstrapError, Interval, Method, bootstrap_sums, divide
 from dontblink.cells import CellError, keep_usable
@@ -35,9 +32,11 @@ from dontblink.interaction import (
     marginal_effects,
 )
 from dontblink.logit import LogitBootstrap, bootstrap_logit
+from dontblink.obuchowski import AurocTest, clustered_test, delong_test
 from dontblink.replicates import interval_of
 from dontblink.studies import Answers, Benchmarks, Masses, Scores
-from dontblink.transfer import FEATURES, RULES, TransferError, fit_rule, transfer_table
+from dontblink.transfer import transfer_table
+from dontblink.transfer_rules import FEATURES, RULES, TransferError, fit_rule
 
 REFUSALS = (AurocError, BootstrapError, CellError, LogitError, TransferError)
 MIN_ITEMS = 20  # as in the notebooks: a smaller cell gets no estimate

@@ -78,6 +78,7 @@ def judge_condition(condition: Mapping[str, Any], rows: Mapping[str, list[Row]])
 def decide(claim: Mapping[str, Any], judged: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the verdict: the strongest rule of which every condition (of this profile) holds."""
     for rule in ("reproduced", "same_direction"):
-        if all(judged[name]["holds"] for name in claim[rule] if name in judged):
+        asked = [judged[name]["holds"] for name in claim[rule] if name in judged]
+        if asked and all(asked):  # a rule without a condition in this profile decides nothing
             return rule.replace("_", " ")
     return "not reproduced"

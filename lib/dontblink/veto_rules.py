@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dontblink.bootstrap import Floats, Ints, number_clusters, split_strata
-from dontblink.cells import standardise
+from dontblink.cells import deal_rows, standardise
 from dontblink.firth import check_design
 from dontblink.logit import fit_logit
 from dontblink.newton import fit_replicates, prepare_rows, start_at
@@ -60,9 +60,9 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """Rows (model, right, item, E, V in standard deviations), the stratum and block of each item, and the splits.
+    """Rows (model, right, item, E, V in standard deviations), the block of each item, and the splits.
 
-    A stratum holds the items with rows in the same cells. `fits_on` bool[S, items] says what a split fits on.
+    `fits_on` bool[S, items] says what a split fits on.
     """
 
     models: NDArray[np.str_]
@@ -71,7 +71,6 @@ class Study:
     entropy: Floats
     vision: Floats
     cells: tuple[Cell, ...]
-    stratum: Ints
     block: Ints
     fits_on: Bools
     n_shares: int
@@ -131,7 +130,7 @@ def prepare_study(
         for name, index in rows.groupby("cell", sort=True).indices.items()
     )
     models = rows["model"].to_numpy(str)
-    return Study(models, right, groups.row, e, v, cells, groups.stratum, block, fits_on, n_shares)
+    return Study(models, right, groups.row, e, v, cells, block, fits_on, n_shares)
 
 
 def leave_out(study: Study, block: int) -> Study:
@@ -148,7 +147,7 @@ def leave_out(study: Study, block: int) -> Study:
         )
     return Study(
         study.models[rows], study.right[rows], item[study.row_item[rows]], study.entropy[rows], study.vision[rows],
-        tuple(parts), study.stratum[stays], study.block[stays], fits_on, study.n_shares,
+        tuple(parts), study.block[stays], fits_on, study.n_shares,
     )  # fmt: skip
 
 
@@ -164,19 +163,11 @@ def _split_cell(name: str, index: Ints, in_fit: Bools, entropy: Floats, wrong: F
 
 
 def permute_vision(study: Study, rng: np.random.Generator) -> Floats:
-    """Return the vision column with items dealt anew within each cell, the same deal for all models of a benchmark.
+    """Return the vision column with items dealt anew within each cell (`cells.deal_rows`).
 
     An item keeps its vision values of different models together, so that what cells share under the null stays shared.
     """
-    deal = np.arange(study.fits_on.shape[1])
-    for members in split_strata(study.stratum):
-        deal[members] = rng.permutation(members)
-    dealt, by_item = np.empty_like(study.vision), np.full(len(deal), np.nan)
-    for cell in study.cells:
-        items = study.row_item[cell.index]
-        by_item[items] = study.vision[cell.index]
-        dealt[cell.index] = by_item[deal[items]]
-    return dealt
+    return study.vision[deal_rows(study.row_item, [cell.index for cell in study.cells], rng)]
 
 
 def apply_rule(
