@@ -51,6 +51,8 @@ import pandas as pd
 
 from dontblink import arithmetic, claim_charts, claims, record
 
+pd.set_option("display.max_colwidth", None)  # a condition is read as a whole
+
 # %% [markdown]
 # ## 4 Load and check
 #
