@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -20,6 +21,7 @@ Split = Literal["test", "calibration"]
 TaskType = Literal["sustained_visual_reference", "symbolic", "other"]
 TASK_TYPES: tuple[TaskType, ...] = ("sustained_visual_reference", "symbolic", "other")
 STEP_KINDS = ("read", "recall", "compute", "scan", "judge")
+IMAGE_TAG = re.compile(r"<image\s+(\d+)>")
 
 
 class ItemError(ValueError):
@@ -49,7 +51,10 @@ class GoldStep:
 
 @dataclass(frozen=True)
 class Item:
-    """One question. `images` holds encoded image bytes or files, opened only when they are needed."""
+    """One question. `images` holds encoded image bytes or files, opened only when they are needed.
+
+    `<image 2>` in the question is where the second image stands; see `split_question`.
+    """
 
     id: str
     benchmark: str
@@ -69,8 +74,17 @@ class Item:
     def content_hash(self) -> str:
         """Return 64 hex digits that change when anything in the item, image bytes included, changes."""
         fields = asdict(self)
-        fields["images"] = [hashlib.sha256(read_bytes(source)).hexdigest() for source in self.images]
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        fields["images"] = self._image_hashes
+        return hash_fields(fields)
+
+    @cached_property
+    def prompt_hash(self) -> str:
+        """Return 64 hex digits that change with what a model is shown; annotating evidence changes none of them."""
+        return hash_fields({"id": self.id, "question": self.question, "images": self._image_hashes})
+
+    @cached_property
+    def _image_hashes(self) -> list[str]:
+        return [hashlib.sha256(read_bytes(source)).hexdigest() for source in self.images]
 
 
 class Score(NamedTuple):
@@ -79,6 +93,32 @@ class Score(NamedTuple):
     correct: bool
     parsed: bool
     prediction: str
+
+
+def hash_fields(fields: dict[str, Any]) -> str:
+    """Return 64 hex digits of some fields, whatever their order."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def split_question(item: Item) -> list[int | str]:
+    """Return the prompt's parts in order: texts, and images as their place in `item.images`.
+
+    An image stands where its tag `<image 2>` does (as often as it does); images without a tag come first.
+
+    Raises
+    ------
+    ItemError
+        If a tag names an image that the item does not have.
+    """
+    pieces = IMAGE_TAG.split(item.question)  # text, number, text, number, ..., text
+    named = [int(number) - 1 for number in pieces[1::2]]
+    if absent := [place + 1 for place in named if not 0 <= place < len(item.images)]:
+        raise ItemError(f"item {item.id}: <image {absent[0]}> in the question, {len(item.images)} images; add or untag it")
+    parts: list[int | str] = [place for place in range(len(item.images)) if place not in named]
+    for number, text in enumerate(pieces[::2]):
+        parts += [named[number - 1]] if number else []
+        parts += [text] if text.strip() else []
+    return parts
 
 
 def read_bytes(source: bytes | Path) -> bytes:
@@ -123,6 +163,7 @@ def validate(item: Item) -> None:
         raise ItemError(f"item {item.id}: task type {item.task_type!r}; expected one of {', '.join(TASK_TYPES)}")
     if not item.images:
         raise ItemError(f"item {item.id}: no image; this package measures attention to images")
+    split_question(item)
     try:
         sizes = [open_image(source).size for source in item.images]
     except ItemError as error:
