@@ -23,13 +23,13 @@ from tiny_models import (
 )
 
 from dontblink.capture import MASS_COLUMNS, REGIONS
+from dontblink.regions import ReplayError, weigh_regions
 from dontblink.replay import (
     HEAD_ROWS,
-    ReplayError,
     Trace,
     batch_by_length,
     replay_responses,
-    weigh_regions,
+    replay_sets,
 )
 
 MASS_BAR, ENTROPY_BAR, MAP_BAR = 2e-6, 1e-5, 1e-6  # fp32 parity with eager attention
@@ -285,12 +285,6 @@ def test_the_vocabulary_head_never_sees_more_than_its_chunk(vlm: TinyVLM, case: 
     assert sum(rows) == width * sum(map(len, case.responses))  # and only rows that predict a token
 
 
-def test_progress_counts_every_item_once(vlm: TinyVLM, case: Case) -> None:
-    counts: list[int] = []
-    case.replay(vlm, token_budget=200, progress=counts.append)
-    assert sum(counts) == 3 and len(counts) > 1
-
-
 def test_no_items_give_no_traces(vlm: TinyVLM, case: Case) -> None:
     assert case.pick().replay(vlm) == []
 
@@ -333,3 +327,59 @@ def test_a_checkpoint_with_broken_weights_is_reported(case: Case) -> None:
     vlm.model.lm_head.weight.data[5] = torch.nan
     with pytest.raises(ReplayError, match="item one: entropy_nats is not finite"):
         case.replay(vlm)
+
+
+@pytest.mark.parametrize("implementation", ["fused", "chunk"])
+def test_sets_of_heads_are_means_over_their_heads(vlm: TinyVLM, case: Case, implementation: Any) -> None:
+    traces = case.replay(vlm, implementation=implementation)
+    n_layers, n_heads = traces[0].mass.shape[:2]
+    sets = np.zeros((2, n_layers, n_heads), np.float32)
+    sets[0, 1], sets[1, 0, 2] = 1 / n_heads, 1.0
+    reasoning = [(0, 10), (2, 9), (0, 0)]
+    found = replay_sets(
+        vlm, case.prompts, case.responses, head_sets=sets, reasoning=reasoning, implementation=implementation,
+        **case.measures,
+    )  # type: ignore[arg-type]  # fmt: skip
+    for trace, kept, (begin, end) in zip(traces, found, reasoning, strict=True):
+        np.testing.assert_allclose(kept.mass, np.einsum("glh,lhtr->gtr", sets, trace.mass), atol=2e-6)
+        np.testing.assert_allclose(kept.step_map, np.einsum("glh,slhm->sgm", sets, trace.step_map), atol=1e-6)
+        looks = trace.mass[:, :, begin:end, :2].mean(axis=2) if end > begin else np.zeros((n_layers, n_heads, 2))
+        np.testing.assert_allclose(kept.head_mass, looks, atol=2e-6)
+        np.testing.assert_array_equal(kept.entropy_nats, trace.entropy_nats)
+
+
+def test_no_sets_and_no_steps_keep_the_look_of_every_head(vlm: TinyVLM, case: Case) -> None:
+    traces = case.replay(vlm)
+    sets = np.zeros((0, *traces[0].mass.shape[:2]), np.float32)
+    measures = {**case.measures, "steps": [()] * 3}
+    reasoning = [(0, 5)] * 3
+    found = replay_sets(vlm, case.prompts, case.responses, head_sets=sets, reasoning=reasoning, **measures)  # type: ignore[arg-type]
+    for trace, kept in zip(traces, found, strict=True):
+        np.testing.assert_allclose(kept.head_mass, trace.mass[:, :, :5, :2].mean(axis=2), atol=2e-6)
+        assert kept.mass.shape[0] == 0 and kept.step_map.size == 0
+
+
+def test_a_batch_that_runs_out_of_memory_is_halved_and_an_item_too_large_alone_is_named(
+    vlm: TinyVLM, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dontblink import replay
+
+    before, sizes, read = case.replay(vlm), [], replay.read_tokens
+
+    def run_out(vlm: Any, prompts: list[TinyPrompt], responses: Any) -> Any:
+        sizes.append(len(prompts))
+        if len(prompts) > 1 or prompts[0].item_id == "two":
+            raise torch.OutOfMemoryError("no memory left")
+        return read(vlm, prompts, responses)
+
+    monkeypatch.setattr(replay, "read_tokens", run_out)
+    with pytest.raises(ReplayError, match="item two: does not fit into the accelerator's memory alone"):
+        case.replay(vlm)
+    assert sizes[0] == 3
+    lost: list[tuple[str, str]] = []
+    found = replay_sets(
+        vlm, case.prompts, case.responses, head_sets=np.ones((1, *before[0].mass.shape[:2]), np.float32),
+        reasoning=[(0, 3)] * 3, quarantine=lambda *row: lost.append(row), **case.measures,
+    )  # type: ignore[arg-type]  # fmt: skip
+    assert [row[0] for row in lost] == ["two"] and [t.item_id for t in found] == [before[0].item_id, before[2].item_id]
+    np.testing.assert_allclose(found[0].entropy_nats, before[0].entropy_nats, atol=ENTROPY_BAR)

@@ -31,6 +31,16 @@ GROUNDING = Grounding((1,), ((1, 2),), (1.0, 2.0), 10)
 N_LAYERS, N_HEADS, N_IMAGE, N_PROMPT = 2, 3, 12, 20
 
 
+def condense(mass: np.ndarray, maps: np.ndarray, n_reasoning: int) -> dict[str, np.ndarray]:
+    """What a replay keeps of every head's masses [L, H, T, 6] and maps [S, L, H, M]."""
+    weights = weigh_heads(GROUNDING, N_LAYERS, N_HEADS)
+    looks = mass[:, :, :n_reasoning, :2]
+    return {
+        "mass": np.einsum("glh,lhtr->gtr", weights, mass), "step_map": np.einsum("glh,slhm->sgm", weights, maps),
+        "head_mass": looks.mean(axis=2) if n_reasoning else np.zeros((N_LAYERS, N_HEADS, 2)),
+    }  # fmt: skip
+
+
 def measure(
     item_id: str = "i0", n_reasoning: int = 10, split: str = "test", seed: int = 0, model: str = "m", boxes: bool = True
 ) -> Measured:
@@ -58,18 +68,20 @@ def measure(
     )
     return Measured(
         item=item,
-        response=SimpleNamespace(model=model, prompt_ids=(1,) * N_PROMPT, finish_reason="stop",
-                                 response_ids=tuple(range(n_tokens))),
-        trace=SimpleNamespace(mass=mass, step_map=maps, entropy_nats=rng.random(n_tokens).astype(np.float32),
+        response=SimpleNamespace(model=model, prompt_ids=(1,) * N_PROMPT, response_ids=tuple(range(n_tokens)),
+                                 finish_reason="stop"),
+        trace=SimpleNamespace(every_mass=mass, every_map=maps, **condense(mass, maps, n_reasoning),
+                              entropy_nats=rng.random(n_tokens).astype(np.float32),
                               log_probability_nats=-rng.random(n_tokens).astype(np.float32)),
         spans=SimpleNamespace(reasoning=(0, n_reasoning), answer=(n_reasoning + 1, n_reasoning + 2), steps=steps),
         token_texts=[f"w{k}" for k in range(n_tokens)], step_texts=["a1 is 3 .", "a1 was 8 ."][: len(steps)],
-        coverage=coverage, grids=[(3, 4)], score=Score(True, True, "7"),
+        coverage=coverage, grids=[(3, 4)],
+        scores={"official": Score(False, True, "8"), "strict": Score(True, True, "7")},
     )  # fmt: skip
 
 
 def frames(*records: Measured) -> dict[str, pd.DataFrame]:
-    return {name: table.to_pandas() for name, table in build_blocks(list(records), GROUNDING).items()}
+    return {name: table.to_pandas() for name, table in build_blocks(list(records)).items()}
 
 
 def test_mass_columns_are_those_of_the_capture() -> None:
@@ -85,7 +97,7 @@ def test_every_schema_column_says_what_it_means() -> None:
 def test_token_masses_are_means_over_the_heads_of_a_set() -> None:
     record = measure()
     masses = frames(record)["token_masses"]
-    mass = record.trace.mass
+    mass = record.trace.every_mass
     expected = {
         "grounding_layers": mass[1].mean(axis=0),
         "grounding_heads": mass[1, 2],
@@ -100,7 +112,7 @@ def test_token_masses_are_means_over_the_heads_of_a_set() -> None:
 
 def test_head_weights_of_each_set_sum_to_one() -> None:
     weights = weigh_heads(GROUNDING, N_LAYERS, N_HEADS)
-    assert weights.shape == (4, 6) and np.allclose(weights.sum(axis=1), 1)
+    assert weights.shape == (4, N_LAYERS, N_HEADS) and np.allclose(weights.sum(axis=(1, 2)), 1)
 
 
 def test_token_sees_the_prompt_and_the_tokens_before_it() -> None:
@@ -125,7 +137,7 @@ def test_step_kind_follows_the_gold_pattern_even_where_the_value_is_wrong() -> N
 def test_heads_are_means_over_the_reasoning_and_lift_is_share_over_fraction() -> None:
     record = measure()
     heads = build_heads([record]).to_pandas()
-    mean = record.trace.mass[:, :, :10].mean(axis=2)
+    mean = record.trace.every_mass[:, :, :10].mean(axis=2)
     row = heads.query("layer == 1 and head == 2").iloc[0]
     evidence, visual = mean[1, 2, 0], mean[1, 2, :2].sum()
     assert row.evidence_mass == pytest.approx(evidence, rel=1e-5) and row.visual_mass == pytest.approx(visual, rel=1e-5)
@@ -143,26 +155,25 @@ def test_step_rows_average_the_tokens_of_the_step() -> None:
     record = measure()
     steps = frames(record)["steps"].query("head_set == 'grounding_heads'").sort_values("step_index")
     assert np.allclose(
-        steps["evidence_mass"], [record.trace.mass[1, 2, :5, 0].mean(), record.trace.mass[1, 2, 5:10, 0].mean()]
+        steps["evidence_mass"],
+        [record.trace.every_mass[1, 2, :5, 0].mean(), record.trace.every_mass[1, 2, 5:10, 0].mean()],
     )
     assert steps["n_tokens"].tolist() == [5, 5] and steps["step_kind"].tolist() == ["read", "recall"]
-    brightest = record.trace.step_map[:, 1, 2].argmax(axis=1)
+    brightest = record.trace.every_map[:, 1, 2].argmax(axis=1)
     assert np.allclose(steps["pointing_hit"], record.coverage[brightest])
 
 
 def test_sink_masked_mass_renormalises_what_is_left_of_the_keys() -> None:
     record = measure()
-    steps = (
-        build_blocks([record], GROUNDING, sink_rule="first")["steps"].to_pandas().query("head_set == 'grounding_heads'")
-    )
-    maps = record.trace.step_map[:, 1, 2]
+    steps = build_blocks([record], sink_rule="first")["steps"].to_pandas().query("head_set == 'grounding_heads'")
+    maps = record.trace.every_map[:, 1, 2]
     assert np.allclose(steps["sink_masked_evidence_mass"], maps @ record.coverage / (1 - maps[:, 0]), rtol=1e-5)
 
 
 def test_item_row_holds_the_entropies_and_the_late_look() -> None:
     record = measure()
     row = frames(record)["items"].iloc[0]
-    entropy, late = record.trace.entropy_nats, record.trace.mass[1].mean(axis=0)[6:10]
+    entropy, late = record.trace.entropy_nats, record.trace.every_mass[1].mean(axis=0)[6:10]
     assert row.full_entropy_nats == pytest.approx(entropy.mean(), rel=1e-5)
     assert row.answer_entropy_nats == pytest.approx(entropy[11], rel=1e-5)
     assert row.max_entropy_nats == entropy.max()
@@ -171,6 +182,14 @@ def test_item_row_holds_the_entropies_and_the_late_look() -> None:
     assert row.vision_visual_mass == pytest.approx(late[:, :2].sum(axis=1).mean(), rel=1e-5)
     assert (row.n_reasoning_tokens, row.n_response_tokens, row.n_steps) == (10, 13, 2)
     assert row.evidence_fraction == pytest.approx(1.5 / 12) and row.chain_kind == "recall" and bool(row.correct)
+
+
+def test_every_scorer_has_its_row_and_the_items_table_follows_the_strict_one() -> None:
+    blocks = frames(measure(), measure("i1"))
+    scores = blocks["scores"]
+    assert scores["scorer"].tolist() == ["strict", "official"] * 2
+    assert scores["correct"].tolist() == [True, False] * 2 and scores["prediction"].tolist() == ["7", "8"] * 2
+    assert blocks["items"]["correct"].all() and (blocks["items"]["prediction"] == "7").all()
 
 
 def test_response_without_reasoning_keeps_its_item_row_and_nothing_else_breaks() -> None:
@@ -182,8 +201,7 @@ def test_response_without_reasoning_keeps_its_item_row_and_nothing_else_breaks()
 def test_empty_response_has_no_entropy() -> None:
     record = measure(n_reasoning=0)
     empty = SimpleNamespace(
-        mass=record.trace.mass[:, :, :0],
-        step_map=record.trace.step_map,
+        **condense(record.trace.every_mass[:, :, :0], record.trace.every_map, 0),
         entropy_nats=np.zeros(0, np.float32),
         log_probability_nats=np.zeros(0, np.float32),
     )
@@ -196,7 +214,7 @@ def test_empty_response_has_no_entropy() -> None:
         [],
         record.coverage,
         record.grids,
-        Score(False, False, ""),
+        {"strict": Score(False, False, "")},
     )
     blocks = frames(record)
     entropies = [c for c in blocks["items"] if c.endswith("entropy_nats")]
@@ -208,11 +226,11 @@ def test_trace_of_another_length_is_named() -> None:
     record = measure()
     record.trace.entropy_nats = record.trace.entropy_nats[:-1]
     with pytest.raises(TableError, match="item i0: .*replay this response"):
-        build_blocks([record], GROUNDING)
+        build_blocks([record])
 
 
 def test_blocks_survive_the_disk_with_their_units(tmp_path: Path) -> None:
-    block = build_blocks([measure("i0"), measure("i1", seed=1)], GROUNDING)["items"]
+    block = build_blocks([measure("i0"), measure("i1", seed=1)])["items"]
     write_table("items", block, tmp_path / "items.parquet")
     assert check_table("items", store.read_table(tmp_path / "items.parquet")).to_pandas().equals(block.to_pandas())
     assert store.read_metadata(tmp_path / "items.parquet")["column:full_entropy_nats"].startswith("[nats]")
@@ -221,7 +239,7 @@ def test_blocks_survive_the_disk_with_their_units(tmp_path: Path) -> None:
 def test_read_tables_keeps_the_wanted_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "tables", lambda profile: tmp_path)
     monkeypatch.setattr(paths, "show", str)
-    block = build_blocks([measure("i0"), measure("i1", split="calibration")], GROUNDING)["items"]
+    block = build_blocks([measure("i0"), measure("i1", split="calibration")])["items"]
     write_table("items", block, tmp_path / "items.parquet")
     assert read_tables("testbed", ["items"], split="test")["items"]["item_id"].tolist() == ["i0"]
     assert len(read_tables("testbed", ["items"])["items"]) == 2
@@ -230,7 +248,7 @@ def test_read_tables_keeps_the_wanted_split(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_schema_breaks_are_named() -> None:
-    block = build_blocks([measure()], GROUNDING)["tokens"]
+    block = build_blocks([measure()])["tokens"]
     with pytest.raises(TableError, match="columns \\['entropy_nats'\\]"):
         check_table("tokens", block.drop_columns("entropy_nats"))
     place = block.column_names.index("entropy_nats")
@@ -244,7 +262,7 @@ def test_schema_breaks_are_named() -> None:
 
 
 def test_mass_outside_its_range_is_named() -> None:
-    frame = build_blocks([measure()], GROUNDING)["token_masses"].to_pandas()
+    frame = build_blocks([measure()])["token_masses"].to_pandas()
     frame.loc[2, "sink_mass"] = 1.2
     with pytest.raises(TableError, match="row 2, column sink_mass: 1.2"):
         to_table("token_masses", frame)
@@ -304,7 +322,7 @@ def test_bin_mean_is_the_mean_of_its_tokens() -> None:
     blocks = frames(record)
     binned = bin_table(blocks["tokens"], blocks["token_masses"], 4)
     found = binned.query("head_set == 'grounding_heads' and bin == 3").iloc[0]
-    assert found.evidence_mass == pytest.approx(record.trace.mass[1, 2, 15:20, 0].mean(), rel=1e-5)
+    assert found.evidence_mass == pytest.approx(record.trace.every_mass[1, 2, 15:20, 0].mean(), rel=1e-5)
     assert found.uniform_evidence_share == pytest.approx((1.5 / (N_PROMPT + np.arange(15, 20))).mean(), rel=1e-5)
 
 

@@ -5,7 +5,8 @@ This module keeps only what the paper needs, inside the forward pass: for each r
 token, the attention mass on each region, and for each reasoning step, the mean attention to each image token.
 
 In: a `RecordingPlan` (which rows, which keys, which weights) made by `plan_recording`, and a model that runs
-inside `record(...)`. Out: a `Recording`, read sample by sample. Two attention functions do the work:
+inside `record(...)`. Out: a `Recording`, read sample by sample; with head sets, maps are summed over their heads
+layer by layer, because the maps of a thousand heads would not fit. Two attention functions do the work:
 
 - `fused` (the default): prompt rows use SDPA; response rows use an explicit softmax, 64 rows at a time, and
   one QK pass gives the layer's output, the masses and the map.
@@ -66,6 +67,7 @@ class RecordingPlan:
     weights: Tensor  # float32 [B, K, R], zero on padding
     step_weights: Tensor  # float32 [B, S, K] over query rows: 1 / step length inside the step
     image_index: Tensor  # int64 [B, M], -1 on padding
+    head_sets: Tensor | None = None  # float32 [G, L, H], weights of every head in a set
 
     @property
     def first_row(self) -> int:
@@ -87,11 +89,17 @@ class RecordingPlan:
     def to(self, device: torch.device) -> RecordingPlan:
         """Return the plan with its tensors on `device` (layers of a split model sit on several)."""
         tensors = (self.weights, self.step_weights, self.image_index)
-        return RecordingPlan(self.samples, *(tensor.to(device) for tensor in tensors))
+        sets = None if self.head_sets is None else self.head_sets.to(device)
+        return RecordingPlan(self.samples, *(tensor.to(device) for tensor in tensors), sets)
 
 
-def plan_recording(samples: Sequence[Sample], n_keys: int) -> RecordingPlan:
-    """Pad `samples` to one plan for a right-padded batch of `n_keys` positions."""
+def plan_recording(
+    samples: Sequence[Sample], n_keys: int, head_sets: NDArray[np.float32] | None = None
+) -> RecordingPlan:
+    """Pad `samples` to one plan for a right-padded batch of `n_keys` positions.
+
+    `head_sets` float32 [G, L, H] are the weights by which maps are summed over heads; None keeps each head's map.
+    """
     n_steps = max(len(sample.steps) for sample in samples)
     n_image = max(len(sample.image_index) for sample in samples)
     weights = torch.zeros(len(samples), n_keys, samples[0].weights.shape[1])
@@ -102,12 +110,13 @@ def plan_recording(samples: Sequence[Sample], n_keys: int) -> RecordingPlan:
         image_index[row, : len(sample.image_index)] = torch.from_numpy(sample.image_index)
         for step, (start, stop) in enumerate(sample.steps):
             step_weights[row, step, sample.first_row + start : sample.first_row + stop] = 1 / (stop - start)
-    return RecordingPlan(tuple(samples), weights, step_weights, image_index)
+    sets = None if head_sets is None else torch.from_numpy(head_sets)
+    return RecordingPlan(tuple(samples), weights, step_weights, image_index, sets)
 
 
 @dataclass
 class Recording:
-    """What one forward pass left behind: per layer, masses [B, H, rows, R] and step maps [B, H, S, M]."""
+    """What one forward pass left behind: per layer, masses [B, H, rows, R] and step maps [B, H or G, S, M]."""
 
     plan: RecordingPlan
     n_layers: int
@@ -115,7 +124,7 @@ class Recording:
     scratch: dict[torch.device, Tensor] = field(default_factory=dict)
 
     def read(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return sample `row`'s masses float32 [L, H, T, R] and step map float32 [S, L, H, M]."""
+        """Return sample `row`'s masses float32 [L, H, T, R] and step maps float32 [S, L, H, M], or [S, G, M]."""
         if (found := len(self.layers)) != self.n_layers:
             raise CaptureError(f"{found} of {self.n_layers} text layers recorded; run the model in `record`")
         sample, layers = self.plan.samples[row], [self.layers[layer] for layer in sorted(self.layers)]
@@ -123,7 +132,14 @@ class Recording:
         n_steps, n_image = len(sample.steps), len(sample.image_index)
         mass = torch.stack([mass[row, :, start : start + sample.n_rows].cpu() for mass, _ in layers])
         maps = torch.stack([maps[row, :, :n_steps, :n_image].cpu() for _, maps in layers])
-        return mass.numpy(), maps.permute(2, 0, 1, 3).contiguous().numpy()
+        maps = maps.permute(2, 0, 1, 3) if self.plan.head_sets is None else maps.sum(0).transpose(0, 1)
+        return mass.numpy(), maps.contiguous().numpy()
+
+    def keep(self, layer: int, mass: Tensor, maps: Tensor) -> None:
+        """Keep a layer's masses [B, H, rows, R] and maps [B, H, S, M], these summed over the heads of each set."""
+        if (sets := self.plan.head_sets) is not None:
+            maps = torch.einsum("gh,bhsm->bgsm", sets[:, layer].to(maps.device), maps)
+        self.layers[layer] = mass, maps
 
 
 _ACTIVE: ContextVar[Recording | None] = ContextVar("dontblink_recording", default=None)
@@ -184,7 +200,7 @@ def attend_fused(
         steps, seen = plan.active_steps(top, end), attention[..., low:high]
         spanned[:, :, steps, : seen.shape[-1]] += plan.step_weights[:, None, steps, top:end] @ seen
     index = (plan.image_index - low).clamp(min=0)[:, None, None].expand(*spanned.shape[:3], -1)
-    recording.layers[module.layer_idx] = mass, spanned.gather(-1, index)
+    recording.keep(module.layer_idx, mass, spanned.gather(-1, index))
     return output, None
 
 
@@ -209,7 +225,7 @@ def attend_chunk(
         masses.append(torch.einsum("bhck,bkr->bhcr", attention, plan.weights))
         image = attention.gather(-1, index.expand(*attention.shape[:3], -1))
         maps.append(torch.einsum("bsc,bhcm->bhsm", plan.step_weights[..., rows], image))
-    recording.layers[module.layer_idx] = torch.cat(masses, dim=2), torch.stack(maps).sum(0)
+    recording.keep(module.layer_idx, torch.cat(masses, dim=2), torch.stack(maps).sum(0))
     return output
 
 

@@ -15,9 +15,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from dontblink import paths, shards
-from dontblink.extract import Extraction
+from dontblink.evidence import split_images
 from dontblink.items import open_image
+from dontblink.schema import HEAD_SETS
 from dontblink.shards import TraceRecord
+from dontblink.study import Study
+
+GROUNDING_LAYERS = HEAD_SETS.index("grounding_layers")
 
 
 def read_grounding_layers(profile: str, model: str) -> list[int]:
@@ -26,18 +30,17 @@ def read_grounding_layers(profile: str, model: str) -> list[int]:
     return [int(layer) for layer in manifest["grounding"][model]["layers"]]
 
 
-def average_map(record: TraceRecord, layers: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Return the mean attention to each image token [M] over the steps (weighted by length), layers and heads."""
+def average_map(record: TraceRecord) -> npt.NDArray[np.float64]:
+    """Return the mean attention of the grounding layers to each image token [M] over the steps, weighted by length."""
     lengths = np.array([end - begin for begin, end in record.spans.steps], dtype=np.float64)
-    per_step = record.trace.step_map[:, list(layers)].mean(axis=(1, 2), dtype=np.float64)
+    per_step = record.trace.step_map[:, GROUNDING_LAYERS].astype(np.float64)
     return np.asarray(lengths @ per_step / lengths.sum())
 
 
 def mean_maps(profile: str, model: str, benchmark: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the average maps and the coverages [n_items, M] of a cell's test responses that have a step."""
-    layers = read_grounding_layers(profile, model)
     records = [r for r in shards.iterate_traces(profile, model, benchmark) if r.spans.steps]
-    maps = np.stack([average_map(record, layers) for record in records])
+    maps = np.stack([average_map(record) for record in records])
     return maps, np.stack([record.coverage for record in records]).astype(np.float64)
 
 
@@ -73,15 +76,24 @@ def item_collapse(pairs: pd.DataFrame, model: str, item_id: str) -> float:
 
 
 def load_strip(profile: str, model: str, item_id: str) -> dict[str, Any]:
-    """Return the image, boxes, step maps [S, M] over the grounding layers, step texts and grid of one item."""
-    benchmark, split = item_id.split("-")[:2]
-    record = next(r for r in shards.iterate_traces(profile, model, benchmark, split) if r.trace.item_id == item_id)
-    item = next(i for i in Extraction(profile).items[benchmark, "test"] if i.id == item_id)
-    layers = read_grounding_layers(profile, model)
+    """Return what a picture of one test item needs: of several images, that with the most evidence.
+
+    Returns
+    -------
+    dict with image, boxes, step_maps [S, rows * columns] over the grounding layers, step_texts and grid
+    """
+    item = next(
+        i for (_, split), items in Study(profile).items.items() for i in items if (i.id, split) == (item_id, "test")
+    )
+    traces = shards.iterate_traces(profile, model, item.benchmark)
+    record = next(r for r in traces if r.trace.item_id == item_id)
+    shown = int(np.argmax([part.sum() for part in split_images(record.coverage, record.grids)]))
+    ends = np.cumsum([0, *(rows * columns for rows, columns in record.grids)])
+    place = record.image_order[shown]
     return {
-        "image": open_image(item.images[0]),
-        "boxes": item.boxes,
-        "step_maps": record.trace.step_map[:, layers].mean(axis=(1, 2)),
+        "image": open_image(item.images[place]),
+        "boxes": tuple(box for box in item.boxes if box.image == place),
+        "step_maps": record.trace.step_map[:, GROUNDING_LAYERS, ends[shown] : ends[shown + 1]],
         "step_texts": list(record.step_texts),
-        "grid": record.grids[0],
+        "grid": record.grids[shown],
     }

@@ -113,7 +113,8 @@ def split_question(item: Item) -> list[int | str]:
     pieces = IMAGE_TAG.split(item.question)  # text, number, text, number, ..., text
     named = [int(number) - 1 for number in pieces[1::2]]
     if absent := [place + 1 for place in named if not 0 <= place < len(item.images)]:
-        raise ItemError(f"item {item.id}: <image {absent[0]}> in the question, {len(item.images)} images; add or untag it")
+        found = f"<image {absent[0]}> in the question, {len(item.images)} images"
+        raise ItemError(f"item {item.id}: {found}; add the image or remove the tag")
     parts: list[int | str] = [place for place in range(len(item.images)) if place not in named]
     for number, text in enumerate(pieces[::2]):
         parts += [named[number - 1]] if number else []

@@ -75,13 +75,19 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "models": several(text()),
         "checkpoints_folder": text(),
         "benchmarks": several(text(r"[a-z0-9_]+")),
+        "engine": text("local|server"),
+        "attention": text("sdpa|flash_attention_2"),
+        "thinking": text("enabled|disabled"),
+        "max_image_tokens": whole(1),
+        "expected_response_tokens": whole(1),
+        "retokenised": text("refuse|leave_out|keep"),
         "max_new_tokens": whole(1),
         "batch_size": whole(1),
         "temperature": real(0),
         "top_p": real(0, 1),
         "top_k": whole(0),
         "generation_seed": whole(0),
-        "device": text(r"cpu|cuda(:\d+)?|mps"),
+        "device": text(r"cpu|cuda(:\d+)?|mps|auto"),
         "dtype": text(r"float32|bfloat16|float16"),
         "replay_implementation": text(r"fused|chunk"),
         "replay_batch_tokens": whole(1),
@@ -91,6 +97,26 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "grounding_heads": whole(1),
         "sink_rule": text(r"first|border"),
         "n_cross_checked_items": whole(1),
+    },
+    "questions": {
+        **{
+            f"{name}_{part}": text(r".*" if part == "config" else r".+")
+            for name in ("mathvista", "mmmu_pro", "hallusionbench")
+            for part in ("source", "revision", "config")
+        },
+        "n_test_items": whole(1),
+        "n_calibration_items": whole(1),
+        "subset_seed": whole(0),
+        "task_types": several(text(r"[a-z_]+\.\S+:[a-z_]+")),
+        "evidence_folder": text(),
+    },
+    "server": {
+        "url": text(r"https?://\S+"),
+        "fingerprints_folder": text(),
+        "concurrent_requests": whole(1),
+        "requests_per_minute": whole(1),
+        "timeout_s": real(1),
+        "retries": whole(0),
     },
     "collapse": {
         "bins": whole(2),

@@ -75,9 +75,24 @@ def responses(profile: str) -> Path:
     return results(profile) / "responses"
 
 
+def heads(profile: str) -> Path:
+    """Return the folder of what every head looks at on the calibration split, named like the response shards."""
+    return results(profile) / "heads"
+
+
 def traces(profile: str) -> Path:
     """Return the folder of trace shards, named like the response shards."""
     return results(profile) / "traces"
+
+
+def questions(profile: str) -> Path:
+    """Return the folder of the lists of chosen items, <benchmark>.csv."""
+    return results(profile) / "questions"
+
+
+def checkpoint_hashes(profile: str) -> Path:
+    """Return the cache of the hashes of checkpoint files."""
+    return results(profile) / "checkpoint_hashes.json"
 
 
 def tables(profile: str) -> Path:

@@ -4,7 +4,8 @@ Why it exists: entropies and attention of a whole response come from ONE forward
 prefill, instead of from a slow token-by-token run that stores attention matrices.
 
 In: a loaded VLM, prompts, response token ids (never text), and per item the evidence coverage of its image
-tokens, the matched control coverage, and the reasoning steps. Out: one `Trace` per item, in input order.
+tokens, the matched control coverage, and the reasoning steps. Out: a `Trace` per item, in input order, or a
+`SetTrace`, which keeps sets of heads instead of every head: what a study stores (a thousandth of the size).
 The row that predicts response token j is P - 1 + j, P the prompt length in tokens.
 
 Never do here: pad on the left or pass a mask (right padding with `attention_mask=None` is the causal fast
@@ -19,20 +20,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from dontblink.capture import MASS_COLUMNS, Implementation, Sample, plan_recording, record
+from dontblink.capture import Implementation, RecordingPlan, plan_recording, record
+from dontblink.regions import Floats, ReplayError, Steps, plan_sample
 
 if TYPE_CHECKING:
     from dontblink.vlm import VLM, Prompt
 
-Floats = NDArray[np.float32]
-Steps = Sequence[tuple[int, int]]
 HEAD_ROWS = 64  # rows of the vocabulary head at a time: bounds memory, changes no result
-
-
-class ReplayError(ValueError):
-    """A response that cannot be replayed; one line that names the item, what was found and what to do."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +56,69 @@ class Trace:
     step_map: Floats
 
 
+@dataclass(frozen=True)
+class SetTrace:
+    """The measures of one response over G sets of heads.
+
+    Attributes
+    ----------
+    item_id, model, entropy_nats, log_probability_nats : as of a `Trace`
+    head_mass : float32 [L, H, 2]
+        Mean mass on evidence and on other image over the reasoning, for every head; zeros without a reasoning.
+    mass : float32 [G, T, 6]
+    step_map : float32 [S, G, M]
+    """
+
+    item_id: str
+    model: str
+    entropy_nats: Floats
+    log_probability_nats: Floats
+    head_mass: Floats
+    mass: Floats
+    step_map: Floats
+
+
+def replay_sets(
+    vlm: VLM,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Sequence[int]],
+    *,
+    head_sets: Floats,
+    reasoning: Sequence[tuple[int, int]],
+    coverage: Sequence[Floats],
+    control: Sequence[Floats],
+    steps: Sequence[Steps],
+    implementation: Implementation = "fused",
+    token_budget: int = 8192,
+    quarantine: Callable[[str, str], None] | None = None,
+) -> list[SetTrace]:
+    """Replay `responses` and keep sets of heads; memory holds one batch of whole traces at a time.
+
+    Parameters
+    ----------
+    head_sets : float32 [G, L, H], weights of every head in a set; G may be 0
+    reasoning : half-open range of response tokens per item
+    quarantine : called with (item id, reason) for an item that does not fit into the accelerator's memory alone or
+        whose measures are not finite; it is left out then. By default that is an error.
+    others : as of `replay_responses`
+    """
+    found: dict[int, SetTrace] = {}
+    weights = head_sets.reshape(len(head_sets), head_sets.shape[1] * head_sets.shape[2])
+    for row, trace in iterate_replays(
+        vlm, prompts, responses, coverage, control, steps, implementation, token_budget, head_sets, quarantine
+    ):
+        begin, end = reasoning[row]
+        n_layers, n_heads, n_tokens, n_regions = trace.mass.shape
+        looks = trace.mass[:, :, begin:end, :2]
+        head_mass = looks.mean(axis=2, dtype=np.float64) if end > begin else np.zeros((n_layers, n_heads, 2))
+        mass = weights @ trace.mass.reshape(n_layers * n_heads, n_tokens * n_regions)
+        found[row] = SetTrace(
+            trace.item_id, trace.model, trace.entropy_nats, trace.log_probability_nats, head_mass.astype(np.float32),
+            mass.reshape(len(weights), n_tokens, n_regions), trace.step_map,
+        )  # fmt: skip
+    return [found[row] for row in sorted(found)]
+
+
 def replay_responses(
     vlm: VLM,
     prompts: Sequence[Prompt],
@@ -70,9 +129,8 @@ def replay_responses(
     steps: Sequence[Steps],
     implementation: Implementation = "fused",
     token_budget: int = 8192,
-    progress: Callable[[int], object] | None = None,
 ) -> list[Trace]:
-    """Replay `responses` and return their traces in input order.
+    """Replay `responses` and return their traces, every head's, in input order.
 
     Parameters
     ----------
@@ -85,32 +143,77 @@ def replay_responses(
     implementation : "fused" or "chunk" (the cross-check)
     token_budget : int
         Upper bound, in tokens, of batch size x longest sequence; a longer item runs alone.
-    progress : callable, optional
-        Called with the number of items that a batch finished, e.g. `tqdm(total=n).update`.
 
     Raises
     ------
     ReplayError
         Before any computation, if a response is empty, holds an id outside the vocabulary or an image
-        placeholder, or if coverage, control or steps do not fit it; after it, if a measure is not finite.
+        placeholder, or if coverage, control or steps do not fit it; after it, if a measure is not finite or an
+        item does not fit into the accelerator's memory alone.
+    """
+    found = dict(iterate_replays(vlm, prompts, responses, coverage, control, steps, implementation, token_budget))
+    return [found[row] for row in range(len(prompts))]
+
+
+def iterate_replays(
+    vlm: VLM,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Sequence[int] | NDArray[np.int64]],
+    coverage: Sequence[Floats],
+    control: Sequence[Floats],
+    steps: Sequence[Steps],
+    implementation: Implementation,
+    token_budget: int,
+    head_sets: Floats | None = None,
+    quarantine: Callable[[str, str], None] | None = None,
+) -> Iterator[tuple[int, Trace]]:
+    """Yield (row, trace) batch by batch, longest first; a batch that runs out of memory is halved and goes on.
+
+    With `head_sets` a trace's step_map is [S, G, M] instead of [S, L, H, M].
     """
     rows = list(zip(prompts, responses, coverage, control, steps, strict=True))
-    samples = [_check_sample(vlm, *row) for row in rows]
+    samples = [plan_sample(vlm, *row) for row in rows]
     lengths = [len(prompt.ids) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
-    traces: dict[int, Trace] = {}
-    for batch in batch_by_length(lengths, token_budget):
+    queue = list(batch_by_length(lengths, token_budget))
+    while queue:
+        batch = queue.pop(0)
         chosen = [prompts[row] for row in batch]
         ids = [[int(token) for token in responses[row]] for row in batch]
-        plan = plan_recording([samples[row] for row in batch], max(lengths[row] for row in batch))
-        with record(vlm.model, plan, implementation) as recording:
-            tokens = read_tokens(vlm, chosen, ids)
+        plan = plan_recording([samples[row] for row in batch], max(lengths[row] for row in batch), head_sets)
+        found = read_batch(vlm, chosen, ids, plan, implementation)
+        if found is None and len(batch) > 1:
+            half = len(batch) // 2
+            queue[:0] = [batch[:half], batch[half:]]
+            continue
         for place, row in enumerate(batch):
-            (entropy, log_probability), (mass, step_map) = tokens[place], recording.read(place)
-            item_id = chosen[place].item_id
-            traces[row] = _check_finite(Trace(item_id, vlm.name, entropy, log_probability, mass, step_map))
-        if progress is not None:
-            progress(len(batch))
-    return [traces[row] for row in range(len(prompts))]
+            item_id, reason = chosen[place].item_id, "does not fit into the accelerator's memory alone"
+            if found is not None:
+                trace = Trace(item_id, vlm.name, *found[place])
+                if (reason := find_flaw(trace)) == "":
+                    yield row, trace
+                    continue
+            if quarantine is None:
+                raise ReplayError(f"item {item_id}: {reason}")
+            quarantine(item_id, reason)
+
+
+def read_batch(
+    vlm: VLM,
+    prompts: Sequence[Prompt],
+    ids: Sequence[Sequence[int]],
+    plan: RecordingPlan,
+    implementation: Implementation,
+) -> list[tuple[Floats, Floats, Floats, Floats]] | None:
+    """Return (entropy, log probability, mass, step map) of each sequence of a batch; None when memory ran out."""
+    try:
+        with record(vlm.model, plan, implementation) as recording:
+            tokens = read_tokens(vlm, prompts, ids)
+        return [(*tokens[place], *recording.read(place)) for place in range(len(prompts))]
+    except torch.OutOfMemoryError:
+        recording = None  # type: ignore[assignment]  # free it before the caller tries a smaller batch
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
 
 
 def batch_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
@@ -150,70 +253,8 @@ def read_tokens(vlm: VLM, prompts: Sequence[Prompt], responses: Sequence[Sequenc
     return list(zip(*parts, strict=True))
 
 
-def weigh_regions(
-    is_image: NDArray[np.bool_], n_prompt: int, coverage: ArrayLike, control: ArrayLike
-) -> NDArray[np.float32]:
-    """Return float32 [keys, 6]: how much of each key belongs to each of `capture.MASS_COLUMNS`.
-
-    The first five columns partition the keys (rows sum to 1). An image token that the boxes cover by c counts
-    c as evidence and 1 - c as other image; key 0 is the sink alone; `control_box` overlaps the rest.
-    """
-    weights = np.zeros((len(is_image), len(MASS_COLUMNS)), dtype=np.float32)
-    column = {name: weights[:, number] for number, name in enumerate(MASS_COLUMNS)}
-    column["prompt"][:n_prompt] = ~is_image[:n_prompt]
-    column["earlier_response"][n_prompt:] = 1
-    column["evidence"][is_image] = coverage
-    column["other_image"][is_image] = 1 - np.asarray(coverage, dtype=np.float32)
-    column["control_box"][is_image] = control
-    weights[0] = 0
-    column["sink"][0] = 1
-    return weights
-
-
-def _check_sample(
-    vlm: VLM,
-    prompt: Prompt,
-    response: Sequence[int] | NDArray[np.int64],
-    coverage: Floats,
-    control: Floats,
-    steps: Steps,
-) -> Sample:
-    """Return what to record for one item; raise a one-line ReplayError if it cannot be replayed."""
-    item, n_prompt, n_response = f"item {prompt.item_id}", len(prompt.ids), len(response)
-    if n_response == 0:
-        raise ReplayError(f"{item}: empty response; expected at least one token: quarantine the item")
-    ids = np.asarray(response)
-    n_vocabulary = vlm.model.get_input_embeddings().num_embeddings
-    wrong = np.flatnonzero((ids < 0) | (ids >= n_vocabulary) | (ids == vlm.image_token_id))
-    if len(wrong):
-        raise ReplayError(
-            f"{item}: response token {wrong[0]} has id {ids[wrong[0]]}; expected 0..{n_vocabulary - 1} and "
-            "no image placeholder: check the engine's tokenizer, or quarantine the item"
-        )
-    image_index = np.flatnonzero(np.asarray(prompt.ids) == vlm.image_token_id)
-    for name, values in (("coverage", coverage), ("control", control)):
-        if np.shape(values) != (len(image_index),):
-            raise ReplayError(
-                f"{item}: {name} of shape {np.shape(values)}; expected ({len(image_index)},), one per image "
-                "token: compute it from image_grid(prompt)"
-            )
-        if not np.all((np.asarray(values) >= 0) & (np.asarray(values) <= 1)):
-            raise ReplayError(f"{item}: {name} outside 0..1; expected shares of a token's area: recompute it")
-    for number, (start, stop) in enumerate(steps):
-        if not 0 <= start < stop <= n_response:
-            raise ReplayError(
-                f"{item}: step {number} is [{start}, {stop}); expected a non-empty range of its {n_response} "
-                "tokens: segment the response again"
-            )
-    is_image = np.zeros(n_prompt + n_response, dtype=np.bool_)
-    is_image[image_index] = True
-    weights = weigh_regions(is_image, n_prompt, coverage, control)
-    return Sample(weights, n_prompt - 1, n_response, image_index, tuple(steps))
-
-
-def _check_finite(trace: Trace) -> Trace:
-    """Return `trace`; raise ReplayError if a broken checkpoint or a narrow dtype made NaN or inf."""
-    for name in ("entropy_nats", "log_probability_nats", "mass", "step_map"):
-        if not np.isfinite(getattr(trace, name)).all():
-            raise ReplayError(f"item {trace.item_id}: {name} is not finite; check the checkpoint or use a wider dtype")
-    return trace
+def find_flaw(trace: Trace) -> str:
+    """Return '' or which measure a broken checkpoint or a narrow dtype made NaN or inf, with the remedy."""
+    names = ("entropy_nats", "log_probability_nats", "mass", "step_map")
+    flawed = [name for name in names if not np.isfinite(getattr(trace, name)).all()]
+    return f"{flawed[0]} is not finite; check the checkpoint or use a wider dtype" if flawed else ""

@@ -75,7 +75,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "map_auc": Column(REAL, "probability", "AUC of the map as a score of in-box tokens", True),
         "sink_masked_evidence_mass": Column(REAL, "mass", "evidence mass / mass off the image sinks", True)},
     "items": KEYS | {
-        "correct": Column(pa.bool_(), "", "by the benchmark's scorer"),
+        "correct": Column(pa.bool_(), "", "by the benchmark's strict scorer"),
         "parsed": Column(pa.bool_(), "", "an answer was found"),
         "answer": Column(TEXT, "", "gold"), "prediction": Column(TEXT, "", "as parsed"),
         "finish_reason": Column(TEXT, "", "stop, length or empty"),
@@ -93,6 +93,10 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             ("max", "largest token entropy"), ("last_decile", "mean over the last 10 % of tokens"))},
         "vision_evidence_mass": Column(REAL, "mass", _VISION + "evidence", True),
         "vision_visual_mass": Column(REAL, "mass", _VISION + "image", True)},
+    "scores": KEYS | {
+        "scorer": Column(TEXT, "", "strict (every result's) or official (bug-compatible with the benchmark's code)"),
+        "correct": Column(pa.bool_(), "", "by this scorer"), "parsed": Column(pa.bool_(), "", "an answer was found"),
+        "prediction": Column(TEXT, "", "as parsed")},
     "bins": KEYS | _HEAD_SET | {
         "bin": Column(INT, "", "part of the reasoning, from 0"), "n_bins": Column(INT, "", "parts in all"),
         "n_empty_bins": Column(INT, "", "parts of this response without a token; they have no row"),

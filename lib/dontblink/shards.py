@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from dontblink import paths, store
 from dontblink.generate import Response
-from dontblink.replay import Trace
+from dontblink.replay import SetTrace
 from dontblink.spans import Spans
 
 INTEGERS, REALS, TEXTS = pa.list_(pa.int32()), pa.list_(pa.float32()), pa.list_(pa.string())
@@ -27,8 +27,9 @@ RESPONSES = pa.schema({
 })  # fmt: skip
 TRACES = pa.schema({
     "item_id": pa.string(), "model": pa.string(), "n_layers": pa.int32(), "n_heads": pa.int32(),
-    "n_regions": pa.int32(), "entropy_nats": REALS, "log_probability_nats": REALS, "mass": REALS, "step_map": REALS,
-    "coverage": REALS, "control": REALS, "grids": INTEGERS, "reasoning": INTEGERS, "answer": INTEGERS,
+    "n_sets": pa.int32(), "n_regions": pa.int32(), "entropy_nats": REALS, "log_probability_nats": REALS,
+    "head_mass": REALS, "mass": REALS, "step_map": REALS, "coverage": REALS, "control": REALS, "grids": INTEGERS,
+    "image_order": INTEGERS, "reasoning": INTEGERS, "answer": INTEGERS,
     "steps": INTEGERS, "closed": pa.bool_(), "token_texts": TEXTS, "step_texts": TEXTS, "answer_text": pa.string(),
 })  # fmt: skip
 
@@ -40,10 +41,10 @@ class TraceRecord:
     Attributes
     ----------
     coverage, control : float32 [M], share of each image token inside the evidence and the control box
-    grids : (rows, columns) of merged tokens per image
+    grids, image_order : (rows, columns) of merged tokens, and place in `item.images`, of each picture as shown
     """
 
-    trace: Trace
+    trace: SetTrace
     spans: Spans
     token_texts: tuple[str, ...]
     step_texts: tuple[str, ...]
@@ -51,6 +52,7 @@ class TraceRecord:
     coverage: npt.NDArray[np.float32]
     control: npt.NDArray[np.float32]
     grids: tuple[tuple[int, int], ...]
+    image_order: tuple[int, ...]
 
 
 def pack_responses(responses: Sequence[Response]) -> pa.Table:
@@ -71,13 +73,14 @@ def pack_traces(records: Sequence[TraceRecord]) -> pa.Table:
     columns: dict[str, list[Any]] = {name: [] for name in TRACES.names}
     for record in records:
         trace, spans = record.trace, record.spans
-        n_layers, n_heads, _, n_regions = trace.mass.shape
+        (n_layers, n_heads, _), (n_sets, _, n_regions) = trace.head_mass.shape, trace.mass.shape
         row = {
             "item_id": trace.item_id, "model": trace.model, "n_layers": n_layers, "n_heads": n_heads,
-            "n_regions": n_regions, "entropy_nats": trace.entropy_nats,
-            "log_probability_nats": trace.log_probability_nats, "mass": trace.mass.ravel(),
-            "step_map": trace.step_map.ravel(), "coverage": record.coverage, "control": record.control,
-            "grids": np.ravel(record.grids), "reasoning": spans.reasoning, "answer": spans.answer,
+            "n_sets": n_sets, "n_regions": n_regions, "entropy_nats": trace.entropy_nats,
+            "log_probability_nats": trace.log_probability_nats, "head_mass": trace.head_mass.ravel(),
+            "mass": trace.mass.ravel(), "step_map": trace.step_map.ravel(), "coverage": record.coverage,
+            "control": record.control, "grids": np.ravel(record.grids), "image_order": record.image_order,
+            "reasoning": spans.reasoning, "answer": spans.answer,
             "steps": np.ravel(spans.steps).astype(np.int32), "closed": spans.closed,
             "token_texts": record.token_texts, "step_texts": record.step_texts, "answer_text": record.answer_text,
         }  # fmt: skip
@@ -99,20 +102,21 @@ def _unpack_row(columns: dict[str, Any], row: int) -> TraceRecord:
     def value(name: str) -> Any:
         return columns[name][row].as_py()
 
-    n_layers, n_heads, n_regions = value("n_layers"), value("n_heads"), value("n_regions")
+    n_layers, n_heads, n_sets, n_regions = (value(f"n_{part}") for part in ("layers", "heads", "sets", "regions"))
     steps = [(a, b) for a, b in np.reshape(value("steps"), (-1, 2)).tolist()]
     coverage = reals("coverage")
-    trace = Trace(
+    trace = SetTrace(
         item_id=value("item_id"), model=value("model"), entropy_nats=reals("entropy_nats"),
         log_probability_nats=reals("log_probability_nats"),
-        mass=reals("mass").reshape(n_layers, n_heads, -1, n_regions),
-        step_map=reals("step_map").reshape(len(steps), n_layers, n_heads, len(coverage)),
+        head_mass=reals("head_mass").reshape(n_layers, n_heads, 2),
+        mass=reals("mass").reshape(n_sets, -1, n_regions),
+        step_map=reals("step_map").reshape(len(steps), n_sets, len(coverage)),
     )  # fmt: skip
     spans = Spans(tuple(value("reasoning")), tuple(value("answer")), tuple(steps), value("closed"))
     grids = tuple((a, b) for a, b in np.reshape(value("grids"), (-1, 2)).tolist())
     return TraceRecord(
         trace, spans, tuple(value("token_texts")), tuple(value("step_texts")), value("answer_text"), coverage,
-        reals("control"), grids,
+        reals("control"), grids, tuple(value("image_order")),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ allows it), or choose grounding layers on items that a test uses.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +37,9 @@ STEP_PATTERNS = (
 class Measured:
     """One response with all that was measured on it.
 
-    `response` is a generate.Response, `trace` a replay.Trace, `spans` a vlm.Spans; `token_texts` [T] and
-    `step_texts` [S] are decoded by the model's tokenizer; `coverage` float32[M] and `grids` are the evidence
-    over the image tokens.
+    `response` is a generate.Response, `trace` a replay.SetTrace over the sets of `HEAD_SETS`, `spans` a vlm.Spans;
+    `token_texts` [T] and `step_texts` [S] are decoded by the model's tokenizer; `coverage` float32[M] and `grids` are
+    the evidence over the image tokens; `scores` holds the benchmark's scorers by name, `strict` among them.
     """
 
     item: Item
@@ -50,7 +50,7 @@ class Measured:
     step_texts: Sequence[str]
     coverage: NDArray[np.float32]
     grids: Sequence[tuple[int, int]]
-    score: Score
+    scores: Mapping[str, Score]
 
 
 @dataclass(frozen=True)
@@ -70,21 +70,17 @@ def build_heads(records: Iterable[Measured]) -> pa.Table:
 
 def build_blocks(
     records: Sequence[Measured],
-    grounding: Grounding,
     *,
     sink_rule: str = "border",
     patterns: Sequence[tuple[str, str]] = STEP_PATTERNS,
 ) -> dict[str, pa.Table]:
-    """Return the tokens, token_masses, heads, steps and items blocks of a shard (one model)."""
+    """Return the tokens, token_masses, heads, steps, items and scores blocks of a shard (one model)."""
     parts: dict[str, list[tuple[Measured, dict[str, Any]]]] = {
-        name: [] for name in ("tokens", "token_masses", "heads", "steps", "items")
+        name: [] for name in ("tokens", "token_masses", "heads", "steps", "items", "scores")
     }
     for record in records:
         check_record(record)
-        n_layers, n_heads, n_tokens, _ = record.trace.mass.shape
-        weights = weigh_heads(grounding, n_layers, n_heads)
-        mass = weights @ record.trace.mass.reshape(n_layers * n_heads, n_tokens * len(REGIONS))
-        masses = mass.reshape(len(HEAD_SETS), n_tokens, len(REGIONS))
+        masses, n_tokens = record.trace.mass, record.trace.mass.shape[1]
         kinds = name_steps(record.step_texts, record.item.gold_steps, patterns)
         tokens = _token_rows(record, kinds)
         parts["tokens"].append((record, tokens))
@@ -100,8 +96,9 @@ def build_blocks(
         )
         parts["heads"].append((record, _head_rows(record)))
         uniform = tokens["uniform_evidence_share"]
-        parts["steps"].append((record, _step_rows(record, kinds, masses, uniform, weights, sink_rule)))
+        parts["steps"].append((record, _step_rows(record, kinds, masses, uniform, sink_rule)))
         parts["items"].append((record, _item_row(record, masses[0])))
+        parts["scores"].append((record, _score_rows(record)))
     return {name: join_blocks(name, rows) for name, rows in parts.items()}
 
 
@@ -109,21 +106,21 @@ def check_record(record: Measured) -> None:
     """Raise TableError unless ids, texts, trace, steps and image tokens of a record fit together."""
     mass, steps = record.trace.mass, record.trace.step_map
     found = (
-        mass.shape[2:],
+        mass.shape,
         len(record.trace.entropy_nats),
         len(record.token_texts),
         len(record.step_texts),
-        steps.shape[0],
-        steps.shape[-1],
+        steps.shape,
         sum(r * c for r, c in record.grids),
     )
     n_tokens, n_steps = len(record.response.response_ids), len(record.spans.steps)
     n_image = len(record.coverage)
-    expected = ((n_tokens, len(REGIONS)), n_tokens, n_tokens, n_steps, n_steps, n_image, n_image)
+    n_sets = len(HEAD_SETS)
+    expected = ((n_sets, n_tokens, len(REGIONS)), *[n_tokens] * 2, n_steps, (n_steps, n_sets, n_image), n_image)
     if found != expected:
         raise TableError(
             f"item {record.item.id}: (mass, entropies, token texts, step texts, maps, "
-            f"map tokens, grid) = {found}, expected {expected}; replay this response"
+            f"grid) = {found}, expected {expected}; replay this response"
         )
 
 
@@ -144,14 +141,13 @@ def name_steps(
 
 
 def weigh_heads(grounding: Grounding, n_layers: int, n_heads: int) -> NDArray[np.float32]:
-    """Return float32[4 head sets, L * H] weights that sum to 1: the mean over the heads of each set."""
+    """Return float32 [4 head sets, L, H], weights of each set that sum to 1: the mean over its heads."""
     weights = np.zeros((len(HEAD_SETS), n_layers, n_heads), np.float32)
     weights[0, list(grounding.layers)] = 1
     weights[1, [layer for layer, _ in grounding.heads], [head for _, head in grounding.heads]] = 1
     weights[2], weights[3, 0] = 1, 1
-    flat = weights.reshape(len(HEAD_SETS), -1)
-    flat /= flat.sum(axis=1, keepdims=True)
-    return flat
+    weights /= weights.sum(axis=(1, 2), keepdims=True)
+    return weights
 
 
 def _name_masses(masses: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -181,10 +177,8 @@ def _token_rows(record: Measured, kinds: Sequence[str]) -> dict[str, Any]:
 
 def _head_rows(record: Measured) -> dict[str, Any]:
     begin, end = record.spans.reasoning
-    n_layers, n_heads = record.trace.mass.shape[:2] if end > begin else (0, 0)
-    mass = np.zeros((0, 0, 2))
-    if n_layers:
-        mass = record.trace.mass[:, :, begin:end, :2].mean(axis=2, dtype=np.float64)
+    mass = record.trace.head_mass.astype(np.float64) if end > begin else np.zeros((0, 0, 2))
+    n_layers, n_heads = mass.shape[:2]
     evidence, visual = mass[..., 0].reshape(-1), mass.sum(axis=-1).reshape(-1)
     expected = visual * float(record.coverage.mean())
     lift = np.divide(evidence, expected, out=np.full_like(evidence, np.nan), where=expected > 0)
@@ -204,7 +198,6 @@ def _step_rows(
     kinds: Sequence[str],
     masses: NDArray[np.float32],
     uniform: NDArray[Any],
-    weights: NDArray[np.float32],
     sink_rule: str,
 ) -> dict[str, Any]:
     steps = np.asarray(record.spans.steps, np.int64).reshape(-1, 2)
@@ -213,8 +206,7 @@ def _step_rows(
     columns = np.concatenate([masses, look], axis=2)
     total = np.pad(np.cumsum(columns, axis=1, dtype=np.float64), ((0, 0), (1, 0), (0, 0)))
     means = (total[:, steps[:, 1]] - total[:, steps[:, 0]]) / sizes[:, None]
-    maps = weights @ record.trace.step_map.reshape(n_steps, weights.shape[1], len(record.coverage))
-    maps = maps.transpose(1, 0, 2)
+    maps = record.trace.step_map.transpose(1, 0, 2)
     kept = ~border_mask(record.grids, sink_rule)  # type: ignore[arg-type]
     off_sinks = 1 - maps[..., ~kept].sum(axis=-1)
     flat = maps.reshape(len(HEAD_SETS) * n_steps, len(record.coverage))
@@ -236,14 +228,14 @@ def _step_rows(
 
 
 def _item_row(record: Measured, masses: NDArray[np.float32]) -> dict[str, Any]:
-    item, response, spans = record.item, record.response, record.spans
+    item, response, spans, score = record.item, record.response, record.spans, record.scores["strict"]
     entropy = np.asarray(record.trace.entropy_nats, np.float64)
     begin, end = spans.reasoning
     late = masses[begin + 2 * (end - begin) // 3 : end]  # never empty while there is a reasoning token
     covariates = item.covariates
     row = {
-        "correct": record.score.correct, "parsed": record.score.parsed, "answer": item.answer,
-        "prediction": record.score.prediction, "finish_reason": response.finish_reason,
+        "correct": score.correct, "parsed": score.parsed, "answer": item.answer,
+        "prediction": score.prediction, "finish_reason": response.finish_reason,
         "n_prompt_tokens": len(response.prompt_ids), "n_response_tokens": len(entropy),
         "n_reasoning_tokens": end - begin, "n_steps": len(spans.steps),
         "evidence_fraction": record.coverage.mean(),
@@ -258,6 +250,18 @@ def _item_row(record: Measured, masses: NDArray[np.float32]) -> dict[str, Any]:
         "vision_evidence_mass": _mean(late[:, 0]), "vision_visual_mass": _mean(late[:, :2].sum(axis=1)),
     }  # fmt: skip
     return {name: np.array([value]) for name, value in row.items()}
+
+
+def _score_rows(record: Measured) -> dict[str, Any]:
+    names = sorted(record.scores, key=lambda name: name != "strict")
+    scores = [record.scores[name] for name in names]
+    return {
+        "scorer": np.asarray(names, object),
+        **{
+            field: np.array([getattr(s, field) for s in scores], object)
+            for field in ("correct", "parsed", "prediction")
+        },
+    }
 
 
 def _mean(values: NDArray[Any]) -> float:

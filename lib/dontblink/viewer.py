@@ -19,11 +19,12 @@ import numpy as np
 import pandas as pd
 
 from dontblink import collapse, examples, params, paths, shards
-from dontblink.extract import Extraction
+from dontblink.examples import GROUNDING_LAYERS
 from dontblink.items import Item, open_image
 from dontblink.picture import COLOUR_MAP
 from dontblink.schema import REGIONS, read_tables
 from dontblink.shards import TraceRecord
+from dontblink.study import Study
 from dontblink.tables import bin_table
 
 LARGEST_SIDE = 1024  # px of a picture in the page; a larger one is scaled down
@@ -66,8 +67,8 @@ def describe_response(item: Item, record: TraceRecord, row: dict[str, Any], laye
 
     Lengths: `tokens`, `entropy_nats` and each entry of `masses` T, `steps` S, each `map` M over all pictures.
     """
-    masses = record.trace.mass[list(layers)].mean(axis=(0, 1), dtype=np.float64)
-    maps = record.trace.step_map[:, list(layers)].mean(axis=(1, 2), dtype=np.float64)
+    masses = record.trace.mass[GROUNDING_LAYERS].astype(np.float64)
+    maps = record.trace.step_map[:, GROUNDING_LAYERS].astype(np.float64)
     sizes = [open_image(source).size for source in item.images]
     boxes: list[list[dict[str, Any]]] = [[] for _ in sizes]
     for box in item.boxes:
@@ -82,7 +83,10 @@ def describe_response(item: Item, record: TraceRecord, row: dict[str, Any], laye
         "quantile": row["quantile"], "layers": list(layers),
         "images": [
             {"width": w, "height": h, "rows": rows, "columns": columns, "boxes": own}
-            for (w, h), (rows, columns), own in zip(sizes, record.grids, boxes, strict=True)
+            for (w, h), own, (rows, columns) in (
+                (sizes[place], boxes[place], grid)
+                for place, grid in zip(record.image_order, record.grids, strict=True)
+            )
         ],
         "coverage": round_values(record.coverage),
         "steps": [
@@ -97,7 +101,7 @@ def describe_response(item: Item, record: TraceRecord, row: dict[str, Any], laye
 
 def describe_items(profile: str, chosen: pd.DataFrame) -> Iterator[tuple[Item, dict[str, Any]]]:
     """Yield each chosen item and what the viewer shows of it; one cell's traces are read at a time."""
-    cells = Extraction(profile).items
+    cells = Study(profile).items
     items = {item.id: item for (_, split), cell in cells.items() if split == "test" for item in cell}
     for (model, benchmark), rows in chosen.groupby(["model", "benchmark"], sort=False, observed=True):
         layers = examples.read_grounding_layers(profile, model)

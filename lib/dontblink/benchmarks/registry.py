@@ -1,0 +1,114 @@
+"""The benchmarks by name: their questions as Items, and their scorers.
+
+In: a benchmark's name and the `testbed` or `questions` section of the parameters. Out: the Items of each split with the
+rows that could not be used, and the scores of a response. The real benchmarks ask a stratified, seeded subset; only
+rows that make an Item can be drawn, and every other row is named with its reason. Never: guess a missing box, picture
+or answer.
+
+To add a benchmark: a module like `mmmu_pro`, one entry in REAL, its `<name>_source` keys in params/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, get_args
+
+from dontblink.benchmarks import hallusionbench, mathvista, mmmu_pro, testbed
+from dontblink.benchmarks.sources import Source
+from dontblink.benchmarks.subset import draw_subset, task_type_of
+from dontblink.items import Item, ItemError, Score, Split, validate
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+REAL: dict[str, ModuleType] = {module.NAME: module for module in (mathvista, mmmu_pro, hallusionbench)}
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The usable items of a benchmark by split, each row left out with its reason, and each item's stratum."""
+
+    items: dict[Split, list[Item]]
+    rejected: list[tuple[str, str]]  # (row or item, reason)
+    strata: dict[str, str]
+
+
+def load_questions(benchmark: str, testbed_settings: dict[str, Any], settings: dict[str, Any]) -> Questions:
+    """Return the questions of one benchmark.
+
+    Parameters
+    ----------
+    testbed_settings, settings : the `testbed` and `questions` sections of the parameters
+
+    Raises
+    ------
+    ValueError
+        If the benchmark is unknown, or its source cannot be read; one line.
+    """
+    if benchmark in testbed.BENCHMARKS:
+        return _load_testbed(benchmark, testbed_settings)
+    if benchmark not in REAL:
+        known = ", ".join((*testbed.BENCHMARKS, *REAL))
+        raise ValueError(f"benchmark {benchmark!r} has no loader; expected one of {known}")
+    module, rejected, usable = REAL[benchmark], [], {}
+    source = Source(settings[f"{benchmark}_source"], settings[f"{benchmark}_revision"])
+    for row in module.load_rows(source, settings[f"{benchmark}_config"]):
+        try:
+            draft = module.build_item(row, "test", "other")
+        except ItemError as error:
+            rejected.append((f"{benchmark}: {row.name}", str(error)))
+        else:
+            usable[draft.id] = (row, draft)
+    sizes = {split: settings[f"n_{split}_items"] for split in SPLITS}
+    places = [(item_id, module.stratum(row), module.group(row)) for item_id, (row, _) in usable.items()]
+    drawn = draw_subset(places, sizes, settings["subset_seed"])
+    items: dict[Split, list[Item]] = {split: [] for split in SPLITS}
+    for item_id, (row, draft) in usable.items():
+        if item_id in drawn:
+            split = drawn[item_id]
+            kind = task_type_of(draft.covariates, benchmark, settings["task_types"])
+            items[split].append(module.build_item(row, split, kind))
+    strata = {item_id: stratum for item_id, stratum, _ in places if item_id in drawn}
+    return _keep_valid(Questions(items, rejected, strata))
+
+
+def _load_testbed(benchmark: str, settings: dict[str, Any]) -> Questions:
+    difficulty = testbed.read_difficulty(benchmark, settings)
+    items: dict[Split, list[Item]] = {
+        split: list(
+            testbed.load_items(benchmark, split, settings[f"n_{split}_items"], settings["item_seed"], difficulty)
+        )
+        for split in SPLITS
+    }
+    return _keep_valid(Questions(items, [], {item.id: benchmark for found in items.values() for item in found}))
+
+
+def _keep_valid(questions: Questions) -> Questions:
+    """Move the items that do not validate (a corrupt picture, a box outside it) to the rejected rows."""
+    kept: dict[Split, list[Item]] = {}
+    rejected = list(questions.rejected)
+    for split, items in questions.items.items():
+        kept[split] = []
+        for item in items:
+            try:
+                validate(item)
+            except ItemError as error:
+                rejected.append((item.id, str(error)))
+            else:
+                kept[split].append(item)
+    return Questions(kept, rejected, questions.strata)
+
+
+def score(item: Item, response_text: str, answer_text: str, is_closed: bool) -> dict[str, Score]:
+    """Return the scores of a response by scorer; `strict` is the one that every result uses.
+
+    Parameters
+    ----------
+    response_text : the decoded ids without the end of sequence, special tokens kept
+    answer_text : the decoded answer span (all that the testbed's scorer reads)
+    is_closed : False where the reasoning never ended; the strict scorer then finds no answer
+    """
+    if item.benchmark in testbed.BENCHMARKS:
+        return {"strict": testbed.score(item, answer_text)}
+    module = REAL[item.benchmark]
+    found: dict[str, Score] = module.scores(response_text, module.item_fields(item))
+    return found if is_closed else {**found, "strict": Score(False, False, "")}

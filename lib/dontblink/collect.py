@@ -1,0 +1,133 @@
+"""Finished shards to the tidy tables, the quarantine and the manifest of a study.
+
+In: a `Study` and its shards. Out: tables, one row of quarantine for everything that was left out, the list of chosen
+items of every real benchmark, and the manifest that names every file, written last. Never: load a model, or leave a
+row out without its reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import pandas as pd
+import pyarrow as pa
+import torch
+import transformers
+
+from dontblink import paths, schema, store, tables
+from dontblink.benchmarks import registry
+from dontblink.generate import Response
+from dontblink.progress import Progress
+from dontblink.shards import TraceRecord, unpack_traces
+from dontblink.study import Shard, Study, hash_file
+from dontblink.vlm import find_backend
+
+
+def join_records(study: Study, shard: Shard, records: Sequence[TraceRecord]) -> list[tables.Measured]:
+    """Return trace records with their items, responses and scores."""
+    responses = {response.item_id: response for response in study.read_shard_responses(shard)}
+    by_id = {item.id: item for item in shard.items}
+    joined = []
+    for t in records:
+        item, response = by_id[t.trace.item_id], responses[t.trace.item_id]
+        # the scorers of the benchmarks know nothing of an end-of-sequence token
+        end = t.token_texts[-1] if response.finish_reason == "stop" else ""
+        scores = registry.score(item, response.text.removesuffix(end), t.answer_text, t.spans.closed)
+        joined.append(tables.Measured(
+            item=item, response=response, trace=t.trace, spans=t.spans, token_texts=t.token_texts,
+            step_texts=t.step_texts, coverage=t.coverage, grids=t.grids, scores=scores,
+        ))  # fmt: skip
+    return joined
+
+
+def hash_responses(responses: list[Response]) -> str:
+    """Return a hash of the token ids of some responses."""
+    return store.shard_key([[r.item_id, list(r.response_ids)] for r in responses])
+
+
+def read_shard(study: Study, shard: Shard) -> list[tables.Measured]:
+    """Read one finished shard as the records that the tables are made from.
+
+    Raises
+    ------
+    StoreError
+        If a file is missing or damaged, or the traces were measured on other responses.
+    """
+    trace_file = study.trace_file(shard)
+    if hash_responses(study.read_shard_responses(shard)) != store.read_metadata(trace_file)["responses"]:
+        raise store.StoreError(
+            f"{paths.show(trace_file)}: measured on other responses than {paths.show(study.response_file(shard))} "
+            "holds; delete it, the next run recomputes it"
+        )
+    return join_records(study, shard, unpack_traces(store.read_table(trace_file)))
+
+
+def write_tables(study: Study, shards: list[Shard]) -> None:
+    """Write every table, shard by shard."""
+    blocks: dict[str, list[pa.Table]] = {}
+    bar = Progress(len(shards), "tables", unit="shards")
+    for shard in shards:
+        built = tables.build_blocks(read_shard(study, shard), sink_rule=study.settings["sink_rule"])
+        for name, block in built.items():
+            blocks.setdefault(name, []).append(block)
+        bar.advance()
+    bar.close()
+    for name, parts in blocks.items():
+        whole = pa.concat_tables(parts).unify_dictionaries()
+        schema.write_table(name, whole, paths.tables(study.profile) / f"{name}.parquet")
+
+
+def write_questions(study: Study) -> None:
+    """List the chosen items of every real benchmark, and say what is missing, before anything starts."""
+    for benchmark in (name for name in study.questions if name in registry.REAL):
+        questions = study.questions[benchmark]
+        rows = [
+            {"item_id": item.id, "split": item.split, "stratum": questions.strata[item.id],
+             "task_type": item.task_type, "n_images": len(item.images), "n_boxes": len(item.boxes),
+             "lacks": study.lacking_boxes.get(item.id, ""), "content_hash": item.content_hash}
+            for split in registry.SPLITS for item in questions.items[split]
+        ]  # fmt: skip
+        target = paths.questions(study.profile) / f"{benchmark}.csv"
+        with paths.whole_file(target) as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False)
+        lacking = [str(row["item_id"]) for row in rows if row["lacks"]]
+        print(
+            f"{benchmark}: {len(rows)} items; {len(questions.rejected)} rows cannot be used; {len(lacking)} items lack "
+            f"evidence boxes{': ' if lacking else ''}{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}; "
+            f"all in {paths.show(target)}",
+            flush=True,
+        )
+
+
+def write_quarantine(study: Study, shards: list[Shard]) -> int:
+    """Write a row for everything that was left out, and return their number."""
+    rows = [store.Quarantine(row, "", "items", reason) for q in study.questions.values() for row, reason in q.rejected]
+    for shard in shards:
+        metadata = store.read_metadata(study.trace_file(shard))
+        for item_id, reason in json.loads(metadata["quarantined"]):
+            rows.append(store.Quarantine(item_id, shard.model, "extraction", reason))
+    store.write_quarantine(paths.tables(study.profile) / "quarantine.parquet", rows)
+    print(f"quarantined rows: {len(rows)}", flush=True)
+    return len(rows)
+
+
+def write_manifest(study: Study, shards: list[Shard], n_quarantined: int) -> None:
+    """Write which files hold what; what did not change keeps its age, so that make reruns no notebook for it."""
+    files = [paths.show(path) for shard in shards for path in study.files(shard)]
+    with paths.whole_file(paths.shard_list(study.profile)) as temporary:
+        temporary.write_text("".join(f"{name}\n" for name in files))
+    manifest = {
+        "profile": study.profile, "n_shards": len(shards), "n_quarantined": n_quarantined, "files": files,
+        "grounding": {model: asdict(study.grounding(model)) for model in study.settings["models"]},
+        "tables": {p.stem: hash_file(p) for p in sorted(paths.tables(study.profile).glob("*.parquet"))},
+        "n_items": sum(len(q.rejected) + sum(map(len, q.items.values())) for q in study.questions.values()),
+        "torch": torch.__version__, "transformers": transformers.__version__, "models": study.settings["models"],
+        "benchmarks": study.settings["benchmarks"], "pixel_backend": find_backend(),
+    }  # fmt: skip
+    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    target = paths.extraction_manifest(study.profile)
+    if not target.exists() or target.read_text() != text:
+        with paths.whole_file(target) as temporary:
+            temporary.write_text(text)

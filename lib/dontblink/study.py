@@ -1,0 +1,213 @@
+"""One study: its questions, its shards, and the names under which they are kept.
+
+Why it exists: extraction, second looks and pictures must agree on which items a profile asks and where their results
+lie. In: the parameters of a profile. Out: items, shards and file names. A file's name carries a hash of everything that
+its content depends on, so that a run recomputes what is missing or changed and nothing else: of a response what the
+model was shown and with which settings; of heads and traces besides the evidence boxes and how they are replayed.
+Never: a model, or anything that is written here except the cache of checkpoint hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+import transformers
+from PIL import __version__ as pillow_version
+
+from dontblink import params, paths, store, tables
+from dontblink.annotations import attach_boxes, read_accepted
+from dontblink.benchmarks import registry
+from dontblink.generate import Response
+from dontblink.items import Item, Split
+from dontblink.schema import check_table
+from dontblink.shards import unpack_responses
+from dontblink.vlm import find_backend
+
+# The code that makes a shard is part of its key, as are the versions of what computes it.
+RESPONSE_CODE = ("items", "spans", "families", "vlm", "generate", "server")
+TRACE_CODE = (*RESPONSE_CODE, "evidence", "capture", "regions", "replay", "shards")
+GENERATION = (
+    "engine", "max_new_tokens", "batch_size", "temperature", "top_p", "top_k", "generation_seed", "device", "dtype",
+    "thinking", "max_image_tokens",
+)  # fmt: skip
+REPLAY = ("replay_implementation", "control_seed", "device", "dtype", "retokenised")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some items of one model x benchmark x split, and the hashes of what its files depend on."""
+
+    model: str
+    benchmark: str
+    split: Split
+    index: int
+    items: tuple[Item, ...]
+    response_key: str
+    replay_key: str
+
+    @property
+    def name(self) -> str:
+        """The part of its files' names that does not change with their content."""
+        return f"{self.benchmark}-{self.split}-{self.index:03d}"
+
+
+class Study:
+    """The questions and the files of one profile."""
+
+    def __init__(self, profile: str) -> None:
+        self.profile = profile
+        self.settings = params.read_section(profile, "extraction")
+        self.testbed_settings = params.read_section(profile, "testbed")
+        self.question_settings = params.read_section(profile, "questions")
+        self._grounding: dict[str, tables.Grounding] = {}
+
+    @cached_property
+    def questions(self) -> dict[str, registry.Questions]:
+        """The questions of every benchmark, the boxes of real ones attached; rejected rows with their reasons."""
+        found = {}
+        for benchmark in self.settings["benchmarks"]:
+            questions = registry.load_questions(benchmark, self.testbed_settings, self.question_settings)
+            if benchmark in registry.REAL:
+                for split, items in questions.items.items():
+                    questions.items[split] = self._attach_boxes(benchmark, items)
+            found[benchmark] = questions
+        return found
+
+    def _attach_boxes(self, benchmark: str, items: list[Item]) -> list[Item]:
+        file = paths.ROOT / self.question_settings["evidence_folder"] / f"{benchmark}.jsonl"
+        boxed, lacking = attach_boxes(items, read_accepted(file))
+        self.lacking_boxes |= dict(lacking)
+        return boxed
+
+    @cached_property
+    def lacking_boxes(self) -> dict[str, str]:
+        """Why an item has no evidence to measure, by item id; filled while the questions are loaded."""
+        return {}
+
+    @property
+    def items(self) -> dict[tuple[str, Split], list[Item]]:
+        """The usable items of every benchmark and split."""
+        return {(name, split): q.items[split] for name, q in self.questions.items() for split in registry.SPLITS}
+
+    def checkpoint(self, model: str) -> Path:
+        """Return the checkpoint folder of a model."""
+        return paths.ROOT / self.settings["checkpoints_folder"] / model
+
+    def shards(self, model: str) -> list[Shard]:
+        """Return the shards of one model in order."""
+        checkpoint = hash_checkpoint(self.checkpoint(model), paths.checkpoint_hashes(self.profile))
+        size, made = self.settings["shard_items"], []
+        for (benchmark, split), items in self.items.items():
+            for index, start in enumerate(range(0, len(items), size)):
+                part = tuple(items[start : start + size])
+                response_key = store.shard_key(
+                    hash_code(RESPONSE_CODE),
+                    checkpoint,
+                    [item.prompt_hash for item in part],
+                    {k: self.settings[k] for k in GENERATION},
+                )
+                replay_key = store.shard_key(
+                    hash_code(TRACE_CODE),
+                    response_key,
+                    [item.content_hash for item in part],
+                    {k: self.settings[k] for k in REPLAY},
+                )
+                made.append(Shard(model, benchmark, split, index, part, response_key, replay_key))
+        return made
+
+    def response_file(self, shard: Shard) -> Path:
+        """Return where a shard's responses lie."""
+        return paths.responses(self.profile) / shard.model / f"{shard.name}-{shard.response_key}.parquet"
+
+    def heads_file(self, shard: Shard) -> Path:
+        """Return where the looks of every head lie, which choose the grounding (calibration shards only)."""
+        return paths.heads(self.profile) / shard.model / f"{shard.name}-{shard.replay_key}.parquet"
+
+    def trace_file(self, shard: Shard) -> Path:
+        """Return where a shard's traces lie; the grounding, which they average over, must be known."""
+        chosen = self.grounding(shard.model)
+        key = store.shard_key(shard.replay_key, [list(chosen.layers), [list(pair) for pair in chosen.heads]])
+        return paths.traces(self.profile) / shard.model / f"{shard.name}-{key}.parquet"
+
+    def files(self, shard: Shard) -> list[Path]:
+        """Return every file of a shard."""
+        heads = [self.heads_file(shard)] if shard.split == "calibration" else []
+        return [self.response_file(shard), *heads, self.trace_file(shard)]
+
+    def grounding(self, model: str) -> tables.Grounding:
+        """Return a model's grounding layers and heads, chosen on the calibration split.
+
+        Raises
+        ------
+        StoreError, TableError
+            If the heads of a calibration shard are not there yet; if no calibration item has evidence.
+        """
+        if model not in self._grounding:
+            files = [self.heads_file(shard) for shard in self.shards(model) if shard.split == "calibration"]
+            heads = pa.concat_tables([check_table("heads", store.read_table(file)) for file in files])
+            if not heads.num_rows:
+                raise store.StoreError(
+                    f"{model}: no calibration item has a reasoning and accepted evidence boxes, so no grounding layer "
+                    f"can be chosen; annotate {self.question_settings['evidence_folder']} and run again"
+                )
+            self._grounding |= tables.select_grounding(
+                heads.unify_dictionaries().to_pandas(), self.settings["grounding_layers"],
+                self.settings["grounding_heads"],
+            )  # fmt: skip
+        return self._grounding[model]
+
+    def read_shard_responses(self, shard: Shard) -> list[Response]:
+        """Return the stored responses of one shard."""
+        return unpack_responses(store.read_table(self.response_file(shard)))
+
+    def read_responses(self, model: str, benchmark: str) -> dict[str, Response]:
+        """Return the stored test responses of one cell by item id."""
+        return {
+            response.item_id: response
+            for shard in self.shards(model)
+            if (shard.benchmark, shard.split) == (benchmark, "test")
+            for response in self.read_shard_responses(shard)
+        }
+
+
+def hash_file(path: Path) -> str:
+    """Return 64 hex digits of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_code(modules: tuple[str, ...]) -> str:
+    """Return a hash of the modules' sources, the pixel backend and the versions of what computes with them."""
+    folder = Path(__file__).parent
+    return store.shard_key(
+        [hash_file(folder / f"{name}.py") for name in modules],
+        find_backend(),
+        torch.__version__,
+        transformers.__version__,
+        pillow_version,
+    )
+
+
+def hash_checkpoint(folder: Path, cache: Path) -> str:
+    """Return a hash of every file of a checkpoint that loading reads; the card and the curve do not count.
+
+    Hashing gigabytes takes minutes: `cache` (JSON) keeps a file's hash under its name, size and time of change.
+    """
+    known: dict[str, str] = json.loads(cache.read_text()) if cache.exists() else {}
+    digest, seen = hashlib.sha256(), dict(known)
+    for path in sorted(folder.glob("*")):
+        if path.suffix in (".safetensors", ".json", ".jinja") and not path.name.startswith("training"):
+            status = path.stat()
+            key = f"{path} {status.st_size} {status.st_mtime_ns}"
+            seen[key] = known.get(key) or hash_file(path)
+            digest.update(path.name.encode() + bytes.fromhex(seen[key]))
+    if seen != known:
+        with paths.whole_file(cache) as temporary:
+            temporary.write_text(json.dumps(seen, indent=0, sort_keys=True))
+    return digest.hexdigest()
