@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dontblink.items import Box, GoldStep, Item, ItemError, open_image, validate
+from dontblink.items import Box, GoldStep, Item, ItemError, open_image, split_question, validate
 
 
 def encode(width: int, height: int, *, orientation: int = 1, mode: str = "RGB", kind: str = "PNG") -> bytes:
@@ -104,3 +104,24 @@ def test_files_and_bytes_hash_alike_and_any_change_changes_the_hash(tmp_path: Pa
     ]
     hashes = {dataclasses.replace(item, **change).content_hash for change in changes}  # type: ignore[arg-type]
     assert len(hashes | {item.content_hash}) == len(changes) + 1
+
+
+def test_images_stand_where_their_tags_do_and_the_others_come_first() -> None:
+    pictures = (encode(40, 20), encode(20, 20), encode(20, 40))
+    parts = split_question(make_item(images=pictures, question="see <image 3> and <image 2>, then <image 3> again"))
+    assert parts == [0, "see ", 2, " and ", 1, ", then ", 2, " again"]
+    assert split_question(make_item(images=pictures, question="what ?")) == [0, 1, 2, "what ?"]
+    assert split_question(make_item(question="<image 1>")) == [0]
+
+
+@pytest.mark.parametrize("tag", ["<image 0>", "<image 2>", "<image  17>"])
+def test_a_tag_without_its_image_is_named(tag: str) -> None:
+    with pytest.raises(ItemError, match=r"item q1: <image \d+> in the question, 1 images; add the image"):
+        validate(make_item(question=f"see {tag}"))
+
+
+def test_annotating_evidence_changes_the_content_hash_and_not_what_the_model_is_shown() -> None:
+    bare, boxed = make_item(boxes=()), make_item()
+    assert bare.prompt_hash == boxed.prompt_hash and bare.content_hash != boxed.content_hash
+    assert make_item(question="what else ?").prompt_hash != bare.prompt_hash
+    assert make_item(images=(encode(40, 22),)).prompt_hash != bare.prompt_hash
