@@ -1,7 +1,7 @@
 """What a study will cost: items, tokens, hours and gigabytes, from a short probe before anything starts.
 
-In: a `Study` and a loaded model. Out: one `Cost` per model, and a line of text. A probe generates a few tokens for a few
-items and replays them; the rest is arithmetic that the docstrings state. Never: a promise. Chains of other lengths than
+In: a `Study` and a loaded model. Out: one `Cost` per model, and a line of text. A probe generates a few tokens for one
+batch of items and replays them; the rest is arithmetic that the docstrings state. Never: a promise. Chains longer than
 the probe's cost more per token in attention, which is left out.
 """
 

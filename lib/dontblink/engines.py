@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dontblink import params
+from dontblink import params, paths
 from dontblink.generate import Response, generate_responses
 from dontblink.server import generate_on_server
 from dontblink.study import Shard, Study
@@ -34,8 +34,11 @@ def generate_shard(study: Study, vlm: VLM, shard: Shard, quarantine: Callable[[s
         )  # fmt: skip
     else:
         server = params.read_section(study.profile, "server")
+        stated = paths.ROOT / server.pop("fingerprints_folder") / f"{shard.model}.json"
+        is_unverified = server.pop("verification") == "skip"
         found = generate_on_server(
             vlm, shard.items, **sampling, **server, seed=s["generation_seed"], progress=False, quarantine=quarantine,
-            retokenise=s["retokenised"] != "refuse",
+            retokenise=s["retokenised"] != "refuse", checkpoint=study.checkpoint(shard.model), unverified=is_unverified,
+            server_fingerprint=None if is_unverified else stated,
         )  # fmt: skip
     return list(found)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dontblink import collect, evidence, params, paths, store, tables
+from dontblink import collect, cost, evidence, params, paths, store, tables
+from dontblink.benchmarks import registry
 from dontblink.engines import generate_shard, load_model
 from dontblink.generate import Response, encode_items, item_generator
 from dontblink.progress import Progress
@@ -140,6 +141,9 @@ class Extraction(Study):
         store.clean_leftovers(paths.results(self.profile))
         models = self.settings["models"]
         collect.write_questions(self)
+        if any(name in registry.REAL for name in self.settings["benchmarks"]):
+            for line in cost.describe_costs(self, lambda model: load_model(self, model)):
+                print(f"estimate: {line}", flush=True)
         if jobs > 1 and len(models) > 1:
             # Small models use one core each better than one model uses several.
             with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:

@@ -113,6 +113,7 @@ SCHEMA: dict[str, dict[str, Rule]] = {
     "server": {
         "url": text(r"https?://\S+"),
         "fingerprints_folder": text(),
+        "verification": text("required|skip"),
         "concurrent_requests": whole(1),
         "requests_per_minute": whole(1),
         "timeout_s": real(1),

@@ -21,7 +21,7 @@ import transformers
 from PIL import __version__ as pillow_version
 
 from dontblink import params, paths, store, tables
-from dontblink.annotations import attach_boxes, read_accepted
+from dontblink.annotations import attach_boxes, read_annotations
 from dontblink.benchmarks import registry
 from dontblink.generate import Response
 from dontblink.items import Item, Split
@@ -74,16 +74,25 @@ class Study:
         for benchmark in self.settings["benchmarks"]:
             questions = registry.load_questions(benchmark, self.testbed_settings, self.question_settings)
             if benchmark in registry.REAL:
-                for split, items in questions.items.items():
-                    questions.items[split] = self._attach_boxes(benchmark, items)
+                self._attach_boxes(questions, self.evidence_file(benchmark))
             found[benchmark] = questions
         return found
 
-    def _attach_boxes(self, benchmark: str, items: list[Item]) -> list[Item]:
-        file = paths.ROOT / self.question_settings["evidence_folder"] / f"{benchmark}.jsonl"
-        boxed, lacking = attach_boxes(items, read_accepted(file))
-        self.lacking_boxes |= dict(lacking)
-        return boxed
+    def _attach_boxes(self, questions: registry.Questions, file: Path) -> None:
+        """Give the items their accepted boxes; remember which items lack them, and which lines cannot be used."""
+        annotations, rejected = read_annotations(file)
+        questions.rejected.extend(rejected)
+        for split, items in questions.items.items():
+            attached, lacking = attach_boxes(items, annotations)
+            boxed = {item.id: item for item in attached}
+            questions.items[split] = [boxed.get(item.id, item) for item in items]
+            self.lacking_boxes |= dict(lacking)
+            nowhere = "annotated as having no evidence in its pictures: nothing to measure"
+            self.lacking_boxes |= {item.id: nowhere for item in attached if not item.boxes}
+
+    def evidence_file(self, benchmark: str) -> Path:
+        """Return the annotations of a real benchmark."""
+        return paths.ROOT / self.question_settings["evidence_folder"] / f"{benchmark}.jsonl"
 
     @cached_property
     def lacking_boxes(self) -> dict[str, str]:
