@@ -29,12 +29,12 @@ export HF_HUB_OFFLINE := $(if $(filter testbed,$(PROFILE)),1,0)
 # The notebooks in the paper's order; NN_section reads params section `section`.
 NOTEBOOKS := 00_testbed 01_extraction 02_collapse 03_entropy 04_interaction 05_veto 08_claims
 section = $(patsubst $(firstword $(subst _, ,$(1)))_%,%,$(1))
-SECTIONS := $(sort extraction pages $(foreach n,$(NOTEBOOKS),$(call section,$(n))))
+SECTIONS := $(sort extraction pages questions server $(foreach n,$(NOTEBOOKS),$(call section,$(n))))
 FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
 PAPER := $(if $(filter testbed,$(PROFILE)),paper/paper.pdf,$(R)/paper/paper.pdf)
 
 # The modules by what they feed; one that is not named here counts as part of the extraction. `aside`: no figure's.
-aside := changes coverage manuscript params params_schema paths register selection simulate studies trials
+aside := changes coverage dry_run manuscript params params_schema paths register selection simulate studies trials
 resampling := bootstrap cells multiplicity replicates
 uses_01_extraction := crosscheck
 uses_02_collapse := bootstrap collapse controls examples multiplicity
@@ -85,10 +85,12 @@ $(P)/.split: $(S)/params $(if $(filter-out $(wildcard $(P)/*.json),$(SECTIONS:%=
 # A recipe that does nothing, also under -n: make looks at the file's age again, which only new content changes.
 $(SECTIONS:%=$(P)/%.json): $(P)/.split ; +@: look again at $@
 
-extract: $(R)/extraction.json ## responses and traces; resumes, also after a lost shard (PROFILE=paper: only this target)
+extract: $(if $(DRY),dry-run,$(R)/extraction.json) ## responses and traces; resumes (PROFILE=paper: only this target; DRY=1: no model)
+dry-run: params
+	$(PY) -m dontblink.dry_run --profile $(PROFILE) --official ../shared/fixtures
 ifneq ($(filter testbed,$(PROFILE))$(filter extract,$(MAKECMDGOALS)),)
 EXPECTED := $(R)/extraction.json $(R)/shards.txt $(strip $(file < $(R)/shards.txt))
-$(R)/.extracted: $(P)/extraction.json $(P)/testbed.json $(S)/extract $(S)/checkpoints \
+$(R)/.extracted: $(P)/extraction.json $(P)/questions.json $(P)/server.json $(P)/testbed.json $(S)/extract $(S)/checkpoints \
   $(if $(filter-out $(wildcard $(EXPECTED)),$(EXPECTED)),again) | $(READY)
 	$(PY) -m dontblink.extract --profile $(PROFILE)
 	@touch $@
@@ -127,10 +129,7 @@ lab: $(READY) ## JupyterLab; notebooks/*.py open as notebooks by double click
 	JUPYTER_CONFIG_DIR=$(CURDIR)/.jupyter $(PY) -m jupyterlab $(LAB_ARGS)
 
 testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 cores; resumes)
-	$(PY) -m dontblink.benchmarks.testbed.train
-	$(PY) -m dontblink.benchmarks.testbed.publish weights
-	$(PY) -m dontblink.benchmarks.testbed.calibrate
-	$(PY) -m dontblink.benchmarks.testbed.publish cards
+	for step in train "publish weights" calibrate "publish cards"; do $(PY) -m dontblink.benchmarks.testbed.$$step; done
 
 simulate: $(READY) ## are intervals and tests right where the truth is known? 20 minutes on 2 cores; resumes
 	$(PY) -m dontblink.simulate
@@ -147,4 +146,4 @@ lock: $(READY) ## rewrite requirements.lock from pyproject.toml
 clean: ## remove results/ (figures, checkpoints, half-done training and simulated studies stay)
 	rm -rf $(filter-out results/simulation results/training,$(wildcard results/*))
 
-.PHONY: help env all params extract figures tex tex-check diff pages lab testbed simulate test lock clean again
+.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate test lock clean again

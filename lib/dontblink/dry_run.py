@@ -1,4 +1,4 @@
-"""A study without a model: `make extract PROFILE=paper DRY=1` loads, prompts, cuts and scores, and says what is missing.
+"""A study without a model: `make extract PROFILE=paper DRY=1` loads, prompts, cuts and scores.
 
 Why: what fails in the third hour of a paid machine fails here in a minute. In: the parameters of a profile; official
 files in a folder, where there are any, in place of the sources. Out: a printed report. Every question is loaded and
@@ -17,8 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from PIL import Image
@@ -52,21 +51,16 @@ def use_official_files(study: Study, folder: Path) -> list[str]:
     return found
 
 
-def fill_pictures(module: ModuleType) -> list[str]:
-    """Make `module.load_rows` put grey pictures in place of files that are not there; return the list of those rows."""
-    filled: list[str] = []
-    load = module.load_rows
+class GreyPictures:
+    """Puts a grey picture in place of each file that is not there, and counts the rows per benchmark."""
 
-    def load_rows(*arguments: Any) -> list[Row]:
-        rows = []
-        for row in load(*arguments):
-            missing = {k: p for k, p in row.images.items() if isinstance(p, Path) and not p.is_file()}
-            filled.extend([row.name] * bool(missing))
-            rows.append(replace(row, images={**row.images, **{k: draw_grey(row) for k in missing}}))
-        return rows
+    def __init__(self) -> None:
+        self.n_rows = 0
 
-    module.load_rows = load_rows  # type: ignore[attr-defined]
-    return filled
+    def __call__(self, row: Row) -> Row:
+        missing = {k: draw_grey(row) for k, p in row.images.items() if isinstance(p, Path) and not p.is_file()}
+        self.n_rows += bool(missing)
+        return replace(row, images={**row.images, **missing})
 
 
 def draw_grey(row: Row) -> bytes:
@@ -110,7 +104,7 @@ def check_scores(vlm: VLM, item: Item) -> dict[str, bool]:
     return {name: score.correct for name, score in scores.items()}
 
 
-def report(study: Study, n_items: int) -> Iterator[str]:
+def report(study: Study, pictures: GreyPictures, n_items: int) -> Iterator[str]:
     """Yield the report line by line.
 
     Raises
@@ -119,25 +113,23 @@ def report(study: Study, n_items: int) -> Iterator[str]:
         At the end, if a chosen item could not be prompted or its gold answer is scored wrong by the strict scorer.
     """
     failures: list[str] = []
-    filled = {
-        name: fill_pictures(registry.REAL[name]) for name in study.settings["benchmarks"] if name in registry.REAL
-    }
-    for name, questions in study.questions.items():
+    found = study.questions
+    if pictures.n_rows:
+        yield f"{pictures.n_rows} rows have no picture file; grey ones of the recorded size stand in for this dry run"
+    for name, questions in found.items():
         sizes = ", ".join(f"{len(items)} {split}" for split, items in questions.items.items())
         kinds = sorted({item.task_type for items in questions.items.values() for item in items})
         yield f"{name}: {sizes} items of {len(set(questions.strata.values()))} strata; task types {', '.join(kinds)}"
-        if filled.get(name):
-            yield f"  {len(filled[name])} rows have no picture file: grey ones of the recorded size stand in for this dry run"
         if questions.rejected:
             yield f"  {len(questions.rejected)} rows cannot be used, the first: {questions.rejected[0][1]}"
         ids = [item.id for items in questions.items.values() for item in items if item.id in study.lacking_boxes]
         if ids:
-            yield f"  {len(ids)} items lack accepted evidence boxes: {', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}"
+            yield f"  {len(ids)} items lack accepted evidence boxes: {', '.join(ids[:5])}{', ...' * (len(ids) > 5)}"
     with tempfile.TemporaryDirectory() as folder:
         for model in study.settings["models"]:
             vlm, whose = open_model(study, model, Path(folder))
             yield f"{model}: prompts through {whose}; {'thinks' if vlm.thinks else 'does not think'}"
-            for name, questions in study.questions.items():
+            for name, questions in found.items():
                 yield f"  {name}: {check_prompts(vlm, questions.items['test'][:n_items], failures)}"
     if failures:
         raise DryRunError(f"{len(failures)} problems, the first: {failures[0]}")
@@ -175,10 +167,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--items", type=int, default=20, help="items to prompt and score, per model and benchmark")
     given = parser.parse_args(arguments)
     try:
-        study = Study(given.profile)
+        study = Study(given.profile, pictures := GreyPictures())
         if given.official and (found := use_official_files(study, given.official)):
             print(f"official files of {', '.join(found)} in {given.official} stand in for the sources", flush=True)
-        for line in report(study, given.items):
+        for line in report(study, pictures, given.items):
             print(line, flush=True)
     except (params.ParamsError, SourceError, DryRunError, ItemError, VLMError, ValueError) as error:
         print(f"dry run: {error}", file=sys.stderr)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from PIL import __version__ as pillow_version
 from dontblink import params, paths, store, tables
 from dontblink.annotations import attach_boxes, read_annotations
 from dontblink.benchmarks import registry
+from dontblink.benchmarks.sources import Row
 from dontblink.generate import Response
 from dontblink.items import Item, Split
 from dontblink.schema import check_table
@@ -60,8 +62,8 @@ class Shard:
 class Study:
     """The questions and the files of one profile."""
 
-    def __init__(self, profile: str) -> None:
-        self.profile = profile
+    def __init__(self, profile: str, prepare_row: Callable[[Row], Row] = lambda row: row) -> None:
+        self.profile, self.prepare_row = profile, prepare_row
         self.settings = params.read_section(profile, "extraction")
         self.testbed_settings = params.read_section(profile, "testbed")
         self.question_settings = params.read_section(profile, "questions")
@@ -72,7 +74,9 @@ class Study:
         """The questions of every benchmark, the boxes of real ones attached; rejected rows with their reasons."""
         found = {}
         for benchmark in self.settings["benchmarks"]:
-            questions = registry.load_questions(benchmark, self.testbed_settings, self.question_settings)
+            questions = registry.load_questions(
+                benchmark, self.testbed_settings, self.question_settings, self.prepare_row
+            )
             if benchmark in registry.REAL:
                 self._attach_boxes(questions, self.evidence_file(benchmark))
             found[benchmark] = questions

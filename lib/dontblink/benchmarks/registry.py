@@ -10,12 +10,13 @@ To add a benchmark: a module like `mmmu_pro`, one entry in REAL, its `<name>_sou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, get_args
 
 from dontblink.benchmarks import hallusionbench, mathvista, mmmu_pro, testbed
-from dontblink.benchmarks.sources import Source
+from dontblink.benchmarks.sources import Row, Source
 from dontblink.benchmarks.subset import draw_subset, task_type_of
 from dontblink.items import Item, ItemError, Score, Split, validate
 
@@ -32,12 +33,18 @@ class Questions:
     strata: dict[str, str]
 
 
-def load_questions(benchmark: str, testbed_settings: dict[str, Any], settings: dict[str, Any]) -> Questions:
+def load_questions(
+    benchmark: str,
+    testbed_settings: dict[str, Any],
+    settings: dict[str, Any],
+    prepare: Callable[[Row], Row] = lambda row: row,
+) -> Questions:
     """Return the questions of one benchmark.
 
     Parameters
     ----------
     testbed_settings, settings : the `testbed` and `questions` sections of the parameters
+    prepare : applied to every row of a real benchmark before it is read
 
     Raises
     ------
@@ -51,7 +58,7 @@ def load_questions(benchmark: str, testbed_settings: dict[str, Any], settings: d
         raise ValueError(f"benchmark {benchmark!r} has no loader; expected one of {known}")
     module, rejected, usable = REAL[benchmark], [], {}
     source = Source(settings[f"{benchmark}_source"], settings[f"{benchmark}_revision"])
-    for row in module.load_rows(source, settings[f"{benchmark}_config"]):
+    for row in map(prepare, module.load_rows(source, settings[f"{benchmark}_config"])):
         try:
             draft = module.build_item(row, "test", "other")
         except ItemError as error:
