@@ -8,8 +8,9 @@ left to the server, an API key (OPENAI_API_KEY) in a message.
 
 No server tells which weights it serves: vLLM's /v1/models gives a name, and its `system_fingerprint` hashes the
 configuration. So its operator states the hashes of the checkpoint's files, `python -m dontblink.server fingerprint
-FOLDER` (without torch: `python -m dontblink.fingerprint FOLDER`), and they must equal ours. Before the items goes a probe, one small picture between two words: what is wrong
-with that is wrong with the server and ends the run, what is wrong with an item later quarantines it.
+FOLDER` (without torch: `python -m dontblink.fingerprint FOLDER`), and they must equal ours. Before the items goes a
+probe, one small picture between two words: what is wrong with that is wrong with the server and ends the run, what is
+wrong with an item later quarantines it.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from dontblink.vlm import VLM, Prompt
 
 SUPPRESS = -100.0  # the strongest logit bias that the protocol knows
 SEEDS = 2**31
+REMEDY = "use a vLLM or SGLang that knows return_token_ids"
 
 
 class ServerError(GenerateError):
@@ -131,8 +132,8 @@ def read_reply(
     if retokenised := ids is None:
         if not retokenise:
             raise ContractError(
-                f"{where}: no token_ids in the reply, and its text may be cut into other ids than were generated; use a "
-                "vLLM or SGLang that knows return_token_ids, or set retokenise (such responses are marked)"
+                f"{where}: no token_ids in the reply, and its text may be cut into other ids than were generated; "
+                f"{REMEDY}, or set retokenise (such responses are marked)"
             )
         ids = tokenise_text(vlm, where, choice)
     elif prompt_ids is None:
@@ -159,17 +160,25 @@ def read_reply(
 
 
 def tokenise_text(vlm: VLM, where: str, choice: Mapping[str, Any]) -> list[int]:
-    """Return ids of a reply's text; raise ContractError where the server has cut a part out of it."""
+    """Return ids of a reply's text, with the tokenizer's end-of-sequence id where it stopped and shows none.
+
+    Raises
+    ------
+    ContractError
+        If the server has cut the reasoning out of the text.
+    """
     message = choice.get("message") or {}
     if message.get("reasoning") or message.get("reasoning_content"):
         raise ContractError(f"{where}: the reasoning is cut out of the text; serve without a reasoning parser")
-    return list(vlm.tokenizer(message.get("content") or "", add_special_tokens=False)["input_ids"])
+    ids = list(vlm.tokenizer(message.get("content") or "", add_special_tokens=False)["input_ids"])
+    stopped = choice["finish_reason"] == "stop"
+    return [*ids, vlm.tokenizer.eos_token_id] if stopped and not set(ids[-1:]) & set(vlm.eos_ids) else ids
 
 
 def check_integers(where: str, name: str, ids: Any) -> list[int]:
     """Return the ids if they are a list of whole numbers, else raise ContractError."""
     if not isinstance(ids, list) or not all(type(i) is int for i in ids):
-        raise ContractError(f"{where}: {name} is not a list of whole numbers; use vLLM or SGLang")
+        raise ContractError(f"{where}: {name} is not a list of whole numbers; {REMEDY}")
     return ids
 
 
@@ -179,10 +188,11 @@ def check_prompt(vlm: VLM, prompt: Prompt, found: Sequence[int]) -> None:
     A server may show each image as the one placeholder of the template instead of one per image token; the others
     are then put in before the comparison.
     """
-    grids = iter([rows * columns for rows, columns in vlm.image_grid(prompt)])
-    if sum(i == vlm.image_token_id for i in found) == len(prompt.grid_thw):
-        found = np.repeat(found, [next(grids) if i == vlm.image_token_id else 1 for i in found]).tolist()
     expected = prompt.ids.tolist()
+    n_placeholders = sum(i == vlm.image_token_id for i in found)
+    if len(found) != len(expected) and n_placeholders == len(prompt.grid_thw):
+        counts = iter([rows * columns for rows, columns in vlm.image_grid(prompt)])
+        found = np.repeat(found, [next(counts) if i == vlm.image_token_id else 1 for i in found]).tolist()
     if list(found) == expected:
         return
     shorter = min(len(found), len(expected))
