@@ -42,6 +42,8 @@ class Response:
     """What a model answered to one item. `response_ids` keeps the EOS that ended it as its last id.
 
     finish_reason: 'stop' (EOS), 'length' (max_new_tokens reached, no EOS), 'empty' (nothing but EOS).
+    engine: 'local', or which server generated it. retokenised: the ids were made from text, and may not be
+    those that the model produced.
     """
 
     item_id: str
@@ -50,6 +52,8 @@ class Response:
     response_ids: tuple[int, ...]
     text: str
     finish_reason: FinishReason
+    engine: str = "local"
+    retokenised: bool = False
 
 
 class SeededChoice(LogitsProcessor):
@@ -109,11 +113,9 @@ def generate_responses(
     GenerateError
         If one item alone does not fit into the accelerator's memory, or a response holds impossible ids.
     """
-    if max_new_tokens < 1 or batch_size < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
-        raise GenerateError(
-            f"{max_new_tokens=}, {batch_size=}, {temperature=}, {top_p=}, {top_k=}; expected >= 1, >= 1, "
-            f">= 0, in (0, 1], >= 0; correct the parameters"
-        )
+    check_settings(max_new_tokens, temperature, top_p, top_k)
+    if batch_size < 1:
+        raise GenerateError(f"{batch_size=}; expected >= 1; correct the parameters")
     queue = sorted(items, key=expected_length, reverse=True)
     bar = Progress(len(queue), f"generate {vlm.name}", enabled=progress)
     while queue:
@@ -135,6 +137,15 @@ def generate_responses(
                 )
         bar.advance(len(batch))
     bar.close()
+
+
+def check_settings(max_new_tokens: int, temperature: float, top_p: float, top_k: int) -> None:
+    """Raise GenerateError for a length or a sampling setting that no engine can use."""
+    if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
+        raise GenerateError(
+            f"{max_new_tokens=}, {temperature=}, {top_p=}, {top_k=}; expected >= 1, >= 0, in (0, 1], >= 0; "
+            f"correct the parameters"
+        )
 
 
 def encode_items(vlm: VLM, items: Sequence[Item], quarantine: Callable[[str, str], None] | None = None) -> list[Prompt]:
@@ -206,10 +217,15 @@ def build_response(vlm: VLM, prompt: Prompt, new_ids: Sequence[int]) -> Response
 
 def check_ids(vlm: VLM, item_id: str, ids: Sequence[int]) -> None:
     """Raise GenerateError where an engine's ids are outside the vocabulary or image placeholders."""
-    n_tokens = vlm.model.get_input_embeddings().num_embeddings
+    n_tokens = count_vocabulary(vlm)
     for position, token in enumerate(ids):
         if not 0 <= token < n_tokens or token in vlm.suppressed_ids:
             raise GenerateError(
                 f"item {item_id}: response token {position} has id {token}, outside the vocabulary or a "
                 f"placeholder; generate with this model's tokenizer and suppressed placeholders"
             )
+
+
+def count_vocabulary(vlm: VLM) -> int:
+    """Return how many ids the model knows, from its configuration; the tokenizer's where no model is loaded."""
+    return len(vlm.tokenizer) if vlm.model is None else int(vlm.model.config.get_text_config().vocab_size)

@@ -23,7 +23,7 @@ from dontblink.spans import Spans
 INTEGERS, REALS, TEXTS = pa.list_(pa.int32()), pa.list_(pa.float32()), pa.list_(pa.string())
 RESPONSES = pa.schema({
     "item_id": pa.string(), "model": pa.string(), "prompt_ids": INTEGERS, "response_ids": INTEGERS,
-    "text": pa.string(), "finish_reason": pa.string(),
+    "text": pa.string(), "finish_reason": pa.string(), "engine": pa.string(), "retokenised": pa.bool_(),
 })  # fmt: skip
 TRACES = pa.schema({
     "item_id": pa.string(), "model": pa.string(), "n_layers": pa.int32(), "n_heads": pa.int32(),
