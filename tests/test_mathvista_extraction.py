@@ -1,4 +1,4 @@
-"""Claims about the rules that find a MathVista answer: general phrases of general writers, none taken from the fixture."""
+"""Claims about the rules that find a MathVista answer, in phrases that no fixture holds."""
 
 from __future__ import annotations
 

@@ -6,11 +6,12 @@ Never: guess under the strict scorer.
 `official` is the official code with `mathvista_extraction` in the place of its LLM. `strict` (the one that `score`
 returns) differs from it where the official code
 
-- reads the reasoning and the special tokens: strict reads what `answers.read_final` leaves;
+- reads the whole response, a reasoning that never closed included: strict reads what `answers.read_final` leaves;
 - takes the Levenshtein-nearest choice when no choice was named, even for '': strict has no parse, and is wrong;
 - reads `(b)` as a letter though option D is "(b)": strict takes the option that is the response, capitals excepted;
 - truncates for integers (14.9 is 14): strict compares values, so 14.9 is wrong and 14.0 is right;
-- compares texts: strict compares values, so 1.50 is 1.5 at two decimals, [2007,2008] is [2007, 2008], 1,000 is 1000;
+- compares texts: strict compares values, so 1.50 is 1.5 at two decimals and [2007,2008] is [2007, 2008];
+- takes no `1,000` in its normalisation: under both scorers our extraction has made it 1000 before;
 - accepts inf, nan and `1_000` as numbers: strict finds no number in the first two and the number 1 in the last.
 """
 
