@@ -1,7 +1,7 @@
-"""What a response says once its reasoning is over: the text that a strict scorer reads.
+"""What a response says once its reasoning is over, and what its writer marks as the answer.
 
 In: the text of a whole response, special tokens kept. Out: the text behind the reasoning, or what the family's answer
-box holds. Never: guess an answer, or look for one inside the reasoning.
+box holds; a text without its dress; the marked answers. Never: guess an answer, or look for one inside the reasoning.
 """
 
 from __future__ import annotations
@@ -10,6 +10,32 @@ import re
 
 BOX = re.compile(r"<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|$)", re.DOTALL)
 SPECIAL = re.compile(r"<\|[^|<>]*\|>")
+ANSWER = re.compile(
+    r"(?:\b(?:(?:answer|solution)s?(?! (?:choice|option)s)|(?:correct|right|best) (?:option|choice))"
+    r"(?:[ \w]{0,30}?(?:\b(?:is|are|be)\b:?|[:=])|\s*\n)|(?:答案|故选)[是为:]*)(?=\s*\S)",
+    re.IGNORECASE,
+)
+DRESS = [
+    (re.compile(pattern), bare)
+    for pattern, bare in (
+        (r"<answer>", " Answer: "),
+        (r"</?[A-Za-z][^<>]{0,100}>|&nbsp;", " "),
+        (r"\\[dt]?frac ?\{([^{}]{1,60})\}\{([^{}]{1,60})\}", r" \1/\2"),
+        (r"\^?\{?\\circ\}?| ?\bdegrees?\b|&deg;", "°"),
+        (r"\\sqrt", "√"),
+        (r"\\pi\b", "π"),
+        (r"\\(?:times|cdot)\b", "×"),
+        (r"\\approx\b", "≈"),
+        (r"\\(?:text(?:rm|bf|it)?|math(?:rm|bf|it)|mbox|left|right|displaystyle)\b|\\[,;:! ]", ""),
+        (r"\\[()\[\]]", " "),
+        (r"\*\*+|[${}`\\]", ""),
+    )
+]
+SIGNS = str.maketrans(
+    {"−": "-", "–": "-", "（": "(", "）": ")", "：": ":", "，": ", ", "。": ". ", "＝": "=", "º": "°"}
+)
+REACH = 2000  # characters that are read behind a marker of the answer
+MARKERS = 20  # markers that are read, counted from the last
 
 
 def read_final(response: str) -> str:
@@ -18,8 +44,39 @@ def read_final(response: str) -> str:
     A reasoning that was opened and never closed (a truncated response) leaves nothing: ''. A response without
     reasoning markers is final as a whole.
     """
-    _, closed, final = response.rpartition("</think>")
-    if not closed and "<think>" in response:
+    final = response.rpartition("</think>")[2]
+    if "<think>" in final:
         return ""
     boxes = [text for text in BOX.findall(final) if text.strip()]
     return SPECIAL.sub("", boxes[-1] if boxes else final).strip()
+
+
+def make_plain(text: str) -> str:
+    r"""Return a text without LaTeX, Markdown and HTML: `\frac{1}{2}` is 1/2, `**B**` is B, `90^\circ` is 90°."""
+    text = text.translate(SIGNS)
+    for pattern, bare in DRESS:
+        text = pattern.sub(bare, text)
+    return text.strip()
+
+
+def read_marked(text: str) -> list[str]:
+    r"""Return what the writer marks as the answer, plain: the last `\boxed{}`, then what follows "the answer is".
+
+    The surest comes first; of several "the answer is" the last. What follows is cut after `REACH` characters, not at
+    the end of the sentence: the reader knows what ends an answer of its kind.
+    """
+    plain = make_plain(text)
+    ends = [match.end() for match in ANSWER.finditer(plain)][-MARKERS:]
+    followers = [plain[end : end + REACH].strip(" :=#\"'“”\n\t\r") for end in reversed(ends)]
+    _, boxed, rest = text.rpartition("\\boxed{")
+    return [make_plain(_read_braced(rest[:REACH])), *followers] if boxed else followers
+
+
+def _read_braced(text: str) -> str:
+    """Return a text up to the brace that closes the one before its start; all of it where none does."""
+    depth = 1
+    for place, sign in enumerate(text):
+        depth += (sign == "{") - (sign == "}")
+        if depth == 0:
+            return text[:place]
+    return text
