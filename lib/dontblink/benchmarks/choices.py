@@ -83,7 +83,7 @@ def read_statement(statement: str, options: Sequence[str]) -> set[str]:
 
 
 def same(statement: str, option: str) -> bool:
-    """Say whether a statement is an option's whole text; a lone letter never is: it is taken for the option's letter."""
+    """Say whether a statement is an option's whole text; a lone letter never is, it is the letter of an option."""
     return plain(statement) == plain(option) and len(plain(option)) > 1
 
 
@@ -134,6 +134,6 @@ def named_texts(text: str, options: Sequence[str]) -> tuple[set[str], str]:
 
 
 def plain(text: str, lower: bool = True) -> str:
-    """Return the text without markup, closing punctuation and repeated spaces, in small letters unless told otherwise."""
+    """Return the text without markup, outer punctuation and repeated spaces, in small letters unless told otherwise."""
     words = " ".join(strip_markup(text).split()).strip(" .,;:!?\"'")
     return words.lower() if lower else words

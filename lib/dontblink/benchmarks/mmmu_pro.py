@@ -65,7 +65,7 @@ def group(row: Row) -> str:
 
 
 def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
-    """Return the row as an Item: question, lines `A. option` and the official instruction, as the official prompt has it.
+    """Return the row as an Item: question, lines `A. option` and instruction, as in the official prompt.
 
     `images` holds the pictures that question and options name, in the order of first naming, and their tags are
     renumbered to it; all pictures where nothing is named. In the vision configuration the one picture holds question
@@ -80,7 +80,7 @@ def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
     vision = row.fields.get("config") == VISION
     require_columns(row, REQUIRED[1:] if vision else REQUIRED)
     try:
-        options = parse_options(row.fields["options"])
+        options = list(parse_options(row.fields["options"]))
     except ItemError as error:
         raise ItemError(f"{row.name}: {error}") from error
     answer, letters = str(row.fields["answer"]).strip(), option_letters(options)
@@ -188,7 +188,7 @@ def official_answer(response: str, options: str | Sequence[Any]) -> str | None:
 
 
 def strict_answer(response: str, options: str | Sequence[Any]) -> str | None:
-    """Return the letter that the response's final part names (see `choices.strict_choice`), None if it names none or two."""
+    """Return the letter that the response's final part names (see `choices.strict_choice`); None for none or two."""
     return strict_choice(read_final(response), parse_options(options))
 
 
