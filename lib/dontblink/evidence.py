@@ -49,24 +49,33 @@ def token_coverage(boxes: Sequence[Box], image_size: tuple[int, int], grid: Grid
 
 
 def item_coverage(
-    item: Item, grids: Sequence[Grid], image_sizes: Sequence[tuple[int, int]] | None = None
+    item: Item,
+    grids: Sequence[Grid],
+    image_sizes: Sequence[tuple[int, int]] | None = None,
+    image_order: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
     """Return the coverage of all of an item's image tokens in prompt order, float32 [M].
 
-    `image_sizes` are (width, height) in px after the EXIF turn (Prompt.image_sizes); the images are opened
-    where they are not given.
+    Grids, sizes and order have one entry for each shown picture, in prompt order (Prompt.image_order: places in
+    `item.images`; a picture that is shown twice is evidence twice); without an order each picture is shown once, as
+    stored. `image_sizes` are (width, height) in px after the EXIF turn; the images are opened where they are not given.
 
     Raises
     ------
     ValueError
-        If there are not as many grids as images.
+        If there are not as many grids as shown pictures, or the order names one that is not there.
     """
-    sizes = [open_image(source).size for source in item.images] if image_sizes is None else image_sizes
-    if not len(grids) == len(sizes) == len(item.images):
-        raise ValueError(f"item {item.id}: {len(grids)} grids for {len(item.images)} images; pass one grid per image")
+    order = range(len(item.images)) if image_order is None else image_order
+    if not all(0 <= place < len(item.images) for place in order):
+        raise ValueError(
+            f"item {item.id}: image order {list(order)} for {len(item.images)} images; pass the prompt's own"
+        )
+    sizes = [open_image(item.images[place]).size for place in order] if image_sizes is None else image_sizes
+    if not len(grids) == len(sizes) == len(order):
+        raise ValueError(f"item {item.id}: {len(grids)} grids for {len(order)} images; pass one grid per image")
     per_image = [
-        token_coverage([box for box in item.boxes if box.image == index], size, grid)
-        for index, (size, grid) in enumerate(zip(sizes, grids, strict=True))
+        token_coverage([box for box in item.boxes if box.image == place], size, grid)
+        for place, size, grid in zip(order, sizes, grids, strict=True)
     ]
     return np.concatenate(per_image)
 

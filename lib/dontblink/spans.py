@@ -3,6 +3,11 @@
 Why: the measures are means over these spans, so they are defined once. In: response ids, the ids of a family's
 markers, and the text of single tokens. Out: half-open token ranges. Never here: a tokenizer's offsets, or text that
 was decoded as a whole and found again in the ids.
+
+A checkpoint that thinks puts its reasoning before </think>; without one the chain was truncated. A checkpoint that does
+not think (Instruct, or thinking switched off) has no such border: there the reasoning is what stands before the answer
+box, or else before the last answer marker ("Answer: B", "so the final answer is 7"), the answer what follows. A chain
+without either is all reasoning, with an empty answer: where its conclusion begins would be a guess.
 """
 
 from __future__ import annotations
@@ -18,10 +23,17 @@ ANSWER_MARKER = re.compile(
     r"(?:^\W*(?:final\s+)?answer\b|\banswer\b\W{0,2}(?=\s*(?:is\b|:)))(?:\s*is\b)?[\s:*]*", re.IGNORECASE
 )
 
+# words and opening marks that lead into an answer marker: they belong to the answer's sentence, not to the reasoning
+LEAD = re.compile(r"(?:\b(?:so|thus|hence|therefore|the|my|correct|best|final)\b,?|[\s*_#>\[({$\"'`])*$", re.IGNORECASE)
+LEAD_CHARACTERS = 60
+
 
 @dataclass(frozen=True)
 class Spans:
-    """Half-open token ranges of a response; `closed` is False where </think> never came (truncated)."""
+    """Half-open token ranges of a response; `closed` is False where the answer never came (truncated).
+
+    That is: </think> never came or, of a checkpoint that does not think, neither an answer marker, a box nor EOS.
+    """
 
     reasoning: tuple[int, int]
     answer: tuple[int, int]
@@ -31,14 +43,15 @@ class Spans:
 
 @dataclass(frozen=True)
 class Markers:
-    """The marker ids of one tokenizer; None where it has no such token."""
+    """The marker ids of one tokenizer; None where it has no such token. `thinks`: see the module's head."""
 
     eos: frozenset[int]
-    think_close: int
+    think_close: int | None
     think_open: int | None
     box_open: int | None
     box_close: int | None
     prompt_opens_think: bool
+    thinks: bool = True
 
 
 def segment(
@@ -47,7 +60,8 @@ def segment(
     """Cut a response on its ids into reasoning, steps and answer.
 
     The reasoning ends before the last think-close token; without one everything is reasoning. The answer is what the
-    box tokens hold, else what follows an answer marker, else all the rest. EOS is in neither.
+    box tokens hold, else what follows an answer marker, else all the rest. EOS is in neither. A checkpoint that does
+    not think is cut at its box or last answer marker instead, unless it wrote think tokens all the same.
 
     Parameters
     ----------
@@ -56,12 +70,37 @@ def segment(
     """
     ids = [int(i) for i in response_ids]
     end = next((k for k, i in enumerate(ids) if i in markers.eos), len(ids))
+    if not markers.thinks and not {markers.think_open, markers.think_close} & {*ids[:end]}:
+        return _segment_plain(ids, end, markers, token_texts, joiner)
     stop = max((k for k in range(end) if ids[k] == markers.think_close), default=end)
     opens = [k for k in range(stop) if ids[k] == markers.think_open]
     start = opens[0] + 1 if opens and not markers.prompt_opens_think else 0
     first, last = _find_box(ids, markers, min(stop + 1, end), end)
     answer = _find_answer(token_texts(ids[first:last]), first, joiner)
     return Spans((start, stop), answer, _find_steps(token_texts(ids[start:stop]), start, joiner), stop < end)
+
+
+def _segment_plain(
+    ids: list[int], end: int, markers: Markers, token_texts: Callable[[Sequence[int]], list[str]], joiner: str
+) -> Spans:
+    """Cut a response without think tokens before its last box or answer marker."""
+    texts = token_texts(ids[:end])
+    first, last = _find_box(ids, markers, 0, end)
+    boxed = first > 0
+    head = texts[: first - 1] if boxed else texts
+    whole = joiner.join(head)
+    # a marker before the box belongs to it only if nothing but white space stands between the two
+    found = [m for m in ANSWER_MARKER.finditer(whole) if bool(whole[m.end() :].strip()) != boxed]
+    answer, stop = (end, end), len(head)
+    if found:
+        at = found[-1].start()
+        if lead := LEAD.search(whole, max(0, at - LEAD_CHARACTERS), at):
+            at -= len(lead.group().lstrip())
+        ends = list(accumulate((len(joiner) + len(text) for text in head), initial=-len(joiner)))[1:]
+        stop = sum(edge <= at for edge in ends)
+    if boxed or found:
+        answer = _find_answer(texts[first:last], first, joiner)
+    return Spans((0, stop), answer, _find_steps(texts[:stop], 0, joiner), boxed or bool(found) or end < len(ids))
 
 
 def _find_box(ids: list[int], markers: Markers, start: int, end: int) -> tuple[int, int]:

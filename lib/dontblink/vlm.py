@@ -1,16 +1,16 @@
 """A vision-language model with everything that depends on its architecture family.
 
-Why: prompts, image grids, positions and the markers of reasoning and answer differ between families; this is
-the only module that knows how. In: a checkpoint folder and Items. Out: Prompts (ids, patches, grids), batches
-for forward or generate, and the Spans of a response. Token ids come from the loaded config and tokenizer and
-responses are cut on ids. Never here: constant token ids, skipped special tokens, re-tokenised text, remote
-code. To add a family: one row in FAMILIES, with its own answer markers where they differ.
+Why: prompts, image grids, positions and the markers of reasoning and answer differ between families; with `families`
+this is the only module that knows how. In: a checkpoint folder and Items. Out: Prompts (ids, patches, grids), batches
+for forward or generate, and the Spans of a response. Token ids come from the loaded config and tokenizer and responses
+are cut on ids. Without its weights a VLM still encodes, decodes and cuts: for dry runs and for engines elsewhere.
+Never here: constant token ids, skipped special tokens, re-tokenised text, remote code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,69 +19,50 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import transformers
+from jinja2 import TemplateError
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from dontblink.items import Item, open_image
+from dontblink.checkpoints import REMEDY, check_checkpoint, find_eos, find_folder
+from dontblink.families import (
+    FAMILIES,
+    Family,
+    VLMError,
+    find_thinking,
+    first_line,
+    limit_image_tokens,
+    read_image_tokens,
+)
+from dontblink.items import Item, open_image, split_question
 from dontblink.spans import Markers, Spans, segment
 
-REMEDY = "run `make testbed` or point the parameters at a downloaded checkpoint"
-
-
-class VLMError(ValueError):
-    """A model or a prompt that cannot be used; one line that names what was found and what to do."""
-
-
-def drop_video(processor_class: Any) -> Any:
-    """Return the real processor without its video half, which needs torchvision even when no video comes."""
-
-    class ImageTextProcessor(processor_class):
-        def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str) -> None:
-            super().__init__(image_processor, tokenizer, None, chat_template=chat_template)
-            self.video_token = self.video_token_id = None
-
-    return ImageTextProcessor
-
-
-@dataclass(frozen=True)
-class Family:
-    """Facts of one architecture; `name` is the checkpoint's config.model_type."""
-
-    name: str
-    model_class: Any
-    processor_class: Any
-    prompt_opens_think: bool
-    think_open: str = "<think>"
-    think_close: str = "</think>"
-    box_open: str = "<|begin_of_box|>"
-    box_close: str = "<|end_of_box|>"
-
-
-_QWEN = transformers.Qwen3VLForConditionalGeneration, drop_video(transformers.Qwen3VLProcessor)
-_GLM = transformers.Glm4vForConditionalGeneration, drop_video(transformers.Glm46VProcessor)
-FAMILIES = {
-    "qwen3_vl": Family("qwen3_vl", *_QWEN, prompt_opens_think=True),
-    "glm4v": Family("glm4v", *_GLM, prompt_opens_think=False),
-}
+__all__ = ["FAMILIES", "VLM", "Family", "Prompt", "VLMError", "find_backend", "first_line", "load_vlm"]
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """One encoded item; grids in patches before merging, sizes (width, height) in px after the EXIF turn."""
+    """One encoded item, its pictures in prompt order: a picture that is shown twice appears twice.
+
+    Grids count patches before merging; sizes are (width, height) in px after the EXIF turn; `image_order` is the place
+    of each shown picture in `item.images`.
+    """
 
     item_id: str
     ids: NDArray[np.int64]  # [P]
     pixel_values: NDArray[np.float32]  # [n_patches, dim]
     grid_thw: NDArray[np.int64]  # [n_images, 3]
     image_sizes: tuple[tuple[int, int], ...]
+    image_order: tuple[int, ...]
 
 
 @dataclass(eq=False)
 class VLM:
     """A loaded model. No response may hold `suppressed_ids`: the model would look for an image behind them.
 
-    `backend` records who made the pixels ('pil' or 'torchvision': they differ by up to 0.03).
+    `model` is None where it was loaded without weights. `backend` records who made the pixels ('pil' or
+    'torchvision': they differ by up to 0.03). `thinks` is False for the non-reasoning contrast;
+    `template_options` are what the chat template is told besides the messages.
     """
 
     name: str
@@ -93,6 +74,10 @@ class VLM:
     image_token_id: int
     suppressed_ids: tuple[int, ...]
     eos_ids: tuple[int, ...]
+    n_vocabulary: int
+    thinks: bool
+    prompt_opens_think: bool
+    template_options: dict[str, bool] = field(default_factory=dict)
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -114,36 +99,55 @@ class VLM:
         return [self.decode([int(i)]) for i in ids]
 
     def encode(self, item: Item) -> Prompt:
-        """Put the images, then the question, through the checkpoint's own chat template and processor.
+        """Put texts and pictures, in the question's own order, through the checkpoint's chat template and processor.
 
         Raises
         ------
         ItemError
-            If an image cannot be read.
+            If an image cannot be read, or the question names one that is not there.
         VLMError
-            If the processor refuses the item, or the prompt's placeholders do not match its images.
+            If there is no picture, the processor refuses the item, a picture takes more tokens than the budget
+            (only pictures of extreme aspect can), or the placeholders do not match the pictures.
         """
-        images = [open_image(source) for source in item.images]
-        content = [{"type": "image", "image": image} for image in images]
-        content.append({"type": "text", "text": item.question})
+        parts = split_question(item)
+        order = tuple(part for part in parts if isinstance(part, int))
+        if not order:
+            raise VLMError(f"item {item.id}: no picture, expected at least one; leave it out")
+        opened = {place: open_image(item.images[place]) for place in sorted(set(order))}
+        content = [
+            {"type": "image", "image": opened[part]} if isinstance(part, int) else {"type": "text", "text": part}
+            for part in parts
+        ]
         options = {"add_special_tokens": False, "return_mm_token_type_ids": False, "return_tensors": "pt"}
         try:
             batch = self.processor.apply_chat_template(
                 [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True,
-                return_dict=True, processor_kwargs=options,
+                return_dict=True, processor_kwargs=options, **self.template_options,
             )  # fmt: skip
             ids, grids, pixels = batch["input_ids"], batch["image_grid_thw"], batch["pixel_values"]
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TemplateError) as error:
             raise VLMError(f"item {item.id}: cannot be encoded ({first_line(error)}); correct it") from error
-        sizes = tuple(image.size for image in images)
-        prompt = Prompt(item.id, ids[0].numpy(), pixels.float().numpy(), grids.numpy(), sizes)
-        n_found = int(np.isin(prompt.ids, self.suppressed_ids).sum())
-        if n_found != (n_tokens := sum(rows * columns for rows, columns in self.image_grid(prompt))):
-            raise VLMError(
-                f"item {item.id}: {n_found} placeholders in the prompt, expected one for each of "
-                f"{n_tokens} image tokens; remove the special tokens from the question"
-            )
+        sizes = tuple(opened[place].size for place in order)
+        prompt = Prompt(item.id, ids[0].numpy(), pixels.float().numpy(), grids.numpy(), sizes, order)
+        self._check_prompt(prompt)
         return prompt
+
+    def _check_prompt(self, prompt: Prompt) -> None:
+        """Raise VLMError unless each picture keeps to the budget and has one placeholder for each of its tokens."""
+        counts = [rows * columns for rows, columns in self.image_grid(prompt)]
+        _, most = read_image_tokens(self.processor.image_processor, self.family)
+        for count, (width, height), place in zip(counts, prompt.image_sizes, prompt.image_order, strict=True):
+            if count > most:
+                raise VLMError(
+                    f"item {prompt.item_id}: image {place + 1} of {width}x{height} px takes {count} image tokens, "
+                    f"expected at most {most}; crop it, it is too long and thin to be scaled, or raise max_image_tokens"
+                )
+        n_found = int(np.isin(prompt.ids, self.suppressed_ids).sum())
+        if n_found != sum(counts):
+            raise VLMError(
+                f"item {prompt.item_id}: {n_found} placeholders in the prompt, expected one for each of "
+                f"{sum(counts)} image tokens; remove the special tokens from the question"
+            )
 
     def image_grid(self, prompt: Prompt) -> list[tuple[int, int]]:
         """Return (rows, columns) of merged image tokens for each image, row-major in the prompt."""
@@ -169,7 +173,14 @@ class VLM:
         dict
             input_ids, mm_token_type_ids (1 on the prompt's image tokens, 0 elsewhere), attention_mask int64
             [B, S]; pixel_values float32 [sum n_patches, dim]; image_grid_thw int64 [sum n_images, 3].
+
+        Raises
+        ------
+        VLMError
+            If the model was loaded without weights.
         """
+        if self.model is None:
+            raise VLMError(f"{self.name}: loaded without weights, needed for a batch; use load_vlm(weights=True)")
         columns: dict[str, list[Tensor]] = {"input_ids": [], "mm_token_type_ids": [], "attention_mask": []}
         for prompt, tail in zip(prompts, responses or [()] * len(prompts), strict=True):
             ids = torch.from_numpy(np.concatenate([prompt.ids, np.asarray(tail, dtype=np.int64)]))
@@ -194,9 +205,9 @@ class VLM:
         """Cut a response on its ids into reasoning, steps and answer; see `spans.segment`."""
         family, ids = self.family, self._ids
         markers = Markers(
-            eos=frozenset(self.eos_ids), think_open=ids.get(family.think_open), think_close=ids[family.think_close],
+            eos=frozenset(self.eos_ids), think_open=ids.get(family.think_open), think_close=ids.get(family.think_close),
             box_open=ids.get(family.box_open), box_close=ids.get(family.box_close),
-            prompt_opens_think=family.prompt_opens_think,
+            prompt_opens_think=self.prompt_opens_think, thinks=self.thinks,
         )  # fmt: skip
         return segment(response_ids, markers, self.token_texts, self._joiner)
 
@@ -210,60 +221,74 @@ def load_vlm(
     checkpoint: Path | str,
     *,
     name: str | None = None,
+    revision: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
-    attention: str = "sdpa",
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa",
     backend: Literal["auto", "pil", "torchvision"] = "auto",
+    thinking: bool = True,
+    min_image_tokens: int | None = None,
+    max_image_tokens: int | None = None,
+    weights: bool = True,
 ) -> VLM:
-    """Load a checkpoint folder (or, for a `str` that is no folder, a hub id) of a known family.
+    """Load a checkpoint folder (or, for a `str` that is no folder, a hub id at a `revision`) of a known family.
 
     Sampling settings stored with the checkpoint are dropped: generation does what its parameters say.
+
+    Parameters
+    ----------
+    device : 'auto' spreads a model larger than one card over all cards, with accelerate
+    thinking : False asks a hybrid checkpoint not to think; see `families.find_thinking`
+    min_image_tokens, max_image_tokens : merged tokens of one picture; None keeps the checkpoint's own limits
+    weights : False leaves `VLM.model` None; everything but `collate` works
 
     Raises
     ------
     VLMError
-        In one line, with the remedy: no checkpoint, unknown family, broken or incomplete files.
+        In one line, with the remedy: no checkpoint, unknown family, broken or incomplete files, limits that cannot
+        be kept, or a checkpoint that always thinks where `thinking` is False.
     """
-    path = Path(checkpoint)
-    if (isinstance(checkpoint, Path) or path.is_dir()) and not (path / "config.json").is_file():
-        raise VLMError(f"{checkpoint}: no checkpoint here (config.json not found); {REMEDY}")
+    folder = find_folder(checkpoint, revision, weights=weights)
+    check_checkpoint(folder, weights=weights)
     if backend == "auto":
         backend = find_backend()
-    options = {"dtype": getattr(torch, dtype), "attn_implementation": attention, "output_loading_info": True}
-    options |= {"device_map": "auto"} if device == "auto" else {}
+    model = None
     try:
-        config = transformers.AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
-        if (family := FAMILIES.get(config.model_type)) is None:
-            raise ValueError(f"family {config.model_type!r}; expected one of {', '.join(FAMILIES)}")
-        model, report = family.model_class.from_pretrained(checkpoint, **options)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-        images = transformers.AutoImageProcessor.from_pretrained(checkpoint, backend=backend, trust_remote_code=False)
-        extra, _ = family.processor_class.get_processor_dict(checkpoint)
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        family = FAMILIES[config.model_type]
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        images = transformers.AutoImageProcessor.from_pretrained(folder, backend=backend, trust_remote_code=False)
+        limit_image_tokens(images, family, min_image_tokens, max_image_tokens)
+        extra, _ = family.processor_class.get_processor_dict(folder)
         template = tokenizer.chat_template or extra.get("chat_template")
-        entries = [tokenizer.eos_token_id, model.generation_config.eos_token_id]
-        eos = sorted({int(i) for entry in entries if entry is not None for i in np.atleast_1d(entry)})
-        for problem, what in (
-            (report["missing_keys"], f"weights lack {sorted(report['missing_keys'])[:2]}"),
-            (not template, "no chat template"),
-            (not eos, "no end-of-sequence token"),
-            (family.think_close not in tokenizer.get_vocab(), f"no {family.think_close} token"),
-        ):
-            if problem:
-                raise ValueError(what)
-    except (OSError, ValueError, SafetensorError) as error:
+        processor = family.processor_class(images, tokenizer, chat_template=template)
+        thinking_found = find_thinking(processor, family, thinking)
+        eos = find_eos(folder, config, tokenizer)
+        if thinking_found.thinks and family.think_close not in tokenizer.get_vocab():
+            raise ValueError(f"no {family.think_close} token")
+        if weights:
+            model = load_model(folder, family, device, dtype, attention)
+            model.generation_config = transformers.GenerationConfig(eos_token_id=list(eos))
+    except VLMError as error:
+        raise VLMError(f"{checkpoint}: {error}") from error
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError, TemplateError) as error:
         raise VLMError(f"{checkpoint}: cannot be loaded ({first_line(error)}); {REMEDY}") from error
-    model.generation_config = transformers.GenerationConfig(eos_token_id=eos)
-    model.eval().requires_grad_(False)
-    if device != "auto":
-        model.to(device)
-    processor = family.processor_class(images, tokenizer, chat_template=template)
-    n_tokens, image = model.get_input_embeddings().num_embeddings, int(config.image_token_id)
-    suppressed = tuple(sorted(i for i in {image, config.video_token_id} if i < n_tokens))
+    n_vocabulary, image = int(config.get_text_config().vocab_size), int(config.image_token_id)
+    suppressed = tuple(sorted(i for i in {image, config.video_token_id} if i < n_vocabulary))
     return VLM(
-        name or path.name, family, model, tokenizer, processor, backend, image, suppressed, tuple(eos)
+        name or Path(checkpoint).name, family, model, tokenizer, processor, backend, image, suppressed, eos,
+        n_vocabulary, thinking_found.thinks, thinking_found.prompt_opens_think, thinking_found.template_options,
     )  # fmt: skip
 
 
-def first_line(error: BaseException) -> str:
-    """Return an error's first line, for one-line messages."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def load_model(folder: Path, family: Family, device: str, dtype: str, attention: str) -> Any:
+    """Return the model in eval mode, from safetensors only; raise ValueError where the files lack a weight."""
+    options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
+    model, report = family.model_class.from_pretrained(
+        folder, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True,
+        output_loading_info=True, **options,
+    )  # fmt: skip
+    if report["missing_keys"]:
+        raise ValueError(f"weights lack {sorted(report['missing_keys'])[:2]}")
+    model.eval().requires_grad_(False)
+    return model if device == "auto" else model.to(device)

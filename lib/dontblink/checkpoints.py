@@ -1,0 +1,164 @@
+"""A checkpoint folder is whole, of a known family and free of foreign code, before anything is loaded from it.
+
+Why: a download that stopped half-way, a pickle, or a checkpoint of another model otherwise ends in a traceback after
+minutes of loading, or worse, in random weights. In: a folder, or a hub id that is downloaded into one. Out: nothing, or
+one line that names the file, what was found and the remedy. Never here: weights in memory (a safetensors file says in
+its header how long it must be), pickles, code of a checkpoint's own (a config with `auto_map` is refused: the official
+checkpoints of the known families have none, and what its class does cannot be known without running it).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import snapshot_download
+
+from dontblink.families import FAMILIES, VLMError, first_line
+
+REMEDY = "run `make testbed` or point the parameters at a downloaded checkpoint"
+AGAIN = "download it again (`hf download <id> --local-dir <folder>` goes on where it stopped)"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SMALL_FILES = ("*.json", "*.jinja", "*.txt")
+HEADER_LIMIT = 100_000_000  # bytes; the safetensors format allows no longer header
+
+
+def find_folder(checkpoint: Path | str, revision: str | None = None, *, weights: bool = True) -> Path:
+    """Return the checkpoint's folder; a `str` that is no folder but reads owner/name is downloaded from the hub.
+
+    Raises
+    ------
+    VLMError
+        If the download fails or nothing is there.
+    """
+    path = Path(checkpoint)
+    if isinstance(checkpoint, Path) or path.is_dir() or not HUB_ID.fullmatch(checkpoint):
+        return path
+    patterns = [*SMALL_FILES, "*.safetensors"] if weights else list(SMALL_FILES)
+    try:
+        return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise VLMError(f"{checkpoint}: cannot be downloaded ({first_line(error)}); {REMEDY}") from error
+
+
+def check_checkpoint(folder: Path, *, weights: bool = True) -> None:
+    """Check that a folder holds a complete checkpoint of a known family; reads headers, never weights.
+
+    Raises
+    ------
+    VLMError
+        In one line, with the remedy: no or unreadable config, unknown family, code of its own, leftovers of a
+        download, no tokenizer, image processor or chat template, and (with `weights`) missing, empty, truncated or
+        pickled weights.
+    """
+    if not (folder / "config.json").is_file():
+        raise VLMError(f"{folder}: no checkpoint here (config.json not found); {REMEDY}")
+    config = read_json(folder / "config.json")
+    if (family := config.get("model_type")) not in FAMILIES:
+        raise _refuse(folder, f"family {family!r}; expected one of {', '.join(FAMILIES)}", REMEDY)
+    for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
+        if "auto_map" in read_json(folder / name):
+            raise _refuse(folder, f"{name} asks for code of its own (auto_map)", "use the official checkpoint")
+    if leftovers := sorted(folder.rglob("*.incomplete")):
+        what = f"{len(leftovers)} unfinished downloads, first {leftovers[0].name}"
+        raise _refuse(folder, what, f"{AGAIN}, or delete them if all files are whole")
+    _check_small_files(folder)
+    if weights:
+        check_weights(folder)
+
+
+def _check_small_files(folder: Path) -> None:
+    """Raise VLMError unless a tokenizer, an image processor and a chat template are there."""
+
+    def has(*names: str) -> bool:
+        return all((folder / name).is_file() for name in names)
+
+    if not (has("tokenizer.json") or has("vocab.json", "merges.txt")):
+        raise _refuse(folder, "no tokenizer (tokenizer.json)", AGAIN)
+    if not (has("preprocessor_config.json") or "image_processor" in read_json(folder / "processor_config.json")):
+        raise _refuse(folder, "no image processor (preprocessor_config.json)", AGAIN)
+    stores = ("tokenizer_config.json", "processor_config.json", "chat_template.json")
+    if not (has("chat_template.jinja") or any(read_json(folder / name).get("chat_template") for name in stores)):
+        raise _refuse(folder, "no chat template (chat_template.jinja)", AGAIN)
+
+
+def check_weights(folder: Path) -> None:
+    """Raise VLMError unless every weight file is there, in safetensors, and as long as its header says."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        places: dict[str, str] = read_json(index).get("weight_map", {})
+        names = sorted(set(places.values()))
+        if absent := [name for name in names if not (folder / name).is_file()]:
+            raise _refuse(folder, f"{len(absent)} of {len(names)} weight files are missing, first {absent[0]}", AGAIN)
+    elif (folder / "model.safetensors").is_file():
+        names = ["model.safetensors"]
+    elif parts := sorted(folder.glob("model-*.safetensors")):
+        raise _refuse(folder, f"{len(parts)} weight files without {index.name}", AGAIN)
+    elif pickles := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]):
+        what = f"{pickles[0].name} is a pickle, which can run code; expected *.safetensors"
+        raise _refuse(folder, what, "download the safetensors files of the same checkpoint")
+    else:
+        raise _refuse(folder, "no weights (model.safetensors)", AGAIN)
+    if not names:
+        raise _refuse(folder, f"{index.name} names no weight file", AGAIN)
+    for name in names:
+        if problem := find_damage(folder / name):
+            raise _refuse(folder, f"{name} {problem}", AGAIN)
+
+
+def find_damage(path: Path) -> str:
+    """Return what is wrong with a safetensors file, '' if its length is what its header says.
+
+    A file is 8 bytes (N, little-endian), N bytes of JSON with the offsets of each tensor, and the tensors.
+    """
+    size = path.stat().st_size
+    if size == 0:
+        return "is empty"
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start == b"version ":
+            return "is a Git LFS pointer, not weights"
+        length = int.from_bytes(start, "little")
+        if size < 8 or length > HEADER_LIMIT:
+            return f"is no safetensors file ({size} bytes)"
+        header = file.read(length)
+    if len(header) < length:
+        return f"is truncated ({size} bytes, its header alone takes {8 + length})"
+    try:
+        entries: dict[str, Any] = json.loads(header)
+        expected = max((e["data_offsets"][1] for key, e in entries.items() if key != "__metadata__"), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return "has an unreadable header"
+    expected += 8 + length
+    return (
+        "" if size == expected else f"is {'truncated' if size < expected else 'too long'} ({size} of {expected} bytes)"
+    )
+
+
+def find_eos(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Return all end-of-sequence ids that the tokenizer and the generation settings name; ValueError without any."""
+    stored = read_json(folder / "generation_config.json").get("eos_token_id", config.get_text_config().eos_token_id)
+    entries = [entry for entry in (tokenizer.eos_token_id, stored) if entry is not None]
+    if not (found := sorted({int(i) for entry in entries for i in np.atleast_1d(entry)})):
+        raise ValueError("no end-of-sequence token")
+    return tuple(found)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, {} where there is no such file; raise VLMError where it cannot be read."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise VLMError(f"{path}: not readable as JSON ({first_line(error)}); {AGAIN}") from error
+    if not isinstance(found, dict):
+        raise VLMError(f"{path}: holds a {type(found).__name__}, expected an object; {AGAIN}")
+    return found
+
+
+def _refuse(folder: Path, what: str, remedy: str) -> VLMError:
+    return VLMError(f"{folder}: cannot be loaded ({what}); {remedy}")
