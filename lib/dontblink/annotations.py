@@ -89,7 +89,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_annotations(path: Path, annotations: Iterable[Annotation]) -> int:
+def write_annotations(path: Path, annotations: Iterable[Annotation], *, may_withdraw: bool = False) -> int:
     """Put annotations into a file and return its number of lines; only lines with the same key are replaced.
 
     The file appears whole, sorted by item, image and annotator; the same annotations are the same bytes.
@@ -97,8 +97,8 @@ def write_annotations(path: Path, annotations: Iterable[Annotation]) -> int:
     Raises
     ------
     AnnotationError
-        If an annotation or a line that is there cannot be used, or a proposal would replace accepted boxes;
-        nothing is written then.
+        If an annotation or a line that is there cannot be used, or a proposal would replace accepted boxes (unless
+        their annotator `may_withdraw` them); nothing is written then.
     """
     with lock_folder(path.parent):
         lines = {annotation.key(): annotation for annotation in read_strictly(path)}
@@ -106,7 +106,7 @@ def write_annotations(path: Path, annotations: Iterable[Annotation]) -> int:
             check_annotation(annotation, f"item {annotation.item_id!r}, image {annotation.image}")
             before, where = lines.get(annotation.key()), f"item {annotation.item_id!r}, image {annotation.image}"
             demotes = before and (before.status, annotation.status) == ("accepted", "proposed")
-            if demotes and annotation.source != "drawn":
+            if demotes and not may_withdraw:
                 raise AnnotationError(
                     f"{where}: {annotation.source!r} would replace boxes that {annotation.annotator!r} has accepted; "
                     f"give proposals another annotator's name"

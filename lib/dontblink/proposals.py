@@ -35,8 +35,7 @@ the image. Reply with [] if the image is not needed."""
 
 def build_prompt(item: Item, image: int = 0) -> Item:
     """Return the item that asks a model for the regions of one image that its question needs; its id names both."""
-    choices = "".join(f"\n({chr(ord('A') + k)}) {choice}" for k, choice in enumerate(item.choices))
-    question = REQUEST.format(question=item.question + choices, number=image + 1, n_images=len(item.images))
+    question = REQUEST.format(question=item.question, number=image + 1, n_images=len(item.images))
     return replace(item, id=f"{item.id}#{image}", question=question, boxes=(), gold_steps=(), covariates={})
 
 
@@ -132,7 +131,10 @@ def propose_boxes(
             if (item.id, image) not in done or not is_on(done[item.id, image], facts):
                 asked[prompt.id] = facts
                 prompts.append(prompt)
-    refuse = lambda name, reason: rejected.append(Rejected(name, reason))  # noqa: E731
+
+    def refuse(name: str, reason: str) -> None:
+        rejected.append(Rejected(name, reason))
+
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "progress": progress}
     for response in generate_responses(vlm, prompts, quarantine=refuse, **settings):
         facts = asked[response.item_id]
