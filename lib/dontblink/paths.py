@@ -125,6 +125,11 @@ def figures(profile: str) -> Path:
     return ROOT / "figures" / check_profile(profile)
 
 
+def evidence(benchmark: str) -> Path:
+    """Return the tracked file of a benchmark's evidence annotations."""
+    return ROOT / "data" / "evidence" / f"{check_profile(benchmark)}.jsonl"
+
+
 def show(path: Path) -> str:
     """Return the path as messages print it: relative to ROOT where it lies inside."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

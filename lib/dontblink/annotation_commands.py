@@ -1,0 +1,129 @@
+"""Commands for evidence annotations: `python -m dontblink.annotations report|import|export|agree`.
+
+Why: annotation happens at a desk between tools, not in a notebook. In: files, and a folder of pictures that
+`image_facts.save_images` wrote. Out: a text, and files of annotations. Never here: anything but arguments and printing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dontblink import paths
+from dontblink.annotations import (
+    AnnotationError,
+    Rejected,
+    cover_images,
+    read_annotations,
+    read_strictly,
+    summarize_coverage,
+    write_annotations,
+)
+from dontblink.annotators import compare_annotators, name_pairs, summarize_agreement
+from dontblink.exchange import export_boxes, import_boxes
+from dontblink.image_facts import ImageFacts, read_images
+from dontblink.items import ItemError
+
+FORMATS = ("coco", "label-studio", "cvat")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the four commands."""
+    parser = argparse.ArgumentParser(prog="python -m dontblink.annotations", description="Evidence annotations.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("report", "which items have accepted boxes, and which lack them"),
+        ("import", "read the file of another tool into an annotation file"),
+        ("export", "write pictures' boxes for another tool"),
+        ("agree", "how well annotators agree"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("file", type=Path, help="annotations, data/evidence/<benchmark>.jsonl")
+        if name != "agree":
+            command.add_argument("--images", type=Path, required=True, help="folder that save_images wrote")
+        if name in ("import", "export"):
+            command.add_argument("--format", choices=FORMATS, required=True)
+        if name == "import":
+            command.add_argument("--from", type=Path, required=True, dest="other", help="the tool's file")
+            command.add_argument("--annotator", default="", help="who drew what the file names nobody for")
+            command.add_argument("--shown", choices=("turned", "stored", "unknown"), default="unknown",
+                                 help="did the tool turn pictures as EXIF says? unknown: decide by size")  # fmt: skip
+        if name == "export":
+            command.add_argument("--to", type=Path, required=True, dest="other", help="the file to write")
+        if name == "agree":
+            command.add_argument("--between", nargs=2, metavar=("A", "B"), help="two annotators; default: every pair")
+            command.add_argument("--token-px", type=int, default=32, help="side of an image token in px")
+            command.add_argument("--seed", type=int, default=0, help="of the bootstrap over items")
+    return parser
+
+
+def print_rejected(rejected: list[Rejected]) -> None:
+    """Print every row that was left out."""
+    for row in rejected:
+        print(f"left out: {row.reason}")
+
+
+def run_report(given: argparse.Namespace) -> int:
+    """Print the coverage; 1 where an item lacks boxes or a line was left out."""
+    annotations, rejected = read_annotations(given.file)
+    images: dict[str, list[ImageFacts]] = {}
+    for _, facts in sorted(read_images(given.images).items()):
+        images.setdefault(facts.item_id, []).append(facts)
+    report = cover_images(images, annotations)
+    print_rejected(rejected)
+    if elsewhere := sorted({found.item_id for found in annotations} - set(images)):
+        print(f"{len(elsewhere)} annotated items are not in {given.images}: {', '.join(elsewhere[:5])}, ...")
+    print(summarize_coverage(report))
+    return int(bool(rejected) or bool((report["status"] != "annotated").any()))
+
+
+def run_import(given: argparse.Namespace) -> int:
+    """Import, print what was changed and left out; 1 where a row was left out."""
+    images = read_images(given.images)
+    found = import_boxes(given.other, given.format, images, annotator=given.annotator, shown=given.shown)
+    n_lines = write_annotations(given.file, found.annotations)
+    print_rejected(found.rejected)
+    for note in found.notes:
+        print(f"note: {note}")
+    n_boxes = sum(len(annotation.boxes) for annotation in found.annotations)
+    print(f"{len(found.annotations)} images with {n_boxes} boxes; {paths.show(given.file)} has {n_lines} lines now")
+    return int(bool(found.rejected))
+
+
+def run_export(given: argparse.Namespace) -> int:
+    """Export every picture with its boxes; 1 where an annotation fits no picture."""
+    annotations = read_strictly(given.file)
+    document, left_out = export_boxes(annotations, read_images(given.images), given.format)
+    with paths.whole_file(given.other) as temporary:
+        temporary.write_bytes(document)
+    print_rejected(left_out)
+    print(f"{len(annotations) - len(left_out)} annotations written to {given.other}")
+    return int(bool(left_out))
+
+
+def run_agree(given: argparse.Namespace) -> int:
+    """Print the agreement of annotators, pair by pair."""
+    annotations = read_strictly(given.file)
+    pairs = [tuple(given.between)] if given.between else name_pairs(annotations)
+    for first, second in pairs:
+        report = compare_annotators(annotations, first, second, token_px=given.token_px)
+        print(summarize_agreement(report, first, second, seed=given.seed))
+    if not pairs:
+        print("one annotator or none: nothing to compare")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 all well, 1 something was left out or cannot be read."""
+    given = build_parser().parse_args(arguments)
+    if given.command != "import" and not given.file.is_file():
+        print(f"{given.file}: no annotations yet", file=sys.stderr)
+        if given.command != "report":
+            return 1
+    commands = {"report": run_report, "import": run_import, "export": run_export, "agree": run_agree}
+    try:
+        return commands[given.command](given)
+    except (AnnotationError, ItemError) as error:
+        print(error, file=sys.stderr)
+        return 1
