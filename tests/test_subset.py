@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from random import Random
 
@@ -10,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dontblink.benchmarks.subset import SubsetWarning, apportion, draw_subset, find_shortfalls, task_type_of
+from dontblink.benchmarks.subset import apportion, draw_subset, find_shortfalls, task_type_of
+from dontblink.items import Split
 
 Rows = list[tuple[str, str, str]]
 SINGLES: Rows = [(f"r{index}", "abc"[index % 3], f"g{index}") for index in range(90)]
@@ -25,16 +25,14 @@ def draw_rows(draw: st.DrawFn) -> Rows:
     ]
 
 
-def draw_quietly(rows: Rows, test: int, calibration: int, seed: int = 1) -> dict[str, str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SubsetWarning)
-        return dict(draw_subset(rows, {"test": test, "calibration": calibration}, seed))
+def draw(rows: Rows, test: int, calibration: int, seed: int = 1) -> dict[str, str]:
+    return dict(draw_subset(rows, {"test": test, "calibration": calibration}, seed))
 
 
 @given(draw_rows(), st.integers(0, 40), st.integers(0, 40), st.integers(0, 9), st.randoms())
 def test_the_draw_holds_its_promises(rows: Rows, test: int, calibration: int, seed: int, random: Random) -> None:
-    chosen = draw_quietly(rows, test, calibration, seed)
-    assert draw_quietly(random.sample(rows, len(rows)), test, calibration, seed) == chosen
+    chosen = draw(rows, test, calibration, seed)
+    assert draw(random.sample(rows, len(rows)), test, calibration, seed) == chosen
     group_of = {identity: group for identity, _, group in rows}
     splits: dict[str, set[str]] = {}
     for identity, split in chosen.items():
@@ -50,17 +48,15 @@ def test_the_draw_holds_its_promises(rows: Rows, test: int, calibration: int, se
 @given(draw_rows(), st.integers(0, 40), st.integers(0, 40))
 def test_every_short_draw_is_said(rows: Rows, test: int, calibration: int) -> None:
     sizes = {"test": test, "calibration": calibration}
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        chosen = draw_subset(rows, sizes, 1)  # type: ignore[arg-type]
+    chosen = draw_subset(rows, sizes, 1)  # type: ignore[arg-type]
     drawn = Counter(chosen.values())
     short = [split for split, size in sizes.items() if drawn[split] < size]  # type: ignore[index]
-    assert [str(warning.message).split(":")[0] for warning in said] == short
+    assert [line.split(":")[0] for line in find_shortfalls(sizes, chosen)] == short  # type: ignore[arg-type]
 
 
 @given(st.integers(0, 45), st.integers(0, 45), st.integers(0, 20))
 def test_single_rows_give_exact_sizes_in_the_strata_s_proportions(test: int, calibration: int, seed: int) -> None:
-    chosen = draw_quietly(SINGLES, test, calibration, seed)
+    chosen = draw(SINGLES, test, calibration, seed)
     stratum_of = {identity: stratum for identity, stratum, _ in SINGLES}
     for split, size in (("test", test), ("calibration", calibration)):
         counts = Counter(stratum_of[identity] for identity, drawn in chosen.items() if drawn == split)
@@ -76,15 +72,15 @@ def test_a_larger_draw_keeps_the_earlier_one_where_there_is_one_stratum(
     slack = 2 * (max(Counter(group for _, _, group in rows).values()) - 1)
     if len(rows) < test + more + calibration + slack:
         return
-    small, large = draw_quietly(rows, test, calibration), draw_quietly(rows, test + more, calibration)
+    small, large = draw(rows, test, calibration), draw(rows, test + more, calibration)
     assert small.items() <= large.items()
 
 
 def test_fewer_rows_than_asked_are_all_drawn_in_proportion() -> None:
-    with pytest.warns(SubsetWarning, match="rows drawn of") as said:
-        chosen = draw_subset(SINGLES, {"test": 120, "calibration": 60}, 1)
+    sizes: dict[Split, int] = {"test": 120, "calibration": 60}
+    chosen = draw_subset(SINGLES, sizes, 1)
     assert Counter(chosen.values()) == {"test": 60, "calibration": 30}
-    assert [str(warning.message).split(" of ")[0] for warning in said] == [
+    assert [line.split(" of ")[0] for line in find_shortfalls(sizes, chosen)] == [
         "test: 60 rows drawn",
         "calibration: 30 rows drawn",
     ]
@@ -92,18 +88,19 @@ def test_fewer_rows_than_asked_are_all_drawn_in_proportion() -> None:
 
 def test_one_group_cannot_serve_both_splits() -> None:
     rows: Rows = [(f"r{index}", "a", "g") for index in range(6)]
-    with pytest.warns(SubsetWarning, match="calibration: 0 rows drawn of 2"):
-        chosen = draw_subset(rows, {"test": 4, "calibration": 2}, 1)
+    sizes: dict[Split, int] = {"test": 4, "calibration": 2}
+    chosen = draw_subset(rows, sizes, 1)
+    assert find_shortfalls(sizes, chosen)[0].startswith("calibration: 0 rows drawn of 2")
     assert list(chosen.values()) == ["test"] * 4
 
 
 def test_another_seed_draws_other_rows() -> None:
-    assert draw_quietly(SINGLES, 20, 10, 1).keys() != draw_quietly(SINGLES, 20, 10, 2).keys()
+    assert draw(SINGLES, 20, 10, 1).keys() != draw(SINGLES, 20, 10, 2).keys()
 
 
 def test_a_group_that_spans_strata_stays_whole() -> None:
     rows: Rows = [(f"r{index}", "ab"[index % 2], f"g{index // 4}") for index in range(40)]
-    chosen = draw_quietly(rows, 16, 16)
+    chosen = draw(rows, 16, 16)
     sides = {f"g{index}": {chosen.get(f"r{row}") for row in range(4 * index, 4 * index + 4)} for index in range(10)}
     assert all(not {"test", "calibration"} <= side for side in sides.values())
 

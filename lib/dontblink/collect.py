@@ -97,6 +97,8 @@ def write_questions(study: Study) -> None:
             f"{benchmark}: {len(rows)} items; {len(questions.rejected)} rows cannot be used; {len(lacking)} items lack "
             f"evidence boxes{': ' if lacking else ''}{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}; "
             f"all in {paths.show(target)}",
+            *(f"  {note}" for note in questions.notes),
+            sep="\n",
             flush=True,
         )
 

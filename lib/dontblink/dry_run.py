@@ -88,7 +88,7 @@ def open_model(study: Study, model: str, folder: Path) -> tuple[VLM, str]:
 
 def write_gold_response(vlm: VLM, item: Item) -> list[int]:
     """Return the ids of a response that reasons briefly and gives the gold answer in the family's form."""
-    family, answer = vlm.family, registry.gold_text(item)
+    family, answer = vlm.family, item.answer
     opened = "" if vlm.prompt_opens_think or not vlm.thinks else family.think_open
     boxed = f"{family.box_open}{answer}{family.box_close}" if family.writes_think else answer
     text = f"{opened}{CHAIN}{family.think_close if vlm.thinks else ''}\n\nAnswer: {boxed}"
@@ -120,6 +120,7 @@ def report(study: Study, pictures: GreyPictures, n_items: int) -> Iterator[str]:
         sizes = ", ".join(f"{len(items)} {split}" for split, items in questions.items.items())
         kinds = sorted({item.task_type for items in questions.items.values() for item in items})
         yield f"{name}: {sizes} items of {len(set(questions.strata.values()))} strata; task types {', '.join(kinds)}"
+        yield from (f"  {note}" for note in questions.notes)
         if questions.rejected:
             yield f"  {len(questions.rejected)} rows cannot be used, the first: {questions.rejected[0][1]}"
         ids = [item.id for items in questions.items.values() for item in items if item.id in study.lacking_boxes]

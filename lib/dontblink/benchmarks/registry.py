@@ -11,13 +11,13 @@ To add a benchmark: a module like `mmmu_pro`, one entry in REAL, its `<name>_sou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, get_args
 
 from dontblink.benchmarks import hallusionbench, mathvista, mmmu_pro, testbed
 from dontblink.benchmarks.sources import Row, Source
-from dontblink.benchmarks.subset import draw_subset, task_type_of
+from dontblink.benchmarks.subset import draw_subset, find_shortfalls, task_type_of
 from dontblink.items import Item, ItemError, Score, Split, validate
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -31,6 +31,7 @@ class Questions:
     items: dict[Split, list[Item]]
     rejected: list[tuple[str, str]]  # (row or item, reason)
     strata: dict[str, str]
+    notes: list[str] = field(default_factory=list)  # what a reader of the counts must know
 
 
 def load_questions(
@@ -75,7 +76,7 @@ def load_questions(
             kind = task_type_of(draft.covariates, benchmark, settings["task_types"])
             items[split].append(module.build_item(row, split, kind))
     strata = {item_id: stratum for item_id, stratum, _ in places if item_id in drawn}
-    return _keep_valid(Questions(items, rejected, strata))
+    return _keep_valid(Questions(items, rejected, strata, find_shortfalls(sizes, drawn)))
 
 
 def _load_testbed(benchmark: str, settings: dict[str, Any]) -> Questions:
@@ -102,7 +103,7 @@ def _keep_valid(questions: Questions) -> Questions:
                 rejected.append((item.id, str(error)))
             else:
                 kept[split].append(item)
-    return Questions(kept, rejected, questions.strata)
+    return Questions(kept, rejected, questions.strata, questions.notes)
 
 
 def score(item: Item, response_text: str, answer_text: str, is_closed: bool) -> dict[str, Score]:

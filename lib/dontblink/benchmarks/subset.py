@@ -2,14 +2,13 @@
 
 Why it exists: a study on 300 of 1000 rows must draw them so that anybody draws the same ones, in the benchmark's own
 proportions, with no picture in both splits. In: ids, strata and groups of rows; rules from the parameters. Out: a split
-per drawn id; a task type. Never: look at an answer or a response, depend on the rows' order, or pass over a short draw.
+per drawn id; a task type. Never: look at an answer or a response, or depend on the rows' order.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -18,10 +17,6 @@ from dontblink.items import TASK_TYPES, Split, TaskType
 SPLITS: tuple[Split, ...] = ("test", "calibration")
 RULE = re.compile(r"\s*(?P<benchmark>\w+)\.(?:\*|(?P<covariate>\w+)=(?P<value>.*)):(?P<task_type>[^:]*)")
 FORMS = "'<benchmark>.<covariate>=<value>:<task type>' or '<benchmark>.*:<task type>'"
-
-
-class SubsetWarning(UserWarning):
-    """A split got fewer rows than it asked for."""
 
 
 class Stratum:
@@ -57,12 +52,7 @@ def draw_subset(rows: Sequence[tuple[str, str, str]], sizes: Mapping[Split, int]
 
     Returns
     -------
-    The split of each drawn id, sorted by id.
-
-    Warns
-    -----
-    SubsetWarning
-        If a split got fewer rows than it asked for, with both numbers.
+    The split of each drawn id, sorted by id; `find_shortfalls` says which split got fewer rows than it asked for.
 
     Notes
     -----
@@ -101,8 +91,6 @@ def draw_subset(rows: Sequence[tuple[str, str, str]], sizes: Mapping[Split, int]
     # what a stratum could not give, the fullest of the others do
     reserve = sorted(strata, key=lambda stratum: -sum(map(len, stratum.groups)))
     fill(chosen, reserve, {split: targets[split] - list(chosen.values()).count(split) for split in SPLITS})
-    for line in find_shortfalls(sizes, chosen):
-        warnings.warn(line, SubsetWarning, stacklevel=2)
     return dict(sorted(chosen.items()))
 
 
