@@ -34,8 +34,8 @@ def test_an_answer_is_read(final: str, letter: str) -> None:
     [
         "", "I think so.", "A dog and a cat", "It is not a dog.", "A dog or something else", "Answer: B or C",
         "Answer: B, C", "(A) or (C)", "The answer is not B", "Vitamin K helps", "It weighs 5.5 kg", "15 or so",
-        "Answer: K", "Options:\nA. cat\nB. dog", "The correct answer is:", "Option B is better than option C", "A is bigger",
-        "It has a tail, so it is a dog, and the following holds:",
+        "Answer: K", "A. cat\nB. dog", "* (A) a cat?\n* (B) a dog?", "The correct answer is:",
+        "Option B is better than option C", "A is bigger", "It has a tail, so it is a dog, and the following holds:",
     ],
 )  # fmt: skip
 def test_where_no_single_option_is_named_nothing_is_read(final: str) -> None:

@@ -83,8 +83,8 @@ def test_metrics_refuse_other_answers_and_other_lengths() -> None:
     ("response", "official", "strict"),
     [
         ("Yes", "yes", "yes"), ("yes, it is", "yes", "yes"), ("Answer: Yes", "yes", "yes"),
-        (r"\boxed{Yes}", "yes", "yes"), ("Yes...", "yes", "yes"), ("<|begin_of_box|>Yes<|end_of_box|>", "yes", "yes"), ("No.", "no", "no"),
-        ("No, the circles differ.", "no", "no"), ("<answer>no</answer>", "no", "no"),
+        (r"\boxed{Yes}", "yes", "yes"), ("Yes...", "yes", "yes"), ("<|begin_of_box|>Yes<|end_of_box|>", "yes", "yes"),
+        ("No.", "no", "no"), ("No, the circles differ.", "no", "no"), ("<answer>no</answer>", "no", "no"),
         ("There is no difference", "no", None), ("No difference is visible", "no", None), ("**Yes**", None, "yes"),
         ("Yes: correct", None, "yes"), ("Yes and no", None, None), ("Not sure", None, None), ("know", None, None),
         ("", None, None), ("Yes/no", None, None), ("<think>no</think>Yes", None, "yes"), ("<think>So no", "no", None),

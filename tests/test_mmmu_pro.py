@@ -63,9 +63,10 @@ def test_the_strict_parser_reads_what_the_official_one_does_but_for_its_misreadi
     ("response", "official", "strict"),
     [
         ("Answer: B", "B", "B"), ("Answer: $B", "B", "B"), (r"Answer: \boxed{F}", "F", "F"),
-        ("**Answer: E**", "E", "E"), ("Answer: B. dog", "B", "B"), ("Answer: B\nAnswer: C", "C", "C"), ("The answer is B.", "B", "B"),
-        ("(A) is wrong, (C) is right", "C", "C"), ("<think>B or C</think>Answer: C", "C", "C"),
-        ("Answer: C\n\nI am sure.", "I", "C"), ("", None, None), ("b", None, "B"), ("Answer: b", None, "B"),
+        ("**Answer: E**", "E", "E"), ("Answer: B. dog", "B", "B"), ("Answer: B\nAnswer: C", "C", "C"),
+        ("The answer is B.", "B", "B"), ("(A) is wrong, (C) is right", "C", "C"),
+        ("<think>B or C</think>Answer: C", "C", "C"), ("Answer: C\n\nI am sure.", "I", "C"),
+        ("", None, None), ("b", None, "B"), ("Answer: b", None, "B"),
         (r"\boxed{B}", None, "B"), ("Option B: dog", None, "B"), ("<|begin_of_box|>C<|end_of_box|>", None, "C"),
         ("I am sure that it is a fish there", "I", "D"), ("we are sure that it is a fish there", "D", "D"),
         ("<think>Answer: B", "B", None),

@@ -20,7 +20,7 @@ LEAD = re.compile(
 OTHERS = re.compile(r"\W*(?:or|and)\b|\s*[/&,]")  # behind a leading letter: more letters may follow
 DENIED = re.compile(r"\bnot\s+(?:option\s+|choice\s+)?\(?[A-Z](?![A-Za-z0-9])\)?")
 DENIAL = re.compile(r"\b(?:not|no|never|neither|nor|or|cannot|wrong|incorrect|except|\w+n['’]t)\b", re.IGNORECASE)
-LISTED = re.compile(r"\s*(?:[-•+]\s|\(?(?:[A-Z]|\d{1,2})[.):])")  # an item of a list
+LISTED = re.compile(r"\s*(?:[-•+*]\s|\**\(?(?:[A-Z]|\d{1,2})[.):])")  # an item of a list, markup kept
 MARKED = re.compile(r"\(([A-Z])\)|\b(?:[Oo]ption|[Cc]hoice)\s+([A-Z])(?![A-Za-z0-9'’-])")
 PRAISED = re.compile(r"(?<![A-Za-z0-9])([A-Z])\)?\s+is\s+(?:the\s+)?(?:most\s+)?(?:correct|right|best|appropriate)\b")
 # a lone capital that is an article, a pronoun or a unit ("A dog", "I think", "5 A") is no letter of an option
@@ -36,13 +36,13 @@ def strict_choice(final: str, options: Sequence[str]) -> str | None:
     correct, one in brackets or behind "option", else the only option whose text it holds, unless it denies or weighs.
     Where options' texts are letters themselves, "option B" may mean either: only statements count.
     """
-    paragraphs = [lines for lines in map(read_lines, re.split(r"\n\s*\n", final)) if lines]
-    line = DENIED.sub("", paragraphs[-1][-1]) if paragraphs else ""
-    listed = len(paragraphs[-1]) > 1 and all(map(LISTED.match, paragraphs[-1][-2:])) if paragraphs else False
-    statements = read_statements(final)
-    repeated = leading_letters(line, options, whole=True) if not listed else set()
-    for found in (repeated, *(read_statement(statement, options) for statement in reversed(statements))):
-        if found:
+    last = read_last_lines(final)
+    line = DENIED.sub("", strip_markup(last[-1]).strip()) if last else ""
+    listed = len(last) == 2 and all(map(LISTED.match, last))
+    if not listed and (found := leading_letters(line, options, whole=True)):
+        return one(found)
+    for statement in reversed(read_statements(final)):
+        if found := read_statement(statement, options):
             return one(found)
     letters = set(string.ascii_uppercase[: len(options)])
     if listed or line.endswith(":") or any(plain(option).upper() in letters for option in options):
@@ -57,9 +57,10 @@ def strict_choice(final: str, options: Sequence[str]) -> str | None:
     return None if DENIAL.search(line) else one(named_texts(line, options)[0])
 
 
-def read_lines(paragraph: str) -> list[str]:
-    """Return the lines that hold a word, without markup."""
-    return [line.strip() for line in strip_markup(paragraph).splitlines() if re.search(r"\w", line)]
+def read_last_lines(final: str) -> list[str]:
+    """Return the last line that holds a word, behind the one before it in its paragraph; [] where there is none."""
+    paragraphs = [paragraph.splitlines() for paragraph in re.split(r"\n\s*\n", final) if re.search(r"\w", paragraph)]
+    return [line for line in paragraphs[-1] if re.search(r"\w", line)][-2:] if paragraphs else []
 
 
 def one(letters: set[str]) -> str | None:

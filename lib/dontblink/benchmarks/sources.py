@@ -61,7 +61,7 @@ def read_rows(source: Source, *, split: str, config: str = "", image_columns: Se
     source
         What exists as a file or folder is local, and its revision is not used; else it must be a hub id.
         A folder is laid out as on the hub: its configuration's subfolder where there is one, there or in `data/` the
-        parquet files of the split, or one .jsonl or .json. Only the rows of an official JSON say what split they are.
+        parquet files of the split, or one .jsonl or .json.
     split, config
         As on the hub. A file belongs to a split if its name holds it as a word (`test-00000-of-00002.parquet`).
     image_columns

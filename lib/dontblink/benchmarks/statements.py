@@ -19,8 +19,8 @@ MARKUP = str.maketrans("", "", "*$`{}#\\")
 WORDS = r"(?:[ \t]+(?!(?-i:\(?[A-Z]\b))[\w'-]+){0,6}?"
 MARKER = re.compile(
     rf"\b(?:answer|(?:correct|right|best|final|closest)[ \t]+(?:option|choice)){WORDS}[ \t]*"
-    r"(?:(?:\b(?:is|be|was)\b|[:=：])[ \t]*)+(?P<same>[^\n]*\w[^\n]*)"
-    r"|\banswer[ \t]*(?:is)?[ \t]*[:：]?[ \t]*\n\s*(?P<next>[^\n]+)",
+    r"(?:(?:\b(?:is|be|was)\b|[:=：])[ \t]*)+(?P<same>[^\n\w]{0,40}\w[^\n]{0,400})"
+    r"|\banswer[ \t]*(?:is)?[ \t]*[:：]?[ \t]*\n\s*(?P<next>[^\n]{1,400})",
     re.IGNORECASE,
 )
 
@@ -28,7 +28,8 @@ MARKER = re.compile(
 def read_statements(final: str) -> list[str]:
     """Return every stated answer in reading order: the rest of the marker's line, or the next line where it is empty.
 
-    A box is a statement of its own, and its line goes on behind it.
+    A box is a statement of its own, and its line goes on behind it. A statement ends after 400 characters, so that a
+    response that repeats itself on one line stays cheap.
     """
     lines = BOXED.sub(lambda box: f"\nAnswer: {(box[1] or box[2] or '').strip()} ", final)
     text = strip_markup(lines)
