@@ -36,7 +36,7 @@ PAPER := $(if $(filter testbed,$(PROFILE)),paper/paper.pdf,$(R)/paper/paper.pdf)
 # The modules by what they feed; one that is not named here counts as part of the extraction. `aside`: no figure's.
 aside := changes coverage dry_run manuscript params params_schema paths register selection simulate studies trials
 resampling := bootstrap cells multiplicity replicates
-uses_01_extraction := crosscheck
+uses_01_extraction := benchmarks/agreement crosscheck
 uses_02_collapse := bootstrap collapse controls examples multiplicity
 uses_03_entropy := $(resampling) firth logit newton auroc entropy obuchowski ranks charts reliability shuffles transfer transfer_rules
 uses_04_interaction := $(resampling) firth logit newton charts deals interaction quadrants within

@@ -67,6 +67,7 @@ import numpy as np
 import pandas as pd
 
 from dontblink import crosscheck, paths, plots, record
+from dontblink.benchmarks import agreement
 from dontblink.schema import read_tables
 
 # %% [markdown]
@@ -75,7 +76,7 @@ from dontblink.schema import read_tables
 # Every item is either in the tables or in the quarantine with its reason: the counts must add up.
 
 # %%
-tables = read_tables(profile, ["items", "heads", "quarantine"])
+tables = read_tables(profile, ["items", "heads", "scores", "quarantine"])
 items, heads, quarantine = tables["items"], tables["heads"], tables["quarantine"]
 manifest = json.loads(paths.extraction_manifest(profile).read_text())
 grounding = manifest["grounding"]
@@ -103,6 +104,18 @@ accuracy = cells.agg(
     full_entropy_nats=("full_entropy_nats", "mean"),
 )
 accuracy.round(3)
+
+# %% [markdown]
+# Responses to the real benchmarks are scored twice: strictly (reasoning and box tokens stripped, no parse is no answer),
+# which is what every result uses, and as the benchmark's own code does. The testbed has one scorer, and no row here.
+
+# %%
+scores = tables["scores"][tables["scores"]["split"] == "test"]
+agreement_table = agreement.tabulate_agreement(scores).set_index(["model", "benchmark"])
+agreement_table.round(3)
+
+# %%
+agreement.list_disagreements(scores).groupby(["benchmark", "kind"]).size().rename("n").to_frame()
 
 # %% [markdown]
 # How far are the symbolic errors textual? A wrong answer whose gold reads were all written correctly went wrong in the
@@ -156,6 +169,7 @@ by_cell = {f"{m}/{b}": row for (m, b), row in accuracy.astype(float).to_dict("in
 numbers = {
     "cells": by_cell,
     "n_quarantined": len(quarantine),
+    "scorer_agreement": {f"{m}/{b}": row for (m, b), row in agreement_table.to_dict("index").items()},
     "grounding": {
         m: {"layers": g["layers"], "heads": g["heads"], "layer_lift": g["layer_lift"]} for m, g in grounding.items()
     },

@@ -174,7 +174,7 @@ def test_a_notebook_runs_again_when_any_module_changes_that_it_imports_even_indi
     own = {Path(path).stem for path in read_variable("OWN")}
     for stem in NOTEBOOKS:
         needed = import_all(read_imports(ROOT / "notebooks" / f"{stem}.py")) & own
-        uses = set(read_variable(f"uses_{stem}")) if needed else set()
+        uses = {name.split("/")[-1] for name in read_variable(f"uses_{stem}")} if needed else set()
         assert needed <= uses, f"{stem}: {needed - uses} are missing in its uses_ line"
         assert uses <= needed, f"{stem}: {uses - needed} are in its uses_ line and not imported"
 

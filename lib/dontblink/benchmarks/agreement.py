@@ -26,6 +26,8 @@ COUNTS = (
 def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """Return one row per response, with correct, parsed and prediction of both scorers (`correct_official`, ...).
 
+    A benchmark that has one scorer only (the testbed's) has no row.
+
     Raises
     ------
     ValueError
@@ -35,6 +37,8 @@ def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"scores lack column {absent[0]!r}; they have {', '.join(map(str, scores.columns))}")
     if unknown := sorted(set(scores["scorer"]) - {FIRST, SECOND}):
         raise ValueError(f"scorer {unknown[0]!r}; expected {FIRST!r} and {SECOND!r}; leave the others out")
+    benchmark = scores["benchmark"].astype(str)
+    scores = scores[benchmark.isin(benchmark[scores["scorer"] == FIRST])].astype(dict.fromkeys([*KEY, "scorer"], str))
     sides = {}
     for scorer in (FIRST, SECOND):
         sides[scorer] = scores[scores["scorer"] == scorer].drop(columns="scorer")[

@@ -1,0 +1,171 @@
+"""A study of real questions goes from the official file to notebook 01, with stand-ins of both real families.
+
+The models have random weights: what is tested is that every stage passes on what the next one needs, that nothing is
+lost, and that a second run changes nothing. No number of these models means anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dontblink import paths, schema, store
+from dontblink.annotations import Annotation, read_annotations, write_annotations
+from dontblink.benchmarks import mmmu_pro
+from dontblink.benchmarks.sources import Source
+from dontblink.image_facts import describe_image
+from dontblink.items import Box
+from dontblink.stand_in import build_stand_in
+from dontblink.study import hash_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+MINI = ROOT.parent / "shared" / "fixtures" / "mmmu_pro" / "mini" / "items.jsonl"
+MODELS = {"Qwen3-VL-2B-Thinking": "Qwen3-VL-2B", "GLM-4.6V-Flash": "GLM-4.6V-Flash"}
+OVERRIDES = (
+    f"extraction.models=[{','.join(MODELS)}] extraction.benchmarks=[mmmu_pro] extraction.max_new_tokens=24 "
+    "extraction.batch_size=4 extraction.device=cpu extraction.dtype=float32 extraction.max_image_tokens=48 "
+    "extraction.grounding_layers=1 extraction.grounding_heads=1 extraction.shard_items=8 extraction.temperature=1.0 "
+    f"questions.mmmu_pro_source={MINI} questions.n_test_items=14 questions.n_calibration_items=7"
+)
+
+
+def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of the copied package in its checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(root / "lib"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=root, env=environment, capture_output=True, text=True, timeout=600
+    )
+
+
+def annotate(file: Path) -> None:
+    """Accept the middle of every picture as the evidence of every item but two: one proposed only, one left out."""
+    rows = mmmu_pro.load_rows(Source(str(MINI)))
+    items = [mmmu_pro.build_item(row, "test", "other") for row in rows]
+    found = []
+    for number, item in enumerate(items[:-1]):
+        for image in range(len(item.images)):
+            facts = describe_image(item, image)
+            width, height = facts.size
+            box = Box(image, width * 0.25, height * 0.25, width * 0.75, height * 0.75, "middle")
+            found.append(Annotation(
+                item_id=item.id, image=image, image_size=facts.size, image_sha256=facts.sha256, boxes=(box,),
+                annotator="test", status="accepted" if number else "proposed", source="drawn",
+            ))  # fmt: skip
+    write_annotations(file, found)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Extract the 21 items in a checkout of its own."""
+    if not MINI.exists():
+        pytest.skip("real items are not part of the repository: ../shared/fixtures/mmmu_pro/mini")
+    root = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "lib", root / "lib", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("notebooks", "params"):
+        shutil.copytree(ROOT / name, root / name)
+    shutil.copy(ROOT / "pyproject.toml", root)
+    for model, kind in MODELS.items():
+        build_stand_in(kind, root / "models" / "paper" / model, seed=1)  # type: ignore[arg-type]
+    annotate(root / "data" / "evidence" / "mmmu_pro.jsonl")
+    params = run(root, "dontblink.params", "params/paper.yaml", "--out", "results/paper/params", "--set", OVERRIDES)
+    assert params.returncode == 0, params.stderr
+    done = run(root, "dontblink.extract", "--profile", "paper", "--jobs", "1")
+    assert done.returncode == 0, done.stderr
+    (root / "first.log").write_text(done.stdout)
+    return root
+
+
+@pytest.fixture
+def tables(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, pd.DataFrame]:
+    monkeypatch.setattr(paths, "ROOT", checkout)
+    return schema.read_tables("paper", ["items", "tokens", "token_masses", "steps", "scores", "quarantine"])
+
+
+def test_every_item_is_in_the_tables_or_in_the_quarantine_with_its_reason(tables: dict[str, pd.DataFrame]) -> None:
+    items, quarantine = tables["items"], tables["quarantine"]
+    for model in MODELS:
+        measured = set(items.loc[items["model"] == model, "item_id"])
+        left_out = quarantine.loc[quarantine["model"] == model].set_index("item_id")["reason"]
+        assert len(measured) == 19 and not measured & set(left_out.index)
+        assert "proposed" in left_out["mmmu_pro-1"] and "annotat" in left_out["mmmu_pro-21"]
+        assert len(left_out) == 2
+    assert items["split"].value_counts().to_dict().keys() == {"test", "calibration"}
+
+
+def test_masses_of_regions_sum_to_one_and_the_evidence_is_a_quarter_of_the_picture(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    regions = [f"{name}_mass" for name in schema.REGIONS if name != "control_box"]
+    assert (tables["token_masses"][regions].sum(axis=1) - 1).abs().max() < 1e-5
+    assert tables["items"]["evidence_fraction"].between(0.2499, 0.2501).all()
+
+
+def test_a_cut_chain_is_kept_and_marked_and_has_no_strict_answer(tables: dict[str, pd.DataFrame]) -> None:
+    items = tables["items"]
+    assert set(items["finish_reason"].astype(str)) <= {"stop", "length"} and (items["finish_reason"] == "length").any()
+    scores = tables["scores"].astype({"scorer": str})
+    assert scores.groupby("scorer").size().to_dict() == {"official": 38, "strict": 38}
+    assert not scores.loc[scores["scorer"] == "strict", "parsed"].any()
+
+
+def test_the_run_says_what_it_will_cost_and_which_items_lack_boxes(checkout: Path) -> None:
+    said = (checkout / "first.log").read_text()
+    assert "mmmu_pro: 21 items; 0 rows cannot be used; 2 items lack evidence boxes" in said
+    for model in MODELS:
+        line = next(text for text in said.splitlines() if text.startswith(f"estimate: {model}"))
+        assert "21 items left, about 2500 tokens each" in line and " GB of traces" in line
+    listed = pd.read_csv(checkout / "results" / "paper" / "questions" / "mmmu_pro.csv", keep_default_na=False)
+    assert len(listed) == 21 and (listed["lacks"] != "").sum() == 2 and listed["n_boxes"].sum() == 23
+
+
+def test_a_second_run_computes_nothing_and_changes_no_table(checkout: Path) -> None:
+    before = {p: p.read_bytes() for p in (checkout / "results" / "paper").rglob("*.parquet")}
+    done = run(checkout, "dontblink.extract", "--profile", "paper", "--jobs", "1")
+    assert done.returncode == 0 and "estimate" not in done.stdout
+    assert before == {p: p.read_bytes() for p in (checkout / "results" / "paper").rglob("*.parquet")}
+
+
+def test_boxes_that_come_later_cost_a_replay_and_no_new_answer(checkout: Path, tmp_path: Path) -> None:
+    root = tmp_path / "later"
+    shutil.copytree(checkout, root, symlinks=True)
+    file = root / "data" / "evidence" / "mmmu_pro.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        line["status"] = "accepted"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert not read_annotations(file)[1]
+    responses = {p.name for p in (root / "results" / "paper" / "responses").rglob("*.parquet")}
+    done = run(root, "dontblink.extract", "--profile", "paper", "--jobs", "1")
+    assert done.returncode == 0, done.stderr
+    assert responses == {p.name for p in (root / "results" / "paper" / "responses").rglob("*.parquet")}
+    quarantine = store.read_quarantine(root / "results" / "paper" / "tables" / "quarantine.parquet")
+    assert {row.item_id for row in quarantine} == {"mmmu_pro-21"}
+
+
+def test_notebook_01_reads_the_study(checkout: Path) -> None:
+    params = "results/paper/params/extraction.json"
+    done = run(checkout, "dontblink.notebook", "notebooks/01_extraction.py", "--params", params, "--profile", "paper")
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads((checkout / "figures" / "paper" / "01_extraction.json").read_text())
+    cell = numbers["scorer_agreement"]["GLM-4.6V-Flash/mmmu_pro"]
+    assert cell["n"] == 19 and cell["strict_unparsed"] == 19
+    assert (checkout / "figures" / "paper" / "01_extraction.pdf").stat().st_size > 1000
+
+
+def test_a_checkpoint_is_hashed_once_and_again_when_it_changes(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "model", tmp_path / "hashes.json"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "notes.txt").write_text("no part of it")
+    first = hash_checkpoint(folder, cache)
+    (folder / "notes.txt").write_text("changed")
+    assert hash_checkpoint(folder, cache) == first and len(json.loads(cache.read_text())) == 1
+    (folder / "config.json").write_text('{"a": 1}')
+    assert hash_checkpoint(folder, cache) != first
