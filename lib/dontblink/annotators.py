@@ -94,10 +94,10 @@ def compare_annotators(annotations: Iterable[Annotation], a: str, b: str, *, tok
     for found in annotations:
         if found.annotator in (a, b):
             groups.setdefault((found.item_id, found.image), {})[found.annotator] = found
-    return pd.DataFrame(
-        [_compare_image(key, pair.get(a), pair.get(b), token_px) for key, pair in sorted(groups.items())],
-        columns=list(AGREEMENT),
-    ).astype({"mean_best_iou": object, "kappa": object, "soft_kappa": object})
+    rows = [_compare_image(key, pair.get(a), pair.get(b), token_px) for key, pair in sorted(groups.items())]
+    report = pd.DataFrame(rows, columns=list(AGREEMENT), dtype=object)  # None stays None
+    types = {"n_boxes_a": int, "n_boxes_b": int, "n_tokens": int} | dict.fromkeys(AGREEMENT[7:11], float)
+    return report.astype(types)
 
 
 def _compare_image(

@@ -110,6 +110,8 @@ def write_coco(rows: Sequence[tuple[ImageFacts, Sequence[Annotation]]]) -> dict[
 
 def read_label_studio(document: Any, file: str) -> Iterator[Shape | Rejected]:
     """Yield the shapes of Label Studio's JSON: percent of the picture, `predictions` as proposals."""
+    if not isinstance(document, list):
+        raise TypeError(f"a {type(document).__name__} where a list of tasks should be")
     for number, task in enumerate(document):
         data, where = task["data"], f"{file}, task {task.get('id', number)}"
         key = (str(data["item_id"]), int(data["image_index"])) if "item_id" in data and "image_index" in data else None

@@ -34,6 +34,8 @@ def read_cvat(text: bytes, file: str) -> Iterator[Shape]:
         raise AnnotationError(f"{file}: not XML ({error}); export it as 'CVAT for images 1.1'") from error
     except AnnotationError as error:
         raise AnnotationError(f"{file}: {error}") from error
+    if root.tag != "annotations":
+        raise AnnotationError(f"{file}: starts with <{root.tag}>; export it as 'CVAT for images 1.1'")
     person = root.findtext(".//assignee/username") or ""
     for image in root.iter("image"):
         where = f"{file}, image {image.get('name')!r}"

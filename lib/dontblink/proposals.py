@@ -47,7 +47,10 @@ def parse_proposals(text: str, image_size: tuple[int, int], image: int = 0) -> t
     """
     reply = text.rsplit(REASONING_END, 1)[-1]
     pieces = [piece.split(BOX_CLOSE)[0] for piece in reply.split(BOX_OPEN)[1:]] or [reply]
-    found = [value for piece in pieces for value in find_json(piece)]
+    try:
+        found = [value for piece in pieces for value in find_json(piece)]
+    except ValueError as error:
+        return (), (f"broken JSON in {shorten(reply)} ({error}); expected a list of boxes",)
     if not found:
         return (), (f"no JSON in {shorten(reply)}; expected a list of boxes",)
     boxes: list[Box] = []
@@ -67,15 +70,17 @@ def parse_proposals(text: str, image_size: tuple[int, int], image: int = 0) -> t
 
 
 def find_json(text: str) -> Iterator[Any]:
-    """Yield every JSON list and object of a text, outermost only; plain text around them is skipped."""
+    """Yield every JSON list and object of a text, outermost only; words around them, also in brackets, are skipped.
+
+    Raises ValueError where one begins and cannot be read: its inner parts may not be what the model meant.
+    """
     decoder, start = json.JSONDecoder(), 0
-    while opening := re.compile(r"[\[{]").search(text, start):
+    while opening := re.compile(r"""\[\s*[-\d\[{\]"']|\{\s*["'}]""").search(text, start):
         try:
             value, start = decoder.raw_decode(text, opening.start())
-        except (ValueError, RecursionError):
-            start = opening.end()
-        else:
-            yield value
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        yield value
 
 
 def list_entries(value: Any) -> list[Any]:

@@ -64,6 +64,8 @@ function render({ model, el }) {
       const group = add(svg, "g", { class: name, tabindex: "0", role: "button", "aria-label": label });
       const place = { x: box.x0, y: box.y0, width: box.x1 - box.x0, height: box.y1 - box.y0 };
       for (const part of ["body", "halo", "line"]) add(group, "rect", { class: part, ...place });
+      const letter = 14 * scale;
+      add(group, "text", { x: box.x0 + letter / 3, y: box.y0 + letter * 1.1, "font-size": letter }, `${index + 1}`);
       group.addEventListener("focus", () => { if (selected !== index) { selected = index; drawBoxes(true); } });
       group.addEventListener("keydown", (event) => press(event, index));
       if (index !== selected) return;
@@ -96,6 +98,7 @@ function render({ model, el }) {
 
   function touch() { // what was accepted was the set of all
     for (const box of boxes) box.accepted = false;
+    status.textContent = "not accepted yet";
   }
 
   function addBox() {

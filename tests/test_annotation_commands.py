@@ -1,0 +1,94 @@
+"""Claims about the commands: they work as the README shows them, and say by their exit code whether all is well."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_vlm import make_item
+
+from dontblink.annotation_commands import main
+from dontblink.annotations import Annotation, read_strictly, write_annotations
+from dontblink.image_facts import save_images
+from dontblink.items import Box
+
+ITEMS = [make_item("a", (40, 30)), make_item("b", (16, 16))]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """Return a folder with pictures and one accepted image of two annotators."""
+    images = save_images(ITEMS, tmp_path / "pictures")
+    facts = images["a", 0]
+    for name, right in (("ana", 20.0), ("bo", 22.0)):
+        boxes = (Box(0, 1.0, 1.0, right, 20.0, "why"),)
+        row = Annotation("a", 0, facts.size, facts.sha256, boxes, name, "accepted", "drawn")
+        write_annotations(tmp_path / "x.jsonl", [row])
+    return tmp_path
+
+
+def test_report_names_what_lacks_boxes_and_fails_until_all_have_them(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["report", str(desk / "x.jsonl"), "--images", str(desk / "pictures")]
+    assert main(command) == 1
+    assert capsys.readouterr().out == "demo: 1 of 2 items annotated (0 of them as without evidence)\n  lacking (1): b\n"
+    facts = save_images(ITEMS, desk / "pictures")["b", 0]
+    write_annotations(desk / "x.jsonl", [Annotation("b", 0, facts.size, facts.sha256, (), "ana", "accepted", "drawn")])
+    assert main(command) == 0 and "2 of 2 items annotated (1 of them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["coco", "label-studio", "cvat"])
+def test_what_export_writes_import_reads(desk: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--images", str(desk / "pictures"), "--format", kind]
+    assert main(["export", str(desk / "x.jsonl"), *common, "--to", str(desk / "tool")]) == 0
+    assert main(["import", str(desk / "back.jsonl"), *common, "--from", str(desk / "tool")]) == 0
+    assert "2 images with 2 boxes" in capsys.readouterr().out
+    assert [(row.annotator, row.source) for row in read_strictly(desk / "back.jsonl")] == [
+        ("ana", "imported from tool"), ("bo", "imported from tool"),
+    ]  # fmt: skip
+
+
+def test_a_rejected_row_is_printed_and_fails_the_import(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2]}]
+    document = {"images": [{"id": 1, "file_name": "z.png"}], "annotations": rows, "categories": []}
+    (desk / "coco.json").write_text(json.dumps(document))
+    arguments = [
+        "import",
+        str(desk / "x.jsonl"),
+        "--images",
+        str(desk / "pictures"),
+        "--format",
+        "coco",
+        "--annotator",
+        "cy",
+    ]
+    assert main([*arguments, "--from", str(desk / "coco.json")]) == 1
+    assert "left out: coco.json, annotation 1: picture 'z.png' is none of this benchmark" in capsys.readouterr().out
+    assert len(read_strictly(desk / "x.jsonl")) == 2
+
+
+def test_agree_prints_every_pair(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agree", str(desk / "x.jsonl"), "--token-px", "8"]) == 0
+    assert "ana and bo: 1 images of 1 items" in capsys.readouterr().out
+    assert main(["agree", str(desk / "x.jsonl"), "--between", "bo", "ana"]) == 0
+    assert "bo and ana: 1 images" in capsys.readouterr().out
+
+
+def test_missing_files_are_one_line_on_standard_error(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agree", str(desk / "none.jsonl")]) == 1
+    assert "no annotations yet" in capsys.readouterr().err
+    assert main(["report", str(desk / "x.jsonl"), "--images", str(desk / "nowhere")]) == 1
+    assert "write the folder with" in capsys.readouterr().err
+
+
+def test_the_module_is_a_command_whose_errors_are_one_line(desk: Path) -> None:
+    command = [sys.executable, "-m", "dontblink.annotations"]
+    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(word in shown for word in ("report", "import", "export", "agree"))
+    (desk / "bad.jsonl").write_text("{}\n")
+    done = subprocess.run([*command, "agree", str(desk / "bad.jsonl")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "bad.jsonl, line 1" in done.stderr

@@ -1,0 +1,114 @@
+"""Claims about annotators: agreement is that of plain definitions, and what is undefined is said, never averaged."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
+
+from dontblink.annotation_schema import Annotation
+from dontblink.annotators import (
+    compare_annotators,
+    disagreement,
+    find_kappa,
+    mean_best_iou,
+    name_pairs,
+    summarize_agreement,
+    token_grid,
+)
+from dontblink.items import Box
+
+TOKEN_MAPS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40)
+
+
+def annotate(item: str, name: str, *boxes: tuple[float, ...], **changes: Any) -> Annotation:
+    placed = tuple(Box(0, *corners) for corners in boxes)
+    found = Annotation(item, 0, (64, 64), "ab" * 32, placed, name, "accepted", "drawn")
+    return dataclasses.replace(found, **changes)
+
+
+def test_mean_best_iou_is_the_mean_of_both_directions() -> None:
+    a = [Box(0, 0, 0, 10, 10), Box(0, 20, 20, 30, 30)]
+    b = [Box(0, 0, 0, 10, 5)]
+    assert mean_best_iou(a, b) == mean_best_iou(b, a) == pytest.approx(((0.5 + 0) / 2 + 0.5) / 2)
+    assert mean_best_iou(a, a) == 1 and mean_best_iou(a, []) == 0 and mean_best_iou([], []) is None
+
+
+@given(TOKEN_MAPS)
+@settings(max_examples=150, deadline=None)
+def test_the_chance_disagreement_is_the_mean_over_all_pairs(rows: list[tuple[int, int]]) -> None:
+    a, b = np.array(rows).T / 4
+    observed, expected = disagreement(a, b)
+    assert observed == pytest.approx(np.abs(a - b).mean())
+    assert expected == pytest.approx(np.abs(a[:, None] - b[None, :]).mean(), abs=1e-12)
+
+
+@given(TOKEN_MAPS)
+@settings(max_examples=150, deadline=None)
+def test_kappa_on_covered_tokens_is_cohens(rows: list[tuple[int, int]]) -> None:
+    a, b = (np.array(rows).T >= 2).astype(int)
+    kappa = find_kappa(*disagreement(a, b))
+    if len({*a, *b}) == 1:
+        assert kappa is None
+    else:
+        assert kappa == pytest.approx(cohen_kappa_score(a, b), abs=1e-9)
+
+
+def test_the_grid_is_the_models_for_pictures_within_the_budget() -> None:
+    assert token_grid((1514, 720), 32) == (22, 47) and token_grid((1514, 720), 28) == (26, 54)
+    assert token_grid((3000, 2000), 32) == (62, 94) and token_grid((5, 5), 32) == (1, 1)
+
+
+def test_each_image_is_compared_once_and_what_cannot_be_says_why() -> None:
+    rows = [
+        annotate("same", "ana", (0, 0, 32, 32)), annotate("same", "bo", (0, 0, 32, 32)),
+        annotate("half", "ana", (0, 0, 64, 32)), annotate("half", "bo", (0, 0, 32, 32)),
+        annotate("empty", "ana"), annotate("empty", "bo"),
+        annotate("alone", "ana", (0, 0, 9, 9)), annotate("alone", "cy", (0, 0, 9, 9)),
+        annotate("moved", "ana", (0, 0, 9, 9)), annotate("moved", "bo", (0, 0, 9, 9), image_sha256="0" * 64),
+    ]  # fmt: skip
+    report = compare_annotators(rows, "ana", "bo").set_index("item_id")
+    assert report.loc["same", ["mean_best_iou", "kappa", "soft_kappa"]].to_list() == [1, 1, 1]
+    assert report.loc["half", "mean_best_iou"] == 0.5 and report.loc["half", "kappa"] == pytest.approx(0.5)
+    assert report.loc["empty", "mean_best_iou"] is None and report.loc["empty", "kappa"] is None
+    assert report.loc["empty", "reason"] == "no IoU: neither has a box; no kappa: both call every token the same"
+    assert report.loc["alone", "reason"] == "annotated by one of the two only"
+    assert report.loc["moved", "reason"] == "annotated on different pictures"
+    text = summarize_agreement(report.reset_index(), "ana", "bo")
+    assert text.startswith("ana and bo: 3 images of 3 items annotated by both\n  mean best IoU: 0.750 [")
+    assert "annotated on different pictures: 1 images" in text and "nan" not in text
+    assert name_pairs(rows) == [("ana", "bo"), ("ana", "cy"), ("bo", "cy")]
+
+
+def test_the_soft_version_counts_less_than_half_covered_tokens() -> None:
+    rows = [annotate("x", "ana", (0, 0, 10, 32)), annotate("x", "bo", (0, 0, 10, 32), (32, 32, 40, 64))]
+    report = compare_annotators(rows, "ana", "bo")
+    assert report["kappa"][0] is None and 0 < report["soft_kappa"][0] < 1
+
+
+def test_overall_kappa_weighs_images_by_tokens_and_its_interval_holds_it() -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(12):
+        x, y = rng.integers(0, 30, 2).tolist()
+        rows += [
+            annotate(f"i{k}", "ana", (x, y, x + 30, y + 30)),
+            annotate(f"i{k}", "bo", (x, y, x + 30, min(64, y + 40))),
+        ]
+    report = compare_annotators(rows, "ana", "bo", token_px=8)
+    line = next(row for row in summarize_agreement(report, "ana", "bo").split("\n") if "  kappa on tokens" in row)
+    value, low, high = (float(number.strip("[],")) for number in line.split(": ")[1].split())
+    expected = 1 - report["observed"].sum() / report["expected"].sum()
+    assert value == pytest.approx(expected, abs=5e-4) and low < value < high
+
+
+def test_one_item_has_no_interval_and_none_no_value() -> None:
+    rows = [annotate("x", "ana", (0, 0, 32, 32)), annotate("x", "bo", (0, 0, 32, 32))]
+    assert "1.000 (one item: no interval)" in summarize_agreement(compare_annotators(rows, "ana", "bo"), "ana", "bo")
+    nobody = summarize_agreement(compare_annotators(rows, "ana", "cy"), "ana", "cy")
+    assert "0 images" in nobody and nobody.count("not defined") == 3

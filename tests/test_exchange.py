@@ -1,0 +1,198 @@
+"""Claims about exchange: what goes out comes back, boxes stay on their pixels, and nothing is changed in silence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_annotation_schema import NAMES, TEXTS
+from test_image_facts import painted_item
+from test_vlm import make_item
+
+from dontblink.annotations import Annotation, AnnotationError
+from dontblink.exchange import Format, Imported, export_boxes, import_boxes
+from dontblink.image_facts import ImageFacts, Key, list_images
+from dontblink.items import Box, open_image
+
+KINDS: tuple[Format, ...] = ("coco", "label-studio", "cvat")
+ITEMS = [make_item("a", (40, 30)), make_item("b", (16, 16), (20, 10)), painted_item(6, "turned")[0]]
+IMAGES = list_images(ITEMS)
+
+
+def annotate(facts: ImageFacts, *boxes: tuple[float, ...], **changes: Any) -> Annotation:
+    placed = tuple(Box(facts.image, *corners, "why") for corners in boxes)
+    found = Annotation(facts.item_id, facts.image, facts.size, facts.sha256, placed, "ana", "accepted", "drawn")
+    return dataclasses.replace(found, **changes)
+
+
+def coco(facts: ImageFacts, *boxes: tuple[float, ...], **changes: Any) -> dict[str, Any]:
+    """A COCO document as another tool writes it: no annotator, no item."""
+    image = {"id": 1, "file_name": facts.file, "width": facts.size[0], "height": facts.size[1]} | changes
+    rows = [{"id": k, "image_id": 1, "category_id": 5, "bbox": list(box)} for k, box in enumerate(boxes)]
+    return {"images": [image], "annotations": rows, "categories": [{"id": 5, "name": "bar"}]}
+
+
+def load(
+    folder: Path, document: Any, kind: Format = "coco", images: dict[Key, ImageFacts] = IMAGES, **options: Any
+) -> Imported:
+    file = folder / "x.json"
+    file.write_bytes(document if isinstance(document, bytes) else json.dumps(document).encode())
+    return import_boxes(file, kind, images, **({"annotator": "ana"} | options))
+
+
+@st.composite
+def many(draw: st.DrawFn) -> list[Annotation]:
+    """Annotations of the images by several annotators, each box at least a hundredth of a px wide."""
+    found: dict[tuple[str, int, str], Annotation] = {}
+    for facts in IMAGES.values():
+        for _ in range(draw(st.integers(0, 2))):
+            boxes = []
+            for _ in range(draw(st.integers(0, 2))):
+                sides = [sorted(draw(st.tuples(st.integers(0, 100 * s), st.integers(0, 100 * s)))) for s in facts.size]
+                if all(low < high for low, high in sides):
+                    (x0, x1), (y0, y1) = sides
+                    boxes.append(Box(facts.image, x0 / 100, y0 / 100, x1 / 100, y1 / 100, draw(TEXTS)))
+            name, status = draw(NAMES), draw(st.sampled_from(["accepted", "proposed"]))
+            source = draw(st.sampled_from([f"proposed by {name}", "proposed by M, corrected", "imported from x.json"]))
+            row = annotate(facts, boxes=tuple(boxes), annotator=name, status=status, source=source)
+            found[row.key()] = row
+    return list(found.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(rows=many())
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_what_is_exported_comes_back_up_to_round_off(tmp_path: Path, kind: Format, rows: list[Annotation]) -> None:
+    document, left_out = export_boxes(rows, IMAGES, kind)
+    found = load(tmp_path, document, kind)
+    assert left_out == [] and found.rejected == [] and not [note for note in found.notes if "clipped" in note]
+    back, sent = (sorted(part, key=Annotation.key) for part in (found.annotations, rows))
+    assert [dataclasses.replace(row, boxes=()) for row in back] == [dataclasses.replace(row, boxes=()) for row in sent]
+    for one, other in zip(back, sent, strict=True):
+        assert [box.label for box in one.boxes] == [box.label for box in other.boxes]
+        for a, b in zip(one.boxes, other.boxes, strict=True):
+            assert (a.x0, a.y0, a.x1, a.y1) == pytest.approx((b.x0, b.y0, b.x1, b.y1), abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_annotation_of_another_picture_is_not_exported_and_named(kind: Format) -> None:
+    rows = [annotate(IMAGES["a", 0], (1, 1, 2, 2)), annotate(IMAGES["b", 0], (1, 1, 2, 2), image_sha256="0" * 64)]
+    document, left_out = export_boxes(rows, IMAGES, kind)
+    assert [row.where for row in left_out] == ["b"] and "no such picture here" in left_out[0].reason
+    assert document.count(b"ana") >= 1
+
+
+def test_drawn_boxes_become_imported_ones_and_images_without_boxes_stay_unannotated(tmp_path: Path) -> None:
+    found = load(tmp_path, coco(IMAGES["a", 0], (1, 2, 10, 5)))
+    assert found.annotations == [
+        annotate(IMAGES["a", 0], boxes=(Box(0, 1, 2, 11, 7, "bar"),), source="imported from x.json")
+    ]
+    assert found.notes == ["x.json: says nothing of 3 of 4 images: not annotated"]
+    silent = load(tmp_path, coco(IMAGES["a", 0]))
+    assert silent.annotations == [] and "nothing of 4 of 4" in silent.notes[0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_of_the_stored_picture_turn_with_it(tmp_path: Path, orientation: int) -> None:
+    item, (x0, y0, x1, y1) = painted_item(orientation)
+    images = {key: dataclasses.replace(facts, original="photo.jpg") for key, facts in list_images([item]).items()}
+    facts = images["t", 0]
+    document = coco(facts, (x0, y0, x1 - x0, y1 - y0), file_name="photo.jpg", width=30, height=20)
+    by_size = load(tmp_path, document, images=images)
+    told = load(tmp_path, document, images=images, shown="stored")
+    box = told.annotations[0].boxes[0]
+    white = open_image(item.images[0]).convert("L").getbbox()
+    assert (box.x0, box.y0, box.x1, box.y1) == white
+    assert any("turned with its picture" in note for note in told.notes) == (orientation != 1)
+    if orientation in (2, 3, 4):  # the size of a mirrored picture tells nothing
+        assert by_size.annotations == [] and "--shown turned or --shown stored" in by_size.rejected[0].reason
+        assert load(tmp_path, document, images=images, shown="turned").annotations[0].boxes[0].x0 == x0
+    else:
+        assert by_size.annotations == told.annotations
+
+
+def test_the_upright_copy_is_known_to_be_upright(tmp_path: Path) -> None:
+    facts = list_images([painted_item(3)[0]])
+    found = load(tmp_path, coco(facts["t", 0], (1, 2, 3, 4)), images=facts)
+    assert found.annotations[0].boxes[0].x0 == 1 and len(found.notes) == 0
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ((39, 5, 2.5, 5), "leaves its picture of 40 x 30 px"),
+        ((-1.5, 5, 9, 5), "leaves its picture"),
+        ((5, 5, 0, 5), "has no area"),
+        ((9, 9, -3, 2), "has no area"),
+        ((float("nan"), 5, 2, 5), "leaves its picture"),
+        ((1, 2, 3), "expected bbox"),
+        (("a", 5, 2, 5), "expected bbox"),
+    ],
+)
+def test_impossible_boxes_are_rejected_rows_and_the_rest_of_the_image_waits_for_a_person(
+    tmp_path: Path, box: tuple[Any, ...], message: str
+) -> None:
+    found = load(tmp_path, coco(IMAGES["a", 0], (1, 1, 4, 4), box))
+    assert [row.where for row in found.rejected] == ["x.json, annotation 1"] and message in found.rejected[0].reason
+    assert [(row.status, len(row.boxes)) for row in found.annotations] == [("proposed", 1)]
+    assert any("1 of 2 boxes rejected" in note for note in found.notes)
+
+
+def test_up_to_one_px_over_the_edge_is_clipped_and_counted(tmp_path: Path) -> None:
+    found = load(tmp_path, coco(IMAGES["a", 0], (-0.5, 5, 9, 5), (31, 25, 10, 6), (1, 1, 4, 4)))
+    assert [(b.x0, b.y0, b.x1, b.y1) for b in found.annotations[0].boxes] == [
+        (0, 5, 8.5, 10),
+        (31, 25, 40, 30),
+        (1, 1, 5, 5),
+    ]
+    assert "x.json: 2 boxes reached up to 1 px over the edge of 1 pictures and were clipped" in found.notes
+    assert found.annotations[0].status == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file_name": "other.png"}, "is none of this benchmark"),
+        ({"width": 80, "height": 60}, "was drawn on 80 x 60 px; expected 40 x 30 px"),
+        ({"item_id": "a", "image_index": 0, "image_sha256": "1" * 64}, "was drawn on another picture"),
+        ({"item_id": "a", "image_index": 3}, "is none of this benchmark"),
+    ],
+)
+def test_boxes_of_another_picture_are_rejected(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    found = load(tmp_path, coco(IMAGES["a", 0], (1, 1, 2, 2), **change))
+    assert found.annotations == [] and len(found.rejected) == 1 and message in found.rejected[0].reason
+
+
+def test_without_an_annotator_nothing_comes_in(tmp_path: Path) -> None:
+    found = load(tmp_path, coco(IMAGES["a", 0], (1, 1, 2, 2)), annotator="")
+    assert found.annotations == [] and "names no annotator" in found.rejected[0].reason
+
+
+def test_an_image_that_one_annotator_did_twice_is_left_out(tmp_path: Path) -> None:
+    document = coco(IMAGES["a", 0], (1, 1, 2, 2))
+    document["images"].append(document["images"][0] | {"id": 2})
+    document["annotations"].append(document["annotations"][0] | {"id": 9, "image_id": 2})
+    found = load(tmp_path, document)
+    assert found.annotations == [] and len(found.rejected) == 2 and "2 times" in found.rejected[0].reason
+
+
+def test_no_evidence_beside_a_box_is_a_contradiction(tmp_path: Path) -> None:
+    document = coco(
+        IMAGES["a", 0], (1, 1, 2, 2), no_evidence_by=[{"annotator": "ana", "status": "accepted", "source": "drawn"}]
+    )
+    found = load(tmp_path, document)
+    assert found.annotations == [] and 'says "no evidence" and draws boxes' in found.rejected[0].reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("document", [b"", b"{}", b"[1]", b"\xff", b'[{"data": 3}]', b'{"images": [{}]}', b"<a>"])
+def test_a_file_of_another_kind_gives_nothing_and_says_so(tmp_path: Path, kind: Format, document: bytes) -> None:
+    with pytest.raises(AnnotationError, match="x.json"):
+        load(tmp_path, document, kind)
