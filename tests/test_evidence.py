@@ -258,3 +258,11 @@ def test_maps_of_another_shape_or_with_nan_are_errors() -> None:
         pointing_hit([0.1, float("nan")], [1, 0])
     with pytest.raises(ValueError, match="for grids of 12 tokens"):
         control_coverage(np.zeros(11), [(3, 4)], np.random.default_rng(0))
+
+
+def test_item_coverage_of_a_picture_shown_twice_counts_it_twice() -> None:
+    item = dataclasses.replace(make_item("m", (16, 16), (32, 16)), boxes=(Box(1, 0, 0, 16, 16),))
+    found = item_coverage(item, [(1, 2), (1, 1), (1, 2)], image_order=(1, 0, 1))
+    np.testing.assert_array_equal(found, [1, 0, 0, 1, 0])
+    with pytest.raises(ValueError, match="order .1, 2. for 2 images"):
+        item_coverage(item, [(1, 2), (1, 1)], image_order=(1, 2))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dontblink.spans import Markers, Spans, segment
 
 WORDS = ["<eos>", "<think>", "</think>", "<box>", "</box>"]
 QWEN = Markers(frozenset({0}), think_close=2, think_open=1, box_open=None, box_close=None, prompt_opens_think=True)
 GLM = Markers(frozenset({0}), think_close=2, think_open=1, box_open=3, box_close=4, prompt_opens_think=False)
+PLAIN = dataclasses.replace(GLM, thinks=False)
 
 
 def cut(text: str, markers: Markers = QWEN, joiner: str = " ") -> tuple[Spans, list[str]]:
@@ -66,3 +71,69 @@ def test_steps_partition_the_reasoning_without_gaps() -> None:
 def test_a_decimal_point_does_not_end_a_step() -> None:
     spans, _ = cut("pi_is_3. 14_now. </think> x <eos>", joiner="")
     assert len(spans.steps) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "answer", "closed"),
+    [
+        ("a is 3 . Answer : B", "a is 3 .", "B", True),
+        ("a is 3 . Answer : B <eos>", "a is 3 .", "B", True),
+        ("a is 3 . So the final answer is B . <eos>", "a is 3 .", "B .", True),
+        ("the answer is A ? no . ** Answer: ** B", "the answer is A ? no .", "B", True),
+        ("answer B", "", "B", True),
+        ("a is 3 . b is 4 .", "a is 3 . b is 4 .", "", False),
+        ("a is 3 . b is 4 . <eos>", "a is 3 . b is 4 .", "", True),
+        ("a is 3 . Answer:", "a is 3 . Answer:", "", False),
+        ("a is 3 . <box> B </box> <eos>", "a is 3 .", "B", True),
+        ("a is 3 . The answer is <box> B </box> . <eos>", "a is 3 .", "B", True),
+        ("the answer is A . no : <box> 4 </box> and <box> B", "the answer is A . no : <box> 4 </box> and", "B", True),
+        ("<eos>", "", "", True),
+        ("", "", "", False),
+    ],
+)
+def test_a_checkpoint_that_does_not_think_is_cut_at_its_answer(
+    text: str, reasoning: str, answer: str, closed: bool
+) -> None:
+    spans, words = cut(text, PLAIN)
+    assert (show(spans.reasoning, words), show(spans.answer, words), spans.closed) == (reasoning, answer, closed)
+
+
+@pytest.mark.parametrize(
+    "text", ["<think> a . </think> <box> B </box> <eos>", "a </think> B", "<think> a . answer is b"]
+)
+def test_think_tokens_are_believed_whoever_writes_them(text: str) -> None:
+    assert cut(text, PLAIN) == cut(text, GLM)
+
+
+def test_byte_level_tokens_at_the_cut_fall_to_the_side_that_they_begin_on() -> None:
+    spans, words = cut("It _is _3.\\n\\n The _answer _is: _B. \\n", PLAIN, joiner="")
+    assert show(spans.reasoning, words) == "It  is  3.\n\n" and show(spans.answer, words) == " B."
+    spans, words = cut("It _is _3. _So, _the _answer _is _B", PLAIN, joiner="")
+    assert show(spans.reasoning, words) == "It  is  3." and show(spans.answer, words) == " B"
+
+
+PIECES = [*WORDS, "So", "_the", "answer", "_Answer:", "_is", "B", ".", "\\n", "_", "3.\\n\\n", "**", "final"]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    pieces=st.lists(st.sampled_from(PIECES), max_size=24),
+    thinks=st.booleans(),
+    opens=st.booleans(),
+    joiner=st.sampled_from(["", " "]),
+)
+def test_spans_are_nested_disjoint_and_inside_the_response(
+    pieces: list[str], thinks: bool, opens: bool, joiner: str
+) -> None:
+    markers = dataclasses.replace(GLM, thinks=thinks, prompt_opens_think=opens)
+    spans, words = cut(" ".join(pieces), markers, joiner)
+    end = words.index("<eos>") if "<eos>" in words else len(words)
+    (first, stop), (start, last) = spans.reasoning, spans.answer
+    assert 0 <= first <= stop <= start <= last <= end
+    assert all(a < b for a, b in spans.steps)
+    edges = [first, *(edge for step in spans.steps for edge in step), stop]
+    assert edges[::2] == edges[1::2]  # the steps tile the reasoning
+    if start < last:
+        assert spans.closed and joiner.join(words[start:last]).strip()
+    if not thinks and not {"<think>", "</think>"} & set(words[:end]):
+        assert first == 0 and spans.closed >= (end < len(words))

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import tiny_models
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from test_testbed import make_items as draw_items
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     Glm46VImageProcessorPil,
@@ -25,9 +27,12 @@ from transformers import (
     Qwen3VLProcessor,
 )
 
-from dontblink import vlm as vlm_module
-from dontblink.items import Item, ItemError
-from dontblink.vlm import VLM, VLMError, load_vlm
+from dontblink.benchmarks.testbed import architectures, vocabulary
+from dontblink.evidence import item_coverage
+from dontblink.items import Box, Item, ItemError
+from dontblink.paths import ROOT
+from dontblink.stand_in import SHAPES, build_stand_in
+from dontblink.vlm import VLM, Prompt, VLMError, load_vlm
 
 FAMILIES = ("qwen3_vl", "glm4v")
 SIDE = 16  # pixels per merged image token: patch 8, merge 2
@@ -409,6 +414,157 @@ def test_unreadable_or_extreme_images_are_errors() -> None:
         vlm.encode(make_item("thin", (3000, 4)))
 
 
-def test_every_family_is_registered_under_its_model_type() -> None:
-    for name, family in vlm_module.FAMILIES.items():
-        assert family.model_class.config_class.model_type == name == family.name
+def runs_of_images(vlm: VLM, prompt: Prompt) -> list[int]:
+    """The lengths of the runs of image tokens, in prompt order."""
+    edges = np.flatnonzero(np.diff((prompt.ids == vlm.image_token_id).astype(int), prepend=0, append=0))
+    return np.diff(edges)[::2].tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pictures_stand_where_their_tags_do_and_untagged_ones_first(family: str) -> None:
+    """Three pictures of 1, 2 and 3 columns: the third is shown twice, the first has no tag."""
+    vlm = tiny_vlm(family)
+    sizes = (32, 32), (64, 32), (96, 32)
+    item = make_item("o", *sizes, question="what <image 3> is <image 2> plus <image 3> ?")
+    prompt = vlm.encode(item)
+    assert prompt.image_order == (0, 2, 1, 2)
+    assert prompt.image_sizes == tuple(sizes[place] for place in prompt.image_order)
+    assert vlm.image_grid(prompt) == [(2, 2), (2, 6), (2, 4), (2, 6)]
+    assert runs_of_images(vlm, prompt) == [4, 12, 8, 12]
+    opened, image, closed = IMAGE_MARKS[family]
+    shown = [f"{opened} {' '.join([image] * n)} {closed}" for n in (4, 12, 8, 12)]
+    content = f"{shown[0]} what {shown[1]} is {shown[2]} plus {shown[3]} ?"
+    assert vlm.decode(prompt.ids) == PROMPTS[family].format(content)
+    per_picture = np.split(prompt.pixel_values, np.cumsum(prompt.grid_thw.prod(axis=1))[:-1])
+    np.testing.assert_array_equal(per_picture[1], per_picture[3])
+    assert vlm.collate([prompt], [[20]])["position_ids"].shape[-1] == len(prompt.ids) + 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_evidence_follows_the_order_in_which_pictures_are_shown(family: str) -> None:
+    vlm = tiny_vlm(family)
+    whole = Box(1, 0, 0, 64, 32)  # all of the second picture
+    item = make_item("e", (32, 32), (64, 32), question="what <image 2> is <image 1> plus <image 2> ?", boxes=(whole,))
+    prompt = vlm.encode(item)
+    found = item_coverage(item, vlm.image_grid(prompt), prompt.image_sizes, prompt.image_order)
+    np.testing.assert_array_equal(found, np.repeat([1.0, 0.0, 1.0], [8, 4, 8]))
+
+
+def test_a_question_without_a_picture_or_with_a_tag_too_many_is_an_error() -> None:
+    for question in ("what is 3 ?", "what is <image 1> ?"):
+        with pytest.raises((VLMError, ItemError), match="item none: "):
+            tiny_vlm("glm4v").encode(dataclasses.replace(make_item("none", question=question)))
+
+
+@pytest.mark.parametrize("name", list(architectures.MODELS))
+def test_testbed_prompts_are_the_ones_that_the_checkpoints_were_trained_on(name: str) -> None:
+    vlm = load_vlm(ROOT / "models" / "testbed" / name, weights=False)
+    family = architectures.MODELS[name]["family"]
+    for item in draw_items("symbolic", 3):
+        words = vocabulary.prompt_words(family, item.question, architectures.N_IMAGE_TOKENS)
+        assert vlm.encode(item).ids.tolist() == vocabulary.encode_words(family, words)
+    assert vlm.thinks and vlm.prompt_opens_think == (family == "qwen3_vl") and vlm.template_options == {}
+    text = vocabulary.response_words(family, "a1 is 3 .", "3")
+    assert cut(vlm, vocabulary.encode_words(family, text)) == ("a1 is 3 .", "3", ["a1 is 3 ."], True)
+
+
+@functools.cache
+def stand_in(model: str, instruct: bool = False, **options: object) -> VLM:
+    with tempfile.TemporaryDirectory() as folder:
+        build_stand_in(model, Path(folder), weights="none", instruct=instruct)  # type: ignore[arg-type]
+        return load_vlm(Path(folder), name=model, weights=False, **options)  # type: ignore[arg-type]
+
+
+GRIDS = {  # (width, height) px -> (rows, columns) of Qwen and of GLM
+    (1514, 720): ((22, 47), (26, 54)),
+    (448, 448): ((14, 14), (16, 16)),
+    (3000, 2000): ((62, 94), (64, 96)),
+}
+
+
+@pytest.mark.parametrize("model", list(SHAPES))
+@pytest.mark.parametrize("size", list(GRIDS))
+def test_grids_of_the_real_geometry(model: str, size: tuple[int, int]) -> None:
+    vlm = stand_in(model)
+    prompt = vlm.encode(make_item("g", size))
+    assert vlm.image_grid(prompt) == [GRIDS[size]["GLM" in model]]
+
+
+@pytest.mark.parametrize("model", list(SHAPES))
+def test_a_budget_of_image_tokens_holds_and_leaves_small_pictures_alone(model: str) -> None:
+    vlm = stand_in(model, max_image_tokens=100)
+    counts = [
+        sum(rows * columns for rows, columns in vlm.image_grid(vlm.encode(make_item("g", size)))) for size in GRIDS
+    ]
+    assert all(70 < count <= 100 for count in counts)
+    small = make_item("s", (200, 180))
+    assert vlm.image_grid(vlm.encode(small)) == [((6, 6), (6, 7))["GLM" in model]]
+
+
+def test_a_picture_too_thin_for_the_budget_is_named() -> None:
+    vlm = stand_in("Qwen3-VL-2B", max_image_tokens=64)
+    with pytest.raises(VLMError, match="item t: image 2 of 19000x100 px takes .* expected at most 64; crop it"):
+        vlm.encode(make_item("t", (448, 448), (19000, 100)))
+
+
+def test_an_instruct_checkpoint_is_the_contrast_that_does_not_think() -> None:
+    for thinking in (True, False):
+        vlm = stand_in("Qwen3-VL-2B", True, thinking=thinking)
+        prompt = vlm.encode(make_item("i", (448, 448)))
+        assert vlm.decode(prompt.ids).endswith("?<|im_end|>\n<|im_start|>assistant\n") and not vlm.thinks
+        ids = vlm.tokenizer("It shows 3.\n\nAnswer: B<|im_end|>", add_special_tokens=False)["input_ids"]
+        assert cut(vlm, ids) == ("It shows 3.\n\n", "B", ["It shows 3.\n\n"], True)
+
+
+def test_a_checkpoint_without_a_think_token_loads_only_if_it_does_not_think(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, "qwen3_vl")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text().replace("</think>", "</thonk>"))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = json.loads((folder / "tokenizer_config.json").read_text().replace("</think>", "</thonk>"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(VLMError, match="no </think> token"):
+        load_vlm(folder)
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<think>", ""))
+    vlm = load_vlm(folder)
+    assert not vlm.thinks
+    assert cut(vlm, vlm.tokenizer("f5 is 3 . answer is 3")["input_ids"]) == ("f5 is 3 .", "3", ["f5 is 3 ."], True)
+
+
+def test_glm_is_told_whether_to_think() -> None:
+    on, off = stand_in("GLM-4.6V-Flash"), stand_in("GLM-4.6V-Flash", thinking=False)
+    item = make_item("i", (448, 448))
+    assert on.decode(on.encode(item).ids).endswith("?<|assistant|>\n") and on.thinks
+    assert off.decode(off.encode(item).ids).endswith("?/nothink<|assistant|>\n<think></think>\n") and not off.thinks
+    ids = off.tokenizer("Two.\nSo the answer is <|begin_of_box|>2<|end_of_box|>", add_special_tokens=False)["input_ids"]
+    assert cut(off, ids) == ("Two.\n", "2", ["Two.\n"], True)
+
+
+def test_a_thinking_checkpoint_cannot_be_silenced(tmp_path: Path) -> None:
+    build_stand_in("Qwen3-VL-8B", tmp_path, weights="none")
+    with pytest.raises(VLMError, match=f"{tmp_path}: .*always thinks.*-Instruct checkpoint$"):
+        load_vlm(tmp_path, weights=False, thinking=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_weights_all_but_a_batch_works(family: str, tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, family)
+    full, light = load_vlm(folder), load_vlm(folder, weights=False)
+    item = make_item("w", (96, 48), (32, 64))
+    expected, found = full.encode(item), light.encode(item)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.pixel_values, expected.pixel_values)
+    assert light.image_grid(found) == full.image_grid(expected)
+    assert light.n_vocabulary == full.n_vocabulary == full.model.get_input_embeddings().num_embeddings
+    assert (light.eos_ids, light.suppressed_ids) == (full.eos_ids, full.suppressed_ids) and light.model is None
+    with pytest.raises(VLMError, match="loaded without weights"):
+        light.collate([found])
+
+
+def test_options_that_this_machine_lacks_are_one_line(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, "qwen3_vl")
+    for module, options in (("accelerate", {"device": "auto"}), ("flash_attn", {"attention": "flash_attention_2"})):
+        if find_spec(module) is None:
+            with pytest.raises(VLMError, match="cannot be loaded") as caught:
+                load_vlm(folder, **options)  # type: ignore[arg-type]
+            assert "\n" not in str(caught.value)

@@ -33,23 +33,14 @@ HEAD_WIDTH = 32  # of a stand-in's attention heads; the real ones have 128
 _CONTENT = """\
 {%- if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] -%}
 {%- if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif -%}"""
-_QWEN_TEMPLATE = (
-    """\
-{%- for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"""
-    + _CONTENT
-    + """\
-{{ '<|im_end|>\\n' }}{% endfor -%}
+_QWEN_TEMPLATE = """\
+{%- for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}CONTENT{{ '<|im_end|>\\n' }}{% endfor -%}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\nTHINK' }}{% endif -%}"""
-)
-_GLM_TEMPLATE = (
-    """\
+_GLM_TEMPLATE = """\
 [gMASK]<sop>{%- set silent = enable_thinking is defined and not enable_thinking -%}
-{%- for message in messages %}{{ '<|' + message['role'] + '|>\\n' }}"""
-    + _CONTENT
-    + """\
+{%- for message in messages %}{{ '<|' + message['role'] + '|>\\n' }}CONTENT
 {%- if silent and message['role'] == 'user' %}/nothink{% endif %}{% endfor -%}
 {%- if add_generation_prompt %}{{ '<|assistant|>\\n' + ('<think></think>\\n' if silent else '') }}{% endif -%}"""
-)
 
 
 @dataclass(frozen=True)
@@ -191,7 +182,7 @@ def build_tokenizer(family: str, instruct: bool = False) -> PreTrainedTokenizerF
     else:
         image, template = "<|begin_of_image|><|image|><|end_of_image|>", _GLM_TEMPLATE
     think = "" if instruct else "<think>\\n"
-    tokenizer.chat_template = template.replace("IMAGE", image).replace("THINK", think)
+    tokenizer.chat_template = template.replace("CONTENT", _CONTENT).replace("IMAGE", image).replace("THINK", think)
     return tokenizer
 
 

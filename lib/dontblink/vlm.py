@@ -271,7 +271,7 @@ def load_vlm(
             model.generation_config = transformers.GenerationConfig(eos_token_id=list(eos))
     except VLMError as error:
         raise VLMError(f"{checkpoint}: {error}") from error
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError, TemplateError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, TemplateError) as error:
         raise VLMError(f"{checkpoint}: cannot be loaded ({first_line(error)}); {REMEDY}") from error
     n_vocabulary, image = int(config.get_text_config().vocab_size), int(config.image_token_id)
     suppressed = tuple(sorted(i for i in {image, config.video_token_id} if i < n_vocabulary))
