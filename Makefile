@@ -34,7 +34,8 @@ FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
 PAPER := $(if $(filter testbed,$(PROFILE)),paper/paper.pdf,$(R)/paper/paper.pdf)
 
 # The modules by what they feed; one that is not named here counts as part of the extraction. `aside`: no figure's.
-aside := changes coverage dry_run manuscript params params_schema paths register selection simulate studies trials
+aside := annotators box_formats box_widget boxes changes coverage cvat_format dry_run exchange manuscript params \
+  params_schema paths proposals register selection simulate stand_in studies trials
 resampling := bootstrap cells multiplicity replicates
 uses_01_extraction := benchmarks/agreement crosscheck
 uses_02_collapse := bootstrap collapse controls examples multiplicity

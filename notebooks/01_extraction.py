@@ -106,8 +106,8 @@ accuracy = cells.agg(
 accuracy.round(3)
 
 # %% [markdown]
-# Responses to the real benchmarks are scored twice: strictly (reasoning and box tokens stripped, no parse is no answer),
-# which is what every result uses, and as the benchmark's own code does. The testbed has one scorer, and no row here.
+# Responses to the real benchmarks are scored twice: strictly (reasoning and box tokens stripped, no parse is no
+# answer), which every result uses, and as the benchmark's own code does. The testbed has one scorer, and no row here.
 
 # %%
 scores = tables["scores"][tables["scores"]["split"] == "test"]

@@ -235,9 +235,3 @@ def summarize_coverage(report: pd.DataFrame) -> str:
                 text = f"  {status} ({len(names)}): {', '.join(names)}"
                 lines.append(textwrap.fill(text, 118, subsequent_indent="    ", break_on_hyphens=False))
     return "\n".join(lines) or "no items"
-
-
-if __name__ == "__main__":
-    from dontblink.annotation_commands import main  # the commands need modules that import this one
-
-    raise SystemExit(main())

@@ -88,9 +88,9 @@ class RecordingPlan:
 
     def to(self, device: torch.device) -> RecordingPlan:
         """Return the plan with its tensors on `device` (layers of a split model sit on several)."""
-        tensors = (self.weights, self.step_weights, self.image_index)
+        weights, steps, index = (t.to(device) for t in (self.weights, self.step_weights, self.image_index))
         sets = None if self.head_sets is None else self.head_sets.to(device)
-        return RecordingPlan(self.samples, *(tensor.to(device) for tensor in tensors), sets)
+        return RecordingPlan(self.samples, weights, steps, index, sets)
 
 
 def plan_recording(

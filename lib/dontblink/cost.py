@@ -78,8 +78,8 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
     for _ in range(2):
         for name, n_tokens in (("prompt", 1), ("whole", PROBE_TOKENS)):
             start = time.perf_counter()
-            options = {"max_new_tokens": n_tokens, "batch_size": len(batch), "progress": False}
-            responses = {r.item_id: r.response_ids for r in generate_responses(vlm, batch, **options)}
+            found = generate_responses(vlm, batch, max_new_tokens=n_tokens, batch_size=len(batch), progress=False)
+            responses = {r.item_id: r.response_ids for r in found}
             seconds[name] = time.perf_counter() - start
         ids = [responses[prompt.item_id] for prompt in prompts]
         grids = [vlm.image_grid(prompt) for prompt in prompts]

@@ -210,7 +210,7 @@ def read_batch(
             tokens = read_tokens(vlm, prompts, ids)
         return [(*tokens[place], *recording.read(place)) for place in range(len(prompts))]
     except torch.OutOfMemoryError:
-        recording = None  # type: ignore[assignment]  # free it before the caller tries a smaller batch
+        recording = None  # free it before the caller tries a smaller batch
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None

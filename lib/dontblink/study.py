@@ -32,7 +32,8 @@ from dontblink.shards import unpack_responses
 from dontblink.vlm import find_backend
 
 # The code that makes a shard is part of its key, as are the versions of what computes it.
-RESPONSE_CODE = ("items", "spans", "families", "vlm", "generate", "server")
+RESPONSE_CODE = ("items", "spans", "families", "checkpoints", "vlm", "generate")
+SERVER_CODE = ("server_contract", "server")
 TRACE_CODE = (*RESPONSE_CODE, "evidence", "capture", "regions", "replay", "shards")
 GENERATION = (
     "engine", "max_new_tokens", "batch_size", "temperature", "top_p", "top_k", "generation_seed", "device", "dtype",
@@ -108,6 +109,19 @@ class Study:
         """The usable items of every benchmark and split."""
         return {(name, split): q.items[split] for name, q in self.questions.items() for split in registry.SPLITS}
 
+    def list_items(self, benchmark: str) -> list[Item]:
+        """Return the chosen items of one benchmark, test and calibration.
+
+        Raises
+        ------
+        ValueError
+            If the profile does not ask this benchmark.
+        """
+        if benchmark not in self.settings["benchmarks"]:
+            asked = ", ".join(self.settings["benchmarks"])
+            raise ValueError(f"benchmark {benchmark!r}; profile {self.profile} asks {asked}; name one of them")
+        return [item for split in registry.SPLITS for item in self.questions[benchmark].items[split]]
+
     def checkpoint(self, model: str) -> Path:
         """Return the checkpoint folder of a model."""
         return paths.ROOT / self.settings["checkpoints_folder"] / model
@@ -120,7 +134,7 @@ class Study:
             for index, start in enumerate(range(0, len(items), size)):
                 part = tuple(items[start : start + size])
                 response_key = store.shard_key(
-                    hash_code(RESPONSE_CODE),
+                    hash_code(RESPONSE_CODE if self.settings["engine"] == "local" else RESPONSE_CODE + SERVER_CODE),
                     checkpoint,
                     [item.prompt_hash for item in part],
                     {k: self.settings[k] for k in GENERATION},

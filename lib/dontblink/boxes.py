@@ -1,4 +1,4 @@
-"""Commands for evidence annotations: `python -m dontblink.annotations report|import|export|agree`.
+"""Commands for evidence boxes: `python -m dontblink.boxes pictures|report|import|export|agree`.
 
 Why: annotation happens at a desk between tools, not in a notebook. In: files, and a folder of pictures that
 `image_facts.save_images` wrote. Out: a text, and files of annotations. Never here: anything but arguments and printing.
@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dontblink import paths
+from dontblink import params, paths
 from dontblink.annotations import (
     AnnotationError,
     Rejected,
@@ -22,16 +22,24 @@ from dontblink.annotations import (
 )
 from dontblink.annotators import compare_annotators, name_pairs, summarize_agreement
 from dontblink.exchange import export_boxes, import_boxes
-from dontblink.image_facts import ImageFacts, read_images
+from dontblink.image_facts import ImageFacts, read_images, save_images
 from dontblink.items import ItemError
+from dontblink.study import Study
 
 FORMATS = ("coco", "label-studio", "cvat")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the four commands."""
-    parser = argparse.ArgumentParser(prog="python -m dontblink.annotations", description="Evidence annotations.")
+    """Return the parser of the five commands."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dontblink.boxes", description="Evidence boxes of the real benchmarks."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
+    text = "write the pictures of the items that a study asks"
+    command = commands.add_parser("pictures", help=text, description=text)
+    command.add_argument("benchmark", help="mathvista, mmmu_pro or hallusionbench")
+    command.add_argument("--profile", default="paper", help="which params/<profile>.yaml, after `make params`")
+    command.add_argument("--images", type=Path, required=True, help="folder to write into")
     for name, text in (
         ("report", "which items have accepted boxes, and which lack them"),
         ("import", "read the file of another tool into an annotation file"),
@@ -62,6 +70,14 @@ def print_rejected(rejected: list[Rejected]) -> None:
     """Print every row that was left out."""
     for row in rejected:
         print(f"left out: {row.reason}")
+
+
+def run_pictures(given: argparse.Namespace) -> int:
+    """Write the pictures of a benchmark's chosen items, upright, with a list of what they are."""
+    items = Study(given.profile).list_items(given.benchmark)
+    written = save_images(items, given.images)
+    print(f"{len(written)} pictures of {len(items)} items written to {given.images}")
+    return 0
 
 
 def run_report(given: argparse.Namespace) -> int:
@@ -117,13 +133,23 @@ def run_agree(given: argparse.Namespace) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 all well, 1 something was left out or cannot be read."""
     given = build_parser().parse_args(arguments)
-    if given.command != "import" and not given.file.is_file():
+    if given.command not in ("import", "pictures") and not given.file.is_file():
         print(f"{given.file}: no annotations yet", file=sys.stderr)
         if given.command != "report":
             return 1
-    commands = {"report": run_report, "import": run_import, "export": run_export, "agree": run_agree}
+    commands = {
+        "pictures": run_pictures,
+        "report": run_report,
+        "import": run_import,
+        "export": run_export,
+        "agree": run_agree,
+    }
     try:
         return commands[given.command](given)
-    except (AnnotationError, ItemError) as error:
+    except (AnnotationError, ItemError, params.ParamsError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from test_vlm import make_item
 
-from dontblink.annotation_commands import main
 from dontblink.annotations import Annotation, read_strictly, write_annotations
+from dontblink.boxes import main
 from dontblink.image_facts import save_images
 from dontblink.items import Box
 
