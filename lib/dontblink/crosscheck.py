@@ -78,4 +78,5 @@ def count_misreads(profile: str, models: Sequence[str], benchmarks: Sequence[str
                     "model": model, "benchmark": benchmark, "item_id": item.id,
                     "correct": testbed.score(item, record.answer_text).correct, "reads_right": gold <= written,
                 })  # fmt: skip
-    return pd.DataFrame(rows, columns=["model", "benchmark", "item_id", "correct", "reads_right"])
+    table = pd.DataFrame(rows, columns=["model", "benchmark", "item_id", "correct", "reads_right"])
+    return table.astype({"correct": bool, "reads_right": bool})  # also where it is empty
