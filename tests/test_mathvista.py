@@ -294,7 +294,7 @@ def test_an_unusable_row_is_named_with_a_remedy(changed: dict[str, Any], message
 def test_a_missing_column_is_named(column: str) -> None:
     row = make_row()
     del row.fields[column]
-    with pytest.raises(ItemError, match=f"^testmini.json, row 3: no column {column}; expected the columns of"):
+    with pytest.raises(ItemError, match=f"^testmini.json, row 3: no column '{column}'; the row has "):
         mathvista.build_item(row, "test", "other")
     assert mathvista.row_id(row) and mathvista.stratum(row) and mathvista.group(row)
 

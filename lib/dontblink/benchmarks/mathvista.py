@@ -7,7 +7,6 @@ folder `images`. Out: Items, and what a subset of them is drawn by. Never: an It
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -17,7 +16,7 @@ from typing import Any
 
 from dontblink.benchmarks.mathvista_extraction import list_choices
 from dontblink.benchmarks.mathvista_scores import extract, official_normalise, read_precision, read_value, score, scores
-from dontblink.benchmarks.sources import Row, Source, SourceError, read_rows
+from dontblink.benchmarks.sources import Row, Source, SourceError, name_item, read_rows, require_columns
 from dontblink.items import Item, ItemError, Split, TaskType
 from dontblink.paths import ROOT
 
@@ -68,8 +67,7 @@ def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
         If a column is missing, the answer cannot be scored, options are too few, or there is no picture.
     """
     fields = row.fields
-    if missing := [column for column in REQUIRED if column not in fields]:
-        raise ItemError(f"{row.name}: no column {', '.join(missing)}; expected the columns of AI4Math/MathVista")
+    require_columns(row, REQUIRED)
     where, choices = f"{row.name} (pid {fields['pid']})", list_choices(fields)
     answer = "" if fields["answer"] is None else str(fields["answer"])
     _check_answer(where, fields, answer, choices)
@@ -78,7 +76,7 @@ def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
             f"{where}: metadata {fields['metadata']!r} names no category; take the row of AI4Math/MathVista"
         )
     return Item(
-        id=re.sub(r"[^A-Za-z0-9_.-]", "_", f"{NAME}-{row_id(row)}"),
+        id=name_item(NAME, row_id(row)),
         benchmark=NAME,
         split=split,
         images=(_find_image(row, where),),

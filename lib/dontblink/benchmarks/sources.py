@@ -229,10 +229,12 @@ def read_picture(value: Any, folder: Path, name: str, column: str) -> bytes | Pa
 
 
 def require_columns(row: Row, columns: Sequence[str]) -> None:
-    """Raise ItemError, naming what is there, unless the row has all the columns."""
+    """Raise ItemError, naming what is there, unless the row has all the columns and no empty question."""
     if absent := [column for column in columns if column not in row.fields]:
         there = ", ".join(sorted(row.fields)) or "none"
         raise ItemError(f"{row.name}: no column {absent[0]!r}; the row has {there}; point the source at another file")
+    if "question" in columns and not str(row.fields["question"] or "").strip():
+        raise ItemError(f"{row.name}: empty question; fill it or leave the row out")
 
 
 def name_item(benchmark: str, row_id: str) -> str:
