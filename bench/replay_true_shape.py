@@ -8,8 +8,8 @@ towers have their true layers, widths, heads and vocabulary; weights are random,
 448 x 448 px picture (196 image tokens) and 64 tokens of text stand before each response. All tokens are generated, none
 extrapolated. Ratios are of CPU seconds over all threads, the median over pairs of runs taken in turn; generation runs
 once. A peak is the growth of resident memory over the loaded model in a process of its own. The default run takes about
-12 minutes and 6 GB on two free cores with bf16 instructions; other work on the machine disturbs single pairs by a
-quarter, so take more (`--pairs 12 --no-generate`). `--layers 2` is a quick look, not an answer.
+12 minutes and 6 GB on two free cores with bf16 instructions. Beside other work single pairs stray by a quarter on two
+threads and by 3 % on one (`--threads 1 --pairs 6 --no-generate`). `--layers 2` is a quick look, not an answer.
 """
 
 from __future__ import annotations
