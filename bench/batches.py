@@ -1,8 +1,8 @@
 """How much faster is generation in batches? Items per CPU second of the local engine by batch size, over batch 1.
 
-No bar: the numbers say which `batch_size` in params/ is worth its memory. Real work: a shipped checkpoint of the testbed
-answers items of its three benchmarks at the difficulty of params/testbed.yaml, greedily and to the end; the engine
-orders them by expected length, and rows that have ended wait for the longest of their batch.
+No bar: the numbers say which `batch_size` in params/ is worth its memory. Real work: a shipped checkpoint of the
+testbed answers items of its three benchmarks at the difficulty of params/testbed.yaml, greedily and to the end; the
+engine orders them by expected length, and rows that have ended wait for the longest of their batch.
 
 Run `OMP_NUM_THREADS=1 python bench/batches.py [--items 96] [--checkpoint qwen3vl-tiny-s]`. All sizes are timed in turn;
 a ratio is taken within a turn.
@@ -36,7 +36,7 @@ def draw_items(n_items: int, settings: dict) -> list[Item]:
 def main() -> None:
     """Measure, print and write."""
     assert __doc__
-    parser = build_parser(__doc__, items=96, repeats=3)
+    parser = build_parser(__doc__, items=96, repeats=5)
     parser.add_argument("--checkpoint", default="qwen3vl-tiny-s", help="a folder of models/testbed")
     arguments = read_arguments(parser)
     _, sections = params.load(paths.params_file("testbed"))

@@ -7,7 +7,8 @@ are four times narrower, attention is a larger part of everything and the ratio 
 
 Run `OMP_NUM_THREADS=1 python bench/capture.py [--family glm4v] [--implementation chunk] [--tokens 512] [--width 512]`.
 A head is a quarter of the width: 128 values by default, as in Qwen3-VL and GLM-4V. Weights are random: cost does not
-depend on them. Runs are timed in turn; a peak is the growth of resident memory over the loaded model in a fresh process.
+depend on them. Runs are timed in turn; a peak is the growth of resident memory over the loaded model in a process of
+its own.
 """
 
 from __future__ import annotations

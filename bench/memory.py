@@ -1,9 +1,10 @@
 """How does memory grow with the length of a response? A replay against eager attention that keeps its matrices.
 
-Claims checked (bars in brackets) for responses of 128, 256, 512, 1024 and 2048 tokens: the peak memory of one eager
-forward with `output_attentions` over the same ids grows as a power >= 1.8 of the sequence length (it tends to 2); that of
-a replay, which measures every head, as a power <= 1.1 (linear: each token has its own measures), and from the shortest to
-the longest response it grows by <= 0.02 of what eager attention grows by. This is what "flat" means here.
+Claims checked for responses of 128, 256, 512, 1024 and 2048 tokens (bars in brackets): the peak memory of one eager
+forward pass with `output_attentions` over the same ids grows as a power of the sequence length that tends to 2
+[>= 1.8]. That of a replay, which measures every head, grows as a power of about 1, for each token has its own measures
+[<= 1.1], and from the shortest to the longest response by little of what eager attention grows by [<= 0.02]: this is
+what "flat" means here.
 
 Run `OMP_NUM_THREADS=1 python bench/memory.py [--family glm4v] [--layers 32]`. The model is random, narrow and deep (32
 layers of 4 heads), so that attention outweighs the rest; the largest run takes about 3 GB. Each peak is the growth of
