@@ -74,8 +74,7 @@ help: ## list the targets (this text)
 env: $(READY) ## install the locked versions into the active environment, else into .venv
 $(READY):
 	@.ci/install $(ENV) $(PYTHON)
-	@rm -f $(ENV)/.dontblink-*
-	@touch $@
+	@rm -f $(ENV)/.dontblink-*; touch $@
 
 all: figures $(PAPER) ## everything: extract if needed, every figure and number, the paper
 
@@ -134,6 +133,8 @@ testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 co
 
 simulate: $(READY) ## are intervals and tests right where the truth is known? 20 minutes on 2 cores; resumes
 	$(PY) -m dontblink.simulate
+bench: all ## speed and memory against their bars, into the README: 10 minutes after all; COLD=1: and a cold make all
+	@export OMP_NUM_THREADS=1; for script in capture.py memory.py batches.py bootstrap.py "make.py $(if $(COLD),--cold)" report.py; do $(PY) bench/$$script; done
 
 test: $(READY) ## lint, types and tests, offline; this is what CI runs
 	$(PY) -m ruff check .
@@ -147,4 +148,4 @@ lock: $(READY) ## rewrite requirements.lock from pyproject.toml
 clean: ## remove results/ (figures, checkpoints, half-done training and simulated studies stay)
 	rm -rf $(filter-out results/simulation results/training,$(wildcard results/*))
 
-.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate test lock clean again
+.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench test lock clean again

@@ -1,27 +1,25 @@
-"""What does a bootstrap cost, and is it right? Prints seconds, ratios and differences against public libraries.
+"""What does a bootstrap cost, and is it right? Seconds, ratios and differences against public libraries.
 
 Claims checked on one core, B = 10,000 replicates of 2700 rows in 900 items, 4 coefficients [bars in brackets]: the
 cluster-bootstrap logit takes <= 1.0 s end to end, a loop of `sm.Logit` on arrays >= 10 times and a formula loop >= 40
 times that, with coefficients equal to 1e-10; the BCa interval of an AUROC difference takes <= 0.6 s and equals that of
 `scipy.stats.bootstrap` on the same draws; Firth fits take <= 1/10 of a loop of `firthmodels`.
 
-Run `OMP_NUM_THREADS=1 python bench/bootstrap.py [--replicates 10000] [--looped 200]`. Times are CPU seconds; ours are
-the median of `--repeats` runs after a warm-up. A loop is timed on its first `--looped` replicates and scaled up to B
-(each replicate costs the same); the differences are over those replicates, and scipy runs all of them.
+Run `OMP_NUM_THREADS=1 python bench/bootstrap.py [--replicates 10000] [--looped 200]`. Ours and theirs are timed in turn
+after a round that does not count. A loop runs its first `--looped` replicates and is scaled up to B (each replicate
+costs the same); the differences are over those replicates. scipy runs all of them, once.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 import statsmodels.formula.api as smf
+from measure import Result, build_parser, judge, judge_pair, read_arguments, time_in_turn, write_results
 from scipy import stats
 
 from dontblink.auroc import auroc_difference
@@ -30,23 +28,6 @@ from dontblink.firth import fit_firth
 from dontblink.logit import bootstrap_logit
 
 N_ITEMS, N_MODELS, SEED = 900, 3, 0
-
-
-def time_cpu(call: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
-    """Return the median CPU seconds of `repeats` calls, and what the last one returned."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.process_time()
-        result = call()
-        seconds.append(time.process_time() - start)
-    return float(np.median(seconds)), result
-
-
-def report(claim: str, value: float, bar: float, at_least: bool = False, detail: str = "") -> None:
-    """Print one measured number beside its bar."""
-    passed = value >= bar if at_least else value <= bar
-    sign = ">=" if at_least else "<="
-    print(f"{'ok  ' if passed else 'MISS'} {claim}: {value:.3g} [{sign} {bar:g}]  {detail}", flush=True)
 
 
 def draw_rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,34 +40,54 @@ def draw_rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return X, (rng.random(len(item)) < 1 / (1 + np.exp(-odds))).astype(float), item
 
 
-def bench_logit(n_boot: int, n_looped: int, repeats: int) -> None:
+def bench_logit(n_boot: int, n_looped: int, repeats: int) -> list[Result]:
     """Cluster-bootstrap logit against loops of statsmodels."""
     X, y, item = draw_rows()
-    bootstrap_logit(X, y, item, 200, SEED)
-    ours, found = time_cpu(lambda: bootstrap_logit(X, y, item, n_boot, SEED), repeats)
-    report(f"cluster-bootstrap logit, B = {n_boot}, seconds", ours, 1.0 * n_boot / 10_000)
     rows = np.arange(len(y)).reshape(N_ITEMS, N_MODELS)
     draws = [rows[index].ravel() for index in next(resample([np.arange(N_ITEMS)], n_looped, SEED, n_looped))]
     table = pd.DataFrame(X[:, 1:3], columns=["e", "v"]).assign(y=y)
-    loop, theirs = time_cpu(lambda: [sm.Logit(y[d], X[d]).fit(disp=0).params for d in draws])
-    formula, _ = time_cpu(
-        lambda: [smf.logit("y ~ e * v", table.iloc[d]).fit(disp=0).params for d in draws[: n_looped // 4]]
+    some = draws[: max(1, n_looped // 4)]
+    calls = {
+        "ours": lambda: bootstrap_logit(X, y, item, n_boot, SEED),
+        "bca": lambda: bootstrap_logit(X, y, item, n_boot, SEED, jackknife=True, errors_of=[3]),
+        "loop": lambda: [sm.Logit(y[d], X[d]).fit(disp=0) for d in draws],
+        "formula": lambda: [smf.logit("y ~ e * v", table.iloc[d]).fit(disp=0) for d in some],
+    }
+    took = time_in_turn(calls, repeats)
+    ours = bootstrap_logit(X, y, item, n_boot, SEED).coefficients[:n_looped]
+    tight, loose = (
+        np.array([sm.Logit(y[d], X[d]).fit(disp=0, **options).params for d in draws])
+        for options in ({"tol": 1e-14}, {})
     )
-    loop, formula = loop * n_boot / n_looped, formula * n_boot / (n_looped // 4)
-    report("  sm.Logit loop / ours", loop / ours, 10, True, f"({loop:.3g} s)")
-    report("  formula loop / ours", formula / ours, 40, True, f"({formula:.3g} s)")
-    tight = np.array([sm.Logit(y[d], X[d]).fit(disp=0, tol=1e-14).params for d in draws])
-    report("  largest difference of a coefficient", float(np.abs(found.coefficients[:n_looped] - tight).max()), 1e-10)
-    report(
-        "  ... from sm.Logit at its default tolerance",
-        float(np.abs(found.coefficients[:n_looped] - theirs).max()),
-        1e-6,
-    )
-    with_bca, _ = time_cpu(lambda: bootstrap_logit(X, y, item, n_boot, SEED, jackknife=True, errors_of=[3]))
-    print(f"     with the jackknife and the errors of one coefficient (BCa, bootstrap-t): {with_bca:.3g} s")
+    name = f"cluster-bootstrap logit, B = {n_boot}"
+    scale = n_boot / n_looped
+    return [
+        judge(f"{name}, CPU seconds", took["ours"], unit="s", at_most=1.0 * n_boot / 10_000),
+        judge_pair(f"{name}: loop of sm.Logit / ours", took["loop"], took["ours"], scale=scale, at_least=10),
+        judge_pair(
+            f"{name}: loop of formula fits / ours",
+            took["formula"],
+            took["ours"],
+            scale=n_boot / len(some),
+            at_least=40,
+        ),
+        judge_pair(f"{name}: with all that BCa and bootstrap-t need / without", took["bca"], took["ours"]),
+        judge(
+            f"{name}: largest difference of a coefficient from sm.Logit at tolerance 1e-14",
+            np.abs(ours - tight).max(),
+            unit="log odds",
+            at_most=1e-10,
+        ),
+        judge(
+            f"{name}: the same at sm.Logit's default tolerance",
+            np.abs(ours - loose).max(),
+            unit="log odds",
+            at_most=1e-6,
+        ),
+    ]
 
 
-def bench_auroc(n_boot: int, repeats: int) -> None:
+def bench_auroc(n_boot: int, repeats: int) -> list[Result]:
     """BCa interval of a paired AUROC difference against scipy on the same draws."""
     X, y, item = draw_rows()
     correct, rng = y > 0, np.random.default_rng(SEED + 1)
@@ -101,62 +102,68 @@ def bench_auroc(n_boot: int, repeats: int) -> None:
         sums = [stats.rankdata(score[chosen])[right].sum() for score in (a, b)]
         return float((sums[0] - sums[1]) / (n * (len(right) - n)))
 
-    auroc_difference(correct, a, b, item, 200, SEED)
-    ours, found = time_cpu(lambda: auroc_difference(correct, a, b, item, n_boot, SEED), repeats)
-    report(f"AUROC difference with BCa, B = {n_boot}, seconds", ours, 0.6 * n_boot / 10_000)
-    generator = np.random.default_rng(SEED)
-    scipys, theirs = time_cpu(
-        lambda: stats.bootstrap(
-            (np.arange(N_ITEMS),), difference, method="BCa", n_resamples=n_boot, rng=generator, vectorized=False
-        )
-    )
-    ends = np.array([found.ci_low - theirs.confidence_interval.low, found.ci_high - theirs.confidence_interval.high])
-    report("  largest difference of an end from scipy's", float(np.abs(ends).max()), 1e-12)
-    drawn = np.abs(found.replicates - theirs.bootstrap_distribution).max()
-    report("  largest difference of a replicate", float(drawn), 1e-12)
-    print(f"     scipy with a rank statistic: {scipys:.3g} s, {scipys / ours:.3g} times ours")
+    took = time_in_turn({"ours": lambda: auroc_difference(correct, a, b, item, n_boot, SEED)}, repeats)
+    found, scipys = auroc_difference(correct, a, b, item, n_boot, SEED), []
+    options = {"method": "BCa", "n_resamples": n_boot, "vectorized": False}
+
+    def run_scipy() -> None:
+        rng = np.random.default_rng(SEED)
+        scipys.append(stats.bootstrap((np.arange(N_ITEMS),), difference, rng=rng, **options))
+
+    loop = time_in_turn({"scipy": run_scipy}, 1, warm_up=False)["scipy"]
+    theirs = scipys[0].confidence_interval
+    ends = np.abs([found.ci_low - theirs.low, found.ci_high - theirs.high]).max()
+    drawn = np.abs(found.replicates - scipys[0].bootstrap_distribution).max()
+    name = f"AUROC difference with BCa, B = {n_boot}"
+    return [
+        judge(f"{name}, CPU seconds", took["ours"], unit="s", at_most=0.6 * n_boot / 10_000),
+        judge_pair(f"{name}: scipy with a rank statistic / ours", loop, [float(np.median(took["ours"]))]),
+        judge(f"{name}: largest difference of an end from scipy's", ends, unit="AUROC", at_most=1e-12),
+        judge(f"{name}: largest difference of a replicate", drawn, unit="AUROC", at_most=1e-12),
+    ]
 
 
-def bench_firth(n_looped: int, repeats: int) -> None:
-    """Firth fits of resampled separated data against a loop of firthmodels."""
-    try:
-        from firthmodels import FirthLogisticRegression
-    except ImportError:
-        print("MISS Firth: install firthmodels to compare with it")
-        return
-    rng, n = np.random.default_rng(SEED), 60
+def bench_firth(n_looped: int, repeats: int) -> list[Result]:
+    """Firth fits of resampled separated data against a loop of firthmodels, which the `dev` extra installs."""
+    from firthmodels import FirthLogisticRegression
+
+    rng, n, n_fits = np.random.default_rng(SEED), 60, 1000
     X = np.column_stack([np.ones(n), rng.normal(size=(n, 3))])
     X[:, 3] = X[:, 3] > 0.8
     y = ((rng.random(n) < 0.5) | (X[:, 3] > 0)).astype(float)  # the indicator is 1 in correct rows only
-    counts = count_draws(next(resample([np.arange(n)], 1000, SEED, 1000)))
+    counts = count_draws(next(resample([np.arange(n)], n_fits, SEED, n_fits)))
     chosen = [np.repeat(np.arange(n), row.astype(int)) for row in counts[:n_looped]]
-    ours, found = time_cpu(lambda: fit_firth(X, 2 * y - 1, counts).coef, repeats)
-    ours /= len(counts)
 
     def fit(rows: np.ndarray, **options: Any) -> Any:
         return FirthLogisticRegression(fit_intercept=False, **options).fit(X[rows], y[rows]).coef_
 
+    calls = {
+        "ours": lambda: fit_firth(X, 2 * y - 1, counts),
+        "loop": lambda: [fit(rows) for rows in chosen],
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loop, loose = time_cpu(lambda: [fit(rows) for rows in chosen])
+        took = time_in_turn(calls, repeats)
         tight = [fit(rows, gtol=1e-10, xtol=1e-10, max_iter=1000) for rows in chosen[:50]]
-    report("firthmodels loop (default tolerance 1e-4) / ours (1e-9), 60 rows", loop / len(chosen) / ours, 10, True,
-           f"({1e3 * loop / len(chosen):.3g} ms and {1e3 * ours:.3g} ms a fit)")  # fmt: skip
+    difference = np.abs(fit_firth(X, 2 * y - 1, counts).coef[: len(tight)] - tight).max()
+    name, scale = "Firth fit of 60 separated rows", n_fits / len(chosen)
+    claim = f"{name}: loop of firthmodels (tolerance 1e-4) / ours (1e-9)"
     # theirs is the coarser: scoring steps that shrink linearly, so that 1e-10 in a step is not 1e-10 in a coefficient
-    report("  largest difference, firthmodels at 1e-10", float(np.abs(found[:50] - tight).max()), 1e-6)
-    print(f"     at its default tolerance: {np.abs(found[: len(loose)] - loose).max():.2g}")
+    finest = f"{name}: largest difference of a coefficient from firthmodels at 1e-10"
+    return [
+        judge_pair(claim, took["loop"], took["ours"], scale=scale, unit=f"s for {n_fits} fits", at_least=10),
+        judge(finest, difference, unit="log odds", at_most=1e-6),
+    ]
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="The cost of the bootstrap, as ratios.")
-    for name, default in {"replicates": 10_000, "looped": 200, "repeats": 3}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    arguments = parser.parse_args()
-    print(vars(arguments))
-    bench_logit(arguments.replicates, arguments.looped, arguments.repeats)
-    bench_auroc(arguments.replicates, arguments.repeats)
-    bench_firth(arguments.looped, arguments.repeats)
+    """Measure, print and write."""
+    assert __doc__
+    arguments = read_arguments(build_parser(__doc__, replicates=10_000, looped=200, repeats=5))
+    results = bench_logit(arguments.replicates, arguments.looped, arguments.repeats)
+    results += bench_auroc(arguments.replicates, arguments.repeats)
+    results += bench_firth(arguments.looped, arguments.repeats)
+    write_results(__file__, results, arguments)
 
 
 if __name__ == "__main__":

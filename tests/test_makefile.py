@@ -143,7 +143,7 @@ ALL = [*(f"notebook {stem}" for stem in NOTEBOOKS[:-1]), *LAST]
 
 def test_help_lists_every_target_with_a_line(tree: Tree) -> None:
     printed = tree.make("help").stdout
-    shown = "help env all extract figures tex tex-check diff pages lab testbed simulate test clean"
+    shown = "help env all extract figures tex tex-check diff pages lab testbed simulate bench test clean"
     for target in shown.split():
         assert re.search(rf"^  make {target} +\S", printed, flags=re.M), target
     assert tree.make().stdout == printed

@@ -1,0 +1,269 @@
+"""The benchmarks' arithmetic and their page: ratios by pair, spread, fitted growth, bars missed in plain sight."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "bench"))
+
+import make  # noqa: E402  the scripts of bench/, which is no package
+import measure  # noqa: E402
+import report  # noqa: E402
+
+HELP = """
+import runpy, sys  # all in one process: importing the package takes seconds
+scripts, sys.path[0] = sys.argv[1:], "bench"
+for script in scripts:
+    sys.argv = [script, "--help"]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, script
+"""
+THREADS = """
+import sys
+sys.path.insert(0, "bench")
+from measure import build_parser, read_arguments
+read_arguments(build_parser(""))
+"""
+LOOK = argparse.Namespace(look=False, repeats=3)
+
+
+def test_a_ratio_is_taken_within_each_pair_and_its_spread_is_that_of_the_pairs() -> None:
+    # the second pair ran on a machine twice as slow: the ratio of medians would be 12 / 4 = 3, that of pairs is 2
+    result = measure.judge_pair("c", [12.0, 20.0, 9.0], [4.0, 10.0, 4.5], at_most=2.5)
+    assert (result.value, result.low, result.high) == (2.0, 2.0, 3.0)
+    assert (result.holds, result.bar, result.bar_value, result.repeats) == (True, "<= 2.5", 2.5, 3)
+
+
+def test_a_scale_multiplies_the_numerator_only() -> None:
+    assert measure.judge_pair("c", [1.0], [2.0], scale=50).value == 25
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=9), st.floats(1e-6, 1e6))
+def test_a_bar_is_judged_on_the_median_and_the_median_lies_in_the_spread(values: list[float], bar: float) -> None:
+    most, least = measure.judge("c", values, at_most=bar), measure.judge("c", values, at_least=bar)
+    assert most.low <= most.value <= most.high
+    assert most.holds == (np.median(values) <= bar) and least.holds == (np.median(values) >= bar)
+    assert measure.judge("c", values).holds is None
+
+
+@pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
+def test_no_values_or_values_that_are_not_finite_are_no_result(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="expected finite values"):
+        measure.judge("c", values, at_most=1)
+
+
+def test_calls_alternate_and_the_first_round_does_not_count() -> None:
+    log: list[str] = []
+    seconds = measure.time_in_turn({"a": lambda: log.append("a"), "b": lambda: log.append("b")}, repeats=2)
+    assert log == ["a", "b"] * 3
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+    measure.time_in_turn({"a": lambda: log.append("a")}, repeats=2, warm_up=False)
+    assert len(log) == 8
+
+
+@given(st.floats(-1, 3), st.floats(0.01, 100))
+def test_the_fitted_exponent_is_exact_on_a_power(exponent: float, factor: float) -> None:
+    sizes = np.array([128, 256, 512, 1024, 2048])
+    assert measure.fit_exponent(sizes, factor * sizes**exponent) == pytest.approx(exponent, abs=1e-9)
+
+
+def allocate(n_mib: int) -> float:
+    """Return the growth of peak memory while `n_mib` MiB are written and given back."""
+    return measure.measure_growth(lambda: np.ones(n_mib * 2**17).sum())
+
+
+def divide_by_zero() -> None:
+    """Fail in the other process."""
+    _ = 1 / 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel tells no peaks here")
+def test_a_fresh_process_tells_its_peak_although_the_memory_was_given_back() -> None:
+    assert measure.run_alone(allocate, 96) == pytest.approx(96, abs=4)
+
+
+def test_an_error_in_a_fresh_process_arrives() -> None:
+    with pytest.raises(ZeroDivisionError):
+        measure.run_alone(divide_by_zero)
+
+
+def test_threads_left_to_chance_stop_a_script_in_one_line() -> None:
+    bare = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", THREADS], cwd=ROOT, env=bare, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "OMP_NUM_THREADS is not set" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_every_script_says_what_it_measures() -> None:
+    scripts = [str(file) for file in sorted((ROOT / "bench").glob("*.py")) if file.name != "measure.py"]
+    done = subprocess.run([sys.executable, "-c", HELP, *scripts], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for script, printed in zip(scripts, done.stdout.split("usage: ")[1:], strict=True):
+        assert printed.startswith(Path(script).name) and len(printed) > 300
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty results folder, beside a README with the markers, which every module now uses."""
+    folder = tmp_path / "results" / "bench"
+    for module in (measure, report):
+        monkeypatch.setattr(module, "FOLDER", folder)
+    monkeypatch.setattr(measure.paths, "ROOT", tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "README.md").write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
+    return folder
+
+
+def write(name: str, *results: measure.Result) -> None:
+    """Write results as a script would."""
+    measure.write_results(f"bench/{name}.py", results, LOOK)
+
+
+def test_the_block_holds_every_result_of_every_script_and_names_no_machine(bench: Path) -> None:
+    write("another", measure.judge("a later script", [3.0]))
+    write("memory", measure.judge("growth", [0.9, 1.0, 1.1], at_most=1.1, unit="exponent"))
+    write("capture", measure.judge("capture / without", [1.02, 1.01, 1.04], at_most=1.05), measure.judge("info", [7]))
+    write("make", measure.judge("nothing changed", [0.41234], at_most=2, unit="s"))
+    assert report.main([]) == 0
+    text = (bench.parents[1] / "README.md").read_text()
+    assert text.startswith("before\n<!-- bench") and text.endswith("<!-- /bench -->\nafter\n") and "\nold\n" not in text
+    assert [line for line in text.splitlines() if line.startswith("| ")][1:] == [
+        "| [`capture`](bench/capture.py) | capture / without | 1.02 [1.01, 1.04] | <= 1.05 | yes |",
+        "|  | info | 7 |  |  |",
+        "| [`memory`](bench/memory.py) | growth | 1 [0.9, 1.1] | <= 1.1 | yes |",
+        "| [`make`](bench/make.py) | nothing changed | 0.412 s | <= 2 | yes |",
+        "| [`another`](bench/another.py) | a later script | 3 |  |  |",
+    ]
+    assert "3 of 3 bars hold. Measured: `capture`, `memory`, `make`, `another` with 1 CPU thread of" in text
+    assert os.uname().nodename not in text.split(report.START)[1]
+
+
+def test_the_same_numbers_give_the_same_bytes(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = bench.parents[1] / "README.md"
+    write("capture", measure.judge("c", [1.0], at_most=2))
+    report.main([])
+    first, stamp = readme.read_bytes(), readme.stat().st_mtime_ns
+    write("capture", measure.judge("c", [1.0], at_most=2))
+    report.main([])
+    assert readme.read_bytes() == first and readme.stat().st_mtime_ns == stamp
+    assert "unchanged" in capsys.readouterr().out
+
+
+def test_a_missed_bar_is_shown_named_and_fails(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("capture", measure.judge("capture / without", [1.0501, 1.02, 1.3], at_most=1.05), measure.judge("i", [1]))
+    assert report.main([]) == 1
+    text = (bench.parents[1] / "README.md").read_text()
+    assert "| capture / without | 1.0501 [1.02, 1.3] | <= 1.05 | **no** |" in text  # not rounded to its bar
+    assert "0 of 1 bars hold" in text
+    assert capsys.readouterr().err == "MISS capture / without: 1.05 ratio, bar <= 1.05\n"
+
+
+def test_a_look_leaves_the_results_alone(bench: Path) -> None:
+    measure.write_results("bench/capture.py", [measure.judge("c", [1.0])], argparse.Namespace(look=True))
+    assert not bench.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"machine": {}, "results": [{"claim": "c"}]}', "[]"])
+def test_a_broken_results_file_is_named_in_one_line(
+    bench: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.mkdir(parents=True)
+    (bench / "capture.json").write_text(content)
+    assert report.main([]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("results/bench/capture.json: ") and error.count("\n") == 1
+    assert "\nold\n" in (bench.parents[1] / "README.md").read_text()
+
+
+def test_no_results_and_lost_markers_are_errors(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main([]) == 1
+    assert "no results; run `make bench`" in capsys.readouterr().err
+    write("capture", measure.judge("c", [1.0]))
+    (bench.parents[1] / "README.md").write_text("no markers")
+    assert report.main([]) == 1
+    assert "put them back" in capsys.readouterr().err
+
+
+def test_a_results_file_says_what_was_run_and_where(bench: Path) -> None:
+    write("capture", measure.judge("c", [1.0], at_least=0.5))
+    content = json.loads((bench / "capture.json").read_text())
+    assert content["settings"] == {"repeats": 3}
+    assert set(content["machine"]) == {"system", "cores", "threads", "versions"}
+    assert content["results"][0]["holds"] is True and content["results"][0]["bar"] == ">= 0.5"
+
+
+def test_the_readme_has_a_place_for_the_block() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert report.replace_block(text, f"{report.START}\nnew\n{report.END}").count("\nnew\n") == 1
+    assert text.index("## How fast, how much memory") < text.index(report.START) < text.index("## Glossary")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a small repository with a Makefile, a package, ignored results and a file not yet added."""
+    root = tmp_path / "root"
+    (root / "lib" / "dontblink").mkdir(parents=True)
+    (root / "lib" / "dontblink" / "__init__.py").touch()
+    (root / ".gitignore").write_text("results/\n")
+    (root / "Makefile").write_text(
+        "SET :=\nREADY := missing\n"
+        "all: results/built $(if $(SET),changed) | $(READY)\n"
+        "changed:\n\t@echo 'python -m dontblink.notebook notebooks/02_collapse.py --params x'\n"
+        "results/built:\n\tmkdir -p results && touch $@\n"
+        "missing:\n\techo the environment would be installed; exit 1\n"
+    )
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    subprocess.run(["git", "-C", str(root), "add", "."], check=True)
+    (root / "new.txt").write_text("not yet added")
+    (root / "results" / "testbed").mkdir(parents=True)
+    (root / "results" / "testbed" / "extraction.json").write_text("{}")
+    os.utime(root / "results" / "testbed" / "extraction.json", ns=(10**18, 10**18))
+    return root
+
+
+def test_a_copy_holds_the_working_tree_with_its_times_and_results_only_where_asked(checkout: Path) -> None:
+    cold, warm = checkout.with_name("cold"), checkout.with_name("warm")
+    make.copy_tree(checkout, cold, built=False)
+    make.copy_tree(checkout, warm, built=True)
+    assert (cold / "new.txt").read_text() == "not yet added" and not (cold / "results").exists()
+    assert (warm / "results" / "testbed" / "extraction.json").stat().st_mtime_ns == 10**18
+    make.check_package(warm)
+    (warm / "lib" / "dontblink" / "__init__.py").unlink()
+    (warm / "lib" / "dontblink").rmdir()
+    with pytest.raises(make.BenchError, match="the copy imports"):
+        make.check_package(warm)
+
+
+def test_make_runs_in_the_copy_without_installing_anything(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAKEFLAGS", "-n")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert not {"MAKEFLAGS", "OMP_NUM_THREADS"} & set(make.build_environment(checkout))
+    assert not make.is_up_to_date(checkout)
+    seconds, notebooks = make.time_make(checkout)
+    assert seconds > 0 and notebooks == [] and make.is_up_to_date(checkout)
+    assert make.time_make(checkout, "collapse.bins=12")[1] == ["02_collapse"]
+
+
+def test_a_failing_make_is_told_with_what_it_said(checkout: Path) -> None:
+    (checkout / "Makefile").write_text("all:\n\t@echo broken notebook; exit 1\n")
+    with pytest.raises(make.BenchError, match="broken notebook"):
+        make.time_make(checkout)
+
+
+def test_notebooks_are_read_from_what_make_prints_under_the_real_makefile() -> None:
+    recipe = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "dontblink.notebook" in line)
+    printed = recipe.replace("$(1)", "08_claims").replace("$(PY)", "env/bin/python")
+    assert make.read_notebooks(f"something else\n{printed}\n") == ["08_claims"]
