@@ -11,6 +11,7 @@ a ratio is taken within a turn.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from measure import build_parser, judge_pair, read_arguments, time_in_turn, write_results
 
@@ -23,7 +24,7 @@ from dontblink.vlm import load_vlm
 SIZES = (1, 2, 4, 8, 16, 32)
 
 
-def draw_items(n_items: int, settings: dict) -> list[Item]:
+def draw_items(n_items: int, settings: dict[str, Any]) -> list[Item]:
     """Return `n_items` items, one of each benchmark after the other."""
     n_each = -(-n_items // len(testbed.BENCHMARKS))
     columns = [

@@ -104,9 +104,9 @@ def main() -> None:
         "generate": lambda: generate(vlm, prompts, arguments.tokens),
     }
     seconds = time_in_turn(calls, arguments.generations, warm_up=False)
-    bar = {"at_most": GENERATE_BAR} if arguments.tokens >= 512 else {}
+    bar = GENERATE_BAR if arguments.tokens >= 512 else None
     again = f"time of a replay with capture / generation, {where}"
-    results.append(judge_pair(again, seconds["capture"], seconds["generate"], **bar))
+    results.append(judge_pair(again, seconds["capture"], seconds["generate"], at_most=bar))
 
     if can_measure_memory():
         peaks = [[run_alone(measure_peak, arguments, w) for w in (True, False)] for _ in range(arguments.generations)]

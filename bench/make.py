@@ -108,12 +108,14 @@ def measure(copy: Path, repeats: int, cold: float | None) -> tuple[list[Result],
             raise BenchError(f"make all: ran {', '.join(notebooks)} although nothing had changed")
     if len(ran) != 2:
         raise BenchError(f"make all {CHANGES[0]}: ran {sorted(ran)}, expected one notebook and the ledger")
-    name = "`make all`, one parameter of one notebook changed"
+    changed = "one parameter of one notebook changed"
     results = [
         judge("`make all`, nothing changed, on the clock", no_op, unit="s", at_most=NO_OP_BAR_S),
-        judge_pair(f"{name} / nothing changed", warm, no_op),
+        judge_pair(f"`make all`, {changed} / nothing changed", warm, no_op),
     ]
-    return results, [judge_pair(f"`make all`, nothing built / {name[12:]}", [cold] * len(warm), warm)] if cold else []
+    if cold is None:
+        return results, []
+    return results, [judge_pair(f"`make all`, nothing built / {changed}", [cold] * len(warm), warm)]
 
 
 def main() -> int:

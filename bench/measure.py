@@ -86,12 +86,13 @@ def judge(
 
 
 def judge_pair(
-    claim: str, above: Sequence[float], below: Sequence[float], *, scale: float = 1.0, unit: str = "s", **bar: float
-) -> Result:
+    claim: str, above: Sequence[float], below: Sequence[float], *, scale: float = 1.0, unit: str = "s",
+    at_most: float | None = None, at_least: float | None = None,
+) -> Result:  # fmt: skip
     """Judge the ratio above / below, repeat by repeat; `scale` multiplies `above`, `unit` is that of the two."""
     numerator, denominator = scale * np.asarray(above), np.asarray(below)
     detail = f"{np.median(numerator):.3g} / {np.median(denominator):.3g} {unit}"
-    return judge(claim, numerator / denominator, detail=detail, **bar)
+    return judge(claim, numerator / denominator, at_most=at_most, at_least=at_least, detail=detail)
 
 
 def time_in_turn(
