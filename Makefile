@@ -67,7 +67,7 @@ ifneq ($(filter-out help env test clean lock lab testbed diff simulate,$(or $(MA
 endif
 
 help: ## list the targets (this text)
-	@awk -F ':.*## ' '/^[a-z -]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@echo "  PROFILE=testbed (default, CPU) or paper (real models); why something reruns: make params && make -n --debug=b all"
 	@echo '  SET="veto.coverage=0.8": other parameters for one run of all or pages; it overwrites the tracked figures'
 
@@ -114,7 +114,9 @@ $(eval $(call notebook,08_claims,$(foreach n,$(filter-out 08_%,$(NOTEBOOKS)),$(F
 $(PAPER): $(S)/paper $(FIGURES) | $(READY)
 	$(if $(filter testbed,$(PROFILE)),$(PY) -m dontblink.claims --readme --profile $(PROFILE))
 	$(PY) paper/build.py --profile $(PROFILE)
-tex tex-check: $(FIGURES) | $(READY) ## LaTeX of the paper into results/<profile>/paper; tex-check compiles it (latexmk)
+tex: ## LaTeX of the paper into results/<profile>/paper
+tex-check: ## the same, compiled where latexmk exists
+tex tex-check: $(FIGURES) | $(READY)
 	$(PY) paper/build.py --$(@:tex-check=check) --profile $(PROFILE)
 diff: $(READY) ## which numbers moved since the last commit
 	@$(PY) -m dontblink.changes --profile $(PROFILE)
