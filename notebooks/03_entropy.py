@@ -57,6 +57,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from dontblink import charts, entropy, paths, record, reliability, shuffles, transfer
+from dontblink.cells import require_cells
 from dontblink.schema import read_tables
 
 usable = {"min_items": min_items, "min_class": min_class_items}
@@ -75,6 +76,7 @@ names = ["model", "benchmark"]
 tables = read_tables(profile, ["items", "tokens"], split="test")
 items, tokens = tables["items"], tables["tokens"]
 fit_items = read_tables(profile, ["items"], split="calibration")["items"]
+require_cells(items, min_items, min_class_items)
 manifest = json.loads(paths.extraction_manifest(profile).read_text())
 cells = [(model, benchmark) for model in manifest["models"] for benchmark in manifest["benchmarks"]]
 assert set(cells) == set(items[names].astype(str).itertuples(index=False, name=None)), "cells differ from the manifest"

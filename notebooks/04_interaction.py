@@ -58,6 +58,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from dontblink import charts, deals, interaction, quadrants, record, within
+from dontblink.cells import require_cells
 from dontblink.schema import read_tables
 from dontblink.tables import bin_table
 
@@ -77,6 +78,7 @@ shown = [*scope[1:], "estimate", "ci_low", "ci_high"]
 # %%
 tables = read_tables(profile, ["items", "tokens", "token_masses", "steps"], split="test")
 items = tables["items"]
+require_cells(items, min_items)
 types = items[["benchmark", "task_type"]].drop_duplicates().astype("str")
 by_type = [] if len(types) == types["benchmark"].nunique() == types["task_type"].nunique() else ["task_type"]
 scopes = ["cell", "benchmark", *by_type, "pooled"]

@@ -62,6 +62,7 @@ delta = 0.1  # chance that its guarantee may fail
 import matplotlib.pyplot as plt
 
 from dontblink import charts, entropy, record, veto
+from dontblink.cells import require_cells
 from dontblink.schema import read_tables
 
 study = {
@@ -79,6 +80,7 @@ shown = [*keys[1:], "realised_coverage", "risk", "entropy_risk", "gain", "ci_low
 
 # %%
 items = read_tables(profile, ["items"], split="test")["items"]
+require_cells(items, min_items)
 missing = set(targets) - set(items["task_type"].astype(str))
 assert not missing, f"targets {missing}: no such task type, expected one of {sorted(set(items['task_type']))}"
 items.groupby(["benchmark", "task_type", "model"], observed=True)["correct"].agg(["size", "mean"]).round(3)

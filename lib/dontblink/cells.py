@@ -21,6 +21,23 @@ class CellError(ValueError):
     """Rows that do not support an estimate; the message names the cell and what to do."""
 
 
+def require_cells(items: pd.DataFrame, min_items: int, min_class_items: int = 1) -> None:
+    """Raise CellError, with the counts of the fullest cell, unless at least one cell can carry an estimate.
+
+    That is a model x benchmark with `min_items` measured items, `min_class_items` correct and as many wrong.
+    """
+    cells = items.groupby(["model", "benchmark"], observed=True)["correct"].agg(["size", "sum"])
+    rarer = np.minimum(cells["sum"], cells["size"] - cells["sum"])
+    if not ((cells["size"] >= min_items) & (rarer >= min_class_items)).any():
+        most = cells.sort_values("size").tail(1)
+        found = (
+            f"{' x '.join(most.index[0])} has {most['size'].item()}, {most['sum'].item()} correct" if len(most) else ""
+        )
+        wanted = f"{min_items} measured items with {min_class_items} correct and wrong ones"
+        remedy = "annotate more items or lower min_items"
+        raise CellError(f"no cell has {wanted} ({found or 'no items'}); {remedy}")
+
+
 def select_rows(
     items: pd.DataFrame, columns: Sequence[str], optional: Sequence[str] = (), *, split: str = "test"
 ) -> pd.DataFrame:

@@ -127,6 +127,7 @@ def write_manifest(study: Study, shards: list[Shard], n_quarantined: int) -> Non
         "n_items": sum(len(q.rejected) + sum(map(len, q.items.values())) for q in study.questions.values()),
         "torch": torch.__version__, "transformers": transformers.__version__, "models": study.settings["models"],
         "benchmarks": study.settings["benchmarks"], "pixel_backend": find_backend(),
+        "sources": {name: questions.origin for name, questions in study.questions.items()},
     }  # fmt: skip
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     target = paths.extraction_manifest(study.profile)

@@ -11,12 +11,12 @@ To add a benchmark: a module like `mmmu_pro`, one entry in REAL, its `<name>_sou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, get_args
 
 from dontblink.benchmarks import hallusionbench, mathvista, mmmu_pro, testbed
-from dontblink.benchmarks.sources import Row, Source
+from dontblink.benchmarks.sources import Row, Source, SourceError, resolve_revision
 from dontblink.benchmarks.subset import draw_subset, find_shortfalls, task_type_of
 from dontblink.items import Item, ItemError, Score, Split, validate
 
@@ -32,6 +32,7 @@ class Questions:
     rejected: list[tuple[str, str]]  # (row or item, reason)
     strata: dict[str, str]
     notes: list[str] = field(default_factory=list)  # what a reader of the counts must know
+    origin: str = ""  # where the rows came from, with the commit of a hub
 
 
 def load_questions(
@@ -76,7 +77,13 @@ def load_questions(
             kind = task_type_of(draft.covariates, benchmark, settings["task_types"])
             items[split].append(module.build_item(row, split, kind))
     strata = {item_id: stratum for item_id, stratum, _ in places if item_id in drawn}
-    return _keep_valid(Questions(items, rejected, strata, find_shortfalls(sizes, drawn)))
+    notes = find_shortfalls(sizes, drawn)
+    try:
+        origin = f"{source.location} {resolve_revision(source)}".rstrip()
+    except SourceError as error:  # the rows came from the hub's cache, which does not say what a branch meant
+        origin = f"{source.location} {source.revision}"
+        notes.append(str(error))
+    return _keep_valid(Questions(items, rejected, strata, notes, origin))
 
 
 def _load_testbed(benchmark: str, settings: dict[str, Any]) -> Questions:
@@ -103,7 +110,7 @@ def _keep_valid(questions: Questions) -> Questions:
                 rejected.append((item.id, str(error)))
             else:
                 kept[split].append(item)
-    return Questions(kept, rejected, questions.strata, questions.notes)
+    return replace(questions, items=kept, rejected=rejected)
 
 
 def score(item: Item, response_text: str, answer_text: str, is_closed: bool) -> dict[str, Score]:
