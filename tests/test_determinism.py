@@ -16,7 +16,6 @@ paper is built in two folders, under two clocks, in test_paper.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -41,9 +40,8 @@ GUARD = ROOT / "tests" / "guard"
 MODEL = "qwen3vl-tiny-s"
 OVERRIDES = (
     f"extraction.models=[{MODEL}] extraction.benchmarks=[visual_reference,hallucination] extraction.shard_items=100 "
-    "testbed.n_test_items=75 testbed.n_calibration_items=6 collapse.bootstrap_replicates=60 "
-    f"collapse.band_replicates=30 collapse.interval=percentile collapse.shuffled_deals=5 collapse.picture_model={MODEL} "
-    "collapse.picture_benchmark=visual_reference"
+    "testbed.n_test_items=75 testbed.n_calibration_items=6 collapse.bootstrap_replicates=60 collapse.shuffled_deals=5 "
+    f"collapse.band_replicates=30 collapse.picture_model={MODEL} collapse.picture_benchmark=visual_reference"
 )
 RUN = """
 import os, sys
@@ -137,7 +135,6 @@ def test_the_paper_built_there_is_the_tracked_one(runs: tuple[Path, Path]) -> No
 def test_the_two_runs_did_differ(runs: tuple[Path, Path]) -> None:
     modes = {(root / "figures" / "small" / "02_collapse.json").stat().st_mode & 0o777 for root in runs}
     assert modes == {0o644, 0o600}
-    assert len(json.loads((runs[1] / "results" / "small" / "params" / "collapse.json").read_text())) > 5
 
 
 def test_extraction_notebook_and_paper_need_no_network_and_try_none(runs: tuple[Path, Path]) -> None:
@@ -196,7 +193,7 @@ def measure(
     kept = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        made = generate_responses(vlm, items, max_new_tokens=160, batch_size=batch, progress=False)
+        made = generate_responses(vlm, items, max_new_tokens=64, batch_size=batch, progress=False)
         ids = {response.item_id: response.response_ids for response in made}
         prompts = encode_items(vlm, items)
         grids = [vlm.image_grid(prompt) for prompt in prompts]

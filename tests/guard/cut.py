@@ -18,7 +18,8 @@ SET_FLAGS, UP_AND_RUNNING = 0x8914, 0x1 | 0x40
 def count_unsent() -> int:
     """Return how many packets and connections found no route, IPv4 and IPv6."""
     names, values = (line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line[:3] == "Ip:")
-    six = re.search(r"^Ip6OutNoRoutes\s+(\d+)", Path("/proc/net/snmp6").read_text(), flags=re.M)
+    table = Path("/proc/net/snmp6")  # not there where IPv6 is switched off
+    six = re.search(r"^Ip6OutNoRoutes\s+(\d+)", table.read_text() if table.exists() else "", flags=re.M)
     return int(dict(zip(names, values, strict=True))["OutNoRoutes"]) + int(six[1] if six else 0)
 
 
