@@ -207,14 +207,14 @@ def test_a_resumed_training_run_equals_an_unbroken_one(tmp_path: Path) -> None:
     whole = train.Trainer("qwen3vl-tiny-s", 3, schedule)
     for _ in range(2):
         whole.train_step()
-    torch.save(whole.state(), tmp_path / "state.pt")
+    whole.save(tmp_path / "state.safetensors")
     resumed = train.Trainer("qwen3vl-tiny-s", 3, schedule)
-    resumed.resume(tmp_path / "state.pt")
+    resumed.resume(tmp_path / "state.safetensors")
     assert whole.train_step() == resumed.train_step()
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(ValueError, match="another schedule"):
-        train.Trainer("qwen3vl-tiny-s", 3, train.Schedule(9, 9)).resume(tmp_path / "state.pt")
+        train.Trainer("qwen3vl-tiny-s", 3, train.Schedule(9, 9)).resume(tmp_path / "state.safetensors")
 
 
 def make_candidate(accuracies: list[float], **ranges: object) -> dict:

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -159,22 +161,37 @@ class Trainer:
             self.phase_2_start = self.step
         return scores
 
-    def state(self) -> dict[str, Any]:
-        """Return everything that a resumed run needs."""
-        return {
-            "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "step": self.step,
-            "phase_2_start": self.phase_2_start, "seconds": self.seconds, "curve": self.curve,
-            "schedule": asdict(self.schedule),
-            "history": self.history,
+    def save(self, path: Path) -> None:
+        """Write everything that a resumed run needs: tensors, and the rest as a JSON text beside them (no pickle)."""
+        optimiser = self.optimiser.state_dict()
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for index, held in optimiser["state"].items():
+            tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in held.items()}
+        rest = {
+            "groups": optimiser["param_groups"], "step": self.step, "phase_2_start": self.phase_2_start,
+            "seconds": self.seconds, "curve": self.curve, "schedule": asdict(self.schedule), "history": self.history,
         }  # fmt: skip
+        own = {name: tensor.detach().clone() for name, tensor in tensors.items()}  # tied weights share memory
+        with paths.whole_file(path) as temporary:
+            save_file(own, temporary, {"rest": json.dumps(rest)})
 
     def resume(self, path: Path) -> None:
-        """Load a state written by `state`; refuse one of another schedule."""
-        saved = torch.load(path, weights_only=True)
+        """Load a state written by `save`; refuse one of another schedule."""
+        with safe_open(path, "pt") as file:
+            saved = json.loads(file.metadata()["rest"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         if saved["schedule"] != asdict(self.schedule):
             raise ValueError(f"{path}: written by another schedule; delete it to train from scratch")
-        self.model.load_state_dict(saved["model"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        model, optimiser = dict[str, torch.Tensor](), dict[int, dict[str, torch.Tensor]]()
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            if part == "model":
+                model[rest] = tensor
+            else:
+                index, _, key = rest.partition(".")
+                optimiser.setdefault(int(index), {})[key] = tensor
+        self.model.load_state_dict(model)
+        self.optimiser.load_state_dict({"state": optimiser, "param_groups": saved["groups"]})
         self.step, self.phase_2_start = saved["step"], saved["phase_2_start"]
         self.history = [*saved["history"], {"commit": read_commit(), "step": self.step}]
         self.seconds, self.curve = saved["seconds"], saved["curve"]
@@ -190,7 +207,7 @@ def train(name: str, seed: int, work: Path, position: int | None = None) -> Path
     position : line of the progress bar where several runs are side by side
     """
     trainer = Trainer(name, seed, SCHEDULES[name])
-    state = work / f"{name}-seed{seed}.pt"
+    state = work / f"{name}-seed{seed}.safetensors"
     if state.exists():
         trainer.resume(state)
     label, schedule = f"train {name} seed {seed}", trainer.schedule
@@ -205,8 +222,7 @@ def train(name: str, seed: int, work: Path, position: int | None = None) -> Path
             scores = trainer.check(loss)
             bar.write(f"{label}, step {trainer.step}: loss {loss:.3f} nats, " + describe(scores))
         if trainer.step % schedule.save_every == 0 or trainer.finished:
-            with paths.whole_file(state) as temporary:
-                torch.save(trainer.state(), temporary)
+            trainer.save(state)
     bar.close()
     return export(trainer, work / f"{name}-seed{seed}")
 
