@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from dontblink.items import Box
+from dontblink.messages import NamedError
 
 Status = Literal["accepted", "proposed"]
 FIELDS = (
@@ -22,7 +23,7 @@ SOURCE = re.compile(r"drawn|(imported from|proposed by) \S.*")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-class AnnotationError(ValueError):
+class AnnotationError(NamedError, ValueError):
     """An annotation that cannot be used; one line with the file, the row, what was found and the remedy."""
 
 

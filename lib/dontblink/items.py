@@ -17,6 +17,8 @@ from typing import Any, Literal, NamedTuple
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dontblink.messages import NamedError
+
 Split = Literal["test", "calibration"]
 TaskType = Literal["sustained_visual_reference", "symbolic", "other"]
 TASK_TYPES: tuple[TaskType, ...] = ("sustained_visual_reference", "symbolic", "other")
@@ -24,7 +26,7 @@ STEP_KINDS = ("read", "recall", "compute", "scan", "judge")
 IMAGE_TAG = re.compile(r"<image\s+(\d+)>")
 
 
-class ItemError(ValueError):
+class ItemError(NamedError, ValueError):
     """An item that cannot be used; the message names the item, what was found and what to do."""
 
 

@@ -11,9 +11,10 @@ from typing import cast
 from statsmodels.stats.multitest import multipletests
 
 from dontblink.bootstrap import Floats
+from dontblink.messages import NamedError
 
 
-class MultiplicityError(ValueError):
+class MultiplicityError(NamedError, ValueError):
     """A family with a p-value missing; the message shows the values."""
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dontblink import paths, store
+from dontblink.messages import NamedError
 
 REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box")
 MASSES = tuple(f"{region}_mass" for region in REGIONS)
@@ -24,7 +25,7 @@ HEAD_SETS = ("grounding_layers", "grounding_heads", "all_layers", "layer_0")
 TEXT, INT, REAL = pa.dictionary(pa.int32(), pa.string()), pa.int32(), pa.float32()
 
 
-class TableError(ValueError):
+class TableError(NamedError, ValueError):
     """A table or record that breaks its schema; the message says where, what was found and what to do."""
 
 

@@ -21,12 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dontblink import paths
+from dontblink.messages import NamedError
 
 PREFIX = b"dontblink."  # of our metadata keys, beside those that arrow and pandas keep in the same place
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("item_id", "model", "stage", "reason")])
 
 
-class StoreError(RuntimeError):
+class StoreError(NamedError, RuntimeError):
     """A stored file or a key that cannot be used; the message names it and the remedy."""
 
 

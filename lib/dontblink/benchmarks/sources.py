@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dontblink.items import ItemError
+from dontblink.messages import NamedError
 from dontblink.paths import ROOT, show
 
 FORMATS = (".parquet", ".jsonl", ".json")  # in this order where a folder holds the same split twice
@@ -26,7 +27,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 REMEDY = "go online and check the names, or download the data set and point <benchmark>_source at the folder"
 
 
-class SourceError(ValueError):
+class SourceError(NamedError, ValueError):
     """The data set cannot be read; the message names the place, what was found and what to do."""
 
 
