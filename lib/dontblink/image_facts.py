@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from dontblink import paths
-from dontblink.items import Item, ItemError, open_image, read_bytes
+from dontblink.items import ID, Item, ItemError, open_image, read_bytes
 
 Key = tuple[str, int]  # item id, image counted from 0
 Corners = tuple[float, float, float, float]  # x0, y0, x1, y1
@@ -59,7 +59,7 @@ def describe_image(item: Item, image: int) -> ImageFacts:
         If it cannot be read, or the item's id cannot be a part of a file name.
     """
     source = item.images[image]
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", item.id):
+    if not ID.fullmatch(item.id):
         raise ItemError(f"item {item.id!r}: expected an id of letters, digits and _.- only; rename it in the loader")
     encoded = read_bytes(source)
     try:

@@ -23,6 +23,7 @@ Split = Literal["test", "calibration"]
 TaskType = Literal["sustained_visual_reference", "symbolic", "other"]
 TASK_TYPES: tuple[TaskType, ...] = ("sustained_visual_reference", "symbolic", "other")
 STEP_KINDS = ("read", "recall", "compute", "scan", "judge")
+ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # an item's id becomes a part of file names
 IMAGE_TAG = re.compile(r"<image\s+(\d+)>")
 
 
@@ -113,7 +114,7 @@ def split_question(item: Item) -> list[int | str]:
         If a tag names an image that the item does not have.
     """
     pieces = IMAGE_TAG.split(item.question)  # text, number, text, number, ..., text
-    named = [int(number) - 1 for number in pieces[1::2]]
+    named = [int(number[:9]) - 1 for number in pieces[1::2]]
     if absent := [place + 1 for place in named if not 0 <= place < len(item.images)]:
         found = f"<image {absent[0]}> in the question, {len(item.images)} images"
         raise ItemError(f"item {item.id}: {found}; add the image or remove the tag")
@@ -158,6 +159,8 @@ def validate(item: Item) -> None:
     Checks: a question, an answer, a known task type, at least one readable image, and boxes with a positive
     area that lie inside the image they name.
     """
+    if not ID.fullmatch(item.id):
+        raise ItemError(f"item {item.id!r}: expected an id of at most 200 letters, digits and _.-; rename it in the loader")
     if not item.question.strip():
         raise ItemError(f"item {item.id}: empty question; fill it or remove the item")
     if not item.answer.strip():
