@@ -58,7 +58,8 @@ def load_questions(
     if benchmark not in REAL:
         known = ", ".join((*testbed.BENCHMARKS, *REAL))
         raise ParamsError(f"benchmark {benchmark!r} has no loader; expected one of {known}")
-    module, rejected, usable = REAL[benchmark], [], {}
+    module, rejected = REAL[benchmark], list[tuple[str, str]]()
+    usable: dict[str, tuple[Row, Item]] = {}
     source = Source(settings[f"{benchmark}_source"], settings[f"{benchmark}_revision"])
     for row in map(prepare, module.load_rows(source, settings[f"{benchmark}_config"])):
         try:
