@@ -205,8 +205,10 @@ def read_values(file: Path) -> dict[str, Any]:
         raise ParamsError(f"{paths.show(file.resolve())}: not there; run `make params`")
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ParamsError(f"{paths.show(file)}: cannot be read ({error}); delete it and run `make params`") from error
+    if not isinstance(values, dict):
+        raise ParamsError(f"{paths.show(file)}: holds {describe(values)}; delete it and run `make params`")
     return values
 
 

@@ -125,7 +125,9 @@ def read_metadata(path: Path) -> dict[str, str]:
     with _Readable(path):
         stored = pq.read_schema(path).metadata or {}
     return {
-        key.removeprefix(PREFIX).decode(): value.decode() for key, value in stored.items() if key.startswith(PREFIX)
+        key.removeprefix(PREFIX).decode(errors="replace"): value.decode(errors="replace")
+        for key, value in stored.items()
+        if key.startswith(PREFIX)
     }
 
 
@@ -140,7 +142,7 @@ class _Readable:
             raise StoreError(f"{paths.show(self.path)}: not there; run `make extract`, which computes what is missing")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, pa.ArrowException | OSError):
+        if isinstance(error, pa.ArrowException | OSError | UnicodeError):
             found = " ".join(str(error).split())
             remedy = "delete it, the next run recomputes it"
             raise StoreError(f"{paths.show(self.path)}: damaged or truncated ({found}); {remedy}") from error
