@@ -86,7 +86,7 @@ def test_missing_files_are_one_line_on_standard_error(desk: Path, capsys: pytest
 
 
 def test_the_module_is_a_command_whose_errors_are_one_line(desk: Path) -> None:
-    command = [sys.executable, "-m", "dontblink.annotations"]
+    command = [sys.executable, "-m", "dontblink.boxes"]
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
     assert all(word in shown for word in ("report", "import", "export", "agree"))
     (desk / "bad.jsonl").write_text("{}\n")

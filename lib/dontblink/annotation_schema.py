@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from dontblink.items import Box
+from dontblink.messages import NamedError, make_line
 
 Status = Literal["accepted", "proposed"]
 FIELDS = (
@@ -22,15 +23,17 @@ SOURCE = re.compile(r"drawn|(imported from|proposed by) \S.*")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-class AnnotationError(ValueError):
+class AnnotationError(NamedError, ValueError):
     """An annotation that cannot be used; one line with the file, the row, what was found and the remedy."""
 
 
-class Rejected(NamedTuple):
-    """A row that was left out, and why."""
+class Rejected(NamedTuple("Rejected", [("where", str), ("reason", str)])):
+    """A row that was left out, and why; each is one printable line, whatever the file holds."""
 
-    where: str
-    reason: str
+    __slots__ = ()
+
+    def __new__(cls, where: str, reason: str) -> Rejected:
+        return super().__new__(cls, make_line(where), make_line(reason))
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def parse_line(line: str, where: str) -> Annotation:
     """Return the annotation of one line of a file; raise AnnotationError naming what is wrong."""
     try:
         fields: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{where}: not JSON ({error}); expected one object a line; correct it") from error
     if not isinstance(fields, dict) or sorted(fields) != sorted(FIELDS):
         found = sorted(fields) if isinstance(fields, dict) else type(fields).__name__

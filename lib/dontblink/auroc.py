@@ -25,13 +25,14 @@ from dontblink.bootstrap import (
     resample,
     split_strata,
 )
+from dontblink.messages import NamedError
 from dontblink.ranks import Order, order_rows, weighted_auroc
 from dontblink.replicates import delete_one, interval_of
 
 _CHUNK = 32  # replicates held at once: their cumulative weights stay in the cache; changes no result
 
 
-class AurocError(ValueError):
+class AurocError(NamedError, ValueError):
     """Labels or scores for which the AUROC or its uncertainty is undefined; the message says which."""
 
 

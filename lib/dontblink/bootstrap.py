@@ -19,6 +19,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
+from dontblink.messages import NamedError
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Method = Literal["percentile", "bca", "t"]
@@ -26,7 +28,7 @@ Statistic = Callable[[Any], Any]
 _CHUNK = 256  # replicates held at once: 256 x 3000 clusters of float64 are 6 MB; changes no result
 
 
-class BootstrapError(ValueError):
+class BootstrapError(NamedError, ValueError):
     """Numbers for which no bootstrap interval exists; the message says which and what to do."""
 
 

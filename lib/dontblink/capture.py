@@ -34,6 +34,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from dontblink.messages import NamedError
+
 Implementation = Literal["fused", "chunk"]
 REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink")  # a partition of the keys
 MASS_COLUMNS = (*REGIONS, "control_box")  # the last one overlaps the others
@@ -41,7 +43,7 @@ CHUNK_ROWS = 64  # query rows per explicit softmax: bounds memory, changes no re
 LANE = 8  # columns of the [value | weights] product are padded to this, a third faster on CPU
 
 
-class CaptureError(RuntimeError):
+class CaptureError(NamedError, RuntimeError):
     """The recording plan and the forward pass do not fit together; the message says where."""
 
 

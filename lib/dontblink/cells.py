@@ -15,9 +15,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from dontblink.bootstrap import Floats, Ints
+from dontblink.messages import NamedError
 
 
-class CellError(ValueError):
+class CellError(NamedError, ValueError):
     """Rows that do not support an estimate; the message names the cell and what to do."""
 
 

@@ -22,6 +22,7 @@ import pandas as pd
 import pingouin
 
 from dontblink.bootstrap import BootstrapError, Floats, Method, bootstrap_sums, divide
+from dontblink.messages import NamedError
 from dontblink.multiplicity import adjust_holm
 
 CELL = ["model", "benchmark"]
@@ -42,7 +43,7 @@ QUANTITIES: dict[str, tuple[str, str | None]] = {
 LIFT = {"evidence_lift": ("evidence_mass", "expected_evidence_mass")}
 
 
-class CollapseError(ValueError):
+class CollapseError(NamedError, ValueError):
     """Tables that do not support a collapse estimate; the message names the cell and what to do."""
 
 

@@ -20,7 +20,7 @@ from dontblink import paths, schema, store, tables
 from dontblink.benchmarks import registry
 from dontblink.generate import Response
 from dontblink.progress import Progress
-from dontblink.shards import TraceRecord, unpack_traces
+from dontblink.shards import TraceRecord, read_note, read_traces
 from dontblink.study import Shard, Study, hash_file
 from dontblink.vlm import find_backend
 
@@ -56,12 +56,12 @@ def read_shard(study: Study, shard: Shard) -> list[tables.Measured]:
         If a file is missing or damaged, or the traces were measured on other responses.
     """
     trace_file = study.trace_file(shard)
-    if hash_responses(study.read_shard_responses(shard)) != store.read_metadata(trace_file)["responses"]:
+    if hash_responses(study.read_shard_responses(shard)) != read_note(trace_file, "responses"):
         raise store.StoreError(
             f"{paths.show(trace_file)}: measured on other responses than {paths.show(study.response_file(shard))} "
             "holds; delete it, the next run recomputes it"
         )
-    return join_records(study, shard, unpack_traces(store.read_table(trace_file)))
+    return join_records(study, shard, read_traces(trace_file))
 
 
 def write_tables(study: Study, shards: list[Shard]) -> None:
@@ -107,8 +107,7 @@ def write_quarantine(study: Study, shards: list[Shard]) -> int:
     """Write a row for everything that was left out, and return their number."""
     rows = [store.Quarantine(row, "", "items", reason) for q in study.questions.values() for row, reason in q.rejected]
     for shard in shards:
-        metadata = store.read_metadata(study.trace_file(shard))
-        for item_id, reason in json.loads(metadata["quarantined"]):
+        for item_id, reason in json.loads(read_note(study.trace_file(shard), "quarantined")):
             rows.append(store.Quarantine(item_id, shard.model, "extraction", reason))
     store.write_quarantine(paths.tables(study.profile) / "quarantine.parquet", rows)
     print(f"quarantined rows: {len(rows)}", flush=True)

@@ -30,10 +30,10 @@ def read_cvat(text: bytes, file: str) -> Iterator[Shape]:
     """Yield the shapes of a CVAT "for images" document; source="auto" is a proposal, a tag "no evidence" a verdict."""
     try:
         root = ElementTree.fromstring(text, ElementTree.XMLParser(target=NoDoctype()))
-    except ElementTree.ParseError as error:
-        raise AnnotationError(f"{file}: not XML ({error}); export it as 'CVAT for images 1.1'") from error
     except AnnotationError as error:
         raise AnnotationError(f"{file}: {error}") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two: of an unknown encoding
+        raise AnnotationError(f"{file}: not XML ({error}); export it as 'CVAT for images 1.1'") from error
     if root.tag != "annotations":
         raise AnnotationError(f"{file}: starts with <{root.tag}>; export it as 'CVAT for images 1.1'")
     person = root.findtext(".//assignee/username") or ""

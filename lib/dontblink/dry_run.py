@@ -27,6 +27,7 @@ from dontblink.benchmarks import registry
 from dontblink.benchmarks.sources import Row, SourceError
 from dontblink.engines import load_model
 from dontblink.items import Item, ItemError
+from dontblink.messages import NamedError
 from dontblink.stand_in import StandIn, build_stand_in
 from dontblink.study import Study
 from dontblink.vlm import VLM, VLMError, load_vlm
@@ -39,7 +40,7 @@ OFFICIAL = {  # where a folder of official files has each benchmark
 CHAIN = "The picture shows what is asked. I look at it again. So the answer follows."
 
 
-class DryRunError(RuntimeError):
+class DryRunError(NamedError, RuntimeError):
     """A step that would fail in the real run; one line."""
 
 

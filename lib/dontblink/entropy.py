@@ -19,6 +19,7 @@ from dontblink.auroc import AurocError, draw_aurocs
 from dontblink.auroc import auroc_difference as auroc_difference
 from dontblink.bootstrap import Floats, Method
 from dontblink.cells import count_rows, list_scopes, residualise, select_rows
+from dontblink.messages import NamedError
 from dontblink.multiplicity import adjust_holm
 from dontblink.obuchowski import clustered_test
 from dontblink.obuchowski import delong_test as delong_test
@@ -35,7 +36,7 @@ SCORES: dict[str, tuple[str, float]] = {
 PAIRS: tuple[tuple[str, str], ...] = (("full", "answer"), ("full", "max"), ("full", "length"))
 
 
-class EntropyError(ValueError):
+class EntropyError(NamedError, ValueError):
     """Tables that support no estimate; the message names the cell and what to do."""
 
 

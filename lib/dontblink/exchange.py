@@ -45,7 +45,7 @@ def read_shapes(path: Path, kind: Format) -> list[Shape | Rejected]:
             return list(read_cvat(path.read_bytes(), file))
         document = json.loads(path.read_text(encoding="utf-8"))
         return list((read_coco if kind == "coco" else read_label_studio)(document, file))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, AnnotationError):
             raise
         raise AnnotationError(f"{paths.show(path)}: not a {kind} file ({error!r}); export it anew") from error

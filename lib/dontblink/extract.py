@@ -25,7 +25,7 @@ from dontblink.engines import generate_shard, load_model
 from dontblink.generate import Response, encode_items, item_generator
 from dontblink.progress import Progress
 from dontblink.replay import SetTrace, replay_sets
-from dontblink.shards import TraceRecord, pack_responses, pack_traces
+from dontblink.shards import TraceRecord, pack_responses, pack_traces, read_note
 from dontblink.study import Shard, Study
 from dontblink.vlm import VLM
 
@@ -76,7 +76,7 @@ class Extraction(Study):
         sets = tables.weigh_heads(self.grounding(shard.model), config.num_hidden_layers, config.num_attention_heads)
         records, reasons = self.replay(vlm, shard, sets)
         response_file = self.response_file(shard)
-        found = json.loads(store.read_metadata(response_file)["quarantined"]) + reasons
+        found = json.loads(read_note(response_file, "quarantined")) + reasons
         metadata = {
             "quarantined": json.dumps(found),
             "responses": collect.hash_responses(self.read_shard_responses(shard)),

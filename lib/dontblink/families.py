@@ -14,8 +14,10 @@ from typing import Any
 
 import transformers
 
+from dontblink.messages import NamedError
 
-class VLMError(ValueError):
+
+class VLMError(NamedError, ValueError):
     """A model or a prompt that cannot be used; one line that names what was found and what to do."""
 
 

@@ -17,6 +17,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from dontblink.messages import NamedError
+
 # What decides prompts, pixels, weights and when to stop; model cards and training curves do not count.
 PATTERNS = (
     "config.json", "generation_config.json", "*preprocessor_config.json", "processor_config.json", "tokenizer*",
@@ -26,7 +28,7 @@ PATTERNS = (
 HOW_TO_STATE = "save what `python -m dontblink.fingerprint FOLDER` prints on the serving machine"
 
 
-class FingerprintError(ValueError):
+class FingerprintError(NamedError, ValueError):
     """Two checkpoints that differ, or one that cannot be read; one line with the file and the remedy."""
 
 

@@ -16,6 +16,7 @@ from scipy.optimize import linprog
 from scipy.special import chdtrc
 
 from dontblink.bootstrap import Floats, Ints
+from dontblink.messages import NamedError
 
 _TOLERANCE = 1e-9  # of a step of scaled coefficients; what is left is its square
 _ITERATIONS = 200
@@ -24,7 +25,7 @@ _LARGEST_STEP = 5.0  # of a scaled coefficient, at first; it doubles with each s
 _BLOCK = 200_000  # row weights held at once
 
 
-class LogitError(ValueError):
+class LogitError(NamedError, ValueError):
     """A design or outcome for which the fit does not exist; the message says why and what to do."""
 
 

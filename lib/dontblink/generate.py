@@ -27,13 +27,14 @@ from transformers import (
 )
 
 from dontblink.items import Item, ItemError
+from dontblink.messages import NamedError
 from dontblink.progress import Progress
 from dontblink.vlm import VLM, Prompt, VLMError
 
 FinishReason = Literal["stop", "length", "empty"]
 
 
-class GenerateError(RuntimeError):
+class GenerateError(NamedError, RuntimeError):
     """Generation that cannot go on; one line that names the item, what was found and what to do."""
 
 

@@ -15,10 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from dontblink import paths
-from dontblink.items import Item, ItemError, open_image, read_bytes
+from dontblink.items import ID, Item, ItemError, decode_image, open_image, read_bytes
 
 Key = tuple[str, int]  # item id, image counted from 0
 Corners = tuple[float, float, float, float]  # x0, y0, x1, y1
@@ -59,14 +57,14 @@ def describe_image(item: Item, image: int) -> ImageFacts:
         If it cannot be read, or the item's id cannot be a part of a file name.
     """
     source = item.images[image]
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", item.id):
+    if not ID.fullmatch(item.id):
         raise ItemError(f"item {item.id!r}: expected an id of letters, digits and _.- only; rename it in the loader")
     encoded = read_bytes(source)
     try:
-        with Image.open(io.BytesIO(encoded)) as opened:
+        with decode_image(source) as opened:
             turn, (width, height), kind = opened.getexif().get(ORIENTATION, 1), opened.size, opened.format or ""
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ItemError(f"item {item.id}: image {image} is not a readable image ({error}); replace it") from error
+    except ItemError as error:
+        raise ItemError(f"item {item.id}: image {image}: {error}") from error
     turn = turn if turn in range(1, 9) else 1
     return ImageFacts(
         item.id, image, (height, width) if turn >= 5 else (width, height), hashlib.sha256(encoded).hexdigest(), turn,
@@ -90,8 +88,8 @@ def save_images(items: Iterable[Item], folder: Path) -> dict[Key, ImageFacts]:
     for item in items:
         for image, source in enumerate(item.images):
             found = facts[item.id, image] = describe_image(item, image)
-            encoded, stored = read_bytes(source), io.BytesIO(read_bytes(source))
-            with Image.open(stored) as opened:
+            encoded = read_bytes(source)
+            with decode_image(source) as opened:
                 if found.orientation != 1 or opened.format not in SHOWN_AS_STORED:
                     buffer = io.BytesIO()
                     open_image(source).save(buffer, "PNG")

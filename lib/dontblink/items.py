@@ -10,21 +10,29 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dontblink.messages import NamedError
 
 Split = Literal["test", "calibration"]
 TaskType = Literal["sustained_visual_reference", "symbolic", "other"]
 TASK_TYPES: tuple[TaskType, ...] = ("sustained_visual_reference", "symbolic", "other")
 STEP_KINDS = ("read", "recall", "compute", "scan", "judge")
+ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # an item's id becomes a part of file names
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")  # of pictures that are opened; MPO counts as JPEG
+MOST_PIXELS = 64_000_000  # of one picture: about a gigabyte while it is prepared for a model
 IMAGE_TAG = re.compile(r"<image\s+(\d+)>")
 
 
-class ItemError(ValueError):
+class ItemError(NamedError, ValueError):
     """An item that cannot be used; the message names the item, what was found and what to do."""
 
 
@@ -111,7 +119,7 @@ def split_question(item: Item) -> list[int | str]:
         If a tag names an image that the item does not have.
     """
     pieces = IMAGE_TAG.split(item.question)  # text, number, text, number, ..., text
-    named = [int(number) - 1 for number in pieces[1::2]]
+    named = [int(number[:9]) - 1 for number in pieces[1::2]]
     if absent := [place + 1 for place in named if not 0 <= place < len(item.images)]:
         found = f"<image {absent[0]}> in the question, {len(item.images)} images"
         raise ItemError(f"item {item.id}: {found}; add the image or remove the tag")
@@ -128,26 +136,52 @@ def read_bytes(source: bytes | Path) -> bytes:
         return source
     try:
         return source.read_bytes()
-    except OSError as error:
-        raise ItemError(f"{source}: cannot read the image ({error.strerror}); restore or remove it") from error
+    except (OSError, ValueError) as error:  # the latter: a name that no file system can hold
+        raise ItemError(
+            f"{source}: cannot read the image ({getattr(error, 'strerror', error)}); restore or remove it"
+        ) from error
+
+
+@contextmanager
+def decode_image(source: bytes | Path) -> Iterator[Image.Image]:
+    """Yield an image of which the header is read; whatever its decoder raises inside becomes an ItemError.
+
+    Formats that run a program of their own (EPS starts Ghostscript) are not opened, nor are pictures of more than
+    `MOST_PIXELS`: a file of a kilobyte can claim gigabytes.
+    """
+    name = str(source) if isinstance(source, Path) else "embedded image"
+    try:
+        with Image.open(io.BytesIO(read_bytes(source)), formats=FORMATS) as image:
+            if (n_pixels := image.width * image.height) > MOST_PIXELS:
+                size = f"{image.width}x{image.height}"
+                raise ItemError(f"{name}: {size} px are {n_pixels}, expected at most {MOST_PIXELS}; scale it down")
+            yield image
+    except ItemError:
+        raise
+    except UnidentifiedImageError as error:  # its own text holds an address in memory
+        raise ItemError(f"{name}: not a readable image (none of {', '.join(FORMATS)}); replace the file") from error
+    except Exception as error:  # decoders share no error class: struct.error, zlib.error, DecompressionBombError, ...
+        raise ItemError(f"{name}: not a readable image ({error or type(error).__name__}); replace the file") from error
 
 
 def open_image(source: bytes | Path) -> Image.Image:
     """Decode an image to RGB, turned as its EXIF orientation says (boxes refer to the turned image).
 
+    Of 16 bits a channel the upper eight are kept.
+
     Raises
     ------
     ItemError
-        If the bytes are not a complete image.
+        If the bytes are not a complete image, it is too large, or its values have no range that is known.
     """
-    name = str(source) if isinstance(source, Path) else "embedded image"
-    try:
-        with Image.open(io.BytesIO(read_bytes(source))) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, ItemError):
-            raise
-        raise ItemError(f"{name}: not a readable image ({error}); replace the file") from error
+    with decode_image(source) as image:
+        if image.mode in ("I", "F"):
+            name = source if isinstance(source, Path) else "embedded image"
+            raise ItemError(f"{name}: pixels of mode {image.mode}; expected 8 or 16 bits a channel; save it anew")
+        turned = ImageOps.exif_transpose(image)
+        if turned.mode.startswith("I;16"):
+            turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+        return turned.convert("RGB")
 
 
 def validate(item: Item) -> None:
@@ -156,6 +190,10 @@ def validate(item: Item) -> None:
     Checks: a question, an answer, a known task type, at least one readable image, and boxes with a positive
     area that lie inside the image they name.
     """
+    if not ID.fullmatch(item.id):
+        raise ItemError(
+            f"item {item.id!r}: expected an id of at most 200 letters, digits and _.-; rename it in the loader"
+        )
     if not item.question.strip():
         raise ItemError(f"item {item.id}: empty question; fill it or remove the item")
     if not item.answer.strip():

@@ -22,6 +22,7 @@ from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
 from dontblink.claims import STEM, show_estimate
+from dontblink.messages import NamedError
 from dontblink.numbers import Numbers, Row
 from dontblink.verdicts import COMPARISONS, VERDICTS
 
@@ -37,7 +38,7 @@ TOKEN = re.compile(r"[^\s()\[\]{},;:*|/]*\d[^\s()\[\]{},;:*|/]*")
 NO_BREAK, MINUS, DASH = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
-class ManuscriptError(ValueError):
+class ManuscriptError(NamedError, ValueError):
     """A text that cannot be built; the message names the tag, the digit or the figure, and the remedy."""
 
 

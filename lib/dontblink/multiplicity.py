@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from dontblink.bootstrap import Floats
+from dontblink.messages import NamedError
 
 
-class MultiplicityError(ValueError):
+class MultiplicityError(NamedError, ValueError):
     """A family with a p-value missing; the message shows the values."""
 
 

@@ -25,13 +25,14 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from dontblink import params, paths
+from dontblink.messages import NamedError
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TAG = "parameters"
 HIDDEN = "remove-cell"  # the declared defaults: the injected values beside them are the ones that count
 
 
-class NotebookError(RuntimeError):
+class NotebookError(NamedError, RuntimeError):
     """A notebook that cannot run, or that failed; the message is one line with notebook, cell and remedy."""
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dontblink import paths
+from dontblink.messages import NamedError
 
 STAR, OTHER = "*", "*other"
 
 
-class NumbersError(KeyError):
+class NumbersError(NamedError, KeyError):
     """A key that leads nowhere; the message names the file, the key and what stands there instead."""
 
     def __str__(self) -> str:

@@ -26,6 +26,7 @@ import nbformat
 from markupsafe import Markup
 
 from dontblink import markup, params, paths, schema, store, viewer
+from dontblink.messages import NamedError
 from dontblink.params_schema import SCHEMA
 
 SITE = Path(__file__).with_name("site")
@@ -37,7 +38,7 @@ DESCRIPTION = re.compile(r"^(\d\d_[a-z0-9_]+): (\d+ panels?\. .*)$", flags=re.MU
 RECORDED = re.compile(r"^\[?PosixPath\('[^']*?(\d\d_[a-z0-9_]+\.\w+)'\)")
 
 
-class PagesError(RuntimeError):
+class PagesError(NamedError, RuntimeError):
     """A site that cannot be built; the message is one line with file and remedy."""
 
 

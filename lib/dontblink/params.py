@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
+import reprlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +22,18 @@ from typing import Any
 import yaml
 
 from dontblink import paths
+from dontblink.messages import NamedError
 from dontblink.params_schema import SCHEMA, Rule
 
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 80
+SHORT.maxlist = SHORT.maxdict = 20
+# what PyYAML lets through for a value that its tag or its form promises and its text does not keep, or nested too deep
+NOT_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 TEXT_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
-class ParamsError(ValueError):
+class ParamsError(NamedError, ValueError):
     """A parameter that cannot be used; the message names file, line, key, what was found and the remedy."""
 
 
@@ -47,6 +53,8 @@ def build_mapping(loader: Loader, node: yaml.MappingNode) -> Mapping:
     mapping.lines = {}
     for key_node, value_node in node.value:
         key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+        if not isinstance(key, str | int | float):
+            raise ParamsError(f"{line}: a key is {describe(key)}; expected text; correct or remove it")
         if key in mapping:
             raise ParamsError(f"{line}: {key}: stands here and in line {mapping.lines[key]}; remove one")
         mapping[key], mapping.lines[key] = loader.construct_object(value_node, deep=True), line
@@ -58,8 +66,9 @@ Loader.add_constructor("tag:yaml.org,2002:map", build_mapping)
 
 def describe(value: object) -> str:
     """Return a value and its YAML type in words, for messages."""
-    names = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list"}
-    return "nothing" if value is None else f"{value!r} ({names.get(type(value), type(value).__name__)})"
+    names = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list", Mapping: "mapping"}
+    # a whole repr of ten short lines of aliases may be larger than the memory
+    return "nothing" if value is None else f"{SHORT.repr(value)} ({names.get(type(value), type(value).__name__)})"
 
 
 def check_value(value: Any, rule: Rule) -> Any:
@@ -84,7 +93,8 @@ def check_value(value: Any, rule: Rule) -> Any:
         mantissa, exponent = re.split("[eE]", value)  # YAML 1.1 wants a point and a sign
         raise ParamsError(f"{found}; write {mantissa}{'' if '.' in mantissa else '.0'}e{int(exponent):+d}")
     wanted = int if rule.kind == "whole number" else int | float
-    if isinstance(value, bool) or not isinstance(value, wanted) or not math.isfinite(value):
+    # a whole number of more than 64 bits fits no seed and no count, and one of 400 digits no float either
+    if isinstance(value, bool) or not isinstance(value, wanted) or not -(2**63) <= value < 2**63:
         raise ParamsError(f"{found}; correct it")
     if not (rule.low < value < rule.high if rule.open_ends else rule.low <= value <= rule.high):
         raise ParamsError(f"{found}; correct it")
@@ -112,15 +122,15 @@ def load(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     ParamsError
         One line with file, line, key, what was found, what was expected and what to do.
     """
-    name = paths.show(path.resolve())
+    name = paths.show(path.absolute())
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except OSError as error:
         raise ParamsError(f"{name}: cannot be read ({error.strerror}); give a file of params/") from error
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{name}: not YAML: {' '.join(str(error).split())}; correct it") from error
     except ParamsError as error:
         raise ParamsError(f"{name}:{error}") from error
+    except NOT_YAML as error:
+        raise ParamsError(f"{name}: not YAML: {error}; correct it") from error
     sections: dict[str, dict[str, Any]] = {}
     try:
         check_keys("", document, ["profile", *SCHEMA])
@@ -168,10 +178,10 @@ def override(sections: dict[str, dict[str, Any]], overrides: str) -> None:
             raise ParamsError(f"SET: {name}: given twice; remove one")
         try:
             new[section, key] = check_value(yaml.load(value, Loader), SCHEMA[section][key])
-        except yaml.YAMLError as error:
-            raise ParamsError(f"SET: {name}: {value!r} is not YAML; lists are written as [a,b]; correct it") from error
         except ParamsError as error:
             raise ParamsError(f"SET: {name}: {error}") from error
+        except NOT_YAML as error:
+            raise ParamsError(f"SET: {name}: {value!r} is not YAML; lists are written as [a,b]; correct it") from error
     for (section, key), value in new.items():
         sections[section][key] = value
 
@@ -193,7 +203,12 @@ def read_values(file: Path) -> dict[str, Any]:
     """Return the values of a section's JSON as `write_sections` left it."""
     if not file.exists():
         raise ParamsError(f"{paths.show(file.resolve())}: not there; run `make params`")
-    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ParamsError(f"{paths.show(file)}: cannot be read ({error}); delete it and run `make params`") from error
+    if not isinstance(values, dict):
+        raise ParamsError(f"{paths.show(file)}: holds {describe(values)}; delete it and run `make params`")
     return values
 
 

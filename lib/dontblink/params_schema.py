@@ -56,6 +56,7 @@ def span(entry: Rule) -> Rule:
     return replace(entry, form="range")
 
 
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # of a model: a folder's and a file's, and never a way out of one
 SCHEMA: dict[str, dict[str, Rule]] = {
     "testbed": {
         "item_seed": whole(0),
@@ -72,7 +73,7 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "hallucination_typical_share": real(0, 1),
     },
     "extraction": {
-        "models": several(text()),
+        "models": several(text(NAME)),
         "checkpoints_folder": text(),
         "benchmarks": several(text(r"[a-z0-9_]+")),
         "engine": text("local|server"),
@@ -127,7 +128,7 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "confidence_level": real(0, 1, open_ends=True),
         "bootstrap_seed": whole(0),
         "shuffled_deals": whole(1),
-        "picture_model": text(),
+        "picture_model": text(NAME),
         "picture_benchmark": text(),
         "picture_quantiles": span(real(0, 1)),
     },

@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dontblink.messages import NamedError
+
 MARKER = "pyproject.toml"
 TEMPORARY = ".{name}.{token}.tmp"
 
 
-class PathsError(RuntimeError):
+class PathsError(NamedError, RuntimeError):
     """The project or a folder of it cannot be found; the message says what to do."""
 
 

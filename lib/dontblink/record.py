@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from dontblink import paths
 from dontblink.describe import describe_figure
+from dontblink.messages import NamedError
 
 STYLE = Path(__file__).with_name("dontblink.mplstyle")
 UNDATED = {
@@ -34,7 +35,7 @@ UNDATED = {
 plt.style.use(STYLE)
 
 
-class RecordError(ValueError):
+class RecordError(NamedError, ValueError):
     """A figure or a number that cannot be recorded; the message names the file, the key and the remedy."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dontblink.capture import MASS_COLUMNS, Sample
+from dontblink.messages import NamedError
 
 if TYPE_CHECKING:
     from dontblink.vlm import VLM, Prompt
@@ -21,7 +22,7 @@ Floats = NDArray[np.float32]
 Steps = Sequence[tuple[int, int]]
 
 
-class ReplayError(ValueError):
+class ReplayError(NamedError, ValueError):
     """A response that cannot be replayed; one line that names the item, what was found and what to do."""
 
 

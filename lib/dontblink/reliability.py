@@ -17,12 +17,13 @@ from statsmodels.stats.proportion import proportion_confint
 
 from dontblink.bootstrap import Floats, Ints, bootstrap_sums
 from dontblink.cells import count_rows, list_scopes
+from dontblink.messages import NamedError
 
 BinRule = Literal["equal_width", "equal_mass"]
 BIN_RULES: tuple[BinRule, ...] = ("equal_width", "equal_mass")
 
 
-class ReliabilityError(ValueError):
+class ReliabilityError(NamedError, ValueError):
     """Probabilities that support no estimate; the message says which row and what to do."""
 
 

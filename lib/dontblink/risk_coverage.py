@@ -18,10 +18,11 @@ from numpy.typing import ArrayLike
 
 from dontblink.bootstrap import Floats, Ints, Method, resample
 from dontblink.cells import count_rows, keep_usable, list_scopes, select_rows
+from dontblink.messages import NamedError
 from dontblink.replicates import interval_of
 
 
-class RiskError(ValueError):
+class RiskError(NamedError, ValueError):
     """Confidences, errors or a coverage without a selective risk; the message says which row and what to do."""
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dontblink import paths, store
+from dontblink.messages import NamedError
 
 REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box")
 MASSES = tuple(f"{region}_mass" for region in REGIONS)
@@ -24,7 +25,7 @@ HEAD_SETS = ("grounding_layers", "grounding_heads", "all_layers", "layer_0")
 TEXT, INT, REAL = pa.dictionary(pa.int32(), pa.string()), pa.int32(), pa.float32()
 
 
-class TableError(ValueError):
+class TableError(NamedError, ValueError):
     """A table or record that breaks its schema; the message says where, what was found and what to do."""
 
 
@@ -120,19 +121,23 @@ def to_table(name: str, columns: Mapping[str, Any] | pd.DataFrame) -> pa.Table:
     return check_table(name, pa.table(arrays))
 
 
-def check_table(name: str, table: pa.Table) -> pa.Table:
-    """Return the table; raise TableError unless columns, types and values are those of `SCHEMAS[name]`."""
+def check_table(name: str, table: pa.Table, file: Path | None = None) -> pa.Table:
+    """Return the table; raise TableError unless columns, types and values are those of `SCHEMAS[name]`.
+
+    A message names the file where the table was read from one: delete it, and the next run builds it again.
+    """
+    where = f"table {name}" if file is None else f"{paths.show(file)}: table {name}"
     expected = {column: spec.type for column, spec in SCHEMAS[name].items()}
     found = dict(zip(table.column_names, table.schema.types, strict=True))
-    if found != expected:
+    if found != expected or table.num_columns != len(expected):
         wrong = sorted(c for c in expected.keys() | found.keys() if found.get(c) != expected.get(c))
         raise TableError(
-            f"table {name}: columns {wrong} are {[str(found.get(c)) for c in wrong]}, expected "
+            f"{where}: columns {wrong or table.column_names} are {[str(found.get(c)) for c in wrong]}, expected "
             f"{[str(expected.get(c)) for c in wrong]}; build the table again"
         )
     for column, spec in SCHEMAS[name].items():
         if n_nulls := table[column].null_count:
-            raise TableError(f"table {name}, column {column}: {n_nulls} nulls; fill the column")
+            raise TableError(f"{where}, column {column}: {n_nulls} nulls; fill the column")
         if spec.type != REAL:
             continue
         values = table[column].to_numpy()
@@ -142,7 +147,7 @@ def check_table(name: str, table: pa.Table) -> pa.Table:
         if bad.any():
             row = int(np.argmax(bad))
             raise TableError(
-                f"table {name}, row {row}, column {column}: {values[row]}; expected a finite "
+                f"{where}, row {row}, column {column}: {values[row]}; expected a finite "
                 f"{spec.unit or 'number'} in its range; look at this item's trace"
             )
     return table
@@ -166,8 +171,8 @@ def read_tables(profile: str, names: Sequence[str], split: str | None = None) ->
             raise TableError(f"{paths.show(path)}: no such table; extract profile {profile} first")
         table = store.read_table(path)
         if name in SCHEMAS:
-            check_table(name, table)
+            check_table(name, table, path)
             if split is not None:
                 table = table.filter(pc.equal(table["split"].cast(pa.string()), split))
-        tables[name] = table.to_pandas()
+        tables[name] = table.replace_schema_metadata().to_pandas()  # what pandas keeps there may be damaged
     return tables

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from dontblink.generate import GenerateError, Response, build_response, item_generator
+from dontblink.generate import GenerateError, Response, build_response, count_vocabulary, item_generator
 from dontblink.items import Item, open_image, split_question
 from dontblink.vlm import VLM, Prompt
 
@@ -145,8 +145,8 @@ def read_reply(
     ids = check_integers(where, "token_ids", ids)
     closed = close_ids(vlm, where, ids, reason, choice)
     if not retokenised:
-        usage = reply.get("usage") or {}
-        n_counted = usage.get("completion_tokens")
+        usage = reply.get("usage")
+        n_counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
         if n_counted not in (len(ids), len(closed)):
             raise ContractError(
                 f"{where}: {len(ids)} token_ids, usage.completion_tokens {n_counted}; expected as many: ids are lost"
@@ -167,7 +167,9 @@ def tokenise_text(vlm: VLM, where: str, choice: Mapping[str, Any]) -> list[int]:
     ContractError
         If the server has cut the reasoning out of the text.
     """
-    message = choice.get("message") or {}
+    message = choice.get("message")
+    if not isinstance(message, dict) or not isinstance(message.get("content") or "", str):
+        raise ContractError(f"{where}: its message is {message!r}, expected a text; use a chat completion server")
     if message.get("reasoning") or message.get("reasoning_content"):
         raise ContractError(f"{where}: the reasoning is cut out of the text; serve without a reasoning parser")
     ids = list(vlm.tokenizer(message.get("content") or "", add_special_tokens=False)["input_ids"])
@@ -197,12 +199,19 @@ def check_prompt(vlm: VLM, prompt: Prompt, found: Sequence[int]) -> None:
         return
     shorter = min(len(found), len(expected))
     k = next((k for k in range(shorter) if found[k] != expected[k]), shorter)
-    theirs, ours = (f"id {ids[k]} {vlm.decode([ids[k]])!r}" if k < len(ids) else "the end" for ids in (found, expected))
+    theirs, ours = (
+        f"id {ids[k]} {show_token(vlm, ids[k])}" if k < len(ids) else "the end" for ids in (found, expected)
+    )
     raise ContractError(
         f"item {prompt.item_id}: prompt position {k} is {theirs} on the server and {ours} here (prompts of "
         f"{len(found)} and {len(expected)} ids); serve this checkpoint's own template and pixel budget, and pictures "
         "where the question has them (vLLM: --chat-template-content-format openai)"
     )
+
+
+def show_token(vlm: VLM, token: int) -> str:
+    """Return a token's text for messages."""
+    return repr(vlm.decode([token])) if 0 <= token < count_vocabulary(vlm) else "(outside the vocabulary)"
 
 
 def close_ids(vlm: VLM, where: str, ids: Sequence[int], reason: str, choice: Mapping[str, Any]) -> list[int]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from dontblink import paths, store
-from dontblink.generate import Response
+from dontblink.generate import FinishReason, Response
 from dontblink.replay import SetTrace
 from dontblink.spans import Spans
 
@@ -120,6 +121,56 @@ def _unpack_row(columns: dict[str, Any], row: int) -> TraceRecord:
     )  # fmt: skip
 
 
+def read_responses(path: Path) -> list[Response]:
+    """Return the responses of a shard file.
+
+    Raises
+    ------
+    StoreError
+        In one line with the file and the remedy: it is damaged, or another version of this package wrote it.
+    """
+    responses = unpack_responses(_read_shard(path, RESPONSES))
+    if odd := [r.finish_reason for r in responses if r.finish_reason not in get_args(FinishReason)]:
+        raise _other_version(path, f"finish reason {odd[0]!r}")
+    return responses
+
+
+def read_traces(path: Path) -> list[TraceRecord]:
+    """Return the trace records of a shard file; raises like `read_responses`."""
+    table = _read_shard(path, TRACES)
+    try:
+        return unpack_traces(table)
+    except ValueError as error:  # arrays that have not the shapes which stand beside them
+        raise _other_version(path, str(error)) from error
+
+
+def read_note(path: Path, name: str) -> str:
+    """Return one entry of a shard file's metadata; raises like `read_responses`."""
+    metadata = store.read_metadata(path)
+    if name not in metadata:
+        raise _other_version(path, f"no {name!r} in its metadata")
+    return metadata[name]
+
+
+def _read_shard(path: Path, expected: pa.Schema) -> pa.Table:
+    """Return a shard's table with the columns of `expected`, by name; raise StoreError unless it has them, filled."""
+    table = store.read_table(path)
+    found, wanted = ({field.name: field.type for field in schema} for schema in (table.schema, expected))
+    if found != wanted or table.num_columns != len(wanted):
+        wrong = (
+            sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+            or table.column_names
+        )
+        raise _other_version(path, f"other columns than expected: {', '.join(wrong)}")
+    if empty := [name for name in wanted if table[name].null_count]:
+        raise _other_version(path, f"nothing in column {empty[0]}")
+    return table.select(expected.names)
+
+
+def _other_version(path: Path, found: str) -> store.StoreError:
+    return store.StoreError(f"{paths.show(path)}: holds {found}; delete it, the next run recomputes it")
+
+
 def iterate_traces(profile: str, model: str, benchmark: str, split: str = "test") -> Iterator[TraceRecord]:
     """Yield the trace records of one cell in item order, reading one listed shard at a time.
 
@@ -138,4 +189,4 @@ def iterate_traces(profile: str, model: str, benchmark: str, split: str = "test"
             f"{paths.show(listing)}: no trace shard of {model} x {benchmark}, {split}; run `make extract`"
         )
     for file in sorted(wanted):
-        yield from unpack_traces(store.read_table(file))
+        yield from read_traces(file)

@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from dontblink import paths, store
 from dontblink.coverage import draw_coverage, list_numbers, summarise
+from dontblink.messages import NamedError
 from dontblink.register import STATISTICS
 from dontblink.trials import run_study
 
@@ -41,7 +42,7 @@ _SCHEMA = pa.schema(
 )
 
 
-class SimulationError(ValueError):
+class SimulationError(NamedError, ValueError):
     """A run that cannot start; the message says which name is unknown or what to give."""
 
 

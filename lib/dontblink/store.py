@@ -21,12 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dontblink import paths
+from dontblink.messages import NamedError
 
 PREFIX = b"dontblink."  # of our metadata keys, beside those that arrow and pandas keep in the same place
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("item_id", "model", "stage", "reason")])
 
 
-class StoreError(RuntimeError):
+class StoreError(NamedError, RuntimeError):
     """A stored file or a key that cannot be used; the message names it and the remedy."""
 
 
@@ -124,7 +125,9 @@ def read_metadata(path: Path) -> dict[str, str]:
     with _Readable(path):
         stored = pq.read_schema(path).metadata or {}
     return {
-        key.removeprefix(PREFIX).decode(): value.decode() for key, value in stored.items() if key.startswith(PREFIX)
+        key.removeprefix(PREFIX).decode(errors="replace"): value.decode(errors="replace")
+        for key, value in stored.items()
+        if key.startswith(PREFIX)
     }
 
 
@@ -139,7 +142,7 @@ class _Readable:
             raise StoreError(f"{paths.show(self.path)}: not there; run `make extract`, which computes what is missing")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, pa.ArrowException | OSError):
+        if isinstance(error, pa.ArrowException | OSError | UnicodeError):
             found = " ".join(str(error).split())
             remedy = "delete it, the next run recomputes it"
             raise StoreError(f"{paths.show(self.path)}: damaged or truncated ({found}); {remedy}") from error

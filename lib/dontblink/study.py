@@ -28,7 +28,7 @@ from dontblink.benchmarks.sources import Row
 from dontblink.generate import Response
 from dontblink.items import Item, Split
 from dontblink.schema import check_table
-from dontblink.shards import unpack_responses
+from dontblink.shards import read_responses
 from dontblink.vlm import find_backend
 
 # The code that makes a shard is part of its key, as are the versions of what computes it.
@@ -177,7 +177,7 @@ class Study:
         """
         if model not in self._grounding:
             files = [self.heads_file(shard) for shard in self.shards(model) if shard.split == "calibration"]
-            heads = pa.concat_tables([check_table("heads", store.read_table(file)) for file in files])
+            heads = pa.concat_tables([check_table("heads", store.read_table(file), file) for file in files])
             if not heads.num_rows:
                 raise store.StoreError(
                     f"{model}: no calibration item has a reasoning and accepted evidence boxes, so no grounding layer "
@@ -191,7 +191,7 @@ class Study:
 
     def read_shard_responses(self, shard: Shard) -> list[Response]:
         """Return the stored responses of one shard."""
-        return unpack_responses(store.read_table(self.response_file(shard)))
+        return read_responses(self.response_file(shard))
 
     def read_responses(self, model: str, benchmark: str) -> dict[str, Response]:
         """Return the stored test responses of one cell by item id."""

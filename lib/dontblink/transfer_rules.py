@@ -17,6 +17,7 @@ import pandas as pd
 
 from dontblink.bootstrap import Floats
 from dontblink.logit import bootstrap_logit, fit_logit
+from dontblink.messages import NamedError
 
 
 class Rule(NamedTuple):
@@ -36,7 +37,7 @@ RULES: dict[str, Rule] = {
 FEATURES = {"full": "full_entropy_nats", "answer": "answer_entropy_nats", "vision": "vision_evidence_mass"}
 
 
-class TransferError(ValueError):
+class TransferError(NamedError, ValueError):
     """Benchmarks between which no rule can be carried over; the message names them and what to do."""
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from dontblink.messages import NamedError
 from dontblink.numbers import Row
 
 VERDICTS = ("reproduced", "same direction", "not reproduced", "not testable")
@@ -26,7 +27,7 @@ TEXTS = ("title", "statement", "estimand", "reported_in", "reported_as")
 TESTED = ("rows", "show", "headline", "unit", "test", "seed", "why", "conditions", "reproduced", "same_direction")
 
 
-class ClaimsError(ValueError):
+class ClaimsError(NamedError, ValueError):
     """A ledger that cannot be used; the message names the claim, what was found and the remedy."""
 
 

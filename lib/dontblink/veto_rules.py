@@ -25,6 +25,7 @@ from dontblink.bootstrap import Floats, Ints, number_clusters, split_strata
 from dontblink.cells import deal_rows, standardise
 from dontblink.firth import check_design
 from dontblink.logit import fit_logit
+from dontblink.messages import NamedError
 from dontblink.newton import fit_replicates, prepare_rows, start_at
 from dontblink.risk_coverage import accepted_errors, count_accepted, count_surer
 
@@ -33,7 +34,7 @@ RULES = ("entropy", "linear", "interaction", "veto", "oracle")
 _CHUNK = 32  # logits fitted at once: their row weights stay in the cache; changes no result
 
 
-class VetoError(ValueError):
+class VetoError(NamedError, ValueError):
     """Rows or options without a veto study; the message says which and what to do."""
 
 

@@ -17,11 +17,12 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from dontblink.bootstrap import Floats, bootstrap_sums
+from dontblink.messages import NamedError
 
 RESPONSE = ["model", "benchmark", "item_id"]
 
 
-class WithinError(ValueError):
+class WithinError(NamedError, ValueError):
     """Numbers without a correlation within subjects; the message says why and what to do."""
 
 

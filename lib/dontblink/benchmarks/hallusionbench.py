@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dontblink.benchmarks.answers import read_final
-from dontblink.benchmarks.sources import Row, Source, name_item, read_rows, require_columns
+from dontblink.benchmarks.sources import Row, Source, is_file, name_item, read_rows, require_columns, require_text
 from dontblink.benchmarks.statements import read_statements, strip_markup
 from dontblink.items import Item, ItemError, Score, Split, TaskType
 
@@ -87,7 +87,7 @@ def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
         benchmark=NAME,
         split=split,
         images=(picture,),
-        question=f"{str(row.fields['question']).strip()} {INSTRUCTION}",
+        question=f"{require_text(row, 'question').strip()} {INSTRUCTION}",
         answer="yes" if gold == "1" else "no",
         task_type=task_type,
         covariates={key: str(row.fields[key]) for key in KEYS},
@@ -107,7 +107,7 @@ def find_picture(name: str, beside: Path) -> Path:
     root = beside.parents[min(2, len(beside.parents) - 1)]
     places = (beside, root / UNPACKED / beside.relative_to(root))
     for place in places:
-        if place.is_file():
+        if is_file(place):
             return place
     raise ItemError(f"{name}: no picture {places[0]}, nor {places[1]}; unpack the official archive there")
 

@@ -16,7 +16,16 @@ from typing import Any
 
 from dontblink.benchmarks.mathvista_extraction import list_choices
 from dontblink.benchmarks.mathvista_scores import extract, official_normalise, read_precision, read_value, score, scores
-from dontblink.benchmarks.sources import Row, Source, SourceError, name_item, read_rows, require_columns
+from dontblink.benchmarks.sources import (
+    Row,
+    Source,
+    SourceError,
+    is_file,
+    name_item,
+    read_rows,
+    require_columns,
+    require_text,
+)
 from dontblink.items import Item, ItemError, Split, TaskType
 from dontblink.paths import ROOT
 
@@ -68,6 +77,7 @@ def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
     """
     fields = row.fields
     require_columns(row, REQUIRED)
+    require_text(row, "question")
     where, choices = f"{row.name} (pid {fields['pid']})", list_choices(fields)
     answer = "" if fields["answer"] is None else str(fields["answer"])
     _check_answer(where, fields, answer, choices)
@@ -93,6 +103,8 @@ def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
 def _check_answer(where: str, fields: Mapping[str, Any], answer: str, choices: list[str]) -> None:
     """Raise ItemError unless a response can be right."""
     kind, remedy = fields["answer_type"], "correct or remove the row"
+    if not isinstance(fields["answer"], str | int | float | None):
+        raise ItemError(f"{where}: answer {fields['answer']!r}; expected a text or a number; {remedy}")
     if not answer.strip():
         raise ItemError(f"{where}: no answer (those of the split `test` are withheld); take the split testmini")
     if fields["question_type"] not in ("multi_choice", "free_form") or kind not in ("text", "integer", "float", "list"):
@@ -112,7 +124,7 @@ def _list_covariates(fields: Mapping[str, Any]) -> dict[str, float | str]:
     skills = metadata.get("skills")
     texts = {name: metadata.get(name) for name in ("category", "task", "context", "grade", "language", "source")}
     texts |= {name: fields.get(name) for name in ("question_type", "answer_type", "unit")}
-    texts |= {"skills": None if skills is None else ", ".join(skills), "note": note}
+    texts |= {"skills": ", ".join(map(str, skills)) if isinstance(skills, list | tuple) else skills, "note": note}
     known: dict[str, float | str] = {name: str(text) for name, text in texts.items() if text}
     return known if precision is None else {**known, "precision": float(precision)}
 
@@ -121,7 +133,7 @@ def _find_image(row: Row, where: str) -> bytes | Path:
     absent = ""
     for column in IMAGE_COLUMNS:
         image = row.images.get(column)
-        if isinstance(image, bytes) or (image is not None and image.is_file()):
+        if isinstance(image, bytes) or (image is not None and is_file(image)):
             return image
         absent = str(image) if image is not None else absent
     found = f"{absent} is no file" if absent else f"no picture in {' or '.join(IMAGE_COLUMNS)}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
@@ -60,7 +60,8 @@ def find_answer(text: str, row: Mapping[str, Any]) -> str:
 def list_choices(row: Mapping[str, Any]) -> list[str]:
     """Return a row's choices; none for null, NaN or an empty column, whatever the reader made of it."""
     choices = row.get("choices")
-    return [] if choices is None or isinstance(choices, float | str) else [str(choice) for choice in choices]
+    is_list = isinstance(choices, Iterable) and not isinstance(choices, str | Mapping)
+    return [str(choice) for choice in choices] if is_list else []
 
 
 def split_sentences(text: str) -> list[str]:

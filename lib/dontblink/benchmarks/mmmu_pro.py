@@ -17,7 +17,7 @@ from typing import Any
 
 from dontblink.benchmarks.answers import read_final
 from dontblink.benchmarks.choices import strict_choice
-from dontblink.benchmarks.sources import Row, Source, name_item, read_rows, require_columns
+from dontblink.benchmarks.sources import Row, Source, is_file, name_item, read_rows, require_columns, require_text
 from dontblink.items import IMAGE_TAG, Item, ItemError, Score, Split, TaskType
 
 NAME = "mmmu_pro"
@@ -60,7 +60,7 @@ def group(row: Row) -> str:
     """Return what rows with the same first picture share: its hash; the row's id where no picture can be read."""
     picture = next((image for image in row.images.values() if image is not None), None)
     if isinstance(picture, Path):
-        picture = picture.read_bytes() if picture.is_file() else None
+        picture = picture.read_bytes() if is_file(picture) else None
     return row_id(row) if picture is None else hashlib.sha256(picture).hexdigest()
 
 
@@ -92,20 +92,20 @@ def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
         text, images = VISION_INSTRUCTION, [row.images.get("image")]
     else:
         lines = [f"{letter}. {option}" for letter, option in zip(letters, options, strict=True)]
-        text = "\n".join([str(row.fields["question"]), *lines, INSTRUCTION])
-        named = list(dict.fromkeys(int(number) for number in IMAGE_TAG.findall(text)))
+        text = "\n".join([require_text(row, "question"), *lines, INSTRUCTION])
+        named = list(dict.fromkeys(int(number[:9]) for number in IMAGE_TAG.findall(text)))
         places = named or [number for number in range(1, 8) if row.images.get(f"image_{number}") is not None]
         images = [row.images.get(f"image_{number}") for number in places]
         if None in images:
             raise ItemError(f"{row.name}: no picture in image_{places[images.index(None)]}, which the row's text names")
         numbers = {number: place for place, number in enumerate(named, start=1)}
         text, *options = (
-            IMAGE_TAG.sub(lambda tag: f"<image {numbers[int(tag[1])]}>", part) for part in (text, *options)
+            IMAGE_TAG.sub(lambda tag: f"<image {numbers[int(tag[1][:9])]}>", part) for part in (text, *options)
         )
     pictures = tuple(image for image in images if image is not None)
     if not pictures:
         raise ItemError(f"{row.name}: no picture; this package measures attention to images, leave the row out")
-    if absent := [image for image in pictures if isinstance(image, Path) and not image.is_file()]:
+    if absent := [image for image in pictures if isinstance(image, Path) and not is_file(image)]:
         raise ItemError(f"{row.name}: no picture {absent[0]}; unpack the pictures there")
     return Item(
         id=name_item(NAME, row_id(row)),
@@ -146,7 +146,7 @@ def parse_options(value: Any, flatten: bool = True) -> tuple[str, ...]:
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:  # as nested as a row may be
             raise ItemError(f"options {value[:40]!r} are not a Python list; correct the row") from error
     if not isinstance(value, list | tuple):
         raise ItemError(f"options hold a {type(value).__name__}; expected a list of texts; correct the row")

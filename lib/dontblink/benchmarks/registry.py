@@ -16,9 +16,10 @@ from types import ModuleType
 from typing import Any, get_args
 
 from dontblink.benchmarks import hallusionbench, mathvista, mmmu_pro, testbed
-from dontblink.benchmarks.sources import Row, Source, SourceError, resolve_revision
+from dontblink.benchmarks.sources import Row, Source, SourceError, require_writable, resolve_revision
 from dontblink.benchmarks.subset import draw_subset, find_shortfalls, task_type_of
 from dontblink.items import Item, ItemError, Score, Split, validate
+from dontblink.params import ParamsError
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 REAL: dict[str, ModuleType] = {module.NAME: module for module in (mathvista, mmmu_pro, hallusionbench)}
@@ -50,19 +51,24 @@ def load_questions(
 
     Raises
     ------
-    ValueError
+    ParamsError, SourceError
         If the benchmark is unknown, or its source cannot be read; one line.
     """
     if benchmark in testbed.BENCHMARKS:
         return _load_testbed(benchmark, testbed_settings)
     if benchmark not in REAL:
         known = ", ".join((*testbed.BENCHMARKS, *REAL))
-        raise ValueError(f"benchmark {benchmark!r} has no loader; expected one of {known}")
-    module, rejected, usable = REAL[benchmark], [], {}
+        raise ParamsError(f"benchmark {benchmark!r} has no loader; expected one of {known}")
+    module, rejected = REAL[benchmark], list[tuple[str, str]]()
+    usable: dict[str, tuple[Row, Item]] = {}
     source = Source(settings[f"{benchmark}_source"], settings[f"{benchmark}_revision"])
     for row in map(prepare, module.load_rows(source, settings[f"{benchmark}_config"])):
         try:
+            require_writable(row)
             draft = module.build_item(row, "test", "other")
+            if draft.id in usable:
+                first = usable[draft.id][0].name
+                raise ItemError(f"{row.name}: its id {draft.id} is that of {first}, too; make the ids unique")
         except ItemError as error:
             rejected.append((f"{benchmark}: {row.name}", str(error)))
         else:

@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dontblink.items import ItemError
+from dontblink.messages import NamedError, make_line
 from dontblink.paths import ROOT, show
 
 FORMATS = (".parquet", ".jsonl", ".json")  # in this order where a folder holds the same split twice
@@ -26,7 +27,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 REMEDY = "go online and check the names, or download the data set and point <benchmark>_source at the folder"
 
 
-class SourceError(ValueError):
+class SourceError(NamedError, ValueError):
     """The data set cannot be read; the message names the place, what was found and what to do."""
 
 
@@ -126,7 +127,9 @@ def read_file(file: Path) -> Iterator[Named]:
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, column {error.colno}"
         raise SourceError(f"{show(file)}: not JSON at {at} ({error.msg}); download it again") from error
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+    except SourceError:
+        raise
+    except (pa.ArrowException, ValueError, OSError, RecursionError) as error:  # a number too long, or nested too deep
         raise SourceError(f"{show(file)}: cannot be read ({first_line(error)}); download it again") from error
 
 
@@ -166,7 +169,7 @@ def check_row(name: str, fields: Any) -> Named:
     """Return the named row; raise SourceError unless it maps columns to values."""
     if not isinstance(fields, dict):
         raise SourceError(f"{name}: holds a {type(fields).__name__}; expected column -> value; point at another file")
-    return name, fields
+    return make_line(name), fields
 
 
 def read_hub(source: Source, split: str, config: str) -> Iterator[Named]:
@@ -224,17 +227,46 @@ def read_picture(value: Any, folder: Path, name: str, column: str) -> bytes | Pa
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):
-        return folder / value
+        path = PurePath(value)
+        if path.is_absolute() or ".." in path.parts:
+            raise SourceError(
+                f"{name}: picture {value!r} lies outside the data set; expected a path from its file's folder"
+            )
+        return folder / path
     raise SourceError(f"{name}: column {column!r} holds a {type(value).__name__}; expected a picture or its path")
 
 
+def is_file(path: Path) -> bool:
+    """Say whether a path of a row names a file; one that no file system can hold names none."""
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
 def require_columns(row: Row, columns: Sequence[str]) -> None:
-    """Raise ItemError, naming what is there, unless the row has all the columns and no empty question."""
+    """Raise ItemError, naming what is there, unless the row has all the columns."""
     if absent := [column for column in columns if column not in row.fields]:
         there = ", ".join(sorted(row.fields)) or "none"
         raise ItemError(f"{row.name}: no column {absent[0]!r}; the row has {there}; point the source at another file")
-    if "question" in columns and not str(row.fields["question"] or "").strip():
-        raise ItemError(f"{row.name}: empty question; fill it or leave the row out")
+
+
+def require_text(row: Row, column: str) -> str:
+    """Return a column's text; raise ItemError, naming the row, unless it holds one that can be written down."""
+    value = row.fields[column]
+    if not isinstance(value, str) or not value.strip():
+        raise ItemError(f"{row.name}: {column} is {value!r}; expected a text; correct or remove the row")
+    return value
+
+
+def require_writable(row: Row) -> None:
+    """Raise ItemError if a text of the row holds half a character (a lone surrogate), which no file can hold."""
+    try:
+        json.dumps(row.fields, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise ItemError(
+            f"{row.name}: holds {error.object[error.start]!r}, half a character; correct the row"
+        ) from error
 
 
 def name_item(benchmark: str, row_id: str) -> str:

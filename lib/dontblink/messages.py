@@ -1,0 +1,33 @@
+"""Errors of one line: whatever they quote from a data set, a terminal and a log show it and obey nothing of it.
+
+Why it exists: a message names what was found, and what was found may be hostile: terminal codes, line breaks, letters
+that turn the reading direction, a megabyte. In: a message. Out: one line that can be printed. Every error class of
+this package is a `NamedError`, so that no module has to remember this. Never: change a short, printable message.
+"""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 1500  # characters of a message; of a longer one the middle is left out
+
+
+def make_line(text: str) -> str:
+    """Return a text as one printable line: a line break is a space, other unprintable characters are their escapes."""
+    if len(text) > LONGEST:
+        half = LONGEST // 2
+        text = f"{text[:half]} [{len(text) - 2 * half} characters] {text[-half:]}"
+    words = re.sub(r"\s*[^\S ]\s*", " ", text)
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in words)
+
+
+def make_cell(text: str) -> str:
+    """Return a text that a spreadsheet takes for text: one that it would compute gets an apostrophe in front."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+class NamedError(Exception):
+    """What this package raises: one line that names what was found, what was expected and what to do."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(make_line(str(message)))

@@ -1,0 +1,172 @@
+"""Bad annotations: lines of our own file, and Label Studio, COCO and CVAT documents changed at random places."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from bad_input import HOSTILE, TEXTS, VALUES, Kind, Rows
+from bad_input_rows import LINES, make_picture
+from hypothesis import strategies as st
+
+from dontblink.annotation_schema import FIELDS, Annotation, format_line
+from dontblink.annotations import attach_boxes, read_annotations, write_annotations
+from dontblink.exchange import Format, export_boxes, import_boxes, read_shapes
+from dontblink.image_facts import list_images
+from dontblink.items import Box, Item, validate
+
+ITEMS = [
+    Item(f"q{k}", "demo", "test", (make_picture(k),), "which ?", "a", "other", licence="none") for k in range(3)
+]  # fmt: skip
+IMAGES = list_images(ITEMS)
+FACTS = [IMAGES[item.id, 0] for item in ITEMS]
+BOXES = (Box(0, 1, 2, 10, 20, "the number"), Box(0, 5, 5, 40, 30, ""))
+GOOD = [
+    Annotation(f.item_id, 0, f.size, f.sha256, boxes, "ann", "accepted", "drawn")
+    for f, boxes in zip(FACTS, (BOXES, BOXES[:1], ()), strict=True)
+]
+DOCUMENTS = {kind: export_boxes(GOOD, IMAGES, kind)[0] for kind in ("coco", "label-studio", "cvat")}  # type: ignore[arg-type]
+ODD = [
+    None,
+    "",
+    0,
+    -1,
+    2**70,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "7",
+    "x",
+    True,
+    [],
+    {},
+    [1],
+    {"a": 1},
+    "\ud800",
+    "a\nb",
+]
+LAUGHS = (
+    "<!DOCTYPE l [<!ENTITY a 'ha'>" + "".join(f"<!ENTITY a{k} '{'&a' + str(k - 1) + ';' * 1}'>" for k in (2, 3)) + "]>"
+)
+XML = [
+    b"", b"\0", b"<", b"<annotations>", b"<annotations/>", b"<x/>", b"\xff\xfe", LAUGHS.encode() + b"<annotations>&a;</annotations>",
+    b"<!DOCTYPE a SYSTEM 'file:///etc/passwd'><annotations/>", b"<a>" * 100_000, b"<annotations>" + b"<image>" * 50_000,
+    b"<annotations>" + b"<image name='x'>" * 3000 + b"</image>" * 3000 + b"</annotations>", b"<?xml version='1.0' encoding='x'?><a/>",
+    b"<annotations>&undefined;</annotations>", b"<annotations>&#0;</annotations>", b"<?xml version='1.1'?><annotations/>",
+    b"<!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><annotations><image name='&x;'/></annotations>",
+]  # fmt: skip
+Edit = tuple[int, Any]
+
+
+def list_places(value: Any) -> list[tuple[Any, Any]]:
+    """Return every (container, key) of a parsed document."""
+    pairs = (
+        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    )
+    return [(value, key) for key, _ in pairs] + [place for _, inner in pairs for place in list_places(inner)]
+
+
+def change(document: Any, edits: list[Edit]) -> Any:
+    """Return a document with values at numbered places replaced (`...` removes one)."""
+    document = copy.deepcopy(document)
+    for number, value in edits:
+        places = list_places(document)
+        if places:
+            container, key = places[number % len(places)]
+            if value is ...:
+                del container[key]
+            else:
+                container[key] = value
+    return document
+
+
+def check_boxes(annotations: list[Annotation]) -> None:
+    """Attach what was read: items that get boxes are valid with them."""
+    attached, lacking = attach_boxes(ITEMS, annotations)
+    assert len(attached) + len(lacking) == len(ITEMS)
+    for item in attached:
+        validate(item)
+
+
+def use_lines(lines: list[bytes], folder: Path) -> Rows:
+    """Read a file of annotations, attach and rewrite what can be used."""
+    file = folder / "demo.jsonl"
+    file.write_bytes(b"\n".join(lines))
+    found, rejected = read_annotations(file)
+    check_boxes(found)
+    (folder / "again.jsonl").unlink(missing_ok=True)
+    assert write_annotations(folder / "again.jsonl", found) == len(found)
+    n_lines = sum(bool(line.strip()) for line in b"\n".join(lines).decode().split("\n"))
+    return Rows(n_lines, len(found), [row.reason for row in rejected])
+
+
+def use_document(value: tuple[Format, bytes], folder: Path) -> Rows | None:
+    """Import a tool's file; each shape is a box, a verdict, or left out by itself or with its group."""
+    kind, content = value
+    file = folder / ("boxes.xml" if kind == "cvat" else "boxes.json")
+    file.write_bytes(content)
+    result = import_boxes(file, kind, IMAGES, annotator="me")
+    check_boxes(result.annotations)
+    (folder / "imported.jsonl").unlink(missing_ok=True)
+    write_annotations(folder / "imported.jsonl", {found.key(): found for found in result.annotations}.values())
+    reasons = [row.reason for row in result.rejected] + result.notes
+    groups = sum(re.search(r", by [^,]*$", row.where) is not None for row in result.rejected)
+    n_shapes, kept = len(read_shapes(file, kind)), sum(max(1, len(found.boxes)) for found in result.annotations)
+    if n_shapes > kept + len(result.rejected) and not groups:
+        return Rows(n_shapes, kept, [row.reason for row in result.rejected])
+    return Rows(kept + len(reasons), kept, reasons)
+
+
+def edit_line(edits: list[tuple[str, Any]]) -> bytes:
+    """Return a good line with fields replaced."""
+    fields = json.loads(format_line(GOOD[0])) | dict(edits)
+    return json.dumps({name: value for name, value in fields.items() if value is not ...}).encode()
+
+
+def edit_json(kind: Format, edits: list[Edit]) -> tuple[Format, bytes]:
+    """Return a good document of a tool with places changed."""
+    return kind, json.dumps(change(json.loads(DOCUMENTS[kind]), edits)).encode()
+
+
+def edit_xml(edits: list[tuple[int, str]]) -> tuple[Format, bytes]:
+    """Return a good CVAT document with quoted values replaced."""
+    text = DOCUMENTS["cvat"].decode()
+    for number, value in edits:
+        places = list(re.finditer(r'(?<==")[^"]*(?=")|(?<=>)[^<>\n]+(?=<)|(?<=<)/?\w+', text))
+        spot = places[number % len(places)]
+        text = text[: spot.start()] + value.replace('"', "&quot;") + text[spot.end() :]
+    return "cvat", text.encode("utf-8", "replace")
+
+
+GOOD_LINES = [format_line(found).strip().encode() for found in GOOD]
+N_PLACES = {kind: len(list_places(json.loads(DOCUMENTS[kind]))) for kind in ("coco", "label-studio")}
+KINDS = [
+    Kind(
+        "annotation lines", use_lines,
+        st.lists(
+            st.sampled_from(GOOD_LINES + LINES)
+            | st.lists(st.tuples(st.sampled_from(FIELDS) | TEXTS, VALUES | st.just(...)), min_size=1, max_size=2).map(edit_line),
+            max_size=4,
+        ),
+        [[line] for line in LINES]
+        + [[edit_line([(name, value)]), GOOD_LINES[1]] for name in FIELDS for value in [..., *ODD]]
+        + [[edit_line([("boxes", [corners]), ("reasons", [""])])] for corners in (
+            [0, 0, 0, 0], [5, 5, 1, 1], [-1, 0, 5, 5], [0, 0, 1e308, 5], [float("nan")] * 4, ["1", "2", "3", "4"], [0, 0, 2**70, 1], [[], 1, 2, 3]
+        )] + [[edit_line([("annotator", text), ("reasons", [text, text])])] for text in HOSTILE],
+    ),
+    Kind(
+        "box documents", use_document,
+        st.builds(
+            edit_json, st.sampled_from(["coco", "label-studio"]),
+            st.lists(st.tuples(st.integers(0, 200), VALUES | st.sampled_from(ODD) | st.just(...)), min_size=1, max_size=3),
+        ) | st.lists(st.tuples(st.integers(0, 200), TEXTS | st.sampled_from(["nan", "inf", "-5", "1e308", "1e999", "x"])), max_size=3).map(edit_xml),
+        [("cvat", text) for text in XML]
+        + [(kind, line) for kind in N_PLACES for line in LINES]
+        + [edit_json(kind, [(place, value)]) for kind, count in N_PLACES.items() for place in range(0, count, 3)
+           for value in (..., ODD[place % len(ODD)], ODD[(place + 5) % len(ODD)])]
+        + [edit_xml([(place, value)]) for place in range(0, 90, 2) for value in ("nan", "-5", "1e999", "")],
+    ),
+]  # fmt: skip
