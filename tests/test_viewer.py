@@ -86,7 +86,8 @@ def test_values_are_those_of_the_tables_and_traces(folder: Path) -> None:
         assert shown["prediction"] == own["items"]["prediction"].item()
         traces = shards.iterate_traces(PROFILE, MODEL, entry["benchmark"])
         trace = next(record.trace for record in traces if record.trace.item_id == entry["id"])
-        for step, step_map in zip(shown["steps"], trace.step_map[:, layer].mean(axis=1), strict=True):
+        assert shown["layers"] == [layer]
+        for step, step_map in zip(shown["steps"], trace.step_map[:, examples.GROUNDING_LAYERS], strict=True):
             np.testing.assert_allclose(step["map"], step_map, rtol=1e-3)
 
 
