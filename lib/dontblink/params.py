@@ -193,7 +193,14 @@ def read_values(file: Path) -> dict[str, Any]:
     """Return the values of a section's JSON as `write_sections` left it."""
     if not file.exists():
         raise ParamsError(f"{paths.show(file.resolve())}: not there; run `make params`")
-    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ParamsError(
+            f"{paths.show(file.resolve())}: not JSON ({error}); delete it and run `make params`"
+        ) from error
+    if not isinstance(values, dict):
+        raise ParamsError(f"{paths.show(file.resolve())}: not a mapping; delete it and run `make params`")
     return values
 
 
