@@ -160,6 +160,7 @@ class Extraction(Study):
         with locks.hold(paths.lock(self.profile)):
             for folder in (paths.responses, paths.heads, paths.traces, paths.tables, paths.questions):
                 store.clean_leftovers(folder(self.profile), older_than_s=0)  # may be large, and can only be ours
+            store.clean_leftovers(paths.results(self.profile), older_than_s=0, pattern=".*.tmp")
             store.clean_leftovers(paths.results(self.profile))
             collect.write_questions(self)
             store.recompute_damaged(lambda: self._run(jobs))

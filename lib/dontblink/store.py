@@ -99,14 +99,14 @@ def missing(files: Iterable[Path]) -> list[Path]:
     return [file for file in files if not file.is_file()]
 
 
-def clean_leftovers(folder: Path, older_than_s: float = 3600.0) -> list[Path]:
+def clean_leftovers(folder: Path, older_than_s: float = 3600.0, pattern: str = "**/.*.tmp") -> list[Path]:
     """Remove temporary files that a crash left behind and return them.
 
     A shard takes seconds to write: what is older than `older_than_s`, or that far in the future because a clock was
     wrong, has no writer any more. Whoever holds the folder's lock gives 0: nobody else writes there.
     """
     now = time.time()
-    removed = [file for file in sorted(folder.rglob(".*.tmp")) if abs(now - file.stat().st_mtime) >= older_than_s]
+    removed = [file for file in sorted(folder.glob(pattern)) if abs(now - file.stat().st_mtime) >= older_than_s]
     for file in removed:
         file.unlink(missing_ok=True)
     return removed
