@@ -14,7 +14,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -234,6 +234,9 @@ def main() -> None:
         extraction = Extraction(arguments.profile)
         on_cpu = extraction.settings["device"] == "cpu"
         extraction.run(arguments.jobs or ((os.cpu_count() or 1) if on_cpu else 1))
+    except BrokenExecutor as error:
+        remedy = "if memory ran out, run again with --jobs 1, else just run again; what is finished stays"
+        raise SystemExit(f"extract: a worker process has ended abruptly; {remedy}") from error
     except (params.ParamsError, store.StoreError, ValueError, RuntimeError) as error:
         raise SystemExit(f"extract: {error}") from error
 

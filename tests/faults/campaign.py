@@ -67,6 +67,9 @@ def main() -> int:
     kills.kill_at_random_moments(bench, given.kills)
     say("extractions, around each step")
     kills.kill_at_boundaries(bench, 4 if short else None)
+    if not short:
+        say("models side by side")
+        kills.kill_with_workers(bench)
     say("figures and numbers")
     notebook_kills.kill_while_recording(bench, max(3, given.kills // 3))
     say("notebooks")

@@ -86,12 +86,6 @@ def run_notebook() -> None:
     notebook.run_notebook(paths.ROOT / "notebooks" / f"{STEM}.py", {"height": 3}, study.PROFILE)
 
 
-def find_children(process: int) -> list[int]:
-    """Return the processes that a process has started (Linux)."""
-    file = Path(f"/proc/{process}/task/{process}/children")
-    return [int(number) for number in file.read_text().split()] if file.exists() else []
-
-
 def kill_notebooks(bench: Bench, n: int) -> None:
     """Kill the runner of a notebook, every other time with its kernel; a kernel that is left must end by itself."""
 
@@ -111,7 +105,7 @@ def kill_notebooks(bench: Bench, n: int) -> None:
         root = prepare(f"notebook-{k:03d}")
         child = study.start(root, run_notebook)
         time.sleep(bench.random.uniform(0.2, 1) * seconds)
-        kernels = find_children(child)
+        kernels = study.find_children(child)
         killed = study.kill(child)
         for kernel in kernels if k % 2 else []:
             os.kill(kernel, signal.SIGKILL)

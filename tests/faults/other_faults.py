@@ -102,7 +102,7 @@ def fill_disks(bench: Bench, n: int) -> None:
     """Run on disks from far too small to almost large enough: one line, nothing half there, and on it goes."""
     needed = sum(-(-len(content) // 4096) * 4 for content in bench.files.values()) + 40
     for k in range(n):
-        size = 50 + (needed - 50) * k // n
+        size = 50 + (needed * 4 // 5 - 50) * k // n
         root = bench.folder / f"disk-{k}"
         with small_disk(root / "results", size) as remount:
             study.prepare(root)

@@ -216,3 +216,11 @@ def copy(root: Path, target: Path) -> Path:
     """Return a copy of a study's folder with the times of change kept."""
     shutil.copytree(root, target, symlinks=True)
     return target
+
+
+def find_children(process: int) -> list[int]:
+    """Return the processes that a process has started (Linux)."""
+    found = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        found += [int(number) for number in task.read_text().split()]
+    return found

@@ -88,9 +88,9 @@ class Bench:
     def expect_line(self, root: Path, status: int, expected: tuple[str, ...], what: str) -> None:
         """Check that a run failed with one line that has all the expected words, and no traceback."""
         log = (root / "log.txt").read_text()
-        last = (log.strip().splitlines() or [""])[-1]
+        last = ([line for line in log.splitlines() if line.startswith("extract: ")] or [""])[-1]
         if status != 1 or "Traceback" in log or not all(word in last for word in expected):
-            self.report.problems.append(f"{what}: status {status}, last line {last!r}; expected one with {expected}")
+            self.report.problems.append(f"{what}: status {status}, said {last!r}; expected one with {expected}")
 
 
 def watch(child: int) -> list[tuple[str, float]]:
