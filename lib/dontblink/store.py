@@ -31,7 +31,9 @@ from dontblink import paths
 PREFIX = b"dontblink."  # of our metadata keys, beside those that arrow and pandas keep in the same place
 # A file's hash stands in its own metadata. While it is computed, this text of the same length stands in its place.
 PLACEHOLDER = b"the sha256 of this file with these sixty-four characters in here"
-DIGEST = re.compile(rb"dontblink\.sha256\x18\x40([0-9a-f]{64})")  # as parquet writes the key, the length and the hash
+DIGEST = re.compile(
+    rb"dontblink\.sha256\x18\x40(.{64})", re.DOTALL
+)  # as parquet writes the key, the length and the hash
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("item_id", "model", "stage", "reason")])
 
 
@@ -166,7 +168,7 @@ def _find_damage(path: Path, size: int, *_: int) -> str:
             found = hashlib.sha256(view[:start])
             found.update(PLACEHOLDER)
             found.update(view[end:])
-        return "" if found.hexdigest() == stated[1].decode() else "its content does not fit its hash"
+        return "" if found.hexdigest().encode() == stated[1] else "its content does not fit its hash"
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
