@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dontblink import crosscheck, examples, extract, paths, schema, shards, store
+from dontblink import crosscheck, examples, extract, locks, params, paths, schema, shards, store, study
 from dontblink.benchmarks import testbed
 from dontblink.collapse import pair_bins
 from dontblink.extract import Extraction
@@ -24,10 +24,7 @@ ROOT = Path(__file__).parents[1]
 MODEL = "qwen3vl-tiny-s"
 SETTINGS: dict[str, Any] = {
     "models": [MODEL], "checkpoints_folder": str(ROOT / "models" / "testbed"), "benchmarks": ["visual_reference"],
-    "max_new_tokens": 100, "batch_size": 4, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "generation_seed": 0,
-    "device": "cpu", "dtype": "float32", "replay_implementation": "fused", "replay_batch_tokens": 2048,
-    "shard_items": 4, "control_seed": 1, "grounding_layers": 1, "grounding_heads": 1, "sink_rule": "first",
-    "n_cross_checked_items": 2,
+    "max_new_tokens": 100, "batch_size": 4, "shard_items": 4, "control_seed": 1, "n_cross_checked_items": 2,
 }  # fmt: skip
 TESTBED: dict[str, Any] = {
     "item_seed": 1, "n_test_items": 7, "n_calibration_items": 4, "n_example_items": 1,
@@ -36,10 +33,10 @@ TESTBED: dict[str, Any] = {
 
 
 def write_settings(root: Path, **changes: Any) -> None:
-    folder = root / "results" / "small" / "params"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "extraction.json").write_text(json.dumps({**SETTINGS, **changes}))
-    (folder / "testbed.json").write_text(json.dumps({**TESTBED, **changes}))
+    _, sections = params.load(ROOT / "params" / "testbed.yaml")
+    for section, values in (("extraction", SETTINGS), ("testbed", TESTBED)):
+        sections[section] |= values | {key: value for key, value in changes.items() if key in sections[section]}
+    params.write_sections(sections, root / "results" / "small" / "params")
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +69,13 @@ def test_every_item_is_in_the_tables_and_the_masses_sum_to_one(checkout: Path) -
     np.testing.assert_allclose(tables["token_masses"][regions].sum(axis=1), 1, atol=1e-5)
     assert (tables["tokens"]["entropy_nats"] >= 0).all()
     listed = paths.shard_list("small").read_text().split()
-    assert {checkout / name for name in listed} == set(shard_files(checkout))
+    tables_there = set((checkout / "results" / "small" / "tables").iterdir())
+    assert {checkout / name for name in listed} == set(shard_files(checkout)) | tables_there
 
 
 def test_a_second_run_computes_nothing(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = shard_files(checkout)
-    monkeypatch.setattr(extract, "load_vlm", lambda *_, **__: pytest.fail("the model was loaded again"))
+    monkeypatch.setattr(extract, "load_model", lambda *_, **__: pytest.fail("the model was loaded again"))
     Extraction("small").run(jobs=1)
     assert shard_files(checkout) == before
 
@@ -94,20 +92,82 @@ def test_a_deleted_shard_and_only_that_one_is_computed_again_to_the_same_bytes(c
     assert {path: age for path, age in after.items() if path != lost} == {p: a for p, a in before.items() if p != lost}
 
 
-def test_a_truncated_shard_is_an_error_that_names_the_file_and_the_remedy(checkout: Path) -> None:
-    broken = next(path for path in shard_files(checkout) if path.parent.parent.name == "traces")
-    broken.write_bytes(broken.read_bytes()[:-50])
-    with pytest.raises(store.StoreError, match=rf"{broken.name}: .*delete it"):
+@pytest.mark.parametrize("kind", ["responses", "heads", "traces"])
+def test_a_damaged_shard_is_kept_aside_with_a_line_and_computed_again_to_the_same_bytes(
+    checkout: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = shard_files(checkout)
+    broken = next(path for path in before if path.parent.parent.name == kind)
+    content = broken.read_bytes()
+    broken.write_bytes(content[:-50])
+    Extraction("small").run(jobs=1)
+    assert broken.read_bytes() == content
+    assert broken.with_name(f"{broken.name}.damaged").read_bytes() == content[:-50]
+    said = [line for line in capsys.readouterr().out.splitlines() if "damaged" in line]
+    assert len(said) == 1 and f"kept as {broken.name}.damaged, computed again" in said[0]
+    assert {p: a for p, a in shard_files(checkout).items() if p != broken} == {
+        p: a for p, a in before.items() if p != broken
+    }
+
+
+@pytest.mark.parametrize("kind", ["heads", "traces"])
+def test_what_was_measured_on_other_responses_is_measured_again(checkout: Path, kind: str) -> None:
+    stale = next(path for path in shard_files(checkout) if path.parent.parent.name == kind)
+    content = stale.read_bytes()
+    store.write_table(stale, store.read_table(stale), store.read_metadata(stale) | {"responses": "of another day"})
+    Extraction("small").run(jobs=1)
+    assert stale.read_bytes() == content
+
+
+def test_a_shard_that_is_damaged_whenever_it_is_written_ends_the_run(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = store.write_table
+
+    def write_badly(path: Path, *arguments: Any) -> None:
+        write(path, *arguments)
+        if path.parent.parent.name == "traces":
+            path.write_bytes(path.read_bytes()[:-1])
+
+    next((checkout / "results" / "small" / "traces" / MODEL).iterdir()).unlink()
+    monkeypatch.setattr(store, "write_table", write_badly)
+    with pytest.raises(store.DamagedError, match="damaged or truncated"):
         Extraction("small").run(jobs=1)
 
 
+def test_while_something_is_written_there_is_no_manifest_and_afterwards_it_has_its_old_age(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, write, seen = paths.extraction_manifest("small"), store.write_table, []
+    age = manifest.stat().st_mtime_ns
+
+    def look(*arguments: Any) -> None:
+        seen.append(manifest.exists())
+        write(*arguments)
+
+    monkeypatch.setattr(store, "write_table", look)
+    next((checkout / "results" / "small" / "traces" / MODEL).iterdir()).unlink()
+    Extraction("small").run(jobs=1)
+    assert len(seen) > 5 and not any(seen)
+    assert manifest.stat().st_mtime_ns == age and not paths.withdrawn_manifest("small").exists()
+
+
+def test_a_run_on_a_profile_that_another_works_on_says_who_that_is(checkout: Path) -> None:
+    with locks.hold(paths.lock("small")), pytest.raises(locks.LockError, match=rf"in use by process {os.getpid()} on "):
+        Extraction("small").run(jobs=1)
+    Extraction("small").run(jobs=1)
+
+
 def test_other_settings_never_meet_old_shards(checkout: Path) -> None:
-    keys = {shard.trace_key for shard in Extraction("small").plan(MODEL)}
+    keys = {shard.replay_key for shard in Extraction("small").shards(MODEL)}
     for change in ({"max_new_tokens": 90}, {"control_seed": 2}, {"item_seed": 2}, {"dtype": "bfloat16"}):
         write_settings(checkout, **change)
-        assert keys.isdisjoint(shard.trace_key for shard in Extraction("small").plan(MODEL)), change
+        assert keys.isdisjoint(shard.replay_key for shard in Extraction("small").shards(MODEL)), change
+    write_settings(checkout)
+    traces = {Extraction("small").trace_file(shard) for shard in Extraction("small").shards(MODEL)}
     write_settings(checkout, grounding_layers=2)
-    assert keys == {shard.trace_key for shard in Extraction("small").plan(MODEL)}
+    assert keys == {shard.replay_key for shard in Extraction("small").shards(MODEL)}
+    assert traces.isdisjoint({Extraction("small").trace_file(shard) for shard in Extraction("small").shards(MODEL)})
 
 
 def test_a_missing_checkpoint_is_one_line_with_the_remedy(checkout: Path) -> None:
@@ -147,7 +207,7 @@ def test_a_response_without_a_token_is_quarantined(checkout: Path, monkeypatch: 
         responses = unpack(table)
         return [dataclasses.replace(responses[0], response_ids=()), *responses[1:]]
 
-    monkeypatch.setattr(extract, "unpack_responses", empty_first)
+    monkeypatch.setattr(study, "unpack_responses", empty_first)
     for path in shard_files(checkout):
         if path.parent.parent.name == "traces":
             path.unlink()

@@ -17,6 +17,7 @@ import yaml
 from test_readme import read_imports
 
 ROOT = Path(__file__).resolve().parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text()
 NOTEBOOKS = tuple(sorted(path.stem for path in (ROOT / "notebooks").glob("*.py")))
 STAND_IN = """\
 #!{python} -S
@@ -327,6 +328,32 @@ def test_a_lost_shard_or_manifest_runs_extract_again(built: Tree, lost: str) -> 
 def test_a_lost_figure_file_runs_its_notebook_again(built: Tree, suffix: str) -> None:
     (built.folder / "figures" / "testbed" / f"02_collapse.{suffix}").unlink()
     assert built.calls("all") == ["notebook 02_collapse", *LAST]
+
+
+@pytest.mark.skipif("unfinished" not in MAKEFILE, reason="the Makefile does not look for unfinished notebooks")
+def test_a_notebook_that_was_killed_before_its_end_runs_again_although_its_figures_are_there(built: Tree) -> None:
+    mark = built.folder / "results" / "testbed" / "notebooks" / "02_collapse.unfinished"
+    mark.parent.mkdir(exist_ok=True)
+    mark.touch()
+    assert built.calls("all")[:1] == ["notebook 02_collapse"]
+    mark.unlink()  # as the notebook's end does
+    assert built.calls("all") == []
+
+
+@pytest.mark.skipif(".now" not in MAKEFILE, reason="the Makefile does not look for files from the future")
+def test_files_that_a_wrong_clock_dated_into_the_future_hide_no_change_and_cause_no_endless_work(built: Tree) -> None:
+    tomorrow = time.time() + 86400
+    for folder in ("results", "figures", "paper"):
+        for file in (built.folder / folder).rglob("*"):
+            if file.is_file():
+                os.utime(file, (tomorrow, tomorrow))
+    built.edit("params/testbed.yaml", "bins: 10    ", "bins: 12    ")
+    calls = built.calls("all")
+    assert "params testbed" in calls and "notebook 02_collapse" in calls and "paper/build.py" in calls
+    assert built.calls("all") == []
+    os.utime(built.folder / "figures" / "testbed" / "02_collapse.json", (tomorrow, tomorrow))
+    built.edit("notebooks/02_collapse.py", "# stand-in", "# changed")
+    assert "notebook 02_collapse" in built.calls("all")
 
 
 def test_lost_parameters_are_split_again(built: Tree) -> None:

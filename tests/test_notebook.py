@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dontblink import notebook, paths
+from dontblink import locks, notebook, paths
 from dontblink.notebook import NotebookError
 
 SOURCE = """\
@@ -164,3 +164,34 @@ def test_files_that_are_not_there_are_named(root: Path, capsys: pytest.CaptureFi
     assert "notebooks/99_none.py: not there" in capsys.readouterr().err
     assert notebook.main([str(write(root)), "--params", str(root / "none.json")]) == 1
     assert capsys.readouterr().err == "none.json: not there; run `make params`\n"
+
+
+def test_a_notebook_leaves_a_mark_until_its_last_cell_has_run(root: Path) -> None:
+    mark = paths.unfinished("scratch", "02_collapse")
+    assert run(root, write(root, SOURCE.replace("import json, os, sys", "assert False"))) == 1
+    assert mark.exists()
+    assert (
+        run(root, write(root, SOURCE.replace("import json, os, sys", f"import json, os, sys; open({str(mark)!r})")))
+        == 0
+    )
+    assert not mark.exists()
+
+
+def test_a_notebook_says_which_run_is_in_its_way(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for lock in (paths.lock("scratch"), paths.lock("scratch", "02_collapse")):
+        with locks.hold(lock):
+            assert run(root, write(root)) == 1
+        assert f"in use by process {os.getpid()} on " in capsys.readouterr().err
+    assert not (root / "seen.json").exists()
+
+
+def test_other_notebooks_run_side_by_side_and_leftovers_of_a_killed_one_are_removed(root: Path) -> None:
+    leftover = paths.figures("scratch") / ".02_collapse_steps.pdf.0123.tmp"
+    other = leftover.with_name(".03_entropy.pdf.0123.tmp")
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
+    other.touch()
+    with notebook.begin("03_entropy", "scratch"):
+        assert not other.exists() and leftover.exists()
+        with notebook.begin("02_collapse", "scratch"):
+            assert not leftover.exists()

@@ -1,5 +1,6 @@
 """Folders are found from anywhere, and a file appears whole or not at all."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -82,6 +83,29 @@ def test_a_failure_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
         raise ValueError("stop")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, "No space left on device; free some space and run again, what is finished stays"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "Read-only file system; remount the disk"),
+        (errno.EACCES, "Permission denied; become its owner"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line_with_folder_and_remedy(tmp_path: Path, number: int, expected: str) -> None:
+    file = tmp_path / "tables" / "items.parquet"
+    with pytest.raises(PathsError, match=expected) as found, paths.whole_file(file) as temporary:
+        temporary.write_text("half")
+        raise OSError(number, "as the system says it")
+    assert str(found.value).startswith(f"{file.parent}: items.parquet not written: ") and "\n" not in str(found.value)
+    assert list(file.parent.iterdir()) == []
+
+
+def test_another_failure_to_write_is_left_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError), paths.whole_file(tmp_path / "x"):
+        raise IsADirectoryError(errno.EISDIR, "a folder")
 
 
 def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Figures and numbers are written whole, at full precision, and with the same bytes every day."""
 
+import errno
 import json
 import os
 import subprocess
@@ -188,3 +189,19 @@ def test_an_optional_column_is_left_out_where_it_has_no_value_and_any_other_stop
 def test_a_saved_figure_is_described_in_one_printed_line(figure: Figure, capsys: pytest.CaptureFixture[str]) -> None:
     record.save_figure(figure, "02_collapse", "testbed")
     assert capsys.readouterr().out == "02_collapse: 1 panel. titles: evidence mass\n"
+
+
+def test_a_full_disk_is_said_by_a_figure_and_keeps_the_old_one(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [file.read_bytes() for file in record.save_figure(figure, "02_collapse", "testbed")]
+    write = Path.write_bytes
+
+    def fill(path: Path, content: bytes) -> int:
+        write(path, content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(paths.PathsError, match="02_collapse.pdf not written: No space left on device; free some space"):
+        record.save_figure(figure, "02_collapse", "testbed")
+    folder = paths.figures("testbed")
+    assert [(folder / f"02_collapse.{suffix}").read_bytes() for suffix in ("pdf", "png")] == before
+    assert len(list(folder.iterdir())) == 2

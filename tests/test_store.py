@@ -1,11 +1,14 @@
 """Shards survive crashes, never lie about being finished, and notice every changed input."""
 
+import errno
 import os
+import pickle
 import re
 import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +65,55 @@ def test_a_flipped_bit_in_the_data_is_noticed(shard: Path) -> None:
         store.read_table(shard)
 
 
+def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing_that_is_read(shard: Path) -> None:
+    content, unnoticed = shard.read_bytes(), []
+    for place in range(len(content)):
+        shard.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        os.utime(shard, ns=(place, place))  # a state is read once, and clocks are coarse
+        try:
+            assert store.read_table(shard).equals(TABLE) and store.read_metadata(shard)["checkpoint"] == "feed"
+            unnoticed.append(place)
+        except StoreError as error:
+            assert "\n" not in str(error)
+    key = content.rindex(b"dontblink.sha256")
+    assert all(key - 2 <= place < key + 20 for place in unnoticed)  # without its hash a file is one of an older version
+
+
+def test_a_file_of_an_older_version_that_has_no_hash_is_read(tmp_path: Path) -> None:
+    pq.write_table(TABLE, tmp_path / "old.parquet")
+    assert store.read_table(tmp_path / "old.parquet").equals(TABLE)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(pq, "ParquetFile", refuse)
+    with pytest.raises(StoreError, match="cannot be read .*Too many open files") as found:
+        store.read_table(shard)
+    assert not isinstance(found.value, store.DamagedError)
+
+
+def test_a_damaged_file_is_set_aside_and_the_work_done_again(shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+
+    def work() -> None:
+        if not shard.exists():
+            store.write_table(shard, TABLE, {"checkpoint": "feed"})
+        store.read_table(shard)
+
+    store.recompute_damaged(work)
+    assert shard.read_bytes() == content and shard.with_name(shard.name + ".damaged").read_bytes() == content[:-1]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "damaged or truncated" in line and line.endswith(f"kept as {shard.name}.damaged, computed again")
+
+
+def test_the_error_of_a_damaged_file_survives_the_way_from_another_process(shard: Path) -> None:
+    error = pickle.loads(pickle.dumps(store.DamagedError(shard, "damaged or truncated (x)")))
+    assert error.path == shard and str(error) == str(store.DamagedError(shard, "damaged or truncated (x)"))
+
+
 def test_a_missing_file_and_a_missing_column_are_told_apart(shard: Path) -> None:
     with pytest.raises(StoreError, match=r"no column mass, it has item_id, entropy_nats"):
         store.read_table(shard, ["mass"])
@@ -99,6 +151,21 @@ def test_a_writer_that_is_killed_leaves_no_shard_and_its_leftover_is_ignored_and
     assert store.clean_leftovers(tmp_path) == [leftover]
     store.write_table(target, TABLE, {})
     assert [file.name for file in target.parent.iterdir()] == [target.name]
+
+
+@pytest.mark.parametrize("moment", [0, 4_000_000_000])
+def test_a_leftover_of_a_wrong_clock_is_cleaned(shard: Path, moment: int) -> None:
+    leftover = shard.with_name(".some.parquet.0123.tmp")
+    leftover.touch()
+    os.utime(leftover, (moment, moment))
+    assert store.clean_leftovers(shard.parents[1]) == [leftover]
+
+
+def test_who_holds_the_lock_cleans_young_leftovers_too(shard: Path) -> None:
+    leftover = shard.with_name(".some.parquet.0123.tmp")
+    leftover.touch()
+    assert store.clean_leftovers(shard.parents[1], older_than_s=0, pattern=".*.tmp") == []
+    assert store.clean_leftovers(shard.parents[1], older_than_s=0) == [leftover]
 
 
 def test_cleaning_leaves_finished_files_alone(shard: Path) -> None:

@@ -172,3 +172,13 @@ def test_a_checkpoint_is_hashed_once_and_again_when_it_changes(tmp_path: Path) -
     assert hash_checkpoint(folder, cache) == first and len(json.loads(cache.read_text())) == 1
     (folder / "config.json").write_text('{"a": 1}')
     assert hash_checkpoint(folder, cache) != first
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": "b', b"[1]", b"\xff\xfe", b'{"a": 1}', b'{"a": "no hash"}'])
+def test_a_damaged_cache_of_hashes_is_ignored_and_written_anew(tmp_path: Path, content: bytes) -> None:
+    folder, cache = tmp_path / "model", tmp_path / "hashes.json"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    first, whole = hash_checkpoint(folder, cache), cache.read_bytes()
+    cache.write_bytes(content)
+    assert hash_checkpoint(folder, cache) == first and cache.read_bytes() == whole

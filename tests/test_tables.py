@@ -349,3 +349,18 @@ def test_bins_of_two_shards_are_the_bins_of_both_together() -> None:
     ]
     assert np.allclose(sort[0]["evidence_mass"], sort[1]["evidence_mass"])
     assert sort[0][keys].equals(sort[1][keys])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [(None, "not there; run `make extract"), (b'{"a"', "damaged .*delete it")]
+)
+def test_a_manifest_that_is_missing_or_damaged_is_named_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, expected: str
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    file = paths.extraction_manifest("small")
+    file.parent.mkdir(parents=True)
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(TableError, match=rf"results/small/extraction\.json: {expected}"):
+        schema.read_manifest("small")

@@ -7,9 +7,12 @@ row out without its reason.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -47,20 +50,30 @@ def hash_responses(responses: list[Response]) -> str:
     return store.shard_key([[r.item_id, list(r.response_ids)] for r in responses])
 
 
+def check_responses(study: Study, shard: Shard, file: Path) -> None:
+    """Check that heads or traces were measured on the responses that are there, in case those were written again.
+
+    Raises
+    ------
+    DamagedError
+        If not; computing `file` again repairs it.
+    """
+    measured, there = store.read_metadata(file).get("responses"), study.read_shard_responses(shard)
+    if measured is not None and measured != hash_responses(there):
+        found = f"measured on other responses than {paths.show(study.response_file(shard))} holds"
+        raise store.DamagedError(file, found)
+
+
 def read_shard(study: Study, shard: Shard) -> list[tables.Measured]:
     """Read one finished shard as the records that the tables are made from.
 
     Raises
     ------
-    StoreError
-        If a file is missing or damaged, or the traces were measured on other responses.
+    StoreError, DamagedError
+        If a file is missing; if one is damaged, or the traces were measured on other responses.
     """
     trace_file = study.trace_file(shard)
-    if hash_responses(study.read_shard_responses(shard)) != read_note(trace_file, "responses"):
-        raise store.StoreError(
-            f"{paths.show(trace_file)}: measured on other responses than {paths.show(study.response_file(shard))} "
-            "holds; delete it, the next run recomputes it"
-        )
+    check_responses(study, shard, trace_file)
     return join_records(study, shard, read_traces(trace_file))
 
 
@@ -114,22 +127,33 @@ def write_quarantine(study: Study, shards: list[Shard]) -> int:
     return len(rows)
 
 
+def withdraw_manifest(profile: str) -> None:
+    """Put the manifest aside, because files that it names are about to change; `write_manifest` puts it back."""
+    manifest = paths.extraction_manifest(profile)
+    with contextlib.suppress(FileNotFoundError), paths.writable(manifest):
+        os.replace(manifest, paths.withdrawn_manifest(profile))
+
+
 def write_manifest(study: Study, shards: list[Shard], n_quarantined: int) -> None:
     """Write which files hold what; what did not change keeps its age, so that make reruns no notebook for it."""
     files = [paths.show(path) for shard in shards for path in study.files(shard)]
+    written = sorted(paths.tables(study.profile).glob("*.parquet"))
     with paths.whole_file(paths.shard_list(study.profile)) as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in files))
+        temporary.write_text("".join(f"{name}\n" for name in [*files, *map(paths.show, written)]))
     manifest = {
         "profile": study.profile, "n_shards": len(shards), "n_quarantined": n_quarantined, "files": files,
         "grounding": {model: asdict(study.grounding(model)) for model in study.settings["models"]},
-        "tables": {p.stem: hash_file(p) for p in sorted(paths.tables(study.profile).glob("*.parquet"))},
+        "tables": {file.stem: hash_file(file) for file in written},
         "n_items": sum(len(q.rejected) + sum(map(len, q.items.values())) for q in study.questions.values()),
         "torch": torch.__version__, "transformers": transformers.__version__, "models": study.settings["models"],
         "benchmarks": study.settings["benchmarks"], "pixel_backend": find_backend(),
         "sources": {name: questions.origin for name, questions in study.questions.items()},
     }  # fmt: skip
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-    target = paths.extraction_manifest(study.profile)
-    if not target.exists() or target.read_text() != text:
-        with paths.whole_file(target) as temporary:
-            temporary.write_text(text)
+    target, withdrawn = paths.extraction_manifest(study.profile), paths.withdrawn_manifest(study.profile)
+    if withdrawn.exists() and withdrawn.read_bytes() == text.encode():
+        os.replace(withdrawn, target)
+        return
+    with paths.whole_file(target) as temporary:
+        temporary.write_text(text)
+    withdrawn.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ mean maps for the shuffled-boxes control.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dontblink import paths, shards
+from dontblink import shards
 from dontblink.evidence import split_images
 from dontblink.items import open_image
-from dontblink.schema import HEAD_SETS
+from dontblink.schema import HEAD_SETS, read_manifest
 from dontblink.shards import TraceRecord
 from dontblink.study import Study
 
@@ -26,7 +25,7 @@ GROUNDING_LAYERS = HEAD_SETS.index("grounding_layers")
 
 def read_grounding_layers(profile: str, model: str) -> list[int]:
     """Return the grounding layers that the extraction chose on the calibration split."""
-    manifest = json.loads(paths.extraction_manifest(profile).read_text())
+    manifest = read_manifest(profile)
     return [int(layer) for layer in manifest["grounding"][model]["layers"]]
 
 

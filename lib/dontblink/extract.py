@@ -2,7 +2,8 @@
 
 In: a `Study`. Out: response, heads and trace shards; then `collect` makes the tables from them. Per model: responses of
 every shard; the looks of every head on the calibration split, which choose the grounding; then the traces, averaged
-over the sets of heads. What is there already is not computed again.
+over the sets of heads. What is there already is not computed again; what turns out to be damaged is kept aside and is.
+One run at a time works on a profile, and as long as its files do not belong together there is no manifest.
 Nothing here measures or decides anything: it calls `engines`, `replay` and `collect`.
 """
 
@@ -11,15 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from dontblink import collect, cost, evidence, params, paths, store, tables
+from dontblink import collect, cost, evidence, locks, params, paths, store, tables
 from dontblink.benchmarks import registry
 from dontblink.engines import generate_shard, load_model
 from dontblink.generate import Response, encode_items, item_generator
@@ -41,6 +45,8 @@ class Extraction(Study):
         self._fill("generate", model, shards, self.response_file, loaded, self.write_responses, position)
         calibration = [shard for shard in shards if shard.split == "calibration"]
         self._fill("heads of", model, calibration, self.heads_file, loaded, self.write_heads, position)
+        for shard in calibration:
+            collect.check_responses(self, shard, self.heads_file(shard))
         self._fill("replay", model, shards, self.trace_file, loaded, self.write_traces, position)
 
     def _fill(
@@ -62,12 +68,19 @@ class Extraction(Study):
         responses = generate_shard(self, loaded.for_generation(), shard, lambda i, reason: found.append((i, reason)))
         order = {item.id: row for row, item in enumerate(shard.items)}
         responses.sort(key=lambda response: order[response.item_id])
-        store.write_table(self.response_file(shard), pack_responses(responses), {"quarantined": json.dumps(found)})
+        self._write(self.response_file(shard), pack_responses(responses), {"quarantined": json.dumps(found)})
+
+    def _write(self, file: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
+        """Write a shard; from here on the manifest is out of date."""
+        collect.withdraw_manifest(self.profile)
+        store.write_table(file, table, metadata)
 
     def write_heads(self, loaded: ModelLoader, shard: Shard) -> None:
         """Measure every head's look at the evidence on one calibration shard."""
         records, _ = self.replay(loaded.for_replay(), shard, None)
-        store.write_table(self.heads_file(shard), tables.build_heads(collect.join_records(self, shard, records)), {})
+        heads = tables.build_heads(collect.join_records(self, shard, records))
+        measured = {"responses": collect.hash_responses(self.read_shard_responses(shard))}
+        self._write(self.heads_file(shard), heads, measured)
 
     def write_traces(self, loaded: ModelLoader, shard: Shard) -> None:
         """Replay one shard over the sets of heads."""
@@ -81,7 +94,7 @@ class Extraction(Study):
             "quarantined": json.dumps(found),
             "responses": collect.hash_responses(self.read_shard_responses(shard)),
         }
-        store.write_table(self.trace_file(shard), pack_traces(records), metadata)
+        self._write(self.trace_file(shard), pack_traces(records), metadata)
 
     def choose_replayed(self, shard: Shard) -> tuple[list[Response], Reasons]:
         """Return the responses that can be measured, and the others as (item id, reason)."""
@@ -137,21 +150,35 @@ class Extraction(Study):
         return records, reasons
 
     def run(self, jobs: int) -> None:
-        """Extract everything that is missing, then write the tables, the quarantine and the manifest."""
-        store.clean_leftovers(paths.results(self.profile))
+        """Extract everything that is missing, then write the tables, the quarantine and the manifest.
+
+        Raises
+        ------
+        LockError, PathsError
+            If another run works on this profile; if the disk is full or the folder cannot be written to.
+        """
+        with locks.hold(paths.lock(self.profile)):
+            for folder in (paths.responses, paths.heads, paths.traces, paths.tables, paths.questions):
+                store.clean_leftovers(folder(self.profile), older_than_s=0)  # may be large, and can only be ours
+            store.clean_leftovers(paths.results(self.profile), older_than_s=0, pattern=".*.tmp")
+            store.clean_leftovers(paths.results(self.profile))
+            collect.write_questions(self)
+            store.recompute_damaged(lambda: self._run(jobs))
+
+    def _run(self, jobs: int) -> None:
         models = self.settings["models"]
-        collect.write_questions(self)
         if any(name in registry.REAL for name in self.settings["benchmarks"]):
             for line in cost.describe_costs(self, lambda model: load_model(self, model)):
                 print(f"estimate: {line}", flush=True)
         if jobs > 1 and len(models) > 1:
             # Small models use one core each better than one model uses several.
-            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=end_with_parent) as pool:
                 list(pool.map(extract_model, [self.profile] * len(models), models, range(len(models))))
         else:
             for model in models:
                 self.run_model(model)
         shards = [shard for model in models for shard in self.shards(model)]
+        collect.withdraw_manifest(self.profile)
         collect.write_tables(self, shards)
         collect.write_manifest(self, shards, collect.write_quarantine(self, shards))
 
@@ -182,7 +209,19 @@ class ModelLoader:
 def extract_model(profile: str, model: str, position: int) -> None:
     """Compute the missing shards of one model on one thread, in a process (and on a bar's line) of its own."""
     torch.set_num_threads(1)
-    Extraction(profile).run_model(model, position)
+    extraction = Extraction(profile)
+    store.recompute_damaged(lambda: extraction.run_model(model, position))
+
+
+def end_with_parent() -> None:
+    """End this worker when the process that started it ends, also when that one is killed and cannot say so."""
+
+    def wait() -> None:
+        if (parent := parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def main() -> None:
@@ -195,6 +234,9 @@ def main() -> None:
         extraction = Extraction(arguments.profile)
         on_cpu = extraction.settings["device"] == "cpu"
         extraction.run(arguments.jobs or ((os.cpu_count() or 1) if on_cpu else 1))
+    except BrokenExecutor as error:
+        remedy = "if memory ran out, run again with --jobs 1, else just run again; what is finished stays"
+        raise SystemExit(f"extract: a worker process has ended abruptly; {remedy}") from error
     except (params.ParamsError, store.StoreError, ValueError, RuntimeError) as error:
         raise SystemExit(f"extract: {error}") from error
 

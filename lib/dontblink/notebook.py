@@ -3,8 +3,9 @@
 Why it exists: a notebook must run the same way from make, from a test and in Lab, with parameters that cannot be
 misspelt. In: a jupytext py:percent file, the JSON of its section, the profile. Out: the executed .ipynb, one
 progress line a cell, and whatever the notebook itself records; on failure one line that says where to look. The
-kernel is the running interpreter. Never write beside the source (its age is a build input), and never let a
-parameter pass that the notebook does not declare, or one that it declares and nobody gives.
+kernel is the running interpreter. A notebook that has not come to its end leaves a mark, which make sees. Never write
+beside the source (its age is a build input), and never let a parameter pass that the notebook does not declare, or one
+that it declares and nobody gives.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from nbformat import NotebookNode
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
-from dontblink import params, paths
+from dontblink import locks, params, paths
 from dontblink.messages import NamedError
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -142,6 +145,24 @@ def offer_kernel(folder: Path) -> None:
     os.environ["JUPYTER_PATH"] = os.pathsep.join(dict.fromkeys([str(folder), *earlier]))
 
 
+@contextmanager
+def begin(stem: str, profile: str) -> Iterator[None]:
+    """Mark a notebook as unfinished until the block ends well, and keep extractions and a second run of it away.
+
+    Raises
+    ------
+    LockError, PathsError
+        If such a run is going on; if the folder cannot be written to.
+    """
+    with locks.hold(paths.lock(profile), shared=True), locks.hold(paths.lock(profile, stem)):
+        with paths.whole_file(paths.unfinished(profile, stem)) as mark:
+            mark.touch()
+        for leftover in paths.figures(profile).glob(f".{stem}*.tmp"):  # of a run that was killed
+            leftover.unlink(missing_ok=True)
+        yield
+        paths.unfinished(profile, stem).unlink(missing_ok=True)
+
+
 def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin: str = "the caller") -> Path:
     """Execute a notebook and return the executed copy.
 
@@ -158,6 +179,8 @@ def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin:
     ------
     NotebookError
         If the parameters do not fit or a cell fails; the executed copy then shows how far it came.
+    LockError, PathsError
+        If an extraction or the same notebook is running; if a file cannot be written.
     """
     name = paths.show(source.resolve())
     notebook = read_source(source)
@@ -165,12 +188,18 @@ def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin:
     given = {"profile": profile, **parameters}
     check_parameters(read_defaults(cell, name), given, name, origin)
     cell.metadata["tags"] = [TAG, HIDDEN]
-    folder = paths.notebooks(profile)
-    folder.mkdir(parents=True, exist_ok=True)
-    offer_kernel(folder / ".jupyter")
-    target = folder / f"{source.stem}.ipynb"
+    target = paths.notebooks(profile) / f"{source.stem}.ipynb"
+    started = time.perf_counter()
+    with begin(source.stem, profile), paths.writable(target):
+        offer_kernel(target.parent / ".jupyter")
+        execute(notebook, given, target, name)
+    print(f"{source.stem}: done in {time.perf_counter() - started:.0f} s", flush=True)
+    return target
+
+
+def execute(notebook: NotebookNode, given: dict[str, Any], target: Path, name: str) -> None:
+    """Run the cells with papermill, which saves after each; raises like `run_notebook`."""
     papermill_engines.register("dontblink", _LineEngine)
-    begin = time.perf_counter()
     try:
         papermill.execute_notebook(
             notebook, str(target), parameters=given, engine_name="dontblink", kernel_name=KERNEL["name"],
@@ -181,8 +210,6 @@ def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin:
         raise NotebookError(f"{name}: {reason}; see {paths.show(target)}") from error
     except (PapermillException, RuntimeError) as error:  # nbclient reports a dead kernel as a RuntimeError
         raise NotebookError(f"{name}: {' '.join(str(error).split())}; see {paths.show(target)}") from error
-    print(f"{source.stem}: done in {time.perf_counter() - begin:.0f} s", flush=True)
-    return target
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -194,7 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         run_notebook(given.source, params.read_values(given.params), given.profile, paths.show(given.params.resolve()))
-    except (NotebookError, params.ParamsError, paths.PathsError) as error:
+    except (NotebookError, params.ParamsError, paths.PathsError, locks.LockError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -2,12 +2,14 @@
 
 Why it exists: a notebook, a test and a command must find the same folder from any working directory, and no
 other module may build such a path by hand. In: a profile name. Out: `Path` objects below ROOT; nothing is
-created here except by `whole_file`. Never put a file's format or content here, and never read an environment
+created here except by `whole_file`. A disk that is full or a folder that cannot be written to is one line with the
+remedy. Never put a file's format or content here, and never read an environment
 variable to find a folder: two runs in one checkout must not disagree on where results are.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -19,10 +21,17 @@ from dontblink.messages import NamedError
 
 MARKER = "pyproject.toml"
 TEMPORARY = ".{name}.{token}.tmp"
+REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or ask for a larger quota",
+    errno.EROFS: "remount the disk, or use a checkout that can be written to",
+    errno.EACCES: "become its owner, or use a checkout of your own",
+    errno.EPERM: "become its owner, or use a checkout of your own",
+}
 
 
 class PathsError(NamedError, RuntimeError):
-    """The project or a folder of it cannot be found; the message says what to do."""
+    """The project or a folder of it cannot be found or written to; the message says what to do."""
 
 
 def find_root(package: Path, start: Path) -> Path:
@@ -117,9 +126,24 @@ def extraction_manifest(profile: str) -> Path:
     return results(profile) / "extraction.json"
 
 
+def withdrawn_manifest(profile: str) -> Path:
+    """Return where the manifest waits while its files change: make sees that nothing is finished."""
+    return results(profile) / ".extraction.json.withdrawn"
+
+
 def shard_list(profile: str) -> Path:
-    """Return the file that lists every shard, one path (relative to ROOT) a line; make reads it."""
+    """Return the file that lists every shard and table, one path (relative to ROOT) a line; make reads it."""
     return results(profile) / "shards.txt"
+
+
+def lock(profile: str, stem: str = "") -> Path:
+    """Return the lock file of a profile's results, or of one notebook of it."""
+    return notebooks(profile) / f".{stem}.lock" if stem else results(profile) / ".lock"
+
+
+def unfinished(profile: str, stem: str) -> Path:
+    """Return the mark of a notebook that has begun and has not come to its end."""
+    return notebooks(profile) / f"{stem}.unfinished"
 
 
 def figures(profile: str) -> Path:
@@ -138,26 +162,45 @@ def show(path: Path) -> str:
 
 
 @contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turn the failure to write `path` into a PathsError that names its folder and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        reason = f"{path.name} not written: {os.strerror(error.errno)}"
+        remedy = f"{REMEDIES[error.errno]} and run again, what is finished stays"
+        raise PathsError(f"{show(path.parent)}: {reason}; {remedy}") from error
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, it becomes `path` in one step.
 
     A reader sees the old file or the whole new one, never a part, even after a crash or a power cut. When the
     block raises, the temporary file is removed and `path` stays as it was.
+
+    Raises
+    ------
+    PathsError
+        If the disk is full or the folder cannot be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(TEMPORARY.format(name=path.name, token=secrets.token_hex(6)))
-    try:
-        yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(TEMPORARY.format(name=path.name, token=secrets.token_hex(6)))
         try:
-            os.fsync(descriptor)
+            yield temporary
+            descriptor = os.open(temporary, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, path)
         finally:
-            os.close(descriptor)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut, too
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+            temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut, too
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

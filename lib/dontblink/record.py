@@ -9,6 +9,7 @@ and never write a figure or a number anywhere else.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -62,8 +63,10 @@ def save_figure(figure: Figure, stem: str, profile: str) -> list[Path]:
         with plt.style.context(STYLE):
             for suffix, metadata in UNDATED.items():
                 file = paths.figures(profile) / f"{check_stem(stem)}.{suffix}"
+                drawn = io.BytesIO()  # on a full disk matplotlib would say something else than that
+                figure.savefig(drawn, format=suffix, metadata=metadata)
                 with paths.whole_file(file) as temporary:
-                    figure.savefig(temporary, format=suffix, metadata=metadata)
+                    temporary.write_bytes(drawn.getvalue())
                 files.append(file)
     finally:
         del os.environ["SOURCE_DATE_EPOCH"]

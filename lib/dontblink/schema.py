@@ -7,6 +7,7 @@ column without a unit or a meaning, or a NaN where the schema does not allow one
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,6 +158,24 @@ def write_table(name: str, table: pa.Table, path: Path) -> None:
     """Check the table against `SCHEMAS[name]` and write it, units and meanings as metadata."""
     units = {f"column:{c}": f"[{spec.unit}] {spec.meaning}" for c, spec in SCHEMAS[name].items()}
     store.write_table(path, check_table(name, table), units | {"table": name})
+
+
+def read_manifest(profile: str) -> dict[str, Any]:
+    """Return what the last finished extraction says about itself.
+
+    Raises
+    ------
+    TableError
+        If none has finished, or the manifest is damaged; the message names it and the remedy.
+    """
+    file = paths.extraction_manifest(profile)
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise TableError(f"{paths.show(file)}: not there; run `make extract PROFILE={profile}` to its end") from error
+    except ValueError as error:
+        raise TableError(f"{paths.show(file)}: damaged ({error}); delete it and run `make extract` again") from error
+    return manifest
 
 
 def read_tables(profile: str, names: Sequence[str], split: str | None = None) -> dict[str, pd.DataFrame]:

@@ -1,18 +1,24 @@
-"""Shards: parquet files that appear whole, say what they hold, and are recomputed when an input changes.
+"""Shards: parquet files that appear whole, say what they hold, and are recomputed when damaged or out of date.
 
 Why it exists: extraction takes hours on real models and must survive a crash, a full disk and impatience. A
 shard's name holds a key, the hash of everything that determines its content, so a finished file is never
-computed again and a changed input never meets a stale file. In: arrow tables and rows of items that could not be
-used. Out: files below results/<profile>. Never write a file in place, never trust a list of finished work
-instead of the files, and never drop an unusable item without a quarantine row.
+computed again and a changed input never meets a stale file; a hash of the whole file inside it tells when a bit of it
+has changed since. In: arrow tables and rows of items that could not be used. Out: files below results/<profile>, which
+one run at a time may change. Never write a file in place, never trust a list of finished work instead of the files,
+never delete a damaged file, and never drop an unusable item without a quarantine row.
 """
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
 import json
+import mmap
+import os
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +30,28 @@ from dontblink import paths
 from dontblink.messages import NamedError
 
 PREFIX = b"dontblink."  # of our metadata keys, beside those that arrow and pandas keep in the same place
+# A file's hash stands in its own metadata. While it is computed, this text of the same length stands in its place.
+PLACEHOLDER = b"the sha256 of this file with these sixty-four characters in here"
+DIGEST = re.compile(
+    rb"dontblink\.sha256\x18\x40(.{64})", re.DOTALL
+)  # as parquet writes the key, the length and the hash
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("item_id", "model", "stage", "reason")])
 
 
 class StoreError(NamedError, RuntimeError):
     """A stored file or a key that cannot be used; the message names it and the remedy."""
+
+
+class DamagedError(StoreError):
+    """A file of ours that is not what was written; computing it again repairs it."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        super().__init__(f"{paths.show(path)}: {found}; delete it, the next run recomputes it")
+        self.path, self.found = path, found
+
+    def __reduce__(self) -> tuple[type[DamagedError], tuple[Path, str]]:
+        """Let the error survive the way from another process."""
+        return type(self), (self.path, self.found)
 
 
 @dataclass(frozen=True)
@@ -80,27 +103,74 @@ def missing(files: Iterable[Path]) -> list[Path]:
     return [file for file in files if not file.is_file()]
 
 
-def clean_leftovers(folder: Path, older_than_s: float = 3600.0) -> list[Path]:
+def clean_leftovers(folder: Path, older_than_s: float = 3600.0, pattern: str = "**/.*.tmp") -> list[Path]:
     """Remove temporary files that a crash left behind and return them.
 
-    A shard takes seconds to write; what is older than `older_than_s` has no writer any more, also when several
-    machines write into one folder.
+    A shard takes seconds to write: what is older than `older_than_s`, or that far in the future because a clock was
+    wrong, has no writer any more. Whoever holds the folder's lock gives 0: nobody else writes there.
     """
-    oldest = time.time() - older_than_s
-    removed = [file for file in sorted(folder.rglob(".*.tmp")) if file.stat().st_mtime <= oldest]
+    now = time.time()
+    removed = [file for file in sorted(folder.glob(pattern)) if abs(now - file.stat().st_mtime) >= older_than_s]
     for file in removed:
         file.unlink(missing_ok=True)
     return removed
+
+
+def recompute_damaged(work: Callable[[], None]) -> None:
+    """Do some work; set each damaged file that it meets aside and do it again, which computes the file anew.
+
+    Raises
+    ------
+    DamagedError
+        If a file is damaged again although it was just computed.
+    """
+    seen: set[Path] = set()
+    while True:
+        try:
+            return work()
+        except DamagedError as error:
+            if error.path in seen:
+                raise
+            seen.add(error.path)
+            kept = error.path.with_name(f"{error.path.name}.damaged")
+            with paths.writable(kept):
+                os.replace(error.path, kept)
+            print(f"{paths.show(error.path)}: {error.found}; kept as {kept.name}, computed again", flush=True)
 
 
 def write_table(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
     """Write a table in one step, with checksums and metadata; the same input gives the same bytes."""
     kept = {key: value for key, value in (table.schema.metadata or {}).items() if not key.startswith(PREFIX)}
     ours = {PREFIX + key.encode(): value.encode() for key, value in sorted(metadata.items())}
+    ours[PREFIX + b"sha256"] = PLACEHOLDER
     with paths.whole_file(path) as temporary:
         pq.write_table(
             table.replace_schema_metadata({**kept, **ours}), temporary, compression="zstd", write_page_checksum=True
         )
+        with temporary.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+            digest = hashlib.sha256(content).hexdigest().encode()
+            place = content.rfind(PLACEHOLDER)
+            content[place : place + 64] = digest
+
+
+@functools.lru_cache(maxsize=4096)
+def _find_damage(path: Path, size: int, *_: int) -> str:
+    """Return what is wrong with a file according to the hash inside it, '' if nothing is or it has none.
+
+    What identifies the file's state (inode, time of change) is given only so that each state is read once.
+    """
+    if not size:
+        return "it is empty"
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        footer = content.rfind(PREFIX + b"sha256\x18")
+        if (stated := DIGEST.match(content, max(footer, 0))) is None:
+            return ""
+        start, end = stated.span(1)
+        with memoryview(content) as view:
+            found = hashlib.sha256(view[:start])
+            found.update(PLACEHOLDER)
+            found.update(view[end:])
+        return "" if found.hexdigest().encode() == stated[1] else "its content does not fit its hash"
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -124,15 +194,19 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Return what `write_table` was given as metadata; raises like `read_table`."""
     with _Readable(path):
         stored = pq.read_schema(path).metadata or {}
-    return {
+    ours = {
         key.removeprefix(PREFIX).decode(errors="replace"): value.decode(errors="replace")
         for key, value in stored.items()
         if key.startswith(PREFIX)
     }
+    return {key: value for key, value in ours.items() if key != "sha256"}
 
 
 class _Readable:
-    """A context in which failures to read `path` become StoreErrors with a remedy."""
+    """A context in which failures to read `path` become StoreErrors with a remedy.
+
+    A file of which the disk returns other bytes than were written is damaged; one that may not be read is not.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -140,12 +214,24 @@ class _Readable:
     def __enter__(self) -> None:
         if not self.path.is_file():
             raise StoreError(f"{paths.show(self.path)}: not there; run `make extract`, which computes what is missing")
+        try:
+            status = self.path.stat()
+            damage = _find_damage(self.path, status.st_size, status.st_mtime_ns, status.st_ino)
+        except OSError as error:
+            self.__exit__(type(error), error, None)
+            raise
+        if damage:
+            raise DamagedError(self.path, f"damaged or truncated ({damage})")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, pa.ArrowException | OSError | UnicodeError):
-            found = " ".join(str(error).split())
-            remedy = "delete it, the next run recomputes it"
-            raise StoreError(f"{paths.show(self.path)}: damaged or truncated ({found}); {remedy}") from error
+        if not isinstance(error, pa.ArrowException | OSError | UnicodeError):
+            return
+        found = " ".join(str(error).split())
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.EIO):
+            raise StoreError(
+                f"{paths.show(self.path)}: cannot be read ({found}); make it readable, run again"
+            ) from error
+        raise DamagedError(self.path, f"damaged or truncated ({found})") from error
 
 
 def write_quarantine(path: Path, rows: Sequence[Quarantine]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -221,12 +222,21 @@ def hash_code(modules: tuple[str, ...]) -> str:
     )
 
 
+def read_hashes(cache: Path) -> dict[str, str]:
+    """Return the entries of a cache of hashes that are hashes, none of a file that is damaged or not there."""
+    try:
+        entries = json.loads(cache.read_bytes())
+        return {key: value for key, value in entries.items() if re.fullmatch("[0-9a-f]{64}", value)}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return {}
+
+
 def hash_checkpoint(folder: Path, cache: Path) -> str:
     """Return a hash of every file of a checkpoint that loading reads; the card and the curve do not count.
 
     Hashing gigabytes takes minutes: `cache` (JSON) keeps a file's hash under its name, size and time of change.
     """
-    known: dict[str, str] = json.loads(cache.read_text()) if cache.exists() else {}
+    known = read_hashes(cache)
     digest, seen = hashlib.sha256(), dict(known)
     for path in sorted(folder.glob("*")):
         if path.suffix in (".safetensors", ".json", ".jinja") and not path.name.startswith("training"):

@@ -18,11 +18,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from dontblink import collapse, examples, params, paths, shards
+from dontblink import collapse, examples, params, shards
 from dontblink.examples import GROUNDING_LAYERS
 from dontblink.items import Item, open_image
 from dontblink.picture import COLOUR_MAP
-from dontblink.schema import REGIONS, read_tables
+from dontblink.schema import REGIONS, read_manifest, read_tables
 from dontblink.shards import TraceRecord
 from dontblink.study import Study
 from dontblink.tables import bin_table
@@ -42,7 +42,7 @@ def choose_items(profile: str, quantiles: Sequence[float]) -> pd.DataFrame:
     masses = masses[masses["head_set"] == "grounding_layers"]
     bins = bin_table(tables["tokens"], masses, params.read_section(profile, "collapse")["bins"])
     pairs = collapse.pair_bins(collapse.add_fraction(bins, items))
-    manifest = json.loads(paths.extraction_manifest(profile).read_text())
+    manifest = read_manifest(profile)
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for model in manifest["models"]:
         for benchmark in manifest["benchmarks"]:
