@@ -34,9 +34,10 @@ FIGURES := $(foreach n,$(NOTEBOOKS),$(F)/$(n).json $(F)/$(n).pdf $(F)/$(n).png)
 PAPER := $(if $(filter testbed,$(PROFILE)),paper/paper.pdf,$(R)/paper/paper.pdf)
 
 # The modules by what they feed; one that is not named here counts as part of the extraction. `aside`: no figure's.
-aside := annotators box_formats box_widget boxes changes coverage cvat_format dry_run exchange manuscript params \
-  params_schema paths proposals register selection simulate stand_in studies trials
+aside := annotators box_formats box_widget boxes changes coverage cvat_format dry_run exchange lineage manuscript params \
+  params_schema paths proposals register selection simulate stand_in studies trials verify
 resampling := bootstrap cells multiplicity replicates
+uses_00_testbed := $(addprefix benchmarks/testbed/,architectures calibrate fast_forward lessons vocabulary)
 uses_01_extraction := benchmarks/agreement crosscheck
 uses_02_collapse := bootstrap collapse controls examples multiplicity
 uses_03_entropy := $(resampling) firth logit newton auroc entropy obuchowski ranks charts reliability shuffles transfer transfer_rules
@@ -56,10 +57,11 @@ CHECKPOINTS := $(wildcard $(addprefix models/testbed/,*.json */*.json */*.safete
 # fingerprint NAME, FILES, TEXT: refresh $(S)/NAME if the files' checksums or the text changed since it was written.
 fingerprint = $(shell mkdir -p $(S); new=$$(cksum $(2) </dev/null; echo '$(subst ','\'',$(3))'); \
   [ "$$new" = "$$(cat $(S)/$(1) 2>/dev/null)" ] || echo "$$new" > $(S)/$(1))
-ifneq ($(filter-out help env test clean lock lab testbed diff simulate,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out help env test clean lock lab testbed diff simulate verify campaign,$(or $(MAKECMDGOALS),help)),)
   $(call fingerprint,params,params/$(PROFILE).yaml $(call module,params params_schema),$(SET))
-  $(call fingerprint,extract,$(EXTRACT))
-  $(call fingerprint,draw,$(DRAW) $(call module,schema tables))
+  $(call fingerprint,extract,$(EXTRACT) requirements.lock $(if $(filter testbed,$(PROFILE)),,$(wildcard data/evidence/*.jsonl)))
+  $(call fingerprint,draw,$(DRAW) $(call module,schema tables) requirements.lock)
+  $(call fingerprint,manifest,$(LIB))
   $(call fingerprint,checkpoints,$(CHECKPOINTS))
   $(call fingerprint,site,$(SITE))
   $(foreach n,$(NOTEBOOKS),$(call fingerprint,$(n),$(wildcard notebooks/$(n).py) $(call module,$(uses_$(n))) $(if $(filter 08_%,$(n)),paper/claims.yaml)))
@@ -76,8 +78,7 @@ $(READY):
 	@.ci/install $(ENV) $(PYTHON)
 	@rm -f $(ENV)/.dontblink-*; touch $@
 
-all: figures $(PAPER) ## everything: extract if needed, every figure and number, the paper
-
+all: figures $(PAPER) $(R)/.manifest ## everything: extract if needed, every figure and number, the paper
 params: $(SECTIONS:%=$(P)/%.json) ## split params/<profile>.yaml into one JSON a section
 $(P)/.split: $(S)/params $(if $(filter-out $(wildcard $(P)/*.json),$(SECTIONS:%=$(P)/%.json)),again) | $(READY)
 	@$(PY) -m dontblink.params params/$(PROFILE).yaml --out $(P) --set '$(subst ','\'',$(SET))'
@@ -110,41 +111,40 @@ $(eval $(call notebook,00_testbed,$(S)/extract $(S)/checkpoints $(P)/extraction.
 $(eval $(call notebook,01_extraction,$(S)/extract))
 $(foreach n,$(filter-out 00_% 01_% 08_%,$(NOTEBOOKS)),$(eval $(call notebook,$(n))))
 $(eval $(call notebook,08_claims,$(foreach n,$(filter-out 08_%,$(NOTEBOOKS)),$(F)/$(n).json)))
-
 $(PAPER): $(S)/paper $(FIGURES) | $(READY)
 	$(if $(filter testbed,$(PROFILE)),$(PY) -m dontblink.claims --readme --profile $(PROFILE))
 	$(PY) paper/build.py --profile $(PROFILE)
+$(R)/.manifest: $(FIGURES) $(PAPER) $(SECTIONS:%=$(P)/%.json) $(wildcard $(S)/*) $(if $(wildcard $(F)/manifest.json),,again) | $(READY)
+	$(PY) -m dontblink.verify --write --profile $(PROFILE)
+	@touch $@
 tex: ## LaTeX of the paper into results/<profile>/paper
 tex-check: ## the same, compiled where latexmk exists
 tex tex-check: $(FIGURES) | $(READY)
 	$(PY) paper/build.py --$(@:tex-check=check) --profile $(PROFILE)
 diff: $(READY) ## which numbers moved since the last commit
 	@$(PY) -m dontblink.changes --profile $(PROFILE)
-
 pages: $(R)/pages/index.html ## the notebooks and a trace viewer as a static site that opens from a file (half a minute)
 $(R)/pages/index.html: $(filter %.json,$(FIGURES)) $(R)/extraction.json $(P)/pages.json $(S)/site | $(READY)
 	$(PY) -m dontblink.pages $(NOTEBOOKS) --profile $(PROFILE)
-
 lab: $(READY) ## JupyterLab; notebooks/*.py open as notebooks by double click
 	JUPYTER_CONFIG_DIR=$(CURDIR)/.jupyter $(PY) -m jupyterlab $(LAB_ARGS)
-
 testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 cores; resumes)
 	for step in train "publish weights" calibrate "publish cards"; do $(PY) -m dontblink.benchmarks.testbed.$$step; done
-
 simulate: $(READY) ## are intervals and tests right where the truth is known? 20 minutes on 2 cores; resumes
 	$(PY) -m dontblink.simulate
 bench: all ## speed and memory against their bars, into the README: 10 minutes after all; COLD=1: and a cold make all
 	@export OMP_NUM_THREADS=1; for script in capture.py memory.py batches.py bootstrap.py "make.py $(if $(COLD),--cold)" report.py; do $(PY) bench/$$script; done
-
+verify: $(READY) ## do the tracked figures belong to these sources, parameters and models? hashes only, a second
+	@$(PY) -m dontblink.verify --profile $(PROFILE)
+campaign: $(READY) ## 100 kills and other faults, 1000 bad inputs: nothing lost, torn or unnamed? about 20 minutes
+	$(PY) tests/faults/campaign.py --kills 100 --seed 1
+	$(PY) tests/bad_input_campaign.py --inputs 1000 --seed 1
 test: $(READY) ## lint, types and tests, offline; this is what CI runs
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -q $(PYTEST_ARGS)
-
 lock: $(READY) ## rewrite requirements.lock from pyproject.toml
 	$(PY) -m pip --disable-pip-version-check install -q pip-tools && $(PY) .ci/lock.py $(LOCK_ARGS)
-
 clean: ## remove results/ (figures, checkpoints, half-done training and simulated studies stay)
 	rm -rf $(filter-out results/simulation results/training,$(wildcard results/*))
-
-.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench test lock clean again
+.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench verify campaign test lock clean again

@@ -207,7 +207,7 @@ def test_a_response_without_a_token_is_quarantined(checkout: Path, monkeypatch: 
         responses = unpack(table)
         return [dataclasses.replace(responses[0], response_ids=()), *responses[1:]]
 
-    monkeypatch.setattr(study, "unpack_responses", empty_first)
+    monkeypatch.setattr(shards, "unpack_responses", empty_first)
     for path in shard_files(checkout):
         if path.parent.parent.name == "traces":
             path.unlink()

@@ -58,15 +58,8 @@ def test_every_module_that_really_runs_is_found(stages: dict[str, Stage]) -> Non
 
 
 NOTEBOOKS = sorted(file.stem for file in (ROOT / "notebooks").glob("*.py"))
-TO_COME = pytest.mark.xfail(reason="`aside` of the Makefile does not name lineage and verify yet", strict=True)
-UNWATCHED = pytest.mark.xfail(
-    reason="make does not run 00 again when a module changes that teaches the models", strict=True
-)
 
-
-@pytest.mark.parametrize(
-    "stem", [pytest.param(stem, marks=UNWATCHED if stem == "00_testbed" else ()) for stem in NOTEBOOKS]
-)
+@pytest.mark.parametrize("stem", NOTEBOOKS)
 def test_make_watches_every_module_behind_a_figure(stages: dict[str, Stage], stem: str) -> None:
     extraction, draw = (read_variable(name) for name in ("EXTRACT", "DRAW"))
     own = read_variable(f"uses_{stem}") if f"uses_{stem} :=" in (ROOT / "Makefile").read_text() else []
@@ -75,7 +68,6 @@ def test_make_watches_every_module_behind_a_figure(stages: dict[str, Stage], ste
     assert behind - watched - VALUES == set(), "name them in its uses_ line, or `make all` writes a manifest unseen"
 
 
-@TO_COME
 def test_every_module_of_the_extraction_and_of_drawing_is_behind_a_figure(stages: dict[str, Stage]) -> None:
     behind = {name for stage in stages.values() for name in name_modules(stage.files)}
     assert name_modules(read_variable("EXTRACT")) <= behind, "add the others to `aside` in the Makefile"
