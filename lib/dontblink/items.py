@@ -137,7 +137,9 @@ def read_bytes(source: bytes | Path) -> bytes:
     try:
         return source.read_bytes()
     except (OSError, ValueError) as error:  # the latter: a name that no file system can hold
-        raise ItemError(f"{source}: cannot read the image ({getattr(error, 'strerror', error)}); restore or remove it") from error
+        raise ItemError(
+            f"{source}: cannot read the image ({getattr(error, 'strerror', error)}); restore or remove it"
+        ) from error
 
 
 @contextmanager
@@ -189,7 +191,9 @@ def validate(item: Item) -> None:
     area that lie inside the image they name.
     """
     if not ID.fullmatch(item.id):
-        raise ItemError(f"item {item.id!r}: expected an id of at most 200 letters, digits and _.-; rename it in the loader")
+        raise ItemError(
+            f"item {item.id!r}: expected an id of at most 200 letters, digits and _.-; rename it in the loader"
+        )
     if not item.question.strip():
         raise ItemError(f"item {item.id}: empty question; fill it or remove the item")
     if not item.answer.strip():

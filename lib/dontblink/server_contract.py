@@ -199,7 +199,9 @@ def check_prompt(vlm: VLM, prompt: Prompt, found: Sequence[int]) -> None:
         return
     shorter = min(len(found), len(expected))
     k = next((k for k in range(shorter) if found[k] != expected[k]), shorter)
-    theirs, ours = (f"id {ids[k]} {show_token(vlm, ids[k])}" if k < len(ids) else "the end" for ids in (found, expected))
+    theirs, ours = (
+        f"id {ids[k]} {show_token(vlm, ids[k])}" if k < len(ids) else "the end" for ids in (found, expected)
+    )
     raise ContractError(
         f"item {prompt.item_id}: prompt position {k} is {theirs} on the server and {ours} here (prompts of "
         f"{len(found)} and {len(expected)} ids); serve this checkpoint's own template and pixel budget, and pictures "

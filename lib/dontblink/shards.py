@@ -157,7 +157,10 @@ def _read_shard(path: Path, expected: pa.Schema) -> pa.Table:
     table = store.read_table(path)
     found, wanted = ({field.name: field.type for field in schema} for schema in (table.schema, expected))
     if found != wanted or table.num_columns != len(wanted):
-        wrong = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)) or table.column_names
+        wrong = (
+            sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+            or table.column_names
+        )
         raise _other_version(path, f"other columns than expected: {', '.join(wrong)}")
     if empty := [name for name in wanted if table[name].null_count]:
         raise _other_version(path, f"nothing in column {empty[0]}")

@@ -229,7 +229,9 @@ def read_picture(value: Any, folder: Path, name: str, column: str) -> bytes | Pa
     if isinstance(value, str):
         path = PurePath(value)
         if path.is_absolute() or ".." in path.parts:
-            raise SourceError(f"{name}: picture {value!r} lies outside the data set; expected a path from its file's folder")
+            raise SourceError(
+                f"{name}: picture {value!r} lies outside the data set; expected a path from its file's folder"
+            )
         return folder / path
     raise SourceError(f"{name}: column {column!r} holds a {type(value).__name__}; expected a picture or its path")
 
@@ -262,7 +264,9 @@ def require_writable(row: Row) -> None:
     try:
         json.dumps(row.fields, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
-        raise ItemError(f"{row.name}: holds {error.object[error.start]!r}, half a character; correct the row") from error
+        raise ItemError(
+            f"{row.name}: holds {error.object[error.start]!r}, half a character; correct the row"
+        ) from error
 
 
 def name_item(benchmark: str, row_id: str) -> str:
