@@ -11,7 +11,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 
 PROFILE ?= testbed# small models on CPU; or paper: the real models, needs GPUs
-SET :=# "section.key=value ..." in place of the file's parameters; only the command line can give it
+override SET := $(if $(filter command,$(origin SET)),$(strip $(value SET)))# "section.key=value ..." for one run; from the command line only, never expanded
 R := results/$(PROFILE)
 S := $(R)/sources
 P := $(R)/params

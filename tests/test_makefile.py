@@ -70,7 +70,7 @@ class Tree:
             shutil.copy(ROOT / "paper" / name, folder / "paper" / name)
         package = folder / "lib" / "dontblink"
         package.mkdir(parents=True)
-        for name in ("__init__", "paths", "params", "params_schema"):
+        for name in ("__init__", "messages", "paths", "params", "params_schema"):
             shutil.copy(ROOT / "lib" / "dontblink" / f"{name}.py", package)
         for name in (
             "extract",

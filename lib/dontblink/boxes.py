@@ -24,6 +24,7 @@ from dontblink.annotators import compare_annotators, name_pairs, summarize_agree
 from dontblink.exchange import export_boxes, import_boxes
 from dontblink.image_facts import ImageFacts, read_images, save_images
 from dontblink.items import ItemError
+from dontblink.messages import make_line
 from dontblink.study import Study
 
 FORMATS = ("coco", "label-studio", "cvat")
@@ -89,7 +90,7 @@ def run_report(given: argparse.Namespace) -> int:
     report = cover_images(images, annotations)
     print_rejected(rejected)
     if elsewhere := sorted({found.item_id for found in annotations} - set(images)):
-        print(f"{len(elsewhere)} annotated items are not in {given.images}: {', '.join(elsewhere[:5])}, ...")
+        print(f"{len(elsewhere)} annotated items are not in {given.images}: {make_line(', '.join(elsewhere[:5]))}, ...")
     print(summarize_coverage(report))
     return int(bool(rejected) or bool((report["status"] != "annotated").any()))
 
@@ -101,7 +102,7 @@ def run_import(given: argparse.Namespace) -> int:
     n_lines = write_annotations(given.file, found.annotations)
     print_rejected(found.rejected)
     for note in found.notes:
-        print(f"note: {note}")
+        print(f"note: {make_line(note)}")
     n_boxes = sum(len(annotation.boxes) for annotation in found.annotations)
     print(f"{len(found.annotations)} images with {n_boxes} boxes; {paths.show(given.file)} has {n_lines} lines now")
     return int(bool(found.rejected))

@@ -22,6 +22,7 @@ import transformers
 from dontblink import paths, schema, store, tables
 from dontblink.benchmarks import registry
 from dontblink.generate import Response
+from dontblink.messages import make_cell
 from dontblink.progress import Progress
 from dontblink.shards import TraceRecord, read_note, read_traces
 from dontblink.study import Shard, Study, hash_file
@@ -97,9 +98,9 @@ def write_questions(study: Study) -> None:
     for benchmark in (name for name in study.questions if name in registry.REAL):
         questions = study.questions[benchmark]
         rows = [
-            {"item_id": item.id, "split": item.split, "stratum": questions.strata[item.id],
+            {"item_id": item.id, "split": item.split, "stratum": make_cell(questions.strata[item.id]),
              "task_type": item.task_type, "n_images": len(item.images), "n_boxes": len(item.boxes),
-             "lacks": study.lacking_boxes.get(item.id, ""), "content_hash": item.content_hash}
+             "lacks": make_cell(study.lacking_boxes.get(item.id, "")), "content_hash": item.content_hash}
             for split in registry.SPLITS for item in questions.items[split]
         ]  # fmt: skip
         target = paths.questions(study.profile) / f"{benchmark}.csv"

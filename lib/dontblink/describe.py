@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 from matplotlib.figure import Figure
 
+from dontblink.messages import make_printable
+
 
 def describe_figure(figure: Figure) -> str:
     """Return one line that says what a figure shows: its panels, axes, legend entries and colour bars.
@@ -34,5 +36,5 @@ def describe_figure(figure: Figure) -> str:
 
 
 def _join(texts: Iterable[str]) -> str:
-    whole = dict.fromkeys(" ".join(text.split()) for text in texts)
+    whole = dict.fromkeys(make_printable(" ".join(text.split()).replace(r"\$", "$")) for text in texts)
     return ", ".join(text for text in whole if text and text != "None")

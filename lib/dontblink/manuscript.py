@@ -22,7 +22,7 @@ from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
 from dontblink.claims import STEM, show_estimate
-from dontblink.messages import NamedError
+from dontblink.messages import NamedError, make_printable
 from dontblink.numbers import Numbers, Row
 from dontblink.verdicts import COMPARISONS, VERDICTS
 
@@ -35,11 +35,17 @@ ACCOUNTED = re.compile(
     flags=re.S | re.M,
 )
 TOKEN = re.compile(r"[^\s()\[\]{},;:*|/]*\d[^\s()\[\]{},;:*|/]*")
+MARKS = re.compile(r"[\\`*_{}\[\]<>$@#^~|!&]")  # what markdown, or pandoc's, reads as more than a letter
 NO_BREAK, MINUS, DASH = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 class ManuscriptError(NamedError, ValueError):
     """A text that cannot be built; the message names the tag, the digit or the figure, and the remedy."""
+
+
+def escape(text: str) -> str:
+    """Return a recorded text as markdown that shows it: no formula, citation, link, raw block or tag of its own."""
+    return MARKS.sub(r"\\\g<0>", make_printable(text))
 
 
 def _fixed(scale: float, decimals: int, suffix: str = "") -> Callable[[Any], str]:
@@ -75,13 +81,13 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "count": lambda value: f"{round(float(value)):,}",
     "p": _p,
     "p_value": lambda value: _p(value, ""),
-    "name": lambda value: str(value).replace("_", " "),
-    "text": str,
+    "name": lambda value: escape(str(value).replace("_", " ")),
+    "text": lambda value: escape(str(value)),
 }
 # of a whole entry of the ledger
 LEDGER: dict[str, Callable[[Any], str]] = {
     "claim_estimate": lambda claim: show_estimate(claim).replace(" ", NO_BREAK),
-    "claim_row": lambda claim: str(claim["headline"]["row"]).replace("_", " ") if claim["tested"] else DASH,
+    "claim_row": lambda claim: escape(str(claim["headline"]["row"]).replace("_", " ")) if claim["tested"] else DASH,
     "claim_counts": lambda claim: _counts(claim["headline"]) if claim["tested"] else DASH,
     "claim_p": lambda claim: _p(claim["headline"]["p"], "") if "p" in claim.get("headline", {}) else DASH,
     "claim_source": lambda claim: f"{claim['data_hash'][:8]}, {claim['seed']}" if claim["tested"] else DASH,

@@ -1,7 +1,8 @@
 """Errors of one line: whatever they quote from a data set, a terminal and a log show it and obey nothing of it.
 
 Why it exists: a message names what was found, and what was found may be hostile: terminal codes, line breaks, letters
-that turn the reading direction, a megabyte. In: a message. Out: one line that can be printed. Every error class of
+that turn the reading direction, a megabyte. In: a message. Out: one line that can be printed, in which a line break is
+a space and every other unprintable letter is its escape. Every error class of
 this package is a `NamedError`, so that no module has to remember this. Never: change a short, printable message.
 """
 
@@ -13,10 +14,15 @@ LONGEST = 1500  # characters of a message; of a longer one the middle is left ou
 
 
 def make_line(text: str) -> str:
-    """Return a text as one printable line: a line break is a space, other unprintable characters are their escapes."""
+    """Return a message as one printable line of bounded length; see `make_printable`."""
     if len(text) > LONGEST:
         half = LONGEST // 2
         text = f"{text[:half]} [{len(text) - 2 * half} characters] {text[-half:]}"
+    return make_printable(text)
+
+
+def make_printable(text: str) -> str:
+    """Return a text of any length as one line of letters that a terminal prints as they stand."""
     words = re.sub(r"\s*[^\S ]\s*", " ", text)
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in words)
 

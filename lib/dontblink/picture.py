@@ -21,13 +21,17 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
 from dontblink.items import Box
+from dontblink.messages import make_printable
 
 COLOUR_MAP = "cividis"
 
 
 def wrap(text: str, width: int) -> str:
-    """Break a text into lines of at most `width` letters, between words where there is a choice."""
-    return textwrap.fill(text, max(1, width))
+    """Break a text into lines of at most `width` letters, between words where there is a choice.
+
+    Matplotlib shows it as it stands: `$x$` of a question or a step is no formula, and half a one no error.
+    """
+    return textwrap.fill(make_printable(text), max(1, width)).replace("$", r"\$")
 
 
 def picture_with_boxes(ax: Axes, image: Any, boxes: Sequence[Box]) -> Axes:

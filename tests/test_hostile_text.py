@@ -1,0 +1,234 @@
+"""Nothing that a data set or a model writes runs code or breaks out of a folder, a page, a figure, a PDF, a table, a shell.
+
+The property, for every text of `bad_input.HOSTILE` and for drawn ones: an id is a safe part of a file name or its item is
+left out; in a page, a figure and the paper the text is shown as the text that it is; a printed line stays one line; what
+make is told reaches no shell as anything but one argument.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import warnings
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from bad_input import HOSTILE, TEXTS, find_fault
+from bad_input_boxes import ITEMS
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from test_makefile import Tree
+from test_markup import TAGS
+
+from dontblink import collect, manuscript, markup, params, paths, picture, record, viewer
+from dontblink.benchmarks.registry import Questions
+from dontblink.benchmarks.sources import name_item
+from dontblink.describe import describe_figure
+from dontblink.image_facts import save_images
+from dontblink.items import Item, ItemError, validate
+
+ROOT = Path(__file__).resolve().parents[1]
+EVIL = [
+    "</script><script>hacked=1</script>", "<!--", "--><img src=x onerror=hacked=1>", "\u2028hacked=1", "javascript:hacked=1", "]]>",
+    "<svg/onload=hacked=1>", "&lt;script&gt;", "<base href=//x>", "\0<script>", "{{ 7 * 7 }}", "{% raw %}", "'\"><style>*{}</style>",
+    "[a](javascript:hacked=1)", "[a]: javascript:hacked=1\n\n[a]", "<javascript:hacked=1>", "![a](x.png)", "$<script>$", "```\n</code>",
+]  # fmt: skip
+WHOLE = [text for text in (*HOSTILE, *EVIL) if text.encode("utf-8", "replace").decode() == text and len(text) < 1000]
+
+
+def make_item(**fields: Any) -> Item:
+    """Return a usable item with some fields replaced."""
+    whole = {"id": "q1", "benchmark": "demo", "split": "test", "images": ITEMS[0].images, "question": "q", "answer": "a", "task_type": "other"}
+    return Item(**(whole | fields))  # type: ignore[arg-type]
+
+
+@given(TEXTS)
+@example("../../etc/passwd")
+@example("..")
+@example("a\nb")
+@example("$(touch canary); `x` | y")
+def test_an_item_id_from_a_row_is_one_safe_name(text: str) -> None:
+    name = name_item("mathvista", text)
+    folder = Path("/results/testbed/responses")
+    assert re.fullmatch(r"[A-Za-z0-9_.-]+", name) and (folder / name).parent == folder and name not in (".", "..")
+
+
+@given(TEXTS)
+def test_an_item_with_an_id_that_is_no_safe_name_is_left_out(text: str) -> None:
+    try:
+        validate(make_item(id=text))
+    except ItemError as error:
+        assert not find_fault(str(error))
+    else:
+        assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}", text)
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}", text)])
+def test_no_picture_is_written_outside_its_folder(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ItemError):
+        save_images([make_item(id=text)], tmp_path / "pictures")
+    assert list(tmp_path.rglob("*.png")) == []
+
+
+@pytest.mark.parametrize("name", ["..", ".", "/etc", "a/b", "../../etc", "a\\b", "~", "$HOME", "a b", "-x", ""])
+@pytest.mark.parametrize("key", ["extraction.models", "extraction.benchmarks"])
+def test_a_model_or_benchmark_that_could_leave_the_results_is_refused(key: str, name: str) -> None:
+    section, _, part = key.partition(".")
+    with pytest.raises(params.ParamsError, match="expected a list, each entry a text matching"):
+        params.check_value([name], params.SCHEMA[section][part])
+
+
+@pytest.mark.parametrize("profile", ["..", "a/b", "", "$(x)", "a\n", "A"])
+def test_a_profile_that_could_leave_the_results_is_refused(profile: str) -> None:
+    with pytest.raises(paths.PathsError):
+        paths.results(profile)
+
+
+@pytest.mark.parametrize("text", WHOLE)
+def test_a_page_shows_a_hostile_text_as_text(text: str) -> None:
+    frame = pd.DataFrame({text: [text]}, index=pd.Index([text], name=text))
+    for part in (
+        markup.render_markdown(text), markup.render_markdown(f"# {text}\n\n| {text} |\n|---|\n| {text} |"), markup.render_code(text),
+        markup.render_text(text), markup.render_table(frame.to_html(), text), markup.render_table(frame.to_html(escape=False), text),
+        markup.render_parameters([(text, text, text)]), markup.render_math(text), markup.render_math(text, True), markup.break_name(text),
+    ):  # fmt: skip
+        check_html(str(part))
+
+
+@given(st.text(alphabet="<>\"'&`$\\{}_^ab \n#|-[]()!:/\0\u2028", max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_a_page_shows_any_text_as_text(text: str) -> None:
+    for part in (markup.render_markdown(text), markup.render_math(text), markup.render_table(f"<table>{text}", text)):
+        check_html(str(part))
+
+
+def check_html(html: str) -> None:
+    """Fail where a fragment holds a tag that we do not write, a handler, a comment or an address that runs."""
+    bare = re.sub(r'="[^"]*"', '=""', html)
+    assert set(re.findall(r"</?([a-zA-Z0-9]+)", bare)) <= TAGS | {"wbr"}, html
+    assert "<!" not in bare and "<?" not in bare, html
+    assert not re.search(r"<[^>]*\son\w+\s*=", bare), html
+    assert not re.search(r'(?:href|src)="\s*(?:javascript|data|file|vbscript):', html, re.IGNORECASE), html
+
+
+@given(TEXTS)
+@example("</script>")
+@example("<!--")
+@example("\u2028\u2029")
+@example("\ud800")
+def test_a_script_of_the_viewer_holds_its_data_and_nothing_else(text: str) -> None:
+    script = viewer.to_script("show", {"question": text, text: [text]})
+    assert script.isascii() and not set("<>&") & set(script) and script.count("\n") == 1
+    assert json.loads(script.removeprefix("dontblink.show(").removesuffix(");\n")) == {"question": text, text: [text]}
+
+
+@pytest.mark.parametrize("name", ["viewer.js", "site.js", "box_widget.js"])
+def test_no_script_of_ours_takes_a_text_for_markup(name: str) -> None:
+    source = (ROOT / "lib" / "dontblink" / "site" / name).read_text()
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setTimeout\(['\"]", source)
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if len(text) < 1000])
+def test_a_figure_shows_a_hostile_step_as_it_stands(text: str, tmp_path: Path) -> None:
+    figure = plt.figure(figsize=(3, 2))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*(Glyph|Matplotlib currently does not support)")
+            picture.evidence_strip(figure, np.zeros((8, 8, 3)), [], np.full((1, 4), 0.2), [text], (2, 2))
+            figure.axes[0].set_title(picture.wrap(text, 20))
+            figure.savefig(tmp_path / "x.pdf")
+            figure.savefig(tmp_path / "x.png")
+        labels = [label for ax in figure.axes for label in (ax.xaxis.label, ax.title)]
+        assert not any(label._preprocess_math(label.get_text())[1] for label in labels), "read as a formula"
+        said = describe_figure(figure)
+        assert not find_fault(said)
+        assert "$" not in text or text.count("$") <= said.count("$")
+    finally:
+        plt.close(figure)
+
+
+def test_a_recorded_figure_prints_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    figure, ax = plt.subplots(figsize=(2, 2))
+    ax.set_title(picture.wrap("\x1b[2Jcleared $\\frac{", 40))
+    record.save_figure(figure, "02_collapse", "testbed")
+    plt.close(figure)
+    assert capsys.readouterr().out == "02_collapse: 1 panel. titles: \\x1b[2Jcleared $\\frac{\n"
+
+
+@pytest.fixture(scope="module")
+def build() -> ModuleType:
+    """Return paper/build.py as a module."""
+    spec = importlib.util.spec_from_file_location("build", ROOT / "paper" / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_paper_shows_hostile_names_and_texts_and_obeys_none(build: ModuleType) -> None:
+    """Through the whole chain: placeholders, pandoc, typst."""
+    hostile = [text for text in WHOLE if text.strip()] + ['`#panic("hacked")`{=typst}', "```{=typst}\n#panic()\n```", "@fig:none", "$#panic()$"]
+    rows = "\n\n".join(f"x {manuscript.FORMATS[kind](text)} y" for text in hostile for kind in ("name", "text"))
+    document = build.convert(f"# Title\n\n{rows}\n\n| a |\n|---|\n| {manuscript.escape('a | b')} |\n", "typst", "/figures", {})
+    body = document[document.index("Title") :]
+    assert not re.search(r"(?<!\\)#(?:panic|read|image|link|eval|include|import)\b", body), body
+    assert not re.search(r"(?<!\\)@\w", body) and not re.search(r"(?<!\\)\$", body)
+    assert build.compile_pdf(document).startswith(b"%PDF")
+    latex = build.convert(f"x {manuscript.escape(chr(92) + 'input{/etc/passwd}')} y", "latex", ".", {})
+    assert "\\input{/etc" not in latex and "textbackslash" in latex
+
+
+def test_a_placeholder_in_a_recorded_text_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "{{02_x.secret | text}}"
+    shown = manuscript.FORMATS["text"](text)
+    assert shown == "\\{\\{02\\_x.secret \\| text\\}\\}"
+
+
+def test_the_list_of_questions_holds_no_cell_that_a_spreadsheet_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    items = [make_item(id=f"mathvista-{k}", benchmark="mathvista") for k in range(3)]
+    strata = dict(zip((item.id for item in items), ('=HYPERLINK("http://x")', "@SUM(A1)", "a\n=1,\"b"), strict=True))
+    found = Questions({"test": items, "calibration": []}, [], strata)
+    study: Any = SimpleNamespace(profile="testbed", questions={"mathvista": found}, lacking_boxes={items[0].id: "-1+cmd"})
+    collect.write_questions(study)
+    table = pd.read_csv(paths.questions("testbed") / "mathvista.csv", keep_default_na=False)
+    assert len(table) == len(items), "a line break in a cell made a row"
+    assert table["stratum"].tolist() == ["'=HYPERLINK(\"http://x\")", "'@SUM(A1)", 'a\n=1,"b']
+    assert not table.astype(str).apply(lambda column: column.str.match(r"[=+@\t\r-]")).to_numpy().any()
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Return a copy of the skeleton in which parameters are really split."""
+    return Tree(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "$(shell touch canary)", "a.b=$(shell touch canary)", "`touch canary`", "$$(touch canary)", "$(eval X:=$(shell touch canary))",
+        "; touch canary", "' ; touch canary ; '", '" ; touch canary ; "', "'\ntouch canary\n'", "x\n\ttouch canary", "\\'; touch canary; \\'",
+        "| touch canary", "&& touch canary", "> canary", "a,b,$(shell touch canary)", "veto.coverage=0.8 $(error x)", "\\\ntouch canary",
+    ],
+)  # fmt: skip
+def test_what_set_holds_reaches_no_shell_and_is_refused_in_one_line(tree: Tree, value: str) -> None:
+    done = tree.make("params", f"SET={value}")
+    assert done.returncode != 0 and not list(tree.folder.rglob("canary"))
+    own = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert len(own) == 1 and own[0].startswith("SET: ") and not find_fault(own[0]), done.stderr
+
+
+def test_a_list_a_quote_and_several_values_still_reach_the_parameters(tree: Tree) -> None:
+    done = tree.make("params", "SET=veto.coverage=0.8  collapse.bins=12 veto.targets=[a,b]")
+    assert done.returncode == 0, done.stderr
+    values = json.loads((tree.folder / "results" / "testbed" / "params" / "veto.json").read_text())
+    assert values["coverage"] == 0.8 and values["targets"] == ["a", "b"]
