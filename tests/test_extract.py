@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dontblink import crosscheck, examples, extract, locks, params, paths, schema, shards, store, study
+from dontblink import crosscheck, examples, extract, locks, params, paths, schema, shards, store
 from dontblink.benchmarks import testbed
 from dontblink.collapse import pair_bins
 from dontblink.extract import Extraction

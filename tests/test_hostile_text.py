@@ -44,7 +44,15 @@ WHOLE = [text for text in (*HOSTILE, *EVIL) if text.encode("utf-8", "replace").d
 
 def make_item(**fields: Any) -> Item:
     """Return a usable item with some fields replaced."""
-    whole = {"id": "q1", "benchmark": "demo", "split": "test", "images": ITEMS[0].images, "question": "q", "answer": "a", "task_type": "other"}
+    whole = {
+        "id": "q1",
+        "benchmark": "demo",
+        "split": "test",
+        "images": ITEMS[0].images,
+        "question": "q",
+        "answer": "a",
+        "task_type": "other",
+    }
     return Item(**(whole | fields))  # type: ignore[arg-type]
 
 
@@ -69,7 +77,9 @@ def test_an_item_with_an_id_that_is_no_safe_name_is_left_out(text: str) -> None:
         assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}", text)
 
 
-@pytest.mark.parametrize("text", [text for text in HOSTILE if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}", text)])
+@pytest.mark.parametrize(
+    "text", [text for text in HOSTILE if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}", text)]
+)
 def test_no_picture_is_written_outside_its_folder(text: str, tmp_path: Path) -> None:
     with pytest.raises(ItemError):
         save_images([make_item(id=text)], tmp_path / "pictures")
@@ -131,7 +141,9 @@ def test_a_script_of_the_viewer_holds_its_data_and_nothing_else(text: str) -> No
 @pytest.mark.parametrize("name", ["viewer.js", "site.js", "box_widget.js"])
 def test_no_script_of_ours_takes_a_text_for_markup(name: str) -> None:
     source = (ROOT / "lib" / "dontblink" / "site" / name).read_text()
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setTimeout\(['\"]", source)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setTimeout\(['\"]", source
+    )
 
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if len(text) < 1000])
@@ -153,7 +165,9 @@ def test_a_figure_shows_a_hostile_step_as_it_stands(text: str, tmp_path: Path) -
         plt.close(figure)
 
 
-def test_a_recorded_figure_prints_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recorded_figure_prints_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     figure, ax = plt.subplots(figsize=(2, 2))
     ax.set_title(picture.wrap("\x1b[2Jcleared $\\frac{", 40))
@@ -174,9 +188,16 @@ def build() -> ModuleType:
 
 def test_the_paper_shows_hostile_names_and_texts_and_obeys_none(build: ModuleType) -> None:
     """Through the whole chain: placeholders, pandoc, typst."""
-    hostile = [text for text in WHOLE if text.strip()] + ['`#panic("hacked")`{=typst}', "```{=typst}\n#panic()\n```", "@fig:none", "$#panic()$"]
+    hostile = [text for text in WHOLE if text.strip()] + [
+        '`#panic("hacked")`{=typst}',
+        "```{=typst}\n#panic()\n```",
+        "@fig:none",
+        "$#panic()$",
+    ]
     rows = "\n\n".join(f"x {manuscript.FORMATS[kind](text)} y" for text in hostile for kind in ("name", "text"))
-    document = build.convert(f"# Title\n\n{rows}\n\n| a |\n|---|\n| {manuscript.escape('a | b')} |\n", "typst", "/figures", {})
+    document = build.convert(
+        f"# Title\n\n{rows}\n\n| a |\n|---|\n| {manuscript.escape('a | b')} |\n", "typst", "/figures", {}
+    )
     body = document[document.index("Title") :]
     assert not re.search(r"(?<!\\)#(?:panic|read|image|link|eval|include|import)\b", body), body
     assert not re.search(r"(?<!\\)@\w", body) and not re.search(r"(?<!\\)\$", body)
@@ -196,13 +217,15 @@ def test_the_list_of_questions_holds_no_cell_that_a_spreadsheet_computes(
 ) -> None:
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     items = [make_item(id=f"mathvista-{k}", benchmark="mathvista") for k in range(3)]
-    strata = dict(zip((item.id for item in items), ('=HYPERLINK("http://x")', "@SUM(A1)", "a\n=1,\"b"), strict=True))
+    strata = dict(zip((item.id for item in items), ('=HYPERLINK("http://x")', "@SUM(A1)", 'a\n=1,"b'), strict=True))
     found = Questions({"test": items, "calibration": []}, [], strata)
-    study: Any = SimpleNamespace(profile="testbed", questions={"mathvista": found}, lacking_boxes={items[0].id: "-1+cmd"})
+    study: Any = SimpleNamespace(
+        profile="testbed", questions={"mathvista": found}, lacking_boxes={items[0].id: "-1+cmd"}
+    )
     collect.write_questions(study)
     table = pd.read_csv(paths.questions("testbed") / "mathvista.csv", keep_default_na=False)
     assert len(table) == len(items), "a line break in a cell made a row"
-    assert table["stratum"].tolist() == ["'=HYPERLINK(\"http://x\")", "'@SUM(A1)", 'a\n=1,"b']
+    assert table["stratum"].tolist() == ['\'=HYPERLINK("http://x")', "'@SUM(A1)", 'a\n=1,"b']
     assert not table.astype(str).apply(lambda column: column.str.match(r"[=+@\t\r-]")).to_numpy().any()
 
 

@@ -59,6 +59,7 @@ def test_every_module_that_really_runs_is_found(stages: dict[str, Stage]) -> Non
 
 NOTEBOOKS = sorted(file.stem for file in (ROOT / "notebooks").glob("*.py"))
 
+
 @pytest.mark.parametrize("stem", NOTEBOOKS)
 def test_make_watches_every_module_behind_a_figure(stages: dict[str, Stage], stem: str) -> None:
     extraction, draw = (read_variable(name) for name in ("EXTRACT", "DRAW"))

@@ -48,6 +48,8 @@ if command == "dontblink.extract":
 if command == "dontblink.pages":
     (results / "pages").mkdir(parents=True, exist_ok=True)
     (results / "pages" / "index.html").write_text(" ".join(sys.argv[3:-2]))
+if command == "dontblink.verify":
+    (Path("figures") / sys.argv[-1] / "manifest.json").write_text("made here")
 if command == "dontblink.notebook":
     figures = Path("figures") / sys.argv[-1]
     figures.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,7 @@ def built(tree: Tree) -> Tree:
     return tree
 
 
-LAST = ["notebook 08_claims", "claims", "paper/build.py"]  # whatever number moved
+LAST = ["notebook 08_claims", "claims", "paper/build.py", "verify"]  # whatever number moved
 ALL = [*(f"notebook {stem}" for stem in NOTEBOOKS[:-1]), *LAST]
 
 
