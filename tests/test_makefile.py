@@ -230,8 +230,8 @@ def test_overrides_rerun_exactly_what_depends_on_them_and_so_does_going_back(bui
 
 
 def test_an_override_of_the_same_value_reruns_no_notebook(built: Tree) -> None:
-    assert built.calls("all", "SET=collapse.bins=10") == ["params testbed"]
-    assert built.calls("all") == ["params testbed"]
+    assert built.calls("all", "SET=collapse.bins=10") == ["params testbed", "verify"]
+    assert built.calls("all") == ["params testbed", "verify"]
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_mistaken_override_stops_in_one_line_and_is_forgotten(built: Tree, ove
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if not line.startswith("make")][0].startswith("SET: ")
     assert not (built.folder / "stolen").exists()
-    assert built.calls("all") == ["params testbed"]
+    assert built.calls("all") == ["params testbed", "verify"]
 
 
 def test_only_the_command_line_overrides(built: Tree) -> None:
@@ -256,7 +256,7 @@ def test_pages_are_built_from_all_notebooks_and_again_only_after_a_change(built:
     assert index.read_text() == " ".join(NOTEBOOKS)
     assert built.calls("pages") == []
     built.edit("lib/dontblink/pages.py", "# stand-in", "# changed")
-    assert built.calls("all") == []
+    assert built.calls("all") == ["verify"]
     assert built.calls("pages") == ["pages"]
     built.edit("notebooks/01_extraction.py", "# stand-in", "# changed")
     assert built.calls("pages") == ["notebook 01_extraction", LAST[0], "pages"]
@@ -270,7 +270,7 @@ def test_pages_of_a_fresh_clone_run_everything_first(tree: Tree) -> None:
 
 def test_editing_a_comment_of_the_parameters_reruns_no_notebook(built: Tree) -> None:
     built.edit("params/testbed.yaml", "# 0 is greedy", "# zero is greedy")
-    assert built.calls("all") == ["params testbed"]
+    assert built.calls("all") == ["params testbed", "verify"]
     assert built.calls("all") == []
 
 
@@ -296,7 +296,7 @@ def test_changed_extraction_results_rerun_every_notebook(built: Tree) -> None:
         ("notebooks/01_extraction.py", ["notebook 01_extraction", *LAST]),
         ("lib/dontblink/collapse.py", ["notebook 02_collapse", *LAST]),
         ("lib/dontblink/crosscheck.py", ["notebook 01_extraction", *LAST]),
-        ("lib/dontblink/benchmarks/testbed/train.py", []),
+        ("lib/dontblink/benchmarks/testbed/train.py", ["verify"]),
         ("lib/dontblink/tables.py", ["extract", *ALL]),
         ("lib/dontblink/record.py", ALL),
     ],
@@ -310,7 +310,7 @@ def test_an_edited_verdict_rule_decides_again_and_an_edited_text_builds_the_pape
     built.edit("paper/claims.yaml", "at_least: 0.57", "at_least: 0.5")
     assert built.calls("all") == LAST
     (built.folder / "paper" / "paper.md").write_text("another text")
-    assert built.calls("all") == ["claims", "paper/build.py"]
+    assert built.calls("all") == ["claims", "paper/build.py", "verify"]
     assert built.calls("all") == []
 
 

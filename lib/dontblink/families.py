@@ -109,7 +109,7 @@ def find_thinking(processor: Any, family: Family, wanted: bool) -> Thinking:
     opens = opened > closed
     thinks = opens or (closed < 0 and (wanted if has_switch else family.writes_think))
     if thinks and not wanted:
-        raise VLMError(f"its chat template always thinks, thinking: disabled was asked for; use {family.without_thinking}")
+        raise VLMError(f"its chat template always thinks, thinking is disabled here; use {family.without_thinking}")
     return Thinking(thinks, opens, {"enable_thinking": wanted} if has_switch else {})
 
 
