@@ -32,9 +32,8 @@ from dontblink.messages import NamedError
 PREFIX = b"dontblink."  # of our metadata keys, beside those that arrow and pandas keep in the same place
 # A file's hash stands in its own metadata. While it is computed, this text of the same length stands in its place.
 PLACEHOLDER = b"the sha256 of this file with these sixty-four characters in here"
-DIGEST = re.compile(
-    rb"dontblink\.sha256\x18\x40(.{64})", re.DOTALL
-)  # as parquet writes the key, the length and the hash
+# As parquet writes the key, the hash's length and the hash:
+DIGEST = re.compile(rb"dontblink\.sha256\x18\x40(.{64})", re.DOTALL)
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("item_id", "model", "stage", "reason")])
 
 
