@@ -34,7 +34,9 @@ def summarize(ledger: Ledger) -> str:
     by_kind: dict[str, int] = {}
     for (kind, _), count in ledger.counts.items():
         by_kind[kind] = by_kind.get(kind, 0) + count
-    other = sum(count for (_, found), count in ledger.counts.items() if found not in (*GOOD, "traceback", "silent drop"))
+    other = sum(
+        count for (_, found), count in ledger.counts.items() if found not in (*GOOD, "traceback", "silent drop")
+    )
     return (
         f"{ledger.counts.total()} bad inputs ({', '.join(f'{name} {count}' for name, count in by_kind.items())}): "
         f"accepted {ledger.total('accepted')}, named errors {ledger.total('named error')}, "

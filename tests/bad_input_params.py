@@ -19,12 +19,18 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 10)
 )
 SCALARS = [
-    "", "~", "yes", "no", "1e-3", "0x10", "1_000", "0o17", "1:30", "-1", "0", "1.5", ".nan", ".inf", "-.inf", "1e999", "9" * 400,
-    "9" * 5000, "-" + "9" * 4400, "9" * 400 + ".0", "2001-99-99", "2001-01-01", "2001-01-01t99:99:99", "!!python/object/apply:os.system ['true']",
-    "!!python/name:os.system", "!!binary x", "!!int x", "!!float x", "!!bool x", "!!timestamp x", "!!set {a, b}", "!!omap [a: 1]",
-    "!!pairs [a]", "!!null x", "!x y", "&a [*a]", "&a {x: *a}", "*nowhere", "[", "{", "}", "]", "[a, [b]]", "{a: b}", "{[a]: b}",
-    "{{a: b}: c}", "{? [a] : b}", "'", '"', '"\\e[31m"', '"\\x00"', '"\\ud800"', '"\\u202e"', "|", ">", "|\n    a\n    b", "@", "`", "%",
-    "[../../etc]", "[/etc/passwd]", "[..]", "[a/b]", "['']", "[a, a]", "[1, 2, 3]", "[2, 1]", "[" * 2000, "[" * 200 + "]" * 200,
+    "", "~", "yes", "no", "1e-3", "0x10", "1_000", "0o17", "1:30", "-1", "0", "1.5", ".nan", ".inf", "-.inf",
+    "1e999", "9" * 400,
+    "9" * 5000, "-" + "9" * 4400, "9" * 400 + ".0", "2001-99-99", "2001-01-01", "2001-01-01t99:99:99",
+    "!!python/object/apply:os.system ['true']",
+    "!!python/name:os.system", "!!binary x", "!!int x", "!!float x", "!!bool x", "!!timestamp x", "!!set {a, b}",
+    "!!omap [a: 1]",
+    "!!pairs [a]", "!!null x", "!x y", "&a [*a]", "&a {x: *a}", "*nowhere", "[", "{", "}", "]", "[a, [b]]", "{a: b}",
+    "{[a]: b}",
+    "{{a: b}: c}", "{? [a] : b}",
+    "'", '"', '"\\e[31m"', '"\\x00"', '"\\ud800"', '"\\u202e"', "|", ">", "|\n    a\n    b", "@", "`", "%",
+    "[../../etc]", "[/etc/passwd]", "[..]", "[a/b]", "['']", "[a, a]", "[1, 2, 3]", "[2, 1]", "[" * 2000,
+    "[" * 200 + "]" * 200,
     "x" * 20_000, "[" + "x," * 2_000 + "y]", '["\\e[31m"]', '["a\\nb"]', '["$(touch canary)"]', "cuda:" + "9" * 5000,
 ]  # fmt: skip
 
@@ -38,7 +44,9 @@ def edited_files(draw: st.DrawFn) -> tuple[str, bytes]:
         place = draw(st.integers(0, len(lines) - 1))
         line = lines[place]
         key, colon, _ = line.partition(":")
-        deed = draw(st.sampled_from(["drop", "double", "rename", "value", "value", "value", "indent", "insert", "swap"]))
+        deed = draw(
+            st.sampled_from(["drop", "double", "rename", "value", "value", "value", "indent", "insert", "swap"])
+        )
         if deed == "drop":
             lines[place] = ""
         elif deed == "double":
@@ -50,7 +58,9 @@ def edited_files(draw: st.DrawFn) -> tuple[str, bytes]:
         elif deed == "indent":
             lines[place] = draw(st.sampled_from([" ", "\t", "        "])) + line
         elif deed == "insert":
-            lines.insert(place, draw(st.sampled_from(["<<: {a: b}", "- x", "? x", "---", "...", "%YAML 9.9", "\t", "x"]) | TEXTS))
+            lines.insert(
+                place, draw(st.sampled_from(["<<: {a: b}", "- x", "? x", "---", "...", "%YAML 9.9", "\t", "x"]) | TEXTS)
+            )
         else:
             lines[place], lines[-place] = lines[-place], lines[place]
     encoded = "\n".join(lines).encode("utf-8", "surrogatepass")
@@ -94,13 +104,23 @@ def check(sections: dict[str, dict[str, Any]], folder: Path) -> None:
     params.write_sections(sections, folder / "params")
     for section in sections:
         assert params.read_values(folder / "params" / f"{section}.json") == sections[section], section
-    for name in (*sections["extraction"]["models"], *sections["extraction"]["benchmarks"], sections["collapse"]["picture_model"]):
+    for name in (
+        *sections["extraction"]["models"],
+        *sections["extraction"]["benchmarks"],
+        sections["collapse"]["picture_model"],
+    ):
         target = paths.responses("testbed") / name / f"{name}.parquet"
         assert target.resolve().parent.parent == paths.responses("testbed").resolve(), f"{name!r} leaves its folder"
 
 
 KEYS = [f"{section}.{key}" for section, rules in SCHEMA.items() for key in rules]
-TRIED = ("testbed.item_seed", "testbed.symbolic_noise_level", "extraction.models", "extraction.engine", "pages.item_quantiles")
+TRIED = (
+    "testbed.item_seed",
+    "testbed.symbolic_noise_level",
+    "extraction.models",
+    "extraction.engine",
+    "pages.item_quantiles",
+)
 MODELS = [*(f'"{name}"' for name in ("..", ".", "a/b", "/x", "a\\\\b", "-x", "~", "$HOME")), "a\n  b"]
 WHOLE = [
     b"", b"\n", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"profile", b"- a", b"[" * 5000, b"{" * 5000, LAUGHS.encode(),
@@ -127,6 +147,10 @@ KINDS = [
             min_size=1,
             max_size=3,
         ).map(" ".join),
-        [*HOSTILE, *(f"extraction.models=[{text}]" for text in HOSTILE), *(f"veto.coverage={text}" for text in SCALARS)],
+        [
+            *HOSTILE,
+            *(f"extraction.models=[{text}]" for text in HOSTILE),
+            *(f"veto.coverage={text}" for text in SCALARS),
+        ],
     ),
 ]

@@ -5,29 +5,35 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from bad_input import TEXTS, Kind
 from bad_input_responses import EOS, ITEMS, PROMPT, VLM, token_texts, trace_of
 from hypothesis import strategies as st
 
-from dontblink import paths, schema, shards, store, tables
+from dontblink import params, paths, schema, shards, store, tables
 from dontblink.benchmarks import registry
 from dontblink.generate import build_response
 from dontblink.shards import TraceRecord, pack_responses, pack_traces
 from dontblink.spans import Spans
-
-import numpy as np
 
 Deed = tuple[str, int, int]
 RESPONSE = build_response(VLM, PROMPT, [6, 9, 2, 7, 8, EOS])
 SPANS = Spans((0, 2), (4, 5), ((0, 2),), True)
 COVERAGE = np.array([0, 0, 1, 0, 0.5, 0], np.float32)
 RECORD = TraceRecord(
-    trace_of(RESPONSE, 1), SPANS, tuple(token_texts(RESPONSE.response_ids)), ("word",), "B", COVERAGE, COVERAGE, ((2, 3),), (0,)
+    trace_of(RESPONSE, 1),
+    SPANS,
+    tuple(token_texts(RESPONSE.response_ids)),
+    ("word",),
+    "B",
+    COVERAGE,
+    COVERAGE,
+    ((2, 3),),
+    (0,),
 )
 MEASURED = tables.Measured(
     ITEMS[-1], RESPONSE, RECORD.trace, SPANS, RECORD.token_texts, RECORD.step_texts, COVERAGE, RECORD.grids,
@@ -52,11 +58,21 @@ def alter(table: pa.Table, deed: str, column: int, to: int) -> pa.Table:
     names = table.column_names
     place = column % len(names)
     values = table.column(place)
-    types: list[pa.DataType] = [pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.list_(pa.int64()), pa.binary(), pa.null()]
+    types: list[pa.DataType] = [
+        pa.string(),
+        pa.int64(),
+        pa.float64(),
+        pa.bool_(),
+        pa.list_(pa.int64()),
+        pa.binary(),
+        pa.null(),
+    ]
     if deed == "drop":
         return table.remove_column(place)
     if deed == "rename":
-        return table.rename_columns([*names[:place], ["text", "old_name", names[0], "", "\x1b[2J"][to % 5], *names[place + 1 :]])
+        return table.rename_columns(
+            [*names[:place], ["text", "old_name", names[0], "", "\x1b[2J"][to % 5], *names[place + 1 :]]
+        )
     if deed in ("retype", "null", "empty"):
         kind = types[to % len(types)] if deed == "retype" else values.type
         content = {"retype": ["1"], "null": [None], "empty": ["1"]}[deed] * len(values)
@@ -82,7 +98,9 @@ def alter(table: pa.Table, deed: str, column: int, to: int) -> pa.Table:
     if deed == "rows":
         return table.slice(0, 0)
     if deed == "pandas":
-        return table.replace_schema_metadata({b"pandas": [b"{", b"[]", b'{"index_columns": ["x"]}', b"\xff"][to % 4], b"dontblink.x": b"\xff"})
+        return table.replace_schema_metadata(
+            {b"pandas": [b"{", b"[]", b'{"index_columns": ["x"]}', b"\xff"][to % 4], b"dontblink.x": b"\xff"}
+        )
     return table.replace_schema_metadata(None)
 
 
@@ -110,7 +128,12 @@ def use(value: tuple[str, list[Deed], tuple[str, int]], folder: Path) -> None:
         file.unlink()
     elif damage:
         k = place % len(content)
-        spoilt = {"cut": content[:k], "byte": content[:k] + bytes([content[k] ^ 0xFF]) + content[k + 1 :], "zero": b"", "text": b"x" * k}
+        spoilt = {
+            "cut": content[:k],
+            "byte": content[:k] + bytes([content[k] ^ 0xFF]) + content[k + 1 :],
+            "zero": b"",
+            "text": b"x" * k,
+        }
         file.write_bytes(spoilt[damage])
     try:
         if name == "responses":
@@ -120,7 +143,8 @@ def use(value: tuple[str, list[Deed], tuple[str, int]], folder: Path) -> None:
         elif name == "traces":
             for record in shards.read_traces(file):
                 tables.check_record(tables.Measured(
-                    ITEMS[-1], RESPONSE, record.trace, record.spans, record.token_texts, record.step_texts, record.coverage, record.grids, {}
+                    ITEMS[-1], RESPONSE, record.trace, record.spans, record.token_texts, record.step_texts,
+                    record.coverage, record.grids, {}
                 ))  # fmt: skip
             shards.read_note(file, "responses")
         else:
@@ -136,8 +160,6 @@ def use(value: tuple[str, list[Deed], tuple[str, int]], folder: Path) -> None:
 
 def use_json(value: bytes, folder: Path) -> None:
     """Read back what make hands from one stage to the next."""
-    from dontblink import params
-
     file = folder / "results" / "testbed" / "params" / "extraction.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(value)
@@ -147,13 +169,33 @@ def use_json(value: bytes, folder: Path) -> None:
 
 NAMES = ["responses", "traces", *schema.SCHEMAS]
 KINDS = [
-    Kind("shards of another version", use,
-         st.tuples(st.sampled_from(NAMES), st.lists(st.tuples(st.sampled_from(DEEDS), st.integers(0, 30), st.integers(0, 20)), max_size=3),
-                   st.tuples(st.sampled_from(["", "", "", "", *DAMAGE]), st.integers(0, 10**6))),
-         [(name, [(deed, column, column)], ("", 0)) for name in ("responses", "traces", "items", "steps") for deed in DEEDS for column in range(0, 22, 3)]
-         + [("traces", [("shorten", column, to)], ("", 0)) for column in range(22) for to in range(3)]
-         + [("responses", [("retype", column, to)], ("", 0)) for column in range(8) for to in range(7)]
-         + [(name, [], (damage, place)) for name in ("responses", "traces", "tokens") for damage in DAMAGE for place in (0, 4, 999, 3001)]),
-    Kind("parameters of a stage", use_json, st.binary(max_size=30) | TEXTS.map(lambda text: json.dumps({"a": text})[:-1].encode()),
-         [b"", b"{", b"\xff", b"[]", b"1", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"]),
-]  # fmt: skip
+    Kind(
+        "shards of another version",
+        use,
+        st.tuples(
+            st.sampled_from(NAMES),
+            st.lists(st.tuples(st.sampled_from(DEEDS), st.integers(0, 30), st.integers(0, 20)), max_size=3),
+            st.tuples(st.sampled_from(["", "", "", "", *DAMAGE]), st.integers(0, 10**6)),
+        ),
+        [
+            (name, [(deed, column, column)], ("", 0))
+            for name in ("responses", "traces", "items", "steps")
+            for deed in DEEDS
+            for column in range(0, 22, 3)
+        ]
+        + [("traces", [("shorten", column, to)], ("", 0)) for column in range(22) for to in range(3)]
+        + [("responses", [("retype", column, to)], ("", 0)) for column in range(8) for to in range(7)]
+        + [
+            (name, [], (damage, place))
+            for name in ("responses", "traces", "tokens")
+            for damage in DAMAGE
+            for place in (0, 4, 999, 3001)
+        ],
+    ),
+    Kind(
+        "parameters of a stage",
+        use_json,
+        st.binary(max_size=30) | TEXTS.map(lambda text: json.dumps({"a": text})[:-1].encode()),
+        [b"", b"{", b"\xff", b"[]", b"1", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"],
+    ),
+]

@@ -60,8 +60,9 @@ def find_answer(text: str, row: Mapping[str, Any]) -> str:
 def list_choices(row: Mapping[str, Any]) -> list[str]:
     """Return a row's choices; none for null, NaN or an empty column, whatever the reader made of it."""
     choices = row.get("choices")
-    is_list = isinstance(choices, Iterable) and not isinstance(choices, str | Mapping)
-    return [str(choice) for choice in choices] if is_list else []
+    if not isinstance(choices, Iterable) or isinstance(choices, str | Mapping):
+        return []
+    return [str(choice) for choice in choices]
 
 
 def split_sentences(text: str) -> list[str]:
