@@ -26,13 +26,18 @@ LONGEST = 4000  # characters of a message
 GOOD = ("accepted", "named error", "quarantined")
 HOSTILE = [
     "", " ", "\n", "a\nb", "\r\n", "\t", "\0", "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\u202ereversed", "\u200b",
-    "\u2028", "\ufeff", "\ud800", "\udfff x", "مرحبا بالعالم", "שלום", "e\u0301\u0301\u0301", "\U0001f468\u200d\U0001f469",
-    "$\\frac{", "$x$ and $\\undefined{y}$", "\\end{document}\\input{/etc/passwd}", "<script>alert(1)</script>", "</script>",
+    "\u2028", "\ufeff", "\ud800", "\udfff x", "مرحبا بالعالم", "שלום", "e\u0301\u0301\u0301",
+    "\U0001f468\u200d\U0001f469",
+    "$\\frac{", "$x$ and $\\undefined{y}$", "\\end{document}\\input{/etc/passwd}", "<script>alert(1)</script>",
+    "</script>",
     "<!-- ", "-->", "javascript:alert(1)", "\"' onmouseover=alert(1)", "#read(\"/etc/passwd\")", "`#panic()`{=typst}",
-    "{{08_claims}}", "# heading", "| a | b |", "[x](javascript:x)", "![x](file:///etc/passwd)", "=1+1", "@SUM(A1)", "-2+3",
-    "../../etc/passwd", "..", ".", "/etc/passwd", "~", "C:\\x", "$(touch canary)", "`touch canary`", "; touch canary", "a" * 5000,
+    "{{08_claims}}", "# heading", "| a | b |", "[x](javascript:x)", "![x](file:///etc/passwd)", "=1+1", "@SUM(A1)",
+    "-2+3",
+    "../../etc/passwd", "..", ".", "/etc/passwd", "~", "C:\\x", "$(touch canary)", "`touch canary`",
+    "; touch canary", "a" * 5000,
     "<image 1>", "<image 2>", "<image 0>", f"<image {'9' * 5000}>", "<image ٣>", "<think>", "</think>", "<|image_pad|>",
-    "nan", "inf", "1e999", "9" * 5000, "True", "None", "[", "(" * 300, "-" * 3000 + "1", "{[]: 1}", "['a', 'b'", "%s %n {0}",
+    "nan", "inf", "1e999", "9" * 5000, "True", "None", "[", "(" * 300, "-" * 3000 + "1", "{[]: 1}", "['a', 'b'",
+    "%s %n {0}",
 ]  # fmt: skip
 TEXTS = (
     st.sampled_from(HOSTILE) | st.text(st.characters(), max_size=40) | st.text(alphabet="${}\\^_<>&'\"#`|", max_size=20)
@@ -111,10 +116,8 @@ def judge(call: Callable[[], Rows | None]) -> tuple[str, str]:
         if type(error).__module__.partition(".")[0] != "dontblink":
             place = traceback.extract_tb(error.__traceback__)
             own = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in place if "dontblink" in frame.filename]
-            return (
-                "traceback",
-                f"{type(error).__name__}: {ascii(str(error))[:200]} at {' > '.join(own[-4:]) or place[-1]}",
-            )
+            return ("traceback",)
+            f"{type(error).__name__}: {ascii(str(error))[:200]} at {' > '.join(own[-4:]) or place[-1]}"
         return ("message", fault) if (fault := find_fault(str(error))) else ("named error", str(error))
     if (spent := time.monotonic() - started) > SLOW_S:
         return "slow", f"{spent:.0f} s"

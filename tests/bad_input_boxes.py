@@ -52,10 +52,13 @@ LAUGHS = (
     "<!DOCTYPE l [<!ENTITY a 'ha'>" + "".join(f"<!ENTITY a{k} '{'&a' + str(k - 1) + ';' * 1}'>" for k in (2, 3)) + "]>"
 )
 XML = [
-    b"", b"\0", b"<", b"<annotations>", b"<annotations/>", b"<x/>", b"\xff\xfe", LAUGHS.encode() + b"<annotations>&a;</annotations>",
+    b"", b"\0", b"<", b"<annotations>", b"<annotations/>", b"<x/>", b"\xff\xfe",
+    LAUGHS.encode() + b"<annotations>&a;</annotations>",
     b"<!DOCTYPE a SYSTEM 'file:///etc/passwd'><annotations/>", b"<a>" * 100_000, b"<annotations>" + b"<image>" * 50_000,
-    b"<annotations>" + b"<image name='x'>" * 3000 + b"</image>" * 3000 + b"</annotations>", b"<?xml version='1.0' encoding='x'?><a/>",
-    b"<annotations>&undefined;</annotations>", b"<annotations>&#0;</annotations>", b"<?xml version='1.1'?><annotations/>",
+    b"<annotations>" + b"<image name='x'>" * 3000 + b"</image>" * 3000 + b"</annotations>",
+    b"<?xml version='1.0' encoding='x'?><a/>",
+    b"<annotations>&undefined;</annotations>", b"<annotations>&#0;</annotations>",
+    b"<?xml version='1.1'?><annotations/>",
     b"<!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><annotations><image name='&x;'/></annotations>",
 ]  # fmt: skip
 Edit = tuple[int, Any]
@@ -143,30 +146,40 @@ def edit_xml(edits: list[tuple[int, str]]) -> tuple[Format, bytes]:
 
 GOOD_LINES = [format_line(found).strip().encode() for found in GOOD]
 N_PLACES = {kind: len(list_places(json.loads(DOCUMENTS[kind]))) for kind in ("coco", "label-studio")}
+LINE_EDITS = st.lists(st.tuples(st.sampled_from(FIELDS) | TEXTS, VALUES | st.just(...)), min_size=1, max_size=2)
+NUMBERS = ["nan", "inf", "-5", "1e308", "1e999", "x"]
+PLACES = st.integers(0, 200)
+CORNERS = [
+    [0, 0, 0, 0], [5, 5, 1, 1], [-1, 0, 5, 5], [0, 0, 1e308, 5], [float("nan")] * 4, ["1", "2", "3", "4"],
+    [0, 0, 2**70, 1], [[], 1, 2, 3],
+]  # fmt: skip
 KINDS = [
     Kind(
-        "annotation lines", use_lines,
-        st.lists(
-            st.sampled_from(GOOD_LINES + LINES)
-            | st.lists(st.tuples(st.sampled_from(FIELDS) | TEXTS, VALUES | st.just(...)), min_size=1, max_size=2).map(edit_line),
-            max_size=4,
-        ),
+        "annotation lines",
+        use_lines,
+        st.lists(st.sampled_from(GOOD_LINES + LINES) | LINE_EDITS.map(edit_line), max_size=4),
         [[line] for line in LINES]
         + [[edit_line([(name, value)]), GOOD_LINES[1]] for name in FIELDS for value in [..., *ODD]]
-        + [[edit_line([("boxes", [corners]), ("reasons", [""])])] for corners in (
-            [0, 0, 0, 0], [5, 5, 1, 1], [-1, 0, 5, 5], [0, 0, 1e308, 5], [float("nan")] * 4, ["1", "2", "3", "4"], [0, 0, 2**70, 1], [[], 1, 2, 3]
-        )] + [[edit_line([("annotator", text), ("reasons", [text, text])])] for text in HOSTILE],
+        + [[edit_line([("boxes", [corners]), ("reasons", [""])])] for corners in CORNERS]
+        + [[edit_line([("annotator", text), ("reasons", [text, text])])] for text in HOSTILE],
     ),
     Kind(
-        "box documents", use_document,
+        "box documents",
+        use_document,
         st.builds(
-            edit_json, st.sampled_from(["coco", "label-studio"]),
-            st.lists(st.tuples(st.integers(0, 200), VALUES | st.sampled_from(ODD) | st.just(...)), min_size=1, max_size=3),
-        ) | st.lists(st.tuples(st.integers(0, 200), TEXTS | st.sampled_from(["nan", "inf", "-5", "1e308", "1e999", "x"])), max_size=3).map(edit_xml),
+            edit_json,
+            st.sampled_from(["coco", "label-studio"]),
+            st.lists(st.tuples(PLACES, VALUES | st.sampled_from(ODD) | st.just(...)), min_size=1, max_size=3),
+        )
+        | st.lists(st.tuples(PLACES, TEXTS | st.sampled_from(NUMBERS)), max_size=3).map(edit_xml),
         [("cvat", text) for text in XML]
         + [(kind, line) for kind in N_PLACES for line in LINES]
-        + [edit_json(kind, [(place, value)]) for kind, count in N_PLACES.items() for place in range(0, count, 3)
-           for value in (..., ODD[place % len(ODD)], ODD[(place + 5) % len(ODD)])]
+        + [
+            edit_json(kind, [(place, value)])
+            for kind, count in N_PLACES.items()
+            for place in range(0, count, 3)
+            for value in (..., ODD[place % len(ODD)], ODD[(place + 5) % len(ODD)])
+        ]
         + [edit_xml([(place, value)]) for place in range(0, 90, 2) for value in ("nan", "-5", "1e999", "")],
     ),
-]  # fmt: skip
+]

@@ -1,4 +1,4 @@
-"""Bad pictures: cut short, empty, thin, of every mode and turn, of huge size in a small file, and no pictures at all."""
+"""Bad pictures: cut short, empty, thin, of every mode and turn, huge in a small file, and no pictures at all."""
 
 from __future__ import annotations
 
@@ -79,14 +79,19 @@ def list_formats() -> dict[str, bytes]:
     palette.info["transparency"] = 3
     frames = [image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
     return {
-        "png": encode(image, "PNG"), "jpeg": encode(image, "JPEG"), "progressive": encode(image, "JPEG", progressive=True),
-        "cmyk": encode(image.convert("CMYK"), "JPEG"), "grey": encode(image.convert("L"), "JPEG"), "bit": encode(image.convert("1"), "PNG"),
-        "palette": encode(palette, "PNG", transparency=3), "palette bytes": encode(palette, "PNG", transparency=b"\0\x80"),
+        "png": encode(image, "PNG"), "jpeg": encode(image, "JPEG"), "progressive": encode(image, "JPEG",
+        progressive=True),
+        "cmyk": encode(image.convert("CMYK"), "JPEG"), "grey": encode(image.convert("L"), "JPEG"),
+        "bit": encode(image.convert("1"), "PNG"),
+        "palette": encode(palette, "PNG", transparency=3), "palette bytes": encode(palette, "PNG",
+        transparency=b"\0\x80"),
         "grey alpha": encode(image.convert("LA"), "PNG"), "rgba": encode(image.convert("RGBA"), "PNG"),
         "16 bit": encode(Image.fromarray(DEEP), "PNG"), "16 bit tiff": encode(Image.fromarray(DEEP), "TIFF"),
-        "lab tiff": encode(image.convert("LAB"), "TIFF"), "mpo": encode(frames[0], "MPO", save_all=True, append_images=frames[1:]),
+        "lab tiff": encode(image.convert("LAB"), "TIFF"), "mpo": encode(frames[0], "MPO", save_all=True,
+        append_images=frames[1:]),
         "gif": encode(palette, "GIF"), "animated": encode(frames[0], "GIF", save_all=True, append_images=frames[1:]),
-        "webp": encode(image, "WEBP"), "animated webp": encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
+        "webp": encode(image, "WEBP"), "animated webp": encode(frames[0], "WEBP", save_all=True,
+        append_images=frames[1:]),
         "bmp": encode(image, "BMP"), "apng": encode(frames[0], "PNG", save_all=True, append_images=frames[1:]),
         **{f"{kind} turned {k}": turned(kind, k) for kind in ("JPEG", "PNG", "WEBP") for k in range(0, 10)},
     }  # fmt: skip
@@ -94,20 +99,26 @@ def list_formats() -> dict[str, bytes]:
 
 FORMATS = list_formats()
 ODD: dict[str, bytes] = {
-    "empty": b"", "one byte": b"\x89", "zeros": b"\0" * 1000, "text": b"no picture\n", "html": b"<html><script>x</script>",
+    "empty": b"", "one byte": b"\x89", "zeros": b"\0" * 1000, "text": b"no picture\n",
+    "html": b"<html><script>x</script>",
     "svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(touch canary) run\n%%EOF\n",
-    "pdf": b"%PDF-1.4\n", "float": encode(gradient().convert("F"), "TIFF"), "zip": b"PK\x03\x04" + b"\0" * 60, "pickle": b"\x80\x04\x95\x10cos\nsystem\n", "elf": b"\x7fELF" + b"\0" * 60,
+    "pdf": b"%PDF-1.4\n", "float": encode(gradient().convert("F"), "TIFF"), "zip": b"PK\x03\x04" + b"\0" * 60,
+    "pickle": b"\x80\x04\x95\x10cos\nsystem\n", "elf": b"\x7fELF" + b"\0" * 60,
     "1x1": encode(Image.new("RGB", (1, 1)), "PNG"), "1x2": encode(Image.new("RGB", (1, 2)), "PNG"),
     "1x20000": encode(Image.new("RGB", (1, 20000)), "PNG"), "20000x1": encode(Image.new("RGB", (20000, 1)), "PNG"),
-    "0x0": png(0, 0), "0x5": png(0, 5), "claims 30000x30000": png(30000, 30000), "claims 2^31": png(2**31 - 1, 2**31 - 1),
+    "0x0": png(0, 0), "0x5": png(0, 5), "claims 30000x30000": png(30000, 30000), "claims 2^31": png(2**31 - 1,
+    2**31 - 1),
     "claims 9000x9000": png(9000, 9000), "bomb 12000x12000": bomb(12000, 12000), "bomb 20000x200": bomb(20000, 200),
-    "bad crc": png(10, 10, crc=1), "bad zlib": png(10, 10, b"\xff" * 50), "short zlib": png(100, 100, zlib.compress(b"\0" * 50)),
+    "bad crc": png(10, 10, crc=1), "bad zlib": png(10, 10, b"\xff" * 50), "short zlib": png(100, 100,
+    zlib.compress(b"\0" * 50)),
     "gif of 65535": b"GIF89a\xff\xff\xff\xff\x80\0\0" + b"\0" * 800 + b";", "jpeg of 65535": FORMATS["jpeg"].replace(
         struct.pack(">HH", SIZE[1], SIZE[0]), b"\xff\xff\xff\xff", 1),
-    "text chunk bomb": FORMATS["png"][:33] + chunk(b"zTXt", b"k\0\0" + zlib.compress(b"a" * 100_000_000)) + FORMATS["png"][33:],
+    "text chunk bomb": FORMATS["png"][:33] + chunk(b"zTXt",
+    b"k\0\0" + zlib.compress(b"a" * 100_000_000)) + FORMATS["png"][33:],
     "icc bomb": FORMATS["png"][:33] + chunk(b"iCCP", b"k\0\0" + zlib.compress(b"a" * 50_000_000)) + FORMATS["png"][33:],
-    "bad exif": FORMATS["JPEG turned 6"].replace(b"Exif\0\0", b"Exif\0\0\xff\xff", 1), "trailing": FORMATS["png"] + b"<script>" * 99,
+    "bad exif": FORMATS["JPEG turned 6"].replace(b"Exif\0\0", b"Exif\0\0\xff\xff", 1),
+    "trailing": FORMATS["png"] + b"<script>" * 99,
 }  # fmt: skip
 
 
@@ -165,10 +176,13 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(content)
 
 
+CUT = ("png", "jpeg", "gif", "webp", "16 bit tiff", "JPEG turned 6", "palette")
 KINDS = [
     Kind(
-        "images", use, damaged() | st.binary(max_size=100),
+        "images",
+        use,
+        damaged() | st.binary(max_size=100),
         [*FORMATS.values(), *ODD.values(), "loop", "folder", "nothing", "nul", "long"]
-        + [part for name in ("png", "jpeg", "gif", "webp", "16 bit tiff", "JPEG turned 6", "palette") for part in cut(name, 12)],
+        + [part for name in CUT for part in cut(name, 12)],
     )
-]  # fmt: skip
+]

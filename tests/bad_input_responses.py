@@ -1,4 +1,4 @@
-"""Bad responses: token ids that no model should write, and texts that a scorer, a table or a page could stumble over."""
+"""Bad responses: token ids that no model should write, and texts that a scorer, a table or a page may stumble over."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from dontblink.vlm import Prompt
 
 EOS, IMAGE, CLOSE, OPEN, BOX, END_BOX = range(6)
 VOCABULARY = [
-    "<|end|>", "<|image_pad|>", "</think>", "<think>", "<|begin_of_box|>", "<|end_of_box|>", "word ", "Answer:", " B", ".", "\n", "",
+    "<|end|>", "<|image_pad|>", "</think>", "<think>", "<|begin_of_box|>", "<|end_of_box|>", "word ", "Answer:",
+    " B", ".", "\n", "",
     *(text for text in HOSTILE if text.isascii() or text.encode("utf-8", "ignore").decode() == text), "\ufffd",
 ]  # fmt: skip
 GRID, N_PROMPT = (2, 3), 9
@@ -92,7 +93,8 @@ def trace_of(response: Response, steps: int) -> SetTrace:
     """Return measures of the right shapes."""
     n, sets, m = len(response.response_ids), len(HEAD_SETS), GRID[0] * GRID[1]
     mass = np.full((sets, n, len(REGIONS)), 0.2, np.float32)
-    return SetTrace("q1", "m", np.ones(n, np.float32), -np.ones(n, np.float32), np.full((2, 2, 2), 0.1, np.float32), mass,
+    return SetTrace("q1", "m", np.ones(n, np.float32), -np.ones(n, np.float32), np.full((2, 2, 2), 0.1, np.float32),
+    mass,
                     np.full((steps, sets, m), 0.05, np.float32))  # fmt: skip
 
 
@@ -154,24 +156,53 @@ def edit_reply(choice: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
     return {**REPLY, "choices": [{**REPLY["choices"][0], **choice}], **whole}  # type: ignore[dict-item]
 
 
-CHOICE = st.sampled_from(["finish_reason", "token_ids", "message", "stop_reason", "matched_stop", "prompt_token_ids"])
-ODD = [None, 0, -1, True, "", "x", [], {}, [None], [-1], [2**70], ["1"], [1.0], [True], {"content": 3}, {"content": []}, {"reasoning": 1},
-       float("nan"), [[1]], {"completion_tokens": "2"}, [0] * 5]  # fmt: skip
+CHOICE = ["finish_reason", "token_ids", "message", "stop_reason", "matched_stop", "prompt_token_ids"]
+WHOLE = ["usage", "prompt_token_ids", "choices"]
+ODD = [
+    None, 0, -1, True, "", "x", [], {}, [None], [-1], [2**70], ["1"], [1.0], [True], {"content": 3}, {"content": []},
+    {"reasoning": 1}, float("nan"), [[1]], {"completion_tokens": "2"}, [0] * 5,
+]  # fmt: skip
+LONG = [
+    "<think>" * 1000, "</think>" * 1000, "Answer: " * 2000, "\\boxed{" * 3000, "9" * 100_000, "9," * 30_000,
+    "-" * 50_000, "(A) " * 20_000, "1/" * 20_000, "a" * 100_000, "word " * 100_000, "the answer is " * 5000,
+    "yes no " * 20_000, "\n" * 100_000, " " * 100_000, "[1, " * 10_000, "<" * 50_000, "**" * 50_000, "{" * 50_000,
+    "1e" * 20_000, "٣٤", "１２", "²", "½", "1e400", "9" * 5000 + "." + "9" * 5000, "-inf", "NaN", "0x10", "1_0", "𝟗",
+]  # fmt: skip
+ANY_ID = range(11, len(VOCABULARY))
+ID_LISTS = [
+    [], [EOS], [EOS, EOS], [CLOSE], [OPEN], [OPEN, 6, 6], [OPEN, 6, CLOSE], [6, 6, 6], [CLOSE, EOS], [IMAGE],
+    [6, IMAGE, EOS], [-1], [10**6], [2**63], [-(2**70)], [BOX], [END_BOX, BOX], [CLOSE, BOX, END_BOX], [CLOSE] * 50,
+    [BOX] * 50, [10] * 50, [11] * 50, [6] * 100_000, [6, 9] * 20_000 + [CLOSE, 7, 8, EOS],
+    *([6, k, 9, CLOSE, 7, k, EOS] for k in ANY_ID),
+]  # fmt: skip
 IDS = st.integers(0, len(VOCABULARY) - 1)
 KINDS = [
-    Kind("response texts", use_text, TEXTS | st.lists(st.sampled_from(VOCABULARY) | TEXTS, max_size=8).map("".join),
-         [*HOSTILE, "<think>" * 1000, "</think>" * 1000, "Answer: " * 2000, "\\boxed{" * 3000, "9" * 100_000, "9," * 30_000, "-" * 50_000,
-          "(A) " * 20_000, "1/" * 20_000, "a" * 100_000, "word " * 100_000, "the answer is " * 5000, "yes no " * 20_000, "\n" * 100_000,
-          " " * 100_000, "[1, " * 10_000, "<" * 50_000, "**" * 50_000, "{" * 50_000, "1e" * 20_000, "٣٤", "１２", "²", "½", "1e400",
-          "9" * 5000 + "." + "9" * 5000, "-inf", "NaN", "0x10", "1_0", "𝟗", "\u0660\u0661"]),
-    Kind("response ids", use_ids, st.lists(IDS | st.integers(-3, len(VOCABULARY) + 3), max_size=30) | st.lists(IDS, max_size=40),
-         [[], [EOS], [EOS, EOS], [CLOSE], [OPEN], [OPEN, 6, 6], [OPEN, 6, CLOSE], [6, 6, 6], [CLOSE, EOS], [IMAGE], [6, IMAGE, EOS], [-1], [10**6],
-          [2**63], [-(2**70)], [BOX], [END_BOX, BOX], [CLOSE, BOX, END_BOX], [CLOSE] * 50, [BOX] * 50, [10] * 50, [11] * 50, [6] * 100_000,
-          [6, 9] * 20_000 + [CLOSE, 7, 8, EOS], *([6, k, 9, CLOSE, 7, k, EOS] for k in range(11, len(VOCABULARY)))]),
-    Kind("server replies", use_reply,
-         VALUES | st.builds(edit_reply, st.dictionaries(CHOICE, VALUES | st.sampled_from(ODD), max_size=2),
-                            st.dictionaries(st.sampled_from(["usage", "prompt_token_ids", "choices"]), VALUES | st.sampled_from(ODD), max_size=1)),
-         [*ODD, *(edit_reply({name: value}, {}) for name in ("finish_reason", "token_ids", "message", "stop_reason") for value in ODD),
-          *(edit_reply({}, {name: value}) for name in ("usage", "prompt_token_ids", "choices") for value in ODD),
-          *(edit_reply({"token_ids": None, "finish_reason": "length", "message": value}, {}) for value in ODD)]),
-]  # fmt: skip
+    Kind(
+        "response texts",
+        use_text,
+        TEXTS | st.lists(st.sampled_from(VOCABULARY) | TEXTS, max_size=8).map("".join),
+        [*HOSTILE, *LONG],
+    ),
+    Kind(
+        "response ids",
+        use_ids,
+        st.lists(IDS | st.integers(-3, len(VOCABULARY) + 3), max_size=30) | st.lists(IDS, max_size=40),
+        ID_LISTS,
+    ),
+    Kind(
+        "server replies",
+        use_reply,
+        VALUES
+        | st.builds(
+            edit_reply,
+            st.dictionaries(st.sampled_from(CHOICE), VALUES | st.sampled_from(ODD), max_size=2),
+            st.dictionaries(st.sampled_from(WHOLE), VALUES | st.sampled_from(ODD), max_size=1),
+        ),
+        [
+            *ODD,
+            *(edit_reply({name: value}, {}) for name in CHOICE[:4] for value in ODD),
+            *(edit_reply({}, {name: value}) for name in WHOLE for value in ODD),
+            *(edit_reply({"token_ids": None, "finish_reason": "length", "message": value}, {}) for value in ODD),
+        ],
+    ),
+]

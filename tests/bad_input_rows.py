@@ -22,7 +22,8 @@ SETTINGS = params.load(ROOT / "params" / "testbed.yaml")[1]["questions"]
 N_ROWS = 4
 ROWS: dict[str, list[dict[str, Any]]] = {
     "mathvista": [
-        {"pid": str(k), "question": f"Which is {k}?", "image": f"images/{k}.png", "choices": ["one", "two"], "unit": None,
+        {"pid": str(k), "question": f"Which is {k}?", "image": f"images/{k}.png", "choices": ["one", "two"],
+        "unit": None,
          "precision": 1.0, "answer": "one", "question_type": "multi_choice", "answer_type": "text",
          "metadata": {"category": "general-vqa", "task": "t", "context": "c", "grade": "g", "language": "english",
                       "source": "s", "skills": ["arithmetic"]}}
@@ -41,12 +42,15 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 SPLITS = {"mathvista": "testmini", "mmmu_pro": "test", "hallusionbench": "image"}
 PATHS = [
-    "../secret.png", "/etc/passwd", "images/../../x.png", "images", "", "images/\0.png", "x" * 300 + ".png", "images/0.png/x",
-    "C:\\x.png", "images/loop.png", "images/text.png", "images/empty.png", "~/x.png", "http://127.0.0.1/x.png", "images/\ud800.png",
+    "../secret.png", "/etc/passwd", "images/../../x.png", "images", "", "images/\0.png", "x" * 300 + ".png",
+    "images/0.png/x",
+    "C:\\x.png", "images/loop.png", "images/text.png", "images/empty.png", "~/x.png", "http://127.0.0.1/x.png",
+    "images/\ud800.png",
 ]  # fmt: skip
 COLUMNS = sorted({column for rows in ROWS.values() for column in rows[0]})
 LINES = [
-    b"", b"\0", b"{", b"[]", b"1", b"null", b'"text"', b"{" * 50_000, b"[" * 100_000, b'{"a": ' * 50_000, b"9" * 5000, b"\xff\xfe{}",
+    b"", b"\0", b"{", b"[]", b"1", b"null", b'"text"', b"{" * 50_000, b"[" * 100_000, b'{"a": ' * 50_000,
+    b"9" * 5000, b"\xff\xfe{}",
     b'{"pid": 1, "pid": 2}', b"\xef\xbb\xbf{}", b"NaN", b"{}", b"x" * 1_000_000, b'{"a": ' + b"9" * 5000 + b"}",
 ]  # fmt: skip
 Edits = list[tuple[int, str, Any]]

@@ -14,7 +14,7 @@ from bad_input import TEXTS, Kind
 from bad_input_responses import EOS, ITEMS, PROMPT, VLM, token_texts, trace_of
 from hypothesis import strategies as st
 
-from dontblink import paths, schema, shards, store, tables
+from dontblink import params, paths, schema, shards, store, tables
 from dontblink.benchmarks import registry
 from dontblink.generate import build_response
 from dontblink.shards import TraceRecord, pack_responses, pack_traces
@@ -143,7 +143,8 @@ def use(value: tuple[str, list[Deed], tuple[str, int]], folder: Path) -> None:
         elif name == "traces":
             for record in shards.read_traces(file):
                 tables.check_record(tables.Measured(
-                    ITEMS[-1], RESPONSE, record.trace, record.spans, record.token_texts, record.step_texts, record.coverage, record.grids, {}
+                    ITEMS[-1], RESPONSE, record.trace, record.spans, record.token_texts, record.step_texts,
+                    record.coverage, record.grids, {}
                 ))  # fmt: skip
             shards.read_note(file, "responses")
         else:
@@ -159,8 +160,6 @@ def use(value: tuple[str, list[Deed], tuple[str, int]], folder: Path) -> None:
 
 def use_json(value: bytes, folder: Path) -> None:
     """Read back what make hands from one stage to the next."""
-    from dontblink import params
-
     file = folder / "results" / "testbed" / "params" / "extraction.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(value)
@@ -170,13 +169,33 @@ def use_json(value: bytes, folder: Path) -> None:
 
 NAMES = ["responses", "traces", *schema.SCHEMAS]
 KINDS = [
-    Kind("shards of another version", use,
-         st.tuples(st.sampled_from(NAMES), st.lists(st.tuples(st.sampled_from(DEEDS), st.integers(0, 30), st.integers(0, 20)), max_size=3),
-                   st.tuples(st.sampled_from(["", "", "", "", *DAMAGE]), st.integers(0, 10**6))),
-         [(name, [(deed, column, column)], ("", 0)) for name in ("responses", "traces", "items", "steps") for deed in DEEDS for column in range(0, 22, 3)]
-         + [("traces", [("shorten", column, to)], ("", 0)) for column in range(22) for to in range(3)]
-         + [("responses", [("retype", column, to)], ("", 0)) for column in range(8) for to in range(7)]
-         + [(name, [], (damage, place)) for name in ("responses", "traces", "tokens") for damage in DAMAGE for place in (0, 4, 999, 3001)]),
-    Kind("parameters of a stage", use_json, st.binary(max_size=30) | TEXTS.map(lambda text: json.dumps({"a": text})[:-1].encode()),
-         [b"", b"{", b"\xff", b"[]", b"1", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"]),
-]  # fmt: skip
+    Kind(
+        "shards of another version",
+        use,
+        st.tuples(
+            st.sampled_from(NAMES),
+            st.lists(st.tuples(st.sampled_from(DEEDS), st.integers(0, 30), st.integers(0, 20)), max_size=3),
+            st.tuples(st.sampled_from(["", "", "", "", *DAMAGE]), st.integers(0, 10**6)),
+        ),
+        [
+            (name, [(deed, column, column)], ("", 0))
+            for name in ("responses", "traces", "items", "steps")
+            for deed in DEEDS
+            for column in range(0, 22, 3)
+        ]
+        + [("traces", [("shorten", column, to)], ("", 0)) for column in range(22) for to in range(3)]
+        + [("responses", [("retype", column, to)], ("", 0)) for column in range(8) for to in range(7)]
+        + [
+            (name, [], (damage, place))
+            for name in ("responses", "traces", "tokens")
+            for damage in DAMAGE
+            for place in (0, 4, 999, 3001)
+        ],
+    ),
+    Kind(
+        "parameters of a stage",
+        use_json,
+        st.binary(max_size=30) | TEXTS.map(lambda text: json.dumps({"a": text})[:-1].encode()),
+        [b"", b"{", b"\xff", b"[]", b"1", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"],
+    ),
+]

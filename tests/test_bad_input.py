@@ -77,7 +77,8 @@ def test_every_error_class_of_the_package_is_one_printable_line() -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("a\n  b", "a b"), ("\x1b[31mred", "\\x1b[31mred"), ("\u202ex", "\\u202ex"), ("x\u2028y", "x y"), (" two  spaces", " two  spaces"),
+        ("a\n  b", "a b"), ("\x1b[31mred", "\\x1b[31mred"), ("\u202ex", "\\u202ex"), ("x\u2028y", "x y"),
+        (" two  spaces", " two  spaces"),
         ("\ud800", "\\ud800"), ("é 漢", "é 漢"),
     ],
 )  # fmt: skip

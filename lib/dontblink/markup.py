@@ -45,7 +45,7 @@ def render_math(tex: str, display: bool = False) -> Markup:
     try:
         width, height, depth = text_to_path.get_text_width_height_descent(f"${plain}$", font, ismath=True)
         outline = TextPath((0, 0), f"${plain}$", size=MATH_SIZE, prop=font)
-    except ValueError:
+    except (ValueError, AttributeError, RecursionError):  # the second: of a formula without a single line, as `~`
         return Markup('<span class="{}"><code>{}</code></span>').format(kind, tex.strip())
     scale = MATH_SIZE / font.get_size_in_points()
     width, height, depth = width * scale + 2, height * scale + 2, depth * scale + 1
