@@ -3,7 +3,7 @@
 Extractions, figures and notebooks are killed, starved of disk, damaged and run against each other; each fault is
 followed by a run that is left alone. The report says what was lost, duplicated or torn; it ends with status 1 if
 anything was. `--kills` is how many extractions are killed at random moments; a third as many writers of figures and a
-tenth as many notebooks are, too, and one extraction before and one after each step that makes a file whole.
+tenth as many notebooks are, too, and an extraction before, half-way through and after each step of writing a file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -66,12 +65,12 @@ def main() -> int:
     say("extractions, random moments")
     kills.kill_at_random_moments(bench, given.kills)
     say("extractions, around each step")
-    kills.kill_at_boundaries(bench, 4 if short else None)
+    kills.kill_at_steps(bench, 2 if short else None)
     if not short:
         say("models side by side")
         kills.kill_with_workers(bench)
     say("figures and numbers")
-    notebook_kills.kill_while_recording(bench, max(3, given.kills // 3))
+    notebook_kills.kill_while_recording(bench, max(4, given.kills // 3))
     say("notebooks")
     notebook_kills.kill_notebooks(bench, 1 if short else max(2, given.kills // 10))
     say("damaged files")
@@ -93,7 +92,7 @@ def main() -> int:
     say("done")
     print(describe(report))
     if given.json:
-        given.json.write_text(json.dumps({**asdict(report), "is_clean": report.is_clean}))
+        given.json.write_text(json.dumps({**vars(report), "is_clean": report.is_clean}))
     if report.is_clean:
         shutil.rmtree(folder)
     else:

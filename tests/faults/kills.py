@@ -44,41 +44,52 @@ def settle(bench: Bench, root: Path, killed: str, what: str) -> None:
     bench.resume(root, what)
 
 
-def die_at(number: int, *, after: bool) -> None:
-    """Let this process be killed before or after its `number`-th step that makes a file whole or finished."""
+def die_at(number: int, when: str) -> None:
+    """Let this process be killed before or after its `number`-th step that makes a file, or half-way through writing.
+
+    Steps are writing, syncing and renaming; of `half`, which leaves the first half of what is written, writing only.
+    """
     counted = 0
 
-    def deadly(owner: object, name: str) -> None:
+    def deadly(owner: object, name: str, find_path: Callable[..., Path] | None = None) -> None:
         whole: Callable[..., object] = getattr(owner, name)
 
         def step(*arguments: object, **named: object) -> object:
             nonlocal counted
             counted += 1
             is_fatal = counted == number  # a step can be part of another one
-            if is_fatal and not after:
+            if is_fatal and when == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
             found = whole(*arguments, **named)
-            if is_fatal and after:
+            if is_fatal and when == "half" and find_path is not None:
+                path = find_path(*arguments)
+                os.truncate(path, path.stat().st_size // 2)
+            if is_fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
             return found
 
         setattr(owner, name, step)
 
-    for owner, name in ((os, "replace"), (os, "fsync"), (store.pq, "write_table")):
-        deadly(owner, name)
+    deadly(store.pq, "write_table", lambda _, path, *__: path)
+    deadly(Path, "write_text", lambda path, *_: path)
+    deadly(Path, "write_bytes", lambda path, *_: path)
+    if when != "half":
+        deadly(os, "replace")
+        deadly(os, "fsync")
 
 
-def kill_at_boundaries(bench: Bench, n: int | None) -> None:
-    """Kill at every step (or n of them, drawn) around writing, syncing and renaming a file."""
-    numbers = range(1, 1000) if n is None else sorted(bench.random.sample(range(1, 100), n))
-    for number in numbers:
-        for after in (False, True) if n is None else (bench.random.random() < 0.5,):
+def kill_at_steps(bench: Bench, n: int | None) -> None:
+    """Kill before, half-way through and after every step of writing a file, or at n steps of each kind, drawn."""
+    n_steps = {"before": 100, "half": 22, "after": 100}  # at least
+    for when in n_steps:
+        numbers = range(1, 1000) if n is None else sorted(bench.random.sample(range(1, n_steps[when] + 1), n))
+        for number in numbers:
             root = bench.trial()
-            child = study.start(root, study.extract_all, lambda n=number, a=after: die_at(n, after=a))
+            child = study.start(root, study.extract_all, lambda n=number, w=when: die_at(n, w))
             killed = study.STAGES[study.WATCH[0]] if study.wait(child) == -signal.SIGKILL else ""
-            if not (killed or after or n):
-                return  # there are no more steps
-            settle(bench, root, killed, f"kill {'after' if after else 'before'} step {number} ({killed})")
+            settle(bench, root, killed, f"kill {when} step {number} ({killed})")
+            if not killed and number > n_steps[when]:
+                break  # there are no more
 
 
 def kill_with_workers(bench: Bench) -> None:

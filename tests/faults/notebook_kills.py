@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import small_study as study
+from kills import die_at
 from trials import Bench
 
 from dontblink import notebook, paths, record
@@ -64,11 +65,20 @@ def kill_while_recording(bench: Bench, n: int) -> None:
             for version in order:
                 draw(version)
 
+    n_halves = min(n // 2, 9)  # three files of three versions
     for k in range(n):
         root = study.prepare(bench.folder / f"recording-{k:03d}")
-        child = study.start(root, lambda: draw_all((0, 1, 2) * 20))
-        killed = study.kill_at(child, bench.random.randint(1, 8), bench.random.uniform(0, 0.1))
+        # the first ones at the half of each file; then figure and numbers take turns, the latter take milliseconds
+        half = k + 1 if k < n_halves else 0
+        child = study.start(root, lambda: draw_all((0, 1, 2) * 20), lambda h=half: die_at(h, "half"))
+        count, longest = (2 * bench.random.randint(1, 4), 0.004) if k % 3 else (2 * bench.random.randint(0, 3) + 1, 0.1)
+        if half:
+            killed = study.STAGES[study.WATCH[0]] if study.wait(child) == -signal.SIGKILL else ""
+        else:
+            killed = study.kill_at(child, count, bench.random.uniform(0, longest))
         what = f"kill {k} while recording ({killed})"
+        if not killed:
+            bench.report.problems.append(f"{what}: it had ended before")
         bench.report.kills[killed] += 1
         for name, content in study.read_files(root).items():
             if content not in [version[name] for version in versions]:
