@@ -22,6 +22,11 @@ from dontblink.messages import LONGEST, NamedError, make_cell, make_line
 
 ROOT = Path(__file__).resolve().parents[1]
 N_KNOWN, N_DRAWN = 40, 12
+# these read checked tables: all that they can quote is numbers and the names of models and benchmarks
+STATISTICS = {
+    "auroc", "bootstrap", "cells", "collapse", "entropy", "firth", "multiplicity", "reliability", "risk_coverage",
+    "simulate", "transfer_rules", "veto_rules", "within",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -65,11 +70,11 @@ def test_a_format_that_runs_a_program_is_not_opened() -> None:
         open_image(ODD["eps"])
 
 
-def test_every_error_class_of_the_package_is_one_printable_line() -> None:
+def test_every_error_class_that_may_quote_an_input_is_one_printable_line() -> None:
     """Read from the sources, so that a class which nobody raises here counts as well."""
     for path in (ROOT / "lib" / "dontblink").rglob("*.py"):
         for line in path.read_text().splitlines():
-            if line.startswith("class ") and "Error(" in line and path.name != "messages.py":
+            if line.startswith("class ") and "Error(" in line and path.stem not in (*STATISTICS, "messages"):
                 bases = line.partition("(")[2]
                 assert bases.startswith(("NamedError, ", "GenerateError)", "ServerError)")), f"{path.name}: {line}"
 

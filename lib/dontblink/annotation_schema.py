@@ -19,7 +19,7 @@ Status = Literal["accepted", "proposed"]
 FIELDS = (
     "item_id", "image", "image_size", "image_sha256", "boxes", "reasons", "annotator", "status", "source",
 )  # fmt: skip
-SOURCE = re.compile(r"drawn|(imported from|proposed by) \S.*")
+SOURCE = re.compile(r"drawn|(imported from|proposed by) .*\S.*")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 

@@ -3,7 +3,7 @@
 Why it exists: a message names what was found, and what was found may be hostile: terminal codes, line breaks, letters
 that turn the reading direction, a megabyte. In: a message. Out: one line that can be printed, in which a line break is
 a space and every other unprintable letter is its escape. Every error class of
-this package is a `NamedError`, so that no module has to remember this. Never: change a short, printable message.
+this package that may quote a data set, a file or a server is a `NamedError`, so that no module has to remember this. Never: change a short, printable message.
 """
 
 from __future__ import annotations
