@@ -9,7 +9,6 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
-
 PROFILE ?= testbed# small models on CPU; or paper: the real models, needs GPUs
 override SET := $(if $(filter command,$(origin SET)),$(strip $(value SET)))# "section.key=value ..." for one run; from the command line only, never expanded
 R := results/$(PROFILE)
@@ -25,7 +24,6 @@ READY := $(ENV)/.dontblink-$(firstword $(shell (cat requirements.lock pyproject.
 export SOURCE_DATE_EPOCH := 0
 export PYTHONHASHSEED := 0
 export HF_HUB_OFFLINE := $(if $(filter testbed,$(PROFILE)),1,0)
-
 # The notebooks in the paper's order; NN_section reads params section `section`.
 NOTEBOOKS := 00_testbed 01_extraction 02_collapse 03_entropy 04_interaction 05_veto 08_claims
 section = $(patsubst $(firstword $(subst _, ,$(1)))_%,%,$(1))
@@ -58,6 +56,8 @@ CHECKPOINTS := $(wildcard $(addprefix models/testbed/,*.json */*.json */*.safete
 fingerprint = $(shell mkdir -p $(S); new=$$(cksum $(2) </dev/null; echo '$(subst ','\'',$(3))'); \
   [ "$$new" = "$$(cat $(S)/$(1) 2>/dev/null)" ] || echo "$$new" > $(S)/$(1))
 ifneq ($(filter-out help env test clean lock lab testbed diff simulate verify campaign,$(or $(MAKECMDGOALS),help)),)
+  $(shell mkdir -p $(P) $(S); touch $(S)/.now; find $(S) $(P) -name '[!.]*' -type f -newer $(S)/.now -exec touch -r $(S)/.now {} +; \
+    find $(R) $(wildcard $(F) $(PAPER)) -type f -newer $(S)/.now -exec touch -t 200001010000 {} +)
   $(call fingerprint,params,params/$(PROFILE).yaml $(call module,params params_schema),$(SET))
   $(call fingerprint,extract,$(EXTRACT) requirements.lock $(if $(filter testbed,$(PROFILE)),,$(wildcard data/evidence/*.jsonl)))
   $(call fingerprint,draw,$(DRAW) $(call module,schema tables) requirements.lock)
@@ -104,7 +104,7 @@ endif
 figures: $(FIGURES) ## run the notebooks whose inputs changed
 define notebook # NAME, more prerequisites: one notebook makes its figure and its numbers
 $(F)/$(1).json $(F)/$(1).pdf $(F)/$(1).png &: $(S)/$(1) $(S)/draw $(P)/$(call section,$(1)).json \
-  $(R)/extraction.json $(2) | $(READY)
+  $(R)/extraction.json $(if $(wildcard $(R)/notebooks/$(1).unfinished),again) $(2) | $(READY)
 	$(PY) -m dontblink.notebook notebooks/$(1).py --params $(P)/$(call section,$(1)).json --profile $(PROFILE)
 endef
 $(eval $(call notebook,00_testbed,$(S)/extract $(S)/checkpoints $(P)/extraction.json))
