@@ -106,6 +106,12 @@ def find_fault(message: str) -> str:
 def judge(call: Callable[[], Rows | None]) -> tuple[str, str]:
     """Return what became of an input, and why: one of GOOD, or 'traceback', 'message', 'silent drop', 'slow'."""
     started = time.monotonic()
+    verdict, why = _judge_end(call)
+    spent = time.monotonic() - started
+    return ("slow", f"{spent:.0f} s") if spent > SLOW_S and verdict in GOOD else (verdict, why)
+
+
+def _judge_end(call: Callable[[], Rows | None]) -> tuple[str, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -113,14 +119,13 @@ def judge(call: Callable[[], Rows | None]) -> tuple[str, str]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a panic of a Rust library is no Exception
-        if type(error).__module__.partition(".")[0] != "dontblink":
-            place = traceback.extract_tb(error.__traceback__)
-            own = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in place if "dontblink" in frame.filename]
-            return ("traceback",)
-            f"{type(error).__name__}: {ascii(str(error))[:200]} at {' > '.join(own[-4:]) or place[-1]}"
-        return ("message", fault) if (fault := find_fault(str(error))) else ("named error", str(error))
-    if (spent := time.monotonic() - started) > SLOW_S:
-        return "slow", f"{spent:.0f} s"
+        if type(error).__module__.partition(".")[0] == "dontblink":
+            fault = find_fault(str(error))
+            return ("message", fault) if fault else ("named error", str(error))
+        place = traceback.extract_tb(error.__traceback__)
+        own = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in place if "dontblink" in frame.filename]
+        what = f"{type(error).__name__}: {ascii(str(error))[:200]}"
+        return "traceback", f"{what} at {' > '.join(own[-4:]) or place[-1]}"
     if found is None:
         return "accepted", ""
     if found.total != found.kept + len(found.reasons):

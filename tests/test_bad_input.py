@@ -16,9 +16,7 @@ from bad_input_campaign import KINDS, summarize
 from bad_input_images import FORMATS, ODD, bomb, use
 from hypothesis import strategies as st
 
-from dontblink import messages
 from dontblink.items import ItemError, open_image
-from dontblink.messages import LONGEST, NamedError, make_cell, make_line
 
 ROOT = Path(__file__).resolve().parents[1]
 N_KNOWN, N_DRAWN = 40, 12
@@ -79,28 +77,6 @@ def test_every_error_class_that_may_quote_an_input_is_one_printable_line() -> No
                 assert bases.startswith(("NamedError, ", "GenerateError)", "ServerError)")), f"{path.name}: {line}"
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("a\n  b", "a b"), ("\x1b[31mred", "\\x1b[31mred"), ("\u202ex", "\\u202ex"), ("x\u2028y", "x y"),
-        (" two  spaces", " two  spaces"),
-        ("\ud800", "\\ud800"), ("é 漢", "é 漢"),
-    ],
-)  # fmt: skip
-def test_a_message_is_one_line_that_a_terminal_only_prints(text: str, line: str) -> None:
-    assert make_line(text) == line and str(NamedError(text)) == line
-
-
-def test_a_message_of_a_megabyte_keeps_its_ends() -> None:
-    line = make_line("start" + "x" * 1_000_000 + "end")
-    assert line.startswith("start") and line.endswith("end") and len(line) < LONGEST + 50
-
-
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
-def test_a_spreadsheet_computes_no_cell(text: str) -> None:
-    assert make_cell(text) == "'" + text and make_cell("x" + text) == "x" + text
-
-
 def test_the_judge_finds_what_it_looks_for() -> None:
     def fail(error: BaseException) -> Rows | None:
         raise error
@@ -133,7 +109,3 @@ def test_params_tags_run_no_code(tmp_path: Path) -> None:
         [sys.executable, "-m", "dontblink.params", str(file), "--out", str(tmp_path)], capture_output=True, text=True
     )
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and not (tmp_path / "canary").exists()
-
-
-def test_messages_imports_nothing_of_the_package() -> None:
-    assert "dontblink" not in (Path(messages.__file__).read_text().partition('"""\n')[2])

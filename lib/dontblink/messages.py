@@ -2,8 +2,8 @@
 
 Why it exists: a message names what was found, and what was found may be hostile: terminal codes, line breaks, letters
 that turn the reading direction, a megabyte. In: a message. Out: one line that can be printed, in which a line break is
-a space and every other unprintable letter is its escape. Every error class of
-this package that may quote a data set, a file or a server is a `NamedError`, so that no module has to remember this. Never: change a short, printable message.
+a space and every other unprintable letter is its escape. Every error class that may quote a data set, a file or a
+server is a `NamedError`, so that no module has to remember this. Never: change a short, printable message.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ LONGEST = 1500  # characters of a message; of a longer one the middle is left ou
 
 def make_line(text: str) -> str:
     """Return a message as one printable line of bounded length; see `make_printable`."""
-    if len(text) > LONGEST:
-        half = LONGEST // 2
-        text = f"{text[:half]} [{len(text) - 2 * half} characters] {text[-half:]}"
-    return make_printable(text)
+    line = make_printable(text)
+    if len(line) <= LONGEST:
+        return line
+    half = LONGEST // 2 - 20
+    return f"{line[:half]} [{len(line) - 2 * half} characters] {line[-half:]}"
 
 
 def make_printable(text: str) -> str:

@@ -1,0 +1,51 @@
+"""A message of this package is one line that a terminal prints and obeys nothing of, whatever it quotes."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+from bad_input import TEXTS, find_fault
+from hypothesis import given
+
+from dontblink import messages
+from dontblink.items import ItemError
+from dontblink.messages import LONGEST, NamedError, make_cell, make_line, make_printable
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a\n  b", "a b"), ("\x1b[31mred", "\\x1b[31mred"), ("\u202ex", "\\u202ex"), ("x\u2028y", "x y"),
+        (" two  spaces", " two  spaces"),
+        ("\ud800", "\\ud800"), ("é 漢", "é 漢"),
+    ],
+)  # fmt: skip
+def test_a_message_is_one_line_that_a_terminal_only_prints(text: str, line: str) -> None:
+    assert make_line(text) == line and str(NamedError(text)) == line
+
+
+def test_a_message_of_a_megabyte_keeps_its_ends() -> None:
+    line = make_line("start" + "x" * 1_000_000 + "end")
+    assert line.startswith("start") and line.endswith("end") and len(line) < LONGEST + 50
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_spreadsheet_computes_no_cell(text: str) -> None:
+    assert make_cell(text) == "'" + text and make_cell("x" + text) == "x" + text
+
+
+@given(TEXTS)
+def test_no_text_is_more_than_a_printable_line(text: str) -> None:
+    assert not find_fault("item " + make_line(text)) and not find_fault("item " + make_printable(text))
+    assert make_line(make_line(text)) == make_line(text)
+
+
+def test_an_error_survives_the_way_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(ItemError("item \x1b: no")))
+    assert type(error) is ItemError and str(error) == "item \\x1b: no"
+
+
+def test_messages_imports_nothing_of_the_package() -> None:
+    assert "dontblink" not in (Path(messages.__file__).read_text().partition('"""\n')[2])
