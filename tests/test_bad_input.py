@@ -77,7 +77,9 @@ def test_every_error_class_that_may_quote_an_input_is_one_printable_line() -> No
         for line in path.read_text().splitlines():
             if line.startswith("class ") and "Error(" in line and path.stem not in (*STATISTICS, *OURS, "messages"):
                 bases = line.partition("(")[2]
-                assert bases.startswith(("NamedError, ", "GenerateError)", "ServerError)")), f"{path.name}: {line}"
+                assert bases.startswith(("NamedError, ", "GenerateError)", "ServerError)", "StoreError)")), (
+                    f"{path.name}: {line}"
+                )
 
 
 def test_the_judge_finds_what_it_looks_for() -> None:
