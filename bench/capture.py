@@ -14,6 +14,7 @@ its own.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -66,23 +67,26 @@ def warm_up(vlm: Any, prompts: list[Any], responses: list[list[int]], measures: 
     replay_responses(vlm, prompts[:1], [responses[0][:8]], **measures | first)
 
 
-def measure_peak(arguments: argparse.Namespace, with_capture: bool) -> float:
-    """Return the growth of peak resident memory, in MiB, of one replay in this process."""
-    vlm, prompts, responses, measures = prepare(arguments)
-    warm_up(vlm, prompts, responses, measures)
-    if with_capture:
-        return measure_growth(lambda: replay_responses(vlm, prompts, responses, **measures))
-    return measure_growth(lambda: read_tokens(vlm, prompts, responses))
+def build_calls(
+    vlm: Any, prompts: list[Any], responses: list[list[int]], measures: dict[str, Any]
+) -> dict[str, Callable[[], object]]:
+    """Return the two replays that are compared: without and with capture."""
+    return {
+        "without": lambda: read_tokens(vlm, prompts, responses),
+        "capture": lambda: replay_responses(vlm, prompts, responses, **measures),
+    }
+
+
+def measure_peak(prepare: Callable[..., Any], arguments: argparse.Namespace, name: str) -> float:
+    """Return the growth of peak resident memory, in MiB, of one of the two replays in this process."""
+    prepared = prepare(arguments)
+    warm_up(*prepared)
+    return measure_growth(build_calls(*prepared)[name])
 
 
 def time_replays(arguments: argparse.Namespace, repeats: int) -> dict[str, list[float]]:
     """Return CPU seconds of replays without and with capture, in pairs."""
-    vlm, prompts, responses, measures = prepare(arguments)
-    calls = {
-        "without": lambda: read_tokens(vlm, prompts, responses),
-        "capture": lambda: replay_responses(vlm, prompts, responses, **measures),
-    }
-    return time_in_turn(calls, repeats)
+    return time_in_turn(build_calls(*prepare(arguments)), repeats)
 
 
 def main() -> None:
@@ -100,7 +104,7 @@ def main() -> None:
 
     vlm, prompts, responses, measures = prepare(arguments)
     calls = {
-        "capture": lambda: replay_responses(vlm, prompts, responses, **measures),
+        "capture": build_calls(vlm, prompts, responses, measures)["capture"],
         "generate": lambda: generate(vlm, prompts, arguments.tokens),
     }
     seconds = time_in_turn(calls, arguments.generations, warm_up=False)
@@ -109,7 +113,8 @@ def main() -> None:
     results.append(judge_pair(again, seconds["capture"], seconds["generate"], at_most=bar))
 
     if can_measure_memory():
-        peaks = [[run_alone(measure_peak, arguments, w) for w in (True, False)] for _ in range(arguments.generations)]
+        names = ("capture", "without")
+        peaks = [[run_alone(measure_peak, prepare, arguments, n) for n in names] for _ in range(arguments.generations)]
         with_capture, without = zip(*peaks, strict=True)
         peak = f"peak memory of a replay with capture / without, {where}"
         results.append(judge_pair(peak, with_capture, without, unit="MiB", at_most=PEAK_BAR))

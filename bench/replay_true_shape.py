@@ -20,12 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from capture import CAPTURE_BAR, GENERATE_BAR, PEAK_BAR, generate, warm_up  # this folder's script, not the package's
+from capture import (  # this folder's script, not the package's
+    CAPTURE_BAR,
+    GENERATE_BAR,
+    PEAK_BAR,
+    build_calls,
+    generate,
+    measure_peak,
+)
 from measure import (
     build_parser,
     can_measure_memory,
     judge_pair,
-    measure_growth,
     read_arguments,
     run_alone,
     time_in_turn,
@@ -34,7 +40,6 @@ from measure import (
 from PIL import Image
 
 from dontblink.families import FAMILIES
-from dontblink.replay import read_tokens, replay_responses
 from dontblink.stand_in import SHAPES, build_image_processor, true_shape
 from dontblink.vlm import VLM, Prompt
 
@@ -86,23 +91,10 @@ def prepare(arguments: argparse.Namespace) -> tuple[VLM, list[Prompt], list[list
     return vlm, prompts, responses, measures
 
 
-def measure_peak(arguments: argparse.Namespace, with_capture: bool) -> float:
-    """Return the growth of peak resident memory, in MiB, of one replay in this process."""
-    vlm, prompts, responses, measures = prepare(arguments)
-    warm_up(vlm, prompts, responses, measures)
-    if with_capture:
-        return measure_growth(lambda: replay_responses(vlm, prompts, responses, **measures))
-    return measure_growth(lambda: read_tokens(vlm, prompts, responses))
-
-
 def measure_times(arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Return CPU seconds by name: pairs for replay without and with capture, one value for generate."""
     vlm, prompts, responses, measures = prepare(arguments)
-    calls = {
-        "without": lambda: read_tokens(vlm, prompts, responses),
-        "capture": lambda: replay_responses(vlm, prompts, responses, **measures),
-    }
-    seconds = time_in_turn(calls, arguments.pairs)
+    seconds = time_in_turn(build_calls(vlm, prompts, responses, measures), arguments.pairs)
     print(f"replay without and with capture: {arguments.pairs} pairs done", flush=True)
     if not arguments.no_generate:
         once = {"generate": lambda: generate(vlm, prompts, arguments.tokens)}
@@ -133,7 +125,7 @@ def main() -> None:
         parts = " : ".join(f"{value / middle[1]:.3g}" for value in middle)
         print(f"generate : replay : replay with capture = {parts}")
     if can_measure_memory():
-        peaks = [[run_alone(measure_peak, arguments, with_capture)] for with_capture in (True, False)]
+        peaks = [[run_alone(measure_peak, prepare, arguments, name)] for name in ("capture", "without")]
         peak = f"peak memory of a replay with capture / without, {where}"
         results.append(judge_pair(peak, *peaks, unit="MiB", at_most=PEAK_BAR))
     write_results(__file__, results, arguments)

@@ -60,15 +60,13 @@ n_cross_checked_items = 8  # items per model replayed again with the other imple
 # ## 3 Setup
 
 # %%
-import json
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from dontblink import crosscheck, paths, plots, record
+from dontblink import crosscheck, plots, record
 from dontblink.benchmarks import agreement
-from dontblink.schema import read_tables
+from dontblink.schema import read_manifest, read_tables
 
 # %% [markdown]
 # ## 4 Load and check
@@ -78,7 +76,7 @@ from dontblink.schema import read_tables
 # %%
 tables = read_tables(profile, ["items", "heads", "scores", "quarantine"])
 items, heads, quarantine = tables["items"], tables["heads"], tables["quarantine"]
-manifest = json.loads(paths.extraction_manifest(profile).read_text())
+manifest = read_manifest(profile)
 grounding = manifest["grounding"]
 assert set(items["model"]) == set(models) and set(items["benchmark"]) == set(benchmarks), "stale tables: make extract"
 n_expected = manifest["n_items"] * len(models)

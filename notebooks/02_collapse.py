@@ -51,13 +51,11 @@ picture_quantiles = [0.1, 0.9]  # of the per-item collapse: the more sustained a
 # ## 3 Setup
 
 # %%
-import json
-
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from dontblink import collapse, controls, examples, paths, plots, record
-from dontblink.schema import read_tables
+from dontblink import collapse, controls, examples, plots, record
+from dontblink.schema import read_manifest, read_tables
 from dontblink.tables import bin_table
 
 band = {"n_replicates": band_replicates, "confidence": confidence_level, "seed": bootstrap_seed}
@@ -74,7 +72,7 @@ net_of = ["evidence", "evidence_over_uniform", "evidence_over_control"]
 # %%
 tables = read_tables(profile, ["items", "tokens", "token_masses", "steps"], split="test")
 items, steps = tables["items"], tables["steps"]
-manifest = json.loads(paths.extraction_manifest(profile).read_text())
+manifest = read_manifest(profile)
 cells = [(model, benchmark) for model in manifest["models"] for benchmark in manifest["benchmarks"]]
 assert picture_model in manifest["models"], f"picture_model {picture_model}: expected one of {manifest['models']}"
 binned = collapse.add_fraction(bin_table(tables["tokens"], tables["token_masses"], bins), items)

@@ -51,14 +51,12 @@ vision_deals = 100  # permutations of vision within a cell, each with its fits (
 # ## 3 Setup
 
 # %%
-import json
-
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from dontblink import charts, entropy, paths, record, reliability, shuffles, transfer
+from dontblink import charts, entropy, record, reliability, shuffles, transfer
 from dontblink.cells import require_cells
-from dontblink.schema import read_tables
+from dontblink.schema import read_manifest, read_tables
 
 usable = {"min_items": min_items, "min_class": min_class_items}
 options = {"n_boot": bootstrap_replicates, "confidence": confidence_level, "seed": bootstrap_seed}
@@ -77,7 +75,7 @@ tables = read_tables(profile, ["items", "tokens"], split="test")
 items, tokens = tables["items"], tables["tokens"]
 fit_items = read_tables(profile, ["items"], split="calibration")["items"]
 require_cells(items, min_items, min_class_items)
-manifest = json.loads(paths.extraction_manifest(profile).read_text())
+manifest = read_manifest(profile)
 cells = [(model, benchmark) for model in manifest["models"] for benchmark in manifest["benchmarks"]]
 assert set(cells) == set(items[names].astype(str).itertuples(index=False, name=None)), "cells differ from the manifest"
 truncated = items["finish_reason"].astype(str) == "length"

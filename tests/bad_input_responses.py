@@ -43,7 +43,7 @@ def token_texts(ids: Sequence[int]) -> list[str]:
 VLM: Any = SimpleNamespace(
     name="m",
     model=None,
-    tokenizer=VOCABULARY,
+    n_vocabulary=len(VOCABULARY),
     eos_ids=(EOS,),
     suppressed_ids=(IMAGE,),
     decode=lambda ids: "".join(token_texts(ids)),

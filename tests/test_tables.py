@@ -1,4 +1,4 @@
-"""Claims about the tidy tables: rows, means, spans, schema, grounding and bins."""
+"""Claims about the tidy tables: rows, means, spans, schema and bins."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dontblink import capture, paths, schema, store
+from dontblink.grounding import Grounding, weigh_heads
 from dontblink.items import GoldStep, Item, Score
 from dontblink.schema import HEAD_SETS, MASSES, SCHEMAS, TableError, check_table, read_tables, to_table, write_table
 from dontblink.tables import (
-    Grounding,
     Measured,
     bin_table,
     build_blocks,
     build_heads,
     name_steps,
-    select_grounding,
-    weigh_heads,
 )
 
 GOLD = (GoldStep("a1 is 3", "read", (0,)), GoldStep("a1 was 3", "recall", (0,)), GoldStep("3 + 4 is 7", "compute"))
@@ -108,11 +106,6 @@ def test_token_masses_are_means_over_the_heads_of_a_set() -> None:
         found = masses.loc[masses["head_set"] == head_set, [*MASSES]].to_numpy()
         assert np.abs(found - expected[head_set]).max() < 1e-6
         assert np.abs(found[:, :5].sum(axis=1) - 1).max() < 1e-5
-
-
-def test_head_weights_of_each_set_sum_to_one() -> None:
-    weights = weigh_heads(GROUNDING, N_LAYERS, N_HEADS)
-    assert weights.shape == (4, N_LAYERS, N_HEADS) and np.allclose(weights.sum(axis=(1, 2)), 1)
 
 
 def test_token_sees_the_prompt_and_the_tokens_before_it() -> None:
@@ -266,43 +259,6 @@ def test_mass_outside_its_range_is_named() -> None:
     frame.loc[2, "sink_mass"] = 1.2
     with pytest.raises(TableError, match="row 2, column sink_mass: 1.2"):
         to_table("token_masses", frame)
-
-
-def heads_with_lift(best: tuple[int, int], split: str = "calibration", model: str = "m") -> pd.DataFrame:
-    rows = [
-        {
-            "model": model,
-            "split": split,
-            "item_id": f"i{i}",
-            "layer": layer,
-            "head": head,
-            "visual_mass": 0.4,
-            "evidence_mass": 0.3 if (layer, head) == best else 0.04,
-            "evidence_fraction": 0.1,
-            "evidence_lift": 0.0,
-        }
-        for i in range(5)
-        for layer in range(4)
-        for head in range(2)
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_grounding_is_where_the_lift_is_largest_in_each_model() -> None:
-    heads = pd.concat([heads_with_lift((2, 1)), heads_with_lift((0, 0), model="n")])
-    chosen = select_grounding(heads, 1, 1)
-    assert chosen["m"].layers == (2,) and chosen["m"].heads == ((2, 1),) and chosen["m"].n_items == 5
-    assert chosen["n"].layers == (0,) and chosen["n"].layer_lift[0] == pytest.approx((0.3 + 0.04) / 0.08)
-
-
-def test_grounding_refuses_test_items() -> None:
-    with pytest.raises(TableError, match="test split"):
-        select_grounding(pd.concat([heads_with_lift((2, 1)), heads_with_lift((2, 1), "test")]), 1, 1)
-
-
-def test_grounding_refuses_more_layers_than_there_are() -> None:
-    with pytest.raises(TableError, match="5 layers and 1 heads asked of 4 and 8"):
-        select_grounding(heads_with_lift((2, 1)), 5, 1)
 
 
 @settings(max_examples=30, deadline=None)

@@ -41,9 +41,10 @@ class TinyPrompt:
 
 @dataclass
 class TinyVLM:
-    """The part of `vlm.VLM` that replay uses: name, model, image_token_id and collate."""
+    """The part of `vlm.VLM` that replay uses: name, model, n_vocabulary, image_token_id and collate."""
 
     model: Any
+    n_vocabulary: int
     name: str = "tiny"
     image_token_id: int = IMAGE
 
@@ -146,7 +147,7 @@ def build_vlm(
         )
     else:
         raise ValueError(f"family {family!r}; expected one of {FAMILY_NAMES}")
-    return TinyVLM(model.eval().requires_grad_(False))
+    return TinyVLM(model.eval().requires_grad_(False), n_vocabulary)
 
 
 def draw_prompt(

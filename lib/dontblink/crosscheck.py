@@ -17,9 +17,9 @@ from dontblink.benchmarks import testbed
 from dontblink.capture import Implementation
 from dontblink.engines import load_model
 from dontblink.generate import encode_items
+from dontblink.grounding import weigh_heads
 from dontblink.replay import replay_sets
 from dontblink.study import Study
-from dontblink.tables import weigh_heads
 
 
 def compare_replays(profile: str, models: Sequence[str], n_items: int, implementation: Implementation) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from dontblink import collect, cost, evidence, locks, params, paths, store, tabl
 from dontblink.benchmarks import registry
 from dontblink.engines import generate_shard, load_model
 from dontblink.generate import Response, encode_items, item_generator
+from dontblink.grounding import weigh_heads
 from dontblink.progress import Progress
 from dontblink.replay import SetTrace, replay_sets
 from dontblink.shards import TraceRecord, pack_responses, pack_traces, read_note
@@ -86,7 +87,7 @@ class Extraction(Study):
         """Replay one shard over the sets of heads."""
         vlm = loaded.for_replay()
         config = vlm.model.config.get_text_config()
-        sets = tables.weigh_heads(self.grounding(shard.model), config.num_hidden_layers, config.num_attention_heads)
+        sets = weigh_heads(self.grounding(shard.model), config.num_hidden_layers, config.num_attention_heads)
         records, reasons = self.replay(vlm, shard, sets)
         response_file = self.response_file(shard)
         found = json.loads(read_note(response_file, "quarantined")) + reasons

@@ -218,15 +218,9 @@ def build_response(vlm: VLM, prompt: Prompt, new_ids: Sequence[int]) -> Response
 
 def check_ids(vlm: VLM, item_id: str, ids: Sequence[int]) -> None:
     """Raise GenerateError where an engine's ids are outside the vocabulary or image placeholders."""
-    n_tokens = count_vocabulary(vlm)
     for position, token in enumerate(ids):
-        if not 0 <= token < n_tokens or token in vlm.suppressed_ids:
+        if not 0 <= token < vlm.n_vocabulary or token in vlm.suppressed_ids:
             raise GenerateError(
                 f"item {item_id}: response token {position} has id {token}, outside the vocabulary or a "
                 f"placeholder; generate with this model's tokenizer and suppressed placeholders"
             )
-
-
-def count_vocabulary(vlm: VLM) -> int:
-    """Return how many ids the model knows, from its configuration; the tokenizer's where no model is loaded."""
-    return len(vlm.tokenizer) if vlm.model is None else int(vlm.model.config.get_text_config().vocab_size)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dontblink import paths
+from dontblink.messages import NamedError
 
 EXTRACTION, PAPER = "extraction", "paper"  # the stages that are no notebook
 SHIPPED = "models/testbed"  # the only weights that are part of the repository
@@ -26,7 +27,7 @@ LEDGER = "paper/claims.yaml"
 Sections = Mapping[str, Mapping[str, Any]]
 
 
-class LineageError(RuntimeError):
+class LineageError(NamedError, RuntimeError):
     """A figure without its notebook or a notebook without its figure; the message names the file and the remedy."""
 
 

@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dontblink import paths
+from dontblink.messages import NamedError
 
 PROC = Path("/proc")
 
 
-class LockError(RuntimeError):
+class LockError(NamedError, RuntimeError):
     """Another process works on the same files; the message names it and says what to do."""
 
 

@@ -59,11 +59,10 @@ def plan_sample(
     if n_response == 0:
         raise ReplayError(f"{item}: empty response; expected at least one token: quarantine the item")
     ids = np.asarray(response)
-    n_vocabulary = vlm.model.get_input_embeddings().num_embeddings
-    wrong = np.flatnonzero((ids < 0) | (ids >= n_vocabulary) | (ids == vlm.image_token_id))
+    wrong = np.flatnonzero((ids < 0) | (ids >= vlm.n_vocabulary) | (ids == vlm.image_token_id))
     if len(wrong):
         raise ReplayError(
-            f"{item}: response token {wrong[0]} has id {ids[wrong[0]]}; expected 0..{n_vocabulary - 1} and "
+            f"{item}: response token {wrong[0]} has id {ids[wrong[0]]}; expected 0..{vlm.n_vocabulary - 1} and "
             "no image placeholder: check the engine's tokenizer, or quarantine the item"
         )
     image_index = np.flatnonzero(np.asarray(prompt.ids) == vlm.image_token_id)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from dontblink.generate import GenerateError, Response, build_response, count_vocabulary, item_generator
+from dontblink.generate import GenerateError, Response, build_response, item_generator
 from dontblink.items import Item, open_image, split_question
 from dontblink.vlm import VLM, Prompt
 
@@ -211,7 +211,7 @@ def check_prompt(vlm: VLM, prompt: Prompt, found: Sequence[int]) -> None:
 
 def show_token(vlm: VLM, token: int) -> str:
     """Return a token's text for messages."""
-    return repr(vlm.decode([token])) if 0 <= token < count_vocabulary(vlm) else "(outside the vocabulary)"
+    return repr(vlm.decode([token])) if 0 <= token < vlm.n_vocabulary else "(outside the vocabulary)"
 
 
 def close_ids(vlm: VLM, where: str, ids: Sequence[int], reason: str, choice: Mapping[str, Any]) -> list[int]:

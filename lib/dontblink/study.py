@@ -22,11 +22,12 @@ import torch
 import transformers
 from PIL import __version__ as pillow_version
 
-from dontblink import params, paths, store, tables
+from dontblink import params, paths, store
 from dontblink.annotations import attach_boxes, read_annotations
 from dontblink.benchmarks import registry
 from dontblink.benchmarks.sources import Row
 from dontblink.generate import Response
+from dontblink.grounding import Grounding, select_grounding
 from dontblink.items import Item, Split
 from dontblink.schema import check_table
 from dontblink.shards import read_responses
@@ -38,7 +39,7 @@ SERVER_CODE = ("server_contract", "server")
 TRACE_CODE = (*RESPONSE_CODE, "evidence", "capture", "regions", "replay", "shards")
 GENERATION = (
     "engine", "max_new_tokens", "batch_size", "temperature", "top_p", "top_k", "generation_seed", "device", "dtype",
-    "thinking", "max_image_tokens",
+    "attention", "thinking", "max_image_tokens",
 )  # fmt: skip
 REPLAY = ("replay_implementation", "control_seed", "device", "dtype", "retokenised")
 
@@ -69,7 +70,7 @@ class Study:
         self.settings = params.read_section(profile, "extraction")
         self.testbed_settings = params.read_section(profile, "testbed")
         self.question_settings = params.read_section(profile, "questions")
-        self._grounding: dict[str, tables.Grounding] = {}
+        self._grounding: dict[str, Grounding] = {}
 
     @cached_property
     def questions(self) -> dict[str, registry.Questions]:
@@ -168,7 +169,7 @@ class Study:
         heads = [self.heads_file(shard)] if shard.split == "calibration" else []
         return [self.response_file(shard), *heads, self.trace_file(shard)]
 
-    def grounding(self, model: str) -> tables.Grounding:
+    def grounding(self, model: str) -> Grounding:
         """Return a model's grounding layers and heads, chosen on the calibration split.
 
         Raises
@@ -184,7 +185,7 @@ class Study:
                     f"{model}: no calibration item has a reasoning and accepted evidence boxes, so no grounding layer "
                     f"can be chosen; annotate {self.question_settings['evidence_folder']} and run again"
                 )
-            self._grounding |= tables.select_grounding(
+            self._grounding |= select_grounding(
                 heads.unify_dictionaries().to_pandas(), self.settings["grounding_layers"],
                 self.settings["grounding_heads"],
             )  # fmt: skip

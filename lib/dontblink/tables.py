@@ -53,16 +53,6 @@ class Measured:
     scores: Mapping[str, Score]
 
 
-@dataclass(frozen=True)
-class Grounding:
-    """Layers and (layer, head) pairs with the largest evidence lift of a model on its calibration items."""
-
-    layers: tuple[int, ...]
-    heads: tuple[tuple[int, int], ...]
-    layer_lift: tuple[float, ...]
-    n_items: int
-
-
 def build_heads(records: Iterable[Measured]) -> pa.Table:
     """Return the heads block: means over the reasoning span, L * H rows per response that has a reasoning."""
     return join_blocks("heads", [(record, _head_rows(record)) for record in records])
@@ -138,16 +128,6 @@ def name_steps(
         fitting = (kind for pattern, kind in patterns if kind in known and re.search(pattern, text))
         kinds.append(exact[text] if text in exact else next(fitting, ""))
     return kinds
-
-
-def weigh_heads(grounding: Grounding, n_layers: int, n_heads: int) -> NDArray[np.float32]:
-    """Return float32 [4 head sets, L, H], weights of each set that sum to 1: the mean over its heads."""
-    weights = np.zeros((len(HEAD_SETS), n_layers, n_heads), np.float32)
-    weights[0, list(grounding.layers)] = 1
-    weights[1, [layer for layer, _ in grounding.heads], [head for _, head in grounding.heads]] = 1
-    weights[2], weights[3, 0] = 1, 1
-    weights /= weights.sum(axis=(1, 2), keepdims=True)
-    return weights
 
 
 def _name_masses(masses: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -283,40 +263,6 @@ def join_blocks(name: str, parts: Sequence[tuple[Measured, dict[str, Any]]]) -> 
     for column in SCHEMAS[name].keys() - KEYS.keys():
         columns[column] = np.concatenate([rows[column] for _, rows in parts]) if parts else np.array([])
     return to_table(name, columns)
-
-
-def select_grounding(heads: pd.DataFrame, n_layers: int, n_heads: int) -> dict[str, Grounding]:
-    """Return each model's layers and (layer, head) pairs of largest evidence lift on calibration items.
-
-    Lift of a layer = sum of evidence mass / sum of (visual mass * evidence fraction), over its heads and all
-    items: a ratio of means, 1 for a look that has no preference within the image. Ties go to the lower
-    number.
-
-    Raises
-    ------
-    TableError
-        If a row of another split is passed, or a model has fewer layers or heads than asked for.
-    """
-    if (heads["split"].astype(str) != "calibration").any():
-        raise TableError("heads of the test split; calibration items choose the grounding, filter the rows")
-    rows = heads.assign(expected=heads["visual_mass"] * heads["evidence_fraction"])
-    chosen = {}
-    for model, part in rows.groupby("model", observed=True):
-        sums = (part.groupby(by)[["evidence_mass", "expected"]].sum() for by in ("layer", ["layer", "head"]))
-        layer_lift, pair_lift = (total["evidence_mass"] / total["expected"] for total in sums)
-        if not (0 < n_layers <= len(layer_lift) and 0 < n_heads <= len(pair_lift)) or layer_lift.isna().any():
-            raise TableError(
-                f"model {model}: {n_layers} layers and {n_heads} heads asked of "
-                f"{len(layer_lift)} and {len(pair_lift)}, or no boxes; ask for fewer"
-            )
-        best = [lift.sort_values(ascending=False, kind="stable").index for lift in (layer_lift, pair_lift)]
-        chosen[str(model)] = Grounding(
-            tuple(sorted(int(k) for k in best[0][:n_layers])),
-            tuple(sorted((int(a), int(b)) for a, b in best[1][:n_heads])),
-            tuple(float(x) for x in layer_lift),
-            int(part["item_id"].nunique()),
-        )
-    return chosen
 
 
 def bin_table(

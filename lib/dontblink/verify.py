@@ -20,6 +20,7 @@ from pathlib import Path
 
 from dontblink import params, paths
 from dontblink.lineage import EXTRACTION, PAPER, LineageError, Sections, Stage, list_stages, relative
+from dontblink.messages import NamedError
 from dontblink.params_schema import SCHEMA
 
 ABOUT = (
@@ -29,7 +30,7 @@ RESULTS = "results/"  # not part of the repository: compared where they are ther
 SECTION = "section:"  # before the name of a section, where files and sections stand side by side
 
 
-class VerifyError(RuntimeError):
+class VerifyError(NamedError, RuntimeError):
     """A manifest that cannot be read or written; the message names the file and the remedy."""
 
 
