@@ -59,11 +59,9 @@ ifneq ($(filter-out help env test clean lock lab testbed diff simulate verify ca
   $(shell mkdir -p $(P) $(S); touch $(S)/.now; find $(S) $(P) -name '[!.]*' -type f -newer $(S)/.now -exec touch -r $(S)/.now {} +; \
     find $(R) $(wildcard $(F) $(PAPER)) -type f -newer $(S)/.now -exec touch -t 200001010000 {} +)
   $(call fingerprint,params,params/$(PROFILE).yaml $(call module,params params_schema),$(SET))
-  $(call fingerprint,extract,$(EXTRACT) requirements.lock $(if $(filter testbed,$(PROFILE)),,$(wildcard data/evidence/*.jsonl)))
+  $(call fingerprint,extract,$(EXTRACT) requirements.lock)
   $(call fingerprint,draw,$(DRAW) $(call module,schema tables) requirements.lock)
-  $(call fingerprint,manifest,$(LIB))
-  $(call fingerprint,checkpoints,$(CHECKPOINTS))
-  $(call fingerprint,site,$(SITE))
+  $(call fingerprint,manifest,$(LIB))$(call fingerprint,checkpoints,$(CHECKPOINTS))$(call fingerprint,site,$(SITE))
   $(foreach n,$(NOTEBOOKS),$(call fingerprint,$(n),$(wildcard notebooks/$(n).py) $(call module,$(uses_$(n))) $(if $(filter 08_%,$(n)),paper/claims.yaml)))
   $(call fingerprint,paper,$(filter-out %.pdf,$(wildcard paper/*.*)) $(call module,claims manuscript numbers verdicts))
 endif
@@ -92,7 +90,7 @@ dry-run: params
 ifneq ($(filter testbed,$(PROFILE))$(filter extract,$(MAKECMDGOALS)),)
 EXPECTED := $(R)/extraction.json $(R)/shards.txt $(strip $(file < $(R)/shards.txt))
 $(R)/.extracted: $(P)/extraction.json $(P)/questions.json $(P)/server.json $(P)/testbed.json $(S)/extract $(S)/checkpoints \
-  $(if $(filter-out $(wildcard $(EXPECTED)),$(EXPECTED)),again) | $(READY)
+  $(if $(filter-out $(wildcard $(EXPECTED)),$(EXPECTED))$(filter-out testbed,$(PROFILE)),again) | $(READY)
 	$(PY) -m dontblink.extract --profile $(PROFILE)
 	@touch $@
 $(R)/extraction.json $(R)/shards.txt &: $(R)/.extracted ; +@: look again at $@
@@ -115,6 +113,8 @@ $(PAPER): $(S)/paper $(FIGURES) | $(READY)
 	$(if $(filter testbed,$(PROFILE)),$(PY) -m dontblink.claims --readme --profile $(PROFILE))
 	$(PY) paper/build.py --profile $(PROFILE)
 $(R)/.manifest: $(FIGURES) $(PAPER) $(SECTIONS:%=$(P)/%.json) $(wildcard $(S)/*) $(if $(wildcard $(F)/manifest.json),,again) | $(READY)
+	+@$(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(MAKE) --no-print-directory -q $(FIGURES) $(PAPER) || { \
+	  echo "$@: not written, a source changed while make ran or a target is lost; run \`make all\` again" >&2; exit 1; })
 	$(PY) -m dontblink.verify --write --profile $(PROFILE)
 	@touch $@
 tex: ## LaTeX of the paper into results/<profile>/paper

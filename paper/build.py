@@ -20,7 +20,7 @@ import pypandoc
 import typst
 import yaml
 
-from dontblink import claims, manuscript, paths
+from dontblink import claims, manuscript, marks, paths
 from dontblink.numbers import Numbers, NumbersError
 from dontblink.verdicts import ClaimsError
 
@@ -153,6 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     file = FOLDER / "paper.pdf" if own else paths.results(given.profile) / "paper" / "paper.pdf"
     with paths.whole_file(file) as temporary:
         temporary.write_bytes(pdf)
+    marks.mark_made(file, given.profile)
     print(f"{paths.show(file)}: {len(pdf) / 1024:.0f} KiB")
     return 0
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dontblink import crosscheck, examples, extract, locks, params, paths, schema, shards, store
+from dontblink import crosscheck, examples, extract, lineage, locks, params, paths, schema, shards, store, study
 from dontblink.benchmarks import testbed
 from dontblink.collapse import pair_bins
 from dontblink.extract import Extraction
@@ -34,7 +34,7 @@ TESTBED: dict[str, Any] = {
 
 def write_settings(root: Path, **changes: Any) -> None:
     _, sections = params.load(ROOT / "params" / "testbed.yaml")
-    for section, values in (("extraction", SETTINGS), ("testbed", TESTBED)):
+    for section, values in (("extraction", SETTINGS), ("testbed", TESTBED), ("server", {})):
         sections[section] |= values | {key: value for key, value in changes.items() if key in sections[section]}
     params.write_sections(sections, root / "results" / "small" / "params")
 
@@ -160,7 +160,10 @@ def test_a_run_on_a_profile_that_another_works_on_says_who_that_is(checkout: Pat
 
 def test_other_settings_never_meet_old_shards(checkout: Path) -> None:
     keys = {shard.replay_key for shard in Extraction("small").shards(MODEL)}
-    for change in ({"max_new_tokens": 90}, {"control_seed": 2}, {"item_seed": 2}, {"dtype": "bfloat16"}):
+    for change in (
+        {"max_new_tokens": 90}, {"control_seed": 2}, {"item_seed": 2}, {"dtype": "bfloat16"},
+        {"replay_batch_tokens": 4000}, {"attention": "eager"}, {"batch_size": 2},
+    ):  # fmt: skip
         write_settings(checkout, **change)
         assert keys.isdisjoint(shard.replay_key for shard in Extraction("small").shards(MODEL)), change
     write_settings(checkout)
@@ -168,6 +171,48 @@ def test_other_settings_never_meet_old_shards(checkout: Path) -> None:
     write_settings(checkout, grounding_layers=2)
     assert keys == {shard.replay_key for shard in Extraction("small").shards(MODEL)}
     assert traces.isdisjoint({Extraction("small").trace_file(shard) for shard in Extraction("small").shards(MODEL)})
+
+
+def test_what_a_server_wrote_depends_on_how_it_was_checked_and_not_on_this_machine(checkout: Path) -> None:
+    write_settings(checkout, engine="server")
+    (known,) = {shard.response_key for shard in Extraction("small").shards(MODEL) if shard.split == "calibration"}
+    for change in ({"dtype": "bfloat16"}, {"device": "cuda"}, {"batch_size": 2}, {"retokenised": "keep"}):
+        write_settings(checkout, engine="server", **change)
+        shards = Extraction("small").shards(MODEL)
+        assert known in {shard.response_key for shard in shards}, change
+    write_settings(checkout, engine="server", verification="skip")
+    assert known not in {shard.response_key for shard in Extraction("small").shards(MODEL)}
+
+
+# they name, check, store or show what others made, and decide no value of a shard
+MAKE_NO_VALUE = {"__init__", "messages", "paths", "progress", "schema", "store"}
+
+
+@pytest.mark.parametrize(
+    ("makers", "code"),
+    [
+        (["generate"], study.RESPONSE_CODE),
+        (["server"], (*study.RESPONSE_CODE, *study.SERVER_CODE, "fingerprint")),  # that one refuses or lets pass
+        (["traces", "grounding"], study.TRACE_CODE),
+    ],
+)
+def test_the_code_that_makes_a_shard_is_part_of_its_key(makers: list[str], code: tuple[str, ...]) -> None:
+    package = Path(study.__file__).parent
+    files, _ = lineage.trace([package / f"{name}.py" for name in makers])
+    modules = {file.removeprefix("lib/dontblink/").removesuffix(".py") for file in files}
+    assert len(modules) > 8 and modules - set(code) <= MAKE_NO_VALUE
+    assert all((package / f"{name}.py").is_file() for name in code)
+
+
+def test_a_repair_chooses_the_grounding_again(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extraction = Extraction("small")
+    extraction.run(jobs=1)
+    true, (file,) = extraction.grounding(MODEL), paths.heads("small").rglob("*.parquet")
+    extraction._grounding[MODEL] = dataclasses.replace(true, layers=(99,))
+    file.write_bytes(file.read_bytes()[:100])
+    extraction.run(jobs=1)
+    assert extraction.grounding(MODEL) == true
+    assert schema.read_manifest("small")["grounding"][MODEL]["layers"] == list(true.layers)
 
 
 def test_a_missing_checkpoint_is_one_line_with_the_remedy(checkout: Path) -> None:

@@ -120,8 +120,9 @@ def test_a_tag_without_its_image_is_named(tag: str) -> None:
         validate(make_item(question=f"see {tag}"))
 
 
-def test_annotating_evidence_changes_the_content_hash_and_not_what_the_model_is_shown() -> None:
+def test_annotating_evidence_changes_the_hash_of_boxes_and_not_what_the_model_is_shown() -> None:
     bare, boxed = make_item(boxes=()), make_item()
+    assert bare.boxes_hash != boxed.boxes_hash == make_item(answer="another", question="what else ?").boxes_hash
     assert bare.prompt_hash == boxed.prompt_hash and bare.content_hash != boxed.content_hash
     assert make_item(question="what else ?").prompt_hash != bare.prompt_hash
     assert make_item(images=(encode(40, 22),)).prompt_hash != bare.prompt_hash

@@ -67,7 +67,7 @@ def measure(
     return Measured(
         item=item,
         response=SimpleNamespace(model=model, prompt_ids=(1,) * N_PROMPT, response_ids=tuple(range(n_tokens)),
-                                 finish_reason="stop"),
+                                 finish_reason="stop", engine="local", retokenised=False),
         trace=SimpleNamespace(every_mass=mass, every_map=maps, **condense(mass, maps, n_reasoning),
                               entropy_nats=rng.random(n_tokens).astype(np.float32),
                               log_probability_nats=-rng.random(n_tokens).astype(np.float32)),
@@ -200,7 +200,9 @@ def test_empty_response_has_no_entropy() -> None:
     )
     record = Measured(
         record.item,
-        SimpleNamespace(model="m", prompt_ids=(1,), response_ids=(), finish_reason="empty"),
+        SimpleNamespace(
+            model="m", prompt_ids=(1,), response_ids=(), finish_reason="empty", engine="local", retokenised=False
+        ),
         empty,
         SimpleNamespace(reasoning=(0, 0), answer=(0, 0), steps=()),
         [],

@@ -4,7 +4,7 @@ In: a `Study`. Out: response, heads and trace shards; then `collect` makes the t
 every shard; the looks of every head on the calibration split, which choose the grounding; then the traces, averaged
 over the sets of heads. What is there already is not computed again; what turns out to be damaged is kept aside and is.
 One run at a time works on a profile, and as long as its files do not belong together there is no manifest.
-Nothing here measures or decides anything: it calls `engines`, `replay` and `collect`.
+Nothing here measures or decides anything: it calls `engines`, `traces` and `collect`.
 """
 
 from __future__ import annotations
@@ -19,22 +19,18 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
-from dontblink import collect, cost, evidence, locks, params, paths, store, tables
+from dontblink import collect, cost, locks, params, paths, store, tables
 from dontblink.benchmarks import registry
 from dontblink.engines import generate_shard, load_model
-from dontblink.generate import Response, encode_items, item_generator
 from dontblink.grounding import weigh_heads
 from dontblink.progress import Progress
-from dontblink.replay import SetTrace, replay_sets
 from dontblink.shards import TraceRecord, pack_responses, pack_traces, read_note
 from dontblink.study import Shard, Study
+from dontblink.traces import Reasons, trace_responses
 from dontblink.vlm import VLM
-
-Reasons = list[tuple[str, str]]  # (item id, why it was left out)
 
 
 class Extraction(Study):
@@ -42,6 +38,7 @@ class Extraction(Study):
 
     def run_model(self, model: str, position: int | None = None) -> None:
         """Compute the missing shards of one model, stage by stage; `position` is its bar's line."""
+        self.forget_grounding()  # of responses that were damaged, if this is a repair
         shards, loaded = self.shards(model), ModelLoader(self, model)
         self._fill("generate", model, shards, self.response_file, loaded, self.write_responses, position)
         calibration = [shard for shard in shards if shard.split == "calibration"]
@@ -78,7 +75,7 @@ class Extraction(Study):
 
     def write_heads(self, loaded: ModelLoader, shard: Shard) -> None:
         """Measure every head's look at the evidence on one calibration shard."""
-        records, _ = self.replay(loaded.for_replay(), shard, None)
+        records, _ = self.trace(loaded.for_replay(), shard, None)
         heads = tables.build_heads(collect.join_records(self, shard, records))
         measured = {"responses": collect.hash_responses(self.read_shard_responses(shard))}
         self._write(self.heads_file(shard), heads, measured)
@@ -88,7 +85,7 @@ class Extraction(Study):
         vlm = loaded.for_replay()
         config = vlm.model.config.get_text_config()
         sets = weigh_heads(self.grounding(shard.model), config.num_hidden_layers, config.num_attention_heads)
-        records, reasons = self.replay(vlm, shard, sets)
+        records, reasons = self.trace(vlm, shard, sets)
         response_file = self.response_file(shard)
         found = json.loads(read_note(response_file, "quarantined")) + reasons
         metadata = {
@@ -97,58 +94,10 @@ class Extraction(Study):
         }
         self._write(self.trace_file(shard), pack_traces(records), metadata)
 
-    def choose_replayed(self, shard: Shard) -> tuple[list[Response], Reasons]:
-        """Return the responses that can be measured, and the others as (item id, reason)."""
-        kept, reasons = [], []
-        for response in self.read_shard_responses(shard):
-            if not response.response_ids:
-                reasons.append((response.item_id, "empty response: no token to replay"))
-            elif response.retokenised and self.settings["retokenised"] == "leave_out":
-                reasons.append((response.item_id, "re-tokenised text: its ids may not be those that the model wrote"))
-            elif response.item_id in self.lacking_boxes:
-                reasons.append((response.item_id, self.lacking_boxes[response.item_id]))
-            else:
-                kept.append(response)
-        return kept, reasons
-
-    def replay(self, vlm: VLM, shard: Shard, head_sets: Any | None) -> tuple[list[TraceRecord], Reasons]:
-        """Replay the responses of a shard; those that cannot be measured come back as (item id, reason).
-
-        `head_sets` float32 [G, L, H]; None keeps the looks of every head only, without maps.
-        """
-        kept, reasons = self.choose_replayed(shard)
-        by_id = {item.id: item for item in shard.items}
-        prompts = encode_items(vlm, [by_id[r.item_id] for r in kept])
-        grids = [vlm.image_grid(prompt) for prompt in prompts]
-        coverage = [
-            evidence.item_coverage(by_id[p.item_id], grid, p.image_sizes, p.image_order)
-            for p, grid in zip(prompts, grids, strict=True)
-        ]
-        control = [
-            evidence.control_coverage(c, grid, item_generator(self.settings["control_seed"], p.item_id))
-            for c, grid, p in zip(coverage, grids, prompts, strict=True)
-        ]
-        spans = [vlm.segment(r.response_ids) for r in kept]
-        if head_sets is None:
-            config = vlm.model.config.get_text_config()
-            head_sets = np.zeros((0, config.num_hidden_layers, config.num_attention_heads), np.float32)
-        traces = replay_sets(
-            vlm, prompts, [r.response_ids for r in kept], head_sets=head_sets, reasoning=[s.reasoning for s in spans],
-            coverage=coverage, control=control, steps=[s.steps if len(head_sets) else () for s in spans],
-            implementation=self.settings["replay_implementation"], token_budget=self.settings["replay_batch_tokens"],
-            quarantine=lambda item_id, reason: reasons.append((item_id, reason)),
-        )  # fmt: skip
-        measured: dict[str, SetTrace] = {trace.item_id: trace for trace in traces}
-        records = []
-        for response, span, c, k, grid, prompt in zip(kept, spans, coverage, control, grids, prompts, strict=True):
-            if response.item_id in measured:
-                ids = response.response_ids
-                records.append(TraceRecord(
-                    measured[response.item_id], span, tuple(vlm.token_texts(ids)),
-                    tuple(vlm.decode(ids[a:b]) for a, b in span.steps), vlm.decode(ids[slice(*span.answer)]), c, k,
-                    tuple(grid), prompt.image_order,
-                ))  # fmt: skip
-        return records, reasons
+    def trace(self, vlm: VLM, shard: Shard, head_sets: Any | None) -> tuple[list[TraceRecord], Reasons]:
+        """Return the trace records of a shard; see `traces.trace_responses`."""
+        responses = self.read_shard_responses(shard)
+        return trace_responses(vlm, shard.items, responses, self.settings, head_sets, self.lacking_boxes)
 
     def run(self, jobs: int) -> None:
         """Extract everything that is missing, then write the tables, the quarantine and the manifest.
@@ -168,6 +117,7 @@ class Extraction(Study):
 
     def _run(self, jobs: int) -> None:
         models = self.settings["models"]
+        self.forget_grounding()
         if any(name in registry.REAL for name in self.settings["benchmarks"]):
             for line in cost.describe_costs(self, lambda model: load_model(self, model)):
                 print(f"estimate: {line}", flush=True)

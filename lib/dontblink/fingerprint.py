@@ -32,6 +32,11 @@ class FingerprintError(NamedError, ValueError):
     """Two checkpoints that differ, or one that cannot be read; one line with the file and the remedy."""
 
 
+def list_checkpoint(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint folder that loading and prompting read, in order of their names."""
+    return sorted({file for pattern in PATTERNS for file in folder.glob(pattern) if file.is_file()})
+
+
 def fingerprint_checkpoint(folder: Path) -> dict[str, str]:
     """Return the SHA-256 (64 hex digits) of every file that loading and prompting read, by name.
 
@@ -40,7 +45,7 @@ def fingerprint_checkpoint(folder: Path) -> dict[str, str]:
     FingerprintError
         If there is no configuration or no weight file, or a file cannot be read.
     """
-    files = sorted({file for pattern in PATTERNS for file in folder.glob(pattern) if file.is_file()})
+    files = list_checkpoint(folder)
     for pattern in ("config.json", "*.safetensors"):
         if not any(file.match(pattern) for file in files):
             raise FingerprintError(f"{folder}: no {pattern} here; give the folder that the model is loaded from")

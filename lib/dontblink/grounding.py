@@ -1,13 +1,15 @@
 """Where a model looks at the evidence: its grounding layers and heads, and the sets of heads that traces keep.
 
 Why it exists: most heads never look at the picture, so a mean over all of them hides a look; which ones do is chosen
-once, from data that no test sees. In: the heads block of calibration items. Out: a `Grounding` per model, and the
-weights of the four head sets over its (layer, head) pairs. Never: choose on items that a test uses.
+once, from data that no test sees. In: every head's mean masses; the heads block of calibration items. Out: the rows
+of that block, a `Grounding` per model, and the weights of the four head sets over its (layer, head) pairs. Never:
+choose on items that a test uses.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,6 +60,38 @@ def select_grounding(heads: pd.DataFrame, n_layers: int, n_heads: int) -> dict[s
             int(part["item_id"].nunique()),
         )
     return chosen
+
+
+def list_looks(
+    head_mass: NDArray[np.float32], coverage: NDArray[np.float32], reasoning: tuple[int, int]
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of the heads block for one response: L * H rows, none without a reasoning.
+
+    Parameters
+    ----------
+    head_mass : float32 [L, H, 2], mean mass on evidence and on other image over the reasoning
+    coverage : float32 [M], share of each image token inside the evidence
+    reasoning : half-open range of response tokens
+
+    Notes
+    -----
+    Lift = evidence mass / (visual mass * evidence fraction): 1 for a look without a preference within the image, NaN
+    for a head that never looks at it.
+    """
+    mass = head_mass.astype(np.float64) if reasoning[1] > reasoning[0] else np.zeros((0, 0, 2))
+    n_layers, n_heads = mass.shape[:2]
+    evidence, visual = mass[..., 0].reshape(-1), mass.sum(axis=-1).reshape(-1)
+    expected = visual * float(coverage.mean())
+    lift = np.divide(evidence, expected, out=np.full_like(evidence, np.nan), where=expected > 0)
+    layer, head = np.divmod(np.arange(n_layers * n_heads), max(n_heads, 1))
+    return {
+        "layer": layer,
+        "head": head,
+        "evidence_mass": evidence,
+        "visual_mass": visual,
+        "evidence_fraction": np.full(len(visual), coverage.mean()),
+        "evidence_lift": lift,
+    }
 
 
 def weigh_heads(grounding: Grounding, n_layers: int, n_heads: int) -> NDArray[np.float32]:

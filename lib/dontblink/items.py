@@ -91,6 +91,11 @@ class Item:
         return hash_fields({"id": self.id, "question": self.question, "images": self._image_hashes})
 
     @cached_property
+    def boxes_hash(self) -> str:
+        """Return 64 hex digits that change with the evidence boxes, and with nothing else."""
+        return hash_fields({"boxes": [asdict(box) for box in self.boxes]})
+
+    @cached_property
     def _image_hashes(self) -> list[str]:
         return [hashlib.sha256(read_bytes(source)).hexdigest() for source in self.images]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dontblink import paths
+from dontblink.marks import belongs
 from dontblink.messages import NamedError
 
 EXTRACTION, PAPER = "extraction", "paper"  # the stages that are no notebook
@@ -47,6 +48,12 @@ class Stage:
 def relative(path: Path) -> str:
     """Return a path as stages name it."""
     return path.relative_to(paths.ROOT).as_posix()
+
+
+def list_sources(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a folder that a checkout brings: not those of editors, notebooks and desktops beside them."""
+    found = sorted(file for file in folder.glob(pattern) if file.is_file() and not file.name.endswith("~"))
+    return [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 
 def find_module(dotted: str) -> Path | None:
@@ -86,7 +93,7 @@ def trace(sources: Iterable[Path]) -> tuple[set[str], set[str]]:
             sections |= read
             reached |= {module for dotted in modules if (module := find_module(dotted))}
             beside = [file.with_name(text) for text in data]
-            reached |= {f for path in beside for f in ([path] if path.is_file() else path.rglob("*")) if f.is_file()}
+            reached |= {f for path in beside for f in ([path] if path.is_file() else list_sources(path, "**/*"))}
         todo = reached - found
     return {relative(file) for file in found}, sections
 
@@ -100,8 +107,8 @@ def list_made(profile: str, stems: Iterable[str]) -> dict[str, list[str]]:
         If a notebook's figure or numbers are not there, or a figure belongs to no notebook.
     """
     made: dict[str, list[str]] = {stem: [] for stem in stems}
-    for file in sorted(paths.figures(profile).glob("[0-9][0-9]_*.*")):
-        owner = max((stem for stem in made if f"{file.stem}_".startswith(f"{stem}_")), key=len, default=None)
+    for file in list_sources(paths.figures(profile), "[0-9][0-9]_*.*"):
+        owner = max((stem for stem in made if belongs(file, stem)), key=len, default=None)
         if owner is None:
             raise LineageError(f"{relative(file)}: no notebook of this name makes it; remove it")
         made[owner].append(relative(file))
@@ -124,7 +131,7 @@ def list_stages(profile: str, sections: Sections) -> dict[str, Stage]:
     package, settings = paths.ROOT / "lib" / "dontblink", sections["extraction"]
     shipped = settings["checkpoints_folder"] == SHIPPED
     base, read = trace([package / "extract.py"])
-    models = (f for f in (paths.ROOT / SHIPPED).rglob("*") if f.suffix in (".json", ".safetensors", ".jinja"))
+    models = (f for f in list_sources(paths.ROOT / SHIPPED, "**/*") if f.suffix in (".json", ".safetensors", ".jinja"))
     boxes = paths.ROOT / sections["questions"]["evidence_folder"]
     annotations = (file for name in settings["benchmarks"] if (file := boxes / f"{name}.jsonl").is_file())
     inputs = [*annotations, *(models if shipped else [paths.extraction_manifest(profile)])]
@@ -139,6 +146,6 @@ def list_stages(profile: str, sections: Sections) -> dict[str, Stage]:
         stages[stem] = Stage(after, sorted(own - base), sorted({stem.partition("_")[2]} | read), made)
     if shipped:
         own, read = trace([paths.ROOT / "paper" / "build.py"])
-        own |= {relative(f) for f in (paths.ROOT / "paper").glob("*.*") if f.suffix != ".pdf"}
+        own |= {relative(f) for f in list_sources(paths.ROOT / "paper", "*.*") if f.suffix != ".pdf"}
         stages[PAPER] = Stage(list(notebooks), sorted(own - base), sorted(read), ["paper/paper.pdf"])
     return stages

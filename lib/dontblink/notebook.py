@@ -27,7 +27,7 @@ from nbformat import NotebookNode
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
-from dontblink import locks, params, paths
+from dontblink import locks, marks, params, paths
 from dontblink.messages import NamedError
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -149,6 +149,8 @@ def offer_kernel(folder: Path) -> None:
 def begin(stem: str, profile: str) -> Iterator[None]:
     """Mark a notebook as unfinished until the block ends well, and keep extractions and a second run of it away.
 
+    Figures of an earlier version of the notebook, which this run has not made, are removed at a good end.
+
     Raises
     ------
     LockError, PathsError
@@ -159,7 +161,10 @@ def begin(stem: str, profile: str) -> Iterator[None]:
             mark.touch()
         for leftover in paths.figures(profile).glob(f".{stem}*.tmp"):  # of a run that was killed
             leftover.unlink(missing_ok=True)
+        marks.forget(stem, profile)
         yield
+        for file in marks.remove_unmarked(stem, profile):
+            print(f"{stem}: {paths.show(file)} removed: this notebook makes it no longer", flush=True)
         paths.unfinished(profile, stem).unlink(missing_ok=True)
 
 

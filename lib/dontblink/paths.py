@@ -146,14 +146,14 @@ def unfinished(profile: str, stem: str) -> Path:
     return notebooks(profile) / f"{stem}.unfinished"
 
 
+def made(profile: str) -> Path:
+    """Return the folder of the marks of files that were made here; see `marks`."""
+    return results(profile) / "made"
+
+
 def figures(profile: str) -> Path:
     """Return the folder of tracked figures and numbers."""
     return ROOT / "figures" / check_profile(profile)
-
-
-def evidence(benchmark: str) -> Path:
-    """Return the tracked file of a benchmark's evidence annotations."""
-    return ROOT / "data" / "evidence" / f"{check_profile(benchmark)}.jsonl"
 
 
 def show(path: Path) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dontblink import paths
+from dontblink import marks, paths
 from dontblink.describe import describe_figure
 from dontblink.messages import NamedError
 
@@ -67,6 +67,7 @@ def save_figure(figure: Figure, stem: str, profile: str) -> list[Path]:
                 figure.savefig(drawn, format=suffix, metadata=metadata)
                 with paths.whole_file(file) as temporary:
                     temporary.write_bytes(drawn.getvalue())
+                marks.mark_made(file, profile)
                 files.append(file)
     finally:
         del os.environ["SOURCE_DATE_EPOCH"]
@@ -126,6 +127,7 @@ def save_numbers(stem: str, numbers: Mapping[str, Any], profile: str) -> Path:
     with paths.whole_file(file) as temporary:
         text = json.dumps(plain, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+    marks.mark_made(file, profile)
     return file
 
 

@@ -81,6 +81,8 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "parsed": Column(pa.bool_(), "", "an answer was found"),
         "answer": Column(TEXT, "", "gold"), "prediction": Column(TEXT, "", "as parsed"),
         "finish_reason": Column(TEXT, "", "stop, length or empty"),
+        "engine": Column(TEXT, "", "local, or the server that generated the response"),
+        "retokenised": Column(pa.bool_(), "", "the ids were made from text and may not be those that the model wrote"),
         **{f"n_{part}": Column(INT, "tokens", f"{part.replace('_', ' ')}")
            for part in ("prompt_tokens", "response_tokens", "reasoning_tokens")},
         "n_steps": Column(INT, "steps", "reasoning steps"),

@@ -15,33 +15,35 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pyarrow as pa
-import torch
-import transformers
-from PIL import __version__ as pillow_version
 
 from dontblink import params, paths, store
 from dontblink.annotations import attach_boxes, read_annotations
 from dontblink.benchmarks import registry
 from dontblink.benchmarks.sources import Row
+from dontblink.fingerprint import list_checkpoint
 from dontblink.generate import Response
 from dontblink.grounding import Grounding, select_grounding
 from dontblink.items import Item, Split
+from dontblink.marks import hash_file
 from dontblink.schema import check_table
 from dontblink.shards import read_responses
 from dontblink.vlm import find_backend
 
 # The code that makes a shard is part of its key, as are the versions of what computes it.
-RESPONSE_CODE = ("items", "spans", "families", "checkpoints", "vlm", "generate")
-SERVER_CODE = ("server_contract", "server")
-TRACE_CODE = (*RESPONSE_CODE, "evidence", "capture", "regions", "replay", "shards")
+RESPONSE_CODE = ("items", "spans", "families", "checkpoints", "vlm", "generate", "engines")
+SERVER_CODE = ("server_connection", "server_contract", "server")
+TRACE_CODE = (*RESPONSE_CODE, "evidence", "capture", "regions", "replay", "shards", "traces", "grounding")
+VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "pillow", "torchvision")
+# And so are the parameters that can change it; those of LOCAL are of no effect where a server generates.
 GENERATION = (
-    "engine", "max_new_tokens", "batch_size", "temperature", "top_p", "top_k", "generation_seed", "device", "dtype",
-    "attention", "thinking", "max_image_tokens",
+    "engine", "max_new_tokens", "temperature", "top_p", "top_k", "generation_seed", "thinking", "max_image_tokens",
 )  # fmt: skip
-REPLAY = ("replay_implementation", "control_seed", "device", "dtype", "retokenised")
+LOCAL = ("batch_size", "device", "dtype", "attention")
+REPLAY = ("replay_implementation", "replay_batch_tokens", "control_seed", "device", "dtype", "retokenised")
 
 
 @dataclass(frozen=True)
@@ -132,21 +134,19 @@ class Study:
         """Return the shards of one model in order."""
         checkpoint = hash_checkpoint(self.checkpoint(model), paths.checkpoint_hashes(self.profile))
         size, made = self.settings["shard_items"], []
+        is_local = self.settings["engine"] == "local"
+        code, chosen = (RESPONSE_CODE, LOCAL) if is_local else (RESPONSE_CODE + SERVER_CODE, ())
+        generation = {name: self.settings[name] for name in (*GENERATION, *chosen)}
+        if not is_local:
+            generation["verification"] = params.read_section(self.profile, "server")["verification"]
         for (benchmark, split), items in self.items.items():
             for index, start in enumerate(range(0, len(items), size)):
                 part = tuple(items[start : start + size])
-                response_key = store.shard_key(
-                    hash_code(RESPONSE_CODE if self.settings["engine"] == "local" else RESPONSE_CODE + SERVER_CODE),
-                    checkpoint,
-                    [item.prompt_hash for item in part],
-                    {k: self.settings[k] for k in GENERATION},
-                )
-                replay_key = store.shard_key(
-                    hash_code(TRACE_CODE),
-                    response_key,
-                    [item.content_hash for item in part],
-                    {k: self.settings[k] for k in REPLAY},
-                )
+                prompts = [item.prompt_hash for item in part]
+                boxes = [[item.boxes_hash, self.lacking_boxes.get(item.id, "")] for item in part]
+                response_key = store.shard_key(hash_code(code), checkpoint, prompts, generation)
+                replay = {name: self.settings[name] for name in REPLAY}
+                replay_key = store.shard_key(hash_code(TRACE_CODE), response_key, boxes, replay)
                 made.append(Shard(model, benchmark, split, index, part, response_key, replay_key))
         return made
 
@@ -191,6 +191,10 @@ class Study:
             )  # fmt: skip
         return self._grounding[model]
 
+    def forget_grounding(self) -> None:
+        """Choose every model's grounding again when it is asked for next: the heads may have been measured again."""
+        self._grounding.clear()
+
     def read_shard_responses(self, shard: Shard) -> list[Response]:
         """Return the stored responses of one shard."""
         return read_responses(self.response_file(shard))
@@ -205,22 +209,22 @@ class Study:
         }
 
 
-def hash_file(path: Path) -> str:
-    """Return 64 hex digits of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def hash_code(modules: tuple[str, ...]) -> str:
     """Return a hash of the modules' sources, the pixel backend and the versions of what computes with them."""
     folder = Path(__file__).parent
     return store.shard_key(
         [hash_file(folder / f"{name}.py") for name in modules],
         find_backend(),
-        torch.__version__,
-        transformers.__version__,
-        pillow_version,
+        [read_version(name) for name in VERSIONS],
     )
+
+
+def read_version(package: str) -> str:
+    """Return an installed package's version, '' where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def read_hashes(cache: Path) -> dict[str, str]:
@@ -239,12 +243,11 @@ def hash_checkpoint(folder: Path, cache: Path) -> str:
     """
     known = read_hashes(cache)
     digest, seen = hashlib.sha256(), dict(known)
-    for path in sorted(folder.glob("*")):
-        if path.suffix in (".safetensors", ".json", ".jinja") and not path.name.startswith("training"):
-            status = path.stat()
-            key = f"{path} {status.st_size} {status.st_mtime_ns}"
-            seen[key] = known.get(key) or hash_file(path)
-            digest.update(path.name.encode() + bytes.fromhex(seen[key]))
+    for path in list_checkpoint(folder):
+        status = path.stat()
+        key = f"{path} {status.st_size} {status.st_mtime_ns}"
+        seen[key] = known.get(key) or hash_file(path)
+        digest.update(path.name.encode() + bytes.fromhex(seen[key]))
     if seen != known:
         with paths.whole_file(cache) as temporary:
             temporary.write_text(json.dumps(seen, indent=0, sort_keys=True))

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dontblink.evidence import border_mask, map_auc, mass_set_iou, pointing_hit
+from dontblink.grounding import list_looks
 from dontblink.items import GoldStep, Item, Score
 from dontblink.schema import HEAD_SETS, KEYS, MASSES, REGIONS, SCHEMAS, TableError, to_table
 
@@ -55,7 +56,10 @@ class Measured:
 
 def build_heads(records: Iterable[Measured]) -> pa.Table:
     """Return the heads block: means over the reasoning span, L * H rows per response that has a reasoning."""
-    return join_blocks("heads", [(record, _head_rows(record)) for record in records])
+    return join_blocks(
+        "heads",
+        [(record, list_looks(record.trace.head_mass, record.coverage, record.spans.reasoning)) for record in records],
+    )
 
 
 def build_blocks(
@@ -84,7 +88,7 @@ def build_blocks(
                 },
             )
         )
-        parts["heads"].append((record, _head_rows(record)))
+        parts["heads"].append((record, list_looks(record.trace.head_mass, record.coverage, record.spans.reasoning)))
         uniform = tokens["uniform_evidence_share"]
         parts["steps"].append((record, _step_rows(record, kinds, masses, uniform, sink_rule)))
         parts["items"].append((record, _item_row(record, masses[0])))
@@ -155,24 +159,6 @@ def _token_rows(record: Measured, kinds: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _head_rows(record: Measured) -> dict[str, Any]:
-    begin, end = record.spans.reasoning
-    mass = record.trace.head_mass.astype(np.float64) if end > begin else np.zeros((0, 0, 2))
-    n_layers, n_heads = mass.shape[:2]
-    evidence, visual = mass[..., 0].reshape(-1), mass.sum(axis=-1).reshape(-1)
-    expected = visual * float(record.coverage.mean())
-    lift = np.divide(evidence, expected, out=np.full_like(evidence, np.nan), where=expected > 0)
-    layer, head = np.divmod(np.arange(n_layers * n_heads), max(n_heads, 1))
-    return {
-        "layer": layer,
-        "head": head,
-        "evidence_mass": evidence,
-        "visual_mass": visual,
-        "evidence_fraction": np.full(len(visual), record.coverage.mean()),
-        "evidence_lift": lift,
-    }
-
-
 def _step_rows(
     record: Measured,
     kinds: Sequence[str],
@@ -216,6 +202,7 @@ def _item_row(record: Measured, masses: NDArray[np.float32]) -> dict[str, Any]:
     row = {
         "correct": score.correct, "parsed": score.parsed, "answer": item.answer,
         "prediction": score.prediction, "finish_reason": response.finish_reason,
+        "engine": response.engine, "retokenised": response.retokenised,
         "n_prompt_tokens": len(response.prompt_ids), "n_response_tokens": len(entropy),
         "n_reasoning_tokens": end - begin, "n_steps": len(spans.steps),
         "evidence_fraction": record.coverage.mean(),

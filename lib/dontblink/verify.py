@@ -20,6 +20,7 @@ from pathlib import Path
 
 from dontblink import params, paths
 from dontblink.lineage import EXTRACTION, PAPER, LineageError, Sections, Stage, list_stages, relative
+from dontblink.marks import hash_file, read_mark
 from dontblink.messages import NamedError
 from dontblink.params_schema import SCHEMA
 
@@ -69,12 +70,6 @@ class Manifest:
 def manifest_file(profile: str) -> Path:
     """Return the tracked file that holds the hashes of a profile."""
     return paths.figures(profile) / "manifest.json"
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def describe(profile: str, sections: Sections) -> Manifest:
@@ -141,26 +136,30 @@ def compare(stored: Manifest, now: Manifest) -> list[str]:
 
 
 def find_unexplained(stored: Manifest, now: Manifest) -> list[str]:
-    """Return the made files that differ although nothing that they are made from does."""
+    """Return the made files that differ although nothing behind them does, or that no run here has made so."""
     changed, found = set(find_changes(stored, now)), list[str]()
     for name in now.stages.keys() & stored.stages.keys():
-        if not changed & (now.upstream(name) | stored.upstream(name)):
-            found += changed & {*now.stages[name].made, *stored.stages[name].made}
+        is_caused = changed & (now.upstream(name) | stored.upstream(name))
+        for file in changed & {*now.stages[name].made, *stored.stages[name].made}:
+            if not is_caused or read_mark(paths.ROOT / file, now.profile) != now.files.get(file, ""):
+                found.append(file)
     return sorted(found)
 
 
 def write(profile: str) -> str:
     """Write the manifest if it changed, with the values that the figures were made with; return what was done.
 
-    It is kept as it is where a figure differs from the tracked one and none of its inputs does: a change by hand must
-    not pass for a result, and the last digits of another processor need no new manifest.
+    It is kept as it is where a figure differs from the tracked one and none of its inputs does, or its notebook did not
+    write it so: a change by hand must not pass for a result, and the last digits of another processor need no new
+    manifest.
     """
     now = describe(profile, {section: params.read_section(profile, section) for section in SCHEMA})
     file = manifest_file(profile)
     if file.is_file() and (odd := find_unexplained(read_manifest(profile), now)):
         return (
-            f"{relative(file)}: kept as it is: {', '.join(odd)} differ from the tracked files, and nothing that they "
-            "are made from does: a change by hand, or the arithmetic of another processor; `git checkout` restores "
+            f"{relative(file)}: kept as it is: {', '.join(odd)} differ from the tracked files, and either "
+            "nothing that they are made from does or no run here made them so: a change by hand, or the arithmetic of "
+            "another processor; `git checkout` restores "
             f"them; to take them, remove {relative(file)} and run `make all` again"
         )
     text = json.dumps({"about": ABOUT} | asdict(now), indent=1) + "\n"
