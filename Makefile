@@ -86,7 +86,7 @@ $(SECTIONS:%=$(P)/%.json): $(P)/.split ; +@: look again at $@
 
 extract: $(if $(DRY),dry-run,$(R)/extraction.json) ## responses and traces; resumes (PROFILE=paper: only this target; DRY=1: no model)
 dry-run: params
-	$(PY) -m dontblink.dry_run --profile $(PROFILE) --official ../shared/fixtures
+	$(PY) -m dontblink.dry_run --profile $(PROFILE) $(if $(OFFICIAL),--official '$(subst ','\'',$(OFFICIAL))')
 ifneq ($(filter testbed,$(PROFILE))$(filter extract,$(MAKECMDGOALS)),)
 EXPECTED := $(R)/extraction.json $(R)/shards.txt $(strip $(file < $(R)/shards.txt))
 $(R)/.extracted: $(P)/extraction.json $(P)/questions.json $(P)/server.json $(P)/testbed.json $(S)/extract $(S)/checkpoints \

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dontblink.benchmarks import testbed
-from dontblink.cost import PROBE_TOKENS, Speed, count_trace_bytes, estimate, measure_speed
+from dontblink.cost import PROBE_TOKENS, Speed, count_trace_bytes, describe_costs, estimate, measure_speed
+from dontblink.items import Item
 from dontblink.params import load
 from dontblink.paths import ROOT
-from dontblink.vlm import load_vlm
+from dontblink.vlm import VLM, load_vlm
 
 SPEED = Speed(n_items=8, prompt_tokens=500, image_tokens=200, prompt_s=2.0, step_s=0.05, replay_s_per_token=0.001)
 
@@ -39,14 +45,81 @@ def test_trace_size_counts_entropies_masses_maps_and_heads() -> None:
     assert count_trace_bytes(SPEED, 2000, 448) == pytest.approx(expected)
 
 
-def test_a_probe_measures_a_real_model() -> None:
+CHECKPOINT = ROOT / "models" / "testbed" / "qwen3vl-tiny-s"
+
+
+@functools.cache
+def extraction_settings() -> dict[str, Any]:
+    return load(ROOT / "params" / "testbed.yaml")[1]["extraction"] | {"batch_size": 4}
+
+
+def make_items(n: int) -> list[Item]:
     _, sections = load(ROOT / "params" / "testbed.yaml")
     difficulty = testbed.read_difficulty("symbolic", sections["testbed"])
-    items = list(testbed.load_items("symbolic", "test", 6, 1, difficulty))
-    vlm = load_vlm(ROOT / "models" / "testbed" / "qwen3vl-tiny-s")
-    study = SimpleNamespace(settings={**sections["extraction"], "batch_size": 4})
-    speed = measure_speed(study, vlm, items)  # type: ignore[arg-type]
+    return list(testbed.load_items("symbolic", "test", n, 1, difficulty))
+
+
+def make_shards(items: Sequence[Item], *models: str) -> Any:
+    """A study of one shard a model, of which nothing is there yet."""
+    return SimpleNamespace(
+        settings=extraction_settings() | {"models": list(models)},
+        shards=lambda model: [SimpleNamespace(items=tuple(items))],
+        response_file=lambda shard: Path("nowhere"),
+    )
+
+
+def spoil(item: Item) -> Item:
+    return dataclasses.replace(item, images=(b"no image",))
+
+
+def test_a_probe_measures_a_real_model() -> None:
+    items, vlm = make_items(6), load_vlm(CHECKPOINT)
+    speed = measure_speed(make_shards(items), vlm, items)
     assert speed.n_items == 4 and speed.image_tokens == 36
     assert speed.prompt_tokens == sum(len(vlm.encode(item).ids) for item in items[:4]) / 4
     assert speed.prompt_s > 0 and speed.step_s > 0 and speed.replay_s_per_token > 0
     assert speed.step_s * PROBE_TOKENS < 60
+
+
+def test_pictures_that_cannot_be_encoded_leave_the_probe_to_the_items_behind_them() -> None:
+    items, vlm = make_items(6), load_vlm(CHECKPOINT)
+    items[0], items[2] = spoil(items[0]), spoil(items[2])
+    speed = measure_speed(make_shards(items), vlm, items)
+    usable = [items[place] for place in (1, 3, 4, 5)]
+    assert speed.n_items == 4 and speed.prompt_tokens == sum(len(vlm.encode(item).ids) for item in usable) / 4
+    (line,) = describe_costs(make_shards(items[:2], "tiny"), lambda name: load_vlm(CHECKPOINT, name=name))
+    assert line.startswith("tiny: 2 items left, about ")
+
+
+def test_where_nothing_can_be_encoded_or_replayed_the_line_says_why_and_the_run_goes_on() -> None:
+    items = make_items(2)
+    (line,) = describe_costs(
+        make_shards([spoil(item) for item in items], "tiny"), lambda name: load_vlm(CHECKPOINT, name=name)
+    )
+    assert line.startswith("tiny: 2 items left; what they cost is unknown: none of 2 items can be encoded, the first: ")
+    assert items[0].id in line and "not a readable image" in line
+
+    def load_broken(name: str) -> VLM:
+        vlm = load_vlm(CHECKPOINT, name=name)
+        vlm.model.lm_head.weight.data[-1] = float("nan")
+        return vlm
+
+    (line,) = describe_costs(make_shards(items, "tiny"), load_broken)
+    assert "what they cost is unknown: none of 2 items can be replayed: item " in line
+    assert "entropy_nats is not finite" in line
+
+
+def test_no_model_is_in_memory_when_the_next_one_is_loaded_or_when_the_estimate_has_been_made() -> None:
+    loaded: list[weakref.ref[Any]] = []
+
+    def load_one(name: str) -> VLM:
+        assert not [ref for ref in loaded if ref() is not None], "the model before is still there"
+        vlm = load_vlm(CHECKPOINT, name=name)
+        loaded.append(weakref.ref(vlm.model))
+        return vlm
+
+    lines = describe_costs(make_shards(make_items(1), "one", "two", "three"), load_one)
+    for name in ("one", "two", "three"):
+        assert next(lines).startswith(f"{name}: 1 items left")
+        assert loaded[-1]() is None
+    assert len(loaded) == 3

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from test_makefile import Tree
 from test_registry import write_rows
 
 from dontblink import dry_run, params, paths
 from dontblink.benchmarks import registry
+from dontblink.benchmarks.sources import Row
 from dontblink.items import Score
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +36,14 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     code = dry_run.main(list(arguments))
     said = capsys.readouterr()
     return code, said.out, said.err
+
+
+def change(profile: str, overrides: str) -> None:
+    """Override parameters of the profile."""
+    names = ("extraction", "questions", "testbed", "server")
+    sections: dict[str, dict[str, Any]] = {name: params.read_section(profile, name) for name in names}
+    params.override(sections, overrides)
+    params.write_sections(sections, paths.results(profile) / "params")
 
 
 def test_every_model_prompts_and_both_scorers_read_the_gold_answers_back(
@@ -61,16 +73,16 @@ def test_a_scorer_that_cannot_read_the_gold_answer_stops_it(
             "models/paper/LLaVA-9B: no checkpoint, and no stand-in of LLaVA-9B; download it",
         ),
         ("questions.mmmu_pro_source=nowhere/rows.jsonl", "nowhere/rows.jsonl"),
+        (
+            "extraction.thinking=disabled extraction.models=[Qwen3-VL-2B-Thinking]",
+            "Qwen3-VL-2B-Thinking: its chat template always thinks, thinking is disabled here; use the -Instruct",
+        ),
     ],
 )
 def test_what_is_missing_is_one_line_with_the_remedy(
     profile: str, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
-    sections: dict[str, dict[str, Any]] = {
-        name: params.read_section(profile, name) for name in ("extraction", "questions", "testbed", "server")
-    }
-    params.override(sections, override)
-    params.write_sections(sections, paths.results(profile) / "params")
+    change(profile, override)
     code, _, err = run(capsys, "--profile", profile)
     assert code == 1 and message in err and err.count("\n") == 1
 
@@ -78,13 +90,80 @@ def test_what_is_missing_is_one_line_with_the_remedy(
 def test_official_files_go_through_every_step(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
     if not OFFICIAL.is_dir():
         pytest.skip("official files are not part of the repository: ../shared/fixtures")
-    sections = {name: params.read_section(profile, name) for name in ("extraction", "questions")}
-    params.override(
-        sections, "extraction.benchmarks=[mathvista,mmmu_pro,hallusionbench] extraction.models=[GLM-4.6V-Flash]"
-    )
-    params.write_sections(sections, paths.results(profile) / "params")
+    change(profile, "extraction.benchmarks=[mathvista,mmmu_pro,hallusionbench] extraction.models=[GLM-4.6V-Flash]")
     code, out, err = run(capsys, "--profile", profile, "--official", str(OFFICIAL), "--items", "4")
     assert code == 0, err
     assert "official files of mathvista, mmmu_pro, hallusionbench" in out
     assert "1951 rows have no picture file; grey ones of the recorded size stand in" in out
     assert out.count("4 of 4 prompted") == 3 and out.count("strict 4") == 3
+
+
+def test_models_that_can_be_told_not_to_think_go_through_without_thinking(
+    profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(profile, "extraction.thinking=disabled extraction.models=[Qwen3-VL-2B-Instruct,GLM-4.6V-Flash]")
+    code, out, err = run(capsys, "--profile", profile, "--items", "2")
+    assert code == 0, err
+    assert out.count("; does not think") == 2 and out.count("strict 2, official 2 of 2") == 2
+
+
+def test_a_profile_that_is_no_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "--profile", "../x")
+    assert code == 1 and err == "dry run: profile '../x'; expected small letters, digits and _; correct it\n"
+
+
+def test_a_machine_that_fails_while_it_reads_pictures_is_one_line(
+    profile: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", fail)
+    code, _, err = run(capsys, "--profile", profile)
+    assert code == 1 and "memory ran out" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("metadata", "size"),
+    [
+        ({"img_width": 30, "img_height": 20}, (30, 20)),
+        ("img_width: 30", (512, 512)),
+        (None, (512, 512)),
+        ([30, 20], (512, 512)),
+        ({"img_width": 30}, (512, 512)),
+        ({"img_width": "wide", "img_height": 20}, (512, 512)),
+        ({"img_width": -30, "img_height": -20}, (512, 512)),
+        ({"img_width": 10**6, "img_height": 10**6}, (512, 512)),
+    ],
+)
+def test_a_grey_picture_has_the_recorded_size_where_a_picture_can_have_it(metadata: Any, size: tuple[int, int]) -> None:
+    assert Image.open(io.BytesIO(dry_run.draw_grey(Row("row 1", {"metadata": metadata}, {})))).size == size
+
+
+def test_a_picture_whose_name_no_file_can_have_is_a_grey_one(tmp_path: Path) -> None:
+    pictures = dry_run.GreyPictures()
+    row = pictures(Row("row 1", {}, {"image": tmp_path / ("x" * 300)}))
+    assert isinstance(row.images["image"], bytes) and pictures.n_rows == 1
+
+
+def test_a_folder_without_an_official_file_is_one_line(
+    profile: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, _, err = run(capsys, "--profile", profile, "--official", str(tmp_path))
+    assert code == 1 and err.startswith(
+        f"dry run: {tmp_path}: no official file; expected one of mathvista/testmini.json"
+    )
+    assert err.count("\n") == 1
+
+
+def test_make_asks_the_configured_sources_unless_a_folder_of_official_files_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    tree = Tree(tmp_path / "tree")
+    (tmp_path / "shared" / "fixtures").mkdir(parents=True)
+
+    def recipe(*arguments: str) -> str:
+        printed = tree.make("-n", "extract", "PROFILE=paper", "DRY=1", *arguments).stdout
+        return next(line for line in printed.splitlines() if "dontblink.dry_run" in line).rstrip()
+
+    assert recipe().endswith("-m dontblink.dry_run --profile paper")
+    assert recipe("OFFICIAL=it's here").endswith(r"--profile paper --official 'it'\''s here'")

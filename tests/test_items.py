@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from dontblink.items import Box, GoldStep, Item, ItemError, open_image, split_question, validate
+from dontblink import extract
+from dontblink.benchmarks import registry
+from dontblink.items import Box, GoldStep, Item, ItemError, open_image, read_bytes, split_question, validate
+from dontblink.paths import PathsError
 
 
 def encode(width: int, height: int, *, orientation: int = 1, mode: str = "RGB", kind: str = "PNG") -> bytes:
@@ -126,3 +134,82 @@ def test_annotating_evidence_changes_the_hash_of_boxes_and_not_what_the_model_is
     assert bare.prompt_hash == boxed.prompt_hash and bare.content_hash != boxed.content_hash
     assert make_item(question="what else ?").prompt_hash != bare.prompt_hash
     assert make_item(images=(encode(40, 22),)).prompt_hash != bare.prompt_hash
+
+
+@contextmanager
+def no_file_left_to_open() -> Iterator[None]:
+    """Let the process open no further file (EMFILE)."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_process_that_may_open_no_further_file_blames_the_machine_and_reads_the_picture_later(tmp_path: Path) -> None:
+    file = tmp_path / "image.png"
+    file.write_bytes(encode(40, 20))
+    open_image(file)
+    with no_file_left_to_open(), pytest.raises(PathsError, match="Too many open files") as caught:
+        validate(make_item(images=(file,)))
+    assert str(caught.value).startswith(f"item q1: {file}: cannot read the image now") and "\n" not in str(caught.value)
+    assert "run again, what is finished stays" in str(caught.value) and not isinstance(caught.value, ItemError)
+    validate(make_item(images=(file,)))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR])
+def test_a_passing_fault_of_the_machine_is_never_an_items(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(PathsError, match="the machine's fault"):
+        open_image(Path("image.png"))
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), OSError("out of memory when reading image file")])
+def test_memory_that_runs_out_while_a_picture_is_decoded_ends_the_run(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    with pytest.raises(
+        PathsError, match="^item q1: embedded image: cannot read the image now .memory ran out.; "
+    ) as caught:
+        validate(make_item())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_forbidden_or_impossible_file_belongs_to_the_item(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("none", "file/inside", ".", "x" * 300, "loop", "null\0"):
+        with pytest.raises(ItemError, match="cannot read the image .*; restore or remove it"):
+            read_bytes(tmp_path / name)
+    (tmp_path / "locked").touch(mode=0o000)
+    if os.geteuid():
+        with pytest.raises(ItemError, match="Permission denied"):
+            read_bytes(tmp_path / "locked")
+
+
+def test_the_questions_lose_no_item_to_a_machine_out_of_memory_and_extraction_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bad = make_item(id="q2", images=(b"no image",))
+    questions = registry.Questions({"test": [make_item(), bad], "calibration": []}, [], {})
+    kept = registry._keep_valid(questions)
+    assert [item.id for item in kept.items["test"]] == ["q1"] and kept.rejected[0][0] == "q2"
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    with pytest.raises(PathsError, match="^item q1: "):
+        registry._keep_valid(questions)
+    monkeypatch.setattr(extract, "Extraction", lambda _: registry._keep_valid(questions))
+    monkeypatch.setattr("sys.argv", ["extract"])
+    with pytest.raises(SystemExit, match="^extract: item q1: .*run again, what is finished stays$"):
+        extract.main()

@@ -388,6 +388,51 @@ def test_unknown_family_broken_weights_and_missing_parts_are_errors(tmp_path: Pa
         load_vlm(tmp_path / "processor")
 
 
+TEXT_ONLY = "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "found"),
+    [
+        ("tokenizer_config.json", {"chat_template": TEXT_ONLY}, "can only concatenate str"),
+        ("preprocessor_config.json", {"size": [4, 400]}, "cannot be loaded"),
+        ("preprocessor_config.json", {"patch_size": 0}, "division"),
+        ("preprocessor_config.json", {"patch_size": [8, 8]}, "unsupported operand"),
+        ("preprocessor_config.json", {"rescale_factor": "1/255"}, "cannot be loaded"),
+        ("preprocessor_config.json", {"image_processor_type": 7}, "cannot be loaded"),
+        ("config.json", {"image_token_id": "<|image|>"}, "'image_token_id': TypeError: .* expected int, got str"),
+        ("config.json", {"text_config": {}}, "cannot be loaded"),
+        ("generation_config.json", {"eos_token_id": {}}, "int"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("model", ["Qwen3-VL-2B", "GLM-4.6V-Flash"])
+def test_a_file_with_a_value_of_the_wrong_kind_is_one_line_with_folder_and_remedy(
+    model: str, file: str, fields: dict[str, object], found: str, tmp_path: Path
+) -> None:
+    folder = build_stand_in(model, tmp_path / "model", weights="none")  # type: ignore[arg-type]
+    load_vlm(folder, weights=False)
+    if "chat_template" in fields:
+        (folder / "chat_template.jinja").unlink()
+    (folder / file).touch()
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text() or "{}") | fields))
+    with pytest.raises(VLMError, match=found) as caught:
+        load_vlm(folder, weights=False)
+    message = str(caught.value)
+    assert message.startswith(f"{folder}: cannot be loaded (") and "make testbed" in message and "\n" not in message
+
+
+def test_sizes_that_no_layer_can_have_are_one_line_and_an_unknown_dtype_is_not_blamed_on_the_folder(
+    tmp_path: Path,
+) -> None:
+    folder = save_checkpoint(tmp_path / "model", "qwen3_vl")
+    with pytest.raises(AttributeError, match="float17"):
+        load_vlm(folder, dtype="float17", backend="pil")
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    change_json(folder / "config.json", text_config=text | {"num_key_value_heads": 0})
+    with pytest.raises(VLMError, match="model: cannot be loaded .*; .*make testbed"):
+        load_vlm(folder, backend="pil")
+
+
 def test_sampling_settings_of_the_checkpoint_are_dropped_but_every_eos_counts(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path, "qwen3_vl")
     settings = {"do_sample": True, "temperature": 0.6, "top_k": 20, "repetition_penalty": 1.5}

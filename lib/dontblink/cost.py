@@ -1,28 +1,37 @@
 """What a study will cost: items, tokens, hours and gigabytes, from a short probe before anything starts.
 
 In: a `Study` and a loaded model. Out: one `Cost` per model, and a line of text. A probe generates a few tokens for one
-batch of items and replays them; the rest is arithmetic that the docstrings state. Never: a promise. Chains longer than
-the probe's cost more per token in attention, which is left out.
+batch of items and replays them; the rest is arithmetic that the docstrings state. What the extraction would quarantine
+does not stop the probe. Never: a promise, or two models in memory. Chains longer than the probe's cost more per token
+in attention, which is left out.
 """
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
+import torch
 
 from dontblink import evidence
 from dontblink.generate import encode_items, generate_responses
 from dontblink.items import Item
+from dontblink.messages import NamedError
 from dontblink.replay import replay_sets
 from dontblink.schema import HEAD_SETS, REGIONS
-from dontblink.study import Study
+from dontblink.study import Shard, Study
 from dontblink.vlm import VLM
 
 PROBE_TOKENS = 32
 TOKENS_PER_STEP = 25  # of a reasoning step, for the size of the maps
+
+
+class ProbeError(NamedError, RuntimeError):
+    """None of the probe's items can be measured; one line with the first reason."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +78,27 @@ class Cost:
 
 
 def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
-    """Generate PROBE_TOKENS tokens for one batch of items and replay them, twice; the second run counts."""
+    """Generate PROBE_TOKENS tokens for one batch of items and replay them, twice; the second run counts.
+
+    The batch are the first items that can be encoded.
+
+    Raises
+    ------
+    ProbeError
+        If no item can be encoded, or none of the batch replayed.
+    """
     vlm_config = vlm.model.config.get_text_config()
     sets = np.zeros((len(HEAD_SETS), vlm_config.num_hidden_layers, vlm_config.num_attention_heads), np.float32)
-    batch = list(items)[: study.settings["batch_size"]]
-    prompts = encode_items(vlm, batch)
+    reasons: list[str] = []
+
+    def quarantine(item_id: str, reason: str) -> None:
+        reasons.append(f"item {item_id}: {reason}")
+
+    encoded = ((item, prompt) for item in items for prompt in encode_items(vlm, [item], quarantine))
+    pairs = list(islice(encoded, study.settings["batch_size"]))
+    batch, prompts = [item for item, _ in pairs], [prompt for _, prompt in pairs]
+    if not batch:
+        raise ProbeError(f"none of {len(items)} items can be encoded, the first: {reasons[0]}")
     seconds: dict[str, float] = {}
     for _ in range(2):
         for name, n_tokens in (("prompt", 1), ("whole", PROBE_TOKENS)):
@@ -88,21 +113,23 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
             for item, grid, prompt in zip(batch, grids, prompts, strict=True)
         ]
         start = time.perf_counter()
-        replay_sets(
+        replayed = replay_sets(
             vlm, prompts, ids, head_sets=sets, reasoning=[(0, len(r)) for r in ids], coverage=covered, control=covered,
             steps=[[(0, len(r))] for r in ids], implementation=study.settings["replay_implementation"],
-            token_budget=study.settings["replay_batch_tokens"],
+            token_budget=study.settings["replay_batch_tokens"], quarantine=quarantine,
         )  # fmt: skip
         seconds["replay"] = time.perf_counter() - start
-    n_prompt, n_response = sum(len(p.ids) for p in prompts), sum(map(len, ids))
+    if not (replayed_ids := {trace.item_id for trace in replayed}):
+        raise ProbeError(f"none of {len(batch)} items can be replayed: {reasons[-1]}")
+    n_replayed = sum(len(p.ids) + len(responses[p.item_id]) for p in prompts if p.item_id in replayed_ids)
     longest = max(max(map(len, ids)) - 1, 1)
     return Speed(
         n_items=len(batch),
-        prompt_tokens=n_prompt / len(batch),
+        prompt_tokens=sum(len(p.ids) for p in prompts) / len(batch),
         image_tokens=float(np.mean([len(c) for c in covered])),
         prompt_s=seconds["prompt"],
         step_s=max(seconds["whole"] - seconds["prompt"], 0.0) / longest,
-        replay_s_per_token=seconds["replay"] / (n_prompt + n_response),
+        replay_s_per_token=seconds["replay"] / n_replayed,
     )
 
 
@@ -139,14 +166,25 @@ def expected_tokens(study: Study, model: str) -> float:
 
 
 def describe_costs(study: Study, load: Callable[[str], VLM]) -> Iterator[str]:
-    """Yield a line for each model that has responses to write; `load` loads it for the probe.
+    """Yield a line for each model that has responses to write; `load` loads it for the probe, and it is freed then.
 
     Where a server generates, its speed is unknown here, and the hours of generation are those of this machine.
     """
     for model in study.settings["models"]:
         missing = [shard for shard in study.shards(model) if not study.response_file(shard).is_file()]
         if missing:
-            vlm = load(model)
-            speed = measure_speed(study, vlm, missing[0].items)
-            n_items = sum(len(shard.items) for shard in missing)
-            yield estimate(study, vlm, speed, n_items, expected_tokens(study, model)).describe()
+            line = probe_model(study, load(model), missing)
+            gc.collect()  # a model may be part of a cycle
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            yield line
+
+
+def probe_model(study: Study, vlm: VLM, missing: Sequence[Shard]) -> str:
+    """Return the line of one model: what its missing shards cost, or why that cannot be said."""
+    n_items = sum(len(shard.items) for shard in missing)
+    try:
+        speed = measure_speed(study, vlm, missing[0].items)
+    except ProbeError as error:
+        return f"{vlm.name}: {n_items} items left; what they cost is unknown: {error}"
+    return estimate(study, vlm, speed, n_items, expected_tokens(study, vlm.name)).describe()

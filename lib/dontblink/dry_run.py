@@ -22,11 +22,11 @@ from typing import get_args
 import numpy as np
 from PIL import Image
 
-from dontblink import params, paths
+from dontblink import paths
 from dontblink.benchmarks import registry
-from dontblink.benchmarks.sources import Row, SourceError
+from dontblink.benchmarks.sources import Row, is_file
 from dontblink.engines import load_model
-from dontblink.items import Item, ItemError
+from dontblink.items import MOST_PIXELS, Item, ItemError
 from dontblink.messages import NamedError
 from dontblink.stand_in import StandIn, build_stand_in
 from dontblink.study import Study
@@ -45,8 +45,16 @@ class DryRunError(NamedError, RuntimeError):
 
 
 def use_official_files(study: Study, folder: Path) -> list[str]:
-    """Point the sources at the official files of a folder; return which benchmarks have one there."""
+    """Point the sources at the official files of a folder; return which benchmarks have one there.
+
+    Raises
+    ------
+    DryRunError
+        If none has.
+    """
     found = [name for name, file in OFFICIAL.items() if (folder / file).is_file()]
+    if not found:
+        raise DryRunError(f"{folder}: no official file; expected one of {', '.join(OFFICIAL.values())}; correct it")
     for name in found:
         study.question_settings[f"{name}_source"] = str((folder / OFFICIAL[name]).resolve())
     return found
@@ -59,15 +67,19 @@ class GreyPictures:
         self.n_rows = 0
 
     def __call__(self, row: Row) -> Row:
-        missing = {k: draw_grey(row) for k, p in row.images.items() if isinstance(p, Path) and not p.is_file()}
+        missing = {k: draw_grey(row) for k, p in row.images.items() if isinstance(p, Path) and not is_file(p)}
         self.n_rows += bool(missing)
         return replace(row, images={**row.images, **missing})
 
 
 def draw_grey(row: Row) -> bytes:
-    """Return a grey PNG of the size that the row records, else 512 x 512 px."""
-    metadata = row.fields.get("metadata") or {}
-    size = int(metadata.get("img_width") or 512), int(metadata.get("img_height") or 512)
+    """Return a grey PNG of the size that the row records, where a picture can have it; else 512 x 512 px."""
+    metadata = row.fields.get("metadata")
+    recorded = metadata if isinstance(metadata, dict) else {}
+    width, height = recorded.get("img_width"), recorded.get("img_height")
+    size = (512, 512)
+    if isinstance(width, int) and isinstance(height, int) and width > 0 < height and width * height <= MOST_PIXELS:
+        size = (width, height)
     buffer = io.BytesIO()
     Image.new("RGB", size, (128, 128, 128)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -83,7 +95,8 @@ def open_model(study: Study, model: str, folder: Path) -> tuple[VLM, str]:
             f"{paths.show(study.checkpoint(model))}: no checkpoint, and no stand-in of {model}; download it"
         )
     made = build_stand_in(likely[0], folder / model, weights="none", instruct=model.endswith("-Instruct"))
-    vlm = load_vlm(made, name=model, max_image_tokens=study.settings["max_image_tokens"], weights=False)
+    limit, thinking = study.settings["max_image_tokens"], study.settings["thinking"] == "enabled"
+    vlm = load_vlm(made, name=model, thinking=thinking, max_image_tokens=limit, weights=False)
     return vlm, "a stand-in (one token a byte: texts 3 to 4 times as long)"
 
 
@@ -165,16 +178,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run: `python -m dontblink.dry_run --profile paper [--official FOLDER] [--items 20]`."""
     parser = argparse.ArgumentParser(prog="python -m dontblink.dry_run", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profile", default="paper", help="which params/<profile>.yaml")
-    parser.add_argument("--official", type=Path, help="folder of official benchmark files, used where it has one")
+    parser.add_argument("--official", type=Path, help="folder of official benchmark files, in place of the sources")
     parser.add_argument("--items", type=int, default=20, help="items to prompt and score, per model and benchmark")
     given = parser.parse_args(arguments)
     try:
         study = Study(given.profile, pictures := GreyPictures())
-        if given.official and (found := use_official_files(study, given.official)):
+        if given.official:
+            found = use_official_files(study, given.official)
             print(f"official files of {', '.join(found)} in {given.official} stand in for the sources", flush=True)
         for line in report(study, pictures, given.items):
             print(line, flush=True)
-    except (params.ParamsError, SourceError, DryRunError, ItemError, VLMError, ValueError) as error:
+    except (NamedError, ValueError) as error:
         print(f"dry run: {error}", file=sys.stderr)
         return 1
     print("dry run: every step went through; no model was loaded")

@@ -6,9 +6,11 @@ evidence boxes and (in the testbed) the gold reasoning steps; it never knows a m
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dontblink.messages import NamedError
+from dontblink.paths import PathsError
 
 Split = Literal["test", "calibration"]
 TaskType = Literal["sustained_visual_reference", "symbolic", "other"]
@@ -29,6 +32,7 @@ STEP_KINDS = ("read", "recall", "compute", "scan", "judge")
 ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # an item's id becomes a part of file names
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")  # of pictures that are opened; MPO counts as JPEG
 MOST_PIXELS = 64_000_000  # of one picture: about a gigabyte while it is prepared for a model
+OF_THE_PICTURE = (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 IMAGE_TAG = re.compile(r"<image\s+(\d+)>")
 
 
@@ -136,23 +140,51 @@ def split_question(item: Item) -> list[int | str]:
 
 
 def read_bytes(source: bytes | Path) -> bytes:
-    """Return the encoded image; raise ItemError when the file cannot be read."""
+    """Return the encoded image.
+
+    Raises
+    ------
+    ItemError
+        If there is no such file, or it may not be read: the picture's own fault, which another try would not mend.
+    PathsError
+        If the machine fails (files open, memory, a disk): the run must end and go on later, not drop the item.
+    """
     if isinstance(source, bytes):
         return source
     try:
         return source.read_bytes()
-    except (OSError, ValueError) as error:  # the latter: a name that no file system can hold
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: a name that no file system can hold
+        if is_of_the_machine(error):
+            raise blame_machine(str(source), error) from error
         raise ItemError(
             f"{source}: cannot read the image ({getattr(error, 'strerror', error)}); restore or remove it"
         ) from error
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Say whether another try may go well: memory, or an error of the system that no picture can cause."""
+    if isinstance(error, OSError):  # a decoder's own has no number, and says in words that memory ran out
+        return error.errno not in (None, *OF_THE_PICTURE) or str(error).startswith("out of memory")
+    return isinstance(error, MemoryError)
+
+
+def blame_machine(name: str, error: Exception) -> PathsError:
+    """Return the error that ends a run which can be resumed."""
+    number = getattr(error, "errno", None)
+    reason = os.strerror(number) if number else "memory ran out"
+    return PathsError(
+        f"{name}: cannot read the image now ({reason}); that is the machine's fault, not the picture's: mend it and "
+        f"run again, what is finished stays"
+    )
 
 
 @contextmanager
 def decode_image(source: bytes | Path) -> Iterator[Image.Image]:
     """Yield an image of which the header is read; whatever its decoder raises inside becomes an ItemError.
 
-    Formats that run a program of their own (EPS starts Ghostscript) are not opened, nor are pictures of more than
-    `MOST_PIXELS`: a file of a kilobyte can claim gigabytes.
+    Only what the machine is to blame for becomes a PathsError, as in `read_bytes`. Formats that run a program of their
+    own (EPS starts Ghostscript) are not opened, nor are pictures of more than `MOST_PIXELS`: a file of a kilobyte can
+    claim gigabytes.
     """
     name = str(source) if isinstance(source, Path) else "embedded image"
     try:
@@ -161,11 +193,13 @@ def decode_image(source: bytes | Path) -> Iterator[Image.Image]:
                 size = f"{image.width}x{image.height}"
                 raise ItemError(f"{name}: {size} px are {n_pixels}, expected at most {MOST_PIXELS}; scale it down")
             yield image
-    except ItemError:
+    except (ItemError, PathsError):
         raise
     except UnidentifiedImageError as error:  # its own text holds an address in memory
         raise ItemError(f"{name}: not a readable image (none of {', '.join(FORMATS)}); replace the file") from error
     except Exception as error:  # decoders share no error class: struct.error, zlib.error, DecompressionBombError, ...
+        if is_of_the_machine(error):
+            raise blame_machine(name, error) from error
         raise ItemError(f"{name}: not a readable image ({error or type(error).__name__}); replace the file") from error
 
 
@@ -178,6 +212,8 @@ def open_image(source: bytes | Path) -> Image.Image:
     ------
     ItemError
         If the bytes are not a complete image, it is too large, or its values have no range that is known.
+    PathsError
+        If the machine cannot read it now.
     """
     with decode_image(source) as image:
         if image.mode in ("I", "F"):
@@ -190,7 +226,7 @@ def open_image(source: bytes | Path) -> Image.Image:
 
 
 def validate(item: Item) -> None:
-    """Raise ItemError, naming the item and the remedy, unless every field can be used.
+    """Raise ItemError, naming the item and the remedy, unless every field can be used (PathsError: see `read_bytes`).
 
     Checks: a question, an answer, a known task type, at least one readable image, and boxes with a positive
     area that lie inside the image they name.
@@ -210,8 +246,8 @@ def validate(item: Item) -> None:
     split_question(item)
     try:
         sizes = [open_image(source).size for source in item.images]
-    except ItemError as error:
-        raise ItemError(f"item {item.id}: {error}") from error
+    except (ItemError, PathsError) as error:
+        raise type(error)(f"item {item.id}: {error}") from error
     for row, box in enumerate(item.boxes):
         check_box(item.id, row, box, sizes)
     for step in item.gold_steps:

@@ -9,7 +9,8 @@ Never here: constant token ids, skipped special tokens, re-tokenised text, remot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -19,8 +20,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -38,6 +41,10 @@ from dontblink.items import Item, open_image, split_question
 from dontblink.spans import Markers, Spans, segment
 
 __all__ = ["FAMILIES", "VLM", "Family", "Prompt", "VLMError", "find_backend", "first_line", "load_vlm"]
+
+BROKEN = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+# what the libraries raise where a file holds a value of another kind or range, or its template does
+MALFORMED = (TypeError, AttributeError, IndexError, ArithmeticError, TemplateError, StrictDataclassError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,34 +257,49 @@ def load_vlm(
     """
     folder = find_folder(checkpoint, revision, weights=weights)
     check_checkpoint(folder, weights=weights)
-    if backend == "auto":
-        backend = find_backend()
-    model = None
+    name = name or Path(checkpoint).name
+    with naming(checkpoint, (*BROKEN, *MALFORMED)):
+        vlm = read_files(folder, name, find_backend() if backend == "auto" else backend, thinking)
+        limit_image_tokens(vlm.processor.image_processor, vlm.family, min_image_tokens, max_image_tokens)
+        vlm.processor.image_processor(
+            Image.new("RGB", (64, 64)), return_tensors="pt"
+        )  # one with bad settings fails here
+    if weights:
+        with naming(checkpoint, (*BROKEN, TypeError, ArithmeticError)):  # the last two: sizes that no layer can have
+            vlm.model = load_model(folder, vlm.family, device, dtype, attention)
+            vlm.model.generation_config = transformers.GenerationConfig(eos_token_id=list(vlm.eos_ids))
+    return vlm
+
+
+@contextmanager
+def naming(checkpoint: Path | str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn what a broken checkpoint raises inside into a VLMError that names the checkpoint and the remedy."""
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        family = FAMILIES[config.model_type]
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        images = transformers.AutoImageProcessor.from_pretrained(folder, backend=backend, trust_remote_code=False)
-        limit_image_tokens(images, family, min_image_tokens, max_image_tokens)
-        extra, _ = family.processor_class.get_processor_dict(folder)
-        template = tokenizer.chat_template or extra.get("chat_template")
-        processor = family.processor_class(images, tokenizer, chat_template=template)
-        thinking_found = find_thinking(processor, family, thinking)
-        eos = find_eos(folder, config, tokenizer)
-        if thinking_found.thinks and family.think_close not in tokenizer.get_vocab():
-            raise ValueError(f"no {family.think_close} token")
-        if weights:
-            model = load_model(folder, family, device, dtype, attention)
-            model.generation_config = transformers.GenerationConfig(eos_token_id=list(eos))
+        yield
     except VLMError as error:
         raise VLMError(f"{checkpoint}: {error}") from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, TemplateError) as error:
-        raise VLMError(f"{checkpoint}: cannot be loaded ({first_line(error)}); {REMEDY}") from error
+    except errors as error:
+        reason = error if isinstance(error, StrictDataclassError) else first_line(error)
+        raise VLMError(f"{checkpoint}: cannot be loaded ({reason}); {REMEDY}") from error
+
+
+def read_files(folder: Path, name: str, backend: str, thinking: bool) -> VLM:
+    """Return the model without its weights; a broken file is whatever the library that reads it raises."""
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    family = FAMILIES[config.model_type]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    images = transformers.AutoImageProcessor.from_pretrained(folder, backend=backend, trust_remote_code=False)
+    extra, _ = family.processor_class.get_processor_dict(folder)
+    template = tokenizer.chat_template or extra.get("chat_template")
+    processor = family.processor_class(images, tokenizer, chat_template=template)
+    found = find_thinking(processor, family, thinking)
+    if found.thinks and family.think_close not in tokenizer.get_vocab():
+        raise ValueError(f"no {family.think_close} token")
     n_vocabulary, image = int(config.get_text_config().vocab_size), int(config.image_token_id)
     suppressed = tuple(sorted(i for i in {image, config.video_token_id} if i < n_vocabulary))
     return VLM(
-        name or Path(checkpoint).name, family, model, tokenizer, processor, backend, image, suppressed, eos,
-        n_vocabulary, thinking_found.thinks, thinking_found.prompt_opens_think, thinking_found.template_options,
+        name, family, None, tokenizer, processor, backend, image, suppressed, find_eos(folder, config, tokenizer),
+        n_vocabulary, found.thinks, found.prompt_opens_think, found.template_options,
     )  # fmt: skip
 
 
