@@ -57,7 +57,7 @@ def check_checkpoint(folder: Path, *, weights: bool = True) -> None:
     if not (folder / "config.json").is_file():
         raise VLMError(f"{folder}: no checkpoint here (config.json not found); {REMEDY}")
     config = read_json(folder / "config.json")
-    if (family := config.get("model_type")) not in FAMILIES:
+    if (family := str(config.get("model_type"))) not in FAMILIES:
         raise _refuse(folder, f"family {family!r}; expected one of {', '.join(FAMILIES)}", REMEDY)
     for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
         if "auto_map" in read_json(folder / name):
