@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from dontblink.annotation_schema import FIELDS, Annotation, format_line
 from dontblink.annotations import attach_boxes, read_annotations, write_annotations
 from dontblink.exchange import Format, export_boxes, import_boxes, read_shapes
-from dontblink.image_facts import list_images
+from dontblink.image_facts import describe_image
 from dontblink.items import Box, Item, validate
 
 ITEMS = [
     Item(f"q{k}", "demo", "test", (make_picture(k),), "which ?", "a", "other", licence="none") for k in range(3)
 ]  # fmt: skip
-IMAGES = list_images(ITEMS)
+IMAGES = {(item.id, 0): describe_image(item, 0) for item in ITEMS}
 FACTS = [IMAGES[item.id, 0] for item in ITEMS]
 BOXES = (Box(0, 1, 2, 10, 20, "the number"), Box(0, 5, 5, 40, 30, ""))
 GOOD = [
@@ -35,6 +35,7 @@ ODD = [
     0,
     -1,
     2**70,
+    10**400,
     1e308,
     float("nan"),
     float("inf"),
@@ -151,7 +152,7 @@ NUMBERS = ["nan", "inf", "-5", "1e308", "1e999", "x"]
 PLACES = st.integers(0, 200)
 CORNERS = [
     [0, 0, 0, 0], [5, 5, 1, 1], [-1, 0, 5, 5], [0, 0, 1e308, 5], [float("nan")] * 4, ["1", "2", "3", "4"],
-    [0, 0, 2**70, 1], [[], 1, 2, 3],
+    [0, 0, 2**70, 1], [0, 0, 10**400, 1], [[], 1, 2, 3],
 ]  # fmt: skip
 KINDS = [
     Kind(

@@ -68,6 +68,8 @@ def test_no_boxes_is_a_valid_statement() -> None:
         ({"boxes": [[-0.5, 2, 4, 9]]}, "leaves its picture"),
         ({"boxes": [[1, 2, float("nan"), 9]]}, "four finite numbers"),
         ({"boxes": [[1, 2, "3", 9]]}, "four finite numbers"),
+        ({"boxes": [[1, 2, 10**400, 9]]}, "four finite numbers"),
+        ({"image_size": [10**400, 30]}, "at most 64000000 px in all"),
         ({"extra": 1}, "expected exactly the fields"),
     ],
 )

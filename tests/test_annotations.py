@@ -18,13 +18,15 @@ from dontblink import paths
 from dontblink.annotations import (
     Annotation,
     AnnotationError,
+    Rejected,
     attach_boxes,
+    cover_images,
     read_annotations,
     read_strictly,
-    report_coverage,
     summarize_coverage,
     write_annotations,
 )
+from dontblink.image_facts import describe_image
 from dontblink.items import Box, Item
 
 ITEMS = [make_item("a", (40, 30)), make_item("b", (16, 16), (20, 10)), make_item("c", (8, 8))]
@@ -115,8 +117,12 @@ def test_a_proposal_never_replaces_accepted_boxes_unless_their_annotator_withdra
     with pytest.raises(AnnotationError, match="would replace boxes that 'ana' has accepted"):
         write_annotations(file, [proposal])
     assert read_strictly(file)[0].status == "accepted"
+    refused: dict[Annotation, Rejected] = {}
+    assert write_annotations(file, [proposal, annotate(ITEMS[2])], refused=refused) == 2
+    assert list(refused) == [proposal] and "has accepted, which stay" in refused[proposal].reason
+    assert [row.status for row in read_strictly(file)] == ["accepted", "accepted"]
     write_annotations(file, [proposal], may_withdraw=True)
-    assert read_strictly(file) == [proposal]
+    assert read_strictly(file)[0] == proposal
 
 
 def test_only_accepted_boxes_on_the_same_picture_are_attached() -> None:
@@ -166,7 +172,9 @@ def test_the_report_names_every_item_without_boxes_and_why() -> None:
         annotate(ITEMS[1], 1, BOX, image_sha256="0" * 64),
         annotate(ITEMS[2], 0, BOX, status="proposed"),
     ]
-    report = report_coverage([*ITEMS, make_item("d", (4, 4))], rows).set_index("item_id")
+    items = [*ITEMS, make_item("d", (4, 4))]
+    images = {item.id: [describe_image(item, image) for image in range(len(item.images))] for item in items}
+    report = cover_images(images, rows).set_index("item_id")
     assert report["status"].to_dict() == {"a": "annotated", "b": "stale", "c": "proposed only", "d": "lacking"}
     assert report["n_images"].to_list() == [1, 2, 1, 1] and set(report["benchmark"]) == {"demo"}
     text = summarize_coverage(report.reset_index())

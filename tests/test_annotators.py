@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from dontblink.annotation_schema import Annotation
+from dontblink.annotation_schema import Annotation, AnnotationError
 from dontblink.annotators import (
     compare_annotators,
     disagreement,
@@ -110,5 +110,31 @@ def test_overall_kappa_weighs_images_by_tokens_and_its_interval_holds_it() -> No
 def test_one_item_has_no_interval_and_none_no_value() -> None:
     rows = [annotate("x", "ana", (0, 0, 32, 32)), annotate("x", "bo", (0, 0, 32, 32))]
     assert "1.000 (one item: no interval)" in summarize_agreement(compare_annotators(rows, "ana", "bo"), "ana", "bo")
+    rows.append(annotate("y", "cy"))
     nobody = summarize_agreement(compare_annotators(rows, "ana", "cy"), "ana", "cy")
     assert "0 images" in nobody and nobody.count("not defined") == 3
+
+
+def test_a_persons_draft_is_not_compared_and_a_models_own_proposal_is() -> None:
+    box, draft, model = (0, 0, 32, 32), {"status": "proposed"}, {"status": "proposed", "source": "proposed by M"}
+    rows = [
+        annotate("x", "ana", box), annotate("x", "bo", box, **draft, source="imported from x.json"),
+        annotate("x", "cy", box, **model), annotate("x", "M", box, **model),
+    ]  # fmt: skip
+    for name in ("bo", "cy"):
+        report = compare_annotators(rows, "ana", name)
+        assert report["reason"].to_list() == ["a draft that its annotator has not accepted"]
+        assert "0 images" in summarize_agreement(report, "ana", name)
+    assert compare_annotators(rows, "ana", "M")["mean_best_iou"].to_list() == [1]
+
+
+@pytest.mark.parametrize("pair", [("ana", "boo"), ("an", "bo"), ("ana", "ana")])
+def test_a_name_that_nobody_has_and_one_that_is_given_twice_are_errors(pair: tuple[str, str]) -> None:
+    with pytest.raises(AnnotationError, match="expected two of the annotators ana, bo$"):
+        compare_annotators([annotate("x", "ana"), annotate("x", "bo")], *pair)
+
+
+@pytest.mark.parametrize("token_px", [0, -8])
+def test_a_token_has_a_side(token_px: int) -> None:
+    with pytest.raises(AnnotationError, match=f"token_px is {token_px}; expected .* 1 or more"):
+        compare_annotators([annotate("x", "ana"), annotate("x", "bo")], "ana", "bo", token_px=token_px)

@@ -73,6 +73,12 @@ def test_people_are_named_by_their_address_where_it_is_known() -> None:
     assert [shape.annotator for shape in shapes if isinstance(shape, Shape)] == ["ana@x.org", "3"]
 
 
+@pytest.mark.parametrize("person", [4, {"email": "ana@x.org"}])
+def test_what_a_person_drew_is_no_proposal_where_the_file_records_no_source(person: Any) -> None:
+    (shape,) = read(task(region(), completed_by=person))
+    assert isinstance(shape, Shape) and (shape.status, shape.source) == ("accepted", "")
+
+
 def test_a_submitted_empty_task_says_no_evidence_and_a_skipped_one_nothing() -> None:
     empty, skipped = read(task(), task(region(), was_cancelled=True))
     assert isinstance(empty, Shape) and empty.corners is None and not empty.error
@@ -85,6 +91,7 @@ def test_a_submitted_empty_task_says_no_evidence_and_a_skipped_one_nothing() -> 
     [
         (region(image_rotation=90), "turned by 90 degrees in the tool"),
         (region(value={"x": "left"}), "expected x, y, width, height in percent"),
+        (region(value={"x": 10**400}), "expected x, y, width, height in percent"),
         ({**region(), "original_width": None}, "expected x, y, width, height in percent"),
         ({"id": "p", "type": "polygonlabels", "value": {}}, "a region of type 'polygonlabels'"),
     ],

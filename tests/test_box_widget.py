@@ -140,6 +140,52 @@ def test_large_and_turned_pictures_are_shown_upright_with_boxes_in_their_own_px(
         assert (widget.view["width"], widget.view["height"]) == describe_image(item, 0).size
 
 
+def test_a_picture_that_cannot_be_opened_leaves_the_one_on_screen_whole(tmp_path: Path) -> None:
+    file, cut = tmp_path / "x.jsonl", png(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    gone = tmp_path / "gone.png"
+    gone.write_bytes(cut)
+    items = [ITEMS[0], dataclasses.replace(make_item("g"), images=(gone,))]
+    for damage in (lambda: gone.write_bytes(cut[: len(cut) // 2]), gone.unlink):
+        widget = BoxWidget(items, file, "ana")
+        damage()
+        widget.boxes = [on_screen(1, 1, 5, 5)]
+        widget.act("next")
+        assert "gone.png" in widget.message and (widget.view["item_id"], widget.place) == ("a", 0)
+        widget.act("accept")
+        assert [(row.item_id, row.status) for row in read_strictly(file)] == [("a", "accepted")]
+
+
+def test_a_file_that_cannot_be_read_any_more_leaves_the_picture_on_screen_whole(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    widget = BoxWidget(ITEMS, file, "ana")
+    file.write_text("broken\n")
+    widget.act("next")
+    assert "x.jsonl, line 1" in widget.message and (widget.place, widget.facts.item_id) == (0, "a")
+    file.unlink()
+    widget.boxes = [on_screen(1, 1, 390, 290)]
+    widget.act("accept")
+    assert [row.item_id for row in read_strictly(file)] == ["a"]
+
+
+def test_paging_past_an_accepted_image_whose_reason_has_outer_blanks_keeps_it_accepted(tmp_path: Path) -> None:
+    file, facts = tmp_path / "x.jsonl", describe_image(ITEMS[0], 0)
+    boxes = (Box(0, 1, 1, 50, 50, "the bar "),)
+    write_annotations(file, [Annotation("a", 0, facts.size, facts.sha256, boxes, "ana", "accepted", "drawn")])
+    before = file.read_bytes()
+    BoxWidget(ITEMS, file, "ana").act("next")
+    assert file.read_bytes() == before
+
+
+def test_a_draft_that_somebody_else_made_of_a_proposal_is_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    propose(file, (1, 1, 50, 50))
+    other = BoxWidget(ITEMS, file, "bo")
+    other.boxes = [on_screen(1, 1, 60, 60, "why")]
+    other.act("next")
+    assert [row.source for row in read_strictly(file)] == ["proposed by M", "proposed by M, corrected"]
+    assert BoxWidget(ITEMS, file, "ana").boxes == [on_screen(1, 1, 50, 50, "why")]
+
+
 def test_a_widget_needs_images_and_a_name(tmp_path: Path) -> None:
     for items, name in (([], "ana"), (ITEMS, " ")):
         with pytest.raises(AnnotationError, match="expected one at least, and a name"):

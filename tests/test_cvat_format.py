@@ -24,6 +24,32 @@ def test_corners_label_and_assignee_are_read() -> None:
     assert (shape.annotator, shape.status, shape.name) == ("ana", "accepted", "sub/a-0.png")
 
 
+def read_people(meta: str, *images: str) -> list[str]:
+    """The annotator of one box on each image, whose further attributes are given."""
+    box = BOX.format("manual", "", "")
+    rows = "".join(
+        f'<image name="{k}.png" width="40" height="30" {more}>{box}</image>' for k, more in enumerate(images)
+    )
+    document = f"<annotations><meta>{meta}</meta>{rows}</annotations>"
+    return [shape.annotator for shape in read_cvat(document.encode(), "x.xml")]
+
+
+def test_boxes_are_those_of_the_assignee_of_their_own_task() -> None:
+    def task(number: int, person: str) -> str:
+        return f"<task><id>{number}</id>{person and f'<assignee><username>{person}</username></assignee>'}</task>"
+
+    images = ['task_id="5"', 'task_id="7"', 'task_id="9"', ""]
+    three = f"<project><tasks>{task(5, 'ana')}{task(7, 'bo')}{task(9, '')}</tasks></project>"
+    assert read_people(three, *images) == ["ana", "bo", "", ""]
+    assert read_people(f"<project><tasks>{task(5, 'ana')}{task(9, '')}</tasks></project>", *images) == [
+        "ana",
+        "",
+        "",
+        "ana",
+    ]
+    assert read_people(task(5, "ana"), "", "") == ["ana", "ana"]
+
+
 def test_a_box_made_by_a_model_is_a_proposal() -> None:
     (shape,) = read(BOX.format("auto", "", ""))
     assert (shape.annotator, shape.status, shape.source) == ("cvat auto", "proposed", "proposed by cvat auto")

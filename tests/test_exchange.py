@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_annotation_schema import NAMES, TEXTS
-from test_image_facts import painted_item
+from test_image_facts import list_images, painted_item
 from test_vlm import make_item
 
 from dontblink.annotations import Annotation, AnnotationError
 from dontblink.exchange import Format, Imported, export_boxes, import_boxes
-from dontblink.image_facts import ImageFacts, Key, list_images
+from dontblink.image_facts import ImageFacts, Key
 from dontblink.items import Box, open_image
 
 KINDS: tuple[Format, ...] = ("coco", "label-studio", "cvat")
@@ -76,7 +76,7 @@ def test_what_is_exported_comes_back_up_to_round_off(tmp_path: Path, kind: Forma
     back, sent = (sorted(part, key=Annotation.key) for part in (found.annotations, rows))
     assert [dataclasses.replace(row, boxes=()) for row in back] == [dataclasses.replace(row, boxes=()) for row in sent]
     for one, other in zip(back, sent, strict=True):
-        assert [box.label for box in one.boxes] == [box.label for box in other.boxes]
+        assert [box.label for box in one.boxes] == [box.label.strip() for box in other.boxes]
         for a, b in zip(one.boxes, other.boxes, strict=True):
             assert (a.x0, a.y0, a.x1, a.y1) == pytest.approx((b.x0, b.y0, b.x1, b.y1), abs=1e-9)
 
@@ -168,6 +168,42 @@ def test_up_to_one_px_over_the_edge_is_clipped_and_counted(tmp_path: Path) -> No
 def test_boxes_of_another_picture_are_rejected(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     found = load(tmp_path, coco(IMAGES["a", 0], (1, 1, 2, 2), **change))
     assert found.annotations == [] and len(found.rejected) == 1 and message in found.rejected[0].reason
+
+
+def test_a_file_name_that_several_items_share_is_not_said_to_be_unknown(tmp_path: Path) -> None:
+    images = {key: dataclasses.replace(facts, original="photo.jpg") for key, facts in IMAGES.items()}
+    document = coco(images["a", 0], (1, 1, 2, 2), file_name="photo.jpg")
+    found = load(tmp_path, document, images=images)
+    assert found.annotations == [] and len(found.rejected) == 1
+    assert "'photo.jpg' is that of 4 images (a, b, b, ...), and a box answers one question" in found.rejected[0].reason
+    document["images"][0] |= {"item_id": "a", "image_index": 0}
+    assert [row.item_id for row in load(tmp_path, document, images=images).annotations] == ["a"]
+
+
+def label_studio(facts: ImageFacts, **rows: dict[str, Any]) -> list[dict[str, Any]]:
+    """A task of Label Studio with one rectangle in each of its annotations and predictions."""
+    place = {"x": 10, "y": 10, "width": 20, "height": 20, "rectanglelabels": ["the bar "]}
+    sides = {"original_width": facts.size[0], "original_height": facts.size[1]}
+    result = [{"id": "r", "type": "rectanglelabels", "value": place} | sides]
+    return [{"id": 1, "data": {"image": facts.file}} | {kind: [row | {"result": result}] for kind, row in rows.items()}]
+
+
+@pytest.mark.parametrize("person", [4, {"email": "ana"}])
+def test_what_a_person_drew_in_label_studio_is_imported_and_no_proposal(tmp_path: Path, person: Any) -> None:
+    (row,) = load(
+        tmp_path, label_studio(IMAGES["a", 0], annotations={"completed_by": person}), "label-studio"
+    ).annotations
+    assert (row.status, row.source, row.boxes[0].label) == ("accepted", "imported from x.json", "the bar")
+
+
+def test_what_an_annotator_accepted_takes_the_place_of_their_own_draft_and_of_nobody_elses(tmp_path: Path) -> None:
+    rows = {"annotations": {"completed_by": {"email": "ana"}}, "predictions": {"model_version": "ana"}}
+    found = load(tmp_path, label_studio(IMAGES["a", 0], **rows), "label-studio")
+    assert [(row.annotator, row.status) for row in found.annotations] == [("ana", "accepted")] and found.rejected == []
+    assert found.notes[0] == "x.json, task 1, predictions[0], by ana: a draft; what ana has accepted takes its place"
+    rows["predictions"]["model_version"] = "M"
+    found = load(tmp_path, label_studio(IMAGES["a", 0], **rows), "label-studio")
+    assert [(row.annotator, row.status) for row in found.annotations] == [("ana", "accepted"), ("M", "proposed")]
 
 
 def test_without_an_annotator_nothing_comes_in(tmp_path: Path) -> None:

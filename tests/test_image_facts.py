@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_vlm import make_item, png
 
-from dontblink.image_facts import describe_image, find_image, list_images, read_images, save_images, turn_corners
+from dontblink.image_facts import ImageFacts, Key, describe_image, find_images, read_images, save_images, turn_corners
 from dontblink.items import Item, ItemError, open_image
 
 
@@ -21,6 +23,11 @@ def painted_item(orientation: int, name: str = "t") -> tuple[Item, tuple[int, in
     pixels, box = np.zeros((20, 30, 3), dtype=np.uint8), (3, 5, 10, 9)
     pixels[box[1] : box[3], box[0] : box[2]] = 255
     return dataclasses.replace(make_item(name), images=(png(pixels, orientation),)), box
+
+
+def list_images(items: list[Item]) -> dict[Key, ImageFacts]:
+    """The facts of every image of every item."""
+    return {(item.id, k): describe_image(item, k) for item in items for k in range(len(item.images))}
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -68,21 +75,21 @@ def test_names_that_tools_make_of_a_copy_are_known(tmp_path: Path) -> None:
         "/data/local-files/?d=x/a-0.png",
         "/upload/1/0a1b2c3d-a-0.png",
     ):
-        found, is_copy = find_image(name, images)
-        assert found is not None and (found.item_id, is_copy) == ("a", True), name
-    assert find_image("a-0-0.png", images)[0] == images["a-0", 0]
-    assert find_image("a-1.png", images) == (None, False)
+        found, is_copy = find_images(name, images)
+        assert ([facts.item_id for facts in found], is_copy) == (["a"], True), name
+    assert find_images("a-0-0.png", images)[0] == [images["a-0", 0]]
+    assert find_images("a-1.png", images) == ([], False)
 
 
-def test_a_file_name_of_the_benchmark_counts_only_where_one_image_has_it(tmp_path: Path) -> None:
+def test_a_file_name_of_the_benchmark_means_every_image_that_has_it(tmp_path: Path) -> None:
     items = []
     for k, name in enumerate(("one/1.png", "two/1.png", "one/2.png")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(png(np.zeros((4, 4, 3), dtype=np.uint8)))
         items.append(dataclasses.replace(make_item(f"i{k}"), images=(tmp_path / name,)))
     images = list_images(items)
-    assert find_image("2.png", images) == (images["i2", 0], False)
-    assert find_image("1.png", images) == (None, False)
+    assert find_images("2.png", images) == ([images["i2", 0]], False)
+    assert find_images("1.png", images) == ([images["i0", 0], images["i1", 0]], False)
 
 
 def test_unreadable_pictures_lists_and_ids_are_one_line(tmp_path: Path) -> None:
@@ -94,4 +101,25 @@ def test_unreadable_pictures_lists_and_ids_are_one_line(tmp_path: Path) -> None:
         read_images(tmp_path)
     (tmp_path / "images.jsonl").write_text('{"item_id": "a"}\n')
     with pytest.raises(ItemError, match="images.jsonl, line 1: not the facts"):
+        read_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": ["a"]}, r"size is \('a',\)"),
+        ({"size": [4, 0]}, r"size is \(4, 0\)"),
+        ({"item_id": 5}, "item_id is 5"),
+        ({"image": "0"}, "image is '0'"),
+        ({"orientation": 9}, "orientation is 9"),
+        ({"original": None}, "original is None"),
+    ],
+)
+def test_a_list_of_pictures_with_a_wrong_field_is_one_line_that_names_it(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    save_images([make_item("a", (4, 4))], tmp_path)
+    list_file = tmp_path / "images.jsonl"
+    list_file.write_text(json.dumps(json.loads(list_file.read_text()) | change) + "\n")
+    with pytest.raises(ItemError, match=f"images.jsonl, line 1: not the facts of an image .{message}"):
         read_images(tmp_path)

@@ -55,6 +55,7 @@ def test_replies_of_both_families_become_boxes_in_px(text: str, expected: list[t
         ("[[1, 2, 3, 1001]]", "out of range; expected 0 to 1000"),
         ("[[-1, 2, 3, 4]]", "out of range"),
         ("[[1, 2, NaN, 4]]", "out of range"),
+        (f"[[1, 2, {'9' * 400}, 4]]", "out of range"),
         ("[[5, 2, 3, 4]]", "inverted or without area"),
         ("[[3, 2, 3, 4]]", "inverted or without area"),
         ('[{"label": "bar"}]', "expected four numbers"),

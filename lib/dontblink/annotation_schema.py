@@ -7,12 +7,12 @@ Why: boxes decide every evidence mass, so a line is used as it is or refused wit
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from dontblink.items import Box
+from dontblink.items import MOST_PIXELS, Box
 from dontblink.messages import NamedError, make_line
 
 Status = Literal["accepted", "proposed"]
@@ -57,6 +57,15 @@ class Annotation:
         """What a file holds once: the item, the image and the annotator."""
         return self.item_id, self.image, self.annotator
 
+    def is_models_own(self) -> bool:
+        """Say whether a model speaks for itself here; a person's draft that came of a proposal is that person's."""
+        return self.status == "proposed" and self.source == f"proposed by {self.annotator}"
+
+
+def is_finite(value: object) -> bool:
+    """Say whether a value is a number that a float64 holds; an integer of a JSON file may have any length."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
 
 def check_annotation(found: Annotation, where: str) -> Annotation:
     """Return the annotation; raise AnnotationError, naming the place and the remedy, unless it can be used."""
@@ -75,14 +84,14 @@ def check_annotation(found: Annotation, where: str) -> Annotation:
     expect(is_count(found.image, 0), f"image is {found.image!r}", "a whole number from 0")
     size = found.image_size
     is_size = isinstance(size, tuple) and len(size) == 2 and all(is_count(side, 1) for side in size)
-    expect(is_size, f"image_size is {size!r}", "[width, height] in px, whole numbers")
+    is_size = is_size and size[0] * size[1] <= MOST_PIXELS
+    expect(is_size, f"image_size is {size!r}", f"[width, height] in px, whole numbers, at most {MOST_PIXELS} px in all")
     expect(re.fullmatch("[0-9a-f]{64}", found.image_sha256), f"image_sha256 is {found.image_sha256!r}", "64 hex digits")
     expect(found.status in ("accepted", "proposed"), f"status is {found.status!r}", "accepted or proposed")
     expect(SOURCE.fullmatch(found.source), f"source is {found.source!r}", "drawn, imported from ... or proposed by ...")
     for number, box in enumerate(found.boxes):
         corners, name = [box.x0, box.y0, box.x1, box.y1], f"box {number}"
-        is_number = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in corners)
-        expect(is_number, f"{name} is {corners}", "four finite numbers x0, y0, x1, y1 in px")
+        expect(all(map(is_finite, corners)), f"{name} is {corners}", "four finite numbers x0, y0, x1, y1 in px")
         expect(box.x0 < box.x1 and box.y0 < box.y1, f"{name} {corners} has no area", "x0 < x1 and y0 < y1")
         inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= size[0] and box.y1 <= size[1]
         expect(inside, f"{name} {corners} leaves its picture", f"a box inside {size[0]} x {size[1]} px")

@@ -33,7 +33,7 @@ from dontblink.items import Box, Item, ItemError
 
 __all__ = [
     "Annotation", "AnnotationError", "Rejected", "Status", "attach_boxes", "cover_images", "read_annotations",
-    "read_strictly", "report_coverage", "summarize_coverage", "write_annotations",
+    "read_strictly", "summarize_coverage", "write_annotations",
 ]  # fmt: skip
 COVERAGE = ("benchmark", "item_id", "status", "n_images", "n_boxes", "n_annotators", "reason")
 
@@ -89,16 +89,23 @@ def lock_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_annotations(path: Path, annotations: Iterable[Annotation], *, may_withdraw: bool = False) -> int:
+def write_annotations(
+    path: Path,
+    annotations: Iterable[Annotation],
+    *,
+    may_withdraw: bool = False,
+    refused: dict[Annotation, Rejected] | None = None,
+) -> int:
     """Put annotations into a file and return its number of lines; only lines with the same key are replaced.
 
-    The file appears whole, sorted by item, image and annotator; the same annotations are the same bytes.
+    The file appears whole, sorted by item, image and annotator; the same annotations are the same bytes. A proposal
+    that would replace accepted boxes goes to `refused`, where that is given, and the others are written.
 
     Raises
     ------
     AnnotationError
-        If an annotation or a line that is there cannot be used, or a proposal would replace accepted boxes (unless
-        their annotator `may_withdraw` them); nothing is written then.
+        If an annotation or a line that is there cannot be used, or, without `refused`, a proposal would replace
+        accepted boxes (unless their annotator `may_withdraw` them); nothing is written then.
     """
     with lock_folder(path.parent):
         lines = {annotation.key(): annotation for annotation in read_strictly(path)}
@@ -107,10 +114,14 @@ def write_annotations(path: Path, annotations: Iterable[Annotation], *, may_with
             before, where = lines.get(annotation.key()), f"item {annotation.item_id!r}, image {annotation.image}"
             demotes = before and (before.status, annotation.status) == ("accepted", "proposed")
             if demotes and not may_withdraw:
-                raise AnnotationError(
-                    f"{where}: {annotation.source!r} would replace boxes that {annotation.annotator!r} has accepted; "
-                    f"give proposals another annotator's name"
+                reason = (
+                    f"{where}: a proposal, {annotation.source!r}, would replace boxes that {annotation.annotator!r} "
+                    f"has accepted, which stay; correct it in the tool and import anew, or name the proposing model"
                 )
+                if refused is None:
+                    raise AnnotationError(reason)
+                refused[annotation] = Rejected(where, reason)
+                continue
             lines[annotation.key()] = annotation
         with paths.whole_file(path) as temporary:
             temporary.write_text("".join(format_line(lines[key]) for key in sorted(lines)), encoding="utf-8")
@@ -201,16 +212,11 @@ def attach_boxes(
     return attached, lacking
 
 
-def report_coverage(items: Iterable[Item], annotations: Iterable[Annotation]) -> pd.DataFrame:
-    """Return one row per item: is it annotated, proposed only, lacking or stale (columns COVERAGE), and why."""
-    images: dict[str, list[ImageFacts]] = {}
-    for item in items:
-        images[item.id] = [describe_image(item, image) for image in range(len(item.images))]
-    return cover_images(images, annotations)
-
-
 def cover_images(images: dict[str, list[ImageFacts]], annotations: Iterable[Annotation]) -> pd.DataFrame:
-    """Return the coverage report of items of which only the image facts are at hand, by item id."""
+    """Return one row per item: is it annotated, proposed only, lacking or stale (columns COVERAGE), and why.
+
+    `images`: the facts of every image of each item, by item id.
+    """
     groups = group_by_image(annotations)
     rows = []
     for item_id, facts in images.items():

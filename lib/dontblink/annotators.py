@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from dontblink.annotation_schema import Annotation
+from dontblink.annotation_schema import Annotation, AnnotationError
 from dontblink.bootstrap import bootstrap_ratio
 from dontblink.evidence import Grid, token_coverage
 from dontblink.items import Box
@@ -88,8 +88,19 @@ def compare_annotators(annotations: Iterable[Annotation], a: str, b: str, *, tok
 
     A token counts as evidence where the union of boxes covers at least half of it; `soft_kappa` takes the coverage
     itself. A value that is not defined is None, and `reason` says why; so does it for an image that only one of the two
-    has annotated, or of which they had different pictures.
+    has annotated, of which a person has but a draft, or of which they had different pictures.
+
+    Raises
+    ------
+    AnnotationError
+        If the two are one, one of them has annotated nothing, or `token_px` is less than 1.
     """
+    annotations = list(annotations)
+    names = sorted({found.annotator for found in annotations})
+    if a == b or not {a, b} <= set(names):
+        raise AnnotationError(f"{a!r} and {b!r}; expected two of the annotators {', '.join(names) or '(none)'}")
+    if token_px < 1:
+        raise AnnotationError(f"token_px is {token_px}; expected the side of an image token in px, 1 or more")
     groups: dict[tuple[str, int], dict[str, Annotation]] = {}
     for found in annotations:
         if found.annotator in (a, b):
@@ -106,6 +117,8 @@ def _compare_image(
     """Return the row of one image."""
     if first is None or second is None:
         return (*key, 0, 0, None, None, None, 0.0, 0.0, 0.0, 0.0, 0, "annotated by one of the two only")
+    if not all(found.status == "accepted" or found.is_models_own() for found in (first, second)):
+        return (*key, 0, 0, None, None, None, 0.0, 0.0, 0.0, 0.0, 0, "a draft that its annotator has not accepted")
     counts = len(first.boxes), len(second.boxes)
     if (first.image_sha256, first.image_size) != (second.image_sha256, second.image_size):
         return (*key, *counts, None, None, None, 0.0, 0.0, 0.0, 0.0, 0, "annotated on different pictures")

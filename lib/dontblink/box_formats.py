@@ -78,7 +78,7 @@ def read_coco(document: Any, file: str) -> Iterator[Shape | Rejected]:
             x, y, width, height = (float(value) for value in row["bbox"])
             reason = kept["reason"] if "reason" in kept else categories[row["category_id"]]
             yield replace(shape, corners=(x, y, x + width, y + height), reason=str(reason))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             yield replace(shape, error=f"{error!r}; expected bbox [x, y, width, height] and a category")
 
 
@@ -124,9 +124,9 @@ def read_label_studio(document: Any, file: str) -> Iterator[Shape | Rejected]:
                 if isinstance(person, dict):
                     person = person.get("email") or person.get("id", "")
                 annotator = str(row.get("model_version") or "" if status == "proposed" else person)
-                source = str((data.get("sources") or {}).get(annotator, f"proposed by {annotator}"))
-                shape = replace(base, batch=batch, where=batch, annotator=annotator, status=status,
-                                source=source if annotator else "")  # fmt: skip
+                default = f"proposed by {annotator}" if annotator and status == "proposed" else ""
+                source = str((data.get("sources") or {}).get(annotator, default))
+                shape = replace(base, batch=batch, where=batch, annotator=annotator, status=status, source=source)
                 if row.get("was_cancelled"):
                     yield Rejected(
                         batch, f"{batch}: skipped by {annotator or 'its annotator'}; annotate it or leave it"
@@ -158,7 +158,7 @@ def _read_result(result: Sequence[Mapping[str, Any]], shape: Shape) -> Iterator[
             reason = text if isinstance(text, str) else ", ".join(text)
             note = f"a rectangle turned by {degrees:g} degrees came in as its bounding box" if degrees else ""
             yield replace(shape, where=where, corners=corners, size=size, reason=reason, note=note)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             text = "expected x, y, width, height in percent, original_width and original_height, the picture not turned"
             yield replace(shape, where=where, error=f"{error!r}; {text}")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dontblink.annotation_schema import Annotation, AnnotationError, Status, che
 from dontblink.annotations import is_on, read_strictly, write_annotations
 from dontblink.image_facts import ImageFacts, describe_image
 from dontblink.items import Box, Item, open_image
+from dontblink.messages import NamedError
 
 SITE = Path(__file__).with_name("site")
 MAX_SIDE_PX = 2048  # what is sent to the browser; boxes stay in px of the whole picture
@@ -68,33 +70,35 @@ class BoxWidget(anywidget.AnyWidget):
     def open_place(self, place: int) -> None:
         """Show one image with the annotator's own boxes, or, where there are none, with what models propose."""
         item, image = self.places[place]
-        self.facts: ImageFacts = describe_image(item, image)
+        facts, picture = describe_image(item, image), encode_picture(item, image)
         lines = [found for found in read_strictly(self.path) if found.key()[:2] == (item.id, image)]
-        current = [found for found in lines if is_on(found, self.facts)]
+        current = [found for found in lines if is_on(found, facts)]
         own = next((found for found in current if found.annotator == self.annotator), None)
-        offered = [f for f in current if f.status == "proposed" and f.source.startswith("proposed by ")]
+        offered = [found for found in current if found.is_models_own()]
         shown = [own] if own else offered
-        self.opened = tuple(dict.fromkeys(box for found in shown for box in found.boxes))
+        boxes = (replace(box, label=box.label.strip()) for found in shown for box in found.boxes)
         names = ", ".join(dict.fromkeys(found.annotator for found in offered))
+        # all that can fail is done: from here on the boxes on screen are those of this picture
+        self.place, self.opened = place, tuple(dict.fromkeys(boxes))
+        self.facts: ImageFacts = facts
         self.origin = own.source if own else f"proposed by {names}" if names else "drawn"
-        self.place, self.is_saved = place, own is not None
         status = own.status if own else "proposed" if names else "new"
         notes = [f"{len(lines) - len(current)} annotations belong to another picture"] * (len(current) < len(lines))
         with self.hold_sync():
-            self.picture = encode_picture(item, image)
+            self.picture = picture
             self.boxes = [
                 {"x0": b.x0, "y0": b.y0, "x1": b.x1, "y1": b.y1, "reason": b.label, "accepted": status == "accepted"}
                 for b in self.opened
             ]
             self.view = {
                 "place": place, "n_places": len(self.places), "item_id": item.id, "image": image, "status": status,
-                "n_images": len(item.images), "width": self.facts.size[0], "height": self.facts.size[1],
+                "n_images": len(item.images), "width": facts.size[0], "height": facts.size[1],
                 "question": item.question, "annotator": self.annotator, "step": int(self.view.get("step", 0)) + 1,
             }  # fmt: skip
             self.message = "; ".join([{"accepted": "accepted", "proposed": "not accepted yet"}.get(status, ""), *notes])
 
     def act(self, kind: str) -> None:
-        """Do what a button says: accept, next or previous; boxes that cannot be saved are named and stay on screen."""
+        """Do what a button says: accept, next or previous; what fails is named, and the picture and its boxes stay."""
         try:
             if kind == "accept":
                 self.save("accepted")
@@ -108,7 +112,7 @@ class BoxWidget(anywidget.AnyWidget):
                     self.open_place(place)
                 else:
                     self.message = "this is the last image" if kind == "next" else "this is the first image"
-        except (AnnotationError, OSError) as error:
+        except (NamedError, OSError) as error:
             self.message = str(error)
 
     def read_boxes(self) -> tuple[Box, ...]:
@@ -119,7 +123,7 @@ class BoxWidget(anywidget.AnyWidget):
                 Box(image, float(b["x0"]), float(b["y0"]), float(b["x1"]), float(b["y1"]), str(b["reason"]).strip())
                 for b in self.boxes
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise AnnotationError(f"a box on screen cannot be read ({error!r}); delete it") from error
 
     def save(self, status: Status) -> None:
@@ -129,7 +133,7 @@ class BoxWidget(anywidget.AnyWidget):
             source += CORRECTED
         line = Annotation(facts.item_id, facts.image, facts.size, facts.sha256, boxes, self.annotator, status, source)
         write_annotations(self.path, [check_annotation(line, f"item {facts.item_id}")], may_withdraw=True)
-        self.opened, self.origin, self.is_saved = boxes, source, True
+        self.opened, self.origin = boxes, source
 
     def save_draft(self) -> None:
         """Keep changes that were not accepted as a draft; an untouched image is not written."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from dontblink import params, paths
+from dontblink import paths
 from dontblink.annotations import (
-    AnnotationError,
+    Annotation,
     Rejected,
     cover_images,
     read_annotations,
@@ -23,8 +24,7 @@ from dontblink.annotations import (
 from dontblink.annotators import compare_annotators, name_pairs, summarize_agreement
 from dontblink.exchange import export_boxes, import_boxes
 from dontblink.image_facts import ImageFacts, read_images, save_images
-from dontblink.items import ItemError
-from dontblink.messages import make_line
+from dontblink.messages import NamedError, make_line
 from dontblink.study import Study
 
 FORMATS = ("coco", "label-studio", "cvat")
@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def print_rejected(rejected: list[Rejected]) -> None:
+def print_rejected(rejected: Iterable[Rejected]) -> None:
     """Print every row that was left out."""
     for row in rejected:
         print(f"left out: {row.reason}")
@@ -96,16 +96,18 @@ def run_report(given: argparse.Namespace) -> int:
 
 
 def run_import(given: argparse.Namespace) -> int:
-    """Import, print what was changed and left out; 1 where a row was left out."""
+    """Import what can be, print what was changed and left out; 1 where a row was left out."""
     images = read_images(given.images)
     found = import_boxes(given.other, given.format, images, annotator=given.annotator, shown=given.shown)
-    n_lines = write_annotations(given.file, found.annotations)
     print_rejected(found.rejected)
     for note in found.notes:
         print(f"note: {make_line(note)}")
-    n_boxes = sum(len(annotation.boxes) for annotation in found.annotations)
-    print(f"{len(found.annotations)} images with {n_boxes} boxes; {paths.show(given.file)} has {n_lines} lines now")
-    return int(bool(found.rejected))
+    refused: dict[Annotation, Rejected] = {}
+    n_lines = write_annotations(given.file, found.annotations, refused=refused)
+    print_rejected(refused.values())
+    written = [len(row.boxes) for row in found.annotations if row not in refused]
+    print(f"{len(written)} images with {sum(written)} boxes; {paths.show(given.file)} has {n_lines} lines now")
+    return int(bool(found.rejected or refused))
 
 
 def run_export(given: argparse.Namespace) -> int:
@@ -147,9 +149,12 @@ def main(arguments: list[str] | None = None) -> int:
     }
     try:
         return commands[given.command](given)
-    except (AnnotationError, ItemError, params.ParamsError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    except (NamedError, ValueError) as error:
+        print(make_line(str(error)), file=sys.stderr)
+    except OSError as error:
+        place = error.filename2 or error.filename
+        print(make_line(f"{place}: {error.strerror}; name a file that can be written"), file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

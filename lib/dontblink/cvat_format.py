@@ -27,7 +27,11 @@ class NoDoctype(ElementTree.TreeBuilder):
 
 
 def read_cvat(text: bytes, file: str) -> Iterator[Shape]:
-    """Yield the shapes of a CVAT "for images" document; source="auto" is a proposal, a tag "no evidence" a verdict."""
+    """Yield the shapes of a CVAT "for images" document; source="auto" is a proposal, a tag "no evidence" a verdict.
+
+    Whoever the image's task is assigned to drew its boxes; of a file that does not name the task of each image, the
+    only assignee there is. Where that tells nobody the annotator stays empty.
+    """
     try:
         root = ElementTree.fromstring(text, ElementTree.XMLParser(target=NoDoctype()))
     except AnnotationError as error:
@@ -36,9 +40,12 @@ def read_cvat(text: bytes, file: str) -> Iterator[Shape]:
         raise AnnotationError(f"{file}: not XML ({error}); export it as 'CVAT for images 1.1'") from error
     if root.tag != "annotations":
         raise AnnotationError(f"{file}: starts with <{root.tag}>; export it as 'CVAT for images 1.1'")
-    person = root.findtext(".//assignee/username") or ""
+    people = {name for row in root.iterfind(".//assignee/username") if (name := row.text)}
+    tasks = {row.findtext("id"): row.findtext("assignee/username") or "" for row in root.iterfind("meta//task")}
+    alone = people.pop() if len(people) == 1 else ""
     for image in root.iter("image"):
-        where = f"{file}, image {image.get('name')!r}"
+        where, task = f"{file}, image {image.get('name')!r}", image.get("task_id")
+        person = tasks.get(task, "") if task and tasks else alone
         for number, row in enumerate(image):
             yield _read_element(row, person, Shape(f"{where}, {row.tag} {number}", where, image.get("name", "")), image)
 

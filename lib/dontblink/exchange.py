@@ -20,7 +20,7 @@ from dontblink.annotation_schema import UNPRINTABLE, Annotation, AnnotationError
 from dontblink.annotations import group_by_image, is_on
 from dontblink.box_formats import Shape, read_coco, read_label_studio, write_coco, write_label_studio
 from dontblink.cvat_format import read_cvat, write_cvat
-from dontblink.image_facts import Corners, ImageFacts, Key, find_image, turn_corners
+from dontblink.image_facts import Corners, ImageFacts, Key, find_images, turn_corners
 from dontblink.items import Box
 
 Format = Literal["coco", "label-studio", "cvat"]
@@ -101,10 +101,18 @@ def import_boxes(
 
 
 def identify(shape: Shape, images: Mapping[Key, ImageFacts]) -> tuple[ImageFacts, bool]:
-    """Return the image that a shape lies on and whether the tool showed our upright copy of it."""
-    facts, is_copy = find_image(shape.name, images)
+    """Return the image that a shape lies on and whether the tool showed our upright copy of it.
+
+    Raises AnnotationError where the name means none or several, or another picture.
+    """
+    found, is_copy = find_images(shape.name, images)
+    facts = found[0] if len(found) == 1 else None
     if shape.key is not None:
         facts = images.get(shape.key)
+    elif len(found) > 1:
+        names = ", ".join(other.item_id for other in found[:3])
+        text = f"picture {shape.name!r} is that of {len(found)} images ({names}{', ...' * (len(found) > 3)})"
+        raise AnnotationError(f"{text}, and a box answers one question; draw on the pictures of save_images")
     if facts is None:
         raise AnnotationError(f"picture {shape.name!r} is none of this benchmark; name files <item id>-<image>.png")
     if shape.sha256 and shape.sha256 != facts.sha256:
@@ -153,14 +161,18 @@ def finish_shape(shape: Shape, corners: Corners, note: str, facts: ImageFacts, c
 
 
 def _close_group(name: str, shapes: list[tuple[Shape, ImageFacts]], source: str, result: Imported) -> None:
-    """Make one annotation of an annotator's shapes on one image, or reject them."""
+    """Make one annotation of an annotator's shapes on one image, or reject them; their own draft gives way to it."""
+    accepted = {shape.batch for shape, _ in shapes if shape.status == "accepted"}
+    if accepted and (drafts := sorted({shape.batch for shape, _ in shapes} - accepted)):
+        shapes = [(shape, facts) for shape, facts in shapes if shape.batch in accepted]
+        result.notes.append(f"{', '.join(drafts)}, by {name}: a draft; what {name} has accepted takes its place")
     facts, good = shapes[0][1], [shape for shape, _ in shapes if not shape.error]
     where = f"{shapes[0][0].batch}, by {name}"
     for shape, _ in shapes:
         if shape.error:
             result.rejected.append(Rejected(shape.where, f"{shape.where}: {shape.error}"))
     boxes = tuple(
-        Box(facts.image, *shape.corners, UNPRINTABLE.sub(" ", shape.reason)) for shape in good if shape.corners
+        Box(facts.image, *shape.corners, UNPRINTABLE.sub(" ", shape.reason).strip()) for shape in good if shape.corners
     )
     problem = ""
     if len(batches := sorted({shape.batch for shape, _ in shapes})) > 1:

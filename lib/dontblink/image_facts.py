@@ -49,7 +49,7 @@ class ImageFacts:
 
 
 def describe_image(item: Item, image: int) -> ImageFacts:
-    """Return the facts of one image of an item; only its header is decoded.
+    """Return the facts of one image of an item, from its header; a PNG without EXIF there is decoded to its end.
 
     Raises
     ------
@@ -73,16 +73,11 @@ def describe_image(item: Item, image: int) -> ImageFacts:
     )  # fmt: skip
 
 
-def list_images(items: Iterable[Item]) -> dict[Key, ImageFacts]:
-    """Return the facts of every image of every item."""
-    return {(item.id, k): describe_image(item, k) for item in items for k in range(len(item.images))}
-
-
 def save_images(items: Iterable[Item], folder: Path) -> dict[Key, ImageFacts]:
     """Write every picture upright, as `<item id>-<image>.<png|jpg|...>`, and `images.jsonl` beside them.
 
-    A picture that no EXIF tag turns keeps its bytes; the others become PNGs without the tag, so that a tool that
-    ignores EXIF shows the same picture as one that does not.
+    A PNG, JPEG, WebP or GIF that no EXIF tag turns keeps its bytes. Others become PNGs without the tag, so that every
+    browser shows them, and a tool that ignores EXIF the same picture as one that does not.
     """
     facts: dict[Key, ImageFacts] = {}
     for item in items:
@@ -120,19 +115,31 @@ def read_images(folder: Path) -> dict[Key, ImageFacts]:
         if line:
             try:
                 fields = json.loads(line)
-                found = ImageFacts(**fields | {"size": tuple(fields["size"])})
-            except (ValueError, TypeError, KeyError) as error:
+                found = _check_facts(ImageFacts(**fields | {"size": tuple(fields["size"])}))
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise ItemError(f"{file}, line {number}: not the facts of an image ({error}); save it anew") from error
             facts[found.item_id, found.image] = found
     return facts
 
 
-def find_image(name: str, images: Mapping[Key, ImageFacts]) -> tuple[ImageFacts | None, bool]:
-    """Return the image that a tool's file name means and whether that file is the upright copy of `save_images`.
+def _check_facts(found: ImageFacts) -> ImageFacts:
+    """Return the facts; raise ValueError, naming the first field that `save_images` cannot have written."""
+    texts = ("item_id", "sha256", "file", "original", "benchmark", "question")
+    good = {name: isinstance(getattr(found, name), str) for name in texts}
+    good["image"] = type(found.image) is int and found.image >= 0
+    good["size"] = len(found.size) == 2 and all(type(side) is int and side > 0 for side in found.size)
+    good["orientation"] = type(found.orientation) is int and 1 <= found.orientation <= 8
+    for name in (name for name, is_good in good.items() if not is_good):
+        raise ValueError(f"{name} is {getattr(found, name)!r}")
+    return found
+
+
+def find_images(name: str, images: Mapping[Key, ImageFacts]) -> tuple[list[ImageFacts], bool]:
+    """Return the images that a tool's file name may mean and whether that file is the upright copy of `save_images`.
 
     Tools add folders and prefixes: a copy is known by the whole last part of the path without its suffix, also
-    behind the `<8 letters>-` that Label Studio puts before uploads. Of other names only one that a single image has
-    counts; (None, False) if there is none.
+    behind the `<8 letters>-` that Label Studio puts before uploads. A file name of the benchmark's own may belong to
+    the images of several items.
     """
     path = name.split("?d=")[-1].split("?")[0]  # Label Studio serves local files as /data/local-files/?d=<path>
     last = re.split(r"[/\\]", path)[-1]
@@ -140,9 +147,8 @@ def find_image(name: str, images: Mapping[Key, ImageFacts]) -> tuple[ImageFacts 
     copies = {facts.file.rsplit(".", 1)[0]: facts for facts in images.values()}
     for wanted in (stem, re.sub(r"^[0-9a-f]{8}-", "", stem)):
         if wanted in copies:
-            return copies[wanted], True
-    found = [facts for facts in images.values() if facts.original and facts.original == last]
-    return (found[0], False) if len(found) == 1 else (None, False)
+            return [copies[wanted]], True
+    return [facts for facts in images.values() if facts.original and facts.original == last], False
 
 
 def turn_corners(corners: Corners, stored_size: tuple[float, float], orientation: int) -> Corners:

@@ -8,7 +8,6 @@ per image, with all images before it. Never here: accepting, repairing a box, or
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -95,7 +94,7 @@ def scale_corners(corners: Any, image_size: tuple[int, int]) -> tuple[float, flo
     is_number = isinstance(corners, list) and len(corners) == 4
     if not is_number or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in corners):
         raise ValueError("expected four numbers x1, y1, x2, y2")
-    if not all(math.isfinite(value) and 0 <= value <= SCALE for value in corners):
+    if not all(0 <= value <= SCALE for value in corners):
         raise ValueError(f"out of range; expected 0 to {SCALE}")
     if not (corners[0] < corners[2] and corners[1] < corners[3]):
         raise ValueError("inverted or without area; expected x1 < x2 and y1 < y2")
