@@ -8,6 +8,9 @@ FAULTS and `Handler.misbehave`), `GET /stand_in` says what was asked. Never a cl
 from __future__ import annotations
 
 import base64
+import copy
+import dataclasses
+import gzip
 import json
 import sys
 import threading
@@ -42,6 +45,14 @@ def read_item(body: dict[str, Any]) -> Item:
     return Item("served", "", "test", tuple(images), "".join(texts), "", "other")
 
 
+def obey(vlm: VLM, body: dict[str, Any]) -> VLM:
+    """Return the model with the pixel budget and the template's switches that a request states."""
+    processor = copy.copy(vlm.processor)
+    processor.image_processor = copy.deepcopy(processor.image_processor)
+    processor.image_processor.size = type(processor.image_processor.size)(**body["mm_processor_kwargs"]["size"])
+    return dataclasses.replace(vlm, processor=processor, template_options=body["chat_template_kwargs"])
+
+
 def answer(vlm: VLM, body: dict[str, Any]) -> dict[str, Any]:
     """Generate, and return what vLLM returns."""
     settings = {"max_new_tokens": body["max_completion_tokens"], "batch_size": 1, "progress": False}
@@ -59,7 +70,7 @@ def write_reply(response: Response, with_ids: bool) -> dict[str, Any]:
     }  # fmt: skip
     usage = {"prompt_tokens": len(prompt_ids), "completion_tokens": len(ids), "total_tokens": len(prompt_ids + ids)}
     return {
-        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "served", "choices": [choice],
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "stand-in", "choices": [choice],
         "usage": usage, "prompt_token_ids": prompt_ids if with_ids else None, "kv_transfer_params": None,
     }  # fmt: skip
 
@@ -131,6 +142,7 @@ FAULTS: dict[str, Callable[[VLM, dict[str, Any]], None]] = {
     "ids as text": change_choice(token_ids=["a"]),
     "fewer counted": count_fewer,
     "one placeholder": collapse_images,
+    "own pixels, one placeholder": collapse_images,
     "other template": change_prompt,
     "end stripped": strip_end,
     "end named": name_end,
@@ -191,7 +203,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.misbehave(fault):
             return None
         with state.lock:
-            reply = answer(state.vlm, body)
+            reply = answer(state.vlm if fault.startswith("own pixels") else obey(state.vlm, body), body)
         if fault in FAULTS:
             FAULTS[fault](state.vlm, reply)
         return self.send(200, reply)
@@ -204,8 +216,11 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return True
-        elif fault == "busy":
-            self.send(429, {"error": {"message": "too many requests", "code": 429}}, {"Retry-After": "1"})
+        elif fault.startswith("busy"):
+            rest = fault.removeprefix("busy ") if " " in fault else "1"
+            self.send(429, {"error": {"message": "too many requests", "code": 429}}, {"Retry-After": rest})
+        elif fault == "bad gzip":
+            self.send(200, gzip.compress(b"{}")[:8].decode("latin-1"), {"Content-Encoding": "gzip"})
         elif fault == "broken":
             self.send(500, {"error": {"message": "CUDA error", "code": 500}})
         elif fault == "overloaded":
@@ -214,6 +229,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(400, {"object": "error", "message": "image\nis too large", "code": 400})
         elif fault == "unauthorized":
             self.send(401, {"error": f"wrong key {self.headers.get('Authorization')}"})
+        elif fault == "unauthorized at length":
+            self.send(401, {"error": f"{290 * '-'} {self.headers.get('Authorization')}"})
         elif fault == "not json":
             self.send(200, "<html>")
         else:
@@ -232,7 +249,7 @@ class StandIn(ThreadingHTTPServer):
         self.reset()
 
     def reset(self, fault: str = "", times: int = 10**6, only: str = "", models: list[str] | None = None) -> None:
-        self.fault, self.times, self.only, self.models = fault, times, only, models or ["served"]
+        self.fault, self.times, self.only, self.models = fault, times, only, models or [self.vlm.name]
         self.questions: list[str] = []
         self.settings: dict[str, Any] = {}
         self.authorized = False

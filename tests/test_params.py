@@ -56,6 +56,8 @@ def test_checked_values_are_those_of_the_file() -> None:
         ("  bins: 10", "  bins:", "found nothing"),
         ("max_risk: 0.1", "max_risk: 1", r"from 0 to 1 \(ends excluded\)"),
         ("max_risk: 0.1", "max_risk: .nan", "found nan"),
+        ("top_p: 1.0", "top_p: 0", r"extraction.top_p: found 0 .*, expected a number from 0 to 1 \(0 excluded\)"),
+        ("top_p: 1.0", "top_p: 1.1", r"from 0 to 1 \(0 excluded\)"),
         ("device: cpu", "device: no", r"extraction.device: found False \(true or false\).*quote it"),
         ("device: cpu", "device: tpu", r"expected a text matching cpu\|cuda"),
         ("benchmarks: [symbolic, visual_reference, hallucination]", "benchmarks: []", "expected a list"),
@@ -99,6 +101,11 @@ def test_a_whole_number_counts_as_the_number_it_is(tmp_path: Path) -> None:
     value = load(tmp_path, edit("temperature: 0.0", "temperature: 1"))["extraction"]["temperature"]
     assert value == 1.0 and isinstance(value, float)
     assert load(tmp_path, edit("temperature: 0.0", "temperature: 1.0e-3"))["extraction"]["temperature"] == 0.001
+
+
+def test_a_bound_that_is_not_excluded_belongs_to_the_values(tmp_path: Path) -> None:
+    assert load(tmp_path, edit("top_p: 1.0", "top_p: 1"))["extraction"]["top_p"] == 1.0
+    assert load(tmp_path, edit("temperature: 0.0", "temperature: 0"))["extraction"]["temperature"] == 0.0
 
 
 def test_a_section_is_written_only_if_its_content_changed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -28,14 +29,23 @@ from PIL import Image
 from stand_in_server import KEY
 from test_vlm import make_item, png
 
-from dontblink import fingerprint, server, shards, store
+from dontblink import engines, fingerprint, params, paths, server_connection, shards, store
 from dontblink.benchmarks import testbed
 from dontblink.benchmarks.testbed.questions import Difficulty
 from dontblink.generate import GenerateError, Response, generate_responses
 from dontblink.items import Item, open_image, split_question
 from dontblink.server import generate_on_server
 from dontblink.server_connection import read_retry_after
-from dontblink.server_contract import ContractError, ServerError, build_request, check_prompt, close_ids, read_reply
+from dontblink.server_contract import (
+    ContractError,
+    ServerError,
+    build_request,
+    check_prompt,
+    close_ids,
+    read_reply,
+    state_pixels,
+)
+from dontblink.study import Shard
 from dontblink.vlm import VLM, Prompt, load_vlm
 
 TESTS = Path(__file__).parent
@@ -86,6 +96,7 @@ def servers() -> Iterator[dict[str, str]]:
 def url(servers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the address of the Qwen server, with every fault off."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(server_connection, "FIRST_BACKOFF_S", 0.01)
     spoil(servers["qwen3_vl"])
     return servers["qwen3_vl"]
 
@@ -102,7 +113,7 @@ def asked(url: str) -> dict[str, Any]:
 
 def ask(url: str, items: list[Item] = ITEMS, family: str = "qwen3_vl", **options: Any) -> dict[str, Response]:
     settings = {
-        "url": url, "max_new_tokens": N_NEW, "unverified": True, "backoff_s": 0.01, "retries": 2, "timeout_s": 60.0,
+        "url": url, "max_new_tokens": N_NEW, "unverified": True, "retries": 2, "timeout_s": 60.0,
         "concurrent_requests": 3, "progress": False,
     } | options  # fmt: skip
     return {response.item_id: response for response in generate_on_server(weightless(family), items, **settings)}
@@ -142,7 +153,7 @@ def test_pictures_reach_the_server_turned_lossless_and_where_the_question_has_th
     images = (photo.getvalue(), png(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)))
     item = dataclasses.replace(ITEMS[0], id="two", images=images, question="look <image 2> then <image 1> there")
     sampling = {"max_new_tokens": 3, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": 0}
-    request = build_request(weightless("qwen3_vl"), item, "served", **sampling, extras={})
+    request = build_request(weightless("qwen3_vl"), item, **sampling)
     content = request["messages"][0]["content"]
     assert [part.get("text", "picture") for part in content] == ["look ", "picture", " then ", "picture", " there"]
     for part, place in zip(content[1::2], (1, 0), strict=True):
@@ -160,23 +171,15 @@ def test_pictures_reach_the_server_turned_lossless_and_where_the_question_has_th
 
 
 def test_every_setting_is_stated_and_seeds_belong_to_items(url: str) -> None:
-    ask(
-        url,
-        ITEMS[:1],
-        max_new_tokens=2,
-        temperature=0.7,
-        top_p=0.9,
-        top_k=20,
-        seed=3,
-        request_extras={"chat_template_kwargs": {}},
-    )
+    ask(url, ITEMS[:1], max_new_tokens=2, temperature=0.7, top_p=0.9, top_k=20, seed=3)
     settings = asked(url)["settings"]
     stated = {
         "temperature": 0.7, "top_p": 0.9, "top_k": 20, "min_p": 0.0, "repetition_penalty": 1.0,
         "presence_penalty": 0.0, "frequency_penalty": 0.0, "n": 1, "stream": False, "max_completion_tokens": 2,
         "stop": [], "stop_token_ids": [2], "ignore_eos": False, "skip_special_tokens": False,
         "include_stop_str_in_output": False, "return_token_ids": True, "return_prompt_token_ids": True,
-        "logit_bias": {"5": -100.0, "6": -100.0}, "model": "served", "chat_template_kwargs": {},
+        "logit_bias": {"5": -100.0, "6": -100.0}, "model": "qwen3vl-tiny-s", "chat_template_kwargs": {},
+        "mm_processor_kwargs": {"size": {"shortest_edge": 9216, "longest_edge": 36864}},
     }  # fmt: skip
     assert {key: settings.get(key) for key in stated} == stated
     seeds = []
@@ -187,12 +190,10 @@ def test_every_setting_is_stated_and_seeds_belong_to_items(url: str) -> None:
     ask(url, ITEMS[:1], max_new_tokens=1, top_p=0.9, top_k=20)
     greedy = asked(url)["settings"]
     assert (greedy["temperature"], greedy["top_p"], greedy["top_k"]) == (0.0, 1.0, -1)
-    with pytest.raises(ServerError, match="request extras: seed, stop is set by the parameters; remove it"):
-        ask(url, request_extras={"stop": ["."], "seed": 1})
 
 
 REFUSALS = {
-    "text only": "no token_ids in the reply, and its text may be cut into other ids .* or set retokenise",
+    "text only": "no token_ids in the reply, and its text may be cut .* or set extraction.retokenised: leave_out",
     "no prompt ids": "no prompt_token_ids in the reply; use a vLLM or SGLang that knows return_token_ids",
     "ids as text": "token_ids is not a list of whole numbers",
     "fewer counted": r"\d+ token_ids, usage.completion_tokens -?\d+; expected as many: ids are lost",
@@ -254,16 +255,21 @@ def test_one_placeholder_an_image_is_enough_and_one_other_id_is_too_much(
     long = [1, *[i for rows, columns in grids for i in (3, *[5] * (rows * columns), 4, 20)], 21]
     grid_thw = np.array([(1, 2 * rows, 2 * columns) for rows, columns in grids])
     prompt = Prompt("a", np.array(long), np.zeros((0, 0), np.float32), grid_thw, (), ())
-    check_prompt(vlm, prompt, short)
-    check_prompt(vlm, prompt, long)
+    check_prompt(vlm, prompt, short, len(long))
+    check_prompt(vlm, prompt, long, None)
     for found in (short, long):
         k = int(place * len(found))
         for wrong in ([*found[:k], 22, *found[k + 1 :]], found[:k], [*found, 22]):
-            with pytest.raises(ContractError, match="item a: prompt position"):
-                check_prompt(vlm, prompt, wrong)
+            with pytest.raises(ContractError, match=r"item a: (prompt position|\d+ image tokens)"):
+                check_prompt(vlm, prompt, wrong, len(long))
     k = int(place * len(long))
-    with pytest.raises(ContractError, match=f"position {k} is id 22 "):
-        check_prompt(vlm, prompt, [*long[:k], 22, *long[k + 1 :]])
+    expected = f"position {k} is id 22 " if long[k] != 5 else f"{long.count(5) - 1} image tokens on the server and"
+    with pytest.raises(ContractError, match=expected):
+        check_prompt(vlm, prompt, [*long[:k], 22, *long[k + 1 :]], len(long))
+    for counted in (None, len(short), len(long) + 1):
+        if len(short) < len(long):
+            with pytest.raises(ContractError, match=f"usage.prompt_tokens {counted}, expected {len(long)}; .* budget"):
+                check_prompt(vlm, prompt, short, counted)
 
 
 def test_an_end_that_nothing_names_is_refused_where_there_are_several() -> None:
@@ -320,7 +326,10 @@ def test_passing_faults_are_retried_until_they_are_over(url: str, fault: str) ->
 LASTING = {
     "hung up": "no connection .RemoteProtocolError .*; start the server or correct its address",
     "overloaded": "status 503: try later",
-    "slow": "no answer in 0.8 s; raise timeout_s or lower concurrent_requests",
+    "slow": "no answer in 0.8 s; raise server.timeout_s or lower server.concurrent_requests",
+    "bad gzip": "a damaged reply .*; look for a proxy between here and the server .2 attempts.",
+    "busy inf": "status 429: too many .* it asks for a rest of inf s .Retry-After., at most 600 s are waited for",
+    "busy 86400000": "it asks for a rest of 8.64e.07 s",
     "unauthorized": "status 401: wrong key .*; correct OPENAI_API_KEY",
 }
 
@@ -330,7 +339,7 @@ def test_a_lasting_fault_of_the_server_ends_the_run_and_keeps_what_is_finished(u
     spoil(url, fault, only=ITEMS[1].question)
     found = []
     timeout = 0.8 if fault == "slow" else 60.0
-    options = {"timeout_s": timeout, "concurrent_requests": 1, "unverified": True, "backoff_s": 0.01, "retries": 1}
+    options = {"timeout_s": timeout, "concurrent_requests": 1, "unverified": True, "retries": 1}
     with pytest.raises(ServerError, match=LASTING[fault]) as error:
         for response in generate_on_server(
             weightless("qwen3_vl"), ITEMS, url=url, max_new_tokens=20, progress=False, **options,
@@ -338,7 +347,9 @@ def test_a_lasting_fault_of_the_server_ends_the_run_and_keeps_what_is_finished(u
         ):  # fmt: skip
             found.append(response.item_id)
     assert "\n" not in str(error.value)
-    assert found == [ITEMS[0].id] and len(asked(url)["questions"]) == (2 if fault == "unauthorized" else 3)
+    assert found == [ITEMS[0].id] and len(asked(url)["questions"]) == (
+        2 if fault.startswith(("unauthorized", "busy")) else 3
+    )
 
 
 def test_the_key_is_sent_and_never_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,12 +360,20 @@ def test_the_key_is_sent_and_never_shown(url: str, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ServerError, match="status 401: wrong key Bearer [.]{3}") as error:
         ask(url)
     assert KEY not in str(error.value)
+    spoil(url, "unauthorized at length")
+    with pytest.raises(ServerError, match="status 401: -{290} Bearer [.]{2}; correct") as error:
+        ask(url)
+    assert KEY[:4] not in str(error.value)
+    for key in (f"{KEY}\nX: 1", "sk-\u00e9"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with pytest.raises(ServerError, match="^OPENAI_API_KEY: holds letters that no header can carry; set it anew$"):
+            ask(url)
 
 
 def test_requests_keep_to_their_rate(url: str) -> None:
     started = time.monotonic()
     ask(url, ITEMS[:2], requests_per_minute=240, max_new_tokens=1)
-    assert time.monotonic() - started >= 1.0  # two pages, the probe, two items; a quarter of a second between
+    assert time.monotonic() - started >= 1.25  # two pages, two probes, two items; a quarter of a second between
 
 
 def test_retry_after_is_a_number_or_a_date() -> None:
@@ -362,15 +381,96 @@ def test_retry_after_is_a_number_or_a_date() -> None:
         return read_retry_after(httpx.Response(429, headers=headers))
 
     assert wait_s() == 0 and wait_s(**{"Retry-After": "7"}) == 7 and wait_s(**{"Retry-After": "soon"}) == 0
+    assert wait_s(**{"Retry-After": "nan"}) == 0 and wait_s(**{"Retry-After": "-1"}) == 0
     assert 25 < wait_s(**{"Retry-After": formatdate(time.time() + 30, usegmt=True)}) <= 30
 
 
-def test_the_served_model_is_the_only_one_or_must_be_named(url: str) -> None:
-    spoil(url, models=["a", "b"])
-    with pytest.raises(ServerError, match="serves a, b, not 'qwen3vl-tiny-s'; set served_model"):
+@pytest.mark.parametrize("models", [["a", "b"], ["qwen3vl-tiny-m"]])
+def test_a_server_that_does_not_list_the_model_by_name_is_refused_even_with_a_single_one(
+    url: str, models: list[str]
+) -> None:
+    spoil(url, models=models)
+    listed = ", ".join(map(repr, models))
+    with pytest.raises(ServerError, match=f"lists {listed}, expected 'qwen3vl-tiny-s'; .* --served-model-name qwen3vl"):
         ask(url)
-    ask(url, ITEMS[:1], served_model="b", max_new_tokens=1)
-    assert asked(url)["settings"]["model"] == "b"
+    assert not httpx.get(f"{url}/stand_in").json()["questions"]
+    spoil(url, models=[*models, "qwen3vl-tiny-s"])
+    ask(url, ITEMS[:1], max_new_tokens=1)
+    assert asked(url)["settings"]["model"] == "qwen3vl-tiny-s"
+
+
+@pytest.mark.parametrize("family", FOLDERS)
+def test_the_pixel_budget_of_the_study_reaches_the_server_and_the_prompts_agree(
+    servers: dict[str, str], family: str
+) -> None:
+    spoil(servers[family])
+    vlm = load_vlm(FOLDERS[family], max_image_tokens=20, weights=False)
+    found = list(generate_on_server(vlm, ITEMS[:2], url=servers[family], max_new_tokens=2, unverified=True))
+    assert len(found) == 2
+    for item, response in zip(ITEMS[:2], sorted(found, key=lambda r: r.item_id), strict=True):
+        assert response.prompt_ids == tuple(vlm.encode(item).ids)
+        assert (
+            response.prompt_ids.count(vlm.image_token_id)
+            <= 20
+            < whole_vlm(family).encode(item).ids.tolist().count(vlm.image_token_id)
+        )
+
+
+@pytest.mark.parametrize("family", FOLDERS)
+@pytest.mark.parametrize("size", [(32, 32), (300, 200), (640, 90)])
+def test_the_checkpoints_own_processor_told_the_stated_pixels_cuts_the_same_grid(
+    family: str, size: tuple[int, int]
+) -> None:
+    own, ours = load_vlm(FOLDERS[family], weights=False), load_vlm(FOLDERS[family], max_image_tokens=30, weights=False)
+    item = make_item("a", size)
+    pictures = [open_image(image) for image in item.images]
+    told = own.processor.image_processor(pictures, return_tensors="np", **state_pixels(ours))
+    np.testing.assert_array_equal(told["image_grid_thw"], ours.encode(item).grid_thw)
+
+
+@pytest.mark.parametrize("fault", ["own pixels", "own pixels, one placeholder"])
+def test_a_server_with_another_pixel_budget_ends_the_run_before_any_item(url: str, fault: str) -> None:
+    spoil(url, fault)
+    vlm = load_vlm(FOLDERS["qwen3_vl"], min_image_tokens=36, max_image_tokens=100, weights=False)  # its own: 36, 144
+    with pytest.raises(
+        ServerError,
+        match='item probe of a large picture: .* --mm-processor-kwargs \'{"size": .*"longest_edge": 25600}}',
+    ) as error:
+        list(generate_on_server(
+            vlm, ITEMS, url=url, max_new_tokens=2, unverified=True, progress=False,
+            quarantine=lambda name, reason: pytest.fail(f"{name} was quarantined"),
+        ))  # fmt: skip
+    assert "\n" not in str(error.value) and asked(url)["questions"] == []
+
+
+def test_the_switches_of_the_template_go_along(url: str) -> None:
+    vlm = dataclasses.replace(weightless("qwen3_vl"), template_options={"enable_thinking": False})
+    list(generate_on_server(vlm, ITEMS[:1], url=url, max_new_tokens=1, unverified=True, progress=False))
+    assert asked(url)["settings"]["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("verification", ["required", "skip"])
+def test_a_study_with_a_server_asks_it_with_the_studys_settings(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verification: str
+) -> None:
+    parameters = params.load(paths.params_file("testbed"))[1]
+    section = parameters["server"] | {"url": url, "fingerprints_folder": str(tmp_path), "verification": verification}
+    monkeypatch.setattr(params, "read_section", lambda profile, name: dict(section))
+    settings = parameters["extraction"] | {"engine": "server", "max_image_tokens": 20, "max_new_tokens": 2}
+    study: Any = SimpleNamespace(profile="testbed", settings=settings, checkpoint=lambda model: FOLDERS["qwen3_vl"])
+    shard = Shard("qwen3vl-tiny-s", "visual_reference", "test", 0, tuple(ITEMS[:2]), "", "")
+    vlm = engines.load_model(study, shard.model, weights=False)
+    if verification == "required":
+        with pytest.raises(ServerError, match=f"{tmp_path}/qwen3vl-tiny-s.json: not a fingerprint"):
+            engines.generate_shard(study, vlm, shard, lambda name, reason: pytest.fail(f"{name}: {reason}"))
+        state_fingerprint(FOLDERS["qwen3_vl"], tmp_path / "qwen3vl-tiny-s.json")
+    found = engines.generate_shard(study, vlm, shard, lambda name, reason: pytest.fail(f"{name}: {reason}"))
+    assert {r.item_id for r in found} == {item.id for item in ITEMS[:2]}
+    assert {r.engine for r in found} == {"vllm 0.0.test" + (", unverified" if verification == "skip" else "")}
+    stated = asked(url)["settings"]
+    assert (
+        stated["mm_processor_kwargs"]["size"]["longest_edge"] == 20 * 16 * 16 and stated["max_completion_tokens"] == 2
+    )
 
 
 def test_an_address_without_a_server_is_one_line() -> None:
@@ -400,16 +500,14 @@ def state_fingerprint(folder: Path, target: Path) -> Path:
     return target
 
 
-def test_both_commands_print_the_same_fingerprint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_command_states_the_files_of_a_folder_and_refuses_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stated = state_fingerprint(FOLDERS["glm4v"], tmp_path / "stated.json")
-    monkeypatch.setattr(sys, "argv", ["server", "fingerprint", str(FOLDERS["glm4v"])])
-    server.main()
-    assert capsys.readouterr().out == stated.read_text()
-    monkeypatch.setattr(sys, "argv", ["server", "fingerprint", str(tmp_path)])
+    stated = state_fingerprint(FOLDERS["glm4v"], tmp_path / "stated.json")  # python -S: no torch to import
+    assert json.loads(stated.read_text()) == fingerprint.fingerprint_checkpoint(FOLDERS["glm4v"])
+    monkeypatch.setattr(sys, "argv", ["fingerprint", str(tmp_path)])
     with pytest.raises(SystemExit, match="fingerprint: .*: no config.json here"):
-        server.main()
+        fingerprint.main()
 
 
 def test_the_server_must_state_our_checkpoint(url: str, tmp_path: Path) -> None:
@@ -417,7 +515,7 @@ def test_the_server_must_state_our_checkpoint(url: str, tmp_path: Path) -> None:
     stated = state_fingerprint(ours, tmp_path / "stated.json")
     found = ask(url, ITEMS[:1], unverified=False, checkpoint=ours, server_fingerprint=stated)
     assert {r.engine for r in found.values()} == {"vllm 0.0.test"}
-    with pytest.raises(ServerError, match="nothing says that it serves this checkpoint; .* or unverified: true"):
+    with pytest.raises(ServerError, match="nothing says .* this checkpoint; save .* or set server.verification: skip"):
         ask(url, unverified=False)
     hashes = json.loads(stated.read_text())
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} < set(hashes)

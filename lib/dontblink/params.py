@@ -96,7 +96,7 @@ def check_value(value: Any, rule: Rule) -> Any:
     # a whole number of more than 64 bits fits no seed and no count, and one of 400 digits no float either
     if isinstance(value, bool) or not isinstance(value, wanted) or not -(2**63) <= value < 2**63:
         raise ParamsError(f"{found}; correct it")
-    if not (rule.low < value < rule.high if rule.open_ends else rule.low <= value <= rule.high):
+    if not rule.admits(value):
         raise ParamsError(f"{found}; correct it")
     return float(value) if rule.kind == "number" else value
 

@@ -19,16 +19,24 @@ class Rule:
     kind: str  # 'whole number' | 'number' | 'text'
     low: float = -math.inf
     high: float = math.inf
-    open_ends: bool = False
+    open_low: bool = False
+    open_high: bool = False
     pattern: str = r"\S+"
     form: str = "one"  # 'one' | 'list' (different entries) | 'range' (two entries, ascending)
 
     def describe(self) -> str:
         """Return the rule in words, for messages."""
         words = {"one": "a ", "list": "a list, each entry a ", "range": "[low, high], each a "}[self.form] + self.kind
-        bounds = f" from {self.low:g} to {self.high:g}" + (" (ends excluded)" if self.open_ends else "")
+        open_ends = {(True, True): " (ends excluded)", (True, False): f" ({self.low:g} excluded)"}
+        bounds = f" from {self.low:g} to {self.high:g}" + open_ends.get((self.open_low, self.open_high), "")
         pattern = "" if self.pattern == r"\S+" else f" matching {self.pattern}"
         return words + (pattern if self.kind == "text" else bounds)
+
+    def admits(self, number: float) -> bool:
+        """Return whether a number lies within the bounds."""
+        return (self.low < number if self.open_low else self.low <= number) and (
+            number < self.high if self.open_high else number <= self.high
+        )
 
 
 def whole(low: float = -math.inf, high: float = math.inf) -> Rule:
@@ -36,9 +44,9 @@ def whole(low: float = -math.inf, high: float = math.inf) -> Rule:
     return Rule("whole number", low, high)
 
 
-def real(low: float = -math.inf, high: float = math.inf, open_ends: bool = False) -> Rule:
+def real(low: float = -math.inf, high: float = math.inf, *, open_low: bool = False, open_ends: bool = False) -> Rule:
     """Return the rule of a number; a whole number is accepted and becomes a float."""
-    return Rule("number", low, high, open_ends)
+    return Rule("number", low, high, open_low or open_ends, open_ends)
 
 
 def text(pattern: str = r"\S+") -> Rule:
@@ -85,7 +93,7 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "max_new_tokens": whole(1),
         "batch_size": whole(1),
         "temperature": real(0),
-        "top_p": real(0, 1),
+        "top_p": real(0, 1, open_low=True),
         "top_k": whole(0),
         "generation_seed": whole(0),
         "device": text(r"cpu|cuda(:\d+)?|mps|auto"),

@@ -23,27 +23,30 @@ import httpx
 from dontblink.generate import item_generator
 from dontblink.server_contract import ContractError, ServerError
 
-LONGEST_BACKOFF_S = 60.0
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
+LONGEST_RETRY_AFTER_S = 600.0  # a server that wants a longer rest ends the run: it goes on where it stopped
 OUR_FAULT = (401, 403, 404)  # would meet every item: the key, the address or the model's name
 
 
 class Connection:
     """A server, while the `with` block lasts; see `generate_on_server` for the settings."""
 
-    def __init__(self, url: str, timeout_s: float, retries: int, backoff_s: float, requests_per_minute: float) -> None:
+    def __init__(self, url: str, timeout_s: float, retries: int, requests_per_minute: float) -> None:
         try:
             address = httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise ServerError(f"server url: {error}; expected http://host:port") from error
+            raise ServerError(f"server.url: {error}; expected http://host:port") from error
         if address.scheme not in ("http", "https") or not address.host:
-            raise ServerError(f"server url {url!r}; expected http://host:port")
+            raise ServerError(f"server.url: found {url!r}, expected http://host:port")
         self.name = str(address.copy_with(userinfo=b"")).rstrip("/").removesuffix("/v1")
         self.root = url.rstrip("/").removesuffix("/v1")
-        self.timeout_s, self.retries, self.backoff_s = timeout_s, retries, backoff_s
+        self.timeout_s, self.retries = timeout_s, retries
         self.spacing_s = 60 / requests_per_minute if requests_per_minute else 0.0
         self.next_turn_s = 0.0
         self.jitter = item_generator(0, "jitter")  # spreads repeated requests; decides nothing else
-        self.key = os.environ.get("OPENAI_API_KEY", "")
+        self.key = os.environ.get("OPENAI_API_KEY", "").strip()
+        if not self.key.isascii() or not self.key.isprintable():
+            raise ServerError("OPENAI_API_KEY: holds letters that no header can carry; set it anew")
 
     def __enter__(self) -> Connection:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
@@ -90,28 +93,38 @@ class Connection:
         for attempt in range(self.retries + 1):
             await asyncio.sleep(pause)
             await self._wait_turn()
-            pause = min(self.backoff_s * 2**attempt, LONGEST_BACKOFF_S) * (0.5 + self.jitter.random())
+            pause = min(FIRST_BACKOFF_S * 2**attempt, LONGEST_BACKOFF_S) * (0.5 + self.jitter.random())
             try:
                 async with asyncio.timeout(self.timeout_s):
                     reply = await self.client.request(method, self.root + page, json=body)
             except TimeoutError:
-                status, problem = 0, f"no answer in {self.timeout_s:g} s; raise timeout_s or lower concurrent_requests"
+                remedy = "raise server.timeout_s or lower server.concurrent_requests"
+                status, problem = 0, f"no answer in {self.timeout_s:g} s; {remedy}"
                 continue
-            except httpx.TransportError as error:
-                found = f"{type(error).__name__} {error}".strip()
+            except httpx.DecodingError as error:
+                found = self._show(f"{error}")
+                status, problem = 0, f"a damaged reply ({found}); look for a proxy between here and the server"
+                continue
+            except httpx.RequestError as error:
+                found = self._show(f"{type(error).__name__} {error}")
                 status, problem = 0, f"no connection ({found}); start the server or correct its address"
                 continue
             status, problem = reply.status_code, self._describe(reply)
             if status == 200:
                 try:
                     return reply.json()
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise ContractError(f"{where}: the reply is not JSON; use an OpenAI-compatible server") from error
             if status in OUR_FAULT:
-                raise ServerError(f"{self.name}: {problem}; correct OPENAI_API_KEY, the address or served_model")
+                raise ServerError(f"{self.name}: {where}: {problem}; correct OPENAI_API_KEY or server.url")
             if status != 429 and status < 500:
                 raise ContractError(f"{where}: refused by the server: {problem}")
             pause = max(pause, read_retry_after(reply))
+            if pause > LONGEST_RETRY_AFTER_S:
+                raise ServerError(
+                    f"{self.name}: {where}: {problem}; it asks for a rest of {pause:g} s (Retry-After), at most "
+                    f"{LONGEST_RETRY_AFTER_S:g} s are waited for; what is finished is kept, run again after it"
+                )
         tried = f"{problem} ({self.retries + 1} attempts)"
         if status == 500 and body and await self._answers():
             raise ContractError(f"{where}: the server fails on this item alone: {tried}")
@@ -121,7 +134,7 @@ class Connection:
         """Return whether the server still answers anything."""
         try:
             return (await self.client.get(f"{self.root}/v1/models", timeout=self.timeout_s)).is_success
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
 
     async def _wait_turn(self) -> None:
@@ -136,10 +149,14 @@ class Connection:
             found = reply.json()
             found = found.get("error", found)
             words = found if isinstance(found, str) else found.get("message", found)
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             words = reply.text
-        line = " ".join(str(words).split())[:300]
-        return f"status {reply.status_code}: {line.replace(self.key, '...') if self.key else line}"
+        return f"status {reply.status_code}: {self._show(str(words))}"
+
+    def _show(self, words: str) -> str:
+        """Return a foreign text as at most 300 letters of one line, the key replaced before anything is cut."""
+        line = " ".join(words.split())
+        return (line.replace(self.key, "...") if self.key else line)[:300]
 
 
 def read_retry_after(reply: httpx.Response) -> float:
@@ -151,5 +168,5 @@ def read_retry_after(reply: httpx.Response) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(stated).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

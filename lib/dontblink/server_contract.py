@@ -8,7 +8,8 @@ stop policy do not confirm.
 Fields of vLLM's and SGLang's `/v1/chat/completions`. Asked: `return_token_ids` (both), `return_prompt_token_ids`
 (SGLang). Read: `choices[0].token_ids`; `prompt_token_ids`, beside the choices (vLLM) or in the choice (SGLang);
 `finish_reason`; `stop_reason` (vLLM) or `matched_stop` (SGLang): the id or text that stopped it; vLLM says null for
-the model's own end-of-sequence id.
+the model's own end-of-sequence id. The pixel budget and the template's switches of the loaded processor go along as
+`mm_processor_kwargs` and `chat_template_kwargs`; whether a server obeys them shows in its prompt ids.
 
 The EOS convention: a Response that stopped ends with its end-of-sequence id. Servers differ in whether `token_ids`
 and `usage.completion_tokens` include it. Where it is absent it is appended if the reply, or a model with a single
@@ -19,12 +20,16 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from dontblink.families import read_image_tokens
 from dontblink.generate import GenerateError, Response, build_response, item_generator
 from dontblink.items import Item, open_image, split_question
 from dontblink.vlm import VLM, Prompt
@@ -45,14 +50,12 @@ class ContractError(ServerError):
 def build_request(
     vlm: VLM,
     item: Item,
-    served_model: str,
     *,
     max_new_tokens: int,
     temperature: float,
     top_p: float,
     top_k: int,
     seed: int,
-    extras: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the body of a chat completion: the question's parts in order, every setting stated.
 
@@ -60,17 +63,10 @@ def build_request(
     drawn from (seed, item id), so that no order of items changes it. `top_k` -1 is the value for "off" that both
     servers know. Placeholder ids get the lowest logit bias, and are checked again in the reply.
 
-    Parameters
-    ----------
-    extras
-        What only the server's side of prompt and pixels needs, say `chat_template_kwargs` or `mm_processor_kwargs`.
-
     Raises
     ------
     ItemError
         If an image cannot be read, or the question names one that is not there.
-    ServerError
-        If `extras` would change a setting that is stated here.
     """
     content: list[dict[str, Any]] = []
     for part in split_question(item):
@@ -79,8 +75,8 @@ def build_request(
         else:
             content.append({"type": "image_url", "image_url": {"url": encode_image(item.images[part])}})
     sampled = temperature > 0
-    request = {
-        "model": served_model, "messages": [{"role": "user", "content": content}], "n": 1, "stream": False,
+    return {
+        "model": vlm.name, "messages": [{"role": "user", "content": content}], "n": 1, "stream": False,
         "max_completion_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p if sampled else 1.0,
         "top_k": top_k if sampled and top_k else -1, "min_p": 0.0, "repetition_penalty": 1.0,
         "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": int(item_generator(seed, item.id).integers(SEEDS)),
@@ -88,11 +84,36 @@ def build_request(
         "stop": [], "stop_token_ids": list(vlm.eos_ids), "ignore_eos": False, "min_tokens": 0,
         "include_stop_str_in_output": False, "skip_special_tokens": False, "spaces_between_special_tokens": False,
         "add_generation_prompt": True, "continue_final_message": False,
+        "chat_template_kwargs": dict(vlm.template_options), "mm_processor_kwargs": state_pixels(vlm),
         "return_token_ids": True, "return_prompt_token_ids": True,
     }  # fmt: skip
-    if stated := sorted(request.keys() & extras.keys()):
-        raise ServerError(f"request extras: {', '.join(stated)} is set by the parameters; remove it from the extras")
-    return {**request, **extras}
+
+
+def state_pixels(vlm: VLM) -> dict[str, dict[str, int]]:
+    """Return the least and the most pixels of a picture as the processor here was told them.
+
+    In the processor's own unit (GLM counts a pixel once per frame), so that the checkpoint's processor on the server
+    scales pictures to the same grids.
+    """
+    size = vlm.processor.image_processor.size
+    return {"size": {edge: int(size[edge]) for edge in ("shortest_edge", "longest_edge")}}
+
+
+def make_probes(vlm: VLM) -> tuple[Item, Item]:
+    """Return two items that show how a server makes prompts and ids, each a picture between two words.
+
+    One picture is small, the other takes more image tokens than the budget, so that it must be scaled down.
+    """
+    images = vlm.processor.image_processor
+    side = images.patch_size * images.merge_size * (math.isqrt(read_image_tokens(images, vlm.family)[1]) + 1)
+    return make_probe("probe", (96, 64)), make_probe("probe of a large picture", (side, side))
+
+
+def make_probe(name: str, size: tuple[int, int]) -> Item:
+    """Return an item with one picture of a (width, height) in px."""
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize(size).save(buffer, "PNG", compress_level=1)
+    return Item(name, "", "test", (buffer.getvalue(),), "look <image 1> there", "", "other")
 
 
 def encode_image(source: Any) -> str:
@@ -124,6 +145,7 @@ def read_reply(
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         raise ContractError(f"{where}: a reply without its one choice; use a chat completion server")
     choice = choices[0]
+    usage = reply["usage"] if isinstance(reply.get("usage"), dict) else {}
     reason = choice.get("finish_reason")
     if reason not in ("stop", "length"):
         raise ContractError(f"{where}: finish reason {reason!r}; expected stop or length: the response is not whole")
@@ -133,7 +155,7 @@ def read_reply(
         if not retokenise:
             raise ContractError(
                 f"{where}: no token_ids in the reply, and its text may be cut into other ids than were generated; "
-                f"{REMEDY}, or set retokenise (such responses are marked)"
+                f"{REMEDY}, or set extraction.retokenised: leave_out"
             )
         ids = tokenise_text(vlm, where, choice)
     elif prompt_ids is None:
@@ -141,12 +163,11 @@ def read_reply(
             f"{where}: no prompt_token_ids in the reply; use a vLLM or SGLang that knows return_token_ids"
         )
     if prompt_ids is not None:
-        check_prompt(vlm, prompt, check_integers(where, "prompt_token_ids", prompt_ids))
+        check_prompt(vlm, prompt, check_integers(where, "prompt_token_ids", prompt_ids), usage.get("prompt_tokens"))
     ids = check_integers(where, "token_ids", ids)
     closed = close_ids(vlm, where, ids, reason, choice)
     if not retokenised:
-        usage = reply.get("usage")
-        n_counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
+        n_counted = usage.get("completion_tokens")
         if n_counted not in (len(ids), len(closed)):
             raise ContractError(
                 f"{where}: {len(ids)} token_ids, usage.completion_tokens {n_counted}; expected as many: ids are lost"
@@ -184,28 +205,38 @@ def check_integers(where: str, name: str, ids: Any) -> list[int]:
     return ids
 
 
-def check_prompt(vlm: VLM, prompt: Prompt, found: Sequence[int]) -> None:
-    """Raise ContractError, naming the first position that differs, unless the server saw our prompt.
+def check_prompt(vlm: VLM, prompt: Prompt, found: Sequence[int], n_counted: Any) -> None:
+    """Raise ContractError, naming the first difference, unless the server saw our prompt.
 
     A server may show each image as the one placeholder of the template instead of one per image token; the others
-    are then put in before the comparison.
+    are then put in before the comparison, and the prompt tokens that the server counts (`n_counted`) must be ours.
     """
     expected = prompt.ids.tolist()
-    n_placeholders = sum(i == vlm.image_token_id for i in found)
-    if len(found) != len(expected) and n_placeholders == len(prompt.grid_thw):
+    ours, theirs = (sum(i == vlm.image_token_id for i in ids) for ids in (expected, found))
+    pixels = f"serve with the pixel budget of this run (vLLM: --mm-processor-kwargs '{json.dumps(state_pixels(vlm))}')"
+    if len(found) != len(expected) and theirs == len(prompt.grid_thw):
+        if n_counted != len(expected):
+            raise ContractError(
+                f"item {prompt.item_id}: usage.prompt_tokens {n_counted}, expected {len(expected)}; with one "
+                f"placeholder a picture only this count tells its image tokens; {pixels}"
+            )
         counts = iter([rows * columns for rows, columns in vlm.image_grid(prompt)])
         found = np.repeat(found, [next(counts) if i == vlm.image_token_id else 1 for i in found]).tolist()
+    elif theirs != ours:
+        raise ContractError(
+            f"item {prompt.item_id}: {theirs} image tokens on the server and {ours} here, of pictures of "
+            f"{', '.join(f'{width}x{height}' for width, height in prompt.image_sizes)} px; {pixels}"
+        )
     if list(found) == expected:
         return
     shorter = min(len(found), len(expected))
     k = next((k for k in range(shorter) if found[k] != expected[k]), shorter)
-    theirs, ours = (
-        f"id {ids[k]} {show_token(vlm, ids[k])}" if k < len(ids) else "the end" for ids in (found, expected)
-    )
+    there, here = (f"id {ids[k]} {show_token(vlm, ids[k])}" if k < len(ids) else "the end" for ids in (found, expected))
     raise ContractError(
-        f"item {prompt.item_id}: prompt position {k} is {theirs} on the server and {ours} here (prompts of "
-        f"{len(found)} and {len(expected)} ids); serve this checkpoint's own template and pixel budget, and pictures "
-        "where the question has them (vLLM: --chat-template-content-format openai)"
+        f"item {prompt.item_id}: prompt position {k} is {there} on the server and {here} here (prompts of "
+        f"{len(found)} and {len(expected)} ids); serve this checkpoint's own template with the switches "
+        f"{json.dumps(vlm.template_options)}, and pictures where the question has them (vLLM: "
+        "--chat-template-content-format openai)"
     )
 
 
