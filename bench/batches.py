@@ -19,7 +19,7 @@ from dontblink import params, paths
 from dontblink.benchmarks import testbed
 from dontblink.generate import generate_responses
 from dontblink.items import Item
-from dontblink.vlm import load_vlm
+from dontblink.loading import load_vlm
 
 SIZES = (1, 2, 4, 8, 16, 32)
 

@@ -18,7 +18,8 @@ from PIL import Image
 from dontblink.evidence import item_coverage
 from dontblink.image_facts import describe_image, save_images
 from dontblink.items import Box, Item, open_image, validate
-from dontblink.vlm import VLM, load_vlm
+from dontblink.loading import load_vlm
+from dontblink.vlm import VLM
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTION = "what is a1 + b2 ?"

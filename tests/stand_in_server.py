@@ -25,7 +25,8 @@ import torch
 
 from dontblink.generate import Response, generate_responses
 from dontblink.items import Item
-from dontblink.vlm import VLM, load_vlm
+from dontblink.loading import load_vlm
+from dontblink.vlm import VLM
 
 KEY = "sk-of-the-tests"
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from test_annotation_schema import annotations
 from test_vlm import make_item
 
-from dontblink import paths
 from dontblink.annotations import (
     Annotation,
     AnnotationError,
@@ -181,7 +180,3 @@ def test_the_report_names_every_item_without_boxes_and_why() -> None:
     assert "demo: 1 of 4 items annotated (1 of them as without evidence)" in text
     for line in ("proposed only (1): c", "stale (1): b", "lacking (1): d"):
         assert line in text
-
-
-def test_annotations_lie_in_the_projects_data_folder() -> None:
-    assert paths.evidence("mmmu_pro") == paths.ROOT / "data" / "evidence" / "mmmu_pro.jsonl"

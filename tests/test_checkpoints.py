@@ -11,8 +11,9 @@ import pytest
 
 from dontblink import checkpoints
 from dontblink.checkpoints import check_checkpoint, find_damage, find_folder
+from dontblink.families import VLMError
+from dontblink.loading import load_vlm
 from dontblink.stand_in import build_stand_in
-from dontblink.vlm import VLMError, load_vlm
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_is_wrong_is_said_in_one_line(name: str, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil, message = SPOILS[name]
     spoil(copy)
-    monkeypatch.setattr("dontblink.vlm.load_model", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("dontblink.loading.load_model", lambda *_: pytest.fail("weights were read"))
     for call in (check_checkpoint, load_vlm):
         with pytest.raises(VLMError, match=message) as caught:
             call(copy)

@@ -15,9 +15,10 @@ import pytest
 from dontblink.benchmarks import testbed
 from dontblink.cost import PROBE_TOKENS, Speed, count_trace_bytes, describe_costs, estimate, measure_speed
 from dontblink.items import Item
+from dontblink.loading import load_vlm
 from dontblink.params import load
 from dontblink.paths import ROOT
-from dontblink.vlm import VLM, load_vlm
+from dontblink.vlm import VLM
 
 SPEED = Speed(n_items=8, prompt_tokens=500, image_tokens=200, prompt_s=2.0, step_s=0.05, replay_s_per_token=0.001)
 

@@ -32,8 +32,9 @@ from dontblink import evidence, params
 from dontblink.benchmarks import testbed
 from dontblink.generate import encode_items, generate_responses
 from dontblink.items import Item
+from dontblink.loading import load_vlm
 from dontblink.replay import Trace, replay_responses
-from dontblink.vlm import VLM, load_vlm
+from dontblink.vlm import VLM
 
 ROOT = Path(__file__).resolve().parents[1]
 GUARD = ROOT / "tests" / "guard"

@@ -16,9 +16,9 @@ from dontblink import crosscheck, examples, extract, lineage, locks, params, pat
 from dontblink.benchmarks import testbed
 from dontblink.collapse import pair_bins
 from dontblink.extract import Extraction
+from dontblink.families import VLMError
 from dontblink.items import Box
 from dontblink.tables import bin_table
-from dontblink.vlm import VLMError
 
 ROOT = Path(__file__).parents[1]
 MODEL = "qwen3vl-tiny-s"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_vlm import FAMILIES, make_item, tiny_vlm
 
+from dontblink.families import VLMError
 from dontblink.generate import (
     GenerateError,
     Response,
@@ -24,7 +25,7 @@ from dontblink.generate import (
     item_generator,
 )
 from dontblink.items import Item, ItemError
-from dontblink.vlm import VLM, VLMError
+from dontblink.vlm import VLM
 
 SIZES = [((96, 48),), ((32, 64), (48, 48)), ((64, 64),), ((32, 32),), ((80, 96),)]
 ITEMS = [

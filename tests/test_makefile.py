@@ -207,11 +207,15 @@ def test_a_second_make_all_does_nothing_within_two_seconds(built: Tree) -> None:
 
 
 def test_a_source_that_changes_while_make_runs_is_not_signed(tree: Tree) -> None:
-    tree.edit("env/bin/python", 'if command == "dontblink.notebook":', """\
+    tree.edit(
+        "env/bin/python",
+        'if command == "dontblink.notebook":',
+        """\
 if stem == "05_veto" and Path("meddle").exists():
     Path("lib/dontblink/collapse.py").write_text("# changed after 02 ran")
     Path("meddle").unlink()
-if command == "dontblink.notebook":""")
+if command == "dontblink.notebook":""",
+    )
     (tree.folder / "meddle").touch()
     done = tree.make("all")
     assert done.returncode == 2 and "a source changed while make ran" in done.stderr

@@ -14,8 +14,8 @@ from dontblink import paths, proposals
 from dontblink.annotations import attach_boxes, read_strictly, write_annotations
 from dontblink.generate import Response
 from dontblink.items import Box, Item
+from dontblink.loading import load_vlm
 from dontblink.proposals import build_prompt, parse_proposals, propose_boxes
-from dontblink.vlm import load_vlm
 
 SIZE = (200, 100)
 CHECKPOINTS = sorted(path for path in (paths.ROOT / "models" / "testbed").iterdir() if path.is_dir())

@@ -34,6 +34,7 @@ from dontblink.benchmarks import testbed
 from dontblink.benchmarks.testbed.questions import Difficulty
 from dontblink.generate import GenerateError, Response, generate_responses
 from dontblink.items import Item, open_image, split_question
+from dontblink.loading import load_vlm
 from dontblink.server import generate_on_server
 from dontblink.server_connection import read_retry_after
 from dontblink.server_contract import (
@@ -46,7 +47,7 @@ from dontblink.server_contract import (
     state_pixels,
 )
 from dontblink.study import Shard
-from dontblink.vlm import VLM, Prompt, load_vlm
+from dontblink.vlm import VLM, Prompt
 
 TESTS = Path(__file__).parent
 CHECKPOINTS = {"qwen3_vl": "qwen3vl-tiny-s", "glm4v": "glm4v-tiny"}

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from dontblink import evidence
 from dontblink.generate import generate_responses, item_generator
 from dontblink.items import Box, Item, open_image, split_question, validate
+from dontblink.loading import load_vlm
 from dontblink.replay import replay_responses
 from dontblink.stand_in import FAMILIES, SHAPES, TRUE_IDS, build_stand_in, build_tokenizer, true_shape
-from dontblink.vlm import VLM, load_vlm
+from dontblink.vlm import VLM
 
 MINI = Path(__file__).parents[1].parent / "shared" / "fixtures" / "mmmu_pro" / "mini"
 SIDES = {"Qwen3-VL-2B": 32, "GLM-4.6V-Flash": 28}  # px of a merged image token

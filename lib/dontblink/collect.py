@@ -22,12 +22,12 @@ import transformers
 from dontblink import paths, schema, store, tables
 from dontblink.benchmarks import registry
 from dontblink.generate import Response
+from dontblink.loading import find_backend
 from dontblink.marks import hash_file
 from dontblink.messages import make_cell
 from dontblink.progress import Progress
 from dontblink.shards import TraceRecord, read_note, read_traces
 from dontblink.study import Shard, Study
-from dontblink.vlm import find_backend
 
 
 def join_records(study: Study, shard: Shard, records: Sequence[TraceRecord]) -> list[tables.Measured]:

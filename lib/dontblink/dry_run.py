@@ -26,11 +26,13 @@ from dontblink import paths
 from dontblink.benchmarks import registry
 from dontblink.benchmarks.sources import Row, is_file
 from dontblink.engines import load_model
+from dontblink.families import VLMError
 from dontblink.items import MOST_PIXELS, Item, ItemError
+from dontblink.loading import load_vlm
 from dontblink.messages import NamedError
 from dontblink.stand_in import StandIn, build_stand_in
 from dontblink.study import Study
-from dontblink.vlm import VLM, VLMError, load_vlm
+from dontblink.vlm import VLM
 
 OFFICIAL = {  # where a folder of official files has each benchmark
     "mathvista": "mathvista/testmini.json",

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from dontblink import params, paths
 from dontblink.generate import Response, generate_responses
+from dontblink.loading import load_vlm
 from dontblink.server import generate_on_server
 from dontblink.study import Shard, Study
-from dontblink.vlm import VLM, load_vlm
+from dontblink.vlm import VLM
 
 
 def load_model(study: Study, model: str, *, weights: bool = True) -> VLM:

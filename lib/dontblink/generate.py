@@ -26,10 +26,11 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from dontblink.families import VLMError
 from dontblink.items import Item, ItemError
 from dontblink.messages import NamedError
 from dontblink.progress import Progress
-from dontblink.vlm import VLM, Prompt, VLMError
+from dontblink.vlm import VLM, Prompt
 
 FinishReason = Literal["stop", "length", "empty"]
 

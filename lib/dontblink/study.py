@@ -28,13 +28,13 @@ from dontblink.fingerprint import list_checkpoint
 from dontblink.generate import Response
 from dontblink.grounding import Grounding, select_grounding
 from dontblink.items import Item, Split
+from dontblink.loading import find_backend
 from dontblink.marks import hash_file
 from dontblink.schema import check_table
 from dontblink.shards import read_responses
-from dontblink.vlm import find_backend
 
 # The code that makes a shard is part of its key, as are the versions of what computes it.
-RESPONSE_CODE = ("items", "spans", "families", "checkpoints", "vlm", "generate", "engines")
+RESPONSE_CODE = ("items", "spans", "families", "checkpoints", "vlm", "loading", "generate", "engines")
 SERVER_CODE = ("server_connection", "server_contract", "server")
 TRACE_CODE = (*RESPONSE_CODE, "evidence", "capture", "regions", "replay", "shards", "traces", "grounding")
 VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "pillow", "torchvision")

@@ -25,7 +25,8 @@ from dontblink.benchmarks.testbed.architectures import MODELS
 from dontblink.benchmarks.testbed.questions import Difficulty
 from dontblink.generate import generate_responses
 from dontblink.items import Item
-from dontblink.vlm import VLM, load_vlm
+from dontblink.loading import load_vlm
+from dontblink.vlm import VLM
 
 LOWEST, HIGHEST, TARGET = 0.60, 0.88, 0.75
 REQUIRED = (0.55, 0.92)
