@@ -6,6 +6,7 @@ box holds; a text without its dress; the marked answers. Never: guess an answer,
 
 from __future__ import annotations
 
+import math
 import re
 
 BOX = re.compile(r"<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|$)", re.DOTALL)
@@ -70,6 +71,15 @@ def read_marked(text: str) -> list[str]:
     followers = [plain[end : end + REACH].strip(" :=#\"'“”\n\t\r") for end in reversed(ends)]
     _, boxed, rest = text.rpartition("\\boxed{")
     return [make_plain(_read_braced(rest[:REACH])), *followers] if boxed else followers
+
+
+def read_value(text: str) -> float | None:
+    """Return the finite number that a text is; None where it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _read_braced(text: str) -> str:
