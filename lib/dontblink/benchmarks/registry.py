@@ -1,10 +1,10 @@
 """The benchmarks by name: their questions as Items, and their scorers.
 
 In: a benchmark's name and the `testbed` or `questions` section of the parameters. Out: the Items of each split with the
-rows that could not be used, and the scores of a response. The real benchmarks ask a stratified, seeded subset. Only
-rows that make an Item with readable pictures stay in it; another row that was drawn is named with its reason and the
-subset is drawn anew without it, so that pictures are decoded once, and only of rows that were drawn. Never: guess a
-missing box, picture or answer.
+rows that could not be used, and the scores of a response. The real benchmarks ask a stratified, seeded subset. A
+row that makes no Item is named with its reason and not drawn. Pictures are decoded only of rows that were drawn, once:
+where one is corrupt, its row is named, too, and the subset drawn anew without it. Never: guess a missing box, picture
+or answer.
 
 To add a benchmark: a module like `mmmu_pro`, one entry in REAL, its `<name>_source` keys in params/.
 """
@@ -76,13 +76,13 @@ def load_questions(
             usable[draft.id] = (row, draft)
     places = {item_id: (item_id, module.stratum(row), module.group(row)) for item_id, (row, _) in usable.items()}
     sizes = {split: settings[f"n_{split}_items"] for split in SPLITS}
-    readable = set[str]()
-    while unread := (drawn := draw_subset(list(places.values()), sizes, settings["subset_seed"])).keys() - readable:
-        for item_id in sorted(unread):
+    checked = set[str]()
+    while unchecked := (drawn := draw_subset(list(places.values()), sizes, settings["subset_seed"])).keys() - checked:
+        for item_id in sorted(unchecked):
             if fault := find_fault(usable[item_id][1]):
                 rejected.append((item_id, fault))
                 del places[item_id]
-        readable |= unread
+        checked |= unchecked
     items: dict[Split, list[Item]] = {split: [] for split in SPLITS}
     for item_id, (_, draft) in usable.items():
         if item_id in drawn:
