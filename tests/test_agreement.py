@@ -30,6 +30,7 @@ PAIRS: list[tuple[Side, Side]] = [
     (RIGHT, RIGHT), (RIGHT, WRONG), (NOTHING, RIGHT), (WRONG, WRONG), (WRONG, (False, True, "C")), (RIGHT, NOTHING),
     (NOTHING, NOTHING), (NOTHING, WRONG),
 ]  # fmt: skip
+GUESS = (True, False, "A")
 
 
 def test_the_table_counts_each_kind_of_response() -> None:
@@ -50,6 +51,28 @@ def test_the_listing_names_who_is_right_and_what_was_read() -> None:
         "q5": "only official right, strict reads nothing",
         "q7": "both wrong, official reads nothing",
     }
+
+
+def test_the_nearest_choice_to_a_refusal_is_nobody_s_other_answer() -> None:
+    listed = list_disagreements(make_scores([(GUESS, NOTHING), (NOTHING, GUESS)]))["kind"].to_list()
+    assert listed == ["only official right, neither reads an answer", "only strict right, neither reads an answer"]
+
+
+@pytest.mark.parametrize(
+    ("official", "strict", "kind"),
+    [
+        ("45.0", "45", None), ("1e3", "1000", None), ("45.0", "46", "both wrong, other answer"),
+        ("nan", "nan", None), ("45.0 cm", "45 cm", "both wrong, other answer"), ("", "0", "both wrong, other answer"),
+    ],
+)  # fmt: skip
+def test_numbers_are_compared_by_value_and_texts_as_they_stand(official: str, strict: str, kind: str | None) -> None:
+    listed = list_disagreements(make_scores([((False, True, official), (False, True, strict))]))["kind"].to_list()
+    assert listed == ([] if kind is None else [kind])
+
+
+def test_one_answer_may_be_right_for_one_scorer_only() -> None:
+    listed = list_disagreements(make_scores([((False, True, "1.50"), (True, True, "1.5"))]))["kind"].to_list()
+    assert listed == ["only strict right, same answer"]
 
 
 @given(

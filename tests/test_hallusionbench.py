@@ -91,11 +91,26 @@ def test_metrics_refuse_other_answers_and_other_lengths() -> None:
         ("Yes, there is no gap.", None, "yes"), ("yes\n\nWait, no.", None, None), ("Not yes", "yes", None),
         ("I see two dots.\n\n**No**", None, "no"), ("They differ, so no.", "no", "no"),
         ("**Answer:** No, since there is no yes.", None, "no"), ("Answer: Yes or no", None, None),
+        ("Answer: definitely yes", "yes", "yes"), ("The answer is clearly no because they differ", "no", "no"),
+        ("The answer is a clear no.", "no", "no"), ("Final answer: no doubt, yes", None, "yes"),
     ],
 )  # fmt: skip
 def test_the_rules_read_each_form(response: str, official: str | None, strict: str | None) -> None:
     assert official_answer(response) == official
     assert strict_answer(response) == strict
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "Answer: There is no difference in size, they are the same.", "Answer: No difference is visible",
+        "Final answer: the left one is bigger, there is no doubt", "Answer: no-one can tell", "No-one is there.",
+        'There is no "gap" here.', "Answer: **No** (visible) difference", "<answer>No differences.</answer>",
+    ],
+)  # fmt: skip
+def test_a_no_that_belongs_to_a_noun_answers_nothing_behind_a_marker_either(response: str) -> None:
+    assert strict_answer(response) is None
+    assert strict_answer(f"{response}\n\nAnswer: no") == "no"
 
 
 def test_the_official_rule_keeps_its_faults() -> None:

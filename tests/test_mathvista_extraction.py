@@ -138,6 +138,22 @@ def test_a_number_is_read_as_its_writer_states_it(text: str, number: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("Answer: 2 1/2", "2.5"), (r"\boxed{2\frac{1}{2}}", "2.5"), (r"Answer: $2 \frac{1}{2}$ cups", "2.5"),
+        ("Answer: -2 1/2", "-2.5"), ("The answer is 1,000 1/4.", "1000.25"), ("Answer: 2 3/2", "2"),
+        ("Answer: 2.5 1/2", "2.5"), ("Answer: 2\n1/2", "2"), ("Answer: 7/8 1/2", "0.875"), ("Answer: 10 1/0", "10"),
+    ],
+)  # fmt: skip
+def test_a_whole_number_and_a_proper_fraction_are_one_number(text: str, number: str) -> None:
+    assert find_answer(text, NUMBER) == number
+
+
+def test_options_that_are_mixed_numbers_are_matched_by_value() -> None:
+    assert find_answer("The probability is 2.5.", choose("1 1/2", "2 1/2", "3")) == "B"
+
+
+@pytest.mark.parametrize(
     ("text", "found"),
     [
         ("[2007,2008]", "[2007,2008]"),

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from dontblink import params, params_schema, paths
+from dontblink.benchmarks.subset import task_type_of
 from dontblink.params import ParamsError
 
 TESTBED = paths.params_file("testbed").read_text()
@@ -106,6 +107,20 @@ def test_a_whole_number_counts_as_the_number_it_is(tmp_path: Path) -> None:
 def test_a_bound_that_is_not_excluded_belongs_to_the_values(tmp_path: Path) -> None:
     assert load(tmp_path, edit("top_p: 1.0", "top_p: 1"))["extraction"]["top_p"] == 1.0
     assert load(tmp_path, edit("temperature: 0.0", "temperature: 0"))["extraction"]["temperature"] == 0.0
+
+
+def test_a_task_rule_may_ask_for_a_value_of_several_words(tmp_path: Path) -> None:
+    rules = ["mathvista.task=figure question answering:symbolic", "mathvista.*:other"]
+    given = yaml.safe_load(TESTBED)
+    given["questions"]["task_types"] = rules
+    found = load(tmp_path, yaml.safe_dump(given))["questions"]["task_types"]
+    assert found == rules
+    for task, kind in (("figure question answering", "symbolic"), ("geometry problem solving", "other")):
+        assert task_type_of({"task": task}, "mathvista", found) == kind
+    for wrong in ("mathvista: symbolic", "mathvista.task=a b:Symbolic", "mathvista.:other"):
+        given["questions"]["task_types"] = [wrong]
+        with pytest.raises(ParamsError, match="questions.task_types"):
+            load(tmp_path, yaml.safe_dump(given))
 
 
 def test_a_section_is_written_only_if_its_content_changed(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dontblink.benchmarks import registry
-from dontblink.items import Score
+from dontblink.items import Score, validate
 from dontblink.params import load
 from dontblink.paths import ROOT
 
@@ -78,6 +78,34 @@ def test_a_corrupt_picture_is_found_before_anything_starts(tmp_path: Path) -> No
     found = load_rows(file)
     assert [row for row, _ in found.rejected] == ["mmmu_pro-test_Art_3"]
     assert "not a readable image" in found.rejected[0][1]
+
+
+def test_a_corrupt_picture_is_replaced_and_each_is_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_rows(tmp_path, 20)
+    corrupt = {f"mmmu_pro-test_Art_{k}" for k in range(0, 20, 3)}
+    for k in range(0, 20, 3):
+        (tmp_path / f"{k}.png").write_bytes(b"version https://git-lfs %d" % k)
+    seen: list[str] = []
+    monkeypatch.setattr(registry, "validate", lambda item: (seen.append(item.id), validate(item)))
+    found = load_rows(file)
+    assert {split: len(items) for split, items in found.items.items()} == {"test": 6, "calibration": 4}
+    kept, rejected = found.strata.keys(), {row for row, _ in found.rejected}
+    assert kept == {item.id for items in found.items.values() for item in items} and not kept & corrupt
+    assert rejected and rejected <= corrupt and found.notes == []
+    assert sorted(seen) == sorted(kept | rejected)
+
+
+def test_where_nothing_can_replace_a_corrupt_picture_a_note_gives_the_number_that_is_left(tmp_path: Path) -> None:
+    file = write_rows(tmp_path, 10)
+    (tmp_path / "3.png").write_bytes(b"version https://git-lfs")
+    found = load_rows(file)
+    sizes = {split: len(items) for split, items in found.items.items()}
+    assert sum(sizes.values()) == 9
+    asked = {"test": 6, "calibration": 4}
+    lines = [f"{split}: {size} rows drawn of {asked[split]}" for split, size in sizes.items() if size < asked[split]]
+    assert [note.split(" asked")[0] for note in found.notes] == lines and lines
 
 
 def test_rules_of_the_parameters_decide_the_task_type(tmp_path: Path) -> None:

@@ -69,6 +69,58 @@ def test_a_split_is_a_whole_word_of_the_file_name(hub_folder: Path) -> None:
     assert len(read(hub_folder, "non_test")) == 1
 
 
+@pytest.mark.parametrize("config", ["", "standard (10 options)"])
+def test_a_half_finished_download_names_the_parts_that_are_missing(hub_folder: Path, config: str) -> None:
+    (hub_folder / "data" / "test-00001-of-00002.parquet").unlink()
+    with pytest.raises(SourceError, match=r"split 'test'.* lacks 00001-of-00002 of its parquet files; download the"):
+        read(hub_folder, config=config)
+
+
+def test_of_many_missing_parts_five_are_named(hub_folder: Path) -> None:
+    for file in (hub_folder / "data").glob("test*"):
+        file.rename(file.with_name(file.name.replace("-of-00002", "-of-99999")))
+    with pytest.raises(SourceError, match=r"lacks 00002-of-99999, .*, 00006-of-99999 and 99992 more of its parquet"):
+        read(hub_folder)
+
+
+def test_a_part_beyond_the_count_is_named(hub_folder: Path) -> None:
+    file = hub_folder / "data" / "test-00000-of-00002.parquet"
+    (hub_folder / "data" / "test-00002-of-00002.parquet").write_bytes(file.read_bytes())
+    with pytest.raises(SourceError, match="test-00002-of-00002.parquet: a part's number is below their count 2;"):
+        read(hub_folder)
+
+
+def test_a_part_may_end_in_a_hash_as_the_hub_once_named_them(hub_folder: Path) -> None:
+    file = hub_folder / "data" / "test-00001-of-00002.parquet"
+    file.rename(file.with_name("test-00001-of-00002-725687bf7a18d64b.parquet"))
+    assert len(read(hub_folder)) == 3
+
+
+@pytest.mark.parametrize("second", ["test-00000-of-00002", "test-00002-of-00003", "test"])
+def test_a_split_that_is_there_twice_is_not_read_twice(hub_folder: Path, second: str) -> None:
+    (hub_folder / f"{second}.parquet").write_bytes((hub_folder / "data" / "test-00000-of-00002.parquet").read_bytes())
+    with pytest.raises(SourceError, match=rf"split 'test' is there twice \(.*\b{second}.parquet.*\); remove"):
+        read(hub_folder)
+
+
+def test_a_parquet_of_another_split_does_not_stand_in_for_the_one_asked_for(hub_folder: Path) -> None:
+    for file in (hub_folder / "data").glob("test*"):
+        file.unlink()
+    with pytest.raises(SourceError, match="expected one file of split 'test'; found data/non_test-00000-of-00001.parq"):
+        read(hub_folder)
+
+
+def test_a_json_under_any_name_is_a_folder_s_split_but_one_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.json").write_text('[{"a": 1}]')
+    assert read(tmp_path)[0].fields == {"a": 1}
+    (tmp_path / "rows.json").write_text('[{"a": 1}]')
+    with pytest.raises(
+        SourceError, match="expected one file of split 'test'; found (rows|data/rows).json, .*rows.json"
+    ):
+        read(tmp_path)
+
+
 def test_the_hub_reader_gives_the_same_rows_as_the_folder_reader(
     hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

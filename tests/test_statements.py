@@ -1,9 +1,12 @@
-"""Claims about statements: what counts as a stated answer, and where it ends."""
+"""Claims about statements: what counts as a stated answer for every scorer, and where it ends."""
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from dontblink.benchmarks.answers import read_marked
 from dontblink.benchmarks.statements import read_statements
 
 
@@ -27,3 +30,27 @@ from dontblink.benchmarks.statements import read_statements
 )
 def test_a_statement_is_what_stands_behind_its_marker(final: str, stated: list[str]) -> None:
     assert read_statements(final) == stated
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Answer: B", "The closest option is B", "The final choice would be: B", "The answer to this question is B",
+        "The best option, I think, was C. The correct answer\n\nB", "The solution is B", "The answers are: B",
+        "故选：B", "Final answer: <answer>B</answer>", "The answer was not C: the right choice is B",
+    ],
+)  # fmt: skip
+def test_all_scorers_share_the_markers_of_an_answer(text: str) -> None:
+    assert read_statements(text)[-1] == read_marked(text)[0] == "B"
+
+
+@pytest.mark.parametrize("text", ["Answer choice B is wrong", "Option B is too large", "Solution:\nB is the base"])
+def test_what_announces_no_answer_is_a_marker_for_none(text: str) -> None:
+    assert read_statements(text) == read_marked(text) == []
+
+
+@pytest.mark.parametrize("piece", ["答案", "<answer>", "answer is ", "answer a ", "solution ", r"\boxed{", "answer\n"])
+def test_a_hundred_thousand_characters_take_a_moment(piece: str) -> None:
+    started = time.perf_counter()
+    statements = read_statements(piece * (100_000 // len(piece)))
+    assert time.perf_counter() - started < 2 and len(statements) <= 20

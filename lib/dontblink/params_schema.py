@@ -116,7 +116,7 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "n_test_items": whole(1),
         "n_calibration_items": whole(1),
         "subset_seed": whole(0),
-        "task_types": several(text(r"[a-z_]+\.\S+:[a-z_]+")),
+        "task_types": several(text(r"[a-z_]+\..+:[a-z_]+")),
         "evidence_folder": text(),
     },
     "server": {

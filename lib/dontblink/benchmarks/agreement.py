@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from dontblink.benchmarks.answers import read_value
+
+Side = tuple[bool, bool, str | float]  # right, parsed, prediction
 KEY = ["model", "benchmark", "item_id"]
 COLUMNS = (*KEY, "scorer", "correct", "parsed", "prediction")
 FIRST, SECOND = "official", "strict"
@@ -100,7 +103,8 @@ def list_disagreements(scores: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     The columns of `pair_scores`, and `kind`: who is right ("only official right", "only strict right", "both right",
-    "both wrong") and what was read ("official reads nothing", "strict reads nothing", "other answer").
+    "both wrong") and what was read ("official reads nothing", "strict reads nothing", "other answer", "same answer",
+    "neither reads an answer": then the nearest choice was right). Numbers are the same answer if their values are.
 
     Raises
     ------
@@ -109,17 +113,26 @@ def list_disagreements(scores: pd.DataFrame) -> pd.DataFrame:
     """
     pairs = pair_scores(scores)
     kinds = [
-        None if before == after else f"{name_verdict(before[0], after[0])}, {name_reading(before[1], after[1])}"
+        None if before == after else f"{name_verdict(before[0], after[0])}, {name_reading(before, after)}"
         for before, after in zip(*(read_side(pairs, scorer) for scorer in (FIRST, SECOND)), strict=True)
     ]
     pairs["kind"] = pd.Series(kinds, index=pairs.index, dtype=object)
     return pairs[pairs["kind"].notna()].sort_values(["kind", *KEY], ignore_index=True)
 
 
-def read_side(pairs: pd.DataFrame, scorer: str) -> list[tuple[bool, bool, str]]:
-    """Return (correct, parsed, prediction) of one scorer for each response; what was not parsed predicts nothing."""
+def read_side(pairs: pd.DataFrame, scorer: str) -> list[Side]:
+    """Return one scorer's side of each response; what was not parsed predicts nothing, a number predicts its value."""
     columns = (pairs[f"{column}_{scorer}"] for column in ("correct", "parsed", "prediction"))
-    return [(correct, parsed, str(text) if parsed else "") for correct, parsed, text in zip(*columns, strict=True)]
+    return [
+        (correct, parsed, read_prediction(str(text)) if parsed else "")
+        for correct, parsed, text in zip(*columns, strict=True)
+    ]
+
+
+def read_prediction(text: str) -> str | float:
+    """Return the value of a prediction that is a number, and else its text: '45.0' is '45'."""
+    value = read_value(text)
+    return text if value is None else value
 
 
 def name_verdict(official: bool, strict: bool) -> str:
@@ -129,8 +142,10 @@ def name_verdict(official: bool, strict: bool) -> str:
     return "only official right" if official else "only strict right"
 
 
-def name_reading(official: bool, strict: bool) -> str:
+def name_reading(official: Side, strict: Side) -> str:
     """Return what the two read differently."""
-    if official == strict:
-        return "other answer"
-    return "strict reads nothing" if official else "official reads nothing"
+    if official[1] != strict[1]:
+        return "strict reads nothing" if official[1] else "official reads nothing"
+    if not strict[1]:
+        return "neither reads an answer"
+    return "same answer" if official[2] == strict[2] else "other answer"

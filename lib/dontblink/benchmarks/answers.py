@@ -6,13 +6,20 @@ box holds; a text without its dress; the marked answers. Never: guess an answer,
 
 from __future__ import annotations
 
+import math
 import re
 
 BOX = re.compile(r"<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|$)", re.DOTALL)
 SPECIAL = re.compile(r"<\|[^|<>]*\|>")
+# between the marker and the verb there may be words ("the answer to this question is"), but no lone capital letter:
+# in "answer choice B is wrong" the letter stands before the verb and what follows names no answer
+WORDS = r"(?:[ \t]+(?!(?-i:\(?[A-Z]\b))[\w'-]+){0,6}?[ \t]*"
+VERBS = r"\b(?:is|are|be|was)\b"
 ANSWER = re.compile(
-    r"(?:\b(?:(?:answer|solution)s?(?! (?:choice|option)s)|(?:correct|right|best) (?:option|choice))"
-    r"(?:[ \w]{0,30}?(?:\b(?:is|are|be)\b:?|[:=])|\s*\n)|(?:答案|故选)[是为:]*)(?=\s*\S)",
+    r"(?:\b(?:answers?(?! (?:choice|option)s)|(?:correct|right|best|final|closest)[ \t]+(?:option|choice))"
+    rf"(?:{WORDS}(?:(?:{VERBS}|[:=：])[ \t]*)+|[ \t]*\n)"
+    rf"|\bsolutions?{WORDS}{VERBS}[ \t]*[:=：]?"  # "Solution:" announces a reasoning
+    r"|(?:答案|故选)[是为:：]*)(?=\s*\S)",
     re.IGNORECASE,
 )
 DRESS = [
@@ -66,10 +73,23 @@ def read_marked(text: str) -> list[str]:
     the end of the sentence: the reader knows what ends an answer of its kind.
     """
     plain = make_plain(text)
-    ends = [match.end() for match in ANSWER.finditer(plain)][-MARKERS:]
-    followers = [plain[end : end + REACH].strip(" :=#\"'“”\n\t\r") for end in reversed(ends)]
+    followers = [plain[end : end + REACH].strip(" :=#\"'“”\n\t\r") for end in reversed(find_markers(plain))]
     _, boxed, rest = text.rpartition("\\boxed{")
     return [make_plain(_read_braced(rest[:REACH])), *followers] if boxed else followers
+
+
+def read_value(text: str) -> float | None:
+    """Return the finite number that a text is; None where it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def find_markers(text: str) -> list[int]:
+    """Return where the last `MARKERS` markers of an answer ("the answer is", "Answer:") in a text end, in order."""
+    return [match.end() for match in ANSWER.finditer(text)][-MARKERS:]
 
 
 def _read_braced(text: str) -> str:

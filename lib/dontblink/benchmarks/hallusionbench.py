@@ -24,10 +24,16 @@ REQUIRED = (*KEYS, "question", "gt_answer")
 INSTRUCTION = "Please answer yes or no."  # the data set has no instruction of its own; this is the usual one
 UNPACKED = "hallusion_bench"  # the folder that the official archive unpacks to
 PUNCTUATION = ';/[]"{}()=+\\_->@<`,?!'  # as the usual rule has it: no colon, no asterisk
-LONE = re.compile(r"\b(yes|no)\b(?=\s*(?:$|[.,;:!?)\]'\"—–]|-\s))", re.IGNORECASE)
-OPENING = re.compile(
-    r"\W*(yes\b|no\b(?=\s*(?:$|[^\w\s]|(?:it|they|there|the|this|that|these|those|i)\b)))", re.IGNORECASE
+# what ends a word that stands alone: the end, a mark on it, a mark behind a space that opens nothing, or a bracket that
+# holds more than an adjective (`no (visible) gap` answers nothing, and neither does `no "gap"` or `no-one`)
+ALONE = r"(?:$|[^\w\s-]|-(?!\w)|\s+(?:$|[^\w\s\"'“‘(\[-]|-(?!\w)|\((?!\w+\)\s*\w)))"
+LONE = re.compile(rf"\b(?:yes|no)\b(?={ALONE})", re.IGNORECASE)
+# `yes` belongs to no noun; `no` may go on without a mark ("no they differ", "no because they differ")
+SAID = re.compile(
+    rf"\b(?:yes\b|no\b(?={ALONE}|\s+(?:it|they|there|the|this|that|these|those|i|we|because|since|as)\b))",
+    re.IGNORECASE,
 )
+OPENING = re.compile(rf"\W*({SAID.pattern})", re.IGNORECASE)
 DOUBT = re.compile(r"\b(?:yes|no)\s*(?:/|or|and|&)\s*(?:yes|no)\b|\bnot\s+(?:a\s+)?(?:yes|no)\b", re.IGNORECASE)
 
 Answer = Literal["yes", "no"]
@@ -128,13 +134,14 @@ def official_answer(response: str) -> Answer | None:
 def strict_answer(response: str) -> Answer | None:
     """Return the answer that the response's final part gives, None if it gives none or both.
 
-    The last statement (`Answer: no`, `\\boxed{Yes}`) that holds one of the words decides: the one that opens it, else
-    the only one. Else the word that opens the text, or its last line if that does not say the opposite, where `no` must
-    stand alone ("No difference is visible" answers nothing). Else the only one before a mark or an end ("so, yes.").
+    A `no` that belongs to a noun ("No difference is visible") is none of the two words, wherever it stands. The last
+    statement (`Answer: no`, `\\boxed{Yes}`) that holds one of them decides: the one that opens it, else the only one.
+    Else the word that opens the text, or its last line if that does not say the opposite. Else the only one before a
+    mark or an end ("so, yes.").
     """
     final = read_final(response)
     for statement in reversed(read_statements(final)):
-        said = read_opening(statement) or re.findall(r"\b(?:yes|no)\b", statement, re.IGNORECASE)
+        said = read_opening(statement) or SAID.findall(statement)
         if said:
             return None if DOUBT.search(statement) else only(said)
     lines = [line.strip() for line in strip_markup(final).splitlines() if re.search(r"\w", line)]

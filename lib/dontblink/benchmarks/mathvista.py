@@ -14,8 +14,9 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from dontblink.benchmarks.answers import read_value
 from dontblink.benchmarks.mathvista_extraction import list_choices
-from dontblink.benchmarks.mathvista_scores import extract, official_normalise, read_precision, read_value, score, scores
+from dontblink.benchmarks.mathvista_scores import extract, official_normalise, read_precision, score, scores
 from dontblink.benchmarks.sources import (
     Row,
     Source,

@@ -85,14 +85,26 @@ def quote_refusal(text: str) -> str:
 
 
 def read_numbers(text: str) -> list[tuple[int, str]]:
-    """Return the numbers of a plain text with their places: no separators, fractions and powers of ten worked out."""
-    numbers = []
+    """Return the numbers of a plain text with their places: no separators, fractions and powers of ten worked out.
+
+    A whole number, a space and a proper fraction are one number: 2 1/2 is 2.5.
+    """
+    numbers: list[tuple[int, str]] = []
+    whole, end = "", -1  # of the number before, '' where it is none that a fraction may follow
     for match in NUMBER.finditer(text):
         digits = ("-" if match["sign"] else "") + re.sub(r"[^\d.]", "", match["digits"])
         power, denominator = match["e"] or match["ten"], float(match["denominator"] or 1)
+        plain = "" if power or match["denominator"] or "." in digits else digits
         if power or match["denominator"]:
-            digits = repr(float(f"{digits}e{power or 0}") / denominator) if denominator else ""
+            value = float(f"{digits}e{power or 0}") / denominator if denominator else math.nan
+            if whole and not power and text[end : match.start()] in (" ", "  ") and 0 < value < 1:
+                place, _ = numbers.pop()
+                numbers.append((place, repr(float(whole) + (-value if whole[0] == "-" else value))))
+                digits = ""
+            else:
+                digits = repr(value) if denominator else ""
         numbers += [(match.start(), digits)] if digits else []
+        whole, end = plain, match.end()
     return numbers
 
 

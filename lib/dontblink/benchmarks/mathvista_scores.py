@@ -17,7 +17,6 @@ returns) differs from it where the official code
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from string import ascii_uppercase
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from dontblink.benchmarks.answers import read_final
+from dontblink.benchmarks.answers import read_final, read_value
 from dontblink.benchmarks.mathvista_extraction import find_answer, list_choices, quote_refusal
 from dontblink.items import Score
 
@@ -133,15 +132,6 @@ def list_disagreements(stored: Iterable[Mapping[str, Any]]) -> dict[str, list[st
         }[ours.parsed, theirs]
         kinds.setdefault(kind, []).append(str(row["pid"]))
     return kinds
-
-
-def read_value(text: str) -> float | None:
-    """Return the finite number that a text is; None where it is none."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def read_precision(row: Mapping[str, Any]) -> int | None:

@@ -1,8 +1,9 @@
 """The benchmarks by name: their questions as Items, and their scorers.
 
 In: a benchmark's name and the `testbed` or `questions` section of the parameters. Out: the Items of each split with the
-rows that could not be used, and the scores of a response. The real benchmarks ask a stratified, seeded subset; only
-rows that make an Item can be drawn, and every other row is named with its reason. Never: guess a missing box, picture
+rows that could not be used, and the scores of a response. The real benchmarks ask a stratified, seeded subset. A
+row that makes no Item is named with its reason and not drawn. Pictures are decoded only of rows that were drawn, once:
+where one is corrupt, its row is named, too, and the subset drawn anew without it. Never: guess a missing box, picture
 or answer.
 
 To add a benchmark: a module like `mmmu_pro`, one entry in REAL, its `<name>_source` keys in params/.
@@ -73,23 +74,28 @@ def load_questions(
             rejected.append((f"{benchmark}: {row.name}", str(error)))
         else:
             usable[draft.id] = (row, draft)
+    places = {item_id: (item_id, module.stratum(row), module.group(row)) for item_id, (row, _) in usable.items()}
     sizes = {split: settings[f"n_{split}_items"] for split in SPLITS}
-    places = [(item_id, module.stratum(row), module.group(row)) for item_id, (row, _) in usable.items()]
-    drawn = draw_subset(places, sizes, settings["subset_seed"])
+    checked = set[str]()
+    while unchecked := (drawn := draw_subset(list(places.values()), sizes, settings["subset_seed"])).keys() - checked:
+        for item_id in sorted(unchecked):
+            if fault := find_fault(usable[item_id][1]):
+                rejected.append((item_id, fault))
+                del places[item_id]
+        checked |= unchecked
     items: dict[Split, list[Item]] = {split: [] for split in SPLITS}
-    for item_id, (row, draft) in usable.items():
+    for item_id, (_, draft) in usable.items():
         if item_id in drawn:
-            split = drawn[item_id]
             kind = task_type_of(draft.covariates, benchmark, settings["task_types"])
-            items[split].append(module.build_item(row, split, kind))
-    strata = {item_id: stratum for item_id, stratum, _ in places if item_id in drawn}
+            items[drawn[item_id]].append(replace(draft, split=drawn[item_id], task_type=kind))
+    strata = {item_id: places[item_id][1] for item_id in drawn}
     notes = find_shortfalls(sizes, drawn)
     try:
         origin = f"{source.location} {resolve_revision(source)}".rstrip()
     except SourceError as error:  # the rows came from the hub's cache, which does not say what a branch meant
         origin = f"{source.location} {source.revision}"
         notes.append(str(error))
-    return _keep_valid(Questions(items, rejected, strata, notes, origin))
+    return Questions(items, rejected, strata, notes, origin)
 
 
 def _load_testbed(benchmark: str, settings: dict[str, Any]) -> Questions:
@@ -100,23 +106,18 @@ def _load_testbed(benchmark: str, settings: dict[str, Any]) -> Questions:
         )
         for split in SPLITS
     }
-    return _keep_valid(Questions(items, [], {item.id: benchmark for found in items.values() for item in found}))
+    faults = {item.id: fault for found in items.values() for item in found if (fault := find_fault(item))}
+    kept = {split: [item for item in found if item.id not in faults] for split, found in items.items()}
+    return Questions(kept, list(faults.items()), {item.id: benchmark for found in kept.values() for item in found})
 
 
-def _keep_valid(questions: Questions) -> Questions:
-    """Move the items that do not validate (a corrupt picture, a box outside it) to the rejected rows."""
-    kept: dict[Split, list[Item]] = {}
-    rejected = list(questions.rejected)
-    for split, items in questions.items.items():
-        kept[split] = []
-        for item in items:
-            try:
-                validate(item)
-            except ItemError as error:
-                rejected.append((item.id, str(error)))
-            else:
-                kept[split].append(item)
-    return replace(questions, items=kept, rejected=rejected)
+def find_fault(item: Item) -> str:
+    """Return why an item cannot be used (a corrupt picture, a box outside it), '' where it can."""
+    try:
+        validate(item)
+    except ItemError as error:
+        return str(error)
+    return ""
 
 
 def score(item: Item, response_text: str, answer_text: str, is_closed: bool) -> dict[str, Score]:

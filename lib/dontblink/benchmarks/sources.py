@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -22,6 +23,7 @@ from dontblink.messages import NamedError, make_line
 from dontblink.paths import ROOT, show
 
 FORMATS = (".parquet", ".jsonl", ".json")  # in this order where a folder holds the same split twice
+PART = re.compile(r"-(\d+)-of-(\d+)(?!\d)")  # of a split's parquet file: its number, counted from 0, and their count
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REMEDY = "go online and check the names, or download the data set and point <benchmark>_source at the folder"
@@ -61,10 +63,11 @@ def read_rows(source: Source, *, split: str, config: str = "", image_columns: Se
     ----------
     source
         What exists as a file or folder is local, and its revision is not used; else it must be a hub id.
-        A folder is laid out as on the hub: its configuration's subfolder where there is one, there or in `data/` the
-        parquet files of the split, or one .jsonl or .json.
+        A folder is laid out as on the hub: its configuration's subfolder where there is one, there or in `data/` all
+        parquet files of the split, or one .jsonl or .json. A source that is a file is read alone, whatever its name.
     split, config
-        As on the hub. A file belongs to a split if its name holds it as a word (`test-00000-of-00002.parquet`).
+        As on the hub. A file belongs to a split if its name holds it as a word (`test-00000-of-00002.parquet`); the
+        only .jsonl or .json of a folder does under any name.
     image_columns
         Columns that go to `Row.images`; a column that the rows lack is None there. A path is taken from the folder
         of the file that names it.
@@ -72,7 +75,8 @@ def read_rows(source: Source, *, split: str, config: str = "", image_columns: Se
     Raises
     ------
     SourceError
-        No such file, split or configuration, a file that cannot be read (with line and column), or no rows.
+        No such file, split or configuration, a part of a split missing or there twice, a file that cannot be read
+        (with line and column), or no rows.
     """
     place = find_local(source)
     if place is None:
@@ -103,21 +107,46 @@ def find_local(source: Source) -> Path | None:
 
 
 def find_files(place: Path, split: str, config: str) -> list[Path]:
-    """Return the files that hold a split, in the order of their names."""
+    """Return the files that hold a split, in the order of their names; see `read_rows`."""
     if place.is_file():
         return [place]
     folder = place / config if config and (place / config).is_dir() else place
-    there = sorted(file for part in (folder, folder / "data") for file in part.glob("*") if file.suffix in FORMATS)
+    there = sorted(
+        (file for part in (folder, folder / "data") for file in part.glob("*") if file.suffix in FORMATS),
+        key=lambda file: (file.name, file),
+    )
     word = re.compile(rf"(?<![A-Za-z0-9_]){re.escape(split)}(?![A-Za-z0-9_])")
-    ours = [file for file in there if word.search(file.name)] or there
+    ours = [file for file in there if word.search(file.name)] or [file for file in there if file.suffix != ".parquet"]
     best = [file for suffix in FORMATS for file in ours if file.suffix == suffix]
     best = [file for file in best if file.suffix == best[0].suffix]
-    shards = bool(best) and best[0].suffix == ".parquet" and word.search(best[0].name) is not None
-    if len(best) == 1 or shards:
-        return best
-    names = ", ".join(file.name for file in there) or ", ".join(sorted(file.name for file in folder.glob("*")))
-    wanted = f"one file of split {split!r}" + (f", configuration {config!r}" if config else "")
-    raise SourceError(f"{show(folder)}: expected {wanted}; found {names or 'nothing'}; point the source at a file")
+    wanted = f"split {split!r}" + (f", configuration {config!r}" if config else "")
+    if best and best[0].suffix == ".parquet":
+        check_parts(best, folder, wanted)
+    elif len(best) != 1:
+        shown = there or sorted(folder.glob("*"))
+        names = ", ".join(str(file.relative_to(folder)) for file in shown) or "nothing"
+        raise SourceError(f"{show(folder)}: expected one file of {wanted}; found {names}; point the source at a file")
+    return best
+
+
+def check_parts(files: Sequence[Path], folder: Path, wanted: str) -> None:
+    """Raise SourceError unless the files are one parquet, or all N parts of a `-of-N`, each of them once."""
+    held: dict[tuple[int, int], Path] = {}
+    for file in files:
+        part = PART.search(file.name)
+        key = (int(part[1]), int(part[2])) if part else (0, 1)
+        first = held.setdefault(key, file)
+        if key[0] >= key[1]:
+            raise SourceError(f"{show(file)}: a part's number is below their count {key[1]}; download it again")
+        if first != file or key[1] != next(iter(held))[1]:
+            both = f"{(files[0] if first == file else first).relative_to(folder)} and {file.relative_to(folder)}"
+            raise SourceError(f"{show(folder)}: {wanted} is there twice ({both}); remove the files of one download")
+    total = next(iter(held))[1]
+    missing = (f"{number:05d}-of-{total:05d}" for number in range(total) if (number, total) not in held)
+    if names := list(islice(missing, 5)):
+        more = total - len(held) - len(names)
+        lost = ", ".join(names) + (f" and {more} more" if more > 0 else "")
+        raise SourceError(f"{show(folder)}: {wanted} lacks {lost} of its parquet files; download the rest")
 
 
 def read_file(file: Path) -> Iterator[Named]:
