@@ -56,7 +56,7 @@ def main() -> None:
     claim = "items per second of local generation in batches of {} / of 1"
     # items / s of a batch over items / s of batch 1 = seconds of batch 1 over seconds of the batch
     results = [judge_pair(claim.format(n), first, seconds[str(n)]) for n in SIZES[1:]]
-    write_results(__file__, results, arguments)
+    write_results(__file__, results, parser, arguments)
 
 
 if __name__ == "__main__":

@@ -159,11 +159,12 @@ def bench_firth(n_looped: int, repeats: int) -> list[Result]:
 def main() -> None:
     """Measure, print and write."""
     assert __doc__
-    arguments = read_arguments(build_parser(__doc__, replicates=10_000, looped=200, repeats=5))
+    parser = build_parser(__doc__, replicates=10_000, looped=200, repeats=5)
+    arguments = read_arguments(parser)
     results = bench_logit(arguments.replicates, arguments.looped, arguments.repeats)
     results += bench_auroc(arguments.replicates, arguments.repeats)
     results += bench_firth(arguments.looped, arguments.repeats)
-    write_results(__file__, results, arguments)
+    write_results(__file__, results, parser, arguments)
 
 
 if __name__ == "__main__":

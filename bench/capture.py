@@ -124,7 +124,7 @@ def main() -> None:
         seconds = time_replays(small, arguments.repeats)
         where = f"{arguments.tokens} tokens, the testbed's heads of {TESTBED_WIDTH // 4} values"
         results.append(judge_pair(f"{claim}, {where}", seconds["capture"], seconds["without"]))
-    write_results(__file__, results, arguments)
+    write_results(__file__, results, parser, arguments)
 
 
 if __name__ == "__main__":

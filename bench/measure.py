@@ -9,6 +9,7 @@ the machine disturbs less than seconds on the clock. Never: a lone number withou
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import multiprocessing
@@ -32,6 +33,13 @@ from dontblink import paths
 FOLDER = paths.ROOT / "results" / "bench"
 TINY = paths.ROOT / "tests" / "tiny_models.py"
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "statsmodels")
+# what a script measures or runs besides the package, this module and itself
+ALSO = {
+    "capture": ("tests/tiny_models.py",),
+    "memory": ("bench/capture.py", "tests/tiny_models.py"),
+    "replay_true_shape": ("bench/capture.py",),
+    "make": ("Makefile", "notebooks/*.py", "params/testbed.yaml", "paper/build.py"),
+}
 PRELOADED = ["dontblink.replay", *(f"transformers.models.{name}.modeling_{name}" for name in ("qwen3_vl", "glm4v"))]
 
 
@@ -191,22 +199,46 @@ def describe_machine(threads: str) -> dict[str, Any]:
     }
 
 
+def hash_code(script: str) -> str:
+    """Return 16 hex digits over the files whose cost the script with this stem measures, names included."""
+    patterns = ("lib/dontblink/**/*.py", "bench/measure.py", f"bench/{script}.py", *ALSO.get(script, ()))
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in patterns for file in paths.ROOT.glob(pattern)}):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest.update(f"{file.relative_to(paths.ROOT).as_posix()} {content}\n".encode())
+    return digest.hexdigest()[:16]
+
+
 def write_results(
-    script: str, results: Iterable[Result], arguments: argparse.Namespace, threads: str = "", name: str = ""
+    script: str,
+    results: Iterable[Result],
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    threads: str = "",
+    name: str = "",
 ) -> None:
     """Write a script's results as results/bench/<name>.json, whole, in place of those of its last run.
+
+    With them go the hash of the code, all settings, and as `changed` those that are not the parser's default; flags
+    (`--look`, `--cold`) are none of them, for they choose what is measured and not how.
 
     Parameters
     ----------
     script : path of the script; its stem is the default name
+    parser : the one that read `arguments`
     threads : CPU threads of the measured work; by default OMP_NUM_THREADS
     """
-    file = FOLDER / f"{name or Path(script).stem}.json"
-    settings = {key: value for key, value in vars(arguments).items() if key != "look"}
-    machine = describe_machine(threads or os.environ.get("OMP_NUM_THREADS", "all"))
-    content = {"settings": settings, "machine": machine, "results": [asdict(result) for result in results]}
     if arguments.look:
         return
+    file = FOLDER / f"{name or Path(script).stem}.json"
+    settings = {key: value for key, value in vars(arguments).items() if not isinstance(value, bool)}
+    content = {
+        "code": hash_code(Path(script).stem),
+        "settings": settings,
+        "changed": {key: value for key, value in settings.items() if value != parser.get_default(key)},
+        "machine": describe_machine(threads or os.environ.get("OMP_NUM_THREADS", "all")),
+        "results": [asdict(result) for result in results],
+    }
     with paths.whole_file(file) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {paths.show(file)}", flush=True)

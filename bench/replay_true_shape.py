@@ -128,7 +128,7 @@ def main() -> None:
         peaks = [[run_alone(measure_peak, prepare, arguments, name)] for name in ("capture", "without")]
         peak = f"peak memory of a replay with capture / without, {where}"
         results.append(judge_pair(peak, *peaks, unit="MiB", at_most=PEAK_BAR))
-    write_results(__file__, results, arguments)
+    write_results(__file__, results, parser, arguments)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Write the README's table of costs from results/bench: every result of every script beside its bar.
 
 In: the JSON files that the scripts of bench/ wrote, whichever are there. Out: the block between the bench markers of
-README.md; no date, so that its bytes change only where a number does. A bar that is missed is shown as missed, named on
-standard error, and makes the exit code 1. Never measure, round for a comparison, or leave a result out.
+README.md; no date, so that its bytes change only where a number or the measured code does. A bar that is missed is
+shown as missed, named on standard error, and makes the exit code 1. What was measured with settings of its own says so
+and is not held against its bar; a script whose code has changed since is named below the table. Never measure, round
+for a comparison, or leave a result out.
 
 Run `python bench/report.py` (`make bench` does); `--print` shows the block and leaves the README alone.
 """
@@ -13,10 +15,11 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from measure import FOLDER, Result
+from measure import FOLDER, Result, hash_code
 
 from dontblink import paths
 
@@ -33,6 +36,8 @@ class ReportError(ValueError):
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     """Return what each script wrote, in the order of ORDER, others after them; its results as `Result`s.
 
+    Results of changed settings name them in their claim and are not judged; `is_old`: of code that has changed since.
+
     Raises
     ------
     ReportError
@@ -44,14 +49,23 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
         file = files[name]
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            content["results"] = [Result(**result) for result in content["results"]]
-            found[name] = content
+            changed = ", ".join(f"{key}={value}" for key, value in content["changed"].items())
+            results = [Result(**result) for result in content["results"]]
+            if changed:
+                results = [replace(r, claim=f"{r.claim}, with {changed}", holds=None) for r in results]
+            is_old = content["code"] != hash_code(find_stem(name))
+            found[name] = content | {"results": results, "changed": changed, "is_old": is_old}
             describe_machine(content["machine"])
         except (ValueError, TypeError, KeyError) as error:
             raise ReportError(f"{paths.show(file)}: {error!r}, expected results; run its script again") from error
     if not found:
         raise ReportError(f"{paths.show(folder)}: no results; run `make bench`")
     return found
+
+
+def find_stem(name: str) -> str:
+    """Return the script whose results a name stands for: those of a cold build are of the script `make`."""
+    return name.removesuffix("_cold")
 
 
 def show_number(value: float, bar: float | None = None) -> str:
@@ -83,7 +97,7 @@ def render_block(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the README's block, markers included."""
     rows = [START, "", "| script | claim | median [lowest, highest] | bar | holds |", "|---|---|---|---|---|"]
     for script, content in found.items():
-        path = f"[`{script}`](bench/{script.removesuffix('_cold')}.py)"
+        path = f"[`{script}`](bench/{find_stem(script)}.py)"
         for place, result in enumerate(content["results"]):
             rows.append(render_row("" if place else path, result))
     judged = [result for content in found.values() for result in content["results"] if result.holds is not None]
@@ -91,12 +105,10 @@ def render_block(found: Mapping[str, Mapping[str, Any]]) -> str:
     for script, content in found.items():
         machines.setdefault(describe_machine(content["machine"]), []).append(f"`{script}`")
     where = [f"{', '.join(scripts)} with {machine}" for machine, scripts in machines.items()]
-    rows += [
-        "",
-        f"{sum(result.holds is True for result in judged)} of {len(judged)} bars hold. Measured: {'; '.join(where)}.",
-        END,
-    ]
-    return "\n".join(rows)
+    last = f"{sum(result.holds is True for result in judged)} of {len(judged)} bars hold. Measured: {'; '.join(where)}."
+    if old := [f"`{script}`" for script, content in found.items() if content["is_old"]]:
+        last += f" Measured on an earlier version of the code: {', '.join(old)}."
+    return "\n".join([*rows, "", last, END])
 
 
 def replace_block(text: str, block: str) -> str:
@@ -125,6 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif new != old:
         with paths.whole_file(file) as temporary:
             temporary.write_text(new, encoding="utf-8")
+    for script, content in found.items():
+        if content["changed"]:
+            again = f"run bench/{find_stem(script)}.py without options"
+            print(f"{script}: not judged, measured with {content['changed']}; {again}", file=sys.stderr)
     missed = [r for content in found.values() for r in content["results"] if r.holds is False]
     for result in missed:
         print(f"MISS {result.claim}: {result.value:.4g} {result.unit}, bar {result.bar}", file=sys.stderr)

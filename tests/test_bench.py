@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +37,6 @@ sys.path.insert(0, "bench")
 from measure import build_parser, read_arguments
 read_arguments(build_parser(""))
 """
-LOOK = argparse.Namespace(look=False, repeats=3)
 
 
 def test_a_ratio_is_taken_within_each_pair_and_its_spread_is_that_of_the_pairs() -> None:
@@ -127,9 +126,12 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def write(name: str, *results: measure.Result) -> None:
-    """Write results as a script would."""
-    measure.write_results(f"bench/{name}.py", results, LOOK)
+def write(name: str, *results: measure.Result, options: str = "") -> None:
+    """Write results as a script would that was called with some options."""
+    parser = measure.build_parser("", repeats=3, layers=32)
+    parser.add_argument("--cold", action="store_true")
+    script = f"bench/{report.find_stem(name)}.py"
+    measure.write_results(script, results, parser, parser.parse_args(options.split()), name=name)
 
 
 def test_the_block_holds_every_result_of_every_script_and_names_no_machine(bench: Path) -> None:
@@ -172,8 +174,66 @@ def test_a_missed_bar_is_shown_named_and_fails(bench: Path, capsys: pytest.Captu
 
 
 def test_a_look_leaves_the_results_alone(bench: Path) -> None:
-    measure.write_results("bench/capture.py", [measure.judge("c", [1.0])], argparse.Namespace(look=True))
+    write("capture", measure.judge("c", [1.0]), options="--look")
     assert not bench.exists()
+
+
+def test_results_of_other_settings_say_so_and_are_neither_held_nor_missed(
+    bench: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("memory", measure.judge("growth", [0.9], at_most=1.1), options="--layers 2 --repeats 1")
+    write("capture", measure.judge("capture / without", [1.3], at_most=1.05), options="--layers 2")
+    write("make", measure.judge("nothing changed", [0.4], at_most=2, unit="s"), options="--layers 32 --cold")
+    assert report.main([]) == 0
+    text = (bench.parents[1] / "README.md").read_text()
+    assert "| growth, with repeats=1, layers=2 | 0.9 | <= 1.1 |  |" in text
+    assert "| capture / without, with layers=2 | 1.3 | <= 1.05 |  |" in text
+    assert "| nothing changed | 0.4 s | <= 2 | yes |" in text and "1 of 1 bars hold" in text
+    assert capsys.readouterr().err == (
+        "capture: not judged, measured with layers=2; run bench/capture.py without options\n"
+        "memory: not judged, measured with repeats=1, layers=2; run bench/memory.py without options\n"
+    )
+
+
+def test_results_of_code_that_has_changed_since_are_named_below_the_table(bench: Path) -> None:
+    """A module, the script itself, a script that it imports, or a module in a subfolder: each ages its own results."""
+    root, names = bench.parents[1], ("capture", "memory", "bootstrap", "make_cold")
+
+    def read_old() -> list[str]:
+        assert report.main([]) == 0
+        end = (root / "README.md").read_text().split("bars hold.")[1].split("earlier version of the code: ")
+        return [name for name in names if len(end) > 1 and f"`{name}`" in end[1]]
+
+    def write_all() -> None:
+        for name in names:
+            write(name, measure.judge("c", [1.0], at_most=2))
+
+    write_all()
+    assert read_old() == []
+    for file, old in {
+        "lib/dontblink/replay.py": list(names),
+        "lib/dontblink/benchmarks/testbed/scenes.py": list(names),
+        "bench/measure.py": list(names),
+        "bench/capture.py": ["capture", "memory"],
+        "bench/bootstrap.py": ["bootstrap"],
+        "Makefile": ["make_cold"],
+        "lib/dontblink/notes.txt": [],
+    }.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text("changed")
+        assert read_old() == old, file
+        write_all()
+        assert read_old() == [], file
+
+
+def test_the_code_of_a_script_counts_the_scripts_that_it_imports() -> None:
+    scripts = {file.stem: file.read_text() for file in (ROOT / "bench").glob("*.py")}
+    assert {file for files in measure.ALSO.values() for file in files if not list(ROOT.glob(file))} == set()
+    for name, source in scripts.items():
+        imported = set(re.findall(r"^(?:from|import) (\w+)", source, flags=re.M)) & set(scripts) - {"measure"}
+        counted = measure.ALSO.get(name, ())
+        assert name == "report" or {f"bench/{stem}.py" for stem in imported} <= set(counted), name
+        assert "load_tiny_models()" not in source or name == "measure" or "tests/tiny_models.py" in counted, name
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"machine": {}, "results": [{"claim": "c"}]}', "[]"])
@@ -200,7 +260,7 @@ def test_no_results_and_lost_markers_are_errors(bench: Path, capsys: pytest.Capt
 def test_a_results_file_says_what_was_run_and_where(bench: Path) -> None:
     write("capture", measure.judge("c", [1.0], at_least=0.5))
     content = json.loads((bench / "capture.json").read_text())
-    assert content["settings"] == {"repeats": 3}
+    assert content["settings"] == {"repeats": 3, "layers": 32} and content["changed"] == {}
     assert set(content["machine"]) == {"system", "cores", "threads", "versions"}
     assert content["results"][0]["holds"] is True and content["results"][0]["bar"] == ">= 0.5"
 
@@ -209,6 +269,17 @@ def test_the_readme_has_a_place_for_the_block() -> None:
     text = (ROOT / "README.md").read_text()
     assert report.replace_block(text, f"{report.START}\nnew\n{report.END}").count("\nnew\n") == 1
     assert text.index("## How fast, how much memory") < text.index(report.START) < text.index("## Glossary")
+
+
+def test_the_readme_names_the_scripts_that_make_bench_runs_and_those_that_it_does_not() -> None:
+    recipe = re.search(r"for script in (.*?); do", (ROOT / "Makefile").read_text())
+    section = (ROOT / "README.md").read_text().split("## How fast, how much memory")[1].split(report.START)[0]
+    named = re.search(r"`make bench` runs (.*?);", section, flags=re.S)
+    assert recipe is not None and named is not None
+    run = set(re.findall(r"(\w+)\.py", recipe[1])) - {"report"}
+    assert set(re.findall(r"`(\w+)`", named[1])) == run
+    rest = {file.stem for file in (ROOT / "bench").glob("*.py")} - run - {"measure", "report"}
+    assert all(f"bench/{stem}.py" in section for stem in rest) and "COLD=1" in section
 
 
 @pytest.fixture
@@ -261,6 +332,16 @@ def test_a_failing_make_is_told_with_what_it_said(checkout: Path) -> None:
     (checkout / "Makefile").write_text("all:\n\t@echo broken notebook; exit 1\n")
     with pytest.raises(make.BenchError, match="broken notebook"):
         make.time_make(checkout)
+
+
+def test_one_cold_build_is_one_value_over_the_median_of_the_warm_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = iter([(20.0, ["02_collapse", "08_claims"]), (0.5, []), (40.0, []), (0.5, []), (30.0, []), (0.5, [])])
+    monkeypatch.setattr(make, "time_make", lambda *_: next(changed))
+    _, (cold,) = make.measure(tmp_path, 3, 600.0)
+    assert (cold.value, cold.low, cold.high, cold.repeats) == (20, 20, 20, 1)
+    assert report.render_row("make", cold) == f"| make | {cold.claim} | 20 |  |  |"
 
 
 def test_notebooks_are_read_from_what_make_prints_under_the_real_makefile() -> None:

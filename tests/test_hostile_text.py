@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from test_makefile import Tree
 from test_markup import TAGS
 
-from dontblink import collect, manuscript, markup, params, paths, picture, record, viewer
+from dontblink import collect, manuscript, markup, numbers, params, paths, picture, record, viewer
 from dontblink.benchmarks.registry import Questions
 from dontblink.benchmarks.sources import name_item
 from dontblink.describe import describe_figure
@@ -213,9 +213,20 @@ def test_the_paper_shows_hostile_names_and_texts_and_obeys_none(build: ModuleTyp
 
 
 def test_a_placeholder_in_a_recorded_text_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "{{02_x.secret | text}}"
-    shown = manuscript.FORMATS["text"](text)
-    assert shown == "\\{\\{02\\_x.secret \\| text\\}\\}"
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    planted = "{{02_x.secret | text}}"
+    folder = paths.figures("testbed")
+    folder.mkdir(parents=True)
+    recorded = {"secret": "told", "title": planted, "rows": {planted: {"word": planted}}}
+    (folder / "02_x.json").write_text(json.dumps(recorded))
+    (folder / "08_claims.json").write_text(json.dumps({"claims": {}}))
+    found = numbers.Numbers("testbed")
+    assert manuscript.fill(planted, found, {}) == "told"  # in the paper's own text it is filled
+    source = "{{02_x.title | text}}{{#each 02_x.rows.*}}; {{@1 | text}}; {{.word | text}}{{/each}}"
+    shown = "\\{\\{02\\_x.secret \\| text\\}\\}"
+    filled = manuscript.fill(source, found, {})
+    assert filled == "; ".join([shown] * 3)
+    assert manuscript.fill(filled, found, {}) == filled  # nor when it is filled once more
 
 
 def test_the_list_of_questions_holds_no_cell_that_a_spreadsheet_computes(

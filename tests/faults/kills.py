@@ -15,15 +15,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import small_study as study
-from trials import Bench
+from trials import NEEDED_STAGES, Bench
 
 from dontblink import schema, store
 
 
 def kill_at_random_moments(bench: Bench, n: int) -> None:
-    """Kill n extractions at moments drawn over the whole length of one, or over that of a stage drawn first."""
-    stages = sorted({stage for stage, _ in bench.begun})
-    for k in range(n):
+    """Kill n extractions at moments drawn over the whole length of one, or over that of a stage chosen first.
+
+    A kill that comes after the end is drawn anew, at most n times in all; stages that need a kill come first.
+    """
+    begun, report = {stage for stage, _ in bench.begun}, bench.report
+    for k in range(2 * n):
+        if report.random_kills == n:
+            break
+        needed = [stage for stage in NEEDED_STAGES if stage in begun and not report.kills[stage]]
+        stages = needed or sorted(begun)
         root = bench.trial()
         child = study.start(root, study.extract_all)
         if k % 2:
@@ -33,6 +40,7 @@ def kill_at_random_moments(bench: Bench, n: int) -> None:
             killed = study.kill_at(child, which + 1, seconds)
         else:
             killed = study.kill_within(child, bench.random.uniform(0, bench.seconds))
+        report.random_kills += killed not in ("", "ended")
         settle(bench, root, killed, f"kill {k} at a random moment ({killed})")
 
 

@@ -77,9 +77,10 @@ def kill_while_recording(bench: Bench, n: int) -> None:
         else:
             killed = study.kill_at(child, count, bench.random.uniform(0, longest))
         what = f"kill {k} while recording ({killed})"
-        if not killed:
+        if killed:
+            bench.report.kills[killed] += 1
+        else:
             bench.report.problems.append(f"{what}: it had ended before")
-        bench.report.kills[killed] += 1
         for name, content in study.read_files(root).items():
             if content not in [version[name] for version in versions]:
                 bench.report.torn += 1
@@ -97,7 +98,10 @@ def run_notebook() -> None:
 
 
 def kill_notebooks(bench: Bench, n: int) -> None:
-    """Kill the runner of a notebook, every other time with its kernel; a kernel that is left must end by itself."""
+    """Kill n runners of a notebook, every other one with its kernel; a kernel that is left must end by itself.
+
+    A kill that comes after the end is drawn anew, at most n times in all.
+    """
 
     def prepare(name: str) -> Path:
         root = study.prepare(bench.folder / name)
@@ -111,7 +115,10 @@ def kill_notebooks(bench: Bench, n: int) -> None:
     if study.run(root, run_notebook):
         raise SystemExit(f"the undisturbed notebook failed:\n{(root / 'log.txt').read_text()}")
     seconds, expected = time.monotonic() - started, study.read_files(root)
-    for k in range(n):
+    landed = 0
+    for k in range(2 * n):
+        if landed == n:
+            break
         root = prepare(f"notebook-{k:03d}")
         child = study.start(root, run_notebook)
         time.sleep(bench.random.uniform(0.2, 1) * seconds)
@@ -122,6 +129,7 @@ def kill_notebooks(bench: Bench, n: int) -> None:
         what = f"kill {k} of a notebook ({killed})"
         mark = root / "results" / study.PROFILE / "notebooks" / f"{STEM}.unfinished"
         if killed:
+            landed += 1
             bench.report.kills[killed] += 1
             if not mark.exists():
                 bench.report.problems.append(f"{what}: nothing says that it did not come to its end")

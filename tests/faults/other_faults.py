@@ -156,7 +156,7 @@ def refuse_writing(bench: Bench) -> None:
 def refuse_owner(bench: Bench) -> None:
     """Run as a user to whom the results do not belong."""
     root = bench.trial(finished=True, without=("tables/*",))
-    bench.report.faults["read-only folder"] += 1
+    bench.report.faults["another user's folder"] += 1
 
     def become_nobody() -> None:
         os.setgid(NOBODY)

@@ -11,23 +11,59 @@ from pathlib import Path
 
 import small_study as study
 
+# what a campaign must have tried to count as one; a stage is that of the process at the moment of the kill
+NEEDED_STAGES = ("generation", "replay", "shard writing", "notebook execution", "figure writing")
+NEEDED_FAULTS = (
+    "flipped bit", "cut file", "damaged list", "full disk", "read-only folder", "another user's folder", "clock",
+    "two runs at once",
+)  # fmt: skip
+
 
 @dataclass
 class Report:
-    """What the campaign found; everything but `kills`, `faults` and `skipped` must stay empty."""
+    """What the campaign tried and found.
+
+    `kills` that landed by stage, of them `random_kills` of extractions at random moments before their end, other
+    `faults` by kind, `skipped` kinds with the reason; what is lost, duplicated, torn or a problem must stay empty.
+    """
 
     kills: Counter[str] = field(default_factory=Counter)
+    random_kills: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     lost: int = 0
     duplicated: int = 0
     torn: int = 0
     problems: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_clean(self) -> bool:
         """Whether nothing was lost, duplicated, torn or otherwise wrong."""
         return not (self.lost or self.duplicated or self.torn or self.problems)
+
+    def find_gaps(self, n_kills: int, allow_skips: bool) -> list[str]:
+        """Return what the campaign did not try although it should have: kills, stages, kinds of faults."""
+        gaps = [f"no kill landed in {stage}" for stage in NEEDED_STAGES if not self.kills[stage]]
+        if self.random_kills < n_kills:
+            gaps.insert(0, f"{self.random_kills} of {n_kills} kills at random moments landed, the others came too late")
+        for fault in NEEDED_FAULTS:
+            if fault not in self.skipped and not self.faults[fault]:
+                gaps.append(f"no {fault}")
+        if not allow_skips:
+            gaps += [f"{fault}: skipped, {reason}; or pass --allow-skips" for fault, reason in self.skipped.items()]
+        return gaps
+
+    def describe(self, gaps: list[str]) -> str:
+        """Return the report as text, with the gaps that make it incomplete."""
+        by_stage = ", ".join(f"{stage} {n}" for stage, n in self.kills.most_common())
+        others = ", ".join(f"{fault} {n}" for fault, n in self.faults.most_common())
+        found = f"lost {self.lost}, duplicated {self.duplicated}, torn {self.torn}"
+        kills = f"kills {self.kills.total()}, {self.random_kills} of extractions at random moments ({by_stage})"
+        lines = [f"{kills}, {found}, other faults {self.faults.total()} ({others})"]
+        lines += [f"skipped: {fault}: {reason}" for fault, reason in self.skipped.items()]
+        lines += [f"PROBLEM: {problem}" for problem in self.problems]
+        lines += [f"INCOMPLETE: {gap}" for gap in gaps]
+        return "\n".join(lines)
 
 
 class Bench:
