@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,6 +42,12 @@ from pathlib import Path
 # %%
 seen = {"profile": profile, "bins": bins, "level": level, "quantiles": quantiles}
 Path(OUT).write_text(json.dumps(seen | {"python": sys.executable, "folder": os.getcwd()}))
+"""
+COUNT_THREADS = """\
+import json, os, sys
+import numpy, torch
+from threadpoolctl import threadpool_info
+print(max(pool["num_threads"] for pool in threadpool_info()), torch.get_num_threads())
 """
 PARAMETERS = {"bins": 12, "level": 0.9, "quantiles": [0.25, 0.75]}
 
@@ -96,6 +103,19 @@ def test_the_kernel_is_this_interpreter_even_where_another_is_installed(
     monkeypatch.setenv("JUPYTER_PATH", str(root / "other"))
     assert run(root, write(root)) == 0
     assert json.loads((root / "seen.json").read_text())["python"] == sys.executable
+
+
+def test_a_kernel_computes_with_one_thread_where_the_environment_says_two(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "2")
+    outside = subprocess.run([sys.executable, "-c", COUNT_THREADS], capture_output=True, text=True, check=True)
+    assert outside.stdout == "2 2\n", "the count sees two threads where there are two"
+    assert run(root, write(root, SOURCE.replace("import json, os, sys\n", COUNT_THREADS))) == 0
+    executed = nbformat.read(root / "results" / "scratch" / "notebooks" / "02_collapse.ipynb", as_version=4)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    assert [output.text for output in outputs if output.output_type == "stream"] == ["1 1\n"]
 
 
 def test_a_failing_cell_is_one_line_with_cell_error_and_where_to_look(

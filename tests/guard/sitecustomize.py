@@ -1,9 +1,13 @@
-"""Every Python that finds this folder on its path writes down each attempt to reach beyond this machine.
+"""Every Python that finds this folder on its path writes down what it runs under, and each attempt to reach beyond.
 
-Why it exists: "no network at run time" is tested by watching, in all processes of a run, kernels of notebooks too. In:
-the environment variable NETWORK_LOG, a file; NETWORK_CUT, if attempts shall fail besides. Out: one line an attempt.
+Why it exists: "no network at run time" and "the same bytes under a decimal comma" are tested by watching, in all
+processes of a run, kernels of notebooks too. In: the environment variable NETWORK_LOG, a file; NETWORK_CUT, if attempts
+shall fail besides; PROCESS_LOG, a file. Out: one line an attempt; one line a process, after it took up the locale of
+its environment: its decimal point and OMP_NUM_THREADS.
 """
 
+import contextlib
+import locale
 import os
 import sys
 
@@ -28,3 +32,8 @@ def note_attempt(event: str, arguments: tuple) -> None:
 
 if os.environ.get("NETWORK_LOG"):
     sys.addaudithook(note_attempt)
+if os.environ.get("PROCESS_LOG"):
+    with contextlib.suppress(locale.Error):  # Python itself leaves the decimal point alone
+        locale.setlocale(locale.LC_ALL, "")
+    with open(os.environ["PROCESS_LOG"], "a") as log:
+        log.write(f"{locale.localeconv()['decimal_point']} {os.environ.get('OMP_NUM_THREADS')}\n")
