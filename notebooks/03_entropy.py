@@ -175,7 +175,8 @@ carried = pd.concat(
     transfer.transfer_table(fit_items, items, covariates=chosen, **carry).assign(adjustment=name, scaling="train")
     for name, chosen in adjustments.items()
 )
-mean_carried = carried[carried["model"] == "all"]
+over_models = "all" if items["model"].nunique() > 1 else str(items["model"].iloc[0])  # one model is its own mean
+mean_carried = carried[carried["model"] == over_models]
 columns = ["auroc", "gain", "refit_gain_low", "refit_gain_high", "brier"]
 mean_carried.pivot_table(columns, ["rule", "train", "test"], "adjustment", sort=False).round(3)
 
@@ -200,7 +201,7 @@ rescaled = pd.concat(
     )
     for name, chosen in adjustments.items()
 )
-both = pd.concat([carried, rescaled], ignore_index=True).query("model == 'all' and rule != 'full'")
+both = pd.concat([carried, rescaled], ignore_index=True).query("model == @over_models and rule != 'full'")
 both.pivot_table("gain", ["rule", "train", "test"], ["adjustment", "scaling"], sort=False).round(3)
 
 # %% [markdown]
@@ -289,7 +290,7 @@ record.save_figure(figure, "03_entropy_scores", profile)
 
 # %%
 maps = [("full", "train"), ("linear", "train"), ("interaction", "train"), ("linear", "test")]  # rule, scaling
-everything = pd.concat([carried, rescaled]).query("model == 'all'")
+everything = pd.concat([carried, rescaled]).query("model == @over_models")
 reach = everything.loc[everything["rule"].isin(["linear", "interaction"]), "gain"].abs().max()
 everything = everything.set_index(["adjustment", "rule", "scaling"], drop=False).sort_index()
 

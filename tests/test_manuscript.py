@@ -22,7 +22,7 @@ def numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Numbers:
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     folder = tmp_path / "figures" / "testbed"
     folder.mkdir(parents=True)
-    content = {"cells": CELLS, "n": 12345, "p": 0.0002, "small": 2.4e-6, "zero": 0.0}
+    content = {"cells": CELLS, "n": 12345, "p": 0.0002, "small": 2.4e-6, "zero": 0.0, "word": "seven"}
     (folder / "02_collapse.json").write_text(json.dumps(content))
     (folder / "08_claims.json").write_text(json.dumps({"claims": {"C1": CLAIM}}))
     return Numbers("testbed")
@@ -69,6 +69,7 @@ def test_a_sentence_is_the_one_of_the_verdict(numbers: Numbers) -> None:
         ("{{02_collapse.n | miles}}", "key | format"),
         ("{{02_collapse.cells | count}}", "holds several values"),
         ("{{02_collapse.n | interval two}}", "02_collapse.n"),
+        ("{{02_collapse.word | count}}", "02_collapse.word"),
         ("{{.estimate | two}}", "outside of an #each"),
         ("{{@1 | name}}", "no such star"),
         ("{{#each 02_collapse.cells.*}}{{@2 | name}}{{/each}}", "no such star"),

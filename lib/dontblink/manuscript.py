@@ -219,7 +219,9 @@ class Writer:
             if isinstance(found, Mapping | list):
                 raise ManuscriptError(f"{{{{{tag}}}}}: holds several values; name one of {', '.join(map(str, found))}")
             return FORMATS[kind](found)
-        except (KeyError, TypeError) as error:
+        except ManuscriptError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:  # a value of another kind than its format
             raise ManuscriptError(f"{{{{{tag}}}}}: {error}") from error
 
 
