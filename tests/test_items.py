@@ -199,17 +199,15 @@ def test_the_questions_lose_no_item_to_a_machine_out_of_memory_and_extraction_sa
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bad = make_item(id="q2", images=(b"no image",))
-    questions = registry.Questions({"test": [make_item(), bad], "calibration": []}, [], {})
-    kept = registry._keep_valid(questions)
-    assert [item.id for item in kept.items["test"]] == ["q1"] and kept.rejected[0][0] == "q2"
+    assert registry.find_fault(make_item()) == "" and "q2" in registry.find_fault(bad)
 
     def fail(*_: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(ImageOps, "exif_transpose", fail)
     with pytest.raises(PathsError, match="^item q1: "):
-        registry._keep_valid(questions)
-    monkeypatch.setattr(extract, "Extraction", lambda _: registry._keep_valid(questions))
+        registry.find_fault(make_item())
+    monkeypatch.setattr(extract, "Extraction", lambda _: registry.find_fault(make_item()))
     monkeypatch.setattr("sys.argv", ["extract"])
     with pytest.raises(SystemExit, match="^extract: item q1: .*run again, what is finished stays$"):
         extract.main()

@@ -159,8 +159,9 @@ def begin(stem: str, profile: str) -> Iterator[None]:
     with locks.hold(paths.lock(profile), shared=True), locks.hold(paths.lock(profile, stem)):
         with paths.whole_file(paths.unfinished(profile, stem)) as mark:
             mark.touch()
-        for leftover in paths.figures(profile).glob(f".{stem}*.tmp"):  # of a run that was killed
-            leftover.unlink(missing_ok=True)
+        for folder in (paths.figures(profile), paths.made(profile)):
+            for leftover in folder.glob(f".{stem}*.tmp"):  # of a run that was killed
+                leftover.unlink(missing_ok=True)
         marks.forget(stem, profile)
         yield
         for file in marks.remove_unmarked(stem, profile):
