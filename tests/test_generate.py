@@ -200,15 +200,25 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPa
     assert tried == [4, 2, 2, 1] and refused == ["broken"]
 
 
-def test_one_item_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_item_that_does_not_fit_is_an_error_or_quarantined_while_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     vlm = tiny_vlm("qwen3_vl")
+    expected, large = collect(vlm), vlm.encode(ITEMS[2]).ids.tolist()
+    generate = vlm.model.generate
 
     def full(**inputs: Any) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        if large == inputs["input_ids"][0, -len(large) :].tolist():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(**inputs)
 
     monkeypatch.setattr(vlm.model, "generate", full)
-    with pytest.raises(GenerateError, match="item i2: does not fit"):
+    with pytest.raises(GenerateError, match="item i2: does not fit .* alone; lower max_new_tokens"):
         collect(vlm)
+    lost: list[tuple[str, str]] = []
+    found = collect(vlm, quarantine=lambda *row: lost.append(row))
+    assert found == {name: response for name, response in expected.items() if name != "i2"}
+    assert [name for name, _ in lost] == ["i2"] and "lower max_new_tokens" in lost[0][1]
 
 
 def test_longest_expected_responses_come_first() -> None:

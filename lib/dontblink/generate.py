@@ -33,6 +33,7 @@ from dontblink.progress import Progress
 from dontblink.vlm import VLM, Prompt
 
 FinishReason = Literal["stop", "length", "empty"]
+TOO_LARGE = "does not fit into the accelerator's memory alone; lower max_new_tokens, the image size or the dtype"
 
 
 class GenerateError(NamedError, RuntimeError):
@@ -105,15 +106,16 @@ def generate_responses(
     top_p, top_k
         Nucleus and top-k filters, applied after the temperature, top_k first; 1.0 and 0 switch them off.
     quarantine
-        Called with (item id, reason) for an item that cannot be encoded, which is then left out; by default
-        the error is raised.
+        Called with (item id, reason) for an item that cannot be encoded, or that alone does not fit into the
+        accelerator's memory; it is then left out. By default the error is raised.
 
     Raises
     ------
     ItemError, VLMError
         If an item cannot be encoded and there is no `quarantine`.
     GenerateError
-        If one item alone does not fit into the accelerator's memory, or a response holds impossible ids.
+        If a response holds impossible ids, or if one item alone does not fit into the accelerator's memory and there
+        is no `quarantine`.
     """
     check_settings(max_new_tokens, temperature, top_p, top_k)
     if batch_size < 1:
@@ -133,10 +135,10 @@ def generate_responses(
             elif len(part) > 1:
                 batch_size = (len(part) + 1) // 2
             else:
-                raise GenerateError(
-                    f"item {part[0].item_id}: does not fit into the accelerator's memory alone; lower "
-                    f"max_new_tokens, the image size or the dtype"
-                )
+                item_id, prompts = part[0].item_id, prompts[1:]
+                if quarantine is None:
+                    raise GenerateError(f"item {item_id}: {TOO_LARGE}")
+                quarantine(item_id, TOO_LARGE)
         bar.advance(len(batch))
     bar.close()
 

@@ -28,6 +28,7 @@ from dontblink.regions import Floats, ReplayError, Steps, plan_sample
 if TYPE_CHECKING:
     from dontblink.vlm import VLM, Prompt
 
+TOO_LARGE = "does not fit into the accelerator's memory alone; lower the image size or the dtype"
 HEAD_ROWS = 64  # rows of the vocabulary head at a time: bounds memory, changes no result
 
 
@@ -186,7 +187,7 @@ def iterate_replays(
             queue[:0] = [batch[:half], batch[half:]]
             continue
         for place, row in enumerate(batch):
-            item_id, reason = chosen[place].item_id, "does not fit into the accelerator's memory alone"
+            item_id, reason = chosen[place].item_id, TOO_LARGE
             if found is not None:
                 trace = Trace(item_id, vlm.name, *found[place])
                 if (reason := find_flaw(trace)) == "":
