@@ -55,7 +55,7 @@ CHECKPOINTS := $(wildcard $(addprefix models/testbed/,*.json */*.json */*.safete
 # fingerprint NAME, FILES, TEXT: refresh $(S)/NAME if the files' checksums or the text changed since it was written.
 fingerprint = $(shell mkdir -p $(S); new=$$(cksum $(2) </dev/null; echo '$(subst ','\'',$(3))'); \
   [ "$$new" = "$$(cat $(S)/$(1) 2>/dev/null)" ] || echo "$$new" > $(S)/$(1))
-ifneq ($(filter-out help env test clean lock lab testbed diff simulate verify campaign,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out help env test clean lock audit lab testbed diff simulate verify campaign,$(or $(MAKECMDGOALS),help)),)
   $(shell mkdir -p $(P) $(S); touch $(S)/.now; find $(S) $(P) -name '[!.]*' -type f -newer $(S)/.now -exec touch -r $(S)/.now {} +; \
     find $(R) $(wildcard $(F) $(PAPER)) -type f -newer $(S)/.now -exec touch -t 200001010000 {} +)
   $(call fingerprint,params,params/$(PROFILE).yaml $(call module,params params_schema),$(SET))
@@ -121,8 +121,8 @@ tex: ## LaTeX of the paper into results/<profile>/paper
 tex-check: ## the same, compiled where latexmk exists
 tex tex-check: $(FIGURES) | $(READY)
 	$(PY) paper/build.py --$(@:tex-check=check) --profile $(PROFILE)
-diff: $(READY) ## which numbers moved since the last commit
-	@$(PY) -m dontblink.changes --profile $(PROFILE)
+diff: $(READY) ## which numbers moved since the last commit; ABOVE=0.1: only those that did by more than 0.1 %
+	@$(PY) -m dontblink.changes --profile $(PROFILE) --above $(or $(ABOVE),0)
 pages: $(R)/pages/index.html ## the notebooks and a trace viewer as a static site that opens from a file (half a minute)
 $(R)/pages/index.html: $(filter %.json,$(FIGURES)) $(R)/extraction.json $(P)/pages.json $(S)/site | $(READY)
 	$(PY) -m dontblink.pages $(NOTEBOOKS) --profile $(PROFILE)
@@ -137,14 +137,14 @@ bench: all ## speed and memory against their bars, into the README: 10 minutes a
 verify: $(READY) ## do the tracked figures belong to these sources, parameters and models? hashes only, a second
 	@$(PY) -m dontblink.verify --profile $(PROFILE)
 campaign: $(READY) ## 100 kills and other faults, 1000 bad inputs: nothing lost, torn or unnamed? about 20 minutes
-	$(PY) tests/faults/campaign.py --kills 100 --seed 1
-	$(PY) tests/bad_input_campaign.py --inputs 1000 --seed 1
+	for part in "faults/campaign.py --kills 100" "bad_input_campaign.py --inputs 1000"; do $(PY) tests/$$part --seed 1; done
 test: $(READY) ## lint, types and tests, offline; this is what CI runs
-	$(PY) -m ruff check .
-	$(PY) -m mypy
+	$(PY) -m ruff check . && $(PY) -m mypy
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -q $(PYTEST_ARGS)
 lock: $(READY) ## rewrite requirements.lock from pyproject.toml
 	$(PY) -m pip --disable-pip-version-check install -q pip-tools && $(PY) .ci/lock.py $(LOCK_ARGS)
+audit: ## hold the lock against the advisories of the day: takes a network and pip-audit, from outside this environment
+	@.ci/audit $(AUDIT_ARGS)
 clean: ## remove results/ (figures, checkpoints, half-done training and simulated studies stay)
 	rm -rf $(filter-out results/simulation results/training,$(wildcard results/*))
-.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench verify campaign test lock clean again
+.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench verify campaign test lock audit clean again

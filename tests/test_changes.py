@@ -66,3 +66,19 @@ def test_a_moved_number_shows_with_what_hangs_on_it(committed: Path, capsys: pyt
     printed = capsys.readouterr().out
     assert "05_veto.rules.benchmark.all.visual_reference.veto.ci_low: " in printed
     assert "08_claims.claims.C5.verdict: not reproduced -> same direction" in printed
+
+
+def test_changes_below_a_size_are_counted_and_not_listed(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = committed / "figures" / "testbed" / "02_collapse.json"
+    numbers = json.loads(file.read_text())
+    numbers |= {"small": 1.0, "large": 1.0, "zero": 0, "text": "a"}
+    file.write_text(json.dumps(numbers))
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.org", "-C", str(committed)]
+    subprocess.run([*git, "commit", "-q", "-a", "-m", "more"], check=True)
+    file.write_text(json.dumps(numbers | {"small": 1.0005, "large": 0.99, "zero": 1e-9, "text": "b"}))
+    assert changes.main(["--above", "0.1"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    listed = [line.split(":")[0].removeprefix("02_collapse.") for line in printed if line.startswith("02_collapse.")]
+    assert listed == ["large", "text", "zero"]
+    n_changed = int(printed[-1].split()[0])  # the ledger's hash of its inputs is among them
+    assert printed[-1] == f"{n_changed} numbers of testbed differ from HEAD, {n_changed - 1} by more than 0.1 %"

@@ -2,14 +2,15 @@
 
 Why it exists: a rerun, an edited parameter or another verdict rule must show what it did to every recorded number. In:
 figures/<profile>/NN_*.json, the same files at a git revision, and paper/claims.yaml (whose verdicts are decided anew,
-so that an edited rule shows before the notebook ran again). Out: lines of key, old, new, relative change. Never: write
-a file, or call a difference small.
+so that an edited rule shows before the notebook ran again). Out: lines of key, old, new, relative change; all of them,
+or those above a size that the reader names. Never: write a file, or call a difference small.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -27,13 +28,17 @@ class Change(NamedTuple):
     old: Any
     new: Any
 
+    @property
+    def percent(self) -> float:
+        """The change in percent of the old value, infinite from zero and where a value is no number."""
+        if any(isinstance(v, bool) or not isinstance(v, int | float) for v in (self.old, self.new)) or not self.old:
+            return math.inf
+        return 100 * float(self.new - self.old) / abs(self.old)
+
     def describe(self) -> str:
         """Return `key: old -> new (+1.2 %)`."""
         texts = ["nothing" if value is None else f"{value}" for value in (self.old, self.new)]
-        relative = ""
-        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (self.old, self.new))
-        if numbers and self.old:
-            relative = f" ({100 * (self.new - self.old) / abs(self.old):+.2g} %)"
+        relative = f" ({self.percent:+.2g} %)" if math.isfinite(self.percent) else ""
         return f"{self.key}: {texts[0]} -> {texts[1]}{relative}"
 
 
@@ -73,15 +78,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dontblink.changes", description=main.__doc__)
     parser.add_argument("--profile", default="testbed")
     parser.add_argument("--against", default="HEAD", help="a git revision")
+    help_above = "list only changes of more than so many percent, and of what is no number; the others are counted"
+    parser.add_argument("--above", type=float, default=0.0, metavar="PERCENT", help=help_above)
     given = parser.parse_args(arguments)
     try:
         found = find_changes(given.profile, given.against)
     except (ClaimsError, NumbersError) as error:
         print(error, file=sys.stderr)
         return 1
-    for change in found:
+    shown = [change for change in found if abs(change.percent) > given.above]
+    for change in shown:
         print(change.describe())
-    print(f"{len(found)} numbers of {given.profile} differ from {given.against}")
+    above = f", {len(shown)} by more than {given.above:g} %" if given.above else ""
+    print(f"{len(found)} numbers of {given.profile} differ from {given.against}{above}")
     return 0
 
 
