@@ -6,15 +6,20 @@ greedy generation of the same number of tokens, at 512 and more; its peak memory
 Run `OMP_NUM_THREADS=1 python bench/replay_true_shape.py [--tokens 512] [--batch 1] [--dtype bfloat16]`. The text and
 vision towers have their true layers, widths, heads and vocabulary; weights are random: cost does not depend on them.
 One 448 x 448 px picture (196 image tokens) and 64 tokens of text stand before each response. All tokens are generated,
-none extrapolated. Ratios are of CPU seconds over all threads, over pairs of runs taken in turn; generation runs once. A
-peak is the growth of resident memory over the loaded model in a process of its own. The default run takes about 15
-minutes and 6 GB on a free core with bf16 instructions, `--no-generate` three. `--layers 2` is a look, not an answer.
+none extrapolated; generation runs once. Ratios are of CPU seconds over all threads. A replay takes so long that other
+work on the machine comes and goes meanwhile. So two replays are not timed one after the other: within one, each layer
+runs with and without capture in turn, and what all layers have in common counts for both. A second run without capture
+is the control: its ratio to the first says how fine a difference this machine can show. A peak is the growth of
+resident memory over the loaded model in a process of its own. The default run takes about 15 minutes and 6 GB on a free
+core with bf16 instructions, `--no-generate` five. `--layers 2` is a look, not an answer.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -24,9 +29,9 @@ from capture import (  # this folder's script, not the package's
     CAPTURE_BAR,
     GENERATE_BAR,
     PEAK_BAR,
-    build_calls,
     generate,
     measure_peak,
+    warm_up,
 )
 from measure import (
     build_parser,
@@ -39,10 +44,12 @@ from measure import (
 )
 from PIL import Image
 
+from dontblink import replay
 from dontblink.families import FAMILIES
 from dontblink.stand_in import SHAPES, build_image_processor, true_shape
 from dontblink.vlm import VLM, Prompt
 
+WAYS = ("without", "again", "capture")
 SIDE_PX = 448
 N_TEXT = 64
 
@@ -91,12 +98,60 @@ def prepare(arguments: argparse.Namespace) -> tuple[VLM, list[Prompt], list[list
     return vlm, prompts, responses, measures
 
 
+def time_layers_in_turn(
+    vlm: VLM, prompts: list[Prompt], responses: list[list[int]], measures: dict[str, Any], turn: int
+) -> dict[str, float]:
+    """Return CPU seconds of a replay without capture, of one again without, and of one with it.
+
+    Each layer runs all three ways before the next one does, in an order that changes with layer and `turn`, on what the
+    one before gave with capture. Planning and reading what was captured counts for that way alone.
+    """
+    text, layers = vlm.model.config.get_text_config(), vlm.model.model.language_model.layers
+    seconds: dict[str, float] = dict.fromkeys((*WAYS, "reading"), 0.0)
+
+    def run_all(layer: int, *inputs: Any, **named: Any) -> Any:
+        first, found = (layer + turn) % len(WAYS), None
+        for way in (*WAYS[first:], *WAYS[:first]):
+            text._attn_implementation = "dontblink_fused" if way == "capture" else "sdpa"
+            start = time.process_time()
+            output = forwards[layer](*inputs, **named)
+            seconds[way] += time.process_time() - start
+            found = output if way == "capture" else found
+        text._attn_implementation = "dontblink_fused"
+        return found
+
+    def read_timed(*inputs: Any) -> Any:
+        start = time.process_time()
+        found = read_tokens(*inputs)
+        seconds["reading"] = time.process_time() - start
+        return found
+
+    forwards, read_tokens = [layer.forward for layer in layers], replay.read_tokens
+    try:
+        replay.read_tokens = read_timed
+        for index, layer in enumerate(layers):
+            layer.forward = functools.partial(run_all, index)
+        start = time.process_time()
+        replay.replay_responses(vlm, prompts, responses, **measures)
+        whole = time.process_time() - start
+    finally:
+        replay.read_tokens = read_tokens
+        for layer, forward in zip(layers, forwards, strict=True):
+            layer.forward = forward
+    common = seconds["reading"] - sum(seconds[way] for way in WAYS)
+    found = {way: common + seconds[way] for way in WAYS}
+    return found | {"capture": found["capture"] + whole - seconds["reading"]}
+
+
 def measure_times(arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Return CPU seconds by name: pairs for replay without and with capture, one value for generate."""
-    vlm, prompts, responses, measures = prepare(arguments)
-    seconds = time_in_turn(build_calls(vlm, prompts, responses, measures), arguments.pairs)
-    print(f"replay without and with capture: {arguments.pairs} pairs done", flush=True)
+    """Return CPU seconds by name: one value a turn for each way of a replay, one value for generate."""
+    prepared = prepare(arguments)
+    warm_up(*prepared)
+    turns = [time_layers_in_turn(*prepared, turn) for turn in range(arguments.turns)]
+    seconds = {way: [found[way] for found in turns] for way in WAYS}
+    print(f"replay without and with capture: {arguments.turns} turns done", flush=True)
     if not arguments.no_generate:
+        vlm, prompts, *_ = prepared
         once = {"generate": lambda: generate(vlm, prompts, arguments.tokens)}
         seconds |= time_in_turn(once, 1, warm_up=False)
     return seconds
@@ -105,7 +160,7 @@ def measure_times(arguments: argparse.Namespace) -> dict[str, list[float]]:
 def main() -> None:
     """Measure, print and write."""
     assert __doc__
-    parser = build_parser(__doc__, tokens=512, batch=1, pairs=6, layers=0)
+    parser = build_parser(__doc__, tokens=512, batch=1, turns=6, layers=0)
     parser.add_argument("--model", choices=tuple(SHAPES), default="Qwen3-VL-2B")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--no-generate", action="store_true", help="leave out generation, which takes most of the time")
@@ -117,6 +172,8 @@ def main() -> None:
     seconds = run_alone(measure_times, arguments)
     claim = f"time of a replay with capture / without, {where}"
     results = [judge_pair(claim, seconds["capture"], seconds["without"], at_most=CAPTURE_BAR)]
+    control = f"control: time of a replay without capture / the same again, {where}"
+    results.append(judge_pair(control, seconds["without"], seconds["again"]))
     if "generate" in seconds:
         again = f"time of a replay with capture / generation, {where}"
         bar = GENERATE_BAR if arguments.tokens >= 512 else None

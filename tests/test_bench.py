@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -348,3 +349,24 @@ def test_notebooks_are_read_from_what_make_prints_under_the_real_makefile() -> N
     recipe = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "dontblink.notebook" in line)
     printed = recipe.replace("$(1)", "08_claims").replace("$(PY)", "env/bin/python")
     assert make.read_notebooks(f"something else\n{printed}\n") == ["08_claims"]
+
+
+def test_layers_timed_in_turn_give_every_way_its_seconds_and_leave_model_and_package_as_they_were() -> None:
+    import capture
+    import replay_true_shape as true_shape
+
+    from dontblink import replay
+
+    settings = {"width": 32, "layers": 2, "vocabulary": 150, "family": "qwen3_vl", "tokens": 24, "batch": 2}
+    vlm, *rest = capture.prepare(argparse.Namespace(**settings, implementation="fused"))
+    calls, kept, read = capture.build_calls(vlm, *rest), [], replay.read_batch
+    before = calls["capture"]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay, "read_batch", lambda *inputs: kept.append(read(*inputs)) or kept[-1])
+        seconds = true_shape.time_layers_in_turn(vlm, *rest, turn=1)
+    assert set(seconds) == set(true_shape.WAYS) and min(seconds.values()) > 0
+    after = calls["capture"]()
+    for trace, timed, again in zip(before, kept[0], after, strict=True):
+        assert np.array_equal(trace.entropy_nats, timed[0]) and np.array_equal(trace.mass, timed[2])
+        assert np.array_equal(trace.mass, again.mass)
+    assert vlm.model.config.get_text_config()._attn_implementation == "sdpa"

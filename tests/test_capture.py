@@ -16,6 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from dontblink import capture
 from dontblink.capture import (
     CHUNK_ROWS,
+    NARROW_CHUNK_ROWS,
     CaptureError,
     Recording,
     Sample,
@@ -102,6 +103,22 @@ def test_grouped_heads_give_the_output_masses_and_map_of_a_plain_softmax(
         for number, (start, stop) in enumerate(sample.steps):
             mean = rows[:, start:stop][..., [1, 3]].mean(1)
             np.testing.assert_allclose(step_map[number, 0], mean.numpy(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("first_row", [0, 1, 4, 7, NARROW_CHUNK_ROWS + 3])
+@pytest.mark.parametrize("n_keys", [9, NARROW_CHUNK_ROWS + 4, 2 * NARROW_CHUNK_ROWS + 9])
+def test_narrow_numbers_give_what_a_plain_softmax_gives_after_rounding(first_row: int, n_keys: int) -> None:
+    first_row %= n_keys - 1
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    query = torch.randn(1, 4, n_keys, 16, generator=generator).bfloat16()
+    key, value = (torch.randn(1, 2, n_keys, 16, generator=generator).bfloat16() for _ in range(2))
+    sample = draw_sample(rng, n_keys, first_row, [])
+    output, recording = run_attention(attend_fused, plan_recording([sample], n_keys), query, key, value)
+    attention, expected = attend_plainly(query, key, value, 0.5)
+    # 8 bits: scores of up to about 10 are off by up to 2**-5, their softmax by that share; values by 2**-9 each
+    torch.testing.assert_close(output.double(), expected, rtol=0.05, atol=0.05)
+    rows = attention[0, :, first_row : n_keys - 1]
+    np.testing.assert_allclose(recording.read(0)[0][0], rows.numpy() @ sample.weights, rtol=0.05, atol=0)
 
 
 def read_last_logits(vlm: TinyVLM, batch: dict[str, Any], implementation: str) -> torch.Tensor:

@@ -8,7 +8,7 @@ In: a `RecordingPlan` (which rows, which keys, which weights) made by `plan_reco
 inside `record(...)`. Out: a `Recording`, read sample by sample; with head sets, maps are summed over their heads
 layer by layer, because the maps of a thousand heads would not fit. Two attention functions do the work:
 
-- `fused` (the default): prompt rows use SDPA; response rows use an explicit softmax, 64 rows at a time, and
+- `fused` (the default): prompt rows use SDPA; response rows use an explicit softmax, a chunk of them at a time, and
   one QK pass gives the layer's output, the masses and the map.
 - `chunk`: SDPA gives the output, a separate plain softmax the measures. The independent cross-check.
 
@@ -39,7 +39,8 @@ from dontblink.messages import NamedError
 Implementation = Literal["fused", "chunk"]
 REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink")  # a partition of the keys
 MASS_COLUMNS = (*REGIONS, "control_box")  # the last one overlaps the others
-CHUNK_ROWS = 64  # query rows per explicit softmax: bounds memory, changes no result; 64 was fastest
+CHUNK_ROWS = 64  # query rows per explicit softmax: bounds memory, changes no result; 64 was fastest in float32
+NARROW_CHUNK_ROWS = 128  # the same for narrower dtypes, whose matrix units are half as fast on 64 rows
 LANE = 8  # columns of the [value | weights] product are padded to this, a third faster on CPU
 
 
@@ -178,23 +179,27 @@ def attend_fused(
     recording = _recording_for(module, query, key)
     if recording is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    plan = recording.plan.to(query.device)
+    plan, is_full = recording.plan.to(query.device), key.dtype is torch.float32
     batch, n_heads, n_rows, _ = query.shape
     start = plan.first_row
     output = query.new_empty(batch, n_rows, n_heads, value.shape[-1])
     if start:
-        mask = None if attention_mask is None else attention_mask[..., :start, :start]
-        q, k, v = query[:, :, :start], key[:, :, :start], value[:, :, :start]
-        output[:, :start] = sdpa_attention_forward(module, q, k, v, mask, **kwargs)[0]
+        # An odd number of narrow rows takes SDPA on CPU three times as long; one more is overwritten below.
+        end = start if is_full else start + start % 2
+        mask = None if attention_mask is None else attention_mask[..., :end, :end]
+        q, k, v = query[:, :, :end], key[:, :, :end], value[:, :, :end]
+        output[:, :end] = sdpa_attention_forward(module, q, k, v, mask, **kwargs)[0]
     mass = plan.weights.new_empty(batch, n_heads, n_rows - start, plan.weights.shape[-1])
     low, high = plan.image_span
     spanned = plan.weights.new_zeros(batch, n_heads, plan.step_weights.shape[1], high - low)
-    keys, values = key.flatten(0, 1), _join(value, plan.weights)
+    values = _join(value, plan.weights)
+    chunk_rows = CHUNK_ROWS if is_full else NARROW_CHUNK_ROWS
+    keys = key.flatten(0, 1).mT if is_full else key.flatten(0, 1).mT.contiguous()  # else reordered for each chunk
     # Two buffers for all chunks and layers: fresh ones cost more in page faults than what fills them.
-    blank = plan.weights.new_empty(2, batch * n_heads * min(CHUNK_ROWS, n_rows) * n_rows)
+    blank = plan.weights.new_empty(2, batch * n_heads * min(chunk_rows, n_rows) * n_rows)
     scratch = recording.scratch.setdefault(query.device, blank)
-    for top in range(start, n_rows, CHUNK_ROWS):
-        end = min(top + CHUNK_ROWS, n_rows)
+    for top in range(start, n_rows, chunk_rows):
+        end = min(top + chunk_rows, n_rows)
         attention = _softmax_rows(query, keys, attention_mask, top, end, kwargs["scaling"], scratch)
         part, mass[:, :, top - start : end - start] = _weigh(attention, value, plan.weights, values)
         output[:, top:end] = part.transpose(1, 2)
@@ -250,14 +255,14 @@ def _softmax_rows(
 ) -> Tensor:
     """Return the attention of rows top..end-1, float32 [B, H, end - top, end]: later keys cost nothing.
 
-    query [B, H, Q, D]; keys [B * Hk, K, D]: heads that share keys become rows of one product (no repeat_kv).
+    query [B, H, Q, D]; keys [B * Hk, D, K]: heads that share keys become rows of one product (no repeat_kv).
     """
     shape = (query.shape[0], query.shape[1], end - top, end)
     scores, attention = (buffer[: math.prod(shape)].view(shape) for buffer in scratch)
     rows = query[:, :, top:end].reshape(len(keys), -1, query.shape[-1])
     out = scores.view(len(keys), -1, end) if query.dtype is torch.float32 else None
     # Scaled inside the product: scaling a bf16 query or its rounded scores would round once more.
-    product = torch.baddbmm(rows.new_zeros(()), rows, keys[:, :end].mT, beta=0, alpha=scaling, out=out)
+    product = torch.baddbmm(rows.new_zeros(()), rows, keys[..., :end], beta=0, alpha=scaling, out=out)
     if out is None:
         scores.copy_(product.view(shape))
     if mask is None:
