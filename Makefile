@@ -86,12 +86,12 @@ $(SECTIONS:%=$(P)/%.json): $(P)/.split ; +@: look again at $@
 
 extract: $(if $(DRY),dry-run,$(R)/extraction.json) ## responses and traces; resumes (PROFILE=paper: only this target; DRY=1: no model)
 dry-run: params
-	$(PY) -m dontblink.dry_run --profile $(PROFILE) $(if $(OFFICIAL),--official '$(subst ','\'',$(OFFICIAL))')
+	$(PY) -m dontblink.extraction.dry_run --profile $(PROFILE) $(if $(OFFICIAL),--official '$(subst ','\'',$(OFFICIAL))')
 ifneq ($(filter testbed,$(PROFILE))$(filter extract,$(MAKECMDGOALS)),)
 EXPECTED := $(R)/extraction.json $(R)/shards.txt $(strip $(file < $(R)/shards.txt))
 $(R)/.extracted: $(P)/extraction.json $(P)/questions.json $(P)/server.json $(P)/testbed.json $(S)/extract $(S)/checkpoints \
   $(if $(filter-out $(wildcard $(EXPECTED)),$(EXPECTED))$(filter-out testbed,$(PROFILE)),again) | $(READY)
-	$(PY) -m dontblink.extract --profile $(PROFILE)
+	$(PY) -m dontblink.extraction --profile $(PROFILE)
 	@touch $@
 $(R)/extraction.json $(R)/shards.txt &: $(R)/.extracted ; +@: look again at $@
 else
@@ -103,39 +103,39 @@ figures: $(FIGURES) ## run the notebooks whose inputs changed
 define notebook # NAME, more prerequisites: one notebook makes its figure and its numbers
 $(F)/$(1).json $(F)/$(1).pdf $(F)/$(1).png &: $(S)/$(1) $(S)/draw $(P)/$(call section,$(1)).json \
   $(R)/extraction.json $(if $(wildcard $(R)/notebooks/$(1).unfinished),again) $(2) | $(READY)
-	$(PY) -m dontblink.notebook notebooks/$(1).py --params $(P)/$(call section,$(1)).json --profile $(PROFILE)
+	$(PY) -m dontblink.publish.notebook notebooks/$(1).py --params $(P)/$(call section,$(1)).json --profile $(PROFILE)
 endef
 $(eval $(call notebook,00_testbed,$(S)/extract $(S)/checkpoints $(P)/extraction.json))
 $(eval $(call notebook,01_extraction,$(S)/extract))
 $(foreach n,$(filter-out 00_% 01_% 08_%,$(NOTEBOOKS)),$(eval $(call notebook,$(n))))
 $(eval $(call notebook,08_claims,$(foreach n,$(filter-out 08_%,$(NOTEBOOKS)),$(F)/$(n).json)))
 $(PAPER): $(S)/paper $(FIGURES) | $(READY)
-	$(if $(filter testbed,$(PROFILE)),$(PY) -m dontblink.claims --readme --profile $(PROFILE))
+	$(if $(filter testbed,$(PROFILE)),$(PY) -m dontblink.publish.claims --readme --profile $(PROFILE))
 	$(PY) paper/build.py --profile $(PROFILE)
 $(R)/.manifest: $(FIGURES) $(PAPER) $(SECTIONS:%=$(P)/%.json) $(wildcard $(S)/*) $(if $(wildcard $(F)/manifest.json),,again) | $(READY)
 	+@$(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(MAKE) --no-print-directory -q $(FIGURES) $(PAPER) || { \
 	  echo "$@: not written, a source changed while make ran or a target is lost; run \`make all\` again" >&2; exit 1; })
-	$(PY) -m dontblink.verify --write --profile $(PROFILE)
+	$(PY) -m dontblink.publish.verify --write --profile $(PROFILE)
 	@touch $@
 tex: ## LaTeX of the paper into results/<profile>/paper
 tex-check: ## the same, compiled where latexmk exists
 tex tex-check: $(FIGURES) | $(READY)
 	$(PY) paper/build.py --$(@:tex-check=check) --profile $(PROFILE)
 diff: $(READY) ## which numbers moved since the last commit; ABOVE=0.1: only those that did by more than 0.1 %
-	@$(PY) -m dontblink.changes --profile $(PROFILE) --above $(or $(ABOVE),0)
+	@$(PY) -m dontblink.publish.changes --profile $(PROFILE) --above $(or $(ABOVE),0)
 pages: $(R)/pages/index.html ## the notebooks and a trace viewer as a static site that opens from a file (half a minute)
 $(R)/pages/index.html: $(filter %.json,$(FIGURES)) $(R)/extraction.json $(P)/pages.json $(S)/site | $(READY)
-	$(PY) -m dontblink.pages $(NOTEBOOKS) --profile $(PROFILE)
+	$(PY) -m dontblink.publish.pages $(NOTEBOOKS) --profile $(PROFILE)
 lab: $(READY) ## JupyterLab; notebooks/*.py open as notebooks by double click
 	JUPYTER_CONFIG_DIR=$(CURDIR)/.jupyter $(PY) -m jupyterlab $(LAB_ARGS)
 testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 cores; resumes)
-	for step in train "publish weights" calibrate "publish cards"; do $(PY) -m dontblink.benchmarks.testbed.$$step; done
+	for step in train "publish weights" calibrate "publish cards"; do $(PY) -m dontblink_testbed.benchmark.$$step; done
 simulate: $(READY) ## are intervals and tests right where the truth is known? 20 minutes on 2 cores; resumes
-	$(PY) -m dontblink.simulate
+	$(PY) -m dontblink_simulation.simulate
 bench: all ## speed and memory against their bars, into the README: 10 minutes after all; COLD=1: and a cold make all
 	@export OMP_NUM_THREADS=1; for script in capture.py memory.py batches.py bootstrap.py "make.py $(if $(COLD),--cold)" report.py; do $(PY) bench/$$script; done
 verify: $(READY) ## do the tracked figures belong to these sources, parameters and models? hashes only, a second
-	@$(PY) -m dontblink.verify --profile $(PROFILE)
+	@$(PY) -m dontblink.publish.verify --profile $(PROFILE)
 campaign: $(READY) ## 100 kills and other faults, 1000 bad inputs: nothing lost, torn or unnamed? about 20 minutes
 	for part in "faults/campaign.py --kills 100" "bad_input_campaign.py --inputs 1000"; do $(PY) tests/$$part --seed 1; done
 test: $(READY) ## lint, types and tests, offline; this is what CI runs

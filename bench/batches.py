@@ -16,20 +16,20 @@ from typing import Any
 from measure import build_parser, judge_pair, read_arguments, time_in_turn, write_results
 
 from dontblink import params, paths
-from dontblink.benchmarks import testbed
-from dontblink.generate import generate_responses
-from dontblink.items import Item
-from dontblink.loading import load_vlm
+from dontblink.models.checkpoints import load_vlm
+from dontblink.models.generate import generate_responses
+from dontblink.questions.items import Item
+from dontblink_testbed import benchmark
 
 SIZES = (1, 2, 4, 8, 16, 32)
 
 
 def draw_items(n_items: int, settings: dict[str, Any]) -> list[Item]:
     """Return `n_items` items, one of each benchmark after the other."""
-    n_each = -(-n_items // len(testbed.BENCHMARKS))
+    n_each = -(-n_items // len(benchmark.BENCHMARKS))
     columns = [
-        testbed.load_items(name, "calibration", n_each, settings["item_seed"], testbed.read_difficulty(name, settings))
-        for name in testbed.BENCHMARKS
+        benchmark.load_items(name, "calibration", n_each, settings["item_seed"], benchmark.read_difficulty(name, settings))
+        for name in benchmark.BENCHMARKS
     ]
     return [item for row in zip(*columns, strict=True) for item in row][:n_items]
 

@@ -22,10 +22,10 @@ import statsmodels.formula.api as smf
 from measure import Result, build_parser, judge, judge_pair, read_arguments, time_in_turn, write_results
 from scipy import stats
 
-from dontblink.auroc import auroc_difference
-from dontblink.bootstrap import count_draws, resample
-from dontblink.firth import fit_firth
-from dontblink.logit import bootstrap_logit
+from dontblink.statistics.auroc import auroc_difference
+from dontblink.statistics.bootstrap import count_draws, resample
+from dontblink.statistics.firth import fit_firth
+from dontblink.statistics.logit import bootstrap_logit
 
 N_ITEMS, N_MODELS, SEED = 900, 3, 0
 

@@ -30,7 +30,7 @@ from measure import (
     write_results,
 )
 
-from dontblink.replay import read_tokens, replay_responses
+from dontblink.attention.replay import read_tokens, replay_responses
 
 CAPTURE_BAR, GENERATE_BAR, PEAK_BAR = 1.05, 0.25, 2.0
 TESTBED_WIDTH = 128

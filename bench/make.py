@@ -87,8 +87,8 @@ def time_make(copy: Path, change: str = "") -> tuple[float, list[str]]:
 
 def read_notebooks(printed: str) -> list[str]:
     """Return the stems of the notebooks that make's output says it ran."""
-    words = [line.split() for line in printed.splitlines() if " -m dontblink.notebook " in line]
-    return [Path(line[line.index("dontblink.notebook") + 1]).stem for line in words]
+    words = [line.split() for line in printed.splitlines() if " -m dontblink.publish.notebook " in line]
+    return [Path(line[line.index("dontblink.publish.notebook") + 1]).stem for line in words]
 
 
 def is_up_to_date(copy: Path) -> bool:

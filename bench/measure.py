@@ -40,7 +40,7 @@ ALSO = {
     "replay_true_shape": ("bench/capture.py",),
     "make": ("Makefile", "notebooks/*.py", "params/testbed.yaml", "paper/build.py"),
 }
-PRELOADED = ["dontblink.replay", *(f"transformers.models.{name}.modeling_{name}" for name in ("qwen3_vl", "glm4v"))]
+PRELOADED = ["dontblink.attention.replay", *(f"transformers.models.{name}.modeling_{name}" for name in ("qwen3_vl", "glm4v"))]
 
 
 @dataclass(frozen=True)

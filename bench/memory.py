@@ -32,7 +32,7 @@ from measure import (
     write_results,
 )
 
-from dontblink.replay import replay_responses
+from dontblink.attention.replay import replay_responses
 
 LENGTHS = (128, 256, 512, 1024, 2048)
 EAGER_BAR, REPLAY_BAR, SHARE_BAR = 1.8, 1.1, 0.02

@@ -44,10 +44,10 @@ from measure import (
 )
 from PIL import Image
 
-from dontblink import replay
-from dontblink.families import FAMILIES
-from dontblink.stand_in import SHAPES, build_image_processor, true_shape
-from dontblink.vlm import VLM, Prompt
+from dontblink.attention import replay
+from dontblink.models.families import FAMILIES
+from dontblink.models.stand_in import SHAPES, build_image_processor, true_shape
+from dontblink.models.vlm import VLM, Prompt
 
 WAYS = ("without", "again", "capture")
 SIDE_PX = 448

@@ -53,14 +53,15 @@ import json
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from dontblink import paths, plots, record
-from dontblink.benchmarks import testbed
-from dontblink.benchmarks.testbed import calibrate, lessons
-from dontblink.benchmarks.testbed.architectures import MODELS
-from dontblink.items import open_image, validate
+from dontblink import paths
+from dontblink.figures import plots
+from dontblink.publish import record
+from dontblink.questions.items import open_image, validate
+from dontblink_testbed import benchmark, calibrate, lessons
+from dontblink_testbed.architectures import MODELS
 
-settings = {key: value for key, value in globals().items() if key.startswith(testbed.BENCHMARKS)}
-difficulties = {name: testbed.read_difficulty(name, settings) for name in testbed.BENCHMARKS}
+settings = {key: value for key, value in globals().items() if key.startswith(benchmark.BENCHMARKS)}
+difficulties = {name: benchmark.read_difficulty(name, settings) for name in benchmark.BENCHMARKS}
 
 # %% [markdown]
 # ## 4 Load and check
@@ -70,8 +71,8 @@ difficulties = {name: testbed.read_difficulty(name, settings) for name in testbe
 # %%
 counts = {"test": n_test_items, "calibration": n_calibration_items}
 items = {
-    (name, split): list(testbed.load_items(name, split, n_items, item_seed, difficulties[name]))
-    for name in testbed.BENCHMARKS
+    (name, split): list(benchmark.load_items(name, split, n_items, item_seed, difficulties[name]))
+    for name in benchmark.BENCHMARKS
     for split, n_items in counts.items()
 }
 for group in items.values():
@@ -119,7 +120,7 @@ curves = pd.concat(
 )
 perception = [name for name in curves if name.startswith("perception_")]
 curves["perception"] = curves[perception].mean(axis=1)
-curves["chains"] = curves[[f"chains_{name}" for name in testbed.BENCHMARKS]].mean(axis=1)
+curves["chains"] = curves[[f"chains_{name}" for name in benchmark.BENCHMARKS]].mean(axis=1)
 
 # %% [markdown]
 # ## 6 Figure
@@ -127,8 +128,8 @@ curves["chains"] = curves[[f"chains_{name}" for name in testbed.BENCHMARKS]].mea
 # Example items. The boxes are the evidence of the gold steps, exact by construction.
 
 # %%
-examples = [items[name, "test"][k] for k in range(n_example_items) for name in testbed.BENCHMARKS]
-figure, axes = plt.subplots(n_example_items, len(testbed.BENCHMARKS), figsize=(7, 3.1 * n_example_items))
+examples = [items[name, "test"][k] for k in range(n_example_items) for name in benchmark.BENCHMARKS]
+figure, axes = plt.subplots(n_example_items, len(benchmark.BENCHMARKS), figsize=(7, 3.1 * n_example_items))
 for ax, item in zip(axes.ravel(), examples, strict=True):
     plots.picture_with_boxes(ax, open_image(item.images[0]), item.boxes)
     chain = " . ".join(step.text for step in item.gold_steps)
@@ -154,8 +155,8 @@ runs = cards.assign(run=cards["name"] + "-seed" + cards["seed"].astype(str))
 
 # %%
 numbers = {
-    "n_test_items": {name: len(items[name, "test"]) for name in testbed.BENCHMARKS},
-    "n_calibration_items": {name: len(items[name, "calibration"]) for name in testbed.BENCHMARKS},
+    "n_test_items": {name: len(items[name, "test"]) for name in benchmark.BENCHMARKS},
+    "n_calibration_items": {name: len(items[name, "calibration"]) for name in benchmark.BENCHMARKS},
     "mean_gold_steps": rows[rows["split"] == "test"].groupby("benchmark")["n_gold_steps"].mean().to_dict(),
     "share_recall_chains": (rows["chain_kind"] == "recall").groupby(rows["benchmark"]).mean().to_dict(),
     "training": record.nest(runs.drop(columns="name"), ["run"]),

@@ -15,7 +15,7 @@
 #
 # Are the responses and traces that every later claim stands on complete, plausible and correctly measured? And which
 # layers and heads look at the evidence at all? Responses come from greedy generation; attention and entropy come from
-# ONE teacher-forced replay of the generated token ids (`dontblink.replay`), whose masses sum to 1 over five regions.
+# ONE teacher-forced replay of the generated token ids (`dontblink.attention.replay`), whose masses sum to 1 over five regions.
 #
 # | | |
 # |---|---|
@@ -64,9 +64,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from dontblink import crosscheck, plots, record
-from dontblink.benchmarks import agreement
+from dontblink.extraction import examples
+from dontblink.figures import plots
+from dontblink.publish import record
+from dontblink.questions import agreement
 from dontblink.schema import read_manifest, read_tables
+from dontblink_testbed import misreads
 
 # %% [markdown]
 # ## 4 Load and check
@@ -120,7 +123,7 @@ agreement.list_disagreements(scores).groupby(["benchmark", "kind"]).size().renam
 # text, not in the picture.
 
 # %%
-reads = crosscheck.count_misreads(profile, models, benchmarks)
+reads = misreads.count_misreads(profile, models, benchmarks)
 textual = reads[~reads["correct"]].groupby(["model", "benchmark"], observed=True)["reads_right"].mean()
 textual.rename("share of errors with every read right").to_frame().round(3)
 
@@ -139,7 +142,7 @@ pd.DataFrame({m: {"layers": g["layers"], "heads": g["heads"], "n_items": g["n_it
 
 # %%
 other = "chunk" if replay_implementation == "fused" else "fused"
-differences = crosscheck.compare_replays(profile, models, n_cross_checked_items, other)
+differences = examples.compare_replays(profile, models, n_cross_checked_items, other)
 differences
 
 # %% [markdown]

@@ -54,9 +54,12 @@ picture_quantiles = [0.1, 0.9]  # of the per-item collapse: the more sustained a
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from dontblink import collapse, controls, examples, plots, record
+from dontblink.extraction import examples
+from dontblink.extraction.tables import bin_table
+from dontblink.figures import plots
+from dontblink.publish import record
 from dontblink.schema import read_manifest, read_tables
-from dontblink.tables import bin_table
+from dontblink.studies import collapse
 
 band = {"n_replicates": band_replicates, "confidence": confidence_level, "seed": bootstrap_seed}
 light = {**band, "method": interval}
@@ -170,7 +173,7 @@ shuffled = pd.DataFrame(
     {
         "model": m,
         "benchmark": b,
-        **controls.shuffled_lift(*examples.mean_maps(profile, m, b), n_permutations=shuffled_deals),
+        **collapse.shuffled_lift(*examples.mean_maps(profile, m, b), n_permutations=shuffled_deals),
     }
     for m, b in cells
 )
@@ -180,7 +183,7 @@ shuffled.round(3)
 # Cross-check: per-item log-ratios, by a paired t per cell and by a mixed model with a random intercept per item.
 
 # %%
-check = controls.log_ratio_check(pairs, primary)
+check = collapse.log_ratio_check(pairs, primary)
 check.round(3)
 
 # %% [markdown]

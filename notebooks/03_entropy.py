@@ -54,9 +54,12 @@ vision_deals = 100  # permutations of vision within a cell, each with its fits (
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from dontblink import charts, entropy, record, reliability, shuffles, transfer
-from dontblink.cells import require_cells
+from dontblink.figures import charts
+from dontblink.publish import record
 from dontblink.schema import read_manifest, read_tables
+from dontblink.studies import deals as shuffles
+from dontblink.studies import entropy, transfer
+from dontblink.studies.cells import require_cells
 
 usable = {"min_items": min_items, "min_class": min_class_items}
 options = {"n_boot": bootstrap_replicates, "confidence": confidence_level, "seed": bootstrap_seed}
@@ -230,20 +233,20 @@ predicted = {
     name: transfer.predict_rows(fit_items, items, covariates=chosen, **usable) for name, chosen in adjustments.items()
 }
 calibrated = pd.concat(
-    reliability.calibration_table(rows, reliability_bins, n_draws=shuffled_deals, **options).assign(adjustment=name)
+    entropy.calibration_table(rows, reliability_bins, n_draws=shuffled_deals, **options).assign(adjustment=name)
     for name, rows in predicted.items()
 )
 shown = ["brier", "brier_constant", "estimate", "ci_low", "ci_high"]
-errors = [f"{name}_{rule}" for rule in reliability.BIN_RULES for name in ("ece", "ece_calibrated")]
+errors = [f"{name}_{rule}" for rule in entropy.BIN_RULES for name in ("ece", "ece_calibrated")]
 calibrated[[*scope, *shown, *errors]].round(3)
 
 # %%
 curves = pd.concat(
-    reliability.reliability_curve(
+    entropy.reliability_curve(
         rows["probability"], rows["correct"], reliability_bins, rule, confidence_level
     ).assign(model=model, benchmark=benchmark, adjustment=name, bin_rule=rule)
     for name, everything in predicted.items()
-    for rule in reliability.BIN_RULES
+    for rule in entropy.BIN_RULES
     for (model, benchmark), rows in everything.groupby(names)
 )
 
@@ -377,7 +380,7 @@ for (rule, name, scaling), rows in beyond.groupby(["rule", "adjustment", "scalin
 # %%
 for name, rows in calibrated[calibrated["scope"] == "cell"].groupby("adjustment", sort=False):
     off = {
-        rule: int((rows[f"ece_{rule}"] > rows[f"ece_calibrated_high_{rule}"]).sum()) for rule in reliability.BIN_RULES
+        rule: int((rows[f"ece_{rule}"] > rows[f"ece_calibrated_high_{rule}"]).sum()) for rule in entropy.BIN_RULES
     }
     print(
         f"{name}: Brier score surely below that of the constant in {(rows['ci_low'] > 0).sum()} of {len(rows)} cells; "

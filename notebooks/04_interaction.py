@@ -57,10 +57,12 @@ shuffled_deals = 200  # permutations of labels, and of vision, within a cell (ne
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from dontblink import charts, deals, interaction, quadrants, record, within
-from dontblink.cells import require_cells
+from dontblink.extraction.tables import bin_table
+from dontblink.figures import charts
+from dontblink.publish import record
 from dontblink.schema import read_tables
-from dontblink.tables import bin_table
+from dontblink.studies import deals, interaction, within
+from dontblink.studies.cells import require_cells
 
 keys = ["model", "benchmark", "item_id"]
 shared = {"seed": bootstrap_seed, "confidence": confidence_level}
@@ -156,8 +158,8 @@ print(f"points of the surfaces with enough answers beside them: {seen.mean():.0%
 # models it would be too narrow, hence the difference below is bootstrapped by item.
 
 # %%
-quarters = quadrants.quadrant_table(items, share=quadrant_share, scopes=scopes, confidence=confidence_level)
-extremes = quadrants.quadrant_table(items, share=extreme_share, scopes=scopes, confidence=confidence_level)
+quarters = interaction.quadrant_table(items, share=quadrant_share, scopes=scopes, confidence=confidence_level)
+extremes = interaction.quadrant_table(items, share=extreme_share, scopes=scopes, confidence=confidence_level)
 hazardous = extremes[(extremes["entropy_level"] == "low") & (extremes["vision_level"] == "low")]
 hazardous[[*scope[1:], "n", "n_quadrant_wrong", "risk", "ci_low", "ci_high"]].round(3)
 
@@ -166,7 +168,7 @@ hazardous[[*scope[1:], "n", "n_quadrant_wrong", "risk", "ci_low", "ci_high"]].ro
 # risk at high vision, within the same level of entropy, at the median split.
 
 # %%
-hazard = quadrants.hazard_table(items, share=quadrant_share, scopes=scopes, min_items=min_items, **light)
+hazard = interaction.hazard_table(items, share=quadrant_share, scopes=scopes, min_items=min_items, **light)
 hazard[[*scope[1:], "entropy_level", "n_low_vision", "n_high_vision", "estimate", "ci_low", "ci_high"]].round(3)
 
 # %% [markdown]

@@ -61,9 +61,11 @@ delta = 0.1  # chance that its guarantee may fail
 # %%
 import matplotlib.pyplot as plt
 
-from dontblink import charts, entropy, record, veto
-from dontblink.cells import require_cells
+from dontblink.figures import charts
+from dontblink.publish import record
 from dontblink.schema import read_tables
+from dontblink.studies import entropy, veto
+from dontblink.studies.cells import require_cells
 
 study = {
     "n_splits": splits, "fit_share": fit_share, "n_shares": veto_shares, "n_blocks": jackknife_blocks,

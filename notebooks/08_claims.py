@@ -49,7 +49,8 @@ confidence_level = 0.95  # of every interval
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from dontblink import arithmetic, claim_charts, claims, record
+from dontblink.figures import charts
+from dontblink.publish import claims, record
 
 pd.set_option("display.max_colwidth", None)  # a condition is read as a whole
 
@@ -98,7 +99,7 @@ pd.DataFrame(
 # $k = \lceil \text{coverage} \cdot n \rceil$. Which pairs round to the gain that the paper reports?
 
 # %%
-points = arithmetic.explain_points(reported_points, reported_decimals, coverage, *item_counts)
+points = claims.explain_points(reported_points, reported_decimals, coverage, *item_counts)
 points
 
 # %% [markdown]
@@ -106,7 +107,7 @@ points
 # for dilution alone to make the smallest and the largest fall that the paper reports?
 
 # %%
-lengths = [arithmetic.explain_by_dilution(fall, reasoning_parts) for fall in reported_falls]
+lengths = [claims.explain_by_dilution(fall, reasoning_parts) for fall in reported_falls]
 dict(zip(reported_falls, lengths, strict=True))
 
 # %% [markdown]
@@ -114,8 +115,8 @@ dict(zip(reported_falls, lengths, strict=True))
 # wrong, and if half are? And how surprising is it that every cell falls, were the cells independent and each a coin?
 
 # %%
-small = arithmetic.bound_small_counts(small_counts, confidence_level)
-sign_p = arithmetic.sign_probability(reported_cells)
+small = claims.bound_small_counts(small_counts, confidence_level)
+sign_p = claims.sign_probability(reported_cells)
 print(f"all {reported_cells} cells one way: p = {sign_p:.4f}, if they were independent (they share items and models)")
 small.round(3)
 
@@ -129,8 +130,8 @@ figure, axes = plt.subplot_mosaic(
     layout, figsize=(7, 4.8), empty_sentinel="", height_ratios=[1, 1, 0.2], width_ratios=[1.1, 1, 1]
 )
 for name, claim in drawn.items():
-    claim_charts.claim_panel(axes[name], name, claim)
-claim_charts.note_panel(axes["note"], ledger, confidence_level)
+    charts.claim_panel(axes[name], name, claim)
+charts.note_panel(axes["note"], ledger, confidence_level)
 record.save_figure(figure, "08_claims", profile)
 
 # %% [markdown]

@@ -20,9 +20,10 @@ import pypandoc
 import typst
 import yaml
 
-from dontblink import claims, manuscript, marks, paths
-from dontblink.numbers import Numbers, NumbersError
-from dontblink.verdicts import ClaimsError
+from dontblink import files, paths
+from dontblink.publish import claims, manuscript
+from dontblink.publish.claims import ClaimsError
+from dontblink.publish.numbers import Numbers, NumbersError
 
 FOLDER = Path(__file__).resolve().parent
 READER = "markdown-auto_identifiers"
@@ -153,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     file = FOLDER / "paper.pdf" if own else paths.results(given.profile) / "paper" / "paper.pdf"
     with paths.whole_file(file) as temporary:
         temporary.write_bytes(pdf)
-    marks.mark_made(file, given.profile)
+    files.mark_made(file, given.profile)
     print(f"{paths.show(file)}: {len(pdf) / 1024:.0f} KiB")
     return 0
 

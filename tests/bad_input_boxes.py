@@ -12,11 +12,17 @@ from bad_input import HOSTILE, TEXTS, VALUES, Kind, Rows
 from bad_input_rows import LINES, make_picture
 from hypothesis import strategies as st
 
-from dontblink.annotation_schema import FIELDS, Annotation, format_line
-from dontblink.annotations import attach_boxes, read_annotations, write_annotations
-from dontblink.exchange import Format, export_boxes, import_boxes, read_shapes
-from dontblink.image_facts import describe_image
-from dontblink.items import Box, Item, validate
+from dontblink.boxes.annotations import (
+    FIELDS,
+    Annotation,
+    attach_boxes,
+    describe_image,
+    format_line,
+    read_annotations,
+    write_annotations,
+)
+from dontblink.boxes.exchange import Format, export_boxes, import_boxes, read_shapes
+from dontblink.questions.items import Box, Item, validate
 
 ITEMS = [
     Item(f"q{k}", "demo", "test", (make_picture(k),), "which ?", "a", "other", licence="none") for k in range(3)

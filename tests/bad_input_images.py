@@ -15,11 +15,11 @@ from bad_input import Kind, Rows
 from hypothesis import strategies as st
 from PIL import Image
 
-from dontblink.evidence import item_coverage
-from dontblink.image_facts import describe_image, save_images
-from dontblink.items import Box, Item, open_image, validate
-from dontblink.loading import load_vlm
-from dontblink.vlm import VLM
+from dontblink.boxes.annotations import describe_image, save_images
+from dontblink.boxes.evidence import item_coverage
+from dontblink.models.checkpoints import load_vlm
+from dontblink.models.vlm import VLM
+from dontblink.questions.items import Box, Item, open_image, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTION = "what is a1 + b2 ?"

@@ -10,7 +10,7 @@ from bad_input import HOSTILE, TEXTS, Kind
 from hypothesis import strategies as st
 
 from dontblink import params, paths
-from dontblink.params_schema import SCHEMA
+from dontblink.params import SCHEMA
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = {name: (ROOT / "params" / f"{name}.yaml").read_bytes() for name in ("testbed", "paper")}

@@ -14,17 +14,19 @@ from bad_input_images import load_processor
 from bad_input_rows import ROWS, make_picture
 from hypothesis import strategies as st
 
-from dontblink import store, tables, viewer
-from dontblink.benchmarks import registry
-from dontblink.benchmarks.sources import Row
-from dontblink.generate import Response, build_response
-from dontblink.items import GoldStep, Item
-from dontblink.replay import SetTrace
+from dontblink import store
+from dontblink.attention.replay import SetTrace
+from dontblink.attention.traces import TraceRecord, pack_responses, pack_traces, unpack_responses, unpack_traces
+from dontblink.extraction import tables
+from dontblink.models.generate import Response, build_response
+from dontblink.models.server import read_reply
+from dontblink.models.spans import Markers, segment
+from dontblink.models.vlm import Prompt
+from dontblink.publish import viewer
+from dontblink.questions import registry
+from dontblink.questions.items import GoldStep, Item
+from dontblink.questions.sources import Row
 from dontblink.schema import HEAD_SETS, REGIONS
-from dontblink.server_contract import read_reply
-from dontblink.shards import TraceRecord, pack_responses, pack_traces, unpack_responses, unpack_traces
-from dontblink.spans import Markers, segment
-from dontblink.vlm import Prompt
 
 EOS, IMAGE, CLOSE, OPEN, BOX, END_BOX = range(6)
 VOCABULARY = [

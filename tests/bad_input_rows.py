@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dontblink import params
-from dontblink.annotations import attach_boxes
-from dontblink.benchmarks import registry
+from dontblink.boxes.annotations import attach_boxes
+from dontblink.questions import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = params.load(ROOT / "params" / "testbed.yaml")[1]["questions"]

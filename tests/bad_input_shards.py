@@ -14,11 +14,13 @@ from bad_input import TEXTS, Kind
 from bad_input_responses import EOS, ITEMS, PROMPT, VLM, token_texts, trace_of
 from hypothesis import strategies as st
 
-from dontblink import params, paths, schema, shards, store, tables
-from dontblink.benchmarks import registry
-from dontblink.generate import build_response
-from dontblink.shards import TraceRecord, pack_responses, pack_traces
-from dontblink.spans import Spans
+from dontblink import params, paths, schema, store
+from dontblink.attention import traces
+from dontblink.attention.traces import TraceRecord, pack_responses, pack_traces
+from dontblink.extraction import tables
+from dontblink.models.generate import build_response
+from dontblink.models.spans import Spans
+from dontblink.questions import registry
 
 Deed = tuple[str, int, int]
 RESPONSE = build_response(VLM, PROMPT, [6, 9, 2, 7, 8, EOS])
@@ -137,16 +139,16 @@ def use(value: tuple[str, list[Deed], tuple[str, int]], folder: Path) -> None:
         file.write_bytes(spoilt[damage])
     try:
         if name == "responses":
-            [found] = shards.read_responses(file) or [RESPONSE]
+            [found] = traces.read_responses(file) or [RESPONSE]
             assert found == RESPONSE or (damage or deeds)
-            shards.read_note(file, "quarantined")
+            traces.read_note(file, "quarantined")
         elif name == "traces":
-            for record in shards.read_traces(file):
+            for record in traces.read_traces(file):
                 tables.check_record(tables.Measured(
                     ITEMS[-1], RESPONSE, record.trace, record.spans, record.token_texts, record.step_texts,
                     record.coverage, record.grids, {}
                 ))  # fmt: skip
-            shards.read_note(file, "responses")
+            traces.read_note(file, "responses")
         else:
             with patch.object(paths, "ROOT", folder):
                 found = schema.read_tables("testbed", [name], split="test")[name]

@@ -16,15 +16,16 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from dontblink import pages, params, paths
-from dontblink.benchmarks import testbed
-from dontblink.extract import Extraction
-from dontblink.items import Item
+from dontblink import params, paths
+from dontblink.extraction.run import Extraction
+from dontblink.publish import pages
+from dontblink.questions.items import Item
+from dontblink_testbed import benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE, STEM = "small", "02_collapse"
 HOSTILE = '</script><img src=x onerror="hacked=1"><script>hacked=1</script>\'"&'
-LOAD = testbed.load_items
+LOAD = benchmark.load_items
 OVERRIDES = (
     "testbed.n_test_items=24 testbed.n_calibration_items=6 extraction.models=[qwen3vl-tiny-s] "
     "extraction.benchmarks=[visual_reference,hallucination] extraction.shard_items=12 pages.item_quantiles=[0.2,0.8]"
@@ -105,5 +106,5 @@ def build(root: Path, patch: pytest.MonkeyPatch) -> Path:
     patch.setattr(paths, "ROOT", root)
     extract(root)
     write_notebook(root)
-    patch.setattr(testbed, "load_items", load_hostile)
+    patch.setattr(benchmark, "load_items", load_hostile)
     return pages.build_site(PROFILE, [STEM]).parent

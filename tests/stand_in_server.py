@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from dontblink.generate import Response, generate_responses
-from dontblink.items import Item
-from dontblink.loading import load_vlm
-from dontblink.vlm import VLM
+from dontblink.models.checkpoints import load_vlm
+from dontblink.models.generate import Response, generate_responses
+from dontblink.models.vlm import VLM
+from dontblink.questions.items import Item
 
 KEY = "sk-of-the-tests"
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from dontblink.benchmarks.agreement import list_disagreements, tabulate_agreement
+from dontblink.questions.agreement import list_disagreements, tabulate_agreement
 
 Side = tuple[bool, bool, str]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dontblink.annotation_schema import FIELDS, Annotation, AnnotationError, check_annotation, format_line, parse_line
-from dontblink.items import Box
+from dontblink.boxes.annotations import FIELDS, Annotation, AnnotationError, check_annotation, format_line, parse_line
+from dontblink.questions.items import Box
 
 LINE: dict[str, Any] = {
     "item_id": "mathvista-7", "image": 0, "image_size": [40, 30], "image_sha256": "ab" * 32,

@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 from test_annotation_schema import annotations
 from test_vlm import make_item
 
-from dontblink.annotations import (
+from dontblink.boxes.annotations import (
     Annotation,
     AnnotationError,
     Rejected,
     attach_boxes,
     cover_images,
+    describe_image,
     read_annotations,
     read_strictly,
     summarize_coverage,
     write_annotations,
 )
-from dontblink.image_facts import describe_image
-from dontblink.items import Box, Item
+from dontblink.questions.items import Box, Item
 
 ITEMS = [make_item("a", (40, 30)), make_item("b", (16, 16), (20, 10)), make_item("c", (8, 8))]
 BOX = (1.0, 2.0, 6.0, 7.0)

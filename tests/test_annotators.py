@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from dontblink.annotation_schema import Annotation, AnnotationError
-from dontblink.annotators import (
+from dontblink.boxes.annotations import Annotation, AnnotationError
+from dontblink.boxes.annotators import (
     compare_annotators,
     disagreement,
     find_kappa,
@@ -21,7 +21,7 @@ from dontblink.annotators import (
     summarize_agreement,
     token_grid,
 )
-from dontblink.items import Box
+from dontblink.questions.items import Box
 
 TOKEN_MAPS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40)
 

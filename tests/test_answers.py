@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dontblink.benchmarks.answers import make_plain, read_final, read_marked
+from dontblink.questions.answers import make_plain, read_final, read_marked
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from bad_input_campaign import KINDS, summarize
 from bad_input_images import FORMATS, ODD, bomb, use
 from hypothesis import strategies as st
 
-from dontblink.items import ItemError, open_image
+from dontblink.questions.items import ItemError, open_image
 
 ROOT = Path(__file__).resolve().parents[1]
 N_KNOWN, N_DRAWN = 40, 12

@@ -293,7 +293,7 @@ def checkout(tmp_path: Path) -> Path:
     (root / "Makefile").write_text(
         "SET :=\nREADY := missing\n"
         "all: results/built $(if $(SET),changed) | $(READY)\n"
-        "changed:\n\t@echo 'python -m dontblink.notebook notebooks/02_collapse.py --params x'\n"
+        "changed:\n\t@echo 'python -m dontblink.publish.notebook notebooks/02_collapse.py --params x'\n"
         "results/built:\n\tmkdir -p results && touch $@\n"
         "missing:\n\techo the environment would be installed; exit 1\n"
     )
@@ -346,7 +346,7 @@ def test_one_cold_build_is_one_value_over_the_median_of_the_warm_ones(
 
 
 def test_notebooks_are_read_from_what_make_prints_under_the_real_makefile() -> None:
-    recipe = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "dontblink.notebook" in line)
+    recipe = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "dontblink.publish.notebook" in line)
     printed = recipe.replace("$(1)", "08_claims").replace("$(PY)", "env/bin/python")
     assert make.read_notebooks(f"something else\n{printed}\n") == ["08_claims"]
 
@@ -355,7 +355,7 @@ def test_layers_timed_in_turn_give_every_way_its_seconds_and_leave_model_and_pac
     import capture
     import replay_true_shape as true_shape
 
-    from dontblink import replay
+    from dontblink.attention import replay
 
     settings = {"width": 32, "layers": 2, "vocabulary": 150, "family": "qwen3_vl", "tokens": 24, "batch": 2}
     vlm, *rest = capture.prepare(argparse.Namespace(**settings, implementation="fused"))

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dontblink import bootstrap
-from dontblink.bootstrap import (
+from dontblink.statistics import bootstrap
+from dontblink.statistics.bootstrap import (
     BootstrapError,
     bootstrap_ratio,
     bootstrap_statistic,

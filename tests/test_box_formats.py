@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dontblink.annotation_schema import Rejected
-from dontblink.box_formats import Shape, read_coco, read_label_studio, turn_rectangle
+from dontblink.boxes.annotations import Rejected
+from dontblink.boxes.exchange import Shape, read_coco, read_label_studio, turn_rectangle
 
 
 def region(name: str = "r1", **changes: Any) -> dict[str, Any]:

@@ -21,10 +21,9 @@ from PIL import Image
 from test_image_facts import painted_item
 from test_vlm import make_item, png
 
-from dontblink.annotations import Annotation, AnnotationError, read_strictly, write_annotations
-from dontblink.box_widget import MAX_SIDE_PX, SITE, BoxWidget
-from dontblink.image_facts import describe_image
-from dontblink.items import Box
+from dontblink.boxes.annotations import Annotation, AnnotationError, describe_image, read_strictly, write_annotations
+from dontblink.boxes.widget import MAX_SIDE_PX, SITE, BoxWidget
+from dontblink.questions.items import Box
 
 HOSTILE = '<img src=x onerror="window.ran=1"><script>window.ran=1</script> What does the bar of 1998 show?'
 ITEMS = [make_item("a", (400, 300), question=HOSTILE), make_item("b", (160, 160), (200, 100))]

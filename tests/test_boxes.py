@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from test_vlm import make_item
 
-from dontblink.annotations import Annotation, read_strictly, write_annotations
-from dontblink.boxes import main
-from dontblink.image_facts import save_images
-from dontblink.items import Box
+from dontblink.boxes.__main__ import main
+from dontblink.boxes.annotations import Annotation, read_strictly, save_images, write_annotations
+from dontblink.questions.items import Box
 
 ITEMS = [make_item("a", (40, 30)), make_item("b", (16, 16))]
 

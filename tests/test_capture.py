@@ -13,8 +13,8 @@ from tiny_models import FAMILY_NAMES, TinyVLM, build_vlm, draw_prompt
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from dontblink import capture
-from dontblink.capture import (
+from dontblink.attention import capture
+from dontblink.attention.capture import (
     CHUNK_ROWS,
     NARROW_CHUNK_ROWS,
     CaptureError,

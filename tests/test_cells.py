@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from dontblink.cells import CellError, require_cells
+from dontblink.studies.cells import CellError, require_cells
 
 
 def make_items(**cells: tuple[int, int]) -> pd.DataFrame:

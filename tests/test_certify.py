@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import binom
 from synthetic_items import make_items, read_case
 
-from dontblink.certify import bound_p_values, certify_table, certify_threshold
-from dontblink.risk_coverage import RiskError
+from dontblink.studies.risk_coverage import RiskError
+from dontblink.studies.veto import bound_p_values, certify_table, certify_threshold
 
 
 def test_p_values_are_those_of_the_reference_vectors() -> None:

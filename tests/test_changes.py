@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dontblink import changes, paths
-from dontblink.changes import Change, compare
+from dontblink import paths
+from dontblink.publish import changes
+from dontblink.publish.changes import Change, compare
 
 ROOT = Path(__file__).resolve().parents[1]
 

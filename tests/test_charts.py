@@ -16,7 +16,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.container import ErrorbarContainer
 
-from dontblink import charts, veto
+from dontblink.figures import charts
+from dontblink.studies import veto
 
 MODELS, BENCHMARKS = ("glm", "qwen-m", "qwen-s"), ("hallucination", "symbolic", "visual_reference")
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dontblink import checkpoints
-from dontblink.checkpoints import check_checkpoint, find_damage, find_folder
-from dontblink.families import VLMError
-from dontblink.loading import load_vlm
-from dontblink.stand_in import build_stand_in
+from dontblink.models import checkpoints
+from dontblink.models.checkpoints import check_checkpoint, find_damage, find_folder, load_vlm
+from dontblink.models.families import VLMError
+from dontblink.models.stand_in import build_stand_in
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +81,7 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_is_wrong_is_said_in_one_line(name: str, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil, message = SPOILS[name]
     spoil(copy)
-    monkeypatch.setattr("dontblink.loading.load_model", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("dontblink.models.checkpoints.load_model", lambda *_: pytest.fail("weights were read"))
     for call in (check_checkpoint, load_vlm):
         with pytest.raises(VLMError, match=message) as caught:
             call(copy)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dontblink.benchmarks.choices import strict_choice
+from dontblink.questions.answers import strict_choice
 
 OPTIONS = ["cat", "dog", "bird", "fish", "0.5 A", "Vitamin C", "red blood cell", "blood cell", "5", "-5"]
 

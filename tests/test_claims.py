@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dontblink import claims, paths
-from dontblink.numbers import Numbers, NumbersError
-from dontblink.verdicts import ClaimsError
+from dontblink import paths
+from dontblink.publish import claims
+from dontblink.publish.claims import ClaimsError
+from dontblink.publish.numbers import Numbers, NumbersError
 
 ROOT = Path(__file__).resolve().parents[1]
 LEDGER = claims.read_ledger()

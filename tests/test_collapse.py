@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import CELLS, make_bins
 
-from dontblink.collapse import (
+from dontblink.studies.collapse import (
     MASSES,
     QUANTITIES,
     CollapseError,

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from synthetic import make_bins
 
-from dontblink.collapse import CollapseError, pair_bins
-from dontblink.controls import log_ratio_check, shuffled_lift
+from dontblink.studies.collapse import CollapseError, log_ratio_check, pair_bins, shuffled_lift
 
 
 def test_log_ratio_by_paired_t_and_by_mixed_model_agree() -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from dontblink.benchmarks import testbed
-from dontblink.cost import PROBE_TOKENS, Speed, count_trace_bytes, describe_costs, estimate, measure_speed
-from dontblink.items import Item
-from dontblink.loading import load_vlm
+from dontblink.extraction.cost import PROBE_TOKENS, Speed, count_trace_bytes, describe_costs, estimate, measure_speed
+from dontblink.models.checkpoints import load_vlm
+from dontblink.models.vlm import VLM
 from dontblink.params import load
 from dontblink.paths import ROOT
-from dontblink.vlm import VLM
+from dontblink.questions.items import Item
+from dontblink_testbed import benchmark
 
 SPEED = Speed(n_items=8, prompt_tokens=500, image_tokens=200, prompt_s=2.0, step_s=0.05, replay_s_per_token=0.001)
 
@@ -56,8 +56,8 @@ def extraction_settings() -> dict[str, Any]:
 
 def make_items(n: int) -> list[Item]:
     _, sections = load(ROOT / "params" / "testbed.yaml")
-    difficulty = testbed.read_difficulty("symbolic", sections["testbed"])
-    return list(testbed.load_items("symbolic", "test", n, 1, difficulty))
+    difficulty = benchmark.read_difficulty("symbolic", sections["testbed"])
+    return list(benchmark.load_items("symbolic", "test", n, 1, difficulty))
 
 
 def make_shards(items: Sequence[Item], *models: str) -> Any:

@@ -15,10 +15,10 @@ import pytest
 from matplotlib.colors import to_rgb
 from scipy.stats import beta
 
-from dontblink.bootstrap import bootstrap_ratio
-from dontblink.coverage import COVERAGE_BAND, draw_coverage, list_numbers, summarise
-from dontblink.register import STATISTICS
-from dontblink.studies import Masses
+from dontblink.statistics.bootstrap import bootstrap_ratio
+from dontblink_simulation.coverage import COVERAGE_BAND, draw_coverage, list_numbers, summarise
+from dontblink_simulation.register import STATISTICS
+from dontblink_simulation.studies import Masses
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-
-from dontblink.annotation_schema import AnnotationError
-from dontblink.box_formats import Shape
 from dontblink.cvat_format import read_cvat
+
+from dontblink.boxes.annotations import AnnotationError
+from dontblink.boxes.exchange import Shape
 
 DOCUMENT = """<?xml version="1.0" encoding="utf-8"?>
 <annotations><version>1.1</version><meta><job><assignee><username>ana</username></assignee></job></meta>

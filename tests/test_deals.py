@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from synthetic_items import make_items
 
-from dontblink.cells import CellError, deal_rows, select_rows
-from dontblink.deals import dealt_table, find_biased
-from dontblink.interaction import ENTROPY, VISION, build_design
-from dontblink.logit import fit_logit
+from dontblink.statistics.logit import fit_logit
+from dontblink.studies.cells import CellError, deal_rows, select_rows
+from dontblink.studies.deals import dealt_table, find_biased
+from dontblink.studies.interaction import ENTROPY, VISION, build_design
 
 
 def deal(rows: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:

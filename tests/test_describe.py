@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from dontblink import plots
-from dontblink.describe import describe_figure
-from dontblink.items import Box
+from dontblink.figures import plots
+from dontblink.publish.record import describe_figure
+from dontblink.questions.items import Box
 
 
 @pytest.fixture

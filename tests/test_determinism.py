@@ -32,13 +32,14 @@ import pytest
 import torch
 from test_replay import ENTROPY_BAR, MAP_BAR, MASS_BAR
 
-from dontblink import evidence, params
-from dontblink.benchmarks import testbed
-from dontblink.generate import encode_items, generate_responses
-from dontblink.items import Item
-from dontblink.loading import load_vlm
-from dontblink.replay import Trace, replay_responses
-from dontblink.vlm import VLM
+from dontblink import params
+from dontblink.attention.replay import Trace, replay_responses
+from dontblink.boxes import evidence
+from dontblink.models.checkpoints import load_vlm
+from dontblink.models.generate import encode_items, generate_responses
+from dontblink.models.vlm import VLM
+from dontblink.questions.items import Item
+from dontblink_testbed import benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 GUARD = ROOT / "tests" / "guard"
@@ -62,7 +63,7 @@ assert str(paths.ROOT) == sys.argv[1], paths.ROOT
 folder = paths.results("small") / "params"
 if "extract" in sys.argv:
     assert params.main(["params/testbed.yaml", "--out", str(folder), "--set", sys.argv[2]]) == 0
-    from dontblink.extract import Extraction
+    from dontblink.extraction.run import Extraction
     Extraction("small").run(jobs=1)
     sys.path.insert(0, str(paths.ROOT / "paper"))
     import build
@@ -224,7 +225,7 @@ def items() -> list[Item]:
     settings = params.load(ROOT / "params" / "testbed.yaml")[1]["testbed"]
     found: list[Item] = []
     for name in ("symbolic", "visual_reference", "hallucination"):
-        found += testbed.load_items(name, "test", 2, settings["item_seed"], testbed.read_difficulty(name, settings))
+        found += benchmark.load_items(name, "test", 2, settings["item_seed"], benchmark.read_difficulty(name, settings))
     return found
 
 

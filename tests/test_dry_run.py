@@ -11,10 +11,11 @@ from PIL import Image
 from test_makefile import Tree
 from test_registry import write_rows
 
-from dontblink import dry_run, params, paths
-from dontblink.benchmarks import registry
-from dontblink.benchmarks.sources import Row
-from dontblink.items import Score
+from dontblink import params, paths
+from dontblink.extraction import dry_run
+from dontblink.questions import registry
+from dontblink.questions.items import Score
+from dontblink.questions.sources import Row
 
 ROOT = Path(__file__).resolve().parents[1]
 OFFICIAL = ROOT.parent / "shared" / "fixtures"
@@ -163,7 +164,7 @@ def test_make_asks_the_configured_sources_unless_a_folder_of_official_files_is_n
 
     def recipe(*arguments: str) -> str:
         printed = tree.make("-n", "extract", "PROFILE=paper", "DRY=1", *arguments).stdout
-        return next(line for line in printed.splitlines() if "dontblink.dry_run" in line).rstrip()
+        return next(line for line in printed.splitlines() if "dontblink.extraction.dry_run" in line).rstrip()
 
-    assert recipe().endswith("-m dontblink.dry_run --profile paper")
+    assert recipe().endswith("-m dontblink.extraction.dry_run --profile paper")
     assert recipe("OFFICIAL=it's here").endswith(r"--profile paper --official 'it'\''s here'")

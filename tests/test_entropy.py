@@ -10,18 +10,19 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic_items import make_items, read_case
 
-from dontblink.auroc import (
+from dontblink.statistics.auroc import (
     AurocError,
     auroc,
     auroc_difference,
+    auroc_each,
     auroc_interval,
+    clustered_test,
+    delong_test,
     draw_aurocs,
 )
-from dontblink.bootstrap import BootstrapError, resample
-from dontblink.cells import CellError
-from dontblink.entropy import EntropyError, add_holm, auroc_table, describe_differences
-from dontblink.obuchowski import clustered_test, delong_test
-from dontblink.ranks import auroc_each
+from dontblink.statistics.bootstrap import BootstrapError, resample
+from dontblink.studies.cells import CellError
+from dontblink.studies.entropy import EntropyError, add_holm, auroc_table, describe_differences
 
 FAST = {"n_boot": 200}
 

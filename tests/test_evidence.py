@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from test_vlm import FAMILIES, make_item, noise, png, tiny_vlm
 
-from dontblink.evidence import (
+from dontblink.boxes.evidence import (
     border_mask,
     control_coverage,
     item_coverage,
@@ -23,8 +23,8 @@ from dontblink.evidence import (
     pointing_hit,
     token_coverage,
 )
-from dontblink.items import Box, Item, open_image
-from dontblink.vlm import VLM, Prompt
+from dontblink.models.vlm import VLM, Prompt
+from dontblink.questions.items import Box, Item, open_image
 
 
 def repaint(item: Item, box: Box) -> Item:

@@ -14,10 +14,9 @@ from test_annotation_schema import NAMES, TEXTS
 from test_image_facts import list_images, painted_item
 from test_vlm import make_item
 
-from dontblink.annotations import Annotation, AnnotationError
-from dontblink.exchange import Format, Imported, export_boxes, import_boxes
-from dontblink.image_facts import ImageFacts, Key
-from dontblink.items import Box, open_image
+from dontblink.boxes.annotations import Annotation, AnnotationError, ImageFacts, Key
+from dontblink.boxes.exchange import Format, Imported, export_boxes, import_boxes
+from dontblink.questions.items import Box, open_image
 
 KINDS: tuple[Format, ...] = ("coco", "label-studio", "cvat")
 ITEMS = [make_item("a", (40, 30)), make_item("b", (16, 16), (20, 10)), painted_item(6, "turned")[0]]

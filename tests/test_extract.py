@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dontblink import crosscheck, examples, extract, lineage, locks, params, paths, schema, shards, store, study
-from dontblink.benchmarks import testbed
-from dontblink.collapse import pair_bins
-from dontblink.extract import Extraction
-from dontblink.families import VLMError
-from dontblink.items import Box
-from dontblink.tables import bin_table
+from dontblink import files as locks
+from dontblink import lineage, params, paths, schema, store
+from dontblink.attention import traces as shards
+from dontblink.extraction import examples, run, study
+from dontblink.extraction.run import Extraction
+from dontblink.extraction.tables import bin_table
+from dontblink.models.families import VLMError
+from dontblink.questions.items import Box
+from dontblink.studies.collapse import pair_bins
+from dontblink_testbed import benchmark
 
 ROOT = Path(__file__).parents[1]
 MODEL = "qwen3vl-tiny-s"
@@ -75,7 +78,7 @@ def test_every_item_is_in_the_tables_and_the_masses_sum_to_one(checkout: Path) -
 
 def test_a_second_run_computes_nothing(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = shard_files(checkout)
-    monkeypatch.setattr(extract, "load_model", lambda *_, **__: pytest.fail("the model was loaded again"))
+    monkeypatch.setattr(run, "load_model", lambda *_, **__: pytest.fail("the model was loaded again"))
     Extraction("small").run(jobs=1)
     assert shard_files(checkout) == before
 
@@ -225,7 +228,7 @@ def test_a_missing_checkpoint_is_one_line_with_the_remedy(checkout: Path) -> Non
 def test_bad_items_are_quarantined_with_their_reasons_and_the_others_go_on(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = testbed.load_items
+    make = benchmark.load_items
 
     def spoil(*arguments: Any) -> Iterator[Any]:
         for index, item in enumerate(make(*arguments)):
@@ -235,7 +238,7 @@ def test_bad_items_are_quarantined_with_their_reasons_and_the_others_go_on(
                 item = dataclasses.replace(item, boxes=(Box(0, 90.0, 0.0, 99.0, 5.0),))
             yield item
 
-    monkeypatch.setattr(testbed, "load_items", spoil)
+    monkeypatch.setattr(benchmark, "load_items", spoil)
     Extraction("small").run(jobs=1)
     rows = store.read_quarantine(paths.tables("small") / "quarantine.parquet")
     assert [row.item_id for row in rows] == ["visual_reference-test-0000", "visual_reference-test-0001"]
@@ -275,12 +278,12 @@ def test_shard_records_survive_the_disk_unchanged(checkout: Path) -> None:
 
 
 def test_the_other_implementation_measures_the_same(checkout: Path) -> None:
-    row = crosscheck.compare_replays("small", [MODEL], 3, "chunk").iloc[0]
+    row = examples.compare_replays("small", [MODEL], 3, "chunk").iloc[0]
     assert row["mass"] <= 1e-5 and row["step_map"] <= 1e-5 and row["entropy_nats"] <= 1e-4
 
 
 def test_a_misread_is_found_where_a_gold_read_is_not_written(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = crosscheck.count_misreads("small", [MODEL], ["visual_reference"]).set_index("item_id")
+    found = examples.count_misreads("small", [MODEL], ["visual_reference"]).set_index("item_id")
     assert len(found) == 7 and found["reads_right"].any()
     spoilt = found.index[found["reads_right"]][0]
     whole = shards.iterate_traces
@@ -291,7 +294,7 @@ def test_a_misread_is_found_where_a_gold_read_is_not_written(checkout: Path, mon
             yield dataclasses.replace(record, step_texts=record.step_texts[1:]) if is_spoilt else record
 
     monkeypatch.setattr(shards, "iterate_traces", without_first_step)
-    again = crosscheck.count_misreads("small", [MODEL], ["visual_reference"]).set_index("item_id")
+    again = examples.count_misreads("small", [MODEL], ["visual_reference"]).set_index("item_id")
     assert not again.loc[spoilt, "reads_right"]
     assert again["reads_right"].sum() == found["reads_right"].sum() - 1
 

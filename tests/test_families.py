@@ -9,7 +9,7 @@ from test_vlm import tiny_vlm
 from transformers.models.glm46v import image_processing_pil_glm46v as glm
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as qwen
 
-from dontblink.families import (
+from dontblink.models.families import (
     FAMILIES,
     Thinking,
     VLMError,
@@ -18,7 +18,7 @@ from dontblink.families import (
     pixels_per_token,
     read_image_tokens,
 )
-from dontblink.stand_in import SHAPES, build_image_processor, build_tokenizer
+from dontblink.models.stand_in import SHAPES, build_image_processor, build_tokenizer
 
 HEAD = "{%- for message in messages %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endfor -%}"
 MODELS = tuple(SHAPES)

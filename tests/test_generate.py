@@ -12,8 +12,8 @@ import pytest
 import torch
 from test_vlm import FAMILIES, make_item, tiny_vlm
 
-from dontblink.families import VLMError
-from dontblink.generate import (
+from dontblink.models.families import VLMError
+from dontblink.models.generate import (
     GenerateError,
     Response,
     SeededChoice,
@@ -24,8 +24,8 @@ from dontblink.generate import (
     generate_responses,
     item_generator,
 )
-from dontblink.items import Item, ItemError
-from dontblink.vlm import VLM
+from dontblink.models.vlm import VLM
+from dontblink.questions.items import Item, ItemError
 
 SIZES = [((96, 48),), ((32, 64), (48, 48)), ((64, 64),), ((32, 32),), ((80, 96),)]
 ITEMS = [

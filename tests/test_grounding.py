@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dontblink.grounding import Grounding, select_grounding, weigh_heads
+from dontblink.attention.grounding import Grounding, select_grounding, weigh_heads
 from dontblink.schema import TableError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dontblink.benchmarks.hallusionbench import (
+from dontblink.questions.hallusionbench import (
     build_item,
     group,
     item_fields,
@@ -21,8 +21,8 @@ from dontblink.benchmarks.hallusionbench import (
     stratum,
     strict_answer,
 )
-from dontblink.benchmarks.sources import Row, Source
-from dontblink.items import Item, ItemError
+from dontblink.questions.items import Item, ItemError
+from dontblink.questions.sources import Row, Source
 
 OFFICIAL = Path(__file__).parents[1].parent / "shared" / "fixtures" / "hallusionbench" / "HallusionBench.json"
 needs_fixtures = pytest.mark.skipif(not OFFICIAL.is_file(), reason="../shared/fixtures/hallusionbench is absent")

@@ -26,12 +26,15 @@ from hypothesis import strategies as st
 from test_makefile import Tree
 from test_markup import TAGS
 
-from dontblink import collect, manuscript, markup, numbers, params, paths, picture, record, viewer
-from dontblink.benchmarks.registry import Questions
-from dontblink.benchmarks.sources import name_item
-from dontblink.describe import describe_figure
-from dontblink.image_facts import save_images
-from dontblink.items import Item, ItemError, validate
+from dontblink import params, paths
+from dontblink.boxes.annotations import save_images
+from dontblink.extraction import tables
+from dontblink.figures import picture
+from dontblink.publish import manuscript, numbers, pages, record, viewer
+from dontblink.publish.record import describe_figure
+from dontblink.questions.items import Item, ItemError, validate
+from dontblink.questions.registry import Questions
+from dontblink.questions.sources import name_item
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIL = [
@@ -107,12 +110,12 @@ def test_a_profile_that_could_leave_the_results_is_refused(profile: str) -> None
 def test_a_page_shows_a_hostile_text_as_text(text: str) -> None:
     frame = pd.DataFrame({text: [text]}, index=pd.Index([text], name=text))
     for part in (
-        markup.render_markdown(text), markup.render_markdown(f"# {text}\n\n| {text} |\n|---|\n| {text} |"),
-        markup.render_code(text),
-        markup.render_text(text), markup.render_table(frame.to_html(), text),
-        markup.render_table(frame.to_html(escape=False), text),
-        markup.render_parameters([(text, text, text)]), markup.render_math(text), markup.render_math(text, True),
-        markup.break_name(text),
+        pages.render_markdown(text), pages.render_markdown(f"# {text}\n\n| {text} |\n|---|\n| {text} |"),
+        pages.render_code(text),
+        pages.render_text(text), pages.render_table(frame.to_html(), text),
+        pages.render_table(frame.to_html(escape=False), text),
+        pages.render_parameters([(text, text, text)]), pages.render_math(text), pages.render_math(text, True),
+        pages.break_name(text),
     ):  # fmt: skip
         check_html(str(part))
 
@@ -120,7 +123,7 @@ def test_a_page_shows_a_hostile_text_as_text(text: str) -> None:
 @given(st.text(alphabet="<>\"'&`$\\{}_^ab \n#|-[]()!:/\0\u2028", max_size=40))
 @settings(max_examples=60, deadline=None)
 def test_a_page_shows_any_text_as_text(text: str) -> None:
-    for part in (markup.render_markdown(text), markup.render_math(text), markup.render_table(f"<table>{text}", text)):
+    for part in (pages.render_markdown(text), pages.render_math(text), pages.render_table(f"<table>{text}", text)):
         check_html(str(part))
 
 
@@ -239,7 +242,7 @@ def test_the_list_of_questions_holds_no_cell_that_a_spreadsheet_computes(
     study: Any = SimpleNamespace(
         profile="testbed", questions={"mathvista": found}, lacking_boxes={items[0].id: "-1+cmd"}
     )
-    collect.write_questions(study)
+    tables.write_questions(study)
     table = pd.read_csv(paths.questions("testbed") / "mathvista.csv", keep_default_na=False)
     assert len(table) == len(items), "a line break in a cell made a row"
     assert table["stratum"].tolist() == ['\'=HYPERLINK("http://x")', "'@SUM(A1)", 'a\n=1,"b']

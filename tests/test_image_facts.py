@@ -14,8 +14,16 @@ import pytest
 from PIL import Image
 from test_vlm import make_item, png
 
-from dontblink.image_facts import ImageFacts, Key, describe_image, find_images, read_images, save_images, turn_corners
-from dontblink.items import Item, ItemError, open_image
+from dontblink.boxes.annotations import (
+    ImageFacts,
+    Key,
+    describe_image,
+    find_images,
+    read_images,
+    save_images,
+    turn_corners,
+)
+from dontblink.questions.items import Item, ItemError, open_image
 
 
 def painted_item(orientation: int, name: str = "t") -> tuple[Item, tuple[int, int, int, int]]:

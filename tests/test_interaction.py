@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_items import make_items, read_case
 
-from dontblink.cells import CellError, select_rows, standardise
-from dontblink.firth import LogitError
-from dontblink.interaction import (
+from dontblink.statistics.firth import LogitError
+from dontblink.statistics.logit import bootstrap_logit, fit_logit
+from dontblink.studies.cells import CellError, select_rows, standardise
+from dontblink.studies.interaction import (
     EFFECTS,
     ENTROPY,
     TERMS,
@@ -26,7 +27,6 @@ from dontblink.interaction import (
     marginal_effects,
     surface_table,
 )
-from dontblink.logit import bootstrap_logit, fit_logit
 
 FAST = {"n_boot": 200}
 
@@ -179,7 +179,7 @@ def test_marginal_effects_do_not_depend_on_how_many_replicates_are_held_at_once(
     design = build_design(rows, ["noise_level"])
     drawn = bootstrap_logit(design.x, design.y, design.cluster, 50, strata=design.cell)
     first = marginal_effects(design, drawn)
-    monkeypatch.setattr("dontblink.interaction._BLOCK", 500)
+    monkeypatch.setattr("dontblink.studies.interaction._BLOCK", 500)
     assert marginal_effects(design, drawn)["effect_difference"].ci_low == pytest.approx(
         first["effect_difference"].ci_low, abs=1e-12
     )

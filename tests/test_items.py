@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from dontblink import extract
-from dontblink.benchmarks import registry
-from dontblink.items import Box, GoldStep, Item, ItemError, open_image, read_bytes, split_question, validate
+from dontblink.extraction import run
 from dontblink.paths import PathsError
+from dontblink.questions import registry
+from dontblink.questions.items import Box, GoldStep, Item, ItemError, open_image, read_bytes, split_question, validate
 
 
 def encode(width: int, height: int, *, orientation: int = 1, mode: str = "RGB", kind: str = "PNG") -> bytes:
@@ -207,7 +207,7 @@ def test_the_questions_lose_no_item_to_a_machine_out_of_memory_and_extraction_sa
     monkeypatch.setattr(ImageOps, "exif_transpose", fail)
     with pytest.raises(PathsError, match="^item q1: "):
         registry.find_fault(make_item())
-    monkeypatch.setattr(extract, "Extraction", lambda _: registry.find_fault(make_item()))
+    monkeypatch.setattr(run, "Extraction", lambda _: registry.find_fault(make_item()))
     monkeypatch.setattr("sys.argv", ["extract"])
     with pytest.raises(SystemExit, match="^extract: item q1: .*run again, what is finished stays$"):
-        extract.main()
+        run.main()

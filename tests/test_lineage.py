@@ -17,14 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 IMPORT_ALL = """
 import ast, sys
 from pathlib import Path
-import dontblink.extract
+import dontblink.extraction.run
 loaded = lambda: {sys.modules[name].__file__ for name in sys.modules if name.split(".")[0] == "dontblink"}
 print(*loaded())
 for file in sorted(Path("notebooks").glob("*.py")):
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "dontblink":
             exec(compile(ast.Module([node], []), file, "exec"))
-import dontblink.notebook
+import dontblink.publish.notebook
 print(*loaded())
 """
 # what make guards by other means: a changed parameter by the section's values, a changed schema likewise

@@ -12,9 +12,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 from test_vlm import FAMILIES, cut, make_item, save_checkpoint
 
-from dontblink.families import VLMError
-from dontblink.loading import load_vlm
-from dontblink.stand_in import build_stand_in
+from dontblink.models.checkpoints import load_vlm
+from dontblink.models.families import VLMError
+from dontblink.models.stand_in import build_stand_in
 
 TEXT_ONLY = "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}{% endfor %}"
 

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from dontblink import locks, paths
-from dontblink.locks import LockError, hold
+from dontblink import files as locks
+from dontblink import paths
+from dontblink.files import LockError, hold
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from dontblink.locks import hold
+from dontblink.files import hold
 with hold(Path(sys.argv[1]), shared=sys.argv[2] == "shared"):
     print("held", flush=True)
     time.sleep(60)

@@ -14,10 +14,9 @@ from scipy.optimize import minimize
 from scipy.stats import chi2
 from synthetic_items import read_case
 
-from dontblink.bootstrap import BootstrapError, resample
-from dontblink.firth import LogitError, find_separated, firth_logit
-from dontblink.logit import bootstrap_logit, fit_logit
-from dontblink.replicates import delete_one, interval_of, symmetric_p
+from dontblink.statistics.bootstrap import BootstrapError, delete_one, interval_of, resample, symmetric_p
+from dontblink.statistics.firth import LogitError, find_separated, firth_logit
+from dontblink.statistics.logit import bootstrap_logit, fit_logit
 
 
 def draw(n_items: int = 60, repeats: int = 2, seed: int = 0, slope: float = -0.8) -> tuple[np.ndarray, ...]:

@@ -29,7 +29,7 @@ if command == "paper/build.py":
     paper = Path("paper") if sys.argv[-1] == "testbed" else Path("results/paper/paper")
     paper.mkdir(parents=True, exist_ok=True)
     (paper / "paper.pdf").write_text("made here")
-stem = Path(sys.argv[3]).stem if command in ("dontblink.params", "dontblink.notebook") else ""
+stem = Path(sys.argv[3]).stem if command in ("dontblink.params", "dontblink.publish.notebook") else ""
 with open("calls.txt", "a") as log:
     print(command, stem, file=log)
 results = Path("results") / sys.argv[-1]
@@ -37,7 +37,7 @@ if command == "dontblink.params":
     sys.path += ["lib", {packages!r}]
     from dontblink.params import main
     sys.exit(main(sys.argv[3:]))
-if command == "dontblink.extract":
+if command == "dontblink.extraction.run":
     shards = [results / "responses" / f"shard-{{i}}.parquet" for i in range(3)]
     for shard in shards:
         shard.parent.mkdir(parents=True, exist_ok=True)
@@ -45,12 +45,12 @@ if command == "dontblink.extract":
     (results / "shards.txt").write_text("".join(f"{{shard}}\\n" for shard in shards))
     if not (results / "extraction.json").exists() or Path("changed").exists():
         (results / "extraction.json").write_text("{{}}")
-if command == "dontblink.pages":
+if command == "dontblink.publish.pages":
     (results / "pages").mkdir(parents=True, exist_ok=True)
     (results / "pages" / "index.html").write_text(" ".join(sys.argv[3:-2]))
-if command == "dontblink.verify":
+if command == "dontblink.publish.verify":
     (Path("figures") / sys.argv[-1] / "manifest.json").write_text("made here")
-if command == "dontblink.notebook":
+if command == "dontblink.publish.notebook":
     figures = Path("figures") / sys.argv[-1]
     figures.mkdir(parents=True, exist_ok=True)
     for suffix in ("json", "pdf", "png"):
@@ -215,12 +215,12 @@ def test_a_second_make_all_does_nothing_within_two_seconds(built: Tree) -> None:
 def test_a_source_that_changes_while_make_runs_is_not_signed(tree: Tree) -> None:
     tree.edit(
         "env/bin/python",
-        'if command == "dontblink.notebook":',
+        'if command == "dontblink.publish.notebook":',
         """\
 if stem == "05_veto" and Path("meddle").exists():
     Path("lib/dontblink/collapse.py").write_text("# changed after 02 ran")
     Path("meddle").unlink()
-if command == "dontblink.notebook":""",
+if command == "dontblink.publish.notebook":""",
     )
     (tree.folder / "meddle").touch()
     done = tree.make("all")
@@ -395,7 +395,7 @@ def test_pulled_figures_do_not_hide_that_their_notebook_changed(built: Tree) -> 
 
 
 def test_make_all_never_extracts_real_models(tree: Tree) -> None:
-    assert "dontblink.extract" not in tree.make("-n", "all", "PROFILE=paper").stdout
+    assert "dontblink.extraction.run" not in tree.make("-n", "all", "PROFILE=paper").stdout
     done = tree.make("all", "PROFILE=paper")
     assert done.returncode == 2
     assert "make extract PROFILE=paper" in done.stderr

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dontblink import manuscript, paths
-from dontblink.manuscript import ManuscriptError, check_digits, check_figures, fill
-from dontblink.numbers import Numbers
+from dontblink import paths
+from dontblink.publish import manuscript
+from dontblink.publish.manuscript import ManuscriptError, check_digits, check_figures, fill
+from dontblink.publish.numbers import Numbers
 
 CELLS = {
     "glm": {"easy_one": {"estimate": 0.5731, "ci_low": -0.0004, "ci_high": 0.62}},

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dontblink.benchmarks import mathvista
-from dontblink.benchmarks.mathvista_scores import count_edits, list_disagreements
-from dontblink.benchmarks.sources import Row, Source, SourceError
-from dontblink.items import ItemError, split_question, validate
+from dontblink.questions import mathvista
+from dontblink.questions.items import ItemError, split_question, validate
+from dontblink.questions.mathvista import count_edits, list_disagreements
+from dontblink.questions.sources import Row, Source, SourceError
 
 FIXTURES = Path(__file__).parents[1].parent / "shared" / "fixtures" / "mathvista"
 needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"no {FIXTURES}: the official files are not shipped")

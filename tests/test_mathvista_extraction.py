@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dontblink.benchmarks.mathvista_extraction import find_answer, list_choices, quote_refusal, read_numbers
+from dontblink.questions.mathvista import find_answer, list_choices, quote_refusal, read_numbers
 
 NUMBER = {"question_type": "free_form", "answer_type": "integer", "choices": None}
 LIST = NUMBER | {"answer_type": "list"}

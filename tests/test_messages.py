@@ -9,9 +9,9 @@ import pytest
 from bad_input import TEXTS, find_fault
 from hypothesis import given
 
-from dontblink import messages
-from dontblink.items import ItemError
-from dontblink.messages import LONGEST, NamedError, make_cell, make_line, make_printable
+from dontblink import errors
+from dontblink.errors import LONGEST, NamedError, make_cell, make_line, make_printable
+from dontblink.questions.items import ItemError
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_an_error_survives_the_way_between_processes() -> None:
 
 
 def test_messages_imports_nothing_of_the_package() -> None:
-    assert "dontblink" not in (Path(messages.__file__).read_text().partition('"""\n')[2])
+    assert "dontblink" not in (Path(errors.__file__).read_text().partition('"""\n')[2])

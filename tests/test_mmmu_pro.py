@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dontblink.benchmarks.mmmu_pro import (
+from dontblink.questions.items import Item, ItemError, split_question, validate
+from dontblink.questions.mmmu_pro import (
     INSTRUCTION,
     VISION_INSTRUCTION,
     build_item,
@@ -24,8 +25,7 @@ from dontblink.benchmarks.mmmu_pro import (
     stratum,
     strict_answer,
 )
-from dontblink.benchmarks.sources import Row, Source
-from dontblink.items import Item, ItemError, split_question, validate
+from dontblink.questions.sources import Row, Source
 
 FIXTURES = Path(__file__).parents[1].parent / "shared" / "fixtures" / "mmmu_pro"
 needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason="../shared/fixtures/mmmu_pro is absent")

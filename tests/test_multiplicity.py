@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 from synthetic_items import read_case
 
-from dontblink.multiplicity import MultiplicityError, adjust_holm
+from dontblink.statistics.bootstrap import MultiplicityError, adjust_holm
 
 
 def test_holm_equals_the_nine_test_reference() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dontblink import locks, notebook, paths
-from dontblink.notebook import NotebookError
+from dontblink import files, paths
+from dontblink.publish import notebook
+from dontblink.publish.notebook import NotebookError
 
 SOURCE = """\
 # ---
@@ -199,7 +200,7 @@ def test_a_notebook_leaves_a_mark_until_its_last_cell_has_run(root: Path) -> Non
 
 def test_a_notebook_says_which_run_is_in_its_way(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for lock in (paths.lock("scratch"), paths.lock("scratch", "02_collapse")):
-        with locks.hold(lock):
+        with files.hold(lock):
             assert run(root, write(root)) == 1
         assert f"in use by process {os.getpid()} on " in capsys.readouterr().err
     assert not (root / "seen.json").exists()

@@ -10,7 +10,8 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from dontblink import notebook, params
+from dontblink import params
+from dontblink.publish import notebook
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dontblink import paths
-from dontblink.numbers import Numbers, NumbersError, hash_file
+from dontblink.publish.numbers import Numbers, NumbersError, hash_file
 
 CONTENT = {
     "n": 3,

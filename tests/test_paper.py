@@ -13,8 +13,9 @@ from types import ModuleType
 import pytest
 import yaml
 
-from dontblink import claims, manuscript, paths
-from dontblink.numbers import Numbers
+from dontblink import paths
+from dontblink.publish import claims, manuscript
+from dontblink.publish.numbers import Numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = ROOT / "paper"

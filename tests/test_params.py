@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dontblink import params, params_schema, paths
-from dontblink.benchmarks.subset import task_type_of
+from dontblink import params, paths
 from dontblink.params import ParamsError
+from dontblink.questions.subset import task_type_of
 
 TESTBED = paths.params_file("testbed").read_text()
 
@@ -32,7 +32,7 @@ def test_the_shipped_files_are_valid_and_have_the_schemas_keys(profile: str) -> 
     found, sections = params.load(paths.params_file(profile))
     assert found == profile
     assert {name: set(values) for name, values in sections.items()} == {
-        k: set(v) for k, v in params_schema.SCHEMA.items()
+        k: set(v) for k, v in params.SCHEMA.items()
     }
 
 
@@ -125,13 +125,13 @@ def test_a_task_rule_may_ask_for_a_value_of_several_words(tmp_path: Path) -> Non
 
 def test_a_section_is_written_only_if_its_content_changed(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert params.write_sections(load(tmp_path, TESTBED), out) == list(params_schema.SCHEMA)
+    assert params.write_sections(load(tmp_path, TESTBED), out) == list(params.SCHEMA)
     for file in out.iterdir():
         os.utime(file, (1000, 1000))
     assert params.write_sections(load(tmp_path, TESTBED.replace("# 0 is greedy", "")), out) == []
     assert params.write_sections(load(tmp_path, edit("  bins: 10", "  bins: 12")), out) == ["collapse"]
     ages = {file.stem: file.stat().st_mtime == 1000 for file in out.iterdir()}
-    assert ages == {section: section != "collapse" for section in params_schema.SCHEMA}
+    assert ages == {section: section != "collapse" for section in params.SCHEMA}
     assert json.loads((out / "collapse.json").read_text())["bins"] == 12
 
 
@@ -146,7 +146,7 @@ def test_the_command_splits_a_file_and_reports_a_mistake_in_one_line(
     file.write_text(edit("  bins: 10", "  bins: 1e1"))
     assert params.main([str(file), "--out", str(tmp_path / "out")]) == 1
     printed = capsys.readouterr()
-    assert printed.out == f"parameters: {', '.join(params_schema.SCHEMA)} changed\n"
+    assert printed.out == f"parameters: {', '.join(params.SCHEMA)} changed\n"
     assert printed.err.count("\n") == 1 and "write 1.0e+1" in printed.err
     assert not (tmp_path / "out").exists()
 
@@ -200,7 +200,7 @@ def test_the_command_takes_overrides(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert params.main([*command, "collapse.bins=ten"]) == 1
     printed = capsys.readouterr()
     changed = "parameters: collapse, veto changed\n"
-    assert printed.out == f"parameters: {', '.join(params_schema.SCHEMA)} changed\n" + 2 * changed
+    assert printed.out == f"parameters: {', '.join(params.SCHEMA)} changed\n" + 2 * changed
     assert printed.err.startswith("SET: collapse.bins: found 'ten'") and printed.err.count("\n") == 1
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from dontblink import plots
-from dontblink.items import Box
+from dontblink.figures import plots
+from dontblink.questions.items import Box
 
 MODELS, BENCHMARKS = ("glm", "qwen-m", "qwen-s"), ("hallucination", "symbolic", "visual_reference")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from dontblink.progress import Progress
+from dontblink.files import Progress
 
 
 def test_progress_without_a_terminal_is_a_few_plain_lines() -> None:

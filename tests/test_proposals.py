@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from test_vlm import make_item, png
 
-from dontblink import paths, proposals
-from dontblink.annotations import attach_boxes, read_strictly, write_annotations
-from dontblink.generate import Response
-from dontblink.items import Box, Item
-from dontblink.loading import load_vlm
-from dontblink.proposals import build_prompt, parse_proposals, propose_boxes
+from dontblink import paths
+from dontblink.attention import proposals
+from dontblink.attention.proposals import build_prompt, parse_proposals, propose_boxes
+from dontblink.boxes.annotations import attach_boxes, read_strictly, write_annotations
+from dontblink.models.checkpoints import load_vlm
+from dontblink.models.generate import Response
+from dontblink.questions.items import Box, Item
 
 SIZE = (200, 100)
 CHECKPOINTS = sorted(path for path in (paths.ROOT / "models" / "testbed").iterdir() if path.is_dir())

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_items import make_items
 
-from dontblink.cells import CellError
-from dontblink.interaction import ENTROPY, VISION
-from dontblink.quadrants import _newcombe, hazard_table, quadrant_table
+from dontblink.studies.cells import CellError
+from dontblink.studies.interaction import ENTROPY, VISION, _newcombe, hazard_table, quadrant_table
 
 
 def test_quadrants_count_every_row_once_and_follow_the_risk() -> None:

@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from dontblink import paths, record
-from dontblink.record import RecordError
+from dontblink import paths
+from dontblink.publish import record
+from dontblink.publish.record import RecordError
 
 DRAW = """
 import sys

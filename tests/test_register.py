@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dontblink.coverage import MARKS
-from dontblink.register import STATISTICS
-from dontblink.trials import MIN_ITEMS
+from dontblink_simulation.coverage import MARKS
+from dontblink_simulation.register import STATISTICS
+from dontblink_simulation.trials import MIN_ITEMS
 
 LIB = Path(__file__).parents[1] / "lib" / "dontblink"
 DEMANDED = ("iid", "clustered", "tied", "small", "null_v", "separation")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dontblink.benchmarks import registry
-from dontblink.items import Score, validate
 from dontblink.params import load
 from dontblink.paths import ROOT
+from dontblink.questions import registry
+from dontblink.questions.items import Score, validate
 
 _, SECTIONS = load(ROOT / "params" / "paper.yaml")
 

@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 from synthetic_items import make_items, read_case
 
-from dontblink.cells import select_rows
-from dontblink.reliability import (
-    ReliabilityError,
-    calibration_table,
-    expected_calibration_error,
-    reliability_curve,
-)
+from dontblink.studies.cells import select_rows
+from dontblink.studies.entropy import ReliabilityError, calibration_table, expected_calibration_error, reliability_curve
 
 
 def test_reference_calibration_errors() -> None:

@@ -22,14 +22,15 @@ from tiny_models import (
     draw_response,
 )
 
-from dontblink.capture import MASS_COLUMNS, REGIONS
-from dontblink.regions import ReplayError, weigh_regions
-from dontblink.replay import (
+from dontblink.attention.capture import MASS_COLUMNS, REGIONS
+from dontblink.attention.replay import (
     HEAD_ROWS,
+    ReplayError,
     Trace,
     batch_by_length,
     replay_responses,
     replay_sets,
+    weigh_regions,
 )
 
 MASS_BAR, ENTROPY_BAR, MAP_BAR = 2e-6, 1e-5, 1e-6  # fp32 parity with eager attention
@@ -269,7 +270,7 @@ def test_entropy_does_not_depend_on_the_rows_that_share_a_head_chunk(
 ) -> None:
     assert len(case.responses[0]) > 2 * HEAD_ROWS
     before = case.replay(vlm)
-    monkeypatch.setattr("dontblink.replay.HEAD_ROWS", 7)
+    monkeypatch.setattr("dontblink.attention.replay.HEAD_ROWS", 7)
     for old, new in zip(before, case.replay(vlm), strict=True):
         assert gap(old.entropy_nats, new.entropy_nats) <= ENTROPY_BAR
         assert gap(old.log_probability_nats, new.log_probability_nats) <= ENTROPY_BAR
@@ -362,7 +363,7 @@ def test_no_sets_and_no_steps_keep_the_look_of_every_head(vlm: TinyVLM, case: Ca
 def test_a_batch_that_runs_out_of_memory_is_halved_and_an_item_too_large_alone_is_named(
     vlm: TinyVLM, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dontblink import replay
+    from dontblink.attention import replay
 
     before, sizes, read = case.replay(vlm), [], replay.read_tokens
 

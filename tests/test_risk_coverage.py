@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from synthetic_items import read_case
 
-from dontblink.risk_coverage import RiskError, accepted_errors, aurc, count_accepted, risk_at_coverage, risk_coverage
+from dontblink.studies.risk_coverage import (
+    RiskError,
+    accepted_errors,
+    aurc,
+    count_accepted,
+    risk_at_coverage,
+    risk_coverage,
+)
 
 CASES = ("selective_noties20", "selective_ties20", "selective_ties20_straddle")
 levels = hnp.arrays(np.int64, st.integers(1, 30), elements=st.integers(0, 4))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dontblink import veto
-from dontblink.selection import Blind, study_selective, study_veto
-from dontblink.studies import Scores
+from dontblink.studies import veto
+from dontblink_simulation.selection import Blind, study_selective, study_veto
+from dontblink_simulation.studies import Scores
 
 
 def test_low_vision_costs_answers_in_the_targeted_benchmark_and_nowhere_else() -> None:

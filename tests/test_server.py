@@ -29,30 +29,33 @@ from PIL import Image
 from stand_in_server import KEY
 from test_vlm import make_item, png
 
-from dontblink import engines, fingerprint, params, paths, server_connection, shards, store
-from dontblink.benchmarks import testbed
-from dontblink.benchmarks.testbed.questions import Difficulty
-from dontblink.generate import GenerateError, Response, generate_responses
-from dontblink.items import Item, open_image, split_question
-from dontblink.loading import load_vlm
-from dontblink.server import generate_on_server
-from dontblink.server_connection import read_retry_after
-from dontblink.server_contract import (
+from dontblink import params, paths, store
+from dontblink.attention import traces
+from dontblink.extraction import study as engines
+from dontblink.extraction.study import Shard
+from dontblink.models import fingerprint, server
+from dontblink.models.checkpoints import load_vlm
+from dontblink.models.generate import GenerateError, Response, generate_responses
+from dontblink.models.server import (
     ContractError,
     ServerError,
     build_request,
     check_prompt,
     close_ids,
+    generate_on_server,
     read_reply,
+    read_retry_after,
     state_pixels,
 )
-from dontblink.study import Shard
-from dontblink.vlm import VLM, Prompt
+from dontblink.models.vlm import VLM, Prompt
+from dontblink.questions.items import Item, open_image, split_question
+from dontblink_testbed import benchmark
+from dontblink_testbed.questions import Difficulty
 
 TESTS = Path(__file__).parent
 CHECKPOINTS = {"qwen3_vl": "qwen3vl-tiny-s", "glm4v": "glm4v-tiny"}
 FOLDERS = {family: TESTS.parent / "models" / "testbed" / name for family, name in CHECKPOINTS.items()}
-ITEMS = list(testbed.load_items("visual_reference", "test", 4, 1, Difficulty((2, 3), (0.0, 0.2))))
+ITEMS = list(benchmark.load_items("visual_reference", "test", 4, 1, Difficulty((2, 3), (0.0, 0.2))))
 N_NEW = 100
 
 
@@ -97,7 +100,7 @@ def servers() -> Iterator[dict[str, str]]:
 def url(servers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the address of the Qwen server, with every fault off."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr(server_connection, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(server, "FIRST_BACKOFF_S", 0.01)
     spoil(servers["qwen3_vl"])
     return servers["qwen3_vl"]
 
@@ -495,7 +498,7 @@ def test_impossible_settings_are_one_line() -> None:
 
 def state_fingerprint(folder: Path, target: Path) -> Path:
     """Write what the command prints on a serving machine that has nothing but Python."""
-    command = [sys.executable, "-S", "-m", "dontblink.fingerprint", str(folder)]
+    command = [sys.executable, "-S", "-m", "dontblink.models.fingerprint", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(Path(fingerprint.__file__).parents[1])}
     target.write_text(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
     return target
@@ -528,7 +531,7 @@ def test_the_server_must_state_our_checkpoint(url: str, tmp_path: Path) -> None:
             ask(url, unverified=True, checkpoint=ours, server_fingerprint=stated)  # stated, so it is compared
     for content in ("", "[]", "{}", '{"config.json": "1"}'):
         stated.write_text(content)
-        with pytest.raises(ServerError, match=r"stated.json: .*; save what `python -m dontblink.fingerprint FOLDER`"):
+        with pytest.raises(ServerError, match=r"stated.json: .*; save what `python -m dontblink.models.fingerprint FOLDER`"):
             ask(url, unverified=False, checkpoint=ours, server_fingerprint=stated)
     (tmp_path / "config.json").touch()
     with pytest.raises(ServerError, match="no [*].safetensors here; give the folder that the model is loaded from"):
@@ -542,7 +545,7 @@ def finish_missing(url: str, folder: Path) -> None:
         weightless("qwen3_vl"), missing, url=url, max_new_tokens=N_NEW, unverified=True, concurrent_requests=1,
         progress=False,
     ):  # fmt: skip
-        store.write_table(folder / f"{response.item_id}.parquet", shards.pack_responses([response]), {})
+        store.write_table(folder / f"{response.item_id}.parquet", traces.pack_responses([response]), {})
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -565,7 +568,7 @@ def test_a_killed_client_asks_again_only_for_what_is_missing(url: str, tmp_path:
     finish_missing(url, tmp_path)
     assert asked(url)["questions"] == [item.question for item in ITEMS[n_done:]]
     whole = pa.concat_tables(store.read_table(tmp_path / f"{item.id}.parquet") for item in ITEMS)
-    found = {r.item_id: dataclasses.replace(r, engine="local") for r in shards.unpack_responses(whole)}
+    found = {r.item_id: dataclasses.replace(r, engine="local") for r in traces.unpack_responses(whole)}
     assert found == local_responses("qwen3_vl")
 
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_items import make_items
 
-from dontblink.auroc import auroc
-from dontblink.entropy import EntropyError, auroc_table
-from dontblink.shuffles import shuffled_labels, shuffled_vision
-from dontblink.transfer import transfer_table
+from dontblink.statistics.auroc import auroc
+from dontblink.studies.deals import shuffled_labels, shuffled_vision
+from dontblink.studies.entropy import EntropyError, auroc_table
+from dontblink.studies.transfer import transfer_table
 
 
 def make_fit(n_items: int = 100, seed: int = 9, **options: object) -> pd.DataFrame:

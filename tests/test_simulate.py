@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dontblink import paths, simulate
-from dontblink.coverage import summarise
-from dontblink.register import STATISTICS
-from dontblink.simulate import main, plan_blocks, publish, read_rows, run_block, run_missing, seed_study
+from dontblink import paths
+from dontblink_simulation import simulate
+from dontblink_simulation.coverage import summarise
+from dontblink_simulation.register import STATISTICS
+from dontblink_simulation.simulate import main, plan_blocks, publish, read_rows, run_block, run_missing, seed_study
 
 QUICK = ["--studies", "30", "--replicates", "19", "--statistics", "collapse", "--settings", "iid", "small"]
 

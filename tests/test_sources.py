@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from dontblink import paths
-from dontblink.benchmarks import sources
-from dontblink.benchmarks.sources import (
+from dontblink.questions import sources
+from dontblink.questions.items import ItemError
+from dontblink.questions.sources import (
     Row,
     Source,
     SourceError,
@@ -26,7 +27,6 @@ from dontblink.benchmarks.sources import (
     require_columns,
     resolve_revision,
 )
-from dontblink.items import ItemError
 
 
 def encode(shade: int) -> bytes:
@@ -157,7 +157,7 @@ def test_the_hub_reader_names_an_unknown_split(
 
 def test_offline_the_hub_is_one_line_with_the_remedy_for_rows_and_revision(tmp_path: Path) -> None:
     code = (
-        "from dontblink.benchmarks.sources import *\n"
+        "from dontblink.questions.sources import *\n"
         "for call in (lambda: read_rows(Source('owner/name', 'v1'), split='test', image_columns=()),"
         " lambda: resolve_revision(Source('owner/name', 'v1'))):\n"
         "    try: call()\n"

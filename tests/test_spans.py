@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dontblink.spans import Markers, Spans, segment
+from dontblink.models.spans import Markers, Spans, segment
 
 WORDS = ["<eos>", "<think>", "</think>", "<box>", "</box>"]
 QWEN = Markers(frozenset({0}), think_close=2, think_open=1, box_open=None, box_close=None, prompt_opens_think=True)

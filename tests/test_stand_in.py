@@ -11,13 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dontblink import evidence
-from dontblink.generate import generate_responses, item_generator
-from dontblink.items import Box, Item, open_image, split_question, validate
-from dontblink.loading import load_vlm
-from dontblink.replay import replay_responses
-from dontblink.stand_in import FAMILIES, SHAPES, TRUE_IDS, build_stand_in, build_tokenizer, true_shape
-from dontblink.vlm import VLM
+from dontblink.attention.replay import replay_responses
+from dontblink.boxes import evidence
+from dontblink.models.checkpoints import load_vlm
+from dontblink.models.generate import generate_responses, item_generator
+from dontblink.models.stand_in import FAMILIES, SHAPES, TRUE_IDS, build_stand_in, build_tokenizer, true_shape
+from dontblink.models.vlm import VLM
+from dontblink.questions.items import Box, Item, open_image, split_question, validate
 
 MINI = Path(__file__).parents[1].parent / "shared" / "fixtures" / "mmmu_pro" / "mini"
 SIDES = {"Qwen3-VL-2B": 32, "GLM-4.6V-Flash": 28}  # px of a merged image token

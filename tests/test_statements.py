@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from dontblink.benchmarks.answers import read_marked
-from dontblink.benchmarks.statements import read_statements
+from dontblink.questions.answers import read_marked, read_statements
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dontblink.auroc import auroc
-from dontblink.interaction import ENTROPY, VISION, build_design, fit_logit
-from dontblink.studies import Answers, Benchmarks, Masses, Scores, fit_population
-from dontblink.transfer_rules import FEATURES, RULES, fit_rule
+from dontblink.statistics.auroc import auroc
+from dontblink.studies.interaction import ENTROPY, VISION, build_design, fit_logit
+from dontblink.studies.transfer import FEATURES, RULES, fit_rule
+from dontblink_simulation.studies import Answers, Benchmarks, Masses, Scores, fit_population
 
 
 def correlate_models(rows: pd.DataFrame, item: str, column: str) -> float:

@@ -17,13 +17,12 @@ import pandas as pd
 import pytest
 
 from dontblink import paths, schema, store
-from dontblink.annotations import Annotation, read_annotations, write_annotations
-from dontblink.benchmarks import mmmu_pro
-from dontblink.benchmarks.sources import Source
-from dontblink.image_facts import describe_image
-from dontblink.items import Box
-from dontblink.stand_in import build_stand_in
-from dontblink.study import hash_checkpoint
+from dontblink.boxes.annotations import Annotation, describe_image, read_annotations, write_annotations
+from dontblink.extraction.study import hash_checkpoint
+from dontblink.models.stand_in import build_stand_in
+from dontblink.questions import mmmu_pro
+from dontblink.questions.items import Box
+from dontblink.questions.sources import Source
 
 ROOT = Path(__file__).resolve().parents[1]
 MINI = ROOT.parent / "shared" / "fixtures" / "mmmu_pro" / "mini" / "items.jsonl"
@@ -76,7 +75,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     annotate(root / "data" / "evidence" / "mmmu_pro.jsonl")
     params = run(root, "dontblink.params", "params/paper.yaml", "--out", "results/paper/params", "--set", OVERRIDES)
     assert params.returncode == 0, params.stderr
-    done = run(root, "dontblink.extract", "--profile", "paper", "--jobs", "1")
+    done = run(root, "dontblink.extraction.run", "--profile", "paper", "--jobs", "1")
     assert done.returncode == 0, done.stderr
     (root / "first.log").write_text(done.stdout)
     return root
@@ -130,7 +129,7 @@ def test_the_run_says_what_it_will_cost_and_which_items_lack_boxes(checkout: Pat
 
 def test_a_second_run_computes_nothing_and_changes_no_table(checkout: Path) -> None:
     before = {p: p.read_bytes() for p in (checkout / "results" / "paper").rglob("*.parquet")}
-    done = run(checkout, "dontblink.extract", "--profile", "paper", "--jobs", "1")
+    done = run(checkout, "dontblink.extraction.run", "--profile", "paper", "--jobs", "1")
     assert done.returncode == 0 and "estimate" not in done.stdout
     assert before == {p: p.read_bytes() for p in (checkout / "results" / "paper").rglob("*.parquet")}
 
@@ -145,7 +144,7 @@ def test_boxes_that_come_later_cost_a_replay_and_no_new_answer(checkout: Path, t
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert not read_annotations(file)[1]
     responses = {p.name for p in (root / "results" / "paper" / "responses").rglob("*.parquet")}
-    done = run(root, "dontblink.extract", "--profile", "paper", "--jobs", "1")
+    done = run(root, "dontblink.extraction.run", "--profile", "paper", "--jobs", "1")
     assert done.returncode == 0, done.stderr
     assert responses == {p.name for p in (root / "results" / "paper" / "responses").rglob("*.parquet")}
     quarantine = store.read_quarantine(root / "results" / "paper" / "tables" / "quarantine.parquet")
@@ -154,7 +153,7 @@ def test_boxes_that_come_later_cost_a_replay_and_no_new_answer(checkout: Path, t
 
 def test_notebook_01_reads_the_study(checkout: Path) -> None:
     params = "results/paper/params/extraction.json"
-    done = run(checkout, "dontblink.notebook", "notebooks/01_extraction.py", "--params", params, "--profile", "paper")
+    done = run(checkout, "dontblink.publish.notebook", "notebooks/01_extraction.py", "--params", params, "--profile", "paper")
     assert done.returncode == 0, done.stderr
     numbers = json.loads((checkout / "figures" / "paper" / "01_extraction.json").read_text())
     cell = numbers["scorer_agreement"]["GLM-4.6V-Flash/mmmu_pro"]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dontblink.benchmarks.subset import apportion, draw_subset, find_shortfalls, task_type_of
-from dontblink.items import Split
+from dontblink.questions.items import Split
+from dontblink.questions.subset import apportion, draw_subset, find_shortfalls, task_type_of
 
 Rows = list[tuple[str, str, str]]
 SINGLES: Rows = [(f"r{index}", "abc"[index % 3], f"g{index}") for index in range(90)]

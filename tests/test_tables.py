@@ -12,17 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dontblink import capture, paths, schema, store
-from dontblink.grounding import Grounding, weigh_heads
-from dontblink.items import GoldStep, Item, Score
+from dontblink import paths, schema, store
+from dontblink.attention import capture
+from dontblink.attention.grounding import Grounding, weigh_heads
+from dontblink.extraction.tables import Measured, bin_table, build_blocks, build_heads, name_steps
+from dontblink.questions.items import GoldStep, Item, Score
 from dontblink.schema import HEAD_SETS, MASSES, SCHEMAS, TableError, check_table, read_tables, to_table, write_table
-from dontblink.tables import (
-    Measured,
-    bin_table,
-    build_blocks,
-    build_heads,
-    name_steps,
-)
 
 GOLD = (GoldStep("a1 is 3", "read", (0,)), GoldStep("a1 was 3", "recall", (0,)), GoldStep("3 + 4 is 7", "compute"))
 GROUNDING = Grounding((1,), ((1, 2),), (1.0, 2.0), 10)

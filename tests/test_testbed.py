@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dontblink.benchmarks import testbed
-from dontblink.benchmarks.testbed import (
+from dontblink.questions.items import open_image, validate
+from dontblink_testbed import (
     architectures,
     calibrate,
     fast_forward,
@@ -23,8 +23,8 @@ from dontblink.benchmarks.testbed import (
     train,
     vocabulary,
 )
-from dontblink.benchmarks.testbed.questions import Difficulty
-from dontblink.items import open_image, validate
+from dontblink_testbed import benchmark as testbed
+from dontblink_testbed.questions import Difficulty
 
 DIFFICULTY = {
     "symbolic": Difficulty((1, 4), (0.0, 0.3), (1, 3)),

@@ -14,9 +14,8 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from synthetic_items import make_items
 
-from dontblink.cells import CellError
-from dontblink.transfer import describe_gains, predict_rows, transfer_table
-from dontblink.transfer_rules import RULES, TransferError
+from dontblink.studies.cells import CellError
+from dontblink.studies.transfer import RULES, TransferError, describe_gains, predict_rows, transfer_table
 
 FAST: dict[str, Any] = {"n_boot": 200, "n_refits": 50, "method": "percentile"}
 

@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dontblink import collapse
-from dontblink.auroc import auroc_difference, auroc_interval
-from dontblink.interaction import interaction_table
-from dontblink.obuchowski import delong_test
-from dontblink.register import STATISTICS
-from dontblink.studies import Answers, Benchmarks, Masses, Scores
-from dontblink.transfer import transfer_table
-from dontblink.trials import (
+from dontblink.statistics.auroc import auroc_difference, auroc_interval, delong_test
+from dontblink.studies import collapse
+from dontblink.studies.interaction import interaction_table
+from dontblink.studies.transfer import transfer_table
+from dontblink_simulation.register import STATISTICS
+from dontblink_simulation.studies import Answers, Benchmarks, Masses, Scores
+from dontblink_simulation.trials import (
     Row,
     Statistic,
     run_study,

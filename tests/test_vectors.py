@@ -10,7 +10,7 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from synthetic_items import VECTORS, read_case
 
-from dontblink import entropy, interaction, veto
+from dontblink.studies import entropy, interaction, veto
 
 
 def test_the_names_that_others_call_are_there_with_their_arguments() -> None:

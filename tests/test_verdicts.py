@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from dontblink import claims, verdicts
-from dontblink.numbers import Row
-from dontblink.verdicts import ClaimsError
+from dontblink.publish import claims
+from dontblink.publish.claims import ClaimsError
+from dontblink.publish.numbers import Row
 
 LEDGER = claims.read_ledger()
 
@@ -84,7 +84,7 @@ def judge(name: str, numbers: dict[str, list[dict[str, float]]], profile: str = 
     claim = LEDGER["claims"][name]
     found = {series: [Row((str(k),), fields) for k, fields in enumerate(part)] for series, part in numbers.items()}
     active = {k: c for k, c in claim["conditions"].items() if profile in c.get("only_in", [profile])}
-    return verdicts.decide(claim, {key: verdicts.judge_condition(c, found) for key, c in active.items()})
+    return claims.decide(claim, {key: claims.judge_condition(c, found) for key, c in active.items()})
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -161,10 +161,10 @@ def test_a_missing_number_is_no_verdict(value: Any) -> None:
 )
 def test_a_wrong_ledger_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ClaimsError, match=message):
-        verdicts.check_claim(LEDGER["claims"]["C1"] | change)
+        claims.check_claim(LEDGER["claims"]["C1"] | change)
 
 
 def test_a_rule_of_which_no_condition_belongs_to_the_profile_decides_nothing() -> None:
     claim = {"reproduced": ["elsewhere"], "same_direction": ["falls"]}
-    assert verdicts.decide(claim, {"falls": {"holds": True}}) == "same direction"
-    assert verdicts.decide(claim, {}) == "not reproduced"
+    assert claims.decide(claim, {"falls": {"holds": True}}) == "same direction"
+    assert claims.decide(claim, {}) == "not reproduced"

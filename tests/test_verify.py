@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dontblink import marks, params, paths, verify
+from dontblink import files as marks
+from dontblink import params, paths
+from dontblink.publish import verify
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("figures/testbed", "lib", "models/testbed", "notebooks", "paper", "params")

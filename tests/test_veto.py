@@ -15,11 +15,10 @@ from scipy.stats import binom
 from scipy.stats import t as t_distribution
 from synthetic_items import make_items
 
-from dontblink import veto
-from dontblink.bootstrap import BootstrapError
-from dontblink.cells import CellError, keep_usable, select_rows
-from dontblink.replicates import block_interval
-from dontblink.veto_rules import (
+from dontblink.statistics.bootstrap import BootstrapError, block_interval
+from dontblink.studies import veto
+from dontblink.studies.cells import CellError, keep_usable, select_rows
+from dontblink.studies.veto_rules import (
     Accepted,
     Study,
     VetoError,

@@ -13,8 +13,12 @@ import pytest
 from PIL import Image
 from small_site import HOSTILE, PROFILE, extract
 
-from dontblink import collapse, examples, paths, schema, shards, viewer
-from dontblink.tables import bin_table
+from dontblink import paths, schema
+from dontblink.attention import traces as shards
+from dontblink.extraction import examples
+from dontblink.extraction.tables import bin_table
+from dontblink.publish import viewer
+from dontblink.studies import collapse
 
 MODEL = "qwen3vl-tiny-s"
 QUANTILES = [0.2, 0.8]

@@ -23,14 +23,14 @@ from transformers import (
     Qwen3VLProcessor,
 )
 
-from dontblink.benchmarks.testbed import architectures, vocabulary
-from dontblink.evidence import item_coverage
-from dontblink.families import VLMError
-from dontblink.items import Box, Item, ItemError
-from dontblink.loading import load_vlm
+from dontblink.boxes.evidence import item_coverage
+from dontblink.models.checkpoints import load_vlm
+from dontblink.models.families import VLMError
+from dontblink.models.stand_in import SHAPES, build_stand_in
+from dontblink.models.vlm import VLM, Prompt
 from dontblink.paths import ROOT
-from dontblink.stand_in import SHAPES, build_stand_in
-from dontblink.vlm import VLM, Prompt
+from dontblink.questions.items import Box, Item, ItemError
+from dontblink_testbed import architectures, vocabulary
 
 FAMILIES = ("qwen3_vl", "glm4v")
 SIDE = 16  # pixels per merged image token: patch 8, merge 2

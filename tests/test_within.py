@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_items import read_case
 
-from dontblink.within import WithinError, join_step_entropy, link_table, within_correlation
+from dontblink.studies.within import WithinError, join_step_entropy, link_table, within_correlation
 
 
 def draw(n: int = 12, repeats: int = 5, seed: int = 0, slope: float = -0.5) -> pd.DataFrame:

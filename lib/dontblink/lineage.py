@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from dontblink import paths
-from dontblink.marks import belongs
-from dontblink.messages import NamedError
+from dontblink.errors import NamedError
+from dontblink.files import belongs
 
 EXTRACTION, PAPER = "extraction", "paper"  # the stages that are no notebook
+PACKAGES = ("dontblink", "dontblink_testbed", "dontblink_simulation")
 SHIPPED = "models/testbed"  # the only weights that are part of the repository
 LEDGER = "paper/claims.yaml"
 Sections = Mapping[str, Mapping[str, Any]]
@@ -76,7 +77,7 @@ def read_names(source: str) -> tuple[frozenset[str], frozenset[str], frozenset[s
             texts = [a.value if isinstance(a, ast.Constant) and isinstance(a.value, str) else "" for a in node.args]
             sections |= set(texts[1:2]) - {""} if called == "read_section" else set()
             data |= set(texts) - {""} if called == "with_name" else set()
-    ours = {dotted for dotted in modules if dotted.split(".")[0] == "dontblink"}
+    ours = {dotted for dotted in modules if dotted.split(".")[0] in PACKAGES}
     # a package's __init__ runs before any module in it
     ours |= {dotted.rsplit(".", depth)[0] for dotted in ours for depth in range(1, dotted.count(".") + 1)}
     return frozenset(ours), frozenset(data), frozenset(sections)
@@ -130,7 +131,7 @@ def list_stages(profile: str, sections: Sections) -> dict[str, Stage]:
     """
     package, settings = paths.ROOT / "lib" / "dontblink", sections["extraction"]
     shipped = settings["checkpoints_folder"] == SHIPPED
-    base, read = trace([package / "extract.py"])
+    base, read = trace([package / "extraction" / "run.py", find_module(sections["questions"]["generator"])])
     models = (f for f in list_sources(paths.ROOT / SHIPPED, "**/*") if f.suffix in (".json", ".safetensors", ".jinja"))
     boxes = paths.ROOT / sections["questions"]["evidence_folder"]
     annotations = (file for name in settings["benchmarks"] if (file := boxes / f"{name}.jsonl").is_file())
@@ -139,9 +140,9 @@ def list_stages(profile: str, sections: Sections) -> dict[str, Stage]:
     stages = {EXTRACTION: Stage([], sorted(base), sorted(read))}
     notebooks = {file.stem: file for file in sorted((paths.ROOT / "notebooks").glob("[0-9][0-9]_*.py"))}
     for stem, made in list_made(profile, notebooks).items():
-        own, read = trace([notebooks[stem], package / "notebook.py"])
+        own, read = trace([notebooks[stem], package / "publish" / "notebook.py"])
         after = [EXTRACTION]
-        if relative(package / "numbers.py") in own:  # it reads what the notebooks before it recorded
+        if relative(package / "publish" / "numbers.py") in own:  # it reads what the notebooks before it recorded
             after, own = [earlier for earlier in stages if earlier != EXTRACTION], own | {LEDGER}
         stages[stem] = Stage(after, sorted(own - base), sorted({stem.partition("_")[2]} | read), made)
     if shipped:

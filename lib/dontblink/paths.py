@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dontblink.messages import NamedError
+from dontblink.errors import NamedError
 
 MARKER = "pyproject.toml"
 TEMPORARY = ".{name}.{token}.tmp"
@@ -122,7 +122,7 @@ def pages(profile: str) -> Path:
 
 
 def extraction_manifest(profile: str) -> Path:
-    """Return the file that `dontblink.extract` writes last."""
+    """Return the file that `dontblink.extraction.run` writes last."""
     return results(profile) / "extraction.json"
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dontblink import paths, store
-from dontblink.messages import NamedError
+from dontblink.errors import NamedError
 
 REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box")
 MASSES = tuple(f"{region}_mass" for region in REGIONS)

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dontblink import paths
-from dontblink.messages import NamedError
+from dontblink.errors import NamedError
 
 PREFIX = b"dontblink."  # of our metadata keys, beside those that arrow and pandas keep in the same place
 # A file's hash stands in its own metadata. While it is computed, this text of the same length stands in its place.

@@ -12,7 +12,8 @@ import small_study as study
 from kills import die_at
 from trials import Bench
 
-from dontblink import notebook, paths, record
+from dontblink import paths
+from dontblink.publish import notebook, record
 
 STEM = "01_small"
 SOURCE = """# %% [markdown]

@@ -17,7 +17,8 @@ from pathlib import Path
 import small_study as study
 from trials import Bench
 
-from dontblink import locks, notebook, paths, schema, store
+from dontblink import files, paths, schema, store
+from dontblink.publish import notebook
 
 KINDS = ("responses/*/*.parquet", "heads/*/*.parquet", "traces/*/*.parquet", "tables/*.parquet")
 TEXTS = ("checkpoint_hashes.json", "extraction.json", "shards.txt")
@@ -216,7 +217,7 @@ def run_two(bench: Bench, n: int) -> None:
         paths.ROOT, kept = root, paths.ROOT
         with notebook.begin("01_small", study.PROFILE):
             bench.report.problems.append("a notebook began during an extraction")
-    except locks.LockError as error:
+    except files.LockError as error:
         if f"process {child} " not in str(error):
             bench.report.problems.append(f"a notebook during an extraction: {error}")
     finally:

@@ -22,8 +22,12 @@ from typing import Any
 
 import torch
 
-from dontblink import collect, engines, extract, notebook, params, paths, record, schema, store
-from dontblink.benchmarks import testbed
+from dontblink import params, paths, schema, store
+from dontblink.extraction import run as extract
+from dontblink.extraction import study as engines
+from dontblink.extraction import tables
+from dontblink.publish import notebook, record
+from dontblink_testbed import benchmark
 
 HERE = Path(__file__).resolve().parents[2]
 PROFILE, MODEL, N_ITEMS = "small", "qwen3vl-tiny-s", 12
@@ -59,7 +63,7 @@ def load_once(folder: Path) -> None:
     """Load the model here, so that forks have it, and spoil one picture; `folder` is for the parameters."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    load, loaded, make = engines.load_model, {}, testbed.load_items
+    load, loaded, make = engines.load_model, {}, benchmark.load_items
 
     def load_model(study: Any, model: str, **options: Any) -> Any:
         if model not in loaded:
@@ -71,7 +75,7 @@ def load_once(folder: Path) -> None:
             is_spoilt = item.split == "test" and index == 0
             yield dataclasses.replace(item, images=(item.images[0][:200],)) if is_spoilt else item
 
-    extract.load_model, testbed.load_items = load_model, spoil
+    extract.load_model, benchmark.load_items = load_model, spoil
     root, paths.ROOT = paths.ROOT, prepare(folder)
     load_model(extract.Extraction(PROFILE), MODEL)
     paths.ROOT = root
@@ -101,8 +105,8 @@ def watch_stages() -> None:
     watched(extract.Extraction, "write_heads", "heads")
     watched(extract.Extraction, "write_traces", "replay")
     watched(store, "write_table", name_writing)
-    watched(collect, "write_tables", "table building")
-    watched(collect, "write_manifest", "manifest writing")
+    watched(tables, "write_tables", "table building")
+    watched(tables, "write_manifest", "manifest writing")
     watched(record, "save_figure", "figure writing")
     watched(record, "save_numbers", "number writing")
     watched(notebook, "execute", "notebook execution")

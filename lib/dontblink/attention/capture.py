@@ -1,0 +1,297 @@
+"""The attention function that measures itself: region masses and step maps while the model runs.
+
+Why it exists: `output_attentions=True` keeps every [heads, queries, keys] matrix, gigabytes for one response.
+This module keeps only what the paper needs, inside the forward pass: for each row that predicts a response
+token, the attention mass on each region, and for each reasoning step, the mean attention to each image token.
+
+In: a `RecordingPlan` (which rows, which keys, which weights) made by `plan_recording`, and a model that runs
+inside `record(...)`. Out: a `Recording`, read sample by sample; with head sets, maps are summed over their heads
+layer by layer, because the maps of a thousand heads would not fit. Two attention functions do the work:
+
+- `fused` (the default): prompt rows use SDPA; response rows use an explicit softmax, a chunk of them at a time, and
+  one QK pass gives the layer's output, the masses and the map.
+- `chunk`: SDPA gives the output, a separate plain softmax the measures. The independent cross-check.
+
+Never do here: know what a region or an item means, keep a full attention matrix, touch a module without
+`layer_idx` (the vision tower calls the same attention function), or register without the mask interface:
+transformers then hands padded samples NO mask, without a word.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from dontblink.errors import NamedError
+
+Implementation = Literal["fused", "chunk"]
+REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink")  # a partition of the keys
+MASS_COLUMNS = (*REGIONS, "control_box")  # the last one overlaps the others
+CHUNK_ROWS = 64  # query rows per explicit softmax: bounds memory, changes no result; 64 was fastest in float32
+NARROW_CHUNK_ROWS = 128  # the same for narrower dtypes, whose matrix units are half as fast on 64 rows
+LANE = 8  # columns of the [value | weights] product are padded to this, a third faster on CPU
+
+
+class CaptureError(NamedError, RuntimeError):
+    """The recording plan and the forward pass do not fit together; the message says where."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What to record for one sequence: R region weights per key, rows that predict tokens, image keys, steps.
+
+    The `n_rows` rows from `first_row` on are recorded; `steps` are half-open and count from `first_row`.
+    """
+
+    weights: NDArray[np.float32]  # [keys, R]
+    first_row: int
+    n_rows: int
+    image_index: NDArray[np.int64]  # [M] keys of the image tokens
+    steps: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class RecordingPlan:
+    """A padded batch of `Sample`: B sequences of K keys, R regions, at most S steps and M image tokens."""
+
+    samples: tuple[Sample, ...]
+    weights: Tensor  # float32 [B, K, R], zero on padding
+    step_weights: Tensor  # float32 [B, S, K] over query rows: 1 / step length inside the step
+    image_index: Tensor  # int64 [B, M], -1 on padding
+    head_sets: Tensor | None = None  # float32 [G, L, H], weights of every head in a set
+
+    @property
+    def first_row(self) -> int:
+        """The first row that any sample records; rows before it take the SDPA path."""
+        return min(sample.first_row for sample in self.samples)
+
+    @property
+    def image_span(self) -> tuple[int, int]:
+        """The half-open key range that holds every image token of the batch."""
+        found = np.concatenate([sample.image_index for sample in self.samples])
+        return (int(found.min()), int(found.max()) + 1) if len(found) else (0, 0)
+
+    def active_steps(self, top: int, end: int) -> slice:
+        """Return the steps with a row in top..end-1 of some sample, found on the CPU: no device sync."""
+        ranges = [(n, s.first_row + a, s.first_row + b) for s in self.samples for n, (a, b) in enumerate(s.steps)]
+        active = [step for step, low, high in ranges if low < end and high > top]
+        return slice(min(active, default=0), max(active, default=-1) + 1)
+
+    def to(self, device: torch.device) -> RecordingPlan:
+        """Return the plan with its tensors on `device` (layers of a split model sit on several)."""
+        weights, steps, index = (t.to(device) for t in (self.weights, self.step_weights, self.image_index))
+        sets = None if self.head_sets is None else self.head_sets.to(device)
+        return RecordingPlan(self.samples, weights, steps, index, sets)
+
+
+def plan_recording(
+    samples: Sequence[Sample], n_keys: int, head_sets: NDArray[np.float32] | None = None
+) -> RecordingPlan:
+    """Pad `samples` to one plan for a right-padded batch of `n_keys` positions.
+
+    `head_sets` float32 [G, L, H] are the weights by which maps are summed over heads; None keeps each head's map.
+    """
+    n_steps = max(len(sample.steps) for sample in samples)
+    n_image = max(len(sample.image_index) for sample in samples)
+    weights = torch.zeros(len(samples), n_keys, samples[0].weights.shape[1])
+    step_weights = torch.zeros(len(samples), n_steps, n_keys)
+    image_index = torch.full((len(samples), n_image), -1)
+    for row, sample in enumerate(samples):
+        weights[row, : len(sample.weights)] = torch.from_numpy(sample.weights)
+        image_index[row, : len(sample.image_index)] = torch.from_numpy(sample.image_index)
+        for step, (start, stop) in enumerate(sample.steps):
+            step_weights[row, step, sample.first_row + start : sample.first_row + stop] = 1 / (stop - start)
+    sets = None if head_sets is None else torch.from_numpy(head_sets)
+    return RecordingPlan(tuple(samples), weights, step_weights, image_index, sets)
+
+
+@dataclass
+class Recording:
+    """What one forward pass left behind: per layer, masses [B, H, rows, R] and step maps [B, H or G, S, M]."""
+
+    plan: RecordingPlan
+    n_layers: int
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    scratch: dict[torch.device, Tensor] = field(default_factory=dict)
+
+    def read(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return sample `row`'s masses float32 [L, H, T, R] and step maps float32 [S, L, H, M], or [S, G, M]."""
+        if (found := len(self.layers)) != self.n_layers:
+            raise CaptureError(f"{found} of {self.n_layers} text layers recorded; run the model in `record`")
+        sample, layers = self.plan.samples[row], [self.layers[layer] for layer in sorted(self.layers)]
+        start = sample.first_row - self.plan.first_row
+        n_steps, n_image = len(sample.steps), len(sample.image_index)
+        mass = torch.stack([mass[row, :, start : start + sample.n_rows].cpu() for mass, _ in layers])
+        maps = torch.stack([maps[row, :, :n_steps, :n_image].cpu() for _, maps in layers])
+        maps = maps.permute(2, 0, 1, 3) if self.plan.head_sets is None else maps.sum(0).transpose(0, 1)
+        return mass.numpy(), maps.contiguous().numpy()
+
+    def keep(self, layer: int, mass: Tensor, maps: Tensor) -> None:
+        """Keep a layer's masses [B, H, rows, R] and maps [B, H, S, M], these summed over the heads of each set."""
+        if (sets := self.plan.head_sets) is not None:
+            maps = torch.einsum("gh,bhsm->bgsm", sets[:, layer].to(maps.device), maps)
+        self.layers[layer] = mass, maps
+
+
+_ACTIVE: ContextVar[Recording | None] = ContextVar("dontblink_recording", default=None)
+
+
+@contextmanager
+def record(model: Any, plan: RecordingPlan, implementation: Implementation = "fused") -> Iterator[Recording]:
+    """Switch the text layers of `model` to a recording attention function for one forward pass, without gradients.
+
+    Raises CaptureError if the model is in training mode (dropout), or if the pass does not fit `plan`.
+    """
+    if model.training:
+        raise CaptureError("the model is in training mode; call model.eval() before recording")
+    text = model.config.get_text_config()
+    before = text._attn_implementation
+    recording = Recording(plan.to(model.device), text.num_hidden_layers)
+    token = _ACTIVE.set(recording)
+    try:
+        model.set_attn_implementation({"text_config": f"dontblink_{implementation}"})
+        with torch.no_grad():
+            yield recording
+    finally:
+        _ACTIVE.reset(token)
+        model.set_attn_implementation({"text_config": before})
+
+
+def attend_fused(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attend and record in one pass; plain SDPA when nothing records or `module` is not a text layer.
+
+    query [B, H, Q, D], key and value [B, Hk, K, D], mask None (causal) or [B, 1, Q, K]; returns [B, Q, H, D].
+    """
+    recording = _recording_for(module, query, key)
+    if recording is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    plan, is_full = recording.plan.to(query.device), key.dtype is torch.float32
+    batch, n_heads, n_rows, _ = query.shape
+    start = plan.first_row
+    output = query.new_empty(batch, n_rows, n_heads, value.shape[-1])
+    if start:
+        # An odd number of narrow rows takes SDPA on CPU three times as long; one more is overwritten below.
+        end = start if is_full else start + start % 2
+        mask = None if attention_mask is None else attention_mask[..., :end, :end]
+        q, k, v = query[:, :, :end], key[:, :, :end], value[:, :, :end]
+        output[:, :end] = sdpa_attention_forward(module, q, k, v, mask, **kwargs)[0]
+    mass = plan.weights.new_empty(batch, n_heads, n_rows - start, plan.weights.shape[-1])
+    low, high = plan.image_span
+    spanned = plan.weights.new_zeros(batch, n_heads, plan.step_weights.shape[1], high - low)
+    values = _join(value, plan.weights)
+    chunk_rows = CHUNK_ROWS if is_full else NARROW_CHUNK_ROWS
+    keys = key.flatten(0, 1).mT if is_full else key.flatten(0, 1).mT.contiguous()  # else reordered for each chunk
+    # Two buffers for all chunks and layers: fresh ones cost more in page faults than what fills them.
+    blank = plan.weights.new_empty(2, batch * n_heads * min(chunk_rows, n_rows) * n_rows)
+    scratch = recording.scratch.setdefault(query.device, blank)
+    for top in range(start, n_rows, chunk_rows):
+        end = min(top + chunk_rows, n_rows)
+        attention = _softmax_rows(query, keys, attention_mask, top, end, kwargs["scaling"], scratch)
+        part, mass[:, :, top - start : end - start] = _weigh(attention, value, plan.weights, values)
+        output[:, top:end] = part.transpose(1, 2)
+        # Steps are short: only those with a row in this chunk, and only keys that exist yet, cost anything.
+        steps, seen = plan.active_steps(top, end), attention[..., low:high]
+        spanned[:, :, steps, : seen.shape[-1]] += plan.step_weights[:, None, steps, top:end] @ seen
+    index = (plan.image_index - low).clamp(min=0)[:, None, None].expand(*spanned.shape[:3], -1)
+    recording.keep(module.layer_idx, mass, spanned.gather(-1, index))
+    return output, None
+
+
+def attend_chunk(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attend by SDPA, then measure by a separate plain softmax: slow, short, shares no step with `fused`."""
+    output = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    recording = _recording_for(module, query, key)
+    if recording is None:
+        return output
+    plan = recording.plan.to(query.device)
+    keys = key.float().repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    position = torch.arange(key.shape[2], device=key.device)
+    index = plan.image_index.clamp(min=0)[:, None, None]
+    masses, maps = [], []
+    for top in range(plan.first_row, len(position), CHUNK_ROWS):
+        rows = position[top : top + CHUNK_ROWS]
+        scores = torch.einsum("bhcd,bhkd->bhck", query[:, :, rows].float(), keys) * kwargs["scaling"]
+        allowed = position <= rows[:, None] if attention_mask is None else attention_mask[:, :, rows]
+        attention = scores.masked_fill(~allowed, torch.finfo(torch.float32).min).softmax(-1)
+        masses.append(torch.einsum("bhck,bkr->bhcr", attention, plan.weights))
+        image = attention.gather(-1, index.expand(*attention.shape[:3], -1))
+        maps.append(torch.einsum("bsc,bhcm->bhsm", plan.step_weights[..., rows], image))
+    recording.keep(module.layer_idx, torch.cat(masses, dim=2), torch.stack(maps).sum(0))
+    return output
+
+
+def _recording_for(module: Any, query: Tensor, key: Tensor) -> Recording | None:
+    """Return the open recording for a text layer, else None; raise CaptureError if its shape was not planned."""
+    recording = _ACTIVE.get()
+    if recording is None or not hasattr(module, "layer_idx"):
+        return None
+    n_samples, n_keys, _ = recording.plan.weights.shape
+    found, planned = (query.shape[0], query.shape[2], key.shape[2]), (n_samples, n_keys, n_keys)
+    if found != planned:
+        raise CaptureError(f"(batch, rows, keys) are {found}, planned {planned}; record one uncached pass")
+    if module.layer_idx in recording.layers:
+        raise CaptureError(f"layer {module.layer_idx} ran twice; open `record` once for each forward pass")
+    return recording
+
+
+def _softmax_rows(
+    query: Tensor, keys: Tensor, mask: Tensor | None, top: int, end: int, scaling: float, scratch: Tensor
+) -> Tensor:
+    """Return the attention of rows top..end-1, float32 [B, H, end - top, end]: later keys cost nothing.
+
+    query [B, H, Q, D]; keys [B * Hk, D, K]: heads that share keys become rows of one product (no repeat_kv).
+    """
+    shape = (query.shape[0], query.shape[1], end - top, end)
+    scores, attention = (buffer[: math.prod(shape)].view(shape) for buffer in scratch)
+    rows = query[:, :, top:end].reshape(len(keys), -1, query.shape[-1])
+    out = scores.view(len(keys), -1, end) if query.dtype is torch.float32 else None
+    # Scaled inside the product: scaling a bf16 query or its rounded scores would round once more.
+    product = torch.baddbmm(rows.new_zeros(()), rows, keys[..., :end], beta=0, alpha=scaling, out=out)
+    if out is None:
+        scores.copy_(product.view(shape))
+    if mask is None:
+        scores[..., top:].add_(torch.full((end - top, end - top), -torch.inf, device=query.device).triu(1))
+    else:
+        scores.masked_fill_(~mask[..., top:end, :end], torch.finfo(torch.float32).min)
+    return torch.softmax(scores, -1, out=attention)
+
+
+def _join(value: Tensor, weights: Tensor) -> Tensor | None:
+    """Return [value | weights | 0], [B * Hk, K, D + R + pad]: one product then gives output and masses."""
+    if value.dtype is not torch.float32:
+        return None  # rounded weights would round the masses
+    shared = weights[:, None].expand(-1, value.shape[1], -1, -1)
+    blank = -(value.shape[-1] + weights.shape[-1]) % LANE
+    return nn.functional.pad(torch.cat([value, shared], dim=-1), (0, blank)).flatten(0, 1)
+
+
+def _weigh(attention: Tensor, value: Tensor, weights: Tensor, joined: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return output [B, H, rows, D] in value's dtype and masses float32 [B, H, rows, R]."""
+    n_keys, width, n_columns = attention.shape[-1], value.shape[-1], weights.shape[-1]
+    grouped = attention.view(value.shape[0] * value.shape[1], -1, n_keys)
+    if joined is not None:
+        product = (grouped @ joined[:, :n_keys]).view(*attention.shape[:3], -1)
+        return product[..., :width], product[..., width : width + n_columns]
+    output = grouped.to(value.dtype) @ value.flatten(0, 1)[:, :n_keys]
+    return output.view(*attention.shape[:3], width), attention @ weights[:, None, :n_keys]
+
+
+for _name, _function in (("dontblink_fused", attend_fused), ("dontblink_chunk", attend_chunk)):
+    AttentionInterface.register(_name, _function)
+    AttentionMaskInterface.register(_name, sdpa_mask)

@@ -1,1 +1,0 @@
-"""Question sets: each module yields Items and scores responses; `registry` names them."""

@@ -1,0 +1,177 @@
+"""How well two annotators agree on what the evidence is: on boxes, and on the image tokens that are measured.
+
+Why: an evidence mass means as much as its boxes, so a study states their agreement. In: annotations of two
+annotators (people, or a model that proposed). Out: one row per image that both annotated, and a mean with an
+interval over items. A case without a defined value says so in words; no NaN takes part in a mean. Never here:
+accepting, merging or correcting boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from dontblink.boxes.annotations import Annotation, AnnotationError
+from dontblink.boxes.evidence import Grid, token_coverage
+from dontblink.questions.items import Box
+from dontblink.statistics.bootstrap import bootstrap_ratio
+
+AGREEMENT = (
+    "item_id", "image", "n_boxes_a", "n_boxes_b", "mean_best_iou", "kappa", "soft_kappa", "observed", "expected",
+    "soft_observed", "soft_expected", "n_tokens", "reason",
+)  # fmt: skip
+
+
+def box_iou(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:
+    """Return the intersection over union of every pair of boxes in one image, float64 [len(a), len(b)]."""
+    first, second = (np.array([(x.x0, x.y0, x.x1, x.y1) for x in boxes]).reshape(-1, 4) for boxes in (a, b))
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [np.subtract(boxes[:, 2:], boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
+    result: NDArray[np.float64] = shared / (areas[0][:, None] + areas[1][None, :] - shared)
+    return result
+
+
+def mean_best_iou(a: Sequence[Box], b: Sequence[Box]) -> float | None:
+    """Return how well two sets of boxes in one image match, 0 to 1; None where neither has a box.
+
+    Notes
+    -----
+    m = (mean_i max_j IoU(a_i, b_j) + mean_j max_i IoU(a_i, b_j)) / 2; 0 where one of the two sets is empty.
+    """
+    if not a or not b:
+        return None if not a and not b else 0.0
+    iou = box_iou(a, b)
+    return float((iou.max(axis=1).mean() + iou.max(axis=0).mean()) / 2)
+
+
+def disagreement(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
+    """Return the observed and the chance disagreement of two token maps [M] with values in 0 to 1.
+
+    Notes
+    -----
+    observed = mean_t |a_t - b_t|, expected = mean_{t,u} |a_t - b_u|. On maps of 0 and 1, 1 - observed / expected is
+    Cohen's kappa; on coverages it is the soft version (linear weights).
+    """
+    first, second = np.asarray(a, np.float64), np.sort(np.asarray(b, np.float64))
+    observed = float(np.abs(first - np.asarray(b, np.float64)).mean())
+    # sum_u |a - b_u| in closed form: tokens below a count a - b, those above b - a
+    sums = np.concatenate([[0.0], np.cumsum(second)])
+    below = np.searchsorted(second, first, side="right")
+    totals = first * (2 * below - len(second)) - 2 * sums[below] + sums[-1]
+    return observed, float(totals.mean() / len(second))
+
+
+def find_kappa(observed: float, expected: float) -> float | None:
+    """Return 1 - observed / expected; None where chance alone would agree on every token."""
+    return 1 - observed / expected if expected > 0 else None
+
+
+def token_grid(image_size: tuple[int, int], token_px: int) -> Grid:
+    """Return the (rows, columns) of image tokens of `token_px` px for an image (width, height), no pixel budget."""
+    width, height = image_size
+    return max(1, round(height / token_px)), max(1, round(width / token_px))
+
+
+def name_pairs(annotations: Iterable[Annotation]) -> list[tuple[str, str]]:
+    """Return every pair of annotators who have annotated, in order of their names."""
+    return list(combinations(sorted({found.annotator for found in annotations}), 2))
+
+
+def compare_annotators(annotations: Iterable[Annotation], a: str, b: str, *, token_px: int = 32) -> pd.DataFrame:
+    """Return one row (columns AGREEMENT) per image that both have annotated on the same picture.
+
+    A token counts as evidence where the union of boxes covers at least half of it; `soft_kappa` takes the coverage
+    itself. A value that is not defined is None, and `reason` says why; so does it for an image that only one of the two
+    has annotated, of which a person has but a draft, or of which they had different pictures.
+
+    Raises
+    ------
+    AnnotationError
+        If the two are one, one of them has annotated nothing, or `token_px` is less than 1.
+    """
+    annotations = list(annotations)
+    names = sorted({found.annotator for found in annotations})
+    if a == b or not {a, b} <= set(names):
+        raise AnnotationError(f"{a!r} and {b!r}; expected two of the annotators {', '.join(names) or '(none)'}")
+    if token_px < 1:
+        raise AnnotationError(f"token_px is {token_px}; expected the side of an image token in px, 1 or more")
+    groups: dict[tuple[str, int], dict[str, Annotation]] = {}
+    for found in annotations:
+        if found.annotator in (a, b):
+            groups.setdefault((found.item_id, found.image), {})[found.annotator] = found
+    rows = [_compare_image(key, pair.get(a), pair.get(b), token_px) for key, pair in sorted(groups.items())]
+    report = pd.DataFrame(rows, columns=list(AGREEMENT), dtype=object)  # None stays None
+    types = {"n_boxes_a": int, "n_boxes_b": int, "n_tokens": int} | dict.fromkeys(AGREEMENT[7:11], float)
+    return report.astype(types)
+
+
+def _compare_image(
+    key: tuple[str, int], first: Annotation | None, second: Annotation | None, token_px: int
+) -> tuple[object, ...]:
+    """Return the row of one image."""
+    if first is None or second is None:
+        return (*key, 0, 0, None, None, None, 0.0, 0.0, 0.0, 0.0, 0, "annotated by one of the two only")
+    if not all(found.status == "accepted" or found.is_models_own() for found in (first, second)):
+        return (*key, 0, 0, None, None, None, 0.0, 0.0, 0.0, 0.0, 0, "a draft that its annotator has not accepted")
+    counts = len(first.boxes), len(second.boxes)
+    if (first.image_sha256, first.image_size) != (second.image_sha256, second.image_size):
+        return (*key, *counts, None, None, None, 0.0, 0.0, 0.0, 0.0, 0, "annotated on different pictures")
+    grid = token_grid(first.image_size, token_px)
+    maps = [token_coverage(found.boxes, found.image_size, grid).astype(np.float64) for found in (first, second)]
+    observed, expected = disagreement(*(np.asarray(coverage >= 0.5, np.float64) for coverage in maps))
+    soft_observed, soft_expected = disagreement(*maps)
+    iou, kappa = mean_best_iou(first.boxes, second.boxes), find_kappa(observed, expected)
+    reasons = ["no IoU: neither has a box"] * (iou is None)
+    reasons += ["no kappa: both call every token the same"] * (kappa is None)
+    soft = find_kappa(soft_observed, soft_expected)
+    chances = observed, expected, soft_observed, soft_expected
+    return (*key, *counts, iou, kappa, soft, *chances, grid[0] * grid[1], "; ".join(reasons))
+
+
+def summarize_agreement(report: pd.DataFrame, a: str, b: str, *, seed: int = 0, confidence: float = 0.95) -> str:
+    """Return the overall agreement of two annotators as a text, with intervals from resampled items.
+
+    Notes
+    -----
+    mean best IoU: the mean over the images where it is defined. kappa = 1 - sum_i n_i observed_i / sum_i n_i expected_i
+    over images i of n_i tokens: chance is that of each image, so that images of different evidence size cannot pass
+    for agreement. Intervals: BCa bootstrap over items.
+    """
+    compared = report[report["n_tokens"] > 0]
+    lines = [f"{a} and {b}: {len(compared)} images of {compared['item_id'].nunique()} items annotated by both"]
+    is_defined = compared["mean_best_iou"].notna().to_numpy(dtype=bool)
+    iou = np.where(is_defined, compared["mean_best_iou"].astype(float), 0.0)
+    lines.append(_describe("mean best IoU", iou, is_defined, compared, seed, confidence, 0.0, 1.0))
+    for name, prefix in (("kappa on tokens", ""), ("soft kappa on tokens", "soft_")):
+        tokens = compared["n_tokens"].to_numpy(dtype=np.float64)
+        observed, expected = (tokens * compared[f"{prefix}{c}"].to_numpy(float) for c in ("observed", "expected"))
+        lines.append(_describe(name, observed, expected, compared, seed, confidence, 1.0, -1.0))
+    for reason, rows in report[report["reason"] != ""].groupby("reason", sort=True):
+        lines.append(f"  {reason}: {len(rows)} images")
+    return "\n".join(lines)
+
+
+def _describe(
+    name: str, numerator: ArrayLike, denominator: ArrayLike, rows: pd.DataFrame, seed: int, confidence: float,
+    offset: float, sign: float,
+) -> str:  # fmt: skip
+    """Return `name: estimate [low, high]` of offset + sign * sum(numerator) / sum(denominator)."""
+    top, bottom = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    if not bottom.sum() > 0:
+        return f"  {name}: not defined on these images"
+    estimate = offset + sign * float(top.sum() / bottom.sum())
+    if rows["item_id"].nunique() < 2:
+        return f"  {name}: {estimate:.3f} (one item: no interval)"
+    clusters = rows["item_id"].to_numpy()
+    try:
+        found = bootstrap_ratio(top, bottom, clusters, confidence=confidence, seed=seed)
+    except ValueError as error:  # the jackknife of a handful of items may leave nothing to divide by
+        return f"  {name}: {estimate:.3f} (no interval: {error})"
+    low, high = sorted((offset + sign * found.ci_low, offset + sign * found.ci_high))
+    return f"  {name}: {estimate:.3f} [{low:.3f}, {high:.3f}]"

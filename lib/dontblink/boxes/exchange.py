@@ -1,0 +1,407 @@
+"""How COCO and Label Studio write boxes: their documents <-> shapes in px of the picture that the tool showed.
+
+Why: each tool measures otherwise (px from the top-left, percent) and each keeps another part of who drew what. In: a
+parsed document, or annotations. Out: `Shape`s with everything that the tool recorded, or a document. Never here: which
+picture a name means, EXIF, clipping, or what counts; `exchange` decides that.
+
+Annotations from and for other tools: COCO, Label Studio and CVAT files <-> annotations on known pictures.
+
+Why: people annotate in the tool they know, and each tool loses something. In: a file of a tool and the facts of the
+benchmark's images; or annotations. Out: annotations with every row that was left out and everything that was
+changed on the way, in words; or a document for the tool. A picture that EXIF turns takes its boxes with it. Never
+here: a silent clip, or an image without a box taken for an image without evidence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from dontblink import paths
+from dontblink.boxes.annotations import (
+    UNPRINTABLE,
+    Annotation,
+    AnnotationError,
+    Corners,
+    ImageFacts,
+    Key,
+    Rejected,
+    Status,
+    check_annotation,
+    find_images,
+    group_by_image,
+    is_on,
+    turn_corners,
+)
+from dontblink.questions.items import Box
+
+LABEL = "evidence"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One box, or one verdict "no evidence here" (`corners` None), as a tool recorded it.
+
+    Empty fields were not recorded. `batch` names what holds the shapes of one annotator on one picture; `size` is
+    (width, height) in px of the picture that the tool showed; `is_upright` says that it showed the turned picture.
+    `error` says why the box cannot be used.
+    """
+
+    where: str
+    batch: str
+    name: str
+    size: tuple[float, float] | None = None
+    corners: Corners | None = None
+    reason: str = ""
+    annotator: str = ""
+    status: Status = "accepted"
+    source: str = ""
+    sha256: str = ""
+    is_upright: bool = False
+    key: tuple[str, int] | None = None
+    note: str = ""
+    error: str = ""
+
+
+def turn_rectangle(
+    corner: tuple[float, float], size: tuple[float, float], degrees: float, about: tuple[float, float]
+) -> Corners:
+    """Return the bounding box of a rectangle (px) that is turned clockwise about a point."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    points = [(corner[0] + a * size[0] - about[0], corner[1] + b * size[1] - about[1]) for a in (0, 1) for b in (0, 1)]
+    x = [about[0] + cosine * right - sine * down for right, down in points]
+    y = [about[1] + sine * right + cosine * down for right, down in points]
+    return min(x), min(y), max(x), max(y)
+
+
+def read_coco(document: Any, file: str) -> Iterator[Shape | Rejected]:
+    """Yield the shapes of a COCO document: bbox [x, y, width, height] px from the top-left, categories as reasons."""
+    categories = {row["id"]: str(row["name"]) for row in document.get("categories", [])}
+    images: dict[Any, Shape] = {}
+    for row in document["images"]:
+        where = f"{file}, image {row['id']}"
+        size = (float(row["width"]), float(row["height"])) if row.get("width") and row.get("height") else None
+        key = (str(row["item_id"]), int(row["image_index"])) if "item_id" in row and "image_index" in row else None
+        sha256, upright = str(row.get("image_sha256", "")), row.get("is_upright") is True
+        images[row["id"]] = image = Shape(
+            where, where, str(row["file_name"]), size, sha256=sha256, is_upright=upright, key=key
+        )
+        for verdict in row.get("no_evidence_by", []):
+            yield replace(image, **_read_people(verdict))
+    for row in document.get("annotations", []):
+        where, kept = f"{file}, annotation {row.get('id')}", row.get("attributes") or {}
+        if row.get("image_id") not in images:
+            yield Rejected(where, f"{where}: image_id {row.get('image_id')!r} is not in images; export the file anew")
+            continue
+        shape = replace(images[row["image_id"]], where=where, **_read_people(kept))
+        try:
+            x, y, width, height = (float(value) for value in row["bbox"])
+            reason = kept["reason"] if "reason" in kept else categories[row["category_id"]]
+            yield replace(shape, corners=(x, y, x + width, y + height), reason=str(reason))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            yield replace(shape, error=f"{error!r}; expected bbox [x, y, width, height] and a category")
+
+
+def _read_people(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an export of ours recorded of who drew a box."""
+    return {name: str(fields[name]) for name in ("annotator", "status", "source") if name in fields}
+
+
+def write_coco(rows: Sequence[tuple[ImageFacts, Sequence[Annotation]]]) -> dict[str, Any]:
+    """Return a COCO document of every picture and its annotations; what COCO lacks stands in extra fields."""
+    reasons = sorted({box.label for _, lines in rows for found in lines for box in found.boxes})
+    numbers = {reason: number for number, reason in enumerate(reasons, 1)}
+    images, annotations = [], list[dict[str, Any]]()
+    for number, (facts, lines) in enumerate(rows, 1):
+        people = [{"annotator": f.annotator, "status": f.status, "source": f.source} for f in lines]
+        empty = [row for row, found in zip(people, lines, strict=True) if not found.boxes]
+        images.append({"id": number, "file_name": facts.file, "width": facts.size[0], "height": facts.size[1],
+                       "item_id": facts.item_id, "image_index": facts.image, "image_sha256": facts.sha256,
+                       "is_upright": True, "no_evidence_by": empty})  # fmt: skip
+        for row, found in zip(people, lines, strict=True):
+            for box in found.boxes:
+                bbox = [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0]
+                annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": numbers[box.label],
+                                    "bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0,
+                                    "attributes": row | {"reason": box.label}})  # fmt: skip
+    categories = [{"id": number, "name": reason or LABEL} for reason, number in numbers.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def read_label_studio(document: Any, file: str) -> Iterator[Shape | Rejected]:
+    """Yield the shapes of Label Studio's JSON: percent of the picture, `predictions` as proposals."""
+    if not isinstance(document, list):
+        raise TypeError(f"a {type(document).__name__} where a list of tasks should be")
+    for number, task in enumerate(document):
+        data, where = task["data"], f"{file}, task {task.get('id', number)}"
+        key = (str(data["item_id"]), int(data["image_index"])) if "item_id" in data and "image_index" in data else None
+        base = Shape(where, where, str(data.get("image", "")), key=key, sha256=str(data.get("image_sha256", "")),
+                     is_upright=data.get("is_upright") is True)  # fmt: skip
+        kinds: tuple[tuple[str, Status], ...] = (("annotations", "accepted"), ("predictions", "proposed"))
+        for kind, status in kinds:
+            for place, row in enumerate(task.get(kind) or []):
+                batch, person = f"{where}, {kind}[{place}]", row.get("completed_by", "")
+                if isinstance(person, dict):
+                    person = person.get("email") or person.get("id", "")
+                annotator = str(row.get("model_version") or "" if status == "proposed" else person)
+                default = f"proposed by {annotator}" if annotator and status == "proposed" else ""
+                source = str((data.get("sources") or {}).get(annotator, default))
+                shape = replace(base, batch=batch, where=batch, annotator=annotator, status=status, source=source)
+                if row.get("was_cancelled"):
+                    yield Rejected(
+                        batch, f"{batch}: skipped by {annotator or 'its annotator'}; annotate it or leave it"
+                    )
+                else:
+                    yield from _read_result(row.get("result") or [], shape)
+
+
+def _read_result(result: Sequence[Mapping[str, Any]], shape: Shape) -> Iterator[Shape]:
+    """Yield the rectangles of one annotation; the text of a region's own text area is its reason."""
+    texts = {row.get("id"): row["value"]["text"] for row in result if row.get("type") == "textarea"}
+    regions = [row for row in result if row.get("type") in ("rectanglelabels", "rectangle")]
+    other = [row.get("type") for row in result if row.get("type") not in ("rectanglelabels", "rectangle", "textarea")]
+    yield from (replace(shape, error=f"a region of type {kind!r}; expected rectangles only") for kind in other)
+    if not regions and not other:
+        yield shape
+    for number, row in enumerate(regions):
+        where = f"{shape.where}, region {row.get('id', number)}"
+        try:
+            if row.get("image_rotation"):
+                raise ValueError(f"drawn on a picture turned by {row['image_rotation']} degrees in the tool")
+            value, size = row["value"], (float(row["original_width"]), float(row["original_height"]))
+            x, width = (float(value[name]) / 100 * size[0] for name in ("x", "width"))
+            y, height = (float(value[name]) / 100 * size[1] for name in ("y", "height"))
+            degrees = float(value.get("rotation") or 0)
+            turned = turn_rectangle((x, y), (width, height), degrees, (x, y))
+            corners = turned if degrees else (x, y, x + width, y + height)
+            text = texts.get(row.get("id"), value.get("rectanglelabels", []))
+            reason = text if isinstance(text, str) else ", ".join(text)
+            note = f"a rectangle turned by {degrees:g} degrees came in as its bounding box" if degrees else ""
+            yield replace(shape, where=where, corners=corners, size=size, reason=reason, note=note)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            text = "expected x, y, width, height in percent, original_width and original_height, the picture not turned"
+            yield replace(shape, where=where, error=f"{error!r}; {text}")
+
+
+def write_label_studio(rows: Sequence[tuple[ImageFacts, Sequence[Annotation]]]) -> list[dict[str, Any]]:
+    """Return tasks for Label Studio: accepted boxes as annotations, proposals as predictions."""
+    tasks = []
+    for facts, lines in rows:
+        data = {"image": facts.file, "question": facts.question, "item_id": facts.item_id, "image_index": facts.image,
+                "image_sha256": facts.sha256, "is_upright": True,
+                "sources": {found.annotator: found.source for found in lines}}  # fmt: skip
+        task: dict[str, Any] = {"data": data, "annotations": [], "predictions": []}
+        width, height = facts.size
+        for found in lines:
+            result = list[dict[str, Any]]()
+            for number, box in enumerate(found.boxes):
+                sides = 100 * (box.x1 - box.x0) / width, 100 * (box.y1 - box.y0) / height
+                place = {"x": 100 * box.x0 / width, "y": 100 * box.y0 / height, "rotation": 0,
+                         "width": sides[0], "height": sides[1]}  # fmt: skip
+                common = {"id": f"box{number}", "to_name": "image", "original_width": width,
+                          "original_height": height, "image_rotation": 0}  # fmt: skip
+                region = {"type": "rectanglelabels", "from_name": LABEL, "value": place | {"rectanglelabels": [LABEL]}}
+                text = {"type": "textarea", "from_name": "reason", "value": place | {"text": [box.label]}}
+                result += [common | region, common | text]
+            if found.status == "accepted":
+                task["annotations"].append({"completed_by": {"email": found.annotator}, "result": result})
+            else:
+                task["predictions"].append({"model_version": found.annotator, "result": result})
+        tasks.append(task)
+    return tasks
+
+
+Format = Literal["coco", "label-studio"]
+Shown = Literal["turned", "stored", "unknown"]
+TOLERANCE_PX = 1.0  # how far a tool's rounding may put a box over the edge before it is a mistake
+
+
+@dataclass
+class Imported:
+    """What a file gave: annotations, the rows that were left out, and what was changed on the way."""
+
+    annotations: list[Annotation] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_shapes(path: Path, kind: Format) -> list[Shape | Rejected]:
+    """Return what a tool's file holds; raise AnnotationError if it is not of that kind."""
+    file = path.name
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return list((read_coco if kind == "coco" else read_label_studio)(document, file))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        if isinstance(error, AnnotationError):
+            raise
+        raise AnnotationError(f"{paths.show(path)}: not a {kind} file ({error!r}); export it anew") from error
+
+
+def import_boxes(
+    path: Path, kind: Format, images: Mapping[Key, ImageFacts], *, annotator: str = "", shown: Shown = "unknown"
+) -> Imported:
+    """Read a tool's file into annotations on known pictures.
+
+    An image of which a box is rejected comes in as `proposed`: its boxes are not all that was drawn, so a person has
+    to look. The recorded source is kept where it names a proposal; others become "imported from <file>".
+
+    Parameters
+    ----------
+    annotator
+        Who drew what the file names nobody for.
+    shown
+        Whether the tool showed pictures 'turned' by EXIF or as 'stored'; 'unknown' decides by the recorded size and
+        rejects the boxes of a picture where the size cannot tell.
+
+    Raises
+    ------
+    AnnotationError
+        If the file is not of that kind.
+    """
+    result = Imported()
+    groups: dict[tuple[Key, str], list[tuple[Shape, ImageFacts]]] = {}
+    clipped = Counter[str]()
+    for shape in read_shapes(path, kind):
+        if isinstance(shape, Rejected):
+            result.rejected.append(shape)
+            continue
+        try:
+            facts, is_copy = identify(shape, images)
+            name = shape.annotator or annotator
+            if not name:
+                raise AnnotationError("names no annotator; give one to the import")
+            placed = shape if shape.error else place_shape(shape, facts, is_copy, shown, clipped)
+            groups.setdefault(((facts.item_id, facts.image), name), []).append((placed, facts))
+            if placed.note and not placed.error:
+                result.notes.append(f"{shape.where}: {placed.note}")
+        except AnnotationError as error:
+            result.rejected.append(Rejected(shape.where, f"{shape.where}: {error}"))
+    for (_, name), shapes in groups.items():
+        _close_group(name, shapes, f"imported from {path.name}", result)
+    if clipped:
+        text = f"{clipped.total()} boxes reached up to {TOLERANCE_PX:g} px over the edge of {len(clipped)} pictures"
+        result.notes.append(f"{path.name}: {text} and were clipped")
+    if silent := [facts for key, facts in images.items() if key not in {group[0] for group in groups}]:
+        result.notes.append(f"{path.name}: says nothing of {len(silent)} of {len(images)} images: not annotated")
+    return result
+
+
+def identify(shape: Shape, images: Mapping[Key, ImageFacts]) -> tuple[ImageFacts, bool]:
+    """Return the image that a shape lies on and whether the tool showed our upright copy of it.
+
+    Raises AnnotationError where the name means none or several, or another picture.
+    """
+    found, is_copy = find_images(shape.name, images)
+    facts = found[0] if len(found) == 1 else None
+    if shape.key is not None:
+        facts = images.get(shape.key)
+    elif len(found) > 1:
+        names = ", ".join(other.item_id for other in found[:3])
+        text = f"picture {shape.name!r} is that of {len(found)} images ({names}{', ...' * (len(found) > 3)})"
+        raise AnnotationError(f"{text}, and a box answers one question; draw on the pictures of save_images")
+    if facts is None:
+        raise AnnotationError(f"picture {shape.name!r} is none of this benchmark; name files <item id>-<image>.png")
+    if shape.sha256 and shape.sha256 != facts.sha256:
+        raise AnnotationError(f"was drawn on another picture (sha256 {shape.sha256[:8]}, here {facts.sha256[:8]})")
+    return facts, is_copy or shape.is_upright
+
+
+def place_shape(shape: Shape, facts: ImageFacts, is_copy: bool, shown: Shown, clipped: Counter[str]) -> Shape:
+    """Return the shape with corners in px of the turned picture; `error` says why it cannot be placed."""
+    if shape.corners is None:
+        return shape
+    stored = facts.stored_size
+    fits_turned, fits_stored = (shape.size in (None, size) for size in (facts.size, stored))
+    if not fits_turned and not fits_stored:
+        found, expected = (f"{w:g} x {h:g} px" for w, h in (shape.size or (0, 0), facts.size))
+        return replace(shape, error=f"was drawn on {found}; expected {expected}; use the benchmark's own picture")
+    corners, note = shape.corners, shape.note
+    if facts.orientation != 1:
+        if fits_turned != fits_stored:
+            shown = "turned" if fits_turned else "stored"
+        elif is_copy:
+            shown = "turned"
+        elif shown == "unknown":
+            text = f"EXIF turns this picture (orientation {facts.orientation}) and its size does not tell whether the"
+            return replace(shape, error=f"{text} tool did, too; say which: --shown turned or --shown stored")
+        if shown == "stored":
+            corners = turn_corners(corners, stored, facts.orientation)
+            turn = f"turned with its picture (EXIF orientation {facts.orientation})"
+            note = "; ".join(filter(None, (note, turn)))
+    return finish_shape(shape, corners, note, facts, clipped)
+
+
+def finish_shape(shape: Shape, corners: Corners, note: str, facts: ImageFacts, clipped: Counter[str]) -> Shape:
+    """Return the shape with its final corners: at most TOLERANCE_PX are clipped, and counted."""
+    width, height = facts.size
+    x0, y0, x1, y1 = corners
+    inside = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    if not all(abs(a - b) <= TOLERANCE_PX for a, b in zip(corners, inside, strict=True)):
+        text = f"{[round(value, 2) for value in corners]} leaves its picture of {width} x {height} px"
+        return replace(shape, error=f"{text}; correct it in the tool")
+    if not (inside[0] < inside[2] and inside[1] < inside[3]):
+        return replace(shape, error=f"{[round(value, 2) for value in corners]} has no area; remove it in the tool")
+    # what the conversion's round-off alone puts over the edge is no mistake of anybody
+    clipped.update([facts.file] * any(abs(a - b) > 1e-6 for a, b in zip(corners, inside, strict=True)))
+    return replace(shape, corners=inside, note=note)
+
+
+def _close_group(name: str, shapes: list[tuple[Shape, ImageFacts]], source: str, result: Imported) -> None:
+    """Make one annotation of an annotator's shapes on one image, or reject them; their own draft gives way to it."""
+    accepted = {shape.batch for shape, _ in shapes if shape.status == "accepted"}
+    if accepted and (drafts := sorted({shape.batch for shape, _ in shapes} - accepted)):
+        shapes = [(shape, facts) for shape, facts in shapes if shape.batch in accepted]
+        result.notes.append(f"{', '.join(drafts)}, by {name}: a draft; what {name} has accepted takes its place")
+    facts, good = shapes[0][1], [shape for shape, _ in shapes if not shape.error]
+    where = f"{shapes[0][0].batch}, by {name}"
+    for shape, _ in shapes:
+        if shape.error:
+            result.rejected.append(Rejected(shape.where, f"{shape.where}: {shape.error}"))
+    boxes = tuple(
+        Box(facts.image, *shape.corners, UNPRINTABLE.sub(" ", shape.reason).strip()) for shape in good if shape.corners
+    )
+    problem = ""
+    if len(batches := sorted({shape.batch for shape, _ in shapes})) > 1:
+        problem = f"annotated the image {len(batches)} times ({', '.join(batches)}); keep one"
+    elif len(boxes) < len(good) and (boxes or len(good) > 1):
+        problem = 'says "no evidence" and draws boxes, or says it twice; keep one'
+    if problem:
+        result.rejected += [Rejected(shape.where, f"{where}: {problem}") for shape in good]
+    elif good:
+        status: Status = "proposed" if any(shape.status != "accepted" for shape in good) else "accepted"
+        if len(good) < len(shapes) and status == "accepted":
+            status = "proposed"
+            text = f"{len(shapes) - len(good)} of {len(shapes)} boxes rejected, so the image came in as proposed"
+            result.notes.append(f"{where}: {text}")
+        recorded = next((s.source for s in good if s.source.startswith("proposed by ")), source)
+        found = Annotation(facts.item_id, facts.image, facts.size, facts.sha256, boxes, name, status, recorded)
+        try:
+            result.annotations.append(check_annotation(found, where))
+        except AnnotationError as error:
+            result.rejected.append(Rejected(where, str(error)))
+
+
+def export_boxes(
+    annotations: Iterable[Annotation], images: Mapping[Key, ImageFacts], kind: Format
+) -> tuple[bytes, list[Rejected]]:
+    """Return a document of every image, annotated or not, for a tool, and the annotations that fit no picture here."""
+    groups = group_by_image(annotations)
+    rows: list[tuple[ImageFacts, Sequence[Annotation]]] = []
+    for key in sorted(images):
+        rows.append((images[key], [found for found in groups.get(key, []) if is_on(found, images[key])]))
+    kept = {found.key() for _, lines in rows for found in lines}
+    left_out = [
+        Rejected(
+            found.item_id, f"item {found.item_id!r}, image {found.image}, by {found.annotator}: no such picture here"
+        )
+        for lines in groups.values()
+        for found in lines
+        if found.key() not in kept
+    ]
+    document = write_coco(rows) if kind == "coco" else write_label_studio(rows)
+    return (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode(), left_out

@@ -1,0 +1,6 @@
+"""The command of the extraction: `python -m dontblink.extraction`."""
+
+from dontblink.extraction.run import main
+
+if __name__ == "__main__":
+    main()

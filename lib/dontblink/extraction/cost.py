@@ -1,0 +1,190 @@
+"""What a study will cost: items, tokens, hours and gigabytes, from a short probe before anything starts.
+
+In: a `Study` and a loaded model. Out: one `Cost` per model, and a line of text. A probe generates a few tokens for one
+batch of items and replays them; the rest is arithmetic that the docstrings state. What the extraction would quarantine
+does not stop the probe. Never: a promise, or two models in memory. Chains longer than the probe's cost more per token
+in attention, which is left out.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+
+from dontblink.attention.replay import replay_sets
+from dontblink.boxes import evidence
+from dontblink.errors import NamedError
+from dontblink.extraction.study import Shard, Study
+from dontblink.models.generate import encode_items, generate_responses
+from dontblink.models.vlm import VLM
+from dontblink.questions.items import Item
+from dontblink.schema import HEAD_SETS, REGIONS
+
+PROBE_TOKENS = 32
+TOKENS_PER_STEP = 25  # of a reasoning step, for the size of the maps
+
+
+class ProbeError(NamedError, RuntimeError):
+    """None of the probe's items can be measured; one line with the first reason."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a probe measured of one model on this machine.
+
+    Attributes
+    ----------
+    n_items : items side by side in one batch
+    prompt_tokens, image_tokens : means per item
+    prompt_s : seconds to read the prompts of one batch
+    step_s : seconds to add one token to every response of one batch
+    replay_s_per_token : seconds to replay one token of prompt or response
+    """
+
+    n_items: int
+    prompt_tokens: float
+    image_tokens: float
+    prompt_s: float
+    step_s: float
+    replay_s_per_token: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What is left to do for one model; `limit_` at max_new_tokens, else at the expected length."""
+
+    model: str
+    n_items: int
+    tokens_per_response: float
+    generate_h: float
+    limit_generate_h: float
+    replay_h: float
+    disk_gb: float
+
+    def describe(self) -> str:
+        """Return the cost as one line."""
+        total = self.n_items * self.tokens_per_response
+        return (
+            f"{self.model}: {self.n_items} items left, about {self.tokens_per_response:.0f} tokens each "
+            f"({total / 1e6:.2f} million); generate {self.generate_h:.2f} h (at most {self.limit_generate_h:.2f}), "
+            f"replay {self.replay_h:.2f} h, {self.disk_gb:.3f} GB of traces"
+        )
+
+
+def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
+    """Generate PROBE_TOKENS tokens for one batch of items and replay them, twice; the second run counts.
+
+    The batch are the first items that can be encoded.
+
+    Raises
+    ------
+    ProbeError
+        If no item can be encoded, or none of the batch replayed.
+    """
+    vlm_config = vlm.model.config.get_text_config()
+    sets = np.zeros((len(HEAD_SETS), vlm_config.num_hidden_layers, vlm_config.num_attention_heads), np.float32)
+    reasons: list[str] = []
+
+    def quarantine(item_id: str, reason: str) -> None:
+        reasons.append(f"item {item_id}: {reason}")
+
+    encoded = ((item, prompt) for item in items for prompt in encode_items(vlm, [item], quarantine))
+    pairs = list(islice(encoded, study.settings["batch_size"]))
+    batch, prompts = [item for item, _ in pairs], [prompt for _, prompt in pairs]
+    if not batch:
+        raise ProbeError(f"none of {len(items)} items can be encoded, the first: {reasons[0]}")
+    seconds: dict[str, float] = {}
+    for _ in range(2):
+        for name, n_tokens in (("prompt", 1), ("whole", PROBE_TOKENS)):
+            start = time.perf_counter()
+            found = generate_responses(vlm, batch, max_new_tokens=n_tokens, batch_size=len(batch), progress=False)
+            responses = {r.item_id: r.response_ids for r in found}
+            seconds[name] = time.perf_counter() - start
+        ids = [responses[prompt.item_id] for prompt in prompts]
+        grids = [vlm.image_grid(prompt) for prompt in prompts]
+        covered = [
+            evidence.item_coverage(item, grid, prompt.image_sizes, prompt.image_order)
+            for item, grid, prompt in zip(batch, grids, prompts, strict=True)
+        ]
+        start = time.perf_counter()
+        replayed = replay_sets(
+            vlm, prompts, ids, head_sets=sets, reasoning=[(0, len(r)) for r in ids], coverage=covered, control=covered,
+            steps=[[(0, len(r))] for r in ids], implementation=study.settings["replay_implementation"],
+            token_budget=study.settings["replay_batch_tokens"], quarantine=quarantine,
+        )  # fmt: skip
+        seconds["replay"] = time.perf_counter() - start
+    if not (replayed_ids := {trace.item_id for trace in replayed}):
+        raise ProbeError(f"none of {len(batch)} items can be replayed: {reasons[-1]}")
+    n_replayed = sum(len(p.ids) + len(responses[p.item_id]) for p in prompts if p.item_id in replayed_ids)
+    longest = max(max(map(len, ids)) - 1, 1)
+    return Speed(
+        n_items=len(batch),
+        prompt_tokens=sum(len(p.ids) for p in prompts) / len(batch),
+        image_tokens=float(np.mean([len(c) for c in covered])),
+        prompt_s=seconds["prompt"],
+        step_s=max(seconds["whole"] - seconds["prompt"], 0.0) / longest,
+        replay_s_per_token=seconds["replay"] / n_replayed,
+    )
+
+
+def count_trace_bytes(speed: Speed, n_tokens: float, n_heads: int) -> float:
+    """Return the size of one trace before compression, bytes.
+
+    4 (2 + 6 G) T for entropies and masses, 4 G M T / 25 for the maps of steps of 25 tokens, 8 L H for the heads; G sets
+    of heads, T tokens, M image tokens.
+    """
+    n_sets = len(HEAD_SETS)
+    maps = n_sets * speed.image_tokens * n_tokens / TOKENS_PER_STEP
+    return 4 * ((2 + len(REGIONS) * n_sets) * n_tokens + maps + 2 * n_heads)
+
+
+def estimate(study: Study, vlm: VLM, speed: Speed, n_items: int, n_tokens: float) -> Cost:
+    """Return the cost of `n_items` more items.
+
+    Generation: (items / batch) (prompt_s + tokens step_s). Replay: items (prompt + response tokens) seconds per token.
+    """
+    config = vlm.model.config.get_text_config()
+    n_batches = n_items / speed.n_items
+    lengths = (n_tokens, study.settings["max_new_tokens"])
+    hours = [n_batches * (speed.prompt_s + n * speed.step_s) / 3600 for n in lengths]
+    replay_h = n_items * (speed.prompt_tokens + n_tokens) * speed.replay_s_per_token / 3600
+    size = count_trace_bytes(speed, n_tokens, config.num_hidden_layers * config.num_attention_heads)
+    return Cost(vlm.name, n_items, n_tokens, hours[0], hours[1], replay_h, n_items * size / 1e9)
+
+
+def expected_tokens(study: Study, model: str) -> float:
+    """Return the mean length of the responses that are there, else what the parameters expect."""
+    shards = [shard for shard in study.shards(model) if study.response_file(shard).is_file()]
+    lengths = [len(r.response_ids) for shard in shards for r in study.read_shard_responses(shard)]
+    return float(np.mean(lengths)) if lengths else float(study.settings["expected_response_tokens"])
+
+
+def describe_costs(study: Study, load: Callable[[str], VLM]) -> Iterator[str]:
+    """Yield a line for each model that has responses to write; `load` loads it for the probe, and it is freed then.
+
+    Where a server generates, its speed is unknown here, and the hours of generation are those of this machine.
+    """
+    for model in study.settings["models"]:
+        missing = [shard for shard in study.shards(model) if not study.response_file(shard).is_file()]
+        if missing:
+            line = probe_model(study, load(model), missing)
+            gc.collect()  # a model may be part of a cycle
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            yield line
+
+
+def probe_model(study: Study, vlm: VLM, missing: Sequence[Shard]) -> str:
+    """Return the line of one model: what its missing shards cost, or why that cannot be said."""
+    n_items = sum(len(shard.items) for shard in missing)
+    try:
+        speed = measure_speed(study, vlm, missing[0].items)
+    except ProbeError as error:
+        return f"{vlm.name}: {n_items} items left; what they cost is unknown: {error}"
+    return estimate(study, vlm, speed, n_items, expected_tokens(study, vlm.name)).describe()

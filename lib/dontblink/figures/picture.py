@@ -1,0 +1,137 @@
+"""The picture that people look at first: an image, its evidence, and where the reasoning looks, step by step.
+
+Why: a mass is believed once it has been seen. In: one image, its boxes, the step maps of one response
+averaged over a head set, the steps' texts. Out: the axes or figure that was passed in. Never: rescale a panel
+on its own (all steps share one scale, so that a fading look fades), smooth a map, or pick the steps to show.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
+
+from dontblink.questions.items import Box
+from dontblink.errors import make_printable
+
+COLOUR_MAP = "cividis"
+STYLE = Path(__file__).with_name("dontblink.mplstyle")
+
+
+def wrap(text: str, width: int) -> str:
+    """Break a text into lines of at most `width` letters, between words where there is a choice.
+
+    Matplotlib shows it as it stands: `$x$` of a question or a step is no formula, and half a one no error.
+    """
+    return textwrap.fill(make_printable(text), max(1, width)).replace("$", r"\$")
+
+
+def picture_with_boxes(ax: Axes, image: Any, boxes: Sequence[Box]) -> Axes:
+    """Draw an image (PIL, or array [height, width(, 3)]) and its evidence boxes (px)."""
+    pixels = np.asarray(image)
+    height, width = pixels.shape[:2]
+    ax.imshow(pixels, extent=(0, width, height, 0), interpolation="nearest", cmap="gray", vmin=0, vmax=255)
+    for box in boxes:
+        for colour, line in (("white", 2.6), ("black", 1.2)):
+            ax.add_patch(
+                Rectangle(
+                    (box.x0, box.y0), box.x1 - box.x0, box.y1 - box.y0, fill=False, edgecolor=colour, linewidth=line
+                )
+            )
+    ax.set(xticks=[], yticks=[], frame_on=False)
+    return ax
+
+
+def evidence_strip(
+    fig: Figure,
+    image: Any,
+    boxes: Sequence[Box],
+    step_maps: NDArray[Any],
+    step_texts: Sequence[str],
+    grid: tuple[int, int],
+    *,
+    columns: int = 6,
+) -> Figure:
+    """Draw the image with its evidence boxes, then the attention of successive reasoning steps over it.
+
+    Parameters
+    ----------
+    image : PIL image or array [height, width, 3]
+    boxes : Box of this image, in px
+    step_maps : float[S, rows * columns] attention mass per image token, one scale for all steps
+    step_texts : [S] texts, written beneath the maps
+    grid : (rows, columns) of image tokens
+    columns : panels in a row; longer chains go on in the next row
+    """
+    if len(step_maps) != len(step_texts) or np.shape(step_maps)[-1] != grid[0] * grid[1]:
+        raise ValueError(
+            f"maps {np.shape(step_maps)}, {len(step_texts)} texts, grid {grid}; expected a text "
+            "for each map and a value for each token"
+        )
+    pixels = np.asarray(image)[..., :3]
+    height, width = pixels.shape[:2]
+    n_panels = len(step_maps) + 1
+    panels = fig.subplots(-(-n_panels // columns), min(columns, n_panels), squeeze=False).ravel()
+    letter = 0.56 * mpl.rcParams["font.size"] / 72  # inches, on average
+    letters = int(0.85 * fig.get_figwidth() / min(columns, n_panels) / letter)
+    for ax in panels[n_panels:]:
+        ax.set_axis_off()
+    picture_with_boxes(panels[0], pixels, boxes).set_xlabel(wrap("image, evidence framed", letters))
+    for k, (ax, step_map, text) in enumerate(zip(panels[1:], step_maps, step_texts, strict=False), start=1):
+        picture_with_boxes(ax, pixels.mean(axis=-1), boxes)
+        ax.set_xlabel(wrap(f"{k}. {text.strip(' .')}", letters))
+        shown = ax.imshow(
+            np.reshape(step_map, grid),
+            cmap=COLOUR_MAP,
+            vmin=0,
+            vmax=np.max(step_maps),
+            alpha=0.8,
+            extent=(0, width, height, 0),
+            interpolation="nearest",
+        )
+    if n_panels > 1:
+        fig.colorbar(shown, ax=list(panels), label="attention mass\nper image token", shrink=0.8, pad=0.02)
+    return fig
+
+
+def head_lift_map(ax: Axes, heads: pd.DataFrame, chosen: Sequence[tuple[int, int]] = ()) -> Axes:
+    """Draw the evidence lift of each head of ONE model (a ratio of means), the `chosen` heads framed."""
+    if heads["model"].nunique() != 1:
+        raise ValueError(f"models {sorted(map(str, heads['model'].unique()))}; expected exactly one")
+    rows = heads.assign(expected=heads["visual_mass"] * heads["evidence_fraction"])
+    sums = rows.groupby(["layer", "head"])[["evidence_mass", "expected"]].sum()
+    lift = (sums["evidence_mass"] / sums["expected"]).unstack("head")
+    small = lift.size <= 64
+    sns.heatmap(
+        lift,
+        ax=ax,
+        cmap=COLOUR_MAP,
+        vmin=0,
+        annot=small,
+        fmt=".2g" if lift.size <= 16 else ".1f",
+        linewidths=0.5 * small,
+        xticklabels=-(-lift.shape[1] // 12),
+        yticklabels=-(-lift.shape[0] // 12),
+        cbar_kws={"label": "evidence lift (ratio; 1 = no preference)"},
+    )
+    ax.tick_params(axis="y", rotation=0)
+    for layer, head in chosen:
+        where = (list(lift.columns).index(head), list(lift.index).index(layer))
+        ax.add_patch(Rectangle(where, 1, 1, fill=False, edgecolor="white", linewidth=3, clip_on=False))
+        ax.add_patch(Rectangle(where, 1, 1, fill=False, edgecolor="black", linewidth=1.2, clip_on=False))
+    ax.set(xlabel="head (number)", ylabel="layer (number)", title=str(heads["model"].iloc[0]))
+    if len(chosen):
+        ax.figure.legend(
+            [Patch(fill=False, edgecolor="black")], ["grounding heads"], frameon=False, loc="outside lower center"
+        )
+    return ax

@@ -1,0 +1,282 @@
+"""A checkpoint folder is whole, of a known family and free of foreign code, before anything is loaded from it.
+
+Why: a download that stopped half-way, a pickle, or a checkpoint of another model otherwise ends in a traceback after
+minutes of loading, or worse, in random weights. In: a folder, or a hub id that is downloaded into one. Out: nothing, or
+one line that names the file, what was found and the remedy. Never here: weights in memory (a safetensors file says in
+its header how long it must be), pickles, code of a checkpoint's own (a config with `auto_map` is refused: the official
+checkpoints of the known families have none, and what its class does cannot be known without running it).
+
+A checkpoint folder to a loaded model, with or without its weights.
+
+Why it exists: a broken download, a template for text alone or a switch that a checkpoint does not have must end in one
+line before anything is computed, whatever the library that meets it first would say. In: a folder or a hub id, and the
+options of a run. Out: a `VLM`. Never: remote code, pickled weights, sampling settings that came with the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+import numpy as np
+from huggingface_hub import snapshot_download
+from dontblink.models.families import FAMILIES, VLMError, first_line
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, Literal
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from jinja2 import TemplateError
+from PIL import Image
+from safetensors import SafetensorError
+from dontblink.models.families import FAMILIES, Family, VLMError, find_thinking, first_line, limit_image_tokens
+from dontblink.models.vlm import VLM
+
+REMEDY = "run `make testbed` or point the parameters at a downloaded checkpoint"
+AGAIN = "download it again (`hf download <id> --local-dir <folder>` goes on where it stopped)"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SMALL_FILES = ("*.json", "*.jinja", "*.txt")
+HEADER_LIMIT = 100_000_000  # bytes; the safetensors format allows no longer header
+
+
+def find_folder(checkpoint: Path | str, revision: str | None = None, *, weights: bool = True) -> Path:
+    """Return the checkpoint's folder; a `str` that is no folder but reads owner/name is downloaded from the hub.
+
+    Raises
+    ------
+    VLMError
+        If the download fails or nothing is there.
+    """
+    path = Path(checkpoint)
+    if isinstance(checkpoint, Path) or path.is_dir() or not HUB_ID.fullmatch(checkpoint):
+        return path
+    patterns = [*SMALL_FILES, "*.safetensors"] if weights else list(SMALL_FILES)
+    try:
+        return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise VLMError(f"{checkpoint}: cannot be downloaded ({first_line(error)}); {REMEDY}") from error
+
+
+def check_checkpoint(folder: Path, *, weights: bool = True) -> None:
+    """Check that a folder holds a complete checkpoint of a known family; reads headers, never weights.
+
+    Raises
+    ------
+    VLMError
+        In one line, with the remedy: no or unreadable config, unknown family, code of its own, leftovers of a
+        download, no tokenizer, image processor or chat template, and (with `weights`) missing, empty, truncated or
+        pickled weights.
+    """
+    if not (folder / "config.json").is_file():
+        raise VLMError(f"{folder}: no checkpoint here (config.json not found); {REMEDY}")
+    config = read_json(folder / "config.json")
+    if (family := str(config.get("model_type"))) not in FAMILIES:
+        raise _refuse(folder, f"family {family!r}; expected one of {', '.join(FAMILIES)}", REMEDY)
+    for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
+        if "auto_map" in read_json(folder / name):
+            raise _refuse(folder, f"{name} asks for code of its own (auto_map)", "use the official checkpoint")
+    if leftovers := sorted(folder.rglob("*.incomplete")):
+        what = f"{len(leftovers)} unfinished downloads, first {leftovers[0].name}"
+        raise _refuse(folder, what, f"{AGAIN}, or delete them if all files are whole")
+    _check_small_files(folder)
+    if weights:
+        check_weights(folder)
+
+
+def _check_small_files(folder: Path) -> None:
+    """Raise VLMError unless a tokenizer, an image processor and a chat template are there."""
+
+    def has(*names: str) -> bool:
+        return all((folder / name).is_file() for name in names)
+
+    if not (has("tokenizer.json") or has("vocab.json", "merges.txt")):
+        raise _refuse(folder, "no tokenizer (tokenizer.json)", AGAIN)
+    if not (has("preprocessor_config.json") or "image_processor" in read_json(folder / "processor_config.json")):
+        raise _refuse(folder, "no image processor (preprocessor_config.json)", AGAIN)
+    stores = ("tokenizer_config.json", "processor_config.json", "chat_template.json")
+    if not (has("chat_template.jinja") or any(read_json(folder / name).get("chat_template") for name in stores)):
+        raise _refuse(folder, "no chat template (chat_template.jinja)", AGAIN)
+
+
+def check_weights(folder: Path) -> None:
+    """Raise VLMError unless every weight file is there, in safetensors, and as long as its header says."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        places: dict[str, str] = read_json(index).get("weight_map", {})
+        names = sorted(set(places.values()))
+        if absent := [name for name in names if not (folder / name).is_file()]:
+            raise _refuse(folder, f"{len(absent)} of {len(names)} weight files are missing, first {absent[0]}", AGAIN)
+    elif (folder / "model.safetensors").is_file():
+        names = ["model.safetensors"]
+    elif parts := sorted(folder.glob("model-*.safetensors")):
+        raise _refuse(folder, f"{len(parts)} weight files without {index.name}", AGAIN)
+    elif pickles := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]):
+        what = f"{pickles[0].name} is a pickle, which can run code; expected *.safetensors"
+        raise _refuse(folder, what, "download the safetensors files of the same checkpoint")
+    else:
+        raise _refuse(folder, "no weights (model.safetensors)", AGAIN)
+    if not names:
+        raise _refuse(folder, f"{index.name} names no weight file", AGAIN)
+    for name in names:
+        if problem := find_damage(folder / name):
+            raise _refuse(folder, f"{name} {problem}", AGAIN)
+
+
+def find_damage(path: Path) -> str:
+    """Return what is wrong with a safetensors file, '' if its length is what its header says.
+
+    A file is 8 bytes (N, little-endian), N bytes of JSON with the offsets of each tensor, and the tensors.
+    """
+    size = path.stat().st_size
+    if size == 0:
+        return "is empty"
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start == b"version ":
+            return "is a Git LFS pointer, not weights"
+        length = int.from_bytes(start, "little")
+        if size < 8 or length > HEADER_LIMIT:
+            return f"is no safetensors file ({size} bytes)"
+        header = file.read(length)
+    if len(header) < length:
+        return f"is truncated ({size} bytes, its header alone takes {8 + length})"
+    try:
+        entries: dict[str, Any] = json.loads(header)
+        expected = max((e["data_offsets"][1] for key, e in entries.items() if key != "__metadata__"), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return "has an unreadable header"
+    expected += 8 + length
+    return (
+        "" if size == expected else f"is {'truncated' if size < expected else 'too long'} ({size} of {expected} bytes)"
+    )
+
+
+def find_eos(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Return all end-of-sequence ids that the tokenizer and the generation settings name; ValueError without any."""
+    stored = read_json(folder / "generation_config.json").get("eos_token_id", config.get_text_config().eos_token_id)
+    entries = [entry for entry in (tokenizer.eos_token_id, stored) if entry is not None]
+    if not (found := sorted({int(i) for entry in entries for i in np.atleast_1d(entry)})):
+        raise ValueError("no end-of-sequence token")
+    return tuple(found)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, {} where there is no such file; raise VLMError where it cannot be read."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise VLMError(f"{path}: not readable as JSON ({first_line(error)}); {AGAIN}") from error
+    if not isinstance(found, dict):
+        raise VLMError(f"{path}: holds a {type(found).__name__}, expected an object; {AGAIN}")
+    return found
+
+
+def _refuse(folder: Path, what: str, remedy: str) -> VLMError:
+    return VLMError(f"{folder}: cannot be loaded ({what}); {remedy}")
+
+
+BROKEN = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+# what the libraries raise where a file holds a value of another kind or range, or its template does
+MALFORMED = (TypeError, AttributeError, IndexError, ArithmeticError, TemplateError, StrictDataclassError)
+
+
+def find_backend() -> Literal["pil", "torchvision"]:
+    """Return who makes the pixels here: torchvision where it is installed, else PIL."""
+    return "torchvision" if find_spec("torchvision") else "pil"
+
+
+def load_vlm(
+    checkpoint: Path | str,
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa",
+    backend: Literal["auto", "pil", "torchvision"] = "auto",
+    thinking: bool = True,
+    min_image_tokens: int | None = None,
+    max_image_tokens: int | None = None,
+    weights: bool = True,
+) -> VLM:
+    """Load a checkpoint folder (or, for a `str` that is no folder, a hub id at a `revision`) of a known family.
+
+    Sampling settings stored with the checkpoint are dropped: generation does what its parameters say.
+
+    Parameters
+    ----------
+    device : 'auto' spreads a model larger than one card over all cards, with accelerate
+    thinking : False asks a hybrid checkpoint not to think; see `families.find_thinking`
+    min_image_tokens, max_image_tokens : merged tokens of one picture; None keeps the checkpoint's own limits
+    weights : False leaves `VLM.model` None; everything but `collate` works
+
+    Raises
+    ------
+    VLMError
+        In one line, with the remedy: no checkpoint, unknown family, broken or incomplete files, limits that cannot
+        be kept, or a checkpoint that always thinks where `thinking` is False.
+    """
+    folder = find_folder(checkpoint, revision, weights=weights)
+    check_checkpoint(folder, weights=weights)
+    name = name or Path(checkpoint).name
+    with naming(checkpoint, (*BROKEN, *MALFORMED)):
+        vlm = read_files(folder, name, find_backend() if backend == "auto" else backend, thinking)
+        limit_image_tokens(vlm.processor.image_processor, vlm.family, min_image_tokens, max_image_tokens)
+        vlm.processor.image_processor(
+            Image.new("RGB", (64, 64)), return_tensors="pt"
+        )  # one with bad settings fails here
+    if weights:
+        with naming(checkpoint, (*BROKEN, TypeError, ArithmeticError)):  # the last two: sizes that no layer can have
+            vlm.model = load_model(folder, vlm.family, device, dtype, attention)
+            vlm.model.generation_config = transformers.GenerationConfig(eos_token_id=list(vlm.eos_ids))
+    return vlm
+
+
+@contextmanager
+def naming(checkpoint: Path | str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn what a broken checkpoint raises inside into a VLMError that names the checkpoint and the remedy."""
+    try:
+        yield
+    except VLMError as error:
+        raise VLMError(f"{checkpoint}: {error}") from error
+    except errors as error:
+        reason = error if isinstance(error, StrictDataclassError) else first_line(error)
+        raise VLMError(f"{checkpoint}: cannot be loaded ({reason}); {REMEDY}") from error
+
+
+def read_files(folder: Path, name: str, backend: str, thinking: bool) -> VLM:
+    """Return the model without its weights; a broken file is whatever the library that reads it raises."""
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    family = FAMILIES[config.model_type]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    images = transformers.AutoImageProcessor.from_pretrained(folder, backend=backend, trust_remote_code=False)
+    extra, _ = family.processor_class.get_processor_dict(folder)
+    template = tokenizer.chat_template or extra.get("chat_template")
+    processor = family.processor_class(images, tokenizer, chat_template=template)
+    found = find_thinking(processor, family, thinking)
+    if found.thinks and family.think_close not in tokenizer.get_vocab():
+        raise ValueError(f"no {family.think_close} token")
+    n_vocabulary, image = int(config.get_text_config().vocab_size), int(config.image_token_id)
+    suppressed = tuple(sorted(i for i in {image, config.video_token_id} if i < n_vocabulary))
+    return VLM(
+        name, family, None, tokenizer, processor, backend, image, suppressed, find_eos(folder, config, tokenizer),
+        n_vocabulary, found.thinks, found.prompt_opens_think, found.template_options,
+    )  # fmt: skip
+
+
+def load_model(folder: Path, family: Family, device: str, dtype: str, attention: str) -> Any:
+    """Return the model in eval mode, from safetensors only; raise ValueError where the files lack a weight."""
+    options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
+    model, report = family.model_class.from_pretrained(
+        folder, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True,
+        output_loading_info=True, **options,
+    )  # fmt: skip
+    if report["missing_keys"]:
+        raise ValueError(f"weights lack {sorted(report['missing_keys'])[:2]}")
+    model.eval().requires_grad_(False)
+    return model if device == "auto" else model.to(device)

@@ -1,0 +1,229 @@
+"""Items -> responses: the local engine.
+
+Why: the replay needs the token ids that a model really produced, with the reason why it stopped. In: a VLM
+and Items. Out: one Response per item, in an order chosen for speed. Batches are static, left-padded, sorted
+by expected output length (sorting by prompt length gains nothing). Sampling is seeded per item: the uniform
+number behind token t of an item is draw t of a generator keyed by (seed, item id), so that neither the batch
+nor the order nor a resumed run changes a response. Never here: re-tokenised text, dropped truncations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from dontblink.models.families import VLMError
+from dontblink.questions.items import Item, ItemError
+from dontblink.errors import NamedError
+from dontblink.files import Progress
+from dontblink.models.vlm import VLM, Prompt
+
+FinishReason = Literal["stop", "length", "empty"]
+TOO_LARGE = "does not fit into the accelerator's memory alone; lower max_new_tokens, the image size or the dtype"
+
+
+class GenerateError(NamedError, RuntimeError):
+    """Generation that cannot go on; one line that names the item, what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a model answered to one item. `response_ids` keeps the EOS that ended it as its last id.
+
+    finish_reason: 'stop' (EOS), 'length' (max_new_tokens reached, no EOS), 'empty' (nothing but EOS).
+    engine: 'local', or which server generated it. retokenised: the ids were made from text, and may not be
+    those that the model produced.
+    """
+
+    item_id: str
+    model: str
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    engine: str = "local"
+    retokenised: bool = False
+
+
+class SeededChoice(LogitsProcessor):
+    """Sample by inverting the cumulative distribution, with one uniform number per item and step.
+
+    Called with filtered logits float32 [B, V]; leaves the drawn token of a row at 0 and all others at -inf,
+    so that the greedy loop picks it: token = min{v: sum_{w<=v} p(w) > u}. Vocabulary order and float64 sums
+    keep the draw insensitive to the round-off by which a batch of another shape differs.
+    """
+
+    def __init__(self, item_ids: Sequence[str], seed: int) -> None:
+        self.generators = [item_generator(seed, item_id) for item_id in item_ids]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        held = torch.softmax(scores.double(), dim=-1).cumsum(-1)
+        uniform = torch.tensor([[g.random()] for g in self.generators], dtype=torch.float64, device=scores.device)
+        drawn = torch.searchsorted(held, uniform * held[:, -1:], right=True)
+        last = (held >= held[:, -1:]).long().argmax(-1, keepdim=True)  # u * total may round up to the total
+        return torch.full_like(scores, -torch.inf).scatter_(1, torch.minimum(drawn, last), 0.0)
+
+
+def item_generator(seed: int, item_id: str) -> np.random.Generator:
+    """Return the generator of one item's draws, a function of the seed and the item id alone."""
+    key = int.from_bytes(hashlib.sha256(item_id.encode()).digest()[:16], "big")
+    return np.random.default_rng([seed, key])
+
+
+def generate_responses(
+    vlm: VLM,
+    items: Sequence[Item],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    seed: int = 0,
+    progress: bool = True,
+    quarantine: Callable[[str, str], None] | None = None,
+) -> Iterator[Response]:
+    """Generate one response per item, yielded batch by batch, longest expected first.
+
+    Parameters
+    ----------
+    temperature
+        0 is greedy (top_p, top_k and seed then do nothing).
+    top_p, top_k
+        Nucleus and top-k filters, applied after the temperature, top_k first; 1.0 and 0 switch them off.
+    quarantine
+        Called with (item id, reason) for an item that cannot be encoded, or that alone does not fit into the
+        accelerator's memory; it is then left out. By default the error is raised.
+
+    Raises
+    ------
+    ItemError, VLMError
+        If an item cannot be encoded and there is no `quarantine`.
+    GenerateError
+        If a response holds impossible ids, or if one item alone does not fit into the accelerator's memory and there
+        is no `quarantine`.
+    """
+    check_settings(max_new_tokens, temperature, top_p, top_k)
+    if batch_size < 1:
+        raise GenerateError(f"{batch_size=}; expected >= 1; correct the parameters")
+    queue = sorted(items, key=expected_length, reverse=True)
+    bar = Progress(len(queue), f"generate {vlm.name}", enabled=progress)
+    while queue:
+        batch, queue = queue[:batch_size], queue[batch_size:]
+        prompts = encode_items(vlm, batch, quarantine)
+        while prompts:
+            part = prompts[:batch_size]
+            warpers = build_warpers(part, temperature, top_p, top_k, seed)
+            rows = generate_batch(vlm, part, max_new_tokens, warpers)
+            if rows is not None:
+                yield from (build_response(vlm, prompt, row) for prompt, row in zip(part, rows, strict=True))
+                prompts = prompts[len(part) :]
+            elif len(part) > 1:
+                batch_size = (len(part) + 1) // 2
+            else:
+                item_id, prompts = part[0].item_id, prompts[1:]
+                if quarantine is None:
+                    raise GenerateError(f"item {item_id}: {TOO_LARGE}")
+                quarantine(item_id, TOO_LARGE)
+        bar.advance(len(batch))
+    bar.close()
+
+
+def check_settings(max_new_tokens: int, temperature: float, top_p: float, top_k: int) -> None:
+    """Raise GenerateError for a length or a sampling setting that no engine can use."""
+    if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
+        raise GenerateError(
+            f"{max_new_tokens=}, {temperature=}, {top_p=}, {top_k=}; expected >= 1, >= 0, in (0, 1], >= 0; "
+            f"correct the parameters"
+        )
+
+
+def encode_items(vlm: VLM, items: Sequence[Item], quarantine: Callable[[str, str], None] | None = None) -> list[Prompt]:
+    """Return the prompts of the items that can be encoded; hand the others to `quarantine`, or raise."""
+    prompts = []
+    for item in items:
+        try:
+            prompts.append(vlm.encode(item))
+        except (ItemError, VLMError) as error:
+            if quarantine is None:
+                raise
+            quarantine(item.id, str(error))
+    return prompts
+
+
+def build_warpers(
+    prompts: Sequence[Prompt], temperature: float, top_p: float, top_k: int, seed: int
+) -> list[LogitsProcessor]:
+    """Return what turns logits into a seeded draw, in order; nothing for greedy. Make it anew per attempt."""
+    if temperature == 0:
+        return []
+    filters: list[LogitsProcessor] = [TemperatureLogitsWarper(float(temperature))]
+    if top_k:
+        filters.append(TopKLogitsWarper(top_k))
+    if top_p < 1:
+        filters.append(TopPLogitsWarper(float(top_p)))
+    return [*filters, SeededChoice([prompt.item_id for prompt in prompts], seed)]
+
+
+def expected_length(item: Item) -> float:
+    """Return what orders the items: the chain length where the benchmark knows it, else 0 (input order)."""
+    return float(item.covariates.get("chain_length", 0))
+
+
+def generate_batch(
+    vlm: VLM, prompts: Sequence[Prompt], max_new_tokens: int, warpers: Sequence[LogitsProcessor]
+) -> list[list[int]] | None:
+    """Return the new ids of each prompt [<= max_new_tokens], not yet trimmed; None when memory ran out."""
+    suppress = SuppressTokensLogitsProcessor(vlm.suppressed_ids, device=str(vlm.model.device))
+    try:
+        batch = vlm.collate(prompts, side="left")
+        ids = batch["input_ids"]
+        assert ids is not None
+        with torch.inference_mode():
+            output = vlm.model.generate(
+                **batch,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=vlm.eos_ids[0],
+                logits_processor=LogitsProcessorList([suppress, *warpers]),
+            )
+        rows: list[list[int]] = output[:, ids.shape[1] :].tolist()
+        return rows
+    except torch.OutOfMemoryError:
+        batch = ids = None  # type: ignore[assignment]  # free before the caller tries a smaller batch
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def build_response(vlm: VLM, prompt: Prompt, new_ids: Sequence[int]) -> Response:
+    """Trim at the first EOS, check the ids, decode, and say why it stopped."""
+    stop = next((k for k, i in enumerate(new_ids) if i in vlm.eos_ids), None)
+    ids = tuple(int(i) for i in (new_ids if stop is None else new_ids[: stop + 1]))
+    check_ids(vlm, prompt.item_id, ids)
+    reason: FinishReason = "empty" if stop == 0 or not ids else "length" if stop is None else "stop"
+    return Response(prompt.item_id, vlm.name, tuple(prompt.ids.tolist()), ids, vlm.decode(ids), reason)
+
+
+def check_ids(vlm: VLM, item_id: str, ids: Sequence[int]) -> None:
+    """Raise GenerateError where an engine's ids are outside the vocabulary or image placeholders."""
+    for position, token in enumerate(ids):
+        if not 0 <= token < vlm.n_vocabulary or token in vlm.suppressed_ids:
+            raise GenerateError(
+                f"item {item_id}: response token {position} has id {token}, outside the vocabulary or a "
+                f"placeholder; generate with this model's tokenizer and suppressed placeholders"
+            )

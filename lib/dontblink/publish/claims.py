@@ -1,0 +1,366 @@
+"""Arithmetic of reported numbers: what must be true of the counts behind them, without any data.
+
+Why it exists: a percentage point at 90 % coverage is a whole number of answers divided by a whole number, a fall of
+attention can be mere dilution, and a handful of samples bounds nothing; each can be said from the report alone. In:
+reported numbers. Out: tidy tables. Never: a number of ours.
+
+Verdicts: does a claim's rule hold on its rows, evaluated from data alone.
+
+Why it exists: a rule that was fixed beforehand has to be small enough to be read, and its evaluation small enough to
+be trusted. In: a claim of paper/claims.yaml and the rows that it names. Out: how many rows meet each condition, and the
+verdict. Never: read a file, evaluate a text as code, or give a verdict where a number lacks.
+
+The claims ledger: what the paper reports, our estimate, and a verdict by a rule fixed beforehand.
+
+Why it exists: "reproduced" must not be a matter of taste after the fact. In: paper/claims.yaml (statements, rules, as
+data) and the recorded numbers of a profile. Out: one entry a claim with its conditions, its headline estimate and its
+verdict; the README's block. Never: evaluate a text as code, round a number, or give a verdict where a number lacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from scipy.stats import binomtest
+from statsmodels.stats.proportion import proportion_confint
+
+from dontblink import params, paths
+from dontblink.errors import NamedError
+from dontblink.publish.numbers import Numbers, NumbersError, Row, hash_file
+from dontblink.studies.risk_coverage import count_accepted
+
+
+def explain_points(points: float, decimals: int, coverage: float, n_low: int, n_high: int) -> pd.DataFrame:
+    """Return every number of saved errors that a reported gain allows, with the item counts that fit it.
+
+    With k = ceil(coverage x n) accepted answers, saving s errors cuts the risk by s / k. Columns: saved_errors,
+    n_low, n_high (answered items), accepted_low, accepted_high, n_counts (how many n between them fit).
+
+    Parameters
+    ----------
+    points
+        The reported gain in percentage points, rounded to `decimals`.
+    n_low, n_high
+        The item counts that are tried, both included.
+    """
+    half = Fraction(1, 2 * 10**decimals)
+    low, high = Fraction(str(points)) - half, Fraction(str(points)) + half
+    fits: dict[int, list[int]] = {}
+    for n in range(n_low, n_high + 1):
+        k = count_accepted(n, coverage)
+        for saved in range(math.floor(low * k / 100), math.ceil(high * k / 100) + 1):
+            if low <= Fraction(100 * saved, k) < high:
+                fits.setdefault(saved, []).append(n)
+    return pd.DataFrame(
+        {
+            "saved_errors": saved,
+            "n_low": min(counts),
+            "n_high": max(counts),
+            "accepted_low": count_accepted(min(counts), coverage),
+            "accepted_high": count_accepted(max(counts), coverage),
+            "n_counts": len(counts),
+        }
+        for saved, counts in sorted(fits.items())
+    )
+
+
+def explain_by_dilution(fall: float, bins: int) -> float:
+    """Return the length of the reasoning, in prompts, at which a uniform look falls by `fall`; inf if it never does.
+
+    A uniform look gives a fixed set of tokens the share 1 / context. Between the middles of the first and the last of
+    K bins the context grows from P + T / 2K to P + (1 - 1 / 2K) T, with P prompt and T reasoning tokens:
+
+        1 / (1 - fall) = (1 + (1 - 1/2K) T/P) / (1 + T/P / 2K)
+    """
+    growth, first = 1 / (1 - fall), 1 / (2 * bins)
+    rest = (1 - first) - growth * first
+    return (growth - 1) / rest if rest > 0 else math.inf
+
+
+def bound_small_counts(counts: list[int], confidence: float) -> pd.DataFrame:
+    """Return what n samples of which none is wrong, or half, say about an error rate (Clopper-Pearson)."""
+    rows = []
+    for n in counts:
+        _, none_high = proportion_confint(0, n, alpha=1 - confidence, method="beta")
+        low, high = proportion_confint(n // 2, n, alpha=1 - confidence, method="beta")
+        rows.append({"n": n, "none_high": float(none_high), "half_low": float(low), "half_high": float(high)})
+    return pd.DataFrame(rows)
+
+
+def sign_probability(n_cells: int) -> float:
+    """Return the two-sided p of all n cells moving one way under a fair coin, if the cells were independent."""
+    return float(binomtest(n_cells, n_cells).pvalue)
+
+
+VERDICTS = ("reproduced", "same direction", "not reproduced", "not testable")
+COMPARISONS = {
+    "above": lambda value, bound: value > bound,
+    "below": lambda value, bound: value < bound,
+    "at_least": lambda value, bound: value >= bound,
+    "at_most": lambda value, bound: value <= bound,
+}
+SHARES = {"all": 1.0, "half": 0.5, "any": 0.0}
+PICKS = ("lowest", "median", "highest")
+TEXTS = ("title", "statement", "estimand", "reported_in", "reported_as")
+TESTED = ("rows", "show", "headline", "unit", "test", "seed", "why", "conditions", "reproduced", "same_direction")
+
+
+class ClaimsError(NamedError, ValueError):
+    """A ledger that cannot be used; the message names the claim, what was found and the remedy."""
+
+
+def check_claim(claim: Mapping[str, Any]) -> None:
+    """Raise ClaimsError unless a claim holds exactly what an evaluation needs."""
+    tested = "not_testable" not in claim
+    expected = {*TEXTS, *(TESTED if tested else ("not_testable",))}
+    if wrong := (set(claim) - {"reported"}) ^ expected:
+        raise ClaimsError(f"unknown or missing keys {', '.join(sorted(wrong))}; expected {', '.join(sorted(expected))}")
+    if not tested:
+        return
+    if claim["headline"]["pick"] not in PICKS:
+        raise ClaimsError(f"pick is one of {', '.join(PICKS)}; correct it")
+    for name, condition in claim["conditions"].items():
+        comparison = set(condition) & set(COMPARISONS)
+        others = set(condition) - comparison - {"only_in"}
+        if len(comparison) != 1 or others != {"says", "rows", "field", "in"} or condition["in"] not in SHARES:
+            raise ClaimsError(f"condition {name}: expected says, rows, field, in (all, half, any) and one comparison")
+        if condition["rows"] not in claim["rows"]:
+            raise ClaimsError(
+                f"condition {name}: rows {condition['rows']!r}, expected one of {', '.join(claim['rows'])}"
+            )
+    for rule in ("reproduced", "same_direction"):
+        if not claim[rule] or (unknown := set(claim[rule]) - set(claim["conditions"])):
+            raise ClaimsError(f"{rule}: {unknown if claim[rule] else 'no conditions'}; name conditions of the claim")
+
+
+def judge_condition(condition: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> dict[str, Any]:
+    """Return how many rows meet a condition, of how many, how many are needed, and whether it holds."""
+    chosen = rows[condition["rows"]]
+    (comparison,) = set(condition) & set(COMPARISONS)
+    bound = condition[comparison]
+    n_met = 0
+    for row in chosen:
+        limit = bound
+        if isinstance(bound, Mapping):
+            origin = rows[bound["rows"]] if "rows" in bound else [row]
+            if len(origin) != 1:
+                raise ClaimsError(f"bound {dict(bound)} names {len(origin)} rows; expected one")
+            limit = origin[0].fields[bound["field"]]
+        value = row.fields.get(condition["field"])
+        if value is None or not math.isfinite(value):
+            raise ClaimsError(f"row {' / '.join(row.stars)} has no {condition['field']}; correct the condition")
+        n_met += bool(COMPARISONS[comparison](value, limit))
+    needed = max(1, math.ceil(SHARES[condition["in"]] * len(chosen)))
+    return {"n_met": n_met, "n_rows": len(chosen), "n_needed": needed, "holds": n_met >= needed}
+
+
+def decide(claim: Mapping[str, Any], judged: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the verdict: the strongest rule of which every condition (of this profile) holds."""
+    for rule in ("reproduced", "same_direction"):
+        asked = [judged[name]["holds"] for name in claim[rule] if name in judged]
+        if asked and all(asked):  # a rule without a condition in this profile decides nothing
+            return rule.replace("_", " ")
+    return "not reproduced"
+
+
+
+ENDS = (("ci_low", "low"), ("ci_high", "high"))
+STEM = "08_claims"
+START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
+
+UNITS = {"percent": (100, 0, " %"), "points": (100, 2, " points"), "auroc": (1, 3, ""), "log_odds": (1, 3, "")}
+
+
+def read_ledger(file: Path | None = None) -> dict[str, Any]:
+    """Return paper/claims.yaml, checked: every key known, every condition one comparison, every rule its conditions."""
+    file = file or paths.ROOT / "paper" / "claims.yaml"
+    ledger: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for name, claim in ledger["claims"].items():
+        try:
+            check_claim(claim)
+            if claim.get("unit", "percent") not in UNITS:
+                raise ClaimsError(f"unit {claim['unit']!r}, expected one of {', '.join(UNITS)}; correct it")
+        except ClaimsError as error:
+            raise ClaimsError(f"{paths.show(file)}: {name}: {error}") from error
+    return ledger
+
+
+def find_rows(
+    claim: Mapping[str, Any], numbers: Numbers, names: Mapping[str, str], profile: str
+) -> dict[str, list[Row]]:
+    """Return the rows of each series of a claim, with `<visual>` and the like taken from `names`.
+
+    A series that only conditions of another profile read (`only_in`) is left out.
+    """
+    found = {}
+    for series, path in claim["rows"].items():
+        readers = [c.get("only_in", [profile]) for c in claim["conditions"].values() if c["rows"] == series]
+        if readers and all(profile not in profiles for profiles in readers):
+            continue
+        for name, value in names.items():
+            path = path.replace(f"<{name}>", value)
+        found[series] = numbers.select(path)
+    return found
+
+
+def name_row(claim: Mapping[str, Any], series: str, row: Row) -> str:
+    """Return what the stars of a row stand for, `a to b` for an ordered pair, or its series where it has none."""
+    return (" to " if "*other" in claim["rows"][series] else " / ").join(row.stars) or series.replace("_", " ")
+
+
+def take_headline(claim: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> dict[str, Any]:
+    """Return the estimate that the claim hangs on, its interval and counts, and the range over its series."""
+    wanted = claim["headline"]
+    ordered = sorted(rows[wanted["rows"]], key=lambda row: float(row.fields[wanted["value"]]))
+    place = {"lowest": 0, "median": (len(ordered) - 1) // 2, "highest": -1}[wanted["pick"]]
+    names = {"estimate": "value", "ci_low": "low", "ci_high": "high", "n": "n", "clusters": "clusters", "p": "p"}
+    chosen = ordered[place]
+    headline = {out: chosen.fields[wanted[key]] for out, key in names.items() if wanted.get(key) in chosen.fields}
+    if "count" in rows:
+        headline["n"] = rows["count"][0].fields
+    span = {"lowest": ordered[0].fields[wanted["value"]], "highest": ordered[-1].fields[wanted["value"]]}
+    return (
+        headline
+        | span
+        | {"n_rows": len(ordered), "pick": wanted["pick"], "row": name_row(claim, wanted["rows"], chosen)}
+    )
+
+
+def list_shown(claim: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> list[dict[str, Any]]:
+    """Return the rows that the figure draws: name, estimate, interval."""
+    wanted, shown = claim["headline"], []
+    for series in claim["show"]:
+        for row in rows[series]:
+            numbers = {out: row.fields[wanted[key]] for out, key in (("estimate", "value"), *ENDS)}
+            shown.append({"row": name_row(claim, series, row)} | numbers)
+    return shown
+
+
+def build_ledger(profile: str, file: Path | None = None) -> dict[str, Any]:
+    """Return every claim with its rule, its judged conditions, its headline estimate and its verdict.
+
+    Raises
+    ------
+    ClaimsError
+        If the ledger is wrong, or a number that it names is not recorded.
+    """
+    ledger, numbers = read_ledger(file), Numbers(profile)
+    _, sections = params.load(paths.params_file(profile))
+    claims = {}
+    for name, claim in ledger["claims"].items():
+        entry = {key: claim[key] for key in TEXTS} | {"reported": claim.get("reported", {})}
+        entry["tested"] = "not_testable" not in claim
+        if not entry["tested"]:
+            claims[name] = entry | {"verdict": "not testable", "reason": claim["not_testable"][profile]}
+            continue
+        try:
+            rows = find_rows(claim, numbers, ledger["names"][profile], profile)
+            active = {k: c for k, c in claim["conditions"].items() if profile in c.get("only_in", [profile])}
+            judged = {k: judge_condition(c, rows) for k, c in active.items()}
+            headline, shown = take_headline(claim, rows), list_shown(claim, rows)
+        except (ClaimsError, NumbersError) as error:
+            raise ClaimsError(f"{name}: {error}") from error
+        stem, (section, key) = next(iter(claim["rows"].values())).split(".")[0], claim["seed"].split(".")
+        claims[name] = entry | {
+            "rule": {key: claim[key] for key in ("why", "conditions", "reproduced", "same_direction")},
+            "conditions": judged,
+            "headline": headline,
+            "shown": shown,
+            "unit": claim["unit"],
+            "test": claim["test"],
+            "source": stem,
+            "data_hash": hash_file(numbers.file(stem)),
+            "seed": sections[section][key],
+            "verdict": decide(claim, judged),
+        }
+    return claims
+
+
+def hash_inputs(profile: str) -> dict[str, str]:
+    """Return the hash of every number file but the ledger's own: one changed digit anywhere changes one of them."""
+    numbers = Numbers(profile)
+    return {stem: hash_file(numbers.file(stem)) for stem in numbers.stems() if stem != STEM}
+
+
+def show_value(value: float, unit: str) -> str:
+    """Return a number in its unit, for tables: `57 %`, `-0.12 points`, `0.031`."""
+    scale, decimals, suffix = UNITS[unit]
+    text = f"{scale * value:.{decimals}f}"
+    return (text.lstrip("-") if float(text) == 0 else text).replace("-", "\N{MINUS SIGN}") + suffix
+
+
+def show_estimate(claim: Mapping[str, Any]) -> str:
+    """Return a claim's headline with its interval, or a dash."""
+    if "headline" not in claim:
+        return "\N{EN DASH}"
+    value, low, high = (show_value(claim["headline"][k], claim["unit"]) for k in ("estimate", "ci_low", "ci_high"))
+    suffix = UNITS[claim["unit"]][2]
+    low, high = (text.removesuffix(suffix) for text in (low, high))
+    return f"{value} [{low}, {high}]"
+
+
+def render_block(recorded: Mapping[str, Any], profile: str) -> str:
+    """Return the README's table of claims, markers included."""
+    rows = [START, "", "| claim | reported | ours (decisive row, interval) | verdict |", "|---|---|---|---|"]
+    for name, claim in recorded["claims"].items():
+        where = f", {claim['headline']['row'].replace('_', ' ')}" if "headline" in claim else ""
+        rows.append(
+            f"| {name} {claim['title']} | {claim['reported_as']} | {show_estimate(claim)}{where} | {claim['verdict']} |"
+        )
+    about = "A verdict is about the small trained models here, not about those of the paper. " * (profile == "testbed")
+    rows += [
+        "",
+        f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; numbers `{hash_text(recorded)}`.",
+        END,
+    ]
+    return "\n".join(rows)
+
+
+def hash_text(recorded: Mapping[str, Any]) -> str:
+    """Return one short hash over the ledger and the hashes of all other number files."""
+    return hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def replace_block(text: str, block: str) -> str:
+    """Return a README with its claims block replaced; raise ClaimsError unless the markers stand there once."""
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise ClaimsError(f"README.md: expected one {START} and, after it, one {END}; put them back")
+    return text[: text.index(START)] + block + text[text.index(END) + len(END) :]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the ledger's block, or write it into the README: `python -m dontblink.publish.claims --readme`."""
+    parser = argparse.ArgumentParser(prog="python -m dontblink.publish.claims", description=main.__doc__)
+    parser.add_argument("--profile", default="testbed")
+    parser.add_argument("--readme", action="store_true", help="write the block into README.md if it changed")
+    given = parser.parse_args(arguments)
+    try:
+        block = render_block(Numbers(given.profile).read(STEM), given.profile)
+        if not given.readme:
+            print(block)
+            return 0
+        file = paths.ROOT / "README.md"
+        old = file.read_text(encoding="utf-8")
+        new = replace_block(old, block)
+    except (ClaimsError, NumbersError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if new != old:
+        with paths.whole_file(file) as temporary:
+            temporary.write_text(new, encoding="utf-8")
+    print(f"README.md: claims block {'written' if new != old else 'unchanged'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""Run one notebook: the .py source with a section's parameters, into results/<profile>/notebooks.
+
+Why it exists: a notebook must run the same way from make, from a test and in Lab, with parameters that cannot be
+misspelt. In: a jupytext py:percent file, the JSON of its section, the profile. Out: the executed .ipynb, one
+progress line a cell, and whatever the notebook itself records; on failure one line that says where to look. The
+kernel is the running interpreter, on one thread whatever the environment says. A notebook that has not come to its end
+leaves a mark, which make sees. Never write beside the source (its age is a build input), and never let a parameter pass
+that the notebook does not declare, or one that it declares and nobody gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import papermill
+from nbformat import NotebookNode
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillException, PapermillExecutionError
+
+from dontblink import files, params, paths
+from dontblink.errors import NamedError
+
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+TAG = "parameters"
+HIDDEN = "remove-cell"  # the declared defaults: the injected values beside them are the ones that count
+
+
+class NotebookError(NamedError, RuntimeError):
+    """A notebook that cannot run, or that failed; the message is one line with notebook, cell and remedy."""
+
+
+def read_source(source: Path) -> NotebookNode:
+    """Return the notebook of a py:percent file, with a complete kernelspec; the file itself is only read."""
+    if not source.is_file():
+        raise NotebookError(f"{paths.show(source)}: not there; give a file of notebooks/")
+    notebook: NotebookNode = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
+    notebook.metadata["kernelspec"] = dict(KERNEL)
+    notebook.metadata.pop("jupytext", None)  # the executed copy is no pair of the source
+    for index, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{index:03d}"  # instead of a random one
+    return notebook
+
+
+def find_parameters_cell(notebook: NotebookNode, name: str) -> NotebookNode:
+    """Return the one cell with the tag `parameters`."""
+    tagged: list[NotebookNode] = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise NotebookError(f'{name}: {len(tagged)} cells tagged {TAG!r}, expected one: # %% tags=["parameters"]')
+    return tagged[0]
+
+
+def read_defaults(cell: NotebookNode, name: str) -> dict[str, Any]:
+    """Return the names and literal values that a parameters cell declares.
+
+    Raises
+    ------
+    NotebookError
+        If a statement is anything but `name = literal` (a type annotation is allowed).
+    """
+    defaults: dict[str, Any] = {}
+    for statement in ast.parse(cell.source).body:
+        where = f"{name}: parameters cell, line {statement.lineno}"
+        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+            target: ast.expr | None = statement.targets[0]
+        else:
+            target = statement.target if isinstance(statement, ast.AnnAssign) else None
+        value = getattr(statement, "value", None)
+        if not isinstance(target, ast.Name) or value is None:
+            raise NotebookError(f"{where}: expected only `name = value`; move the rest to the setup section")
+        try:
+            defaults[target.id] = ast.literal_eval(value)
+        except ValueError as error:
+            raise NotebookError(f"{where}: {target.id} is computed; write a number, a text or a list") from error
+    return defaults
+
+
+def check_parameters(defaults: dict[str, Any], given: dict[str, Any], name: str, origin: str) -> None:
+    """Raise NotebookError unless the cell declares exactly the given parameters, with the same types."""
+    for key in sorted(given.keys() - defaults.keys()):
+        raise NotebookError(f"{name}: parameters cell lacks {key}, which {origin} holds; add a line for it")
+    for key in sorted(defaults.keys() - given.keys()):
+        raise NotebookError(f"{name}: unknown parameter {key}, not in {origin}; add it to params/ or remove its line")
+    for key, value in given.items():
+        if not _same_kind(defaults[key], value):
+            kinds = f"{type(defaults[key]).__name__} {defaults[key]!r}, {origin} holds {type(value).__name__} {value!r}"
+            raise NotebookError(f"{name}: parameter {key} is declared as {kinds}; make them agree")
+
+
+def _same_kind(declared: Any, given: Any) -> bool:
+    if isinstance(declared, list | tuple) and isinstance(given, list):
+        return not declared or all(_same_kind(declared[0], entry) for entry in given)
+    return type(declared) is type(given) or (type(declared) is float and type(given) is int)
+
+
+class _LineEngine(NBClientEngine):
+    """Papermill's engine with one readable line a code cell instead of a bar."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **kwargs: Any) -> Any:
+        """Run the notebook and print `stem: cell 3 of 12, 5 Compute` before each code cell."""
+        stem, start = Path(nb_man.nb.metadata.papermill["output_path"]).stem, nb_man.cell_start
+        code = [cell.id for cell in nb_man.nb.cells if cell.cell_type == "code"]
+        sections, section = {}, ""
+        for cell in nb_man.nb.cells:
+            if cell.cell_type == "markdown":
+                headings = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
+                section = headings[-1] if headings else section
+            sections[cell.id] = section
+
+        def announce(cell: Any, *args: Any, **more: Any) -> Any:
+            if cell.cell_type == "code":
+                position = f"cell {code.index(cell.id) + 1} of {len(code)}"
+                print(f"{stem}: {position}, {sections[cell.id]}".rstrip(", "), flush=True)
+            return start(cell, *args, **more)
+
+        nb_man.cell_start = announce
+        return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+
+
+def offer_kernel(folder: Path) -> None:
+    """Make this interpreter the kernel `python3`, ahead of any that the machine or its user installed."""
+    spec = folder / "kernels" / KERNEL["name"]
+    spec.mkdir(parents=True, exist_ok=True)
+    quiet = "--IPKernelApp.log_level=ERROR"  # a local kernel's warning about its transport helps nobody
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", quiet]
+    content = {"argv": command, "display_name": KERNEL["display_name"], "language": KERNEL["language"]}
+    with paths.whole_file(spec / "kernel.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    # Sums in another order differ in their last digit: one thread, whatever the machine has, gives the same bytes.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    earlier = [part for part in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if part]
+    # What loading libraries would print into a page that is read: bars, and a hint about a missing widget.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(dict.fromkeys([str(folder), *earlier]))
+
+
+@contextmanager
+def begin(stem: str, profile: str) -> Iterator[None]:
+    """Mark a notebook as unfinished until the block ends well, and keep extractions and a second run of it away.
+
+    Figures of an earlier version of the notebook, which this run has not made, are removed at a good end.
+
+    Raises
+    ------
+    LockError, PathsError
+        If such a run is going on; if the folder cannot be written to.
+    """
+    with files.hold(paths.lock(profile), shared=True), files.hold(paths.lock(profile, stem)):
+        with paths.whole_file(paths.unfinished(profile, stem)) as mark:
+            mark.touch()
+        for folder in (paths.figures(profile), paths.made(profile)):
+            for leftover in folder.glob(f".{stem}*.tmp"):  # of a run that was killed
+                leftover.unlink(missing_ok=True)
+        files.forget(stem, profile)
+        yield
+        for file in files.remove_unmarked(stem, profile):
+            print(f"{stem}: {paths.show(file)} removed: this notebook makes it no longer", flush=True)
+        paths.unfinished(profile, stem).unlink(missing_ok=True)
+
+
+def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin: str = "the caller") -> Path:
+    """Execute a notebook and return the executed copy.
+
+    Parameters
+    ----------
+    source
+        The py:percent file.
+    parameters
+        The section's values; `profile` is added.
+    origin
+        Where the parameters come from, for messages.
+
+    Raises
+    ------
+    NotebookError
+        If the parameters do not fit or a cell fails; the executed copy then shows how far it came.
+    LockError, PathsError
+        If an extraction or the same notebook is running; if a file cannot be written.
+    """
+    name = paths.show(source.resolve())
+    notebook = read_source(source)
+    cell = find_parameters_cell(notebook, name)
+    given = {"profile": profile, **parameters}
+    check_parameters(read_defaults(cell, name), given, name, origin)
+    cell.metadata["tags"] = [TAG, HIDDEN]
+    target = paths.notebooks(profile) / f"{source.stem}.ipynb"
+    started = time.perf_counter()
+    with begin(source.stem, profile), paths.writable(target):
+        offer_kernel(target.parent / ".jupyter")
+        execute(notebook, given, target, name)
+    print(f"{source.stem}: done in {time.perf_counter() - started:.0f} s", flush=True)
+    return target
+
+
+def execute(notebook: NotebookNode, given: dict[str, Any], target: Path, name: str) -> None:
+    """Run the cells with papermill, which saves after each; raises like `run_notebook`."""
+    papermill_engines.register("dontblink", _LineEngine)
+    try:
+        papermill.execute_notebook(
+            notebook, str(target), parameters=given, engine_name="dontblink", kernel_name=KERNEL["name"],
+            cwd=str(paths.ROOT), progress_bar=False, log_output=False,
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        reason = f"cell {error.exec_count}: {error.ename}: {' '.join(str(error.evalue).split())}"
+        raise NotebookError(f"{name}: {reason}; see {paths.show(target)}") from error
+    except (PapermillException, RuntimeError) as error:  # nbclient reports a dead kernel as a RuntimeError
+        raise NotebookError(f"{name}: {' '.join(str(error).split())}; see {paths.show(target)}") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a notebook: `python -m dontblink.publish.notebook notebooks/02_collapse.py --params FILE --profile NAME`."""
+    parser = argparse.ArgumentParser(prog="python -m dontblink.publish.notebook", description=main.__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--params", type=Path, required=True, help="the section's JSON, from dontblink.params")
+    parser.add_argument("--profile", default="testbed")
+    given = parser.parse_args(arguments)
+    try:
+        run_notebook(given.source, params.read_values(given.params), given.profile, paths.show(given.params.resolve()))
+    except (NotebookError, params.ParamsError, paths.PathsError, files.LockError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Recorded numbers by name: `02_collapse.collapse.grounding_layers.evidence.*.*` to the values in figures/<profile>.
+
+Why it exists: the claims ledger, the paper and `make diff` must read the same number by the same key, and a key that
+leads nowhere must stop them. In: the JSON files that notebooks recorded. Out: values at full precision, and the rows
+that a path with stars names. Never: round, format, or fall back on a default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dontblink import paths
+from dontblink.errors import NamedError
+
+STAR, OTHER = "*", "*other"
+
+
+class NumbersError(NamedError, KeyError):
+    """A key that leads nowhere; the message names the file, the key and what stands there instead."""
+
+    def __str__(self) -> str:
+        """Return the message without the quotes of KeyError."""
+        return str(self.args[0])
+
+
+class Row(NamedTuple):
+    """One mapping that a path with stars names: what the stars stand for, and its fields."""
+
+    stars: tuple[str, ...]
+    fields: Any
+
+
+def hash_file(file: Path) -> str:
+    """Return the first 16 hex digits of a file's SHA-256."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+class Numbers:
+    """The number files of one profile, each read once when it is first asked for."""
+
+    def __init__(self, profile: str) -> None:
+        self.folder = paths.figures(profile)
+        self.profile = profile
+        self._read: dict[str, Any] = {}
+
+    def stems(self) -> list[str]:
+        """Return the stems of all number files, sorted."""
+        return sorted(file.stem for file in self.folder.glob("[0-9][0-9]_*.json"))
+
+    def file(self, stem: str) -> Path:
+        """Return where a stem's numbers lie."""
+        return self.folder / f"{stem}.json"
+
+    def read(self, stem: str) -> Any:
+        """Return all numbers of a stem; raise NumbersError if they are not there."""
+        if stem not in self._read:
+            file = self.file(stem)
+            if not file.is_file():
+                raise NumbersError(f"{paths.show(file)}: not there; run `make figures PROFILE={self.profile}`")
+            self._read[stem] = json.loads(file.read_text(encoding="utf-8"))
+        return self._read[stem]
+
+    def get(self, path: str | tuple[str, ...]) -> Any:
+        """Return the value at `stem.key.key`; a tuple may hold keys with dots."""
+        parts = tuple(path.split(".")) if isinstance(path, str) else path
+        value = self.read(parts[0])
+        for depth, part in enumerate(parts[1:], 1):
+            value = self._step(value, part, parts[:depth])
+        return value
+
+    def _step(self, value: Any, part: str, done: tuple[str, ...]) -> Any:
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            return value[int(part)]
+        if not isinstance(value, Mapping) or part not in value:
+            there = ", ".join(sorted(value)[:12]) if isinstance(value, Mapping) else f"a {type(value).__name__}"
+            where = f"{paths.show(self.file(done[0]))}: {'.'.join(done[1:]) or 'top level'}"
+            raise NumbersError(f"{where} has no key {part!r}; there stands {there}; correct the key")
+        return value[part]
+
+    def select(self, path: str) -> list[Row]:
+        """Return every row that a path names, in the order of its keys; without a star, the one row.
+
+        `*` takes every key, `*other` every key that no earlier star of the path took.
+
+        Raises
+        ------
+        NumbersError
+            If a key is unknown, or the stars match nothing.
+        """
+        stem, *parts = path.split(".")
+        found: list[tuple[Row, tuple[str, ...]]] = [(Row((), self.read(stem)), (stem,))]
+        for part in parts:
+            grown: list[tuple[Row, tuple[str, ...]]] = []
+            for row, done in found:
+                if part in (STAR, OTHER):
+                    if not isinstance(row.fields, Mapping):
+                        raise NumbersError(f"{path}: {'.'.join(done)} holds no keys for {part}; correct the path")
+                    for key, value in sorted(row.fields.items()):
+                        if part == STAR or key not in row.stars:
+                            grown.append((Row((*row.stars, key), value), (*done, key)))
+                else:
+                    grown.append((Row(row.stars, self._step(row.fields, part, done)), (*done, part)))
+            found = grown
+        if not found:
+            raise NumbersError(f"{path}: names no row; correct the path")
+        return [row for row, _ in found]

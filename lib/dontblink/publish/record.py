@@ -1,0 +1,189 @@
+"""A figure in words: what a reader hears who cannot see it.
+
+Why it exists: every picture of the pages needs a text that says what it shows, and a text typed by hand would soon
+describe last month's figure. In: a matplotlib figure that is finished. Out: one line of text, from its own titles,
+axis labels, legends and colour bars. Never: say what a figure means (its notebook does), or change it.
+
+Figures and numbers: the only writer of figures/<profile>, with the same bytes on every day.
+
+Why it exists: a tracked figure must change in git only when its content changes, and a number in the paper must be
+the number that a notebook computed, at full precision. In: a matplotlib figure, or a mapping of numbers, and the
+notebook's stem. Out: figures/<profile>/<stem>.pdf, .png and .json. Importing this module gives the session the look
+of dontblink.mplstyle (print size, greys, the font that comes with matplotlib). Never round here, never write a date,
+and never write a figure or a number anywhere else.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dontblink import files as marks
+from dontblink import paths
+from dontblink.errors import NamedError, make_printable
+from dontblink.figures.picture import STYLE
+
+
+def describe_figure(figure: Figure) -> str:
+    """Return one line that says what a figure shows: its panels, axes, legend entries and colour bars.
+
+    A text that several panels share is said once, in the order in which the panels were made.
+    """
+    drawn = [ax for ax in figure.axes if ax.axison or ax.get_title()]
+    bars = [ax for ax in drawn if ax.get_label() == "<colorbar>"]
+    panels = [ax for ax in drawn if ax not in bars]
+    legends = [*figure.legends, *(legend for ax in panels if (legend := ax.get_legend()) is not None)]
+    parts = {
+        "": [figure.get_suptitle()],
+        "titles": [ax.get_title(loc) for ax in panels for loc in ("left", "center", "right")],
+        "horizontally": [figure.get_supxlabel(), *(ax.get_xlabel() for ax in panels)],
+        "vertically": [figure.get_supylabel(), *(ax.get_ylabel() for ax in panels)],
+        "legend": [text.get_text() for legend in legends for text in (legend.get_title(), *legend.get_texts())],
+        "colour": [text for ax in bars for text in (ax.get_ylabel(), ax.get_xlabel())],
+    }
+    said = [f"{name}: {words}" if name else words for name, texts in parts.items() if (words := _join(texts))]
+    return f"{len(panels)} panel{'' if len(panels) == 1 else 's'}. {'; '.join(said)}".rstrip()
+
+
+def _join(texts: Iterable[str]) -> str:
+    whole = dict.fromkeys(make_printable(" ".join(text.split()).replace(r"\$", "$")) for text in texts)
+    return ", ".join(text for text in whole if text and text != "None")
+
+
+UNDATED = {
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "png": {"Software": None},
+}
+
+plt.style.use(STYLE)
+
+
+class RecordError(NamedError, ValueError):
+    """A figure or a number that cannot be recorded; the message names the file, the key and the remedy."""
+
+
+def check_stem(stem: str) -> str:
+    """Return the stem; raise RecordError unless it starts like its notebook, NN_name."""
+    if not re.fullmatch(r"\d\d_[a-z0-9_]+", stem):
+        raise RecordError(f"stem {stem!r}: expected the notebook's, as 02_collapse or 02_collapse_steps")
+    return stem
+
+
+def save_figure(figure: Figure, stem: str, profile: str) -> list[Path]:
+    """Write a figure as PDF (fonts embedded as TrueType) and PNG, byte for byte reproducible.
+
+    Returns
+    -------
+    list of Path
+        The PDF and the PNG; each appears whole or not at all. One printed line says what the figure shows: the
+        pages and a screen reader have no other text for it.
+    """
+    files = []
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    os.environ["SOURCE_DATE_EPOCH"] = "0"  # the embedded fonts carry a date that only this variable holds still
+    try:
+        with plt.style.context(STYLE):
+            for suffix, metadata in UNDATED.items():
+                file = paths.figures(profile) / f"{check_stem(stem)}.{suffix}"
+                drawn = io.BytesIO()  # on a full disk matplotlib would say something else than that
+                figure.savefig(drawn, format=suffix, metadata=metadata)
+                with paths.whole_file(file) as temporary:
+                    temporary.write_bytes(drawn.getvalue())
+                marks.mark_made(file, profile)
+                files.append(file)
+    finally:
+        del os.environ["SOURCE_DATE_EPOCH"]
+        if epoch is not None:
+            os.environ["SOURCE_DATE_EPOCH"] = epoch
+    print(f"{stem}: {describe_figure(figure)}")
+    return files
+
+
+def to_plain(value: Any, key: str) -> Any:
+    """Return a number, text, truth value, list or mapping as JSON holds it, unrounded.
+
+    Parameters
+    ----------
+    key
+        Where the value stands, as `collapse.primary.ci_low`, for messages.
+
+    Raises
+    ------
+    RecordError
+        If there is NaN, an infinity or nothing in it, or something that is no number.
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RecordError(f"{key} is {value}; find out why, or leave the key out where it has no value")
+        return value
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str) or not name.strip():
+                raise RecordError(f"{key}: key {name!r}; expected a text that says what it holds, with its unit")
+        return {str(name): to_plain(entry, f"{key}.{name}") for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(entry, f"{key}.{index}") for index, entry in enumerate(value)]
+    found = type(value).__name__
+    raise RecordError(f"{key}: found {value!r} ({found}); give a number, a text, a list or a mapping of them")
+
+
+def save_numbers(stem: str, numbers: Mapping[str, Any], profile: str) -> Path:
+    """Write a notebook's numbers as JSON, keys sorted, floats with every digit that they have.
+
+    Parameters
+    ----------
+    numbers
+        By name; a name that says the unit (`entropy_nats`) needs no look into the notebook.
+    """
+    file = paths.figures(profile) / f"{check_stem(stem)}.json"
+    if not numbers:
+        raise RecordError(f"{paths.show(file)}: no numbers; a notebook records at least one")
+    try:
+        plain = {name: to_plain(numbers[name], str(name)) for name in to_plain(dict.fromkeys(numbers, 0), "numbers")}
+    except RecordError as error:
+        raise RecordError(f"{paths.show(file)}: {error}") from error
+    with paths.whole_file(file) as temporary:
+        text = json.dumps(plain, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    marks.mark_made(file, profile)
+    return file
+
+
+def nest(table: pd.DataFrame, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a tidy table as nested mappings, one level a key column, the other columns as the innermost one.
+
+    A missing value stops `save_numbers`, except in the `optional` columns, which not every row has: it is left out
+    there.
+
+    Raises
+    ------
+    RecordError
+        If two rows have the same keys.
+    """
+    nested: dict[str, Any] = {}
+    for row in table.to_dict("records"):
+        names = [str(row.pop(key)) for key in keys]
+        level = nested
+        for name in names[:-1]:
+            level = level.setdefault(name, {})
+        if names[-1] in level:
+            raise RecordError(f"two rows for {' / '.join(names)}; {', '.join(keys)} must tell all rows apart")
+        level[names[-1]] = {
+            str(name): value for name, value in row.items() if name not in optional or not pd.isna(value)
+        }
+    return nested

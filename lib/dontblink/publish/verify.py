@@ -1,0 +1,197 @@
+"""Do the tracked figures belong to these sources, parameters and models? Hashes say so within seconds (`make verify`).
+
+Why it exists: a figure in git is worth what its sources are worth, and nobody runs everything again to find out whether
+they still match. In: the checkout. Out: figures/<profile>/manifest.json, written at the end of `make all`, or one line
+for every file that differs from it, with the figures that depend on the file and the remedy. Never: run a stage, import
+a model library, follow a modification time, or write a time or a folder of this machine.
+
+A change of prose in a notebook counts as a change of its source. Of params/<profile>.yaml the values of the sections
+count, not the comments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dontblink import params, paths
+from dontblink.errors import NamedError
+from dontblink.files import hash_file, read_mark
+from dontblink.lineage import EXTRACTION, PAPER, LineageError, Sections, Stage, list_stages, relative
+from dontblink.params import SCHEMA
+
+ABOUT = (
+    "Written by `make all`, checked by `make verify`: SHA-256 of what every figure is made from, and of the figures."
+)
+RESULTS = "results/"  # not part of the repository: compared where they are there
+SECTION = "section:"  # before the name of a section, where files and sections stand side by side
+
+
+class VerifyError(NamedError, RuntimeError):
+    """A manifest that cannot be read or written; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """SHA-256 (64 hex digits) of every file and of every section's values, and the stages that they belong to."""
+
+    profile: str
+    files: dict[str, str]
+    parameters: dict[str, str]
+    stages: dict[str, Stage]
+
+    def upstream(self, name: str) -> set[str]:
+        """Return all files and sections that a stage depends on, directly or not."""
+        stage = self.stages[name]
+        found = {*stage.files, *(SECTION + section for section in stage.parameters)}
+        for earlier in stage.after:
+            found |= self.upstream(earlier) | set(self.stages[earlier].made)
+        return found
+
+    def dependents(self, entry: str) -> str:
+        """Return the figures (stems of notebooks) and the paper that a file or section is behind, in words."""
+        stems = [name for name in self.stages if name != EXTRACTION]
+        found = [name for name in stems if entry in self.upstream(name)]
+        return "every figure and the paper" if found == stems and PAPER in stems else ", ".join(found)
+
+    def maker(self, entry: str) -> str | None:
+        """Return the stage that makes a file, None for a source."""
+        return next((name for name, stage in self.stages.items() if entry in stage.made), None)
+
+    def entries(self) -> dict[str, str]:
+        """Return all hashes, those of sections too."""
+        return self.files | {SECTION + name: value for name, value in self.parameters.items()}
+
+
+def manifest_file(profile: str) -> Path:
+    """Return the tracked file that holds the hashes of a profile."""
+    return paths.figures(profile) / "manifest.json"
+
+
+def describe(profile: str, sections: Sections) -> Manifest:
+    """Return the manifest of the checkout as it is now, with these values of the parameters.
+
+    Raises
+    ------
+    LineageError, VerifyError
+        If a figure, a notebook or the paper is not there.
+    """
+    stages = list_stages(profile, sections)
+    files = sorted({file for stage in stages.values() for file in (*stage.files, *stage.made)})
+    absent = {file for file in files if not (paths.ROOT / file).is_file()}
+    if lacking := sorted(file for file in absent if not file.startswith(RESULTS)):
+        raise VerifyError(f"{lacking[0]}: not there; restore it, or run `make all`")
+    used = sorted({section for stage in stages.values() for section in stage.parameters})
+    values = {s: hashlib.sha256(json.dumps(sections[s], sort_keys=True).encode()).hexdigest() for s in used}
+    return Manifest(profile, {f: hash_file(paths.ROOT / f) for f in files if f not in absent}, values, stages)
+
+
+def read_manifest(profile: str) -> Manifest:
+    """Return the stored manifest; raise VerifyError if it is not there or not one of ours."""
+    file = manifest_file(profile)
+    if not file.is_file():
+        how = "`make all`"
+        if profile != "testbed":
+            how = f"`make extract PROFILE={profile}`, then `make all PROFILE={profile}`"
+        raise VerifyError(f"{relative(file)}: not there, so no figure of profile {profile} can be checked; run {how}")
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        stages = {name: Stage(**parts) for name, parts in held["stages"].items()}
+        return Manifest(held["profile"], held["files"], held["parameters"], stages)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise VerifyError(f"{relative(file)}: not a manifest ({error}); remove it and run `make all`") from error
+
+
+def find_changes(stored: Manifest, now: Manifest) -> list[str]:
+    """Return the files and sections that differ; results that a clone does not have are not compared."""
+    old, new = stored.entries(), now.entries()
+    changed = [entry for entry in {*old, *new} if old.get(entry) != new.get(entry)]
+    return sorted(entry for entry in changed if entry in new or not entry.startswith(RESULTS))
+
+
+def compare(stored: Manifest, now: Manifest) -> list[str]:
+    """Return one line for every file and section that differs: its name, the figures behind it, the remedy."""
+    lines, old, new = [], stored.entries(), now.entries()
+    command = "`make all`" if now.profile == "testbed" else f"`make all PROFILE={now.profile}`"
+    for entry in find_changes(stored, now):
+        holder = stored if entry in old else now
+        what = "gone" if entry not in new else "new" if entry not in old else "changed"
+        figures, maker = holder.dependents(entry), holder.maker(entry)
+        if entry.startswith(SECTION):
+            entry, what = f"params/{now.profile}.yaml: section {entry.removeprefix(SECTION)}", "other values"
+        if maker:
+            first = "paper/paper.pdf" if maker == PAPER else f"figures/{now.profile}/{maker}.json"
+            rest = f"; depend on it: {figures}" if figures else ""
+            remedy = f"restore it, or remove {first} and run {command}"
+            lines.append(f"{entry}: {what}, not the file that {maker} made{rest}; {remedy}")
+        else:
+            lines.append(f"{entry}: {what}; depend on it: {figures}; run {command}")
+    if not lines and stored.stages != now.stages:
+        lines = [f"{relative(manifest_file(now.profile))}: not the stages that the sources say; run {command}"]
+    return lines
+
+
+def find_unexplained(stored: Manifest, now: Manifest) -> list[str]:
+    """Return the made files that differ although nothing behind them does, or that no run here has made so."""
+    changed, found = set(find_changes(stored, now)), list[str]()
+    for name in now.stages.keys() & stored.stages.keys():
+        is_caused = changed & (now.upstream(name) | stored.upstream(name))
+        for file in changed & {*now.stages[name].made, *stored.stages[name].made}:
+            if not is_caused or read_mark(paths.ROOT / file, now.profile) != now.files.get(file, ""):
+                found.append(file)
+    return sorted(found)
+
+
+def write(profile: str) -> str:
+    """Write the manifest if it changed, with the values that the figures were made with; return what was done.
+
+    It is kept as it is where a figure differs from the tracked one and none of its inputs does, or its notebook did not
+    write it so: a change by hand must not pass for a result, and the last digits of another processor need no new
+    manifest.
+    """
+    now = describe(profile, {section: params.read_section(profile, section) for section in SCHEMA})
+    file = manifest_file(profile)
+    if file.is_file() and (odd := find_unexplained(read_manifest(profile), now)):
+        return (
+            f"{relative(file)}: kept as it is: {', '.join(odd)} differ from the tracked files, and either "
+            "nothing that they are made from does or no run here made them so: a change by hand, or the arithmetic of "
+            "another processor; `git checkout` restores "
+            f"them; to take them, remove {relative(file)} and run `make all` again"
+        )
+    text = json.dumps({"about": ABOUT} | asdict(now), indent=1) + "\n"
+    if file.is_file() and file.read_text(encoding="utf-8") == text:
+        return f"{relative(file)}: unchanged"
+    with paths.whole_file(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return f"{relative(file)}: written, {len(now.files)} files"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare the checkout with its manifest: `python -m dontblink.publish.verify [--profile testbed] [--write]`."""
+    parser = argparse.ArgumentParser(prog="python -m dontblink.publish.verify", description=main.__doc__)
+    parser.add_argument("--profile", default="testbed")
+    parser.add_argument("--write", action="store_true", help="write the manifest: the last step of `make all`")
+    given = parser.parse_args(arguments)
+    try:
+        if given.write:
+            print(write(given.profile))
+            return 0
+        stored = read_manifest(given.profile)
+        now = describe(given.profile, params.load(paths.params_file(given.profile))[1])
+    except (LineageError, VerifyError, params.ParamsError, paths.PathsError) as error:
+        print(f"verify: {error}", file=sys.stderr)
+        return 1
+    lines = compare(stored, now)
+    for line in lines:
+        print(line, file=sys.stderr)
+    if not lines:
+        print(f"{given.profile}: {len(now.files)} files and {len(now.parameters)} sections are those of the manifest")
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

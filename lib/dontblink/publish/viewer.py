@@ -1,0 +1,153 @@
+"""What the trace viewer shows: some items of every cell, chosen by rule, as files that a page loads from a disk.
+
+Why it exists: whoever doubts a mean wants to see single responses, and a page opened from a file may load scripts but
+read nothing else. In: the tables, shards and items of a finished extraction. Out: one JavaScript file an item under
+data/, an index of them, and the pictures as PNG files. Boxes are shares of the picture's width and height, maps and
+masses are means over the grounding layers and their heads. Never: pick an item by eye, rescale a map, or write a
+text that a page could take for markup (the page's own script shows texts as texts).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+from dontblink import params
+from dontblink.attention import traces
+from dontblink.attention.traces import TraceRecord
+from dontblink.extraction import examples
+from dontblink.extraction.examples import GROUNDING_LAYERS
+from dontblink.extraction.study import Study
+from dontblink.extraction.tables import bin_table
+from dontblink.figures.picture import COLOUR_MAP
+from dontblink.questions.items import Item, open_image
+from dontblink.schema import REGIONS, read_manifest, read_tables
+from dontblink.studies import collapse
+
+LARGEST_SIDE = 1024  # px of a picture in the page; a larger one is scaled down
+DIGITS = 4  # significant ones of a mass, an entropy or a map: more than a screen can show
+
+
+def choose_items(profile: str, quantiles: Sequence[float]) -> pd.DataFrame:
+    """Return the rows of the items table to show, with their `collapse` and its `quantile`.
+
+    Per cell, and there among the correct and among the wrong answers, the items nearest to the quantiles of the
+    per-item collapse (`examples.pick_by_collapse`). Cells come in the manifest's order.
+    """
+    tables = read_tables(profile, ["items", "tokens", "token_masses"], split="test")
+    items, masses = tables["items"], tables["token_masses"]
+    masses = masses[masses["head_set"] == "grounding_layers"]
+    bins = bin_table(tables["tokens"], masses, params.read_section(profile, "collapse")["bins"])
+    pairs = collapse.pair_bins(collapse.add_fraction(bins, items))
+    manifest = read_manifest(profile)
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for model in manifest["models"]:
+        for benchmark in manifest["benchmarks"]:
+            for correct in (True, False):
+                for quantile in quantiles:
+                    for item_id in examples.pick_by_collapse(pairs, items, model, benchmark, [quantile], correct):
+                        own = examples.item_collapse(pairs, model, item_id)
+                        found = items[(items["model"] == model) & (items["item_id"] == item_id)].iloc[0].to_dict()
+                        rows.setdefault((model, item_id), {**found, "collapse": own, "quantile": quantile})
+    return pd.DataFrame(rows.values())
+
+
+def round_values(values: Any) -> Any:
+    """Return an array as nested lists of `DIGITS` significant digits."""
+    rounded = np.vectorize(lambda value: float(f"{value:.{DIGITS}g}"), otypes=[float])
+    array = np.asarray(values, dtype=float)
+    return rounded(array).tolist() if array.size else array.tolist()
+
+
+def describe_response(item: Item, record: TraceRecord, row: dict[str, Any], layers: Sequence[int]) -> dict[str, Any]:
+    """Return everything that the viewer shows of one response, except its pictures' files.
+
+    Lengths: `tokens`, `entropy_nats` and each entry of `masses` T, `steps` S, each `map` M over all pictures.
+    """
+    masses = record.trace.mass[GROUNDING_LAYERS].astype(np.float64)
+    maps = record.trace.step_map[:, GROUNDING_LAYERS].astype(np.float64)
+    sizes = [open_image(source).size for source in item.images]
+    boxes: list[list[dict[str, Any]]] = [[] for _ in sizes]
+    for box in item.boxes:
+        width, height = sizes[box.image]
+        corners = (box.x0 / width, box.y0 / height, box.x1 / width, box.y1 / height)
+        boxes[box.image].append({"corners": round_values(corners), "label": box.label})
+    return {
+        "id": item.id, "model": record.trace.model, "benchmark": item.benchmark, "question": item.question,
+        "choices": [choice for choice in item.choices if choice not in item.question], "answer": item.answer,
+        "prediction": str(row["prediction"]), "correct": bool(row["correct"]), "parsed": bool(row["parsed"]),
+        "finish_reason": str(row["finish_reason"]), "collapse": round_values(row["collapse"]),
+        "quantile": row["quantile"], "layers": list(layers),
+        "images": [
+            {"width": w, "height": h, "rows": rows, "columns": columns, "boxes": own}
+            for (w, h), own, (rows, columns) in (
+                (sizes[place], boxes[place], grid)
+                for place, grid in zip(record.image_order, record.grids, strict=True)
+            )
+        ],
+        "coverage": round_values(record.coverage),
+        "steps": [
+            {"text": text, "begin": begin, "end": end, "map": round_values(step_map)}
+            for text, (begin, end), step_map in zip(record.step_texts, record.spans.steps, maps, strict=True)
+        ],
+        "tokens": list(record.token_texts), "entropy_nats": round_values(record.trace.entropy_nats),
+        "masses": dict(zip(REGIONS, round_values(masses.T), strict=True)),
+        "answer_span": list(record.spans.answer),
+    }  # fmt: skip
+
+
+def describe_items(profile: str, chosen: pd.DataFrame) -> Iterator[tuple[Item, dict[str, Any]]]:
+    """Yield each chosen item and what the viewer shows of it; one cell's traces are read at a time."""
+    cells = Study(profile).items
+    items = {item.id: item for (_, split), cell in cells.items() if split == "test" for item in cell}
+    for (model, benchmark), rows in chosen.groupby(["model", "benchmark"], sort=False, observed=True):
+        layers = examples.read_grounding_layers(profile, model)
+        wanted = set(rows["item_id"])
+        records = {
+            record.trace.item_id: record
+            for record in traces.iterate_traces(profile, model, benchmark)
+            if record.trace.item_id in wanted
+        }
+        for row in rows.to_dict("records"):
+            item = items[row["item_id"]]
+            yield item, describe_response(item, records[item.id], row, layers)
+
+
+def to_script(call: str, value: Any) -> str:
+    """Return a JavaScript statement that hands a value to a function of the page.
+
+    `<`, `>` and `&` are written as escapes, so that the text is harmless wherever it ends up.
+    """
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return f"dontblink.{call}({text});\n"
+
+
+def write_viewer(profile: str, folder: Path, quantiles: Sequence[float]) -> int:
+    """Write data/ and pictures/ of the viewer below `folder`; return the number of items."""
+    pictures: dict[tuple[str, int], str] = {}
+    index = []
+    for name in ("data", "pictures"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number, (item, shown) in enumerate(describe_items(profile, choose_items(profile, quantiles))):
+        for k, source in enumerate(item.images):
+            if (item.id, k) not in pictures:
+                pictures[item.id, k] = f"pictures/{len(pictures):04d}.png"
+                image = open_image(source)
+                image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+                image.save(folder / pictures[item.id, k], optimize=True)
+            shown["images"][k]["file"] = pictures[item.id, k]
+        file = f"data/{number:04d}.js"
+        (folder / file).write_text(to_script("show", shown), encoding="utf-8")
+        index.append({"file": file} | {key: shown[key] for key in ("id", "model", "benchmark", "correct", "collapse")})
+    colours = [mpl.colors.to_hex(colour) for colour in mpl.colormaps[COLOUR_MAP](np.linspace(0, 1, 256))]
+    statements = to_script("offer", {"items": index, "colours": colours})
+    (folder / "data" / "index.js").write_text(statements, encoding="utf-8")
+    return len(index)

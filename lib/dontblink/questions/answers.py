@@ -1,0 +1,273 @@
+"""What a response says once its reasoning is over, and what its writer marks as the answer.
+
+In: the text of a whole response, special tokens kept. Out: the text behind the reasoning, or what the family's answer
+box holds; a text without its dress; the marked answers. Never: guess an answer, or look for one inside the reasoning.
+
+What a response states as its answer: `Answer: ...`, "the answer is ...", `\boxed{...}`, `<answer>...</answer>`.
+
+Why it exists: the strict scorers of yes/no questions and lettered options share these statements, and with MathVista's
+numbers (`answers.read_marked`) the markers. In: the final part of a response (`read_final`). Out: the stated texts,
+first to last, without markup. Never: decide which choice a text means.
+
+Which of several options a response names: by letter, or by the option's own text.
+
+Why it exists: a strict scorer must tell "B. dog", "the answer is (B)" and "it is a dog" from a letter that happens to
+stand in a sentence. In: the final part of a response, and the options. Out: one letter, or None. Never: guess; a
+statement that names two options names none.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections.abc import Sequence
+
+BOX = re.compile(r"<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|$)", re.DOTALL)
+SPECIAL = re.compile(r"<\|[^|<>]*\|>")
+# between the marker and the verb there may be words ("the answer to this question is"), but no lone capital letter:
+# in "answer choice B is wrong" the letter stands before the verb and what follows names no answer
+WORDS = r"(?:[ \t]+(?!(?-i:\(?[A-Z]\b))[\w'-]+){0,6}?[ \t]*"
+VERBS = r"\b(?:is|are|be|was)\b"
+ANSWER = re.compile(
+    r"(?:\b(?:answers?(?! (?:choice|option)s)|(?:correct|right|best|final|closest)[ \t]+(?:option|choice))"
+    rf"(?:{WORDS}(?:(?:{VERBS}|[:=：])[ \t]*)+|[ \t]*\n)"
+    rf"|\bsolutions?{WORDS}{VERBS}[ \t]*[:=：]?"  # "Solution:" announces a reasoning
+    r"|(?:答案|故选)[是为:：]*)(?=\s*\S)",
+    re.IGNORECASE,
+)
+DRESS = [
+    (re.compile(pattern), bare)
+    for pattern, bare in (
+        (r"<answer>", " Answer: "),
+        (r"</?[A-Za-z][^<>]{0,100}>|&nbsp;", " "),
+        (r"\\[dt]?frac ?\{([^{}]{1,60})\}\{([^{}]{1,60})\}", r" \1/\2"),
+        (r"\^?\{?\\circ\}?| ?\bdegrees?\b|&deg;", "°"),
+        (r"\\sqrt", "√"),
+        (r"\\pi\b", "π"),
+        (r"\\(?:times|cdot)\b", "×"),
+        (r"\\approx\b", "≈"),
+        (r"\\(?:text(?:rm|bf|it)?|math(?:rm|bf|it)|mbox|left|right|displaystyle)\b|\\[,;:! ]", ""),
+        (r"\\[()\[\]]", " "),
+        (r"\*\*+|[${}`\\]", ""),
+    )
+]
+SIGNS = str.maketrans(
+    {"−": "-", "–": "-", "（": "(", "）": ")", "：": ":", "，": ", ", "。": ". ", "＝": "=", "º": "°"}
+)
+REACH = 2000  # characters that are read behind a marker of the answer
+MARKERS = 20  # markers that are read, counted from the last
+
+
+def read_final(response: str) -> str:
+    """Return what stands behind the last `</think>`, in the last answer box where there is one, without special tokens.
+
+    A reasoning that was opened and never closed (a truncated response) leaves nothing: ''. A response without
+    reasoning markers is final as a whole.
+    """
+    final = response.rpartition("</think>")[2]
+    if "<think>" in final:
+        return ""
+    boxes = [text for text in BOX.findall(final) if text.strip()]
+    return SPECIAL.sub("", boxes[-1] if boxes else final).strip()
+
+
+def make_plain(text: str) -> str:
+    r"""Return a text without LaTeX, Markdown and HTML: `\frac{1}{2}` is 1/2, `**B**` is B, `90^\circ` is 90°."""
+    text = text.translate(SIGNS)
+    for pattern, bare in DRESS:
+        text = pattern.sub(bare, text)
+    return text.strip()
+
+
+def read_marked(text: str) -> list[str]:
+    r"""Return what the writer marks as the answer, plain: the last `\boxed{}`, then what follows "the answer is".
+
+    The surest comes first; of several "the answer is" the last. What follows is cut after `REACH` characters, not at
+    the end of the sentence: the reader knows what ends an answer of its kind.
+    """
+    plain = make_plain(text)
+    followers = [plain[end : end + REACH].strip(" :=#\"'“”\n\t\r") for end in reversed(find_markers(plain))]
+    _, boxed, rest = text.rpartition("\\boxed{")
+    return [make_plain(_read_braced(rest[:REACH])), *followers] if boxed else followers
+
+
+def read_value(text: str) -> float | None:
+    """Return the finite number that a text is; None where it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def find_markers(text: str) -> list[int]:
+    """Return where the last `MARKERS` markers of an answer ("the answer is", "Answer:") in a text end, in order."""
+    return [match.end() for match in ANSWER.finditer(text)][-MARKERS:]
+
+
+def _read_braced(text: str) -> str:
+    """Return a text up to the brace that closes the one before its start; all of it where none does."""
+    depth = 1
+    for place, sign in enumerate(text):
+        depth += (sign == "{") - (sign == "}")
+        if depth == 0:
+            return text[:place]
+    return text
+
+
+
+
+NESTED = r"[^{}]*"
+for _ in range(5):  # \frac inside \sqrt inside \text inside a box
+    NESTED = rf"(?:[^{{}}]|\{{{NESTED}\}})*"
+BOXED = re.compile(rf"\\boxed\s*\{{({NESTED})\}}|<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
+WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|left|right)\b\s*|</?[a-z]+>", re.IGNORECASE)
+MARKUP = str.maketrans("", "", "*$`{}#\\")
+STATEMENT_REACH = 400  # characters that are read behind a marker
+
+
+def read_statements(final: str) -> list[str]:
+    """Return the last stated answers in reading order: the rest of the marker's line, or the next line if it is empty.
+
+    A box is a statement of its own, and its line goes on behind it. A statement may hold another one ("The answer: the
+    correct option is B"). Statements end after `STATEMENT_REACH` characters, and the last `answers.MARKERS` are read, so that a
+    response that repeats itself stays cheap.
+    """
+    lines = BOXED.sub(lambda box: f"\nAnswer: {(box[1] or box[2] or '').strip()} ", final)
+    text = strip_markup(lines)
+    return [text[end : end + STATEMENT_REACH].lstrip().partition("\n")[0].rstrip() for end in find_markers(text)]
+
+
+def strip_markup(text: str) -> str:
+    """Return the text without bold, code, headings, mathematics' wrappers and tags; lines stay lines."""
+    return WRAPPER.sub("", text).translate(MARKUP)
+
+
+
+
+LEAD = re.compile(
+    r"\W*(?:(?:option|choice|letter|answer)\b\W*)?(?P<open>\()?(?P<letter>[A-Za-z])(?![A-Za-z0-9'’])\)?(?P<rest>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+OTHERS = re.compile(r"\W*(?:or|and)\b|\s*[/&,]")  # behind a leading letter: more letters may follow
+DENIED = re.compile(r"\bnot\s+(?:option\s+|choice\s+)?\(?[A-Z](?![A-Za-z0-9])\)?")
+DENIAL = re.compile(r"\b(?:not|no|never|neither|nor|or|cannot|wrong|incorrect|except|\w+n['’]t)\b", re.IGNORECASE)
+LISTED = re.compile(r"\s*(?:[-•+*]\s|\**\(?(?:[A-Z]|\d{1,2})[.):])")  # an item of a list, markup kept
+MARKED = re.compile(r"\(([A-Z])\)|\b(?:[Oo]ption|[Cc]hoice)\s+([A-Z])(?![A-Za-z0-9'’-])")
+PRAISED = re.compile(r"(?<![A-Za-z0-9])([A-Z])\)?\s+is\s+(?:the\s+)?(?:most\s+)?(?:correct|right|best|appropriate)\b")
+# a lone capital that is an article, a pronoun or a unit ("A dog", "I think", "5 A") is no letter of an option
+BARE = re.compile(r"(?<![A-Za-z0-9\\'’.-])(?<!\d )(?:[B-HJ-Z]|[AI](?!\s+[a-z]))(?![A-Za-z0-9'’-])")
+
+
+def strict_choice(final: str, options: Sequence[str]) -> str | None:
+    """Return the letter of the option that the text names, None where it names none or several.
+
+    The last statement (`Answer: ...`, `\\boxed{...}`) that names any option decides, unless the last line is an
+    option's letter alone or with its text. Without a statement the last line does, if it is a conclusion (no item of a
+    list, no line that announces more): a letter at its beginning (`(B)`, `B. dog`, `Option B: dog`), one that it calls
+    correct, one in brackets or behind "option", else the only option whose text it holds, unless it denies or weighs.
+    Where options' texts are letters themselves, "option B" may mean either: only statements count.
+    """
+    last = read_last_lines(final)
+    line = DENIED.sub("", strip_markup(last[-1]).strip()) if last else ""
+    listed = len(last) == 2 and all(map(LISTED.match, last))
+    if not listed and (found := leading_letters(line, options, whole=True)):
+        return one(found)
+    for statement in reversed(read_statements(final)):
+        if found := read_statement(statement, options):
+            return one(found)
+    letters = set(string.ascii_uppercase[: len(options)])
+    if listed or line.endswith(":") or any(plain(option).upper() in letters for option in options):
+        return None
+    for found in (
+        leading_letters(line, options),
+        set(PRAISED.findall(line)) & letters,
+        {bracketed or named for bracketed, named in MARKED.findall(line)} & letters,
+    ):
+        if found:
+            return one(found)
+    return None if DENIAL.search(line) else one(named_texts(line, options)[0])
+
+
+def read_last_lines(final: str) -> list[str]:
+    """Return the last line that holds a word, behind the one before it in its paragraph; [] where there is none."""
+    paragraphs = [paragraph.splitlines() for paragraph in re.split(r"\n\s*\n", final) if re.search(r"\w", paragraph)]
+    return [line for line in paragraphs[-1] if re.search(r"\w", line)][-2:] if paragraphs else []
+
+
+def one(letters: set[str]) -> str | None:
+    """Return the only letter, None where there is none or more than one."""
+    return next(iter(letters)) if len(letters) == 1 else None
+
+
+def read_statement(statement: str, options: Sequence[str]) -> set[str]:
+    """Return the letters that a stated answer names: an option's whole text, else a leading letter, else lone letters.
+
+    Else the letters of the options whose texts it holds.
+    """
+    whole = {letter for letter, text in zip(string.ascii_uppercase, options, strict=False) if same(statement, text)}
+    if whole:
+        return whole
+    statement = DENIED.sub("", statement)
+    if found := leading_letters(statement, options):
+        return found
+    texts, rest = named_texts(statement, options)
+    return lone_letters(rest, options) or texts
+
+
+def same(statement: str, option: str) -> bool:
+    """Say whether a statement is an option's whole text; a lone letter never is, it is the letter of an option."""
+    return plain(statement) == plain(option) and len(plain(option)) > 1
+
+
+def leading_letters(text: str, options: Sequence[str], whole: bool = False) -> set[str]:
+    """Return the letter that opens a text as an option's letter does, with those joined to it ("B or C").
+
+    `whole`: only if nothing stands behind the letter but its option's text.
+    """
+    lead = LEAD.fullmatch(text)
+    letters = string.ascii_uppercase[: len(options)]
+    if lead is None or lead["letter"].upper() not in letters:
+        return set()
+    letter, rest = lead["letter"].upper(), lead["rest"].strip()
+    option = plain(options[letters.index(letter)])
+    alone = not re.search(r"\w", rest)
+    bare = plain(rest.lstrip(".):([ -–—"))
+    if whole:
+        return {letter} if alone or bare == option else set()
+    marked = rest[:1] in (".", ")", ":", "(") or rest[:2] in ("- ", "– ", "— ") or lead["open"] is not None
+    if not (alone or marked or (bare.startswith(option) and option)):
+        return set()
+    return {letter} | (lone_letters(rest, options) if OTHERS.match(rest) else set())
+
+
+def lone_letters(text: str, options: Sequence[str]) -> set[str]:
+    """Return the options' letters that stand alone as capitals."""
+    return set(BARE.findall(text)) & set(string.ascii_uppercase[: len(options)])
+
+
+def named_texts(text: str, options: Sequence[str]) -> tuple[set[str], str]:
+    """Return the letters of the options whose text stands in `text`, and `text` without those texts.
+
+    Longer texts are looked for first, so that "blood cell" is not found inside "red blood cell"; a number is not found
+    inside another one. A text that is an option's letter is not looked for.
+    """
+    letters = string.ascii_uppercase[: len(options)]
+    rest, found = plain(text, lower=False), set()
+    for index in sorted(range(len(options)), key=lambda index: -len(options[index])):
+        words = plain(options[index])
+        if not words or words.upper() in letters:
+            continue
+        wanted = rf"(?<![\w.,−-])(?<!\d[.,]){re.escape(words)}(?![\w%]|[.,]\d)"
+        shorter, times = re.subn(wanted, " ", rest, flags=re.IGNORECASE)
+        if times:
+            rest = shorter
+            found.add(string.ascii_uppercase[index])
+    return found, rest
+
+
+def plain(text: str, lower: bool = True) -> str:
+    """Return the text without markup, outer punctuation and repeated spaces, in small letters unless told otherwise."""
+    words = " ".join(strip_markup(text).split()).strip(" .,;:!?\"'")
+    return words.lower() if lower else words

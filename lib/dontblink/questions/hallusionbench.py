@@ -1,0 +1,237 @@
+"""HallusionBench: yes/no questions on pictures, original and edited, scored by the usual rule and strictly.
+
+Why it exists: its accuracies count pairs and figures, not rows, and the usual yes/no rule misses `**Yes**`. In: rows of
+the official JSON or of the hub mirror, and responses. Out: Items, Scores, the five official accuracies with counts.
+Never: ask a language model to judge, or read a "no" that belongs to a noun.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from dontblink.questions.answers import read_final, read_statements, strip_markup
+from dontblink.questions.items import Item, ItemError, Score, Split, TaskType
+from dontblink.questions.sources import Row, Source, is_file, name_item, read_rows, require_columns, require_text
+
+NAME = "hallusionbench"
+LICENCE = "BSD-3-Clause"
+KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id", "visual_input")
+REQUIRED = (*KEYS, "question", "gt_answer")
+INSTRUCTION = "Please answer yes or no."  # the data set has no instruction of its own; this is the usual one
+UNPACKED = "hallusion_bench"  # the folder that the official archive unpacks to
+PUNCTUATION = ';/[]"{}()=+\\_->@<`,?!'  # as the usual rule has it: no colon, no asterisk
+# what ends a word that stands alone: the end, a mark on it, a mark behind a space that opens nothing, or a bracket that
+# holds more than an adjective (`no (visible) gap` answers nothing, and neither does `no "gap"` or `no-one`)
+ALONE = r"(?:$|[^\w\s-]|-(?!\w)|\s+(?:$|[^\w\s\"'“‘(\[-]|-(?!\w)|\((?!\w+\)\s*\w)))"
+LONE = re.compile(rf"\b(?:yes|no)\b(?={ALONE})", re.IGNORECASE)
+# `yes` belongs to no noun; `no` may go on without a mark ("no they differ", "no because they differ")
+SAID = re.compile(
+    rf"\b(?:yes\b|no\b(?={ALONE}|\s+(?:it|they|there|the|this|that|these|those|i|we|because|since|as)\b))",
+    re.IGNORECASE,
+)
+OPENING = re.compile(rf"\W*({SAID.pattern})", re.IGNORECASE)
+DOUBT = re.compile(r"\b(?:yes|no)\s*(?:/|or|and|&)\s*(?:yes|no)\b|\bnot\s+(?:a\s+)?(?:yes|no)\b", re.IGNORECASE)
+
+Answer = Literal["yes", "no"]
+
+
+class Accuracy(NamedTuple):
+    """How many of how many are right."""
+
+    correct: int
+    total: int
+
+
+def load_rows(source: Source, config: str = "") -> list[Row]:
+    """Return the rows with pictures of the hub mirror (split `image`), or all rows of the official JSON."""
+    return read_rows(source, split="image", config=config, image_columns=("image", "filename"))
+
+
+def row_id(row: Row) -> str:
+    """Return category, subcategory, set, figure and question: no two rows share all five."""
+    require_columns(row, KEYS)
+    return "-".join(str(row.fields[key]) for key in KEYS[:5])
+
+
+def stratum(row: Row) -> str:
+    """Return category/subcategory, such as `VD/illusion`."""
+    require_columns(row, KEYS)
+    return "/".join(str(row.fields[key]) for key in KEYS[:2])
+
+
+def group(row: Row) -> str:
+    """Return category/subcategory/set: its questions share pictures, and its pictures are edits of one another."""
+    return f"{stratum(row)}/{row.fields['set_id']}"
+
+
+def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
+    """Return the row as an Item whose answer is `yes` or `no`.
+
+    The picture is the row's own, or the file beside the JSON, or the file in `hallusion_bench/` beside it.
+
+    Raises
+    ------
+    ItemError
+        Naming the row: a missing column, no picture (178 official rows have none), a missing file, or an answer other
+        than 0 and 1.
+    """
+    require_columns(row, REQUIRED)
+    picture = row.images.get("image") or row.images.get("filename")
+    if picture is None:
+        raise ItemError(f"{row.name}: no picture; this package measures attention to images, leave the row out")
+    if isinstance(picture, Path):
+        picture = find_picture(row.name, picture)
+    gold = str(row.fields["gt_answer"])
+    if gold not in ("0", "1"):
+        raise ItemError(f"{row.name}: gt_answer {gold!r}; expected '0' (no) or '1' (yes); correct the row")
+    return Item(
+        id=name_item(NAME, row_id(row)),
+        benchmark=NAME,
+        split=split,
+        images=(picture,),
+        question=f"{require_text(row, 'question').strip()} {INSTRUCTION}",
+        answer="yes" if gold == "1" else "no",
+        task_type=task_type,
+        covariates={key: str(row.fields[key]) for key in KEYS},
+        source=row.name,
+        licence=LICENCE,
+    )
+
+
+def find_picture(name: str, beside: Path) -> Path:
+    """Return the picture file `<root>/VD/<subcategory>/<file>`, or the one in `<root>/hallusion_bench/`.
+
+    Raises
+    ------
+    ItemError
+        If neither exists.
+    """
+    root = beside.parents[min(2, len(beside.parents) - 1)]
+    places = (beside, root / UNPACKED / beside.relative_to(root))
+    for place in places:
+        if is_file(place):
+            return place
+    raise ItemError(f"{name}: no picture {places[0]}, nor {places[1]}; unpack the official archive there")
+
+
+def official_answer(response: str) -> Answer | None:
+    """Return the answer by the usual deterministic rule: exactly one of the words `yes` and `no`, else None.
+
+    Its faults are kept: each punctuation mark becomes a space, or vanishes if it stands beside a space anywhere or a
+    number holds a comma (so that `yes/no` may become `yesno`), `:` and `*` stay, and only the first 32 points go.
+    """
+    text = original = response.lower()
+    glued = re.search(r"\d,\d", original) is not None
+    for mark in PUNCTUATION:
+        text = text.replace(mark, "" if glued or f"{mark} " in original or f" {mark}" in original else " ")
+    return only(re.sub(r"\.(?!\d)", "", text, count=32).split())
+
+
+def strict_answer(response: str) -> Answer | None:
+    """Return the answer that the response's final part gives, None if it gives none or both.
+
+    A `no` that belongs to a noun ("No difference is visible") is none of the two words, wherever it stands. The last
+    statement (`Answer: no`, `\\boxed{Yes}`) that holds one of them decides: the one that opens it, else the only one.
+    Else the word that opens the text, or its last line if that does not say the opposite. Else the only one before a
+    mark or an end ("so, yes.").
+    """
+    final = read_final(response)
+    for statement in reversed(read_statements(final)):
+        said = read_opening(statement) or SAID.findall(statement)
+        if said:
+            return None if DOUBT.search(statement) else only(said)
+    lines = [line.strip() for line in strip_markup(final).splitlines() if re.search(r"\w", line)]
+    if any(DOUBT.search(line) for line in lines):
+        return None
+    first = read_opening(lines[0]) if lines else []
+    last = (read_opening(lines[-1]) or LONE.findall(lines[-1])) if len(lines) > 1 else []
+    return only(first + last or [word for line in lines for word in LONE.findall(line)])
+
+
+def read_opening(text: str) -> list[str]:
+    """Return the yes or no that opens a text as an answer, in a list; an empty one if none does."""
+    opening = OPENING.match(text)
+    return [opening[1]] if opening else []
+
+
+def only(words: Iterable[str]) -> Answer | None:
+    """Return the answer if yes, or no, is the only one of the two among the words."""
+    said = {word.lower() for word in words} & {"yes", "no"}
+    return None if len(said) != 1 else "yes" if "yes" in said else "no"
+
+
+def score(response: str, row_fields: Mapping[str, Any]) -> Score:
+    """Score a response strictly."""
+    return scores(response, row_fields)["strict"]
+
+
+def scores(response: str, row_fields: Mapping[str, Any]) -> dict[str, Score]:
+    """Score a response by both rules; what a rule cannot read is wrong and flagged as not parsed."""
+    gold = "yes" if str(row_fields["gt_answer"]) == "1" else "no"
+    answers = {"official": official_answer(response), "strict": strict_answer(response)}
+    return {scorer: Score(read == gold, read is not None, read or "") for scorer, read in answers.items()}
+
+
+def item_fields(item: Item) -> dict[str, Any]:
+    """Return what the scorers and `metrics` need of a row, from a stored Item."""
+    return {**{key: item.covariates[key] for key in KEYS}, "gt_answer": "1" if item.answer == "yes" else "0"}
+
+
+def metrics(rows: Sequence[Mapping[str, Any]], answers: Sequence[int | str | None]) -> dict[str, Accuracy]:
+    """Return the official accuracies with their counts: aAcc, fAcc, qAcc, easy, hard.
+
+    Parameters
+    ----------
+    rows
+        Official columns of each row.
+    answers
+        For each row "yes", "no" or None (unclear), or the official verdict: 1 right, 0 wrong, 2 unclear.
+
+    Notes
+    -----
+    A row is right if its answer is, and for VS questions without a figure (figure 0) if it is unclear, too.
+    aAcc: right rows. fAcc: figures (category, subcategory, set, figure; VS figure 0 left out) with all rows right.
+    qAcc: questions (category, subcategory, set, question) with all rows right; easy: the same over rows with no or the
+    original picture (visual_input 0 or 1), hard: over rows with the edited one (visual_input 2).
+
+    Raises
+    ------
+    ValueError
+        If there are not as many answers as rows, or an answer is none of those.
+    """
+    if len(rows) != len(answers):
+        raise ValueError(f"{len(answers)} answers for {len(rows)} rows; pass one per row, in the same order")
+    figures: dict[tuple[str, ...], bool] = {}
+    questions: dict[tuple[str, ...], bool] = {}
+    easy: dict[tuple[str, ...], bool] = {}
+    hard: dict[tuple[str, ...], bool] = {}
+    right_rows = 0
+    for row, answer in zip(rows, answers, strict=True):
+        category, subcategory, set_id, figure, question, visual = (str(row[key]) for key in KEYS)
+        figureless = category == "VS" and figure == "0"
+        verdict = judge(answer, str(row["gt_answer"]))
+        right = verdict == 1 or (verdict == 2 and figureless)
+        right_rows += right
+        of_question = (category, subcategory, set_id, question)
+        tables = [(questions, of_question), (hard if visual == "2" else easy, of_question)]
+        if not figureless:
+            tables.append((figures, (category, subcategory, set_id, figure)))
+        for table, key in tables:
+            table[key] = table.get(key, True) and right
+    units = {"fAcc": figures, "qAcc": questions, "easy": easy, "hard": hard}
+    counted = {name: Accuracy(sum(table.values()), len(table)) for name, table in units.items()}
+    return {"aAcc": Accuracy(right_rows, len(rows)), **counted}
+
+
+def judge(answer: int | str | None, gold: str) -> int:
+    """Return the official verdict on an answer: 1 right, 0 wrong, 2 unclear."""
+    if answer is None:
+        return 2
+    if answer in ("yes", "no"):
+        return int((answer == "yes") == (gold == "1"))
+    if answer in (0, 1, 2):
+        return int(answer)
+    raise ValueError(f"answer {answer!r}; expected 'yes', 'no', None, or a verdict 0, 1, 2")

@@ -1,0 +1,268 @@
+"""The Item: one question about one or more images, with everything that a later stage may need.
+
+In: nothing. Out: frozen records that every benchmark yields and every later stage reads. An item knows its
+evidence boxes and (in the testbed) the gold reasoning steps; it never knows a model, a response or a score.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dontblink.errors import NamedError
+from dontblink.paths import PathsError
+
+Split = Literal["test", "calibration"]
+TaskType = Literal["sustained_visual_reference", "symbolic", "other"]
+TASK_TYPES: tuple[TaskType, ...] = ("sustained_visual_reference", "symbolic", "other")
+STEP_KINDS = ("read", "recall", "compute", "scan", "judge")
+ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # an item's id becomes a part of file names
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")  # of pictures that are opened; MPO counts as JPEG
+MOST_PIXELS = 64_000_000  # of one picture: about a gigabyte while it is prepared for a model
+OF_THE_PICTURE = (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+IMAGE_TAG = re.compile(r"<image\s+(\d+)>")
+
+
+class ItemError(NamedError, ValueError):
+    """An item that cannot be used; the message names the item, what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """An evidence box in pixels of image number `image`: left-top inclusive, right-bottom exclusive."""
+
+    image: int
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class GoldStep:
+    """One step of the reference reasoning: its text, what it does, and which evidence boxes it needs."""
+
+    text: str
+    kind: str
+    boxes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question. `images` holds encoded image bytes or files, opened only when they are needed.
+
+    `<image 2>` in the question is where the second image stands; see `split_question`.
+    """
+
+    id: str
+    benchmark: str
+    split: Split
+    images: tuple[bytes | Path, ...]
+    question: str
+    answer: str
+    task_type: TaskType
+    choices: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    covariates: dict[str, float | str] = field(default_factory=dict)
+    gold_steps: tuple[GoldStep, ...] = ()
+    source: str = ""
+    licence: str = ""
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Return 64 hex digits that change when anything in the item, image bytes included, changes."""
+        fields = asdict(self)
+        fields["images"] = self._image_hashes
+        return hash_fields(fields)
+
+    @cached_property
+    def prompt_hash(self) -> str:
+        """Return 64 hex digits that change with what a model is shown; annotating evidence changes none of them."""
+        return hash_fields({"id": self.id, "question": self.question, "images": self._image_hashes})
+
+    @cached_property
+    def boxes_hash(self) -> str:
+        """Return 64 hex digits that change with the evidence boxes, and with nothing else."""
+        return hash_fields({"boxes": [asdict(box) for box in self.boxes]})
+
+    @cached_property
+    def _image_hashes(self) -> list[str]:
+        return [hashlib.sha256(read_bytes(source)).hexdigest() for source in self.images]
+
+
+class Score(NamedTuple):
+    """What a benchmark's scorer says of a response: no parse counts as wrong and is flagged."""
+
+    correct: bool
+    parsed: bool
+    prediction: str
+
+
+def hash_fields(fields: dict[str, Any]) -> str:
+    """Return 64 hex digits of some fields, whatever their order."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def split_question(item: Item) -> list[int | str]:
+    """Return the prompt's parts in order: texts, and images as their place in `item.images`.
+
+    An image stands where its tag `<image 2>` does (as often as it does); images without a tag come first.
+
+    Raises
+    ------
+    ItemError
+        If a tag names an image that the item does not have.
+    """
+    pieces = IMAGE_TAG.split(item.question)  # text, number, text, number, ..., text
+    named = [int(number[:9]) - 1 for number in pieces[1::2]]
+    if absent := [place + 1 for place in named if not 0 <= place < len(item.images)]:
+        found = f"<image {absent[0]}> in the question, {len(item.images)} images"
+        raise ItemError(f"item {item.id}: {found}; add the image or remove the tag")
+    parts: list[int | str] = [place for place in range(len(item.images)) if place not in named]
+    for number, text in enumerate(pieces[::2]):
+        parts += [named[number - 1]] if number else []
+        parts += [text] if text.strip() else []
+    return parts
+
+
+def read_bytes(source: bytes | Path) -> bytes:
+    """Return the encoded image.
+
+    Raises
+    ------
+    ItemError
+        If there is no such file, or it may not be read: the picture's own fault, which another try would not mend.
+    PathsError
+        If the machine fails (files open, memory, a disk): the run must end and go on later, not drop the item.
+    """
+    if isinstance(source, bytes):
+        return source
+    try:
+        return source.read_bytes()
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: a name that no file system can hold
+        if is_of_the_machine(error):
+            raise blame_machine(str(source), error) from error
+        raise ItemError(
+            f"{source}: cannot read the image ({getattr(error, 'strerror', error)}); restore or remove it"
+        ) from error
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Say whether another try may go well: memory, or an error of the system that no picture can cause."""
+    if isinstance(error, OSError):  # a decoder's own has no number, and says in words that memory ran out
+        return error.errno not in (None, *OF_THE_PICTURE) or str(error).startswith("out of memory")
+    return isinstance(error, MemoryError)
+
+
+def blame_machine(name: str, error: Exception) -> PathsError:
+    """Return the error that ends a run which can be resumed."""
+    number = getattr(error, "errno", None)
+    reason = os.strerror(number) if number else "memory ran out"
+    return PathsError(
+        f"{name}: cannot read the image now ({reason}); that is the machine's fault, not the picture's: mend it and "
+        f"run again, what is finished stays"
+    )
+
+
+@contextmanager
+def decode_image(source: bytes | Path) -> Iterator[Image.Image]:
+    """Yield an image of which the header is read; whatever its decoder raises inside becomes an ItemError.
+
+    Only what the machine is to blame for becomes a PathsError, as in `read_bytes`. Formats that run a program of their
+    own (EPS starts Ghostscript) are not opened, nor are pictures of more than `MOST_PIXELS`: a file of a kilobyte can
+    claim gigabytes.
+    """
+    name = str(source) if isinstance(source, Path) else "embedded image"
+    try:
+        with Image.open(io.BytesIO(read_bytes(source)), formats=FORMATS) as image:
+            if (n_pixels := image.width * image.height) > MOST_PIXELS:
+                size = f"{image.width}x{image.height}"
+                raise ItemError(f"{name}: {size} px are {n_pixels}, expected at most {MOST_PIXELS}; scale it down")
+            yield image
+    except (ItemError, PathsError):
+        raise
+    except UnidentifiedImageError as error:  # its own text holds an address in memory
+        raise ItemError(f"{name}: not a readable image (none of {', '.join(FORMATS)}); replace the file") from error
+    except Exception as error:  # decoders share no error class: struct.error, zlib.error, DecompressionBombError, ...
+        if is_of_the_machine(error):
+            raise blame_machine(name, error) from error
+        raise ItemError(f"{name}: not a readable image ({error or type(error).__name__}); replace the file") from error
+
+
+def open_image(source: bytes | Path) -> Image.Image:
+    """Decode an image to RGB, turned as its EXIF orientation says (boxes refer to the turned image).
+
+    Of 16 bits a channel the upper eight are kept.
+
+    Raises
+    ------
+    ItemError
+        If the bytes are not a complete image, it is too large, or its values have no range that is known.
+    PathsError
+        If the machine cannot read it now.
+    """
+    with decode_image(source) as image:
+        if image.mode in ("I", "F"):
+            name = source if isinstance(source, Path) else "embedded image"
+            raise ItemError(f"{name}: pixels of mode {image.mode}; expected 8 or 16 bits a channel; save it anew")
+        turned = ImageOps.exif_transpose(image)
+        if turned.mode.startswith("I;16"):
+            turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+        return turned.convert("RGB")
+
+
+def validate(item: Item) -> None:
+    """Raise ItemError, naming the item and the remedy, unless every field can be used (PathsError: see `read_bytes`).
+
+    Checks: a question, an answer, a known task type, at least one readable image, and boxes with a positive
+    area that lie inside the image they name.
+    """
+    if not ID.fullmatch(item.id):
+        raise ItemError(
+            f"item {item.id!r}: expected an id of at most 200 letters, digits and _.-; rename it in the loader"
+        )
+    if not item.question.strip():
+        raise ItemError(f"item {item.id}: empty question; fill it or remove the item")
+    if not item.answer.strip():
+        raise ItemError(f"item {item.id}: empty answer; fill it or remove the item")
+    if item.task_type not in TASK_TYPES:
+        raise ItemError(f"item {item.id}: task type {item.task_type!r}; expected one of {', '.join(TASK_TYPES)}")
+    if not item.images:
+        raise ItemError(f"item {item.id}: no image; this package measures attention to images")
+    split_question(item)
+    try:
+        sizes = [open_image(source).size for source in item.images]
+    except (ItemError, PathsError) as error:
+        raise type(error)(f"item {item.id}: {error}") from error
+    for row, box in enumerate(item.boxes):
+        check_box(item.id, row, box, sizes)
+    for step in item.gold_steps:
+        if step.kind not in STEP_KINDS:
+            raise ItemError(f"item {item.id}: gold step kind {step.kind!r}; expected one of {STEP_KINDS}")
+
+
+def check_box(item_id: str, row: int, box: Box, sizes: list[tuple[int, int]]) -> None:
+    """Raise ItemError unless the box has a positive area inside its image of size (width, height) px."""
+    where = f"item {item_id}: box {row}"
+    if not 0 <= box.image < len(sizes):
+        raise ItemError(f"{where} names image {box.image} of {len(sizes)}; images count from 0")
+    width, height = sizes[box.image]
+    corners = (box.x0, box.y0, box.x1, box.y1)
+    if not (box.x0 < box.x1 and box.y0 < box.y1):
+        raise ItemError(f"{where} {corners} has no area; expected x0 < x1 and y0 < y1 in px")
+    if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height:
+        raise ItemError(f"{where} {corners} lies outside its {width}x{height} px image; correct the box")

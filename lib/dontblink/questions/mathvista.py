@@ -1,0 +1,537 @@
+"""What a response to a MathVista question answers, found by rules: the step that the official code gives to an LLM.
+
+In: the text of a response and the row that it answers. Out: an option letter ("B"), a plain number ("1000") or a list
+("[2014, 2016]"); '' where the text gives no answer. The rules take time linear in the text and never see the gold
+answer. Never: guess, or compute what the text does not state.
+
+Order: the text as a whole; the last `\boxed{}`; what follows "the answer is"; then, behind the last sentence that
+declines to answer, an option alone on a line or at the start, the last `(B)`, what the last sentences state.
+
+MathVista's two scorers: the official one, with rules in the place of its LLM, and a strict one.
+
+In: a response and the official columns of its row. Out: extraction, prediction, Score. `score` is the strict one.
+Never: guess under the strict scorer.
+
+`official` is the official code with `mathvista_extraction` in the place of its LLM. `strict` (the one that `score`
+returns) differs from it where the official code
+
+- reads the whole response, a reasoning that never closed included: strict reads what `answers.read_final` leaves;
+- takes the Levenshtein-nearest choice when no choice was named, even for '': strict has no parse, and is wrong;
+- reads `(b)` as a letter though option D is "(b)": strict takes the option that is the response, capitals excepted;
+- truncates for integers (14.9 is 14): strict compares values, so 14.9 is wrong and 14.0 is right;
+- compares texts: strict compares values, so 1.50 is 1.5 at two decimals and [2007,2008] is [2007, 2008];
+- takes no `1,000` in its normalisation: under both scorers our extraction has made it 1000 before;
+- accepts inf, nan and `1_000` as numbers: strict finds no number in the first two and the number 1 in the last.
+
+MathVista (testmini, 1000 rows): its rows as Items; its scorers stand in `mathvista_scores`.
+
+In: rows of the hub data set `AI4Math/MathVista`, or of the official `testmini.json` beside its `query.json` and its
+folder `images`. Out: Items, and what a subset of them is drawn by. Never: an Item whose answer no scorer can reach.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+import numpy as np
+
+from dontblink.paths import ROOT
+from dontblink.questions.answers import make_plain, read_final, read_marked, read_value
+from dontblink.questions.items import Item, ItemError, Score, Split, TaskType
+from dontblink.questions.sources import (
+    Row,
+    Source,
+    SourceError,
+    is_file,
+    name_item,
+    read_rows,
+    require_columns,
+    require_text,
+)
+
+# verbs and signs behind which a sentence states its result
+STATES = re.compile(
+    r"[=≈]|:(?=\s)|\b(?:is|are|was|were|be|by|equals?|gives?|gets?|yields?|has|have|had|totals?|approximately|about)\b",
+    re.IGNORECASE,
+)
+DECLINES = re.compile(
+    r"\b(?:can ?not|can't|could not|couldn't|unable|impossible|not possible|insufficient|incomplete|unclear|vague|"
+    r"nonsensical|subjective|missing|lacks?|mistake|please provide|none of the|neither of the|"
+    r"no (?:\w+ )?(?:option|choice)s?|"
+    r"(?:does|do|did)(?: not|n't) (?:provide|contain|include|have|specify|give|show|mention)|"
+    r"not? (?:enough|sufficient|information|provided|given|clear|valid|applicable)|"
+    r"not (?:an?|one|any|among|in|listed|available|present)\b[ \w]{0,30}\b(?:options?|choices?)|"
+    r"without (?:the|a|an|any|more|knowing|seeing|additional|further|specific))\b",
+    re.IGNORECASE,
+)
+NUMBER = re.compile(
+    r"(?P<sign>(?<![\w).%°\]])-)?(?<![A-Za-z_\d.])"
+    r"(?P<digits>(?>\d{1,3}(?:[,\u00a0\u2009\u202f]\d{3}){1,8}+(?!\d)|\d++)(?:\.\d++)?|\.\d++)"
+    r"(?:[eE](?P<e>[-+]?\d{1,4})(?!\w)| ?[×x*] ?10\^?(?P<ten>-?\d{1,4}))?"
+    r"(?: ?/ ?(?P<denominator>\d++(?:\.\d++)?)(?!/))?+(?! ?[√π])"  # 5√3 is not 5
+)
+LIST = re.compile(r"\[(?= ?[-+]?\d)[-+\d., ]++\]")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+CLAUSE_END = re.compile(r"(?<=[.!?;])\s|,\s|\n|\b(?:because|since|where|which)\b")
+LETTER = re.compile(r"(?:(?i:option|choice)\s+)?(?:[(\[]\s?([A-Za-z])\s?[)\]]|([A-Z])(?=$|[.):,;\s]))")
+WHOLE_LETTER = re.compile(r"(?:(?i:option|choice)\s+)?[(\[]?\s?([A-Za-z])\s?[)\]]?[.:]?")
+NAMED_LETTER = re.compile(
+    r"(?<!\w)\(([A-Z])\)|\b(?i:option|choice|answer) ([B-Z])\b|\b([A-Z])(?= is (?:the )?(?:correct|right|best))"
+)
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+def find_answer(text: str, row: Mapping[str, Any]) -> str:
+    """Return the answer that a text gives: a letter, a number or a list as text; '' where it gives none."""
+    if row["question_type"] == "multi_choice":
+        return find_choice(text, list_choices(row))
+    return find_list(text) if row["answer_type"] == "list" else find_number(text)
+
+
+def list_choices(row: Mapping[str, Any]) -> list[str]:
+    """Return a row's choices; none for null, NaN or an empty column, whatever the reader made of it."""
+    choices = row.get("choices")
+    if not isinstance(choices, Iterable) or isinstance(choices, str | Mapping):
+        return []
+    return [str(choice) for choice in choices]
+
+
+def split_sentences(text: str) -> list[str]:
+    """Return the sentences and lines of a text, empty ones left out."""
+    return [sentence.strip() for sentence in SENTENCE_END.split(text) if sentence.strip()]
+
+
+def read_committed(text: str, spared: Sequence[str] = ()) -> list[str]:
+    """Return the sentences behind the last one that declines to answer; a spared text ("can't tell") is no refusal."""
+    sentences = split_sentences(text)
+    spare = re.compile("|".join(map(re.escape, spared)) or r"(?!)", re.IGNORECASE)
+    declining = [place for place, sentence in enumerate(sentences) if DECLINES.search(spare.sub("", sentence))]
+    return sentences[declining[-1] + 1 if declining else 0 :]
+
+
+def quote_refusal(text: str) -> str:
+    """Return the last sentence that declines to answer, else the last sentence: what a reader quotes as no answer."""
+    sentences = split_sentences(text)
+    return ([sentence for sentence in sentences if DECLINES.search(sentence)] or sentences or [""])[-1]
+
+
+def read_numbers(text: str) -> list[tuple[int, str]]:
+    """Return the numbers of a plain text with their places: no separators, fractions and powers of ten worked out.
+
+    A whole number, a space and a proper fraction are one number: 2 1/2 is 2.5.
+    """
+    numbers: list[tuple[int, str]] = []
+    whole, end = "", -1  # of the number before, '' where it is none that a fraction may follow
+    for match in NUMBER.finditer(text):
+        digits = ("-" if match["sign"] else "") + re.sub(r"[^\d.]", "", match["digits"])
+        power, denominator = match["e"] or match["ten"], float(match["denominator"] or 1)
+        plain = "" if power or match["denominator"] or "." in digits else digits
+        if power or match["denominator"]:
+            value = float(f"{digits}e{power or 0}") / denominator if denominator else math.nan
+            if whole and not power and text[end : match.start()] in (" ", "  ") and 0 < value < 1:
+                place, _ = numbers.pop()
+                numbers.append((place, repr(float(whole) + (-value if whole[0] == "-" else value))))
+                digits = ""
+            else:
+                digits = repr(value) if denominator else ""
+        numbers += [(match.start(), digits)] if digits else []
+        whole, end = plain, match.end()
+    return numbers
+
+
+def read_clause(text: str) -> str:
+    """Return the number of a text's first clause: the first behind its last "=", else its first one or number word."""
+    head, _, last = CLAUSE_END.split(text, maxsplit=1)[0].rpartition("=")
+    if numbers := read_numbers(last) or read_numbers(head):
+        return numbers[0][1]
+    word = re.match(r"[a-z]{3,5}\b", last.strip().lower())
+    return str(WORDS.index(word[0])) if word and word[0] in WORDS else ""
+
+
+def state_number(sentence: str) -> str:
+    """Return the number that a sentence states: the first behind its last "is", "=" and the like, else its last one."""
+    numbers = read_numbers(sentence)
+    if not numbers:
+        return ""
+    stated = [verb.end() for verb in STATES.finditer(sentence) if verb.end() <= numbers[-1][0]]
+    return next(number for start, number in numbers if start >= stated[-1]) if stated else numbers[-1][1]
+
+
+def find_number(text: str) -> str:
+    """Return the number that a text answers with; '' where there is none."""
+    if marked := next(filter(None, map(read_clause, read_marked(text))), ""):
+        return marked
+    return next(filter(None, map(state_number, reversed(read_committed(make_plain(text))))), "")
+
+
+def find_list(text: str) -> str:
+    """Return the last list of numbers in a text."""
+    return next(iter(LIST.findall(text)[-1:]), "")
+
+
+def find_choice(text: str, choices: Sequence[str]) -> str:
+    """Return the letter of the option that a text answers with; '' where there is none."""
+    options, plain = Options(choices), make_plain(text)
+    if letter := options.match_whole(plain) or next(filter(None, map(options.match_start, read_marked(text))), ""):
+        return letter
+    sentences = read_committed(plain, [option for option in options.plain if DECLINES.search(option)])
+    return options.match_lines(sentences) or options.match_conclusion(sentences) if sentences else ""
+
+
+def trim(text: str) -> str:
+    """Return a text in small letters without the punctuation around it."""
+    return text.strip(" .):,").casefold()
+
+
+class Options:
+    """The options (26 at most) of a question and the ways in which a text names one: each returns its letter or ''."""
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self.choices = [choice.strip() for choice in choices[: len(ascii_uppercase)]]
+        self.letters = ascii_uppercase[: len(self.choices)]
+        self.plain = [make_plain(choice).casefold() for choice in self.choices]
+        numbers = [read_numbers(plain) for plain in self.plain]
+        self.numeric = bool(numbers) and all(len(found) == 1 and found[0][0] == 0 for found in numbers)
+        self.values = [float(found[0][1]) for found in numbers] if self.numeric else []
+        words = sorted({plain for plain in self.plain if len(plain) > 1 or plain.isdigit()}, key=len, reverse=True)
+        either = "|".join(map(re.escape, words)) or r"(?!)"
+        self.mention = re.compile(rf"(?<![a-z0-9_.])(?<!not )(?<!not the )(?:{either})(?![a-z0-9_]|\.\d)")
+
+    def name_first(self, matches: Sequence[bool]) -> str:
+        """Return the letter of the first option that matches."""
+        return self.letters[matches.index(True)] if True in matches else ""
+
+    def match_value(self, number: str) -> str:
+        """Match an option that is a number (with a unit or none) by its value."""
+        return self.name_first([math.isclose(value, float(number), rel_tol=1e-9) for value in self.values if number])
+
+    def match_whole(self, text: str) -> str:
+        """Match a text that is nothing but a letter, the words of an option, or both; a bare capital is a letter."""
+        if text in self.choices and not (len(text) == 1 and text.isupper()):
+            return self.name_first([text == choice for choice in self.choices])
+        if whole := WHOLE_LETTER.fullmatch(text):
+            return whole[1].upper() if whole[1].upper() in self.letters else ""
+        start = LETTER.match(text)
+        letters = [start is not None and letter in (start[1] or start[2]).upper() for letter in self.letters]
+        rest = trim(text[start.end() :]) if start else ""
+        both = [named and rest == trim(plain) for named, plain in zip(letters, self.plain, strict=True)]
+        return self.name_first(both) or self.name_first([trim(text) == trim(plain) for plain in self.plain])
+
+    def match_start(self, text: str) -> str:
+        """Match what follows a marker: an option as a whole, a leading letter, a number by value, the first mention."""
+        line = text.partition("\n")[0].strip()
+        letter = LETTER.match(line)
+        if whole := self.match_whole(line):
+            return whole
+        if letter and not (letter[2] in ("A", "I") and re.match(r"\s+[a-z]", line[letter.end() :])):
+            return self.name_first([(letter[1] or letter[2]).upper() == own for own in self.letters])
+        if self.numeric:
+            return self.match_value(read_clause(line))
+        mention = self.mention.search(line.casefold())
+        return self.name_first([mention is not None and mention[0] == plain for plain in self.plain])
+
+    def match_lines(self, sentences: Sequence[str]) -> str:
+        """Match the last option alone on a line, else one that opens the text ("Yes, ..."), else the last `(B)`."""
+        whole = [letter for sentence in sentences if (letter := self.match_whole(sentence))]
+        first = sentences[0].casefold()
+        start = self.mention.match(first)
+        if not whole and start and re.match(r"[,.;:!]|$", first[start.end() :]):
+            return self.name_first([start[0] == plain for plain in self.plain])
+        named = ["".join(groups) for groups in NAMED_LETTER.findall("\n".join(sentences))]
+        return (whole or [letter for letter in named if letter in self.letters] or [""])[-1]
+
+    def match_conclusion(self, sentences: Sequence[str]) -> str:
+        """Match what the last sentence with a number (where all options are numbers) or with a mention states."""
+        if self.numeric:
+            return self.match_value(next(filter(None, map(state_number, reversed(sentences))), ""))
+        for sentence in map(str.casefold, reversed(sentences)):
+            mentions = [(match.start(), match[0]) for match in self.mention.finditer(sentence)]
+            if mentions:
+                stated = [verb.end() for verb in STATES.finditer(sentence) if verb.end() <= mentions[-1][0]]
+                behind = {word for start, word in mentions if stated and start >= stated[-1]}
+                named = behind if len(behind) == 1 else {word for _, word in mentions}
+                return self.name_first([named == {plain} for plain in self.plain])
+        return ""
+
+
+
+def extract(response: str, row: Mapping[str, Any]) -> str:
+    """Return the official extraction, rules in place of the LLM; where no choice is named, the response's own refusal.
+
+    The official code asks the LLM for an answer also where there is none; it then mostly quotes the sentence that
+    declines, and the nearest choice to that sentence is what the official code scores.
+    """
+    refusal = quote_refusal(response) if row["question_type"] == "multi_choice" else ""
+    return _extract_official(response, row) or refusal
+
+
+def _extract_official(response: str, row: Mapping[str, Any]) -> str:
+    """Return the answer that the official code's own rules find, else the one that ours find, else ''."""
+    if row["question_type"] == "multi_choice" and response in list_choices(row):
+        return response
+    kind = {"integer": int, "float": float}.get(str(row["answer_type"]))
+    try:
+        if kind is not None:
+            return str(kind(response))
+    except ValueError:
+        pass  # prose: the official code goes on, too
+    for line in response.split("\n"):
+        quoted, closed, _ = line.partition('The answer is "')[2].rpartition('".')
+        if closed:
+            return quoted
+    return find_answer(read_final(response) or response, row)
+
+
+def official_normalise(extraction: str, row: Mapping[str, Any]) -> str | None:
+    """Return the official prediction of an extraction: a choice, a number or a list as text; None where it is none.
+
+    For multi_choice the first `(X)`, then a letter, then the Levenshtein-nearest choice, ties to the first.
+    """
+    if row["question_type"] == "multi_choice":
+        choices = list_choices(row)
+        letter = re.search(r"\(([a-zA-Z])\)", extraction)
+        text = letter[1].upper() if letter else extraction.strip()
+        letters = list(ascii_uppercase[: len(choices)])
+        if text in letters:
+            return choices[letters.index(text)]
+        return min(choices, key=lambda choice: count_edits(text, choice), default=None)
+    try:
+        if row["answer_type"] == "integer":
+            return str(int(float(extraction)))
+        if row["answer_type"] == "float":
+            return str(round(float(extraction), int(row["precision"])))  # the hub's precision is a float64
+    except (ValueError, TypeError, OverflowError, KeyError):
+        return None
+    return extraction
+
+
+def score(response: str, row: Mapping[str, Any]) -> Score:
+    """Return the strict score of a response; see the module for how it differs from the official one."""
+    answer, gold = find_answer(read_final(response), row), str(row["answer"])
+    if not answer:
+        return Score(False, False, "")
+    if row["question_type"] == "multi_choice":
+        choice = list_choices(row)[ascii_uppercase.index(answer)]
+        return Score(choice == gold, True, choice)
+    if row["answer_type"] == "list":
+        values, golds = ([read_value(part) for part in text.strip("[] ").split(",")] for text in (answer, gold))
+        parsed = None not in values
+        return Score(parsed and values == golds, parsed, answer if parsed else "")
+    value, precision = read_value(answer), read_precision(row)
+    if value is None:
+        return Score(False, False, "")
+    if row["answer_type"] == "float" and precision is not None:
+        value = round(value, precision)
+    return Score(value == read_value(gold), True, str(int(value)) if value.is_integer() else repr(value))
+
+
+def scores(response: str, row: Mapping[str, Any]) -> dict[str, Score]:
+    """Return both scores of a response.
+
+    The official code always answers for multi_choice; its score is `parsed` only where the extraction found something,
+    so a correct score without a parse is a right guess by the nearest choice.
+    """
+    prediction = official_normalise(extract(response, row), row)
+    parsed = bool(_extract_official(response, row)) and prediction is not None
+    official = Score(prediction == str(row["answer"]), parsed, prediction or "")
+    return {"official": official, "strict": score(response, row)}
+
+
+def list_disagreements(stored: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the pids whose stored official verdict (`true_false`) ours does not reach, by kind.
+
+    A stored row has the official columns, `response`, `extraction`, `prediction` and `true_false`.
+    """
+    kinds: dict[str, list[str]] = {}
+    for row in stored:
+        ours = scores(row["response"], row)["official"]
+        if ours.correct == row["true_false"]:
+            continue
+        quoted = str(row["extraction"]).strip()
+        letter = re.fullmatch(r"\(?[A-Z]\)?|\([A-Z]\).*", quoted) or quoted in list_choices(row)
+        theirs = bool(letter) if row["question_type"] == "multi_choice" else row["prediction"] is not None
+        kind = {
+            (True, True): "both found an answer, another one",
+            (True, False): "we found an answer, they none",
+            (False, True): "they found an answer, we none",
+            (False, False): "neither found an answer: the nearest choice to another refusal",
+        }[ours.parsed, theirs]
+        kinds.setdefault(kind, []).append(str(row["pid"]))
+    return kinds
+
+
+def read_precision(row: Mapping[str, Any]) -> int | None:
+    """Return a row's decimal places, whether the reader made an int, a float64, a NaN or a None of them."""
+    precision = read_value(str(row.get("precision")))
+    return None if precision is None else int(precision)
+
+
+def count_edits(text: str, other: str) -> int:
+    """Return the Levenshtein distance, in time len(text) * len(other), vectorised along the first."""
+    codes, places = np.array([ord(sign) for sign in text], dtype=np.int64), np.arange(len(text) + 1)
+    row = places
+    for sign in other:
+        row = np.concatenate(([row[0] + 1], np.minimum(row[1:] + 1, row[:-1] + (codes != ord(sign)))))
+        row = np.minimum.accumulate(row - places) + places
+    return int(row[-1])
+
+
+__all__ = [
+    "LICENCE", "NAME", "REQUIRED", "build_item", "compose_query", "extract", "group", "item_fields", "load_rows",
+    "official_normalise", "row_id", "score", "scores", "stratum",
+]  # fmt: skip
+
+NAME = "mathvista"
+LICENCE = "CC BY-SA 4.0 (test use)"
+REQUIRED = ("pid", "question", "question_type", "answer_type", "choices", "answer", "metadata")
+IMAGE_COLUMNS = ("decoded_image", "image")
+KNOWN_WRONG = {"479": "the published answer is known to be wrong"}
+DECIMALS = {1: ("one decimal place", "1.2, 1.3, 1.4"), 2: ("two decimal places", "1.23, 1.34, 1.45")}
+
+
+def load_rows(source: Source, config: str = "") -> list[Row]:
+    """Return the rows of testmini, with the official prompt text (`query`) where a `query.json` lies beside them.
+
+    Raises
+    ------
+    SourceError
+        If the source cannot be read, or `query.json` is not a mapping of row ids to texts.
+    """
+    rows = read_rows(source, split="testmini", config=config, image_columns=IMAGE_COLUMNS)
+    place = ROOT / source.location
+    folder = place.parent if place.is_file() else place
+    path = next((path for path in (folder / "query.json", folder / "data" / "query.json") if path.is_file()), None)
+    if path is None:
+        return rows
+    try:
+        queries = json.loads(path.read_text(encoding="utf-8"))
+        texts = {str(pid): text for pid, text in queries.items() if isinstance(text, str)}
+    except (ValueError, AttributeError, OSError) as error:
+        raise SourceError(
+            f"{path}: not a JSON mapping of pid to text ({error}); fetch it again or remove it"
+        ) from error
+    named = [(row, texts.get(str(row.fields.get("pid")))) for row in rows]
+    return [replace(row, fields={**row.fields, "query": text}) if text else row for row, text in named]
+
+
+def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
+    """Return a row as an Item, asked in the words of the official prompt.
+
+    Raises
+    ------
+    ItemError
+        If a column is missing, the answer cannot be scored, options are too few, or there is no picture.
+    """
+    fields = row.fields
+    require_columns(row, REQUIRED)
+    require_text(row, "question")
+    where, choices = f"{row.name} (pid {fields['pid']})", list_choices(fields)
+    answer = "" if fields["answer"] is None else str(fields["answer"])
+    _check_answer(where, fields, answer, choices)
+    if not isinstance(fields["metadata"], Mapping) or not fields["metadata"].get("category"):
+        raise ItemError(
+            f"{where}: metadata {fields['metadata']!r} names no category; take the row of AI4Math/MathVista"
+        )
+    return Item(
+        id=name_item(NAME, row_id(row)),
+        benchmark=NAME,
+        split=split,
+        images=(_find_image(row, where),),
+        question=str(fields.get("query") or compose_query(fields)),
+        answer=answer,
+        task_type=task_type,
+        choices=tuple(choices),
+        covariates=_list_covariates(fields),
+        source=f"AI4Math/MathVista testmini, pid {row_id(row)}",
+        licence=LICENCE,
+    )
+
+
+def _check_answer(where: str, fields: Mapping[str, Any], answer: str, choices: list[str]) -> None:
+    """Raise ItemError unless a response can be right."""
+    kind, remedy = fields["answer_type"], "correct or remove the row"
+    if not isinstance(fields["answer"], str | int | float | None):
+        raise ItemError(f"{where}: answer {fields['answer']!r}; expected a text or a number; {remedy}")
+    if not answer.strip():
+        raise ItemError(f"{where}: no answer (those of the split `test` are withheld); take the split testmini")
+    if fields["question_type"] not in ("multi_choice", "free_form") or kind not in ("text", "integer", "float", "list"):
+        raise ItemError(f"{where}: {fields['question_type']}/{kind} is no MathVista question; {remedy}")
+    if fields["question_type"] == "multi_choice":
+        if not 2 <= len(choices) <= len(ascii_uppercase):
+            raise ItemError(f"{where}: {len(choices)} choice(s) of a multi_choice row; expected 2 to 26; {remedy}")
+        if answer not in choices:
+            raise ItemError(f"{where}: answer {answer!r} is none of the choices {choices}; {remedy}")
+    elif kind != "list" and read_value(answer) is None:
+        raise ItemError(f"{where}: answer {answer!r} of a row of type {kind}; expected a number; {remedy}")
+
+
+def _list_covariates(fields: Mapping[str, Any]) -> dict[str, float | str]:
+    """Return what the task-type rule and the scorers read of a row; columns without a value are left out."""
+    metadata, precision, note = fields["metadata"], read_precision(fields), KNOWN_WRONG.get(str(fields["pid"]))
+    skills = metadata.get("skills")
+    texts = {name: metadata.get(name) for name in ("category", "task", "context", "grade", "language", "source")}
+    texts |= {name: fields.get(name) for name in ("question_type", "answer_type", "unit")}
+    texts |= {"skills": ", ".join(map(str, skills)) if isinstance(skills, list | tuple) else skills, "note": note}
+    known: dict[str, float | str] = {name: str(text) for name, text in texts.items() if text}
+    return known if precision is None else {**known, "precision": float(precision)}
+
+
+def _find_image(row: Row, where: str) -> bytes | Path:
+    absent = ""
+    for column in IMAGE_COLUMNS:
+        image = row.images.get(column)
+        if isinstance(image, bytes) or (image is not None and is_file(image)):
+            return image
+        absent = str(image) if image is not None else absent
+    found = f"{absent} is no file" if absent else f"no picture in {' or '.join(IMAGE_COLUMNS)}"
+    raise ItemError(f"{where}: {found}; unpack images.zip of AI4Math/MathVista beside the rows, or read the hub's set")
+
+
+def compose_query(row: Mapping[str, Any]) -> str:
+    """Return the official prompt text of a row: hint, question, unit and lettered choices."""
+    decimals, example = DECIMALS.get(read_precision(row) or 0, ("decimals", "1.2, 1.3, 1.4"))
+    hint = {
+        "integer": "requiring an integer answer and provide the final value, e.g., 1, 2, 3",
+        "float": f"requiring a floating-point number with {decimals} and provide the final value, e.g., {example}",
+        "list": "requiring a Python list as an answer and provide the final list, e.g., [1, 2, 3], [1.2, 1.3, 1.4]",
+    }.get(str(row["answer_type"]), "and provide the correct option letter, e.g., A, B, C, D")
+    unit = f" (Unit: {row['unit']})" if row.get("unit") else ""
+    lines = [f"Hint: Please answer the question {hint}, at the end.", f"Question: {row['question']}{unit}"]
+    choices = list_choices(row)
+    lines += ["Choices:", *(f"({letter}) {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))]
+    return "\n".join(lines if choices else lines[:2]).strip()
+
+
+def row_id(row: Row) -> str:
+    """Return a row's official number (pid) as text."""
+    return str(row.fields.get("pid", row.name))
+
+
+def stratum(row: Row) -> str:
+    """Return what a subset is balanced over: category and answer type, as in 'general-vqa/integer'."""
+    metadata = row.fields.get("metadata")
+    category = metadata.get("category") if isinstance(metadata, Mapping) else None
+    return f"{category}/{row.fields.get('answer_type')}"
+
+
+def group(row: Row) -> str:
+    """Return what rows on one picture share: its file's folder and name, else a hash of its bytes, else the pid."""
+    named, held = row.images.get("image"), row.images.get("decoded_image")
+    if isinstance(named, Path):
+        return "/".join(named.parts[-2:])
+    return sha256(held).hexdigest() if isinstance(held, bytes) else row_id(row)
+
+
+def item_fields(item: Item) -> dict[str, Any]:
+    """Return the official columns that the scorers read, rebuilt from an Item."""
+    names = ("question_type", "answer_type", "precision", "unit")
+    columns = {name: item.covariates.get(name) for name in names}
+    return {**columns, "choices": list(item.choices) or None, "answer": item.answer}

@@ -1,0 +1,211 @@
+"""MMMU_Pro: college questions with up to 12 options and several pictures, scored the official way and strictly.
+
+Why it exists: its rows need care (options as text, pictures inside options), and its official parser misreads some
+answers and draws the rest at random. In: rows of any of its three configurations, and responses. Out: Items, Scores.
+Never: guess; where the official parser would draw an option, its answer here is None.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dontblink.questions.answers import read_final, strict_choice
+from dontblink.questions.items import IMAGE_TAG, Item, ItemError, Score, Split, TaskType
+from dontblink.questions.sources import Row, Source, is_file, name_item, read_rows, require_columns, require_text
+
+NAME = "mmmu_pro"
+LICENCE = "Apache-2.0"
+REQUIRED = ("question", "options", "answer")
+VISION = "vision"  # the configuration whose pictures hold question and options
+DEFAULT_CONFIG = "standard (10 options)"
+IMAGE_COLUMNS = ("image", *(f"image_{number}" for number in range(1, 8)))
+LAST_LINE = (
+    "The last line of your response should be of the following format: 'Answer: $LETTER' (without quotes) "
+    "where LETTER is one of options. Think step by step before answering."
+)
+INSTRUCTION = f"Answer the preceding multiple choice question. {LAST_LINE}"
+VISION_INSTRUCTION = f"Write out the multiple-choice question in the image and then solve it. {LAST_LINE}"
+COVARIATES = ("subject", "topic_difficulty", "img_type", "config")
+
+
+def load_rows(source: Source, config: str = "") -> list[Row]:
+    """Return the rows of split `test`; a row without id gets its number, and every row its configuration."""
+    config = config or DEFAULT_CONFIG
+    rows = read_rows(source, split="test", config=config, image_columns=IMAGE_COLUMNS)
+    return [
+        Row(row.name, {"id": str(number), **row.fields, "config": config}, row.images)
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+def row_id(row: Row) -> str:
+    """Return the official id, such as `test_History_1`."""
+    require_columns(row, ("id",))
+    return str(row.fields["id"])
+
+
+def stratum(row: Row) -> str:
+    """Return the subject, one of 30."""
+    return str(row.fields.get("subject") or "")
+
+
+def group(row: Row) -> str:
+    """Return what rows with the same first picture share: its hash; the row's id where no picture can be read."""
+    picture = next((image for image in row.images.values() if image is not None), None)
+    if isinstance(picture, Path):
+        picture = picture.read_bytes() if is_file(picture) else None
+    return row_id(row) if picture is None else hashlib.sha256(picture).hexdigest()
+
+
+def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
+    """Return the row as an Item: question, lines `A. option` and instruction, as in the official prompt.
+
+    `images` holds the pictures that question and options name, in the order of first naming, and their tags are
+    renumbered to it; all pictures where nothing is named. In the vision configuration the one picture holds question
+    and options, so that the instruction is the whole text.
+
+    Raises
+    ------
+    ItemError
+        Naming the row: a missing column, options that are no list or fewer than two, an answer that is no option's
+        letter, a named picture that the row lacks, no picture, or a missing file.
+    """
+    vision = row.fields.get("config") == VISION
+    require_columns(row, REQUIRED[1:] if vision else REQUIRED)
+    try:
+        options = list(parse_options(row.fields["options"]))
+    except ItemError as error:
+        raise ItemError(f"{row.name}: {error}") from error
+    answer, letters = str(row.fields["answer"]).strip(), option_letters(options)
+    if len(options) < 2:
+        raise ItemError(f"{row.name}: {len(options)} option; a choice needs two or more; leave the row out")
+    if answer not in list(letters):
+        raise ItemError(f"{row.name}: answer {answer!r}; expected a letter from A to {letters[-1]}; correct the row")
+    if vision:
+        text, images = VISION_INSTRUCTION, [row.images.get("image")]
+    else:
+        lines = [f"{letter}. {option}" for letter, option in zip(letters, options, strict=True)]
+        text = "\n".join([require_text(row, "question"), *lines, INSTRUCTION])
+        named = list(dict.fromkeys(int(number[:9]) for number in IMAGE_TAG.findall(text)))
+        places = named or [number for number in range(1, 8) if row.images.get(f"image_{number}") is not None]
+        images = [row.images.get(f"image_{number}") for number in places]
+        if None in images:
+            raise ItemError(f"{row.name}: no picture in image_{places[images.index(None)]}, which the row's text names")
+        numbers = {number: place for place, number in enumerate(named, start=1)}
+        text, *options = (
+            IMAGE_TAG.sub(lambda tag: f"<image {numbers[int(tag[1][:9])]}>", part) for part in (text, *options)
+        )
+    pictures = tuple(image for image in images if image is not None)
+    if not pictures:
+        raise ItemError(f"{row.name}: no picture; this package measures attention to images, leave the row out")
+    if absent := [image for image in pictures if isinstance(image, Path) and not is_file(image)]:
+        raise ItemError(f"{row.name}: no picture {absent[0]}; unpack the pictures there")
+    return Item(
+        id=name_item(NAME, row_id(row)),
+        benchmark=NAME,
+        split=split,
+        images=pictures,
+        question=text,
+        answer=answer,
+        task_type=task_type,
+        choices=tuple(options),
+        covariates={name: read_label(row.fields.get(name)) for name in COVARIATES},
+        source=row.name,
+        licence=LICENCE,
+    )
+
+
+def read_label(value: Any) -> str:
+    """Return a covariate as text; the official text "['Diagrams', 'Tables']" becomes `Diagrams, Tables`."""
+    parts = re.findall(r"'([^']*)'", str(value)) if str(value).startswith("[") else [str(value or "")]
+    return ", ".join(parts)
+
+
+def option_letters(options: Sequence[str]) -> str:
+    """Return the letters of the options: A, B, C, ..."""
+    return string.ascii_uppercase[: len(options)]
+
+
+def parse_options(value: Any, flatten: bool = True) -> tuple[str, ...]:
+    """Return the options from a list, or from a text that holds a Python list; a list inside it is flattened.
+
+    One row has such a list. The official code does not flatten it: it sees one option.
+
+    Raises
+    ------
+    ItemError
+        If it is no such list, or an empty one, or longer than the alphabet.
+    """
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:  # as nested as a row may be
+            raise ItemError(f"options {value[:40]!r} are not a Python list; correct the row") from error
+    if not isinstance(value, list | tuple):
+        raise ItemError(f"options hold a {type(value).__name__}; expected a list of texts; correct the row")
+    parts = [part if flatten and isinstance(part, list | tuple) else (part,) for part in value]
+    options = tuple(str(option) for part in parts for option in part)
+    if not 0 < len(options) <= len(string.ascii_uppercase):
+        raise ItemError(f"{len(options)} options; expected 2 to {len(string.ascii_uppercase)}; correct the row")
+    return options
+
+
+def official_answer(response: str, options: str | Sequence[Any]) -> str | None:
+    """Return the letter that the official parser reads, None exactly where it would draw one at random.
+
+    Its faults are kept. After the last `Answer:` any letter counts, inside words too, if it is the only one. Otherwise
+    the whole response, reasoning included, is searched for `(B)`, else `B ` (no left boundary), else `B.`, else, in
+    more than five words, for the options' texts; of several the one that stands last wins, but `B.`, and `B ` at the
+    end of a word, have no place there and count as absent.
+    """
+    texts = parse_options(options, flatten=False)
+    letters = option_letters(texts)
+    _, marker, rest = response.rpartition("Answer:")
+    stated = [letter for letter in letters if marker and letter in rest]
+    if len(stated) == 1:
+        return stated[0]
+    for mark in ",.!?;:'":  # one mark at a time, as the official code does: "B.," keeps its point
+        response = response.strip(mark)
+    padded = f" {response} "
+    lowered = padded.lower()
+    # how a letter is looked for, and where it stands: the official code asks for another form than it found
+    for form, place in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):
+        found = [letter for letter in letters if form.format(letter) in padded]
+        if found:
+            return max(found, key=lambda letter: padded.rfind(place.format(letter)))
+    if len(padded.split()) > 5:
+        placed = {letter: lowered.rfind(text.lower()) for letter, text in zip(letters, texts, strict=True)}
+        found = [letter for letter, position in placed.items() if position >= 0]
+        return max(found, key=lambda letter: placed[letter]) if found else None
+    return None
+
+
+def strict_answer(response: str, options: str | Sequence[Any]) -> str | None:
+    """Return the letter that the response's final part names (see `choices.strict_choice`); None for none or two."""
+    return strict_choice(read_final(response), parse_options(options))
+
+
+def score(response: str, row_fields: Mapping[str, Any]) -> Score:
+    """Score a response strictly."""
+    return scores(response, row_fields)["strict"]
+
+
+def scores(response: str, row_fields: Mapping[str, Any]) -> dict[str, Score]:
+    """Score a response by both parsers; what a parser cannot read is wrong and flagged as not parsed."""
+    answers = {
+        "official": official_answer(response, row_fields["options"]),
+        "strict": strict_answer(response, row_fields["options"]),
+    }
+    gold = str(row_fields["answer"]).strip()
+    return {scorer: Score(read == gold, read is not None, read or "") for scorer, read in answers.items()}
+
+
+def item_fields(item: Item) -> dict[str, Any]:
+    """Return what the scorers need of a row, from a stored Item."""
+    return {"options": list(item.choices), "answer": item.answer}

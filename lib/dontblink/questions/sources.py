@@ -1,0 +1,308 @@
+"""Where the rows of a real benchmark come from: the hub at a pinned revision, or files that somebody downloaded.
+
+Why it exists: a GPU machine is often offline and a laptop is not, and both must see the same rows. In: a Source, a
+split, a configuration and the names of the image columns. Out: Rows in file order, official columns untouched, pictures
+as encoded bytes or as paths. Never: decode a picture, drop or repair a row, or know one benchmark's columns.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dontblink.errors import NamedError, make_line
+from dontblink.paths import ROOT, show
+from dontblink.questions.items import ItemError
+
+FORMATS = (".parquet", ".jsonl", ".json")  # in this order where a folder holds the same split twice
+PART = re.compile(r"-(\d+)-of-(\d+)(?!\d)")  # of a split's parquet file: its number, counted from 0, and their count
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+REMEDY = "go online and check the names, or download the data set and point <benchmark>_source at the folder"
+
+
+class SourceError(NamedError, ValueError):
+    """The data set cannot be read; the message names the place, what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A hub id `owner/name`, or a folder or file (absolute, or relative to the project); a revision means the hub."""
+
+    location: str
+    revision: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as it came: `name` for messages, official columns, and pictures (None where the row has none).
+
+    A path among `images` need not exist.
+    """
+
+    name: str
+    fields: dict[str, Any]
+    images: dict[str, bytes | Path | None]
+
+
+Named = tuple[str, dict[str, Any]]
+
+
+def read_rows(source: Source, *, split: str, config: str = "", image_columns: Sequence[str]) -> list[Row]:
+    """Return all rows of a split, pictures still encoded.
+
+    Parameters
+    ----------
+    source
+        What exists as a file or folder is local, and its revision is not used; else it must be a hub id.
+        A folder is laid out as on the hub: its configuration's subfolder where there is one, there or in `data/` all
+        parquet files of the split, or one .jsonl or .json. A source that is a file is read alone, whatever its name.
+    split, config
+        As on the hub. A file belongs to a split if its name holds it as a word (`test-00000-of-00002.parquet`); the
+        only .jsonl or .json of a folder does under any name.
+    image_columns
+        Columns that go to `Row.images`; a column that the rows lack is None there. A path is taken from the folder
+        of the file that names it.
+
+    Raises
+    ------
+    SourceError
+        No such file, split or configuration, a part of a split missing or there twice, a file that cannot be read
+        (with line and column), or no rows.
+    """
+    place = find_local(source)
+    if place is None:
+        named = [(Path(), row) for row in read_hub(source, split, config)]
+    else:
+        files = find_files(place, split, config)
+        named = [(file.parent, row) for file in files for row in read_file(file)]
+    if not named:
+        raise SourceError(f"{source.location}: split {split!r} has no rows; download it again")
+    return [
+        Row(
+            name,
+            {column: value for column, value in fields.items() if column not in image_columns},
+            {column: read_picture(fields.get(column), folder, name, column) for column in image_columns},
+        )
+        for folder, (name, fields) in named
+    ]
+
+
+def find_local(source: Source) -> Path | None:
+    """Return the file or folder that a source names, or None where it must be on the hub."""
+    path = ROOT / source.location
+    if source.location and path.exists():
+        return path
+    if HUB_ID.fullmatch(source.location) and Path(source.location).suffix not in FORMATS:
+        return None
+    raise SourceError(f"{source.location!r}: no such file or folder, and not a hub id 'owner/name'; correct the source")
+
+
+def find_files(place: Path, split: str, config: str) -> list[Path]:
+    """Return the files that hold a split, in the order of their names; see `read_rows`."""
+    if place.is_file():
+        return [place]
+    folder = place / config if config and (place / config).is_dir() else place
+    there = sorted(
+        (file for part in (folder, folder / "data") for file in part.glob("*") if file.suffix in FORMATS),
+        key=lambda file: (file.name, file),
+    )
+    word = re.compile(rf"(?<![A-Za-z0-9_]){re.escape(split)}(?![A-Za-z0-9_])")
+    ours = [file for file in there if word.search(file.name)] or [file for file in there if file.suffix != ".parquet"]
+    best = [file for suffix in FORMATS for file in ours if file.suffix == suffix]
+    best = [file for file in best if file.suffix == best[0].suffix]
+    wanted = f"split {split!r}" + (f", configuration {config!r}" if config else "")
+    if best and best[0].suffix == ".parquet":
+        check_parts(best, folder, wanted)
+    elif len(best) != 1:
+        shown = there or sorted(folder.glob("*"))
+        names = ", ".join(str(file.relative_to(folder)) for file in shown) or "nothing"
+        raise SourceError(f"{show(folder)}: expected one file of {wanted}; found {names}; point the source at a file")
+    return best
+
+
+def check_parts(files: Sequence[Path], folder: Path, wanted: str) -> None:
+    """Raise SourceError unless the files are one parquet, or all N parts of a `-of-N`, each of them once."""
+    held: dict[tuple[int, int], Path] = {}
+    for file in files:
+        part = PART.search(file.name)
+        key = (int(part[1]), int(part[2])) if part else (0, 1)
+        first = held.setdefault(key, file)
+        if key[0] >= key[1]:
+            raise SourceError(f"{show(file)}: a part's number is below their count {key[1]}; download it again")
+        if first != file or key[1] != next(iter(held))[1]:
+            both = f"{(files[0] if first == file else first).relative_to(folder)} and {file.relative_to(folder)}"
+            raise SourceError(f"{show(folder)}: {wanted} is there twice ({both}); remove the files of one download")
+    total = next(iter(held))[1]
+    missing = (f"{number:05d}-of-{total:05d}" for number in range(total) if (number, total) not in held)
+    if names := list(islice(missing, 5)):
+        more = total - len(held) - len(names)
+        lost = ", ".join(names) + (f" and {more} more" if more > 0 else "")
+        raise SourceError(f"{show(folder)}: {wanted} lacks {lost} of its parquet files; download the rest")
+
+
+def read_file(file: Path) -> Iterator[Named]:
+    """Yield the rows of a .parquet, a .jsonl or an official .json (a list, or a mapping from id to row), named."""
+    try:
+        yield from {".parquet": read_parquet, ".jsonl": read_lines}.get(file.suffix, read_json)(file)
+    except json.JSONDecodeError as error:
+        at = f"line {error.lineno}, column {error.colno}"
+        raise SourceError(f"{show(file)}: not JSON at {at} ({error.msg}); download it again") from error
+    except SourceError:
+        raise
+    except (pa.ArrowException, ValueError, OSError, RecursionError) as error:  # a number too long, or nested too deep
+        raise SourceError(f"{show(file)}: cannot be read ({first_line(error)}); download it again") from error
+
+
+def read_parquet(file: Path) -> Iterator[Named]:
+    """Yield the rows of one parquet file, one batch in memory at a time; rows count from 1."""
+    number = 0
+    with pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(batch_size=64):
+            for fields in batch.to_pylist():
+                number += 1
+                yield f"{file.name}, row {number}", fields
+
+
+def read_lines(file: Path) -> Iterator[Named]:
+    """Yield the rows of a .jsonl, named by their line."""
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise json.JSONDecodeError(error.msg, "\n" * (number - 1) + line, number - 1 + error.pos) from error
+        yield check_row(f"{file.name}, row {number}", fields)
+
+
+def read_json(file: Path) -> Iterator[Named]:
+    """Yield the rows of an official JSON: a list (rows count from 1), or a mapping (rows are named by their key)."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(content, list | dict):
+        raise SourceError(f"{show(file)}: holds a {type(content).__name__}; expected a list of rows, or id -> row")
+    pairs = content.items() if isinstance(content, dict) else enumerate(content, start=1)
+    for key, fields in pairs:
+        yield check_row(f"{file.name}, row {key}", fields)
+
+
+def check_row(name: str, fields: Any) -> Named:
+    """Return the named row; raise SourceError unless it maps columns to values."""
+    if not isinstance(fields, dict):
+        raise SourceError(f"{name}: holds a {type(fields).__name__}; expected column -> value; point at another file")
+    return make_line(name), fields
+
+
+def read_hub(source: Source, split: str, config: str) -> Iterator[Named]:
+    """Yield the rows of a hub data set as they are stored: nothing is decoded.
+
+    Raises
+    ------
+    SourceError
+        If the hub cannot be reached and its cache lacks the data, or it knows no such data set, revision,
+        configuration or split.
+    """
+    import datasets  # takes seconds, and only the hub needs it
+
+    try:
+        rows = datasets.load_dataset(
+            source.location, config or None, split=split, revision=source.revision or None
+        ).with_format("arrow")
+    except Exception as error:  # its errors share no base class below this one
+        asked = " ".join(filter(None, (source.location, config, split, source.revision)))
+        raise SourceError(f"hub data set {asked}: {first_line(error)}; {REMEDY}") from error
+    number = 0
+    for batch in rows.iter(batch_size=64):
+        for fields in batch.to_pylist():
+            number += 1
+            yield f"{source.location}, row {number}", fields
+
+
+def resolve_revision(source: Source) -> str:
+    """Return the commit (40 hex digits) that a hub source means, '' for local files; a full commit needs no network.
+
+    Raises
+    ------
+    SourceError
+        If the hub cannot be reached or knows no such data set or revision.
+    """
+    if find_local(source) is not None:
+        return ""
+    if COMMIT.fullmatch(source.revision):
+        return source.revision
+    from huggingface_hub import HfApi
+
+    try:
+        return str(HfApi().dataset_info(source.location, revision=source.revision or None).sha)
+    except Exception as error:  # its errors share no base class below this one
+        asked = f"{source.location}, revision {source.revision or 'main'}"
+        raise SourceError(f"hub data set {asked}: {first_line(error)}; {REMEDY}") from error
+
+
+def read_picture(value: Any, folder: Path, name: str, column: str) -> bytes | Path | None:
+    """Return the encoded picture of one cell, its path, or None where the cell holds none."""
+    if isinstance(value, dict):  # as the hub stores it: {'bytes': ..., 'path': ...}
+        value = value.get("bytes") or value.get("path")
+    if value is None or value == "":
+        return None
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        path = PurePath(value)
+        if path.is_absolute() or ".." in path.parts:
+            raise SourceError(
+                f"{name}: picture {value!r} lies outside the data set; expected a path from its file's folder"
+            )
+        return folder / path
+    raise SourceError(f"{name}: column {column!r} holds a {type(value).__name__}; expected a picture or its path")
+
+
+def is_file(path: Path) -> bool:
+    """Say whether a path of a row names a file; one that no file system can hold names none."""
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
+def require_columns(row: Row, columns: Sequence[str]) -> None:
+    """Raise ItemError, naming what is there, unless the row has all the columns."""
+    if absent := [column for column in columns if column not in row.fields]:
+        there = ", ".join(sorted(row.fields)) or "none"
+        raise ItemError(f"{row.name}: no column {absent[0]!r}; the row has {there}; point the source at another file")
+
+
+def require_text(row: Row, column: str) -> str:
+    """Return a column's text; raise ItemError, naming the row, unless it holds one that can be written down."""
+    value = row.fields[column]
+    if not isinstance(value, str) or not value.strip():
+        raise ItemError(f"{row.name}: {column} is {value!r}; expected a text; correct or remove the row")
+    return value
+
+
+def require_writable(row: Row) -> None:
+    """Raise ItemError if a text of the row holds half a character (a lone surrogate), which no file can hold."""
+    try:
+        json.dumps(row.fields, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise ItemError(
+            f"{row.name}: holds {error.object[error.start]!r}, half a character; correct the row"
+        ) from error
+
+
+def name_item(benchmark: str, row_id: str) -> str:
+    """Return an item's id: `<benchmark>-<row id>` in letters, digits and `_.-`."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{benchmark}-{row_id}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's class and the first line of what it says."""
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), 'no message')}"

@@ -1,0 +1,424 @@
+"""AUROC by ranks for many weightings at once: the arithmetic under `auroc` and `transfer`.
+
+Why: 10,000 replicates of an AUROC are one cumulative sum each, not 10,000 sorts. In: bool[n] positive rows, their
+scores, weights of rows or clusters (how often each was drawn). Out: AUROCs, ties counting one half, NaN where a class
+has no weight. Never: a check of what comes in; `auroc.check_scores` has done that.
+
+AUROC of a score for correct answers: estimate and item-clustered bootstrap (the test stands in `obuchowski`).
+
+In: correct (0/1), scores (higher means "more likely correct"), the item and the cell of each row. Out: `AurocInterval`
+records, with their replicates. Ties count one half everywhere, and rows are compared within a cell only. Never: a
+replicate with one class dropped in silence.
+
+Which of two scores has the larger AUROC: Obuchowski's test for clustered rows, DeLong's where rows are independent.
+
+Why: DeLong's variance takes rows as independent, and an item repeats across models (over pooled rows it rejects too
+often). In: correct (0/1), two scores, the item and the cell of each row. Out: an `AurocTest`. Never: DeLong's test over
+the rows of several models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri
+from scipy.stats import rankdata
+from sklearn.metrics import roc_auc_score
+
+from dontblink.errors import NamedError
+from dontblink.statistics.bootstrap import (
+    Floats,
+    Interval,
+    Ints,
+    Method,
+    count_draws,
+    delete_one,
+    divide,
+    interval_of,
+    number_clusters,
+    resample,
+    split_strata,
+)
+
+
+def share_won(positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+    """Return the share of negatives below each positive, and of positives above each negative, ties half."""
+    ranks = rankdata(score)
+    won = (ranks[positive] - rankdata(score[positive])) / (~positive).sum()
+    return won, 1 - (ranks[~positive] - rankdata(score[~positive])) / positive.sum()
+
+
+@dataclass(frozen=True)
+class Order:
+    """Cluster of each positive and of each negative row (by increasing score), and negatives below each positive."""
+
+    positive: Ints
+    negative: Ints
+    below: Ints
+    not_above: Ints
+
+
+def order_rows(positive: NDArray[np.bool_], score: Floats, cluster: Ints) -> Order:
+    """Return what `weighted_auroc` needs of one score, sorted once for all replicates."""
+    order = np.argsort(score[~positive], kind="stable")
+    ranked, asked = score[~positive][order], score[positive]
+    below, not_above = (np.searchsorted(ranked, asked, side) for side in ("left", "right"))
+    return Order(cluster[positive], cluster[~positive][order], below, not_above)
+
+
+def weighted_auroc(order: Order, weights: Floats) -> Floats:
+    """Return float64[b]: the AUROC under cluster weights float64[G, b], NaN where a class has no weight."""
+    cumulative = np.zeros((len(order.negative) + 1, weights.shape[1]))
+    np.cumsum(weights[order.negative], axis=0, out=cumulative[1:])
+    positive = weights[order.positive]
+    wins = np.einsum("ib,ib->b", positive, cumulative[order.below])
+    wins += np.einsum("ib,ib->b", positive, cumulative[order.not_above])
+    result: Floats = divide(wins, 2 * positive.sum(axis=0) * cumulative[-1])
+    return result
+
+
+def auroc_each(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
+    """Return float64[b]: the AUROC of each row of `scores` float64[b, n] under its row weights float64[b, n].
+
+    For scores that differ between replicates (a refitted rule), so that nothing can be sorted beforehand.
+    """
+    order = np.argsort(scores, axis=1)
+    ranked, drawn = np.take_along_axis(scores, order, 1), np.take_along_axis(weights, order, 1)
+    won = np.where(positive[order], drawn, 0.0)
+    lost = drawn - won
+    not_above = np.cumsum(lost, axis=1)
+    below, total = not_above - lost, not_above[:, -1]
+    tied = ranked[:, 1:] == ranked[:, :-1]
+    if tied.any():
+        place, edge = np.arange(scores.shape[1]), np.ones((len(scores), 1), bool)
+        first = np.maximum.accumulate(np.where(np.hstack([edge, ~tied]), place, 0), axis=1)
+        last = np.minimum.accumulate(np.where(np.hstack([~tied, edge]), place, len(place))[:, ::-1], axis=1)[:, ::-1]
+        below, not_above = np.take_along_axis(below, first, 1), np.take_along_axis(not_above, last, 1)
+    result: Floats = divide((won * (below + not_above)).sum(axis=1), 2 * won.sum(axis=1) * total)
+    return result
+
+
+_CHUNK = 32  # replicates held at once: their cumulative weights stay in the cache; changes no result
+
+
+class AurocError(NamedError, ValueError):
+    """Labels or scores for which the AUROC or its uncertainty is undefined; the message says which."""
+
+
+@dataclass(frozen=True, eq=False)
+class AurocInterval(Interval):
+    """Bootstrap interval of AUROC a (minus b); `replicates` float64[n_boot] holds NaN where one class was drawn."""
+
+    auc_a: float
+    auc_b: float
+    replicates: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class AurocDraws:
+    """AUROCs of several scores in several cells on shared draws of the items, for any interval of means over cells.
+
+    estimate float64[scores, cells], NaN where no row of the cell has the score; drawn float64[scores, cells, n_boot];
+    jackknife float64[scores, cells, n_h] per stratum of items; member bool[cells, items]; cells: their names, sorted.
+    """
+
+    cells: tuple[Any, ...]
+    estimate: Floats
+    drawn: Floats
+    jackknife: tuple[Floats, ...]
+    member: NDArray[np.bool_]
+
+    def interval(
+        self,
+        score: int,
+        minus: int | None = None,
+        cells: Sequence[int] | None = None,
+        *,
+        method: Method = "bca",
+        confidence: float = 0.95,
+    ) -> AurocInterval:
+        """Return the interval of the mean over `cells` (default all) of one AUROC, or of its lead over another."""
+        used = list(range(len(self.cells))) if cells is None else list(cells)
+
+        def lead(values: Floats) -> Floats:
+            own: Floats = values[score, used].mean(axis=0)
+            return own if minus is None else own - values[minus, used].mean(axis=0)
+
+        auc_a = float(self.estimate[score, used].mean())
+        auc_b = np.nan if minus is None else float(self.estimate[minus, used].mean())
+        ends = interval_of(
+            auc_a if minus is None else auc_a - auc_b,
+            lead(self.drawn),
+            int(self.member[used].any(axis=0).sum()),
+            jackknife=[lead(part) for part in self.jackknife],
+            method=method,
+            confidence=confidence,
+        )
+        return AurocInterval(**vars(ends), auc_a=auc_a, auc_b=auc_b, replicates=lead(self.drawn))
+
+
+def auroc(correct: ArrayLike, score: ArrayLike) -> float:
+    """Return P(score of a correct row > score of a wrong row) + P(equal) / 2, by scikit-learn."""
+    labels, (values,) = check_scores(correct, [score])
+    return float(roc_auc_score(labels, values))
+
+
+def check_scores(correct: ArrayLike, scores: Sequence[ArrayLike]) -> tuple[NDArray[np.bool_], list[Floats]]:
+    """Return labels as bool[n] and scores as float64[n]; raise AurocError for NaN, other labels or one class."""
+    labels, values = _check_rows(correct, scores)
+    for value in values:
+        if (bad := np.isnan(value)).any():
+            row = int(np.argmax(bad))
+            raise AurocError(f"row {row}: score {value[row]}; expected a finite number; drop the row and count it")
+    _check_classes(labels)
+    return labels, values
+
+
+def _check_rows(correct: ArrayLike, scores: Sequence[ArrayLike]) -> tuple[NDArray[np.bool_], list[Floats]]:
+    raw = np.asarray(correct)
+    values = [np.asarray(score, np.float64) for score in scores]
+    if raw.ndim != 1 or any(value.shape != raw.shape for value in values):
+        shapes = ", ".join(str(value.shape) for value in values)
+        raise AurocError(f"labels of shape {raw.shape}, scores {shapes}; expected one label and one score a row")
+    numbers = raw.astype(np.float64)
+    if (bad := ~np.isin(numbers, (0.0, 1.0))).any():
+        row = int(np.argmax(bad))
+        raise AurocError(f"row {row}: label {numbers[row]}; expected 0 or 1")
+    for value in values:
+        if (bad := np.isinf(value)).any():
+            row = int(np.argmax(bad))
+            raise AurocError(f"row {row}: score {value[row]}; expected a finite number; drop the row and count it")
+    return numbers > 0, values
+
+
+def _check_classes(labels: NDArray[np.bool_], where: str = "") -> None:
+    if labels.all() or not labels.any():
+        raise AurocError(
+            f"{where}{labels.sum()} correct of {labels.size} rows: one class only, the AUROC is undefined; "
+            "report the accuracy of this cell"
+        )
+
+
+def split_cells(positive: NDArray[np.bool_], cell: ArrayLike | None) -> list[Ints]:
+    """Return the rows of each cell; raise AurocError, with the cell's name, where one holds a single class."""
+    labels = np.zeros(len(positive)) if cell is None else np.asarray(cell)
+    parts = []
+    for name in np.unique(labels):
+        parts.append(np.flatnonzero(labels == name))
+        _check_classes(positive[parts[-1]], "" if cell is None else f"cell {_say(name)}: ")
+    return parts
+
+
+def _say(cell: Any) -> str:
+    return str(cell).replace("\n", " x ")
+
+
+def auroc_interval(correct: ArrayLike, score: ArrayLike, cluster: ArrayLike, **options: Any) -> AurocInterval:
+    """Return the clustered bootstrap interval of one AUROC; `options` are those of `auroc_difference`."""
+    return _bootstrap(correct, [score], cluster, **options)
+
+
+def auroc_difference(
+    correct: ArrayLike,
+    score_a: ArrayLike,
+    score_b: ArrayLike,
+    cluster: ArrayLike,
+    n_boot: int = 10_000,
+    seed: int = 0,
+    **options: Any,
+) -> AurocInterval:
+    """Return the paired, item-clustered bootstrap interval of AUROC(score_a) - AUROC(score_b).
+
+    Parameters
+    ----------
+    correct : {0, 1}[n]
+        Positive is correct; give minus an entropy as a score.
+    cluster : label[n]
+        The item of each row; an item is drawn with all its rows.
+    n_boot, seed
+        Replicates and their seed. Without cells the draws are those of `scipy.stats.bootstrap` over the items.
+    cell : label[n], optional
+        The estimate is then the mean over cells of the AUROC within each (pairs of rows are compared within a cell
+        only), and items are drawn within the set of cells that they appear in.
+    method : {"bca", "percentile"}
+    confidence : float
+    """
+    return _bootstrap(correct, [score_a, score_b], cluster, n_boot=n_boot, seed=seed, **options)
+
+
+def _bootstrap(
+    correct: ArrayLike,
+    scores: Sequence[ArrayLike],
+    cluster: ArrayLike,
+    n_boot: int = 10_000,
+    seed: int = 0,
+    *,
+    cell: ArrayLike | None = None,
+    method: Method = "bca",
+    confidence: float = 0.95,
+) -> AurocInterval:
+    positive, values = check_scores(correct, scores)
+    split_cells(positive, cell)
+    draws = draw_aurocs(positive, values, cluster, cell=cell, n_boot=n_boot, seed=seed, jackknife=method == "bca")
+    return draws.interval(0, 1 if len(values) > 1 else None, method=method, confidence=confidence)
+
+
+def draw_aurocs(
+    correct: ArrayLike,
+    scores: Sequence[ArrayLike],
+    cluster: ArrayLike,
+    *,
+    cell: ArrayLike | None = None,
+    n_boot: int = 10_000,
+    seed: int = 0,
+    jackknife: bool = True,
+    min_clusters: int = 10,
+) -> AurocDraws:
+    """Return the AUROC of each score in each cell, on the data and on `n_boot` resamplings of the items.
+
+    A score of NaN is no score: the row counts for the others only, and a cell without any has no AUROC (NaN). All
+    scores and cells see the same draws, so that a difference is paired and a mean over cells is clustered by item.
+    Fewer than `min_clusters` items raise AurocError: report the AUROCs alone.
+
+    Notes
+    -----
+    Replicate b weighs row i by the draws c[b, item(i)]: AUROC_b = sum_{i correct} c_i (N_<(i) + N_<=(i)) / (2 C+ C-),
+    with N the cumulative draws of wrong rows in order of the score: O(n) for each replicate, and exact in integers.
+    """
+    positive, values = _check_rows(correct, scores)
+    groups = number_clusters(cluster, cell)
+    size = len(groups.labels)
+    if size < min_clusters or len(groups.row) != len(positive):
+        raise AurocError(
+            f"{size} items for {len(positive)} rows; an interval needs >= {min_clusters} items, report the AUROCs alone"
+        )
+    labels = np.zeros(len(positive)) if cell is None else np.asarray(cell)
+    names, strata = np.unique(labels), split_strata(groups.stratum)
+    member = np.zeros((len(names), size), bool)
+    estimate = np.full((len(values), len(names)), np.nan)
+    orders: dict[tuple[int, bytes], tuple[Order, list[int]]] = {}  # equal scores of a cell are evaluated once
+    for c, name in enumerate(names):
+        rows = np.flatnonzero(labels == name)
+        member[c, groups.row[rows]] = True
+        for k, value in enumerate(values):
+            own = rows[~np.isnan(value[rows])]
+            if not len(own):
+                continue
+            if (key := (c, value[rows].tobytes())) not in orders:
+                _check_classes(positive[own], "" if cell is None else f"cell {_say(name)}: ")
+                orders[key] = (order_rows(positive[own], value[own], groups.row[own]), [])
+            orders[key][1].append(k)
+            estimate[k, c] = roc_auc_score(positive[own], value[own])
+
+    def evaluate(weights: Floats, used: NDArray[np.bool_]) -> Floats:
+        found = np.repeat(estimate[:, :, None], weights.shape[1], axis=2)
+        for (c, _), (order, columns) in orders.items():
+            if used[c]:
+                found[columns, c] = weighted_auroc(order, weights)
+        return found
+
+    everywhere = np.ones(len(names), bool)
+    draws = resample(strata, n_boot, seed, _CHUNK)
+    drawn = np.concatenate([evaluate(count_draws(indices).T.copy(), everywhere) for indices in draws], axis=2)
+    left_out = []
+    for weights in delete_one(strata, size) if jackknife else []:
+        touched = np.asarray(member[:, (weights == 0).any(axis=0)].any(axis=1))  # the other cells stay as they are
+        chunks = np.array_split(weights, -(-len(weights) // _CHUNK))
+        left_out.append(np.concatenate([evaluate(part.T.copy(), touched) for part in chunks], axis=2))
+    return AurocDraws(tuple(names), estimate, drawn, tuple(left_out), member)
+
+
+
+
+@dataclass(frozen=True)
+class AurocTest:
+    """Two AUROCs on the same rows, their standard errors, and the two-sided test and Wald interval of a minus b."""
+
+    auc_a: float
+    auc_b: float
+    difference: float
+    se_a: float
+    se_b: float
+    se: float
+    z: float
+    p: float
+    ci_low: float
+    ci_high: float
+
+
+def delong_test(labels: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, **options: Any) -> AurocTest:
+    """Return DeLong's paired test (DeLong, DeLong and Clarke-Pearson 1988): `clustered_test`, each row its own cluster.
+
+    Rows must be independent. Where rows repeat an item, give `clustered_test` the items.
+    """
+    return clustered_test(labels, score_a, score_b, np.arange(np.size(labels)), **options)
+
+
+def clustered_test(
+    labels: ArrayLike,
+    score_a: ArrayLike,
+    score_b: ArrayLike,
+    cluster: ArrayLike,
+    *,
+    cell: ArrayLike | None = None,
+    confidence: float = 0.95,
+    min_clusters: int = 10,
+) -> AurocTest:
+    """Return the paired test with Obuchowski's variance for clustered rows (Obuchowski 1997, Biometrics 53).
+
+    Where every row is a cluster of its own it is DeLong's test (DeLong, DeLong and Clarke-Pearson 1988). With `cell`
+    (label[n]) the AUROCs are means over cells of those within each, and so are the sums below.
+
+    With m positives, n negatives, and in cluster i the sums U_i of the positives' placements less m_i A and W_i of the
+    negatives' less n_i A: var = I_m / (I_m - 1) sum U_i^2 / m^2 + I_n / (I_n - 1) sum W_i^2 / n^2
+    + 2 I / (I - 1) sum U_i W_i / (m n), with I_m, I_n, I the clusters that hold positives, negatives, any row.
+
+    Raises
+    ------
+    AurocError
+        Below `min_clusters` clusters, below two that hold a class, or where the AUROCs differ but no row shows a
+        variance (one score separates perfectly, the other is constant).
+    """
+    positive, scores = check_scores(labels, [score_a, score_b])
+    groups = number_clusters(cluster)
+    size = len(groups.labels)
+    if size < min_clusters or len(groups.row) != len(positive):
+        raise AurocError(
+            f"{size} clusters for {len(positive)} rows; expected >= {min_clusters} for a normal "
+            "approximation; report the AUROCs alone"
+        )
+    holders = [len(np.unique(groups.row[rows])) for rows in (positive, ~positive)]
+    if min(holders) < 2:
+        raise AurocError(f"{holders[0]} clusters with correct and {holders[1]} with wrong rows; a variance needs >= 2")
+    parts = split_cells(positive, cell)
+    aucs = [float(np.mean([roc_auc_score(positive[own], score[own]) for own in parts])) for score in scores]
+    upper, lower = np.zeros((2, size)), np.zeros((2, size))
+    for rows in parts:
+        own, row = positive[rows], groups.row[rows]
+        for k, score in enumerate(scores):
+            won, lost = share_won(own, score[rows])
+            upper[k] += np.bincount(row[own], won - won.mean(), size) / (own.sum() * len(parts))
+            lower[k] += np.bincount(row[~own], lost - lost.mean(), size) / ((~own).sum() * len(parts))
+    a, b, c = (count / (count - 1) for count in (*holders, size))
+    cross = upper @ lower.T
+    covariance = a * upper @ upper.T + b * lower @ lower.T + c * (cross + cross.T)
+    se_a, se_b, se = np.sqrt(
+        np.maximum([covariance[0, 0], covariance[1, 1], np.array([1, -1]) @ covariance @ [1, -1]], 0)
+    )
+    difference = aucs[0] - aucs[1]
+    if se < 1e-12:
+        if abs(difference) > 1e-12:
+            raise AurocError(
+                f"difference {difference:g} without any variance between rows; use the bootstrap or more rows"
+            )
+        difference, se, z = 0.0, 0.0, 0.0
+    else:
+        z = difference / se
+    p, errors = float(2 * ndtr(-abs(z))), (float(se_a), float(se_b), float(se))
+    reach = float(ndtri((1 + confidence) / 2) * se)
+    ends = (float(difference - reach), float(difference + reach))
+    return AurocTest(aucs[0], aucs[1], float(difference), *errors, float(z), p, *ends)

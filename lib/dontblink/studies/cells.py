@@ -1,0 +1,161 @@
+"""Which rows of the items table an estimate is over: cells, the models of a benchmark, or everything.
+
+Why: entropy and vision live on different scales in every cell, an item repeats across models, and a row without a
+value has to be counted. In: the items table of ONE split. Out: `select_rows` tables with `cell`, `cluster` and
+`n_left_out`, their scopes, values standardised or adjusted within the cell. Never: an estimate on calibration rows
+(only a fit may name their split), or a row left out without a count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from dontblink.errors import NamedError
+from dontblink.statistics.bootstrap import Floats, Ints
+
+
+class CellError(NamedError, ValueError):
+    """Rows that do not support an estimate; the message names the cell and what to do."""
+
+
+def require_cells(items: pd.DataFrame, min_items: int, min_class_items: int = 1) -> None:
+    """Raise CellError, with the counts of the fullest cell, unless at least one cell can carry an estimate.
+
+    That is a model x benchmark with `min_items` measured items, `min_class_items` correct and as many wrong.
+    """
+    cells = items.groupby(["model", "benchmark"], observed=True)["correct"].agg(["size", "sum"])
+    rarer = np.minimum(cells["sum"], cells["size"] - cells["sum"])
+    if not ((cells["size"] >= min_items) & (rarer >= min_class_items)).any():
+        most = cells.sort_values("size").tail(1)
+        found = (
+            f"{' x '.join(most.index[0])} has {most['size'].item()}, {most['sum'].item()} correct" if len(most) else ""
+        )
+        wanted = f"{min_items} measured items with {min_class_items} correct and wrong ones"
+        remedy = "annotate more items or lower min_items"
+        raise CellError(f"no cell has {wanted} ({found or 'no items'}); {remedy}")
+
+
+def select_rows(
+    items: pd.DataFrame, columns: Sequence[str], optional: Sequence[str] = (), *, split: str = "test"
+) -> pd.DataFrame:
+    """Return the rows with a number in all `columns`, sorted, with `cell`, `cluster` and the numbers as float64.
+
+    A column `log_X` that the table lacks is the natural logarithm of X; in an `optional` column NaN stays.
+    `attrs["n_left_out"]` counts the rows that miss a number in `columns`. `cluster` is benchmark and item: the same
+    item of several models is one cluster. `split` is the only one that may occur: calibration for a fit that is judged
+    on test items.
+
+    Raises
+    ------
+    CellError
+        For rows of another split, a missing column, or an item that occurs twice in a cell.
+    """
+    if "split" in items and (other := items["split"].astype("str") != split).any():
+        found = items["split"][other].iloc[0]
+        raise CellError(f"rows of the {found} split, {split} expected: never fit or choose, and judge, on one item")
+    rows = items[["model", "benchmark", "item_id"]].astype("str")
+    rows["correct"] = items["correct"].to_numpy(bool)
+    if "task_type" in items:
+        rows["task_type"] = items["task_type"].astype("str")
+    for name in (*columns, *optional):
+        source = name if name in items else name.removeprefix("log_")
+        if source not in items or not pd.api.types.is_numeric_dtype(items[source]):
+            raise CellError(f"items table: no numeric column {name}; expected one of {', '.join(map(str, items))}")
+        values = items[source].to_numpy(np.float64)
+        if source != name:
+            if (values <= 0).any():
+                raise CellError(f"column {source}: {np.nanmin(values)} has no logarithm; give the column itself")
+            values = np.log(values)
+        rows[name] = values
+    rows["cell"] = rows["model"] + "\n" + rows["benchmark"]
+    rows["cluster"] = rows["benchmark"] + "\n" + rows["item_id"]
+    if (twice := rows.duplicated(["cell", "item_id"])).any():
+        found = rows[twice].iloc[0]
+        raise CellError(f"item {found['item_id']} occurs twice for {found['model']}; keep one row a response")
+    kept = rows[np.isfinite(rows[list(columns)].to_numpy(np.float64)).all(axis=1)]
+    kept = kept.sort_values(["benchmark", "model", "item_id"], ignore_index=True)
+    kept.attrs["n_left_out"] = len(rows) - len(kept)
+    return kept
+
+
+def list_scopes(rows: pd.DataFrame, scopes: Sequence[str] = ("cell", "benchmark", "pooled")) -> list[pd.DataFrame]:
+    """Return the rows of each scope, named in `attrs` (scope, model, benchmark; "all" where it spans several).
+
+    Scope `task_type` is for benchmarks that hold several: all rows of a declared task type, whose name stands under
+    benchmark.
+    """
+    keys = {"cell": ["model", "benchmark"], "benchmark": ["benchmark"], "task_type": ["task_type"], "pooled": []}
+    found = []
+    for scope in scopes:
+        groups = [((), rows)] if not keys[scope] else rows.groupby(keys[scope], sort=True)
+        for key, part in groups:
+            columns = ["benchmark" if name == "task_type" else name for name in keys[scope]]
+            names = {"model": "all", "benchmark": "all"} | dict(zip(columns, key, strict=True))
+            part = part.reset_index(drop=True)
+            part.attrs = {"scope": scope} | names
+            found.append(part)
+    return found
+
+
+def keep_usable(rows: pd.DataFrame, min_items: int, min_class: int = 1) -> pd.DataFrame:
+    """Return the rows of the cells with `min_items` items or more, `min_class` or more of each class; `attrs` stay."""
+    correct = rows.groupby("cell")["correct"]
+    size, right = correct.transform("size"), correct.transform("sum")
+    usable = (size >= min_items) & (right >= min_class) & (size - right >= min_class)
+    kept = rows[usable].reset_index(drop=True)
+    kept.attrs = rows.attrs
+    return kept
+
+
+def count_rows(rows: pd.DataFrame) -> dict[str, str | int]:
+    """Return the scope's names with n_rows, n_items and n_wrong."""
+    counts = {"n_rows": len(rows), "n_items": rows["cluster"].nunique(), "n_wrong": int((~rows["correct"]).sum())}
+    return {key: rows.attrs[key] for key in ("scope", "model", "benchmark")} | counts
+
+
+def standardise(values: ArrayLike, cell: ArrayLike, name: str = "value", *, constant: str = "error") -> Floats:
+    """Return (value - mean) / standard deviation (divisor n) within each cell, float64[n].
+
+    A value that is constant in a cell raises CellError, or becomes 0 there with `constant="zero"`.
+    """
+    numbers, labels = np.asarray(values, np.float64), np.asarray(cell)
+    scaled = np.zeros_like(numbers)
+    for label in np.unique(labels):
+        own = labels == label
+        mean, spread = numbers[own].mean(), numbers[own].std()
+        if spread > 1e-12 * max(1e-300, np.abs(numbers[own]).max()):
+            scaled[own] = (numbers[own] - mean) / spread
+        elif constant == "error":
+            where = str(label).replace("\n", " x ")
+            raise CellError(f"cell {where}: {name} is {numbers[own][0]:g} in all {own.sum()} rows; leave the cell out")
+    return scaled
+
+
+def residualise(rows: pd.DataFrame, column: str, covariates: Sequence[str]) -> Floats:
+    """Return `column` less its least-squares fit on the covariates (linear, with a constant) within each cell.
+
+    float64[n]. What is left is compared between items of equal length, noise and chain as far as a line can say.
+    """
+    values = rows[column].to_numpy(np.float64)
+    result = np.empty_like(values)
+    for _, index in rows.groupby("cell").indices.items():
+        x = np.column_stack([np.ones(len(index)), *(rows[name].to_numpy(np.float64)[index] for name in covariates)])
+        # lstsq takes the shortest solution where a covariate is constant in the cell: it adjusts nothing
+        result[index] = values[index] - x @ np.linalg.lstsq(x, values[index], rcond=None)[0]
+    return result
+
+
+def deal_rows(item: Ints, cells: Iterable[Ints], rng: np.random.Generator) -> Ints:
+    """Return int64[n]: for each row the row of the same cell whose value it is dealt, for negative controls.
+
+    `item` int64[n] numbers the item of each row, `cells` are the rows of each cell. The order comes from one random key
+    per item, so that the models of a benchmark share one deal, and answers to one item stay related.
+    """
+    key, order = rng.random(item.max() + 1)[item], np.empty(len(item), np.int64)
+    for own in cells:
+        order[own[np.argsort(item[own])]] = own[np.argsort(key[own])]
+    return order

@@ -1,0 +1,225 @@
+"""Negative controls of notebook 03: labels, or vision, dealt to other items of the same cell.
+
+Why: a pipeline that finds discrimination in dealt labels, or a loss from dealt vision as large as from the real one,
+finds it in nothing. In: the items tables. Out: tables beside those of `entropy.auroc_table` and
+`transfer.transfer_table`. Never: a value moved to another cell, where it would carry the scale of its own.
+
+Negative controls of the interaction: the same fits after labels, or looks, were dealt to other items of the cell.
+
+Why: a program that finds an interaction where none can be is wrong, whatever its intervals say. In: the items table of
+the TEST split. Out: b_EV of each scope over many deals, beside the observed one. A deal moves an item's value in the
+same way for every model of its benchmark, so that answers to one item stay related. Never: a deal across cells, or a
+test of the observed value that pretends to keep its main effects (dealt labels lose b_E as well, dealt looks b_V).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from dontblink.statistics.auroc import auroc_each
+from dontblink.statistics.bootstrap import Floats, Ints
+from dontblink.statistics.logit import fit_logit, fit_replicates, prepare_rows, start_at
+from dontblink.studies.cells import count_rows, deal_rows, keep_usable, list_scopes, select_rows
+from dontblink.studies.entropy import PAIRS, SCORES, Contrasts, EntropyError, contrast_scores
+from dontblink.studies.interaction import ENTROPY, TERMS, VISION, Design, build_design
+from dontblink.studies.transfer import RULES, FittedRule, Scaling, fit_rule, pair_benchmarks, score_rows
+
+
+def shuffled_labels(
+    items: pd.DataFrame,
+    scores: Mapping[str, tuple[str, float]] = SCORES,
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+    *,
+    n_deals: int = 200,
+    seed: int = 0,
+    confidence: float = 0.95,
+    **choice: Any,
+) -> pd.DataFrame:
+    """Negative control: the quantities of `auroc_table` after the labels were dealt to other items of their cell.
+
+    A deal moves the labels of an item for all models together, so that they stay as alike as they are. Over all deals
+    the mean is exactly 0.5 for an AUROC and 0 for a difference, whatever the scores. Columns: the counts of
+    `auroc_table`, null (0.5 or 0), observed, shuffled_mean, shuffled_se (Monte Carlo error of that mean), shuffled_low
+    and shuffled_high (`confidence` of the deals), share_below (deals below the observed value), p (two-sided).
+    """
+    found = contrast_scores(items, scores, pairs, **choice)
+    dealt, own = _deal_aurocs(found, n_deals, seed)
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    results = []
+    for facts, _, a, b, cells in found.scopes():
+        if cells:
+            null = 0.5 if b is None else 0.0
+            observed, deals = (x[a, cells].mean(axis=0) - (0 if b is None else x[b, cells].mean(axis=0))
+                               for x in (own, dealt))  # fmt: skip
+            low, high = np.quantile(deals, tails)
+            facts |= {"null": null, "observed": float(observed), "shuffled_mean": float(deals.mean())}
+            facts |= {"shuffled_se": float(deals.std(ddof=1) / n_deals**0.5), "n_deals": n_deals}
+            facts |= {"shuffled_low": float(low), "shuffled_high": float(high)}
+            further = np.abs(deals - null) >= abs(observed - null) - 1e-12
+            facts |= {"share_below": float((deals < observed).mean()), "p": float((1 + further.sum()) / (1 + n_deals))}
+        results.append(facts)
+    return pd.DataFrame(results)
+
+
+def _deal_aurocs(found: Contrasts, n_deals: int, seed: int) -> tuple[Floats, Floats]:
+    """Return AUROCs float64[columns, cells, deals] of dealt labels and [columns, cells] of the real ones."""
+    if n_deals < 2:
+        raise EntropyError(f"{n_deals} deals; a spread needs >= 2")
+    rows, correct = found.rows, found.rows["correct"].to_numpy(np.float64)
+    item = pd.factorize(rows["cluster"], sort=True)[0]
+    keys = np.random.default_rng(seed).random((n_deals, item.max() + 1))  # one order of the items per deal, all models
+    cells = sorted(rows["cell"].unique())
+    dealt, own = (
+        np.full((len(found.values), len(cells), n_deals), np.nan),
+        np.full((len(found.values), len(cells)), np.nan),
+    )
+    for c, cell in enumerate(cells):
+        inside = (rows["cell"] == cell).to_numpy()
+        orders: dict[bytes, Any] = {}
+        for k, usable in enumerate(found.usable):
+            if not (used := np.flatnonzero(inside & usable)).size:
+                continue
+            labels = correct[used]
+            if used.tobytes() not in orders:
+                orders[used.tobytes()] = labels[np.argsort(keys[:, item[used]], axis=1)]
+            ranks, m = rankdata(found.values[k, used]), labels.sum()
+            both = np.vstack([orders[used.tobytes()], labels])
+            aurocs = (both @ ranks - m * (m + 1) / 2) / (m * (len(labels) - m))
+            dealt[k, c], own[k, c] = aurocs[:-1], aurocs[-1]
+    return dealt, own
+
+
+def shuffled_vision(
+    fit_items: pd.DataFrame,
+    items: pd.DataFrame,
+    rules: Sequence[str] = ("linear", "interaction"),
+    scalings: Sequence[Scaling] = ("train", "test"),
+    *,
+    n_deals: int = 200,
+    seed: int = 0,
+    confidence: float = 0.95,
+    min_items: int = 20,
+    **choice: Any,
+) -> pd.DataFrame:
+    """Negative control: the gain of rules with vision after it was dealt to other items, before the fit and after.
+
+    A deal moves vision within its cell, in both splits, so that it keeps its scale and loses its meaning: what a rule
+    then gains or loses is the price of a useless feature. Columns: scaling, train, test, rule, gain (observed, mean
+    over models), shuffled_mean, shuffled_low, shuffled_high (`confidence` of the deals), share_below (deals below the
+    observed gain), n_deals. `choice` as in `transfer_table`.
+    """
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    fitted: dict[tuple[str, ...], list[dict[str, FittedRule]]] = {}
+    results = []
+    for scaling in scalings:
+        pairs = pair_benchmarks(fit_items, items, ["full", *rules], scaling, min_items=min_items, **choice)
+        for train, test, pair in pairs:
+            if (key := (train, *pair.train["model"].unique())) not in fitted:  # one fit for every benchmark judged
+                fitted[key] = [
+                    {name: fit_rule(pair.train, learnt, RULES[name], min_items=min_items) for name in rules}
+                    for learnt in _deal_vision(pair.learnt, pair.train, n_deals, [seed, 0])
+                ]
+            text = fit_rule(pair.train, pair.learnt, RULES["full"], min_items=min_items)
+            base = score_rows(text, text.coef, pair.test, pair.seen, np.zeros(len(pair.test)))
+            scores: dict[str, list[Floats]] = {name: [base] for name in rules}
+            for fits, seen in zip(fitted[key], _deal_vision(pair.seen, pair.test, n_deals, [seed, 1]), strict=True):
+                for name in rules:
+                    scores[name].append(score_rows(fits[name], fits[name].coef, pair.test, seen, base))
+            for name in rules:
+                aurocs = _mean_aurocs(pair.test, np.stack(scores[name]))
+                gain, deals = float(aurocs[1] - aurocs[0]), aurocs[2:] - aurocs[0]
+                low, high = np.quantile(deals, tails)
+                row = {"scaling": scaling, "train": train, "test": test, "rule": name, "gain": gain}
+                row |= {"shuffled_mean": float(deals.mean()), "shuffled_low": float(low), "shuffled_high": float(high)}
+                results.append(row | {"share_below": float((deals < gain).mean()), "n_deals": n_deals})
+    return pd.DataFrame(results)
+
+
+def _deal_vision(
+    features: pd.DataFrame, rows: pd.DataFrame, n_deals: int, seed: Sequence[int]
+) -> Iterator[pd.DataFrame]:
+    """Yield the features as they are, then `n_deals` times with vision dealt, one deal for all models."""
+    rng, vision = np.random.default_rng(seed), features["vision"].to_numpy()
+    item, cells = pd.factorize(rows["cluster"], sort=True)[0], list(rows.groupby("cell").indices.values())
+    yield features
+    for _ in range(n_deals):
+        yield features.assign(vision=vision[deal_rows(item, cells, rng)])
+
+
+def _mean_aurocs(rows: pd.DataFrame, scores: Floats) -> Floats:
+    """Return float64[b]: the mean over models of the AUROC of each row of `scores` float64[b, n]."""
+    correct, ones = rows["correct"].to_numpy(bool), np.ones_like(scores)
+    by_model = [
+        auroc_each(correct[own], scores[:, own], ones[:, own]) for own in rows.groupby("model").indices.values()
+    ]
+    mean: Floats = np.mean(by_model, axis=0)
+    return mean
+
+
+Dealt = Literal["labels", "vision"]
+_EV = TERMS.index("entropy:vision")
+
+
+def dealt_table(
+    items: pd.DataFrame,
+    dealt: Dealt,
+    covariates: Sequence[str] = (),
+    *,
+    entropy: str = ENTROPY,
+    vision: str = VISION,
+    scopes: Sequence[str] = ("cell", "benchmark", "pooled"),
+    n_deals: int = 200,
+    seed: int = 0,
+    min_items: int = 20,
+) -> pd.DataFrame:
+    """Return b_EV of each scope over the deals: scope, model, benchmark, dealt, observed, mean, sd, low, high, p.
+
+    low and high hold 95 % of the deals; p is the two-sided share (1 + #{|dealt| >= |observed|}) / (1 + n_deals). A
+    scope without a usable cell has no row. Values are standardised within the cell, which no deal changes.
+    """
+    rows = keep_usable(select_rows(items, list(dict.fromkeys([entropy, vision, *covariates]))), min_items)
+    rows = rows.assign(row=np.arange(len(rows)))
+    rng = np.random.default_rng(seed)
+    item, cells = pd.factorize(rows["cluster"], sort=True)[0], list(rows.groupby("cell").indices.values())
+    orders = [deal_rows(item, cells, rng) for _ in range(n_deals)]
+    results: list[dict[str, Any]] = []
+    for scope in list_scopes(rows, scopes):
+        design = build_design(scope, covariates, entropy=entropy, vision=vision)
+        observed = fit_logit(design.x, design.y).coef[_EV]  # checks the design, which a deal leaves usable
+        place = np.empty(len(rows), np.int64)
+        place[scope["row"]] = np.arange(len(scope))
+        own = (place[order[scope["row"]]] for order in orders)
+        drawn = np.array([_fit_dealt(design, order, dealt) for order in own])
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        results.append(
+            count_rows(scope)
+            | {"dealt": dealt, "observed": observed, "mean": drawn.mean(), "sd": drawn.std(), "low": low, "high": high}
+            | {"p": (1 + int((np.abs(drawn) >= abs(observed)).sum())) / (1 + n_deals), "n_deals": n_deals}
+        )
+    return pd.DataFrame(results)
+
+
+def _fit_dealt(design: Design, order: Ints, dealt: Dealt) -> float:
+    y, x = design.y, design.x
+    if dealt == "labels":
+        y = y[order]
+    else:
+        v = x[order, 1]
+        x = np.column_stack([x[:, 0], v, x[:, 0] * v, design.rest])
+    rows = prepare_rows(x, y, np.zeros(len(y), np.int64))
+    beta, _ = fit_replicates(rows, np.ones((1, 1)), start_at(rows, np.zeros(x.shape[1])))
+    return float(beta[0, _EV] / rows.scale[_EV])
+
+
+def find_biased(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a `dealt_table` whose mean lies further from 0 than chance allows a correct program.
+
+    The band is (6 / sqrt(n_deals) + 1 / 4) sd: six standard errors of the mean, and the small-sample bias of a logit.
+    """
+    band = (6 / np.sqrt(table["n_deals"]) + 0.25) * table["sd"]
+    return table[~(table["mean"].abs() <= band) | (table["sd"] == 0)]

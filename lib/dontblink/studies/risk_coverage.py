@@ -1,0 +1,199 @@
+"""Selective risk: how often the answers are wrong that remain when the least confident ones are withheld.
+
+Why: public implementations break ties by row order, so that a curve changes when a table is sorted; entropies of short
+answers tie. In: confidences (higher is surer; minus an entropy) and errors of rows. Out: the EXPECTED risk over all
+orders of tied rows, for every number of accepted rows. Never: an order-dependent number, or a coverage computed as a
+float (k = ceil(9n/10) is integer arithmetic: ceil(0.55 * 100) would be 56).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from dontblink.errors import NamedError
+from dontblink.statistics.bootstrap import Floats, Ints, Method, interval_of, resample
+from dontblink.studies.cells import count_rows, keep_usable, list_scopes, select_rows
+
+
+class RiskError(NamedError, ValueError):
+    """Confidences, errors or a coverage without a selective risk; the message says which row and what to do."""
+
+
+class RiskCoverage(NamedTuple):
+    """Points (k/n, r(k/n)), k = 1..n: coverage and expected selective risk, both float64[n]."""
+
+    coverage: Floats
+    risk: Floats
+
+
+class SelectiveRisk(float):
+    """An expected selective risk that knows `n_accepted` of `n`, and so the `coverage` at which it was realised."""
+
+    n_accepted: int
+    n: int
+
+    def __new__(cls, risk: float, n_accepted: int, n: int) -> SelectiveRisk:
+        self = super().__new__(cls, risk)
+        self.n_accepted, self.n = n_accepted, n
+        return self
+
+    @property
+    def coverage(self) -> float:
+        """Return the realised coverage n_accepted / n, at least the coverage that was asked for."""
+        return self.n_accepted / self.n
+
+
+def risk_coverage(confidence: ArrayLike, error: ArrayLike) -> RiskCoverage:
+    """Return the risk-coverage curve, expected over all orders of tied rows.
+
+    Parameters
+    ----------
+    confidence : float[n]
+        Higher is accepted earlier. Infinities are ranks like others; NaN is an error.
+    error : {0, 1}[n] or bool[n]
+        1 where the answer is wrong.
+
+    Raises
+    ------
+    RiskError
+        For no rows, unequal lengths, NaN, or an error that is neither 0 nor 1.
+
+    Notes
+    -----
+    r(k/n) = (C + (k - a) E / (b - a)) / k: a rows with C errors are surer than the group of ties at rank k, which
+    spans ranks a + 1..b and holds E errors. One class only and constant confidence are defined: a constant curve.
+    """
+    errors = accepted_errors(*check_rows(confidence, error))
+    k = np.arange(1, len(errors))
+    return RiskCoverage(k / k[-1], errors[1:] / k)
+
+
+def aurc(confidence: ArrayLike, error: ArrayLike) -> float:
+    """Return the area under the risk-coverage curve as the mean of r(k/n) over k = 1..n (Geifman et al. 2019).
+
+    Other public definitions give other numbers for the same rows: a trapezoid over coverages 1/n..1 (torch-uncertainty)
+    or over groups of ties with a flat start (fd-shifts).
+    """
+    return float(risk_coverage(confidence, error).risk.mean())
+
+
+def risk_at_coverage(confidence: ArrayLike, error: ArrayLike, coverage: float | Fraction) -> SelectiveRisk:
+    """Return the expected risk of the k = ceil(coverage n) surest rows, a float with n_accepted and coverage."""
+    values, wrong = check_rows(confidence, error)
+    k = count_accepted(len(values), coverage)
+    return SelectiveRisk(float(accepted_errors(values, wrong)[k] / k), k, len(values))
+
+
+def count_accepted(n: int, coverage: float | Fraction) -> int:
+    """Return ceil(coverage n) in integers; a float means the decimal that it prints as (0.9 is 9/10)."""
+    try:
+        share = coverage if isinstance(coverage, Fraction) else Fraction(str(float(coverage)))
+    except ValueError as error:  # nan and inf are no decimals
+        raise RiskError(f"coverage {coverage}; expected a share in (0, 1]") from error
+    if not 0 < share <= 1:
+        raise RiskError(f"coverage {coverage}; expected a share in (0, 1]")
+    return -(-n * share.numerator // share.denominator)
+
+
+def accepted_errors(confidence: Floats, error: Floats) -> Floats:
+    """Return float64[..., n + 1]: expected errors among the k surest rows, k = 0..n, along the last axis."""
+    order = np.argsort(-confidence, axis=-1, kind="stable")
+    above, through = (np.take_along_axis(edge, order, -1) for edge in count_surer(confidence, order))
+    zero = np.zeros((*error.shape[:-1], 1))
+    total = np.concatenate([zero, np.cumsum(np.take_along_axis(error, order, -1), axis=-1)], axis=-1)
+    before, after = (np.take_along_axis(total, edge, -1) for edge in (above, through))
+    k = np.arange(1, error.shape[-1] + 1)
+    return np.concatenate([zero, before + (k - above) * (after - before) / (through - above)], axis=-1)
+
+
+def count_surer(confidence: Floats, order: Ints | None = None) -> tuple[Ints, Ints]:
+    """Return int64[..., n] twice: rows with more confidence than each row, and rows with at least as much.
+
+    A row is accepted with probability clip((k - first) / (second - first), 0, 1) among the k surest.
+    """
+    order = np.argsort(-confidence, axis=-1, kind="stable") if order is None else order
+    ranked, n = np.take_along_axis(confidence, order, -1), confidence.shape[-1]
+    changes, edge = ranked[..., 1:] != ranked[..., :-1], np.ones((*ranked.shape[:-1], 1), bool)
+    place = np.arange(n, dtype=np.int64)
+    first = np.maximum.accumulate(np.where(np.concatenate([edge, changes], -1), place, 0), axis=-1)
+    ends = np.where(np.concatenate([changes, edge], -1), place + 1, n)
+    last = np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1]
+    above, through = np.empty(order.shape, np.int64), np.empty(order.shape, np.int64)
+    np.put_along_axis(above, order, first, -1)
+    np.put_along_axis(through, order, last, -1)
+    return above, through
+
+
+def check_rows(confidence: ArrayLike, error: ArrayLike) -> tuple[Floats, Floats]:
+    """Return both as float64[n]; raise RiskError as `risk_coverage` says."""
+    values, wrong = np.asarray(confidence, np.float64), np.asarray(error).astype(np.float64)
+    if values.ndim != 1 or values.shape != wrong.shape or not len(values):
+        raise RiskError(f"confidences {values.shape}, errors {wrong.shape}; expected one of each a row, >= 1 row")
+    if (bad := np.isnan(values) | ~np.isin(wrong, (0.0, 1.0))).any():
+        row = int(np.argmax(bad))
+        raise RiskError(
+            f"row {row}: confidence {values[row]}, error {wrong[row]}; expected a number and 0 or 1, "
+            "drop the row and count it"
+        )
+    return values, wrong
+
+
+def selective_table(
+    items: pd.DataFrame,
+    scores: Mapping[str, tuple[str, float]],
+    *,
+    coverage: float | Fraction = 0.9,
+    n_boot: int = 2_000,
+    seed: int = 0,
+    method: Method = "bca",
+    confidence: float = 0.95,
+    min_items: int = 20,
+) -> pd.DataFrame:
+    """Return, per cell and score, the AURC and the risk at a coverage with bootstrap intervals over its items.
+
+    `scores` names (column, sign), higher times sign being surer. Columns: those of `cells.count_rows`, score, aurc,
+    aurc_low, aurc_high, risk, risk_low, risk_high, method, n_accepted, realised_coverage, and the bounds that no
+    score passes: aurc_oracle (right answers first) and error_rate (the AURC of a random order). No threshold is
+    fitted here: a curve describes these items, it does not promise a risk (see `certify`). A cell below `min_items`
+    or of one class keeps its counts alone.
+    """
+    results: list[dict[str, Any]] = []
+    for name, (column, sign) in scores.items():
+        for cell in list_scopes(select_rows(items, [column]), ["cell"]):
+            row: dict[str, Any] = count_rows(cell) | {"score": name}
+            used = keep_usable(cell, min_items)
+            if len(used):
+                row |= _estimate(
+                    sign * used[column].to_numpy(np.float64), 1.0 - used["correct"].to_numpy(np.float64),
+                    coverage, n_boot, seed, method, confidence,
+                )  # fmt: skip
+            results.append(row)
+    return pd.DataFrame(results)
+
+
+def _estimate(
+    surety: Floats, wrong: Floats, coverage: float | Fraction, n_boot: int, seed: int, method: Method, confidence: float
+) -> dict[str, Any]:
+    n = len(surety)
+    k = count_accepted(n, coverage)
+
+    def evaluate(index: Ints, size: int) -> Floats:
+        risk = accepted_errors(surety[index], wrong[index])[:, 1:] / np.arange(1, index.shape[1] + 1)
+        return np.stack([risk.mean(axis=1), risk[:, size - 1]], axis=1)
+
+    everyone = np.arange(n)
+    own = evaluate(everyone[None], k)[0]
+    drawn = np.concatenate([evaluate(index, k) for index in resample([everyone], n_boot, seed)])
+    rest = np.array([np.delete(everyone, i) for i in everyone])
+    left_out = np.concatenate([evaluate(part, count_accepted(n - 1, coverage)) for part in np.array_split(rest, 4)])
+    row: dict[str, Any] = {"n_accepted": k, "realised_coverage": k / n, "method": method}
+    for j, measure in enumerate(("aurc", "risk")):
+        found = interval_of(own[j], drawn[:, j], n, jackknife=[left_out[:, j]], method=method, confidence=confidence)
+        row |= {measure: found.estimate, f"{measure}_low": found.ci_low, f"{measure}_high": found.ci_high}
+    return row | {"aurc_oracle": aurc(-wrong, wrong), "error_rate": float(wrong.mean())}

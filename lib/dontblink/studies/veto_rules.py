@@ -1,0 +1,282 @@
+"""Rules that withhold answers, fitted and judged on repeated splits by item: the arithmetic under `veto`.
+
+Why: 100 splits, 9 cells and hundreds of permutations are millions of threshold fits, done here as arrays. In: rows of
+`cells.select_rows` with an entropy and a vision column. Out: for every rule, cell and split which held-out answers are
+accepted, and how many errors that saves against the entropy rule AT THE SAME NUMBER of accepted answers. Never: a label
+of a held-out item in a threshold, a coefficient or a choice; an item that is in both halves for two models.
+
+Arrays have a row per split: fit int64[S, F] and held int64[S, G] number the items of a cell, in the order of its rows.
+Items are dealt into blocks, and every split halves every block: without a block the splits are what they were, which
+the jackknife of `veto` needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dontblink.errors import NamedError
+from dontblink.statistics.bootstrap import Floats, Ints, number_clusters, split_strata
+from dontblink.statistics.firth import check_design
+from dontblink.statistics.logit import fit_logit, fit_replicates, prepare_rows, start_at
+from dontblink.studies.cells import deal_rows, standardise
+from dontblink.studies.risk_coverage import accepted_errors, count_accepted, count_surer
+
+Bools = NDArray[np.bool_]
+RULES = ("entropy", "linear", "interaction", "veto", "oracle")
+_CHUNK = 32  # logits fitted at once: their row weights stay in the cache; changes no result
+
+
+class VetoError(NamedError, ValueError):
+    """Rows or options without a veto study; the message says which and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """Rows `index` of one model and benchmark, their splits, and what the entropy rule alone makes of them.
+
+    by_entropy int64[S, F] is `fit` sorted by entropy, tie_end the last place of each place's group of ties, fit_errors
+    float64[S, F + 1] and held_errors [S, G + 1] the expected errors among the k of lowest entropy.
+    """
+
+    name: str
+    index: Ints
+    entropy: Floats
+    wrong: Floats
+    targeted: Bools
+    fit: Ints
+    held: Ints
+    by_entropy: Ints
+    tie_end: Ints
+    fit_errors: Floats
+    held_errors: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Rows (model, right, item, E, V in standard deviations), the block of each item, and the splits.
+
+    `fits_on` bool[S, items] says what a split fits on.
+    """
+
+    models: NDArray[np.str_]
+    right: Floats
+    row_item: Ints
+    entropy: Floats
+    vision: Floats
+    cells: tuple[Cell, ...]
+    block: Ints
+    fits_on: Bools
+    n_shares: int
+
+
+class Accepted(NamedTuple):
+    """Acceptance float64[S, G] of held-out answers, the veto's share of the fit items [S], separated fits of the model.
+
+    Acceptance is 0 or 1, or the share that the oracle accepts of its ties.
+    """
+
+    weight: Floats
+    veto_share: Floats
+    n_separated: int = 0
+
+
+def prepare_study(
+    rows: pd.DataFrame,
+    entropy: str,
+    vision: str,
+    targets: Sequence[str] | None,
+    *,
+    n_splits: int,
+    fit_share: float | Fraction,
+    n_shares: int,
+    n_blocks: int = 1,
+    seed: int,
+) -> Study:
+    """Split the items `n_splits` times, the same way for all models; every block of a stratum is split by itself.
+
+    `targets` are the task types that the veto is for (None: all). Entropy and vision are standardised within the cell
+    with the features of all its rows: no label, but the scale of a cell is taken as known.
+
+    Raises
+    ------
+    VetoError
+        For options out of range, or a cell without items in one of the halves.
+    """
+    if n_splits < 1 or n_shares < 1 or n_blocks < 1 or not 0 < fit_share < 1:
+        found = f"{n_splits} splits, fit share {fit_share}, {n_shares} shares, {n_blocks} blocks"
+        raise VetoError(f"{found}; expected whole numbers from 1, and a fit share in (0, 1)")
+    groups = number_clusters(rows["cluster"], rows["cell"])
+    block = np.zeros(len(groups.labels), np.int64)
+    fits_on, rng = np.zeros((n_splits, len(block)), bool), np.random.default_rng(seed)
+    for members in split_strata(groups.stratum):
+        dealt, n_own = rng.permutation(members), max(1, min(n_blocks, len(members) // 2))
+        block[dealt] = np.arange(len(dealt)) % n_own  # two items a block at least: one would never be held out
+        for own in (dealt[b::n_own] for b in range(n_own)):
+            order = np.argsort(rng.random((n_splits, len(own))), axis=1)
+            fits_on[np.arange(n_splits)[:, None], own[order[:, : count_accepted(len(own), fit_share)]]] = True
+    labels = rows["cell"].to_numpy()
+    e, v = (standardise(rows[name], labels, name) for name in (entropy, vision))
+    right = rows["correct"].to_numpy(np.float64)
+    targeted = np.ones(len(rows), bool) if targets is None else rows["task_type"].isin(list(targets)).to_numpy()
+    cells = tuple(
+        _split_cell(str(name), index, fits_on[:, groups.row[index]], e[index], 1 - right[index], targeted[index])
+        for name, index in rows.groupby("cell", sort=True).indices.items()
+    )
+    models = rows["model"].to_numpy(str)
+    return Study(models, right, groups.row, e, v, cells, block, fits_on, n_shares)
+
+
+def leave_out(study: Study, block: int) -> Study:
+    """Return the study without the items of a block, every split as it was for the others."""
+    stays = study.block != block
+    rows, item, fits_on = stays[study.row_item], np.cumsum(stays) - 1, study.fits_on[:, stays]
+    place, parts = np.cumsum(rows) - 1, []
+    for cell in study.cells:
+        own = rows[cell.index]
+        index = cell.index[own]
+        in_fit = study.fits_on[:, study.row_item[index]]
+        parts.append(
+            _split_cell(cell.name, place[index], in_fit, cell.entropy[own], cell.wrong[own], cell.targeted[own])
+        )
+    return Study(
+        study.models[rows], study.right[rows], item[study.row_item[rows]], study.entropy[rows], study.vision[rows],
+        tuple(parts), study.block[stays], fits_on, study.n_shares,
+    )  # fmt: skip
+
+
+def _split_cell(name: str, index: Ints, in_fit: Bools, entropy: Floats, wrong: Floats, targeted: Bools) -> Cell:
+    fit, held = np.split(np.argsort(~in_fit, axis=1, kind="stable"), [int(in_fit[0].sum())], axis=1)
+    if not (fit.size and held.size):
+        where = name.replace("\n", " x ")
+        raise VetoError(f"cell {where}: {len(index)} items leave one half empty; add items or leave the cell out")
+    low = np.take_along_axis(fit, np.argsort(entropy[fit], axis=1, kind="stable"), 1)
+    curves = [accepted_errors(-entropy[part], wrong[part]) for part in (fit, held)]
+    ends = count_surer(-entropy[low])[1] - 1
+    return Cell(name, index, entropy, wrong, targeted, fit, held, low, ends, curves[0], curves[1])
+
+
+def permute_vision(study: Study, rng: np.random.Generator) -> Floats:
+    """Return the vision column with items dealt anew within each cell (`cells.deal_rows`).
+
+    An item keeps its vision values of different models together, so that what cells share under the null stays shared.
+    """
+    return study.vision[deal_rows(study.row_item, [cell.index for cell in study.cells], rng)]
+
+
+def apply_rule(
+    study: Study, rule: str, vision: Floats, coverages: Sequence[float | Fraction]
+) -> Iterator[list[Accepted]]:
+    """Fit the rule in every split; yield, for each coverage, what it accepts of the held-out items, a cell at a time.
+
+    entropy: E <= t. linear, interaction: b . (E, V) and b . (E, V, EV) >= t with ONE b per model over its benchmarks
+    (`fit_splits`). veto: E <= t and not (task type targeted and V < u), see `fit_veto`. oracle: right answers first.
+    t makes the rule accept ceil(coverage F) of the F fit items of the cell; rows tied at t are accepted, so the
+    realised coverage can differ.
+    """
+    if rule not in RULES:
+        raise VetoError(f"rule {rule!r}; expected one of {', '.join(RULES)}")
+    costs = [cell.entropy[None] for cell in study.cells]
+    separated = [0] * len(costs)
+    if rule in ("linear", "interaction"):
+        scores, separated = fit_splits(study, vision, interaction=rule == "interaction")
+        costs = [-score for score in scores]
+    for coverage in coverages:
+        found = []
+        for cell, cost, n_separated in zip(study.cells, costs, separated, strict=True):
+            if rule == "oracle":
+                found.append(_accept_right(cell, coverage))
+            elif rule == "veto" and cell.targeted.any():
+                found.append(_accept_seeing(cell, np.where(cell.targeted, vision[cell.index], np.inf), coverage, study))
+            else:
+                found.append(_accept_cheapest(cell, cost, coverage)._replace(n_separated=n_separated))
+        yield found
+
+
+def count_errors(cell: Cell, accepted: Accepted) -> Floats:
+    """Return float64[3, S]: accepted answers, wrong ones among them, and those of entropy alone at that number."""
+    k = np.rint(accepted.weight.sum(axis=1)).astype(np.int64)
+    own = (accepted.weight * cell.wrong[cell.held]).sum(axis=1)
+    return np.stack([k.astype(np.float64), own, np.take_along_axis(cell.held_errors, k[:, None], 1)[:, 0]])
+
+
+def fit_splits(study: Study, vision: Floats, *, interaction: bool) -> tuple[list[Floats], list[int]]:
+    """Return for each cell scores float64[S, n], log-odds of being right less the constant of the cell, and in how many
+    splits the logit of its model was separated (and fitted by Firth).
+
+    One logit per model and split, over all its benchmarks: constant per cell + E + V (+ EV), standardised.
+    """
+    features = np.column_stack([study.entropy, vision, study.entropy * vision][: 2 + interaction])
+    scores, n_separated = [np.empty(0)] * len(study.cells), [0] * len(study.cells)
+    width = features.shape[1]
+    for model in dict.fromkeys(study.models):
+        own = [c for c, cell in enumerate(study.cells) if study.models[cell.index[0]] == model]
+        index = np.concatenate([study.cells[c].index for c in own])
+        constants = np.repeat(np.eye(len(own)), [len(study.cells[c].index) for c in own], axis=0)
+        x, y = check_design(np.hstack([features[index], constants]), study.right[index])
+        items, code = np.unique(study.row_item[index], return_inverse=True)
+        rows, near = prepare_rows(x, y, code), np.zeros(x.shape[1])
+        near[[0, *range(width, len(near))]] = fit_logit(np.delete(x, range(1, width), 1), y).coef
+        start, counts = start_at(rows, near * rows.scale), study.fits_on[:, items].astype(np.float64)
+        fits = [fit_replicates(rows, counts[k : k + _CHUNK], start) for k in range(0, len(counts), _CHUNK)]
+        coef = np.concatenate([beta for beta, _ in fits]) / rows.scale
+        if np.isnan(coef).any():
+            raise VetoError(f"model {model}: entropy and vision depend on each other in a split; add items")
+        for c in own:
+            # term by term, not a matrix product: equal rows must get equal scores to the last bit
+            terms = [coef[:, j, None] * features[study.cells[c].index, j] for j in range(width)]
+            scores[c], n_separated[c] = np.sum(terms, axis=0), sum(int(flag.sum()) for _, flag in fits)
+    return scores, n_separated
+
+
+def fit_veto(cell: Cell, vision: Floats, coverage: float | Fraction, n_shares: int) -> tuple[Floats, Floats, Floats]:
+    """Return the entropy limit t, the vision floor u and the vetoed share of the fit items, float64[S] each.
+
+    Candidates: u is the order statistic below which j/n_shares of the F - K withheld fit items lie, j = 0..n_shares,
+    and t then the entropy of the K-th kept item, K = ceil(coverage F). The candidate that saves most errors against
+    entropy alone at its own number of accepted fit items wins, the smallest veto among equals: without a saving there
+    is no veto. `vision` float64[n] is +inf where the veto does not apply.
+    """
+    n = cell.fit.shape[1]
+    k = count_accepted(n, coverage)
+    vetoed = np.unique((n - k) * np.arange(n_shares + 1) // n_shares)
+    seen, wrong = vision[cell.by_entropy], cell.wrong[cell.by_entropy]
+    floors = np.sort(seen, axis=1)[:, vetoed]
+    floors[:, 0] = -np.inf  # no veto, on new items either
+    kept = seen[:, None, :] >= floors[:, :, None]
+    n_kept = np.cumsum(kept, axis=2, dtype=np.int32)
+    place = np.take_along_axis(cell.tie_end, (n_kept < k).sum(axis=2), 1)
+    size = np.take_along_axis(n_kept, place[:, :, None], 2)[:, :, 0]
+    errors = np.take_along_axis(np.cumsum(kept * wrong[:, None, :], axis=2), place[:, :, None], 2)[:, :, 0]
+    gain = (np.take_along_axis(cell.fit_errors, size, 1) - errors) / size
+    best = np.argmax(gain >= gain.max(axis=1, keepdims=True) - 1e-12, axis=1)[:, None]
+    at = np.take_along_axis(cell.by_entropy, np.take_along_axis(place, best, 1), 1)[:, 0]
+    return cell.entropy[at], np.take_along_axis(floors, best, 1)[:, 0], vetoed[best[:, 0]] / n
+
+
+def _accept_cheapest(cell: Cell, cost: Floats, coverage: float | Fraction) -> Accepted:
+    """Accept what costs no more than the K-th cheapest fit item; cost float64[S or 1, n]."""
+    k, wide = count_accepted(cell.fit.shape[1], coverage), np.broadcast_to(cost, (len(cell.fit), cost.shape[1]))
+    fit, held = (np.take_along_axis(wide, part, 1) for part in (cell.fit, cell.held))
+    limit = np.partition(fit, k - 1, axis=1)[:, k - 1, None]
+    return Accepted((held <= limit).astype(np.float64), np.zeros(len(held)))
+
+
+def _accept_seeing(cell: Cell, vision: Floats, coverage: float | Fraction, study: Study) -> Accepted:
+    """Accept what the veto of `fit_veto` leaves."""
+    limit, floor, share = fit_veto(cell, vision, coverage, study.n_shares)
+    kept = (cell.entropy[cell.held] <= limit[:, None]) & (vision[cell.held] >= floor[:, None])
+    return Accepted(kept.astype(np.float64), share)
+
+
+def _accept_right(cell: Cell, coverage: float | Fraction) -> Accepted:
+    """Accept K held-out items, right ones first: no threshold, the labels are known; wrong ones share what is left."""
+    wrong, k = cell.wrong[cell.held], count_accepted(cell.held.shape[1], coverage)
+    above, through = count_surer(-wrong)
+    return Accepted(np.clip((k - above) / (through - above), 0.0, 1.0), np.zeros(len(wrong)))

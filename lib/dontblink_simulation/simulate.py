@@ -1,0 +1,218 @@
+"""`python -m dontblink_simulation.simulate`: are the intervals and tests of the notebooks right where the truth is known?
+
+Why: an interval that misses too often looks like any other. In: `register`, the statistics and their settings. Out: a
+row per study and method in results/simulation/<statistic>.parquet, and from all of them figures/simulation. A study's
+seed is (statistic, setting, number): neither the number of processes nor the order matters. Blocks of studies are files
+named by the hash of what decides them, so that a run resumes and only what changed is simulated again. Never: fewer
+than 1000 studies, or a part of the register, in the tracked figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import hashlib
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from dontblink import paths, store
+from dontblink.errors import NamedError
+from dontblink_simulation.coverage import draw_coverage, list_numbers, summarise
+from dontblink_simulation.register import STATISTICS
+from dontblink_simulation.trials import run_study
+
+PROFILE, STEM = "simulation", "00_simulation"
+FITTED = ("interaction", "transfer", "veto")  # statistics that fit something, on a figure of their own
+MIN_STUDIES = 1000  # of the tracked figure: 150 have misled by 7 points
+_BLOCK = 25  # studies a file: what an interruption can lose
+_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("setting", "quantity", "method", "reason")]
+    + [(name, pa.float64()) for name in ("estimate", "ci_low", "ci_high", "p", "truth")]
+    + [(name, pa.int64()) for name in ("study", "n_degenerate", "n_separated")]
+)
+
+
+class SimulationError(NamedError, ValueError):
+    """A run that cannot start; the message says which name is unknown or what to give."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Studies start <= number < stop of one setting, and the file that holds their rows."""
+
+    statistic: str
+    setting: str
+    start: int
+    stop: int
+    n_replicates: int
+    file: Path
+
+
+def plan_blocks(
+    n_studies: int, n_replicates: int, statistics: Sequence[str] = (), settings: Sequence[str] = ()
+) -> list[Block]:
+    """Return the blocks of the chosen statistics and settings (all, if none is named), in the register's order."""
+    for kind, asked, known in (
+        ("statistic", statistics, set(STATISTICS)),
+        ("setting", settings, {name for statistic in STATISTICS.values() for name in statistic.settings}),
+    ):
+        if unknown := sorted(set(asked) - known):
+            raise SimulationError(f"{kind} {', '.join(unknown)}: not known; choose of {', '.join(sorted(known))}")
+    if n_studies < 1 or n_replicates < 1:
+        raise SimulationError(f"{n_studies} studies of {n_replicates} replicates; expected at least one of each")
+    blocks = []
+    for name, statistic in STATISTICS.items():
+        code = hash_code(statistic.modules)
+        for setting, population in statistic.settings.items():
+            if (statistics and name not in statistics) or (settings and setting not in settings):
+                continue
+            fields = {"kind": type(population).__name__, **asdict(population)}
+            for start in range(0, n_studies, _BLOCK):
+                stop = min(start + _BLOCK, n_studies)
+                key = store.shard_key(code, name, setting, fields, start, stop, n_replicates)
+                file = paths.results(PROFILE) / "blocks" / name / f"{setting}-{start:05d}-{key}.parquet"
+                blocks.append(Block(name, setting, start, stop, n_replicates, file))
+    if not blocks:
+        raise SimulationError("no setting of these statistics has that name; see --help for what there is")
+    return blocks
+
+
+def hash_code(modules: Sequence[str]) -> str:
+    """Return a hash of the modules' sources and of the versions of what computes with them."""
+    digest = hashlib.sha256()
+    for name in sorted(modules):
+        digest.update(name.encode() + hashlib.sha256(Path(__file__).with_name(f"{name}.py").read_bytes()).digest())
+    for package in ("numpy", "scipy", "scikit-learn"):
+        digest.update(f"{package} {metadata.version(package)}".encode())
+    return digest.hexdigest()[:16]
+
+
+def seed_study(statistic: str, setting: str, study: int) -> list[int]:
+    """Return the seed of one study: it depends on nothing but these names and the number."""
+    name = hashlib.sha256(f"{statistic}/{setting}".encode()).digest()
+    return [int.from_bytes(name[:8], "big"), study]
+
+
+def run_block(block: Block) -> pa.Table:
+    """Return the rows of a block of studies."""
+    rows = []
+    for study in range(block.start, block.stop):
+        seed = seed_study(block.statistic, block.setting, study)
+        found = run_study(STATISTICS[block.statistic], block.setting, seed, block.n_replicates)
+        rows += [{"setting": block.setting, "study": study, **asdict(row)} for row in found]
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+def run_missing(blocks: Sequence[Block], n_processes: int = 2) -> None:
+    """Simulate the blocks whose file is not there, the costly ones first, and say how long it will take."""
+    missing = [block for block in blocks if not block.file.exists()]
+    print(f"{len(blocks) - len(missing)} of {len(blocks)} blocks of {_BLOCK} studies are there", flush=True)
+    if not missing:
+        return
+    cost = measure_cost(missing)
+    work = {block: cost[block.statistic, block.setting] * (block.stop - block.start) for block in missing}
+    total, left = sum(work.values()), sum(work.values())
+    print(f"{total:.0f} CPU seconds of work, about {total / n_processes / 60:.1f} minutes on {n_processes} idle cores")
+    open_blocks = {(block.statistic, block.setting): 0 for block in missing}
+    for block in missing:
+        open_blocks[block.statistic, block.setting] += 1
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the processes are the parallel part
+    started, context = time.monotonic(), multiprocessing.get_context("spawn")
+    # pandas collects garbage after some operations; without the frozen modules that is half of a short study
+    with ProcessPoolExecutor(n_processes, context, initializer=gc.freeze) as pool:
+        futures = {pool.submit(run_block, block): block for block in sorted(missing, key=lambda b: -work[b])}
+        try:
+            for future in as_completed(futures):
+                block = futures[future]
+                store.write_table(block.file, future.result(), {"statistic": block.statistic, "setting": block.setting})
+                left -= work[block]
+                open_blocks[block.statistic, block.setting] -= 1
+                if not open_blocks[block.statistic, block.setting]:
+                    minutes = (time.monotonic() - started) / 60
+                    rest = minutes * left / max(total - left, 1e-9)
+                    name = f"{block.statistic}, {block.setting}"
+                    print(f"{name}: done; {minutes:.1f} min so far, about {rest:.1f} min left", flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # what is finished stays; the next run goes on from there
+            raise
+    used = os.times()
+    seconds = used.children_user + used.children_system
+    print(f"simulated in {(time.monotonic() - started) / 60:.1f} minutes, {seconds:.0f} CPU seconds", flush=True)
+
+
+def measure_cost(blocks: Sequence[Block]) -> dict[tuple[str, str], float]:
+    """Return the CPU seconds of one study of each setting (the second of two, so that nothing is loaded in it)."""
+    cost = {}
+    for block in {(block.statistic, block.setting): block for block in blocks}.values():
+        for study in (0, 1):
+            seed, started = seed_study(block.statistic, block.setting, study), time.process_time()
+            run_study(STATISTICS[block.statistic], block.setting, seed, block.n_replicates)
+        cost[block.statistic, block.setting] = time.process_time() - started
+    return cost
+
+
+def read_rows(blocks: Sequence[Block]) -> dict[str, pd.DataFrame]:
+    """Return the rows of all blocks by statistic, and write each table to results/simulation."""
+    tables = {}
+    for name in dict.fromkeys(block.statistic for block in blocks):
+        table = pa.concat_tables([store.read_table(block.file) for block in blocks if block.statistic == name])
+        store.write_table(paths.results(PROFILE) / f"{name}.parquet", table, {"statistic": name})
+        tables[name] = table.to_pandas()
+    return tables
+
+
+def publish(summary: pd.DataFrame, n_studies: int, n_replicates: int) -> list[Path]:
+    """Write the tracked figures (a printed page each) and numbers."""
+    from dontblink.publish import record  # sets the look of figures, which a worker process does not need
+
+    numbers = list_numbers(summary, n_studies, n_replicates)
+    files = [record.save_numbers(STEM, numbers, PROFILE)]
+    fits = summary["statistic"].isin(FITTED)
+    for stem, rows in ((STEM, summary[~fits]), (f"{STEM}_fits", summary[fits])):
+        files += record.save_figure(draw_coverage(rows, n_studies), stem, PROFILE)
+    return files
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dontblink_simulation.simulate", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--studies", type=int, default=MIN_STUDIES, help="studies a setting (default %(default)s)")
+    parser.add_argument("--replicates", type=int, default=999, help="bootstrap replicates (default %(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="worker processes; changes no number")
+    parser.add_argument("--statistics", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(STATISTICS)}")
+    parser.add_argument("--settings", nargs="+", default=[], metavar="NAME", help="such as iid, clustered, tied, small")
+    parser.epilog = (
+        f"Finished blocks under results/{PROFILE}/blocks are kept and used again: interrupt and run again at will; "
+        "more studies go on from those that are there. With --statistics, --settings or fewer than "
+        f"{MIN_STUDIES} studies the table is printed and the tracked figure stays as it is."
+    )
+    options = parser.parse_args(arguments)
+    try:
+        blocks = plan_blocks(options.studies, options.replicates, options.statistics, options.settings)
+        if options.processes < 1:
+            raise SimulationError(f"{options.processes} processes; expected at least one")
+        run_missing(blocks, options.processes)
+        summary = summarise(read_rows(blocks))
+    except (SimulationError, store.StoreError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    shown = ["statistic", "setting", "quantity", "method", "n_studies", "n_refused", "coverage", "rejection"]
+    print(summary[shown].round(3).to_string(index=False))
+    if options.studies >= MIN_STUDIES and not options.statistics and not options.settings:
+        for file in publish(summary, options.studies, options.replicates):
+            print(paths.show(file))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

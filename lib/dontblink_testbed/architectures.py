@@ -1,0 +1,115 @@
+"""Configurations of the three testbed models: the real transformers classes at a size that a CPU can train.
+
+In: a model name. Out: an initialised Qwen3VLForConditionalGeneration or Glm4vForConditionalGeneration and its PIL
+image processor. The initialisation departs from the classes' default (under which such small models stay at chance):
+weights with standard deviation fan_in^-0.5, larger position embeddings, damped residual outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Glm4vConfig, Glm4vForConditionalGeneration, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from dontblink_testbed.scenes import IMAGE_PX
+from dontblink_testbed.vocabulary import FORMATS, token_ids
+
+PATCH_PX = 8
+MERGE = 2
+IMAGE_MEAN, IMAGE_STD = 0.93, 0.25
+N_IMAGE_TOKENS = (IMAGE_PX // (PATCH_PX * MERGE)) ** 2
+_RESIDUAL_OUTPUTS = ("o_proj.weight", "down_proj.weight", "linear_fc2.weight", "attn.proj.weight")
+
+MODELS: dict[str, dict[str, Any]] = {
+    "qwen3vl-tiny-s": {
+        "family": "qwen3_vl", "text": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 384},
+        "vision": {"hidden_size": 96, "depth": 2, "num_heads": 3, "intermediate_size": 256},
+    },
+    "qwen3vl-tiny-m": {
+        "family": "qwen3_vl", "text": {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6,
+        "num_key_value_heads": 3, "intermediate_size": 704},
+        "vision": {"hidden_size": 128, "depth": 3, "num_heads": 4, "intermediate_size": 384},
+    },
+    "glm4v-tiny": {
+        "family": "glm4v", "text": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 384},
+        "vision": {"hidden_size": 96, "depth": 2, "num_heads": 3, "intermediate_size": 256},
+    },
+}  # fmt: skip
+
+
+def build_config(name: str) -> Qwen3VLConfig | Glm4vConfig:
+    """Return the configuration of a testbed model; KeyError lists nothing, so check `MODELS` first."""
+    spec = MODELS[name]
+    ids = token_ids(spec["family"])
+    form = FORMATS[spec["family"]]
+    common = {
+        "vocab_size": len(ids), "max_position_embeddings": 1024, "pad_token_id": ids[form.special.pad],
+        "bos_token_id": None, "eos_token_id": ids[form.special.eos], **spec["text"],
+    }  # fmt: skip
+    vision = {"patch_size": PATCH_PX, "spatial_merge_size": MERGE, "temporal_patch_size": 2, **spec["vision"]}
+    vision["out_hidden_size"] = spec["text"]["hidden_size"]
+    outer = {"image_token_id": ids[form.special.image], "video_token_id": ids[form.special.video]}
+    if spec["family"] == "qwen3_vl":
+        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
+        positions = (IMAGE_PX // PATCH_PX) ** 2
+        return Qwen3VLConfig(
+            text_config={**common, "head_dim": 32, "rope_parameters": rope},
+            vision_config={**vision, "num_position_embeddings": positions, "deepstack_visual_indexes": [0]},
+            vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
+            tie_word_embeddings=True, **outer,
+        )  # fmt: skip
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3], "partial_rotary_factor": 0.5}
+    return Glm4vConfig(
+        text_config={**common, "rope_parameters": rope},
+        vision_config={**vision, "image_size": IMAGE_PX},
+        image_start_token_id=ids["<|begin_of_image|>"], image_end_token_id=ids["<|end_of_image|>"],
+        video_start_token_id=ids["<|begin_of_video|>"], video_end_token_id=ids["<|end_of_video|>"],
+        tie_word_embeddings=False, **outer,
+    )  # fmt: skip
+
+
+def build_image_processor(name: str) -> Qwen2VLImageProcessorPil | Glm4vImageProcessorPil:
+    """Return the family's PIL image processor, set so that a 96 px picture keeps its size and gives 36 tokens."""
+    settings = {
+        "patch_size": PATCH_PX, "merge_size": MERGE, "temporal_patch_size": 2,
+        "image_mean": [IMAGE_MEAN] * 3, "image_std": [IMAGE_STD] * 3,
+    }  # fmt: skip
+    pixels = IMAGE_PX * IMAGE_PX
+    if MODELS[name]["family"] == "qwen3_vl":
+        return Qwen2VLImageProcessorPil(size={"shortest_edge": pixels, "longest_edge": 4 * pixels}, **settings)
+    # GLM counts the two frames of the temporal patch in its pixel budget.
+    return Glm4vImageProcessorPil(size={"shortest_edge": 2 * pixels, "longest_edge": 8 * pixels}, **settings)
+
+
+def build_model(name: str, seed: int) -> Qwen3VLForConditionalGeneration | Glm4vForConditionalGeneration:
+    """Build a freshly initialised float32 model; the same seed gives the same weights."""
+    config = build_config(name)
+    is_qwen = MODELS[name]["family"] == "qwen3_vl"
+    torch.manual_seed(seed)
+    model = (Qwen3VLForConditionalGeneration if is_qwen else Glm4vForConditionalGeneration)(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            _initialise(parameter_name, parameter, generator, tied=is_qwen)
+    return model
+
+
+def _initialise(name: str, parameter: nn.Parameter, generator: torch.Generator, tied: bool) -> None:
+    """Fill one parameter in place by its role, which its name tells."""
+    if "pos_embed" in name or "position_embedding" in name:
+        parameter.normal_(std=0.5, generator=generator)
+    elif "embed_tokens" in name:
+        parameter.normal_(std=parameter.shape[1] ** -0.5 if tied else 1.0, generator=generator)
+    elif "post_self_attn_layernorm" in name or "post_mlp_layernorm" in name:
+        parameter.fill_(0.3)
+    elif parameter.ndim >= 2:
+        fan_in = math.prod(parameter.shape[1:])
+        damping = 0.5 if name.endswith(_RESIDUAL_OUTPUTS) else 1.0
+        parameter.normal_(std=damping * fan_in**-0.5, generator=generator)
