@@ -5,31 +5,24 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
+from small_extraction import PROFILE, extract
 
-from dontblink import params, paths
-from dontblink.extraction.run import Extraction
+from dontblink import paths
 from dontblink.publish import pages
 from dontblink.questions.items import Item
 from dontblink_testbed import benchmark
 
-ROOT = Path(__file__).resolve().parents[1]
-PROFILE, STEM = "small", "02_collapse"
+STEM = "02_collapse"
 HOSTILE = '</script><img src=x onerror="hacked=1"><script>hacked=1</script>\'"&'
 LOAD = benchmark.load_items
-OVERRIDES = (
-    "testbed.n_test_items=24 testbed.n_calibration_items=6 extraction.models=[qwen3vl-tiny-s] "
-    "extraction.benchmarks=[visual_reference,hallucination] extraction.shard_items=12 pages.item_quantiles=[0.2,0.8]"
-)
 DESCRIBED = "1 panel. titles: one & only; horizontally: step (number)"
 
 
@@ -38,20 +31,6 @@ def load_hostile(*arguments: Any) -> Iterator[Item]:
     for item in LOAD(*arguments):
         boxes = tuple(dataclasses.replace(box, label=HOSTILE) for box in item.boxes)
         yield dataclasses.replace(item, question=HOSTILE, boxes=boxes, choices=("first <b>", "second"))
-
-
-def extract(root: Path) -> None:
-    """Run one small extraction with a shipped checkpoint; paths.ROOT is `root` by now."""
-    (root / "params").mkdir()
-    shutil.copy(ROOT / "params" / "testbed.yaml", root / "params" / f"{PROFILE}.yaml")
-    _, sections = params.load(ROOT / "params" / "testbed.yaml")
-    params.override(sections, OVERRIDES)
-    sections["extraction"]["checkpoints_folder"] = str(ROOT / "models" / "testbed")
-    params.write_sections(sections, paths.results(PROFILE) / "params")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a small model is several times faster on one where cores are shared
-    Extraction(PROFILE).run(jobs=1)
-    torch.set_num_threads(threads)
 
 
 def make_notebook(root: Path) -> nbformat.NotebookNode:

@@ -341,6 +341,7 @@ SCHEMA: dict[str, dict[str, Rule]] = {
         "n_cross_checked_items": whole(1),
     },
     "questions": {
+        "generator": text(r"[a-z_]+(\.[a-z_]+)*"),
         **{
             f"{name}_{part}": text(r".*" if part == "config" else r".+")
             for name in ("mathvista", "mmmu_pro", "hallusionbench")
