@@ -58,7 +58,7 @@ fingerprint = $(shell mkdir -p $(S); new=$$(cksum $(2) </dev/null; echo '$(subst
 ifneq ($(filter-out help env test clean lock audit lab testbed diff simulate verify campaign,$(or $(MAKECMDGOALS),help)),)
   $(shell mkdir -p $(P) $(S); touch $(S)/.now; find $(S) $(P) -name '[!.]*' -type f -newer $(S)/.now -exec touch -r $(S)/.now {} +; \
     find $(R) $(wildcard $(F) $(PAPER)) -type f -newer $(S)/.now -exec touch -t 200001010000 {} +)
-  $(call fingerprint,params,params/$(PROFILE).yaml $(call module,params params_schema),$(SET))
+  $(call fingerprint,params,$(wildcard params/*.yaml) $(call module,params),$(SET))
   $(call fingerprint,extract,$(EXTRACT) requirements.lock)
   $(call fingerprint,draw,$(DRAW) $(call module,schema tables) requirements.lock)
   $(call fingerprint,manifest,$(LIB))$(call fingerprint,checkpoints,$(CHECKPOINTS))$(call fingerprint,site,$(SITE))

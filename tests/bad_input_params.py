@@ -10,7 +10,7 @@ from bad_input import HOSTILE, TEXTS, Kind
 from hypothesis import strategies as st
 
 from dontblink import params, paths
-from dontblink.params import SCHEMA
+from dontblink.params import SECTIONS as NAMES, describe
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = {name: (ROOT / "params" / f"{name}.yaml").read_bytes() for name in ("testbed", "paper")}
@@ -113,7 +113,7 @@ def check(sections: dict[str, dict[str, Any]], folder: Path) -> None:
         assert target.resolve().parent.parent == paths.responses("testbed").resolve(), f"{name!r} leaves its folder"
 
 
-KEYS = [f"{section}.{key}" for section, rules in SCHEMA.items() for key in rules]
+KEYS = [f"{section}.{key}" for section in NAMES for key in describe(section)]
 TRIED = (
     "testbed.item_seed",
     "testbed.symbolic_noise_level",

@@ -41,8 +41,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 def change(profile: str, overrides: str) -> None:
     """Override parameters of the profile."""
-    names = ("extraction", "questions", "testbed", "server")
-    sections: dict[str, dict[str, Any]] = {name: params.read_section(profile, name) for name in names}
+    sections: dict[str, dict[str, Any]] = {name: params.read_section(profile, name) for name in params.SECTIONS}
     params.override(sections, overrides)
     params.write_sections(sections, paths.results(profile) / "params")
 

@@ -91,7 +91,7 @@ def test_a_page_shows_its_parameters_as_given_with_their_meaning(site: Path) -> 
     row = r'<th scope="row"><code>bins</code></th><td><code>12</code></td><td>equal parts &lt;b&gt;</td>'
     assert row in text
     index = (site / "index.html").read_text()
-    assert set(re.findall(r"<summary>(\w+)</summary>", index)) == set(params.SCHEMA)
+    assert set(re.findall(r"<summary>(\w+)</summary>", index)) == set(params.SECTIONS)
     assert re.search(r"item_<wbr>quantiles</code></th><td><code>\[0.2, 0.8\]</code></td><td>of the per-item", index)
 
 

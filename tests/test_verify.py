@@ -159,9 +159,9 @@ def test_every_single_entry_of_the_manifest_counts(edit: Edit) -> None:
 
 
 def test_a_value_counts_and_a_comment_does_not(edit: Edit, capsys: pytest.CaptureFixture[str]) -> None:
-    edit("params/testbed.yaml", lambda content: content.replace(b"# 0 is greedy", b"# zero is greedy"))
+    edit("params/testbed.yaml", lambda content: content.replace(b"# 02:", b"# 02, collapse:"))
     assert say(capsys) == (0, [])
-    edit("params/testbed.yaml", lambda content: content.replace(b"bins: 10 ", b"bins: 12 "))
+    edit("params/testbed.yaml", lambda content: content.replace(b"\n  bins: 10", b"\n  bins: 12"))
     who = "depend on it: 02_collapse, 08_claims, paper; run `make all`"
     assert say(capsys) == (1, [f"params/testbed.yaml: section collapse: other values; {who}"])
 

@@ -1,33 +1,28 @@
-"""Parameters: read params/<profile>.yaml strictly and split it into one JSON a section.
+"""Parameters: what each may hold and means, and params/<profile>.yaml read strictly into one JSON a section.
 
-Why it exists: YAML forgives too much. A misspelt key would be ignored, `1e-3` is text in YAML 1.1 and `no` is
-a truth value; each would change a result in silence. In: a YAML file. Out: one JSON a section under
-results/<profile>/params, written only if its content changed, so that make reruns what depends on an edited
-key and nothing else. What a key may hold stands in `params_schema`; a value or a default must never stand here.
+Why it exists: a reviewer may change any number in params/, and a wrong one must stop before anything runs. YAML
+forgives too much for that: a misspelt key would be ignored, `1e-3` is text in YAML 1.1 and `no` is a truth value; each
+would change a result in silence. In: a YAML file, and values of the command line (`make all SET=...`), which pass the
+same checks. Out: one JSON a section under results/<profile>/params, written only if its content changed, so that make
+reruns what depends on an edited key and nothing else. Never: a value or a default here, they stand in the YAML files.
 
-Values given on the command line (`make all SET=...`) pass the same checks.
-
-What each parameter may hold: its kind, its bounds, how many entries.
-
-Why it exists: a reviewer may change any number in params/, and a wrong one must stop before anything runs. In: nothing.
-Out: SCHEMA, a section for each notebook and command. Never: a value or a default, which stand in the YAML files alone.
-
-To add a key: one line here and one in each YAML file.
+To add a key: one line in its section's model and one in params/testbed.yaml; a file that says `based_on: testbed` holds
+only what differs from it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import reprlib
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from dontblink import paths
 from dontblink.errors import NamedError
@@ -38,162 +33,447 @@ SHORT.maxlist = SHORT.maxdict = 20
 # what PyYAML lets through for a value that its tag or its form promises and its text does not keep, or nested too deep
 NOT_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 TEXT_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+WORDS = {
+    "Input should be": "expected",
+    "String should match pattern": "expected a text that matches",
+    "List should have": "expected a list of",
+    "a valid integer": "a whole number",
+    "a valid string": "a text",
+    "a valid ": "a ",
+}
+Sections = dict[str, dict[str, Any]]
+Entry = TypeVar("Entry")
 
 
-class ParamsError(NamedError, ValueError):
-    """A parameter that cannot be used; the message names file, line, key, what was found and the remedy."""
+def refuse_repetition(entries: list[Entry]) -> list[Entry]:
+    """Return a list of different entries."""
+    if len({str(entry) for entry in entries}) < len(entries):
+        raise ValueError("remove the repetition")
+    return entries
 
 
-class Mapping(dict[Any, Any]):
-    """A YAML mapping that remembers the line of each key."""
+def refuse_disorder(entries: list[Any]) -> list[Any]:
+    """Return an inclusive range [low, high]."""
+    if len(entries) != 2 or entries[0] > entries[1]:
+        raise ValueError("give two entries, the smaller first")
+    return entries
 
-    lines: dict[Any, int]
+
+# no seed and no count needs more than 64 bits, and a whole number of 400 digits is no float either
+Whole = Annotated[int, Field(lt=2**63)]
+Real = Annotated[float, Field(lt=2**63)]
+Share = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+Coverage = Annotated[float, Field(ge=0.01, le=1)]
+Noise = Share
+Text = Annotated[str, Field(pattern=r"^\S+$")]
+Line = Annotated[str, Field(pattern=r"^.+$")]
+Word = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # a folder's or a file's, never a way out of one
+Several = Annotated[list[Entry], Field(min_length=1), AfterValidator(refuse_repetition)]
+Span = Annotated[list[Entry], AfterValidator(refuse_disorder)]
+Interval = Literal["t", "bca", "percentile"]
+
+
+class Section(BaseModel):
+    """Parameters that belong together: every key is required, no other is known, no type is converted."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Testbed(Section):
+    """00: the procedural question sets, regenerated from the seed."""
+
+    item_seed: Whole = Field(ge=0, description="seed of every picture and question")
+    n_test_items: Whole = Field(ge=1, description="per benchmark; the items behind every result")
+    n_calibration_items: Whole = Field(
+        ge=1, description="per benchmark, disjoint: chooses grounding layers and thresholds, fits the rules of 03"
+    )
+    n_example_items: Whole = Field(ge=1, description="per benchmark, shown as pictures")
+    symbolic_chain_length: Span[Annotated[Whole, Field(ge=1, le=12)]] = Field(description="compound steps")
+    symbolic_noise_level: Span[Noise] = Field(description="0 clean, 1 heavy")
+    symbolic_operators_per_step: Span[Annotated[Whole, Field(ge=1, le=4)]] = Field(
+        description="operators joined in one step"
+    )
+    visual_reference_chain_length: Span[Annotated[Whole, Field(ge=1, le=12)]] = Field(description="hops")
+    visual_reference_noise_level: Span[Noise] = Field(description="0 clean, 1 heavy")
+    hallucination_chain_length: Span[Annotated[Whole, Field(ge=1, le=12)]] = Field(description="conjuncts")
+    hallucination_noise_level: Span[Noise] = Field(description="0 clean, 1 heavy")
+    hallucination_typical_share: Share = Field(description="decisive shapes in their typical colour (0.9 in training)")
+
+
+class Extraction(Section):
+    """`make extract` and 01: responses, then one replay that measures attention and entropy."""
+
+    models: Several[Name] = Field(description="a folder of checkpoints_folder each")
+    checkpoints_folder: Text = Field(description="one folder a model, as downloaded")
+    benchmarks: Several[Word] = Field(description="question sets that every model answers")
+    engine: Literal["local", "server"] = Field(description="who writes the responses; server: see that section")
+    attention: Literal["sdpa", "flash_attention_2"] = Field(description="implementation of attention in generation")
+    thinking: Literal["enabled", "disabled"] = Field(description="where the chat template has the switch")
+    max_image_tokens: Whole = Field(ge=1, description="picture size: at most so many image tokens")
+    retokenised: Literal["refuse", "leave_out", "keep"] = Field(
+        description="text without token ids: refuse it, leave it out (marked, in no table) or keep it"
+    )
+    expected_response_tokens: Whole = Field(ge=1, description="until responses are there: for the cost estimate")
+    max_new_tokens: Whole = Field(ge=1, description="length at which a response is cut off")
+    batch_size: Whole = Field(ge=1, description="items generated together")
+    temperature: Real = Field(ge=0, description="of sampling; 0 is greedy")
+    top_p: float = Field(gt=0, le=1, description="of sampling; 1 keeps every token")
+    top_k: Whole = Field(ge=0, description="of sampling; 0 keeps every token")
+    generation_seed: Whole = Field(ge=0, description="used only when temperature > 0")
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?|mps|auto)$")] = Field(
+        description="auto spreads one model over several GPUs"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(description="of the weights")
+    replay_implementation: Literal["fused", "chunk"] = Field(description="chunk is the independent cross-check")
+    replay_batch_tokens: Whole = Field(ge=1, description="prompt + response tokens replayed together")
+    shard_items: Whole = Field(ge=1, description="items a file; what a crash can lose")
+    control_seed: Whole = Field(ge=0, description="draws the equal-area control boxes")
+    grounding_layers: Whole = Field(ge=1, description="layers with the largest evidence lift on the calibration split")
+    grounding_heads: Whole = Field(ge=1, description="heads with the largest evidence lift on the calibration split")
+    sink_rule: Literal["first", "border"] = Field(description="image tokens that the sink-masked variant drops")
+    n_cross_checked_items: Whole = Field(ge=1, description="per model, replayed again with the other implementation")
+
+
+class Questions(Section):
+    """The questions of the real benchmarks; the testbed makes its own (section testbed)."""
+
+    generator: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")] = Field(
+        description="module that makes the benchmarks without a source"
+    )
+    mathvista_source: Line = Field(description="hub id, or a local folder or file")
+    mathvista_revision: Line = Field(description="commit of the hub; the manifest says which one main was")
+    mathvista_config: str = Field(description="configuration of the data set")
+    mmmu_pro_source: Line = Field(description="hub id, or a local folder or file")
+    mmmu_pro_revision: Line = Field(description="commit of the hub; the manifest says which one main was")
+    mmmu_pro_config: str = Field(description="configuration of the data set")
+    hallusionbench_source: Line = Field(description="hub id, or a local folder or file")
+    hallusionbench_revision: Line = Field(description="commit of the hub; the manifest says which one main was")
+    hallusionbench_config: str = Field(description="configuration of the data set")
+    n_test_items: Whole = Field(ge=1, description="per benchmark, balanced over its strata")
+    n_calibration_items: Whole = Field(ge=1, description="per benchmark, sharing no picture with the test")
+    subset_seed: Whole = Field(ge=0, description="draws the items")
+    task_types: Several[Annotated[str, Field(pattern=r"^[a-z_]+\..+:[a-z_]+$")]] = Field(
+        description="first match wins: benchmark.field=value:task_type, * is every item"
+    )
+    evidence_folder: Text = Field(description="<benchmark>.jsonl of evidence boxes, see its README")
+
+
+class Server(Section):
+    """An OpenAI-compatible server that returns token ids (extraction.engine: server)."""
+
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")] = Field(description="base address, with its version")
+    fingerprints_folder: Text = Field(description="<model>.json, written where the server runs")
+    verification: Literal["required", "skip"] = Field(
+        description="skip: nobody states which weights the server has; every response says so"
+    )
+    concurrent_requests: Whole = Field(ge=1, description="requests under way at a time")
+    requests_per_minute: Whole = Field(ge=1, description="requests begun within a minute")
+    timeout_s: Real = Field(ge=1, description="of one response, in seconds")
+    retries: Whole = Field(ge=0, description="after a refused connection, a time-out, 429 or 5xx")
+
+
+class Collapse(Section):
+    """02: does attention to the evidence collapse while the model reasons?"""
+
+    bins: Whole = Field(ge=2, description="equal parts of the reasoning span")
+    bootstrap_replicates: Whole = Field(ge=1, description="of the collapse table")
+    band_replicates: Whole = Field(ge=1, description="of the bands of curves, and of strata")
+    interval: Interval = Field(description="of the tables; t is the symmetric bootstrap-t, see `make simulate`")
+    confidence_level: OpenShare = Field(description="of every interval")
+    bootstrap_seed: Whole = Field(ge=0, description="draws items with replacement")
+    shuffled_deals: Whole = Field(ge=1, description="permutations of the boxes between items (negative control)")
+    picture_model: Name = Field(description="whose look is drawn")
+    picture_benchmark: Text = Field(description="whose items are drawn")
+    picture_quantiles: Span[Share] = Field(
+        description="of the per-item collapse: one sustained, one collapsing item"
+    )
+
+
+class Entropy(Section):
+    """03: does entropy separate correct from wrong answers, and does a rule carry over to another benchmark?"""
+
+    bootstrap_replicates: Whole = Field(ge=1, description="of items drawn with replacement")
+    transfer_replicates: Whole = Field(ge=1, description="test items resampled, the fit held")
+    refit_replicates: Whole = Field(ge=1, description="both benchmarks resampled, the rule fitted again")
+    confidence_level: OpenShare = Field(description="of every interval")
+    bootstrap_seed: Whole = Field(ge=0, description="draws items with replacement")
+    min_items: Whole = Field(ge=10, description="a smaller cell keeps its counts and gets no estimate")
+    min_class_items: Whole = Field(ge=2, description="the same for fewer correct or fewer wrong answers")
+    covariates: Several[Word] = Field(description="taken out in the adjusted tables")
+    reliability_bins: Whole = Field(ge=2, description="of the reliability curves and calibration errors")
+    shuffled_deals: Whole = Field(
+        ge=2, description="permutations of the labels within a cell; draws of calibrated labels (negative controls)"
+    )
+    vision_deals: Whole = Field(
+        ge=2, description="permutations of vision within a cell, each with its fits (negative control)"
+    )
+
+
+class Interaction(Section):
+    """04: does low vision change what low entropy means?"""
+
+    bootstrap_replicates: Whole = Field(ge=1, description="of items drawn with replacement")
+    robustness_replicates: Whole = Field(
+        ge=1, description="of the other choices of entropy and vision, and of the link within responses"
+    )
+    interval: Interval = Field(description="of the tables; t is the symmetric bootstrap-t, see `make simulate`")
+    confidence_level: OpenShare = Field(description="of every interval")
+    bootstrap_seed: Whole = Field(ge=0, description="draws items with replacement")
+    min_items: Whole = Field(ge=10, description="a smaller cell keeps its counts and gets no estimate")
+    covariates: Several[Word] = Field(description="taken out in the adjusted tables")
+    effect_at: float = Field(gt=0, lt=4, description="standard deviations, of entropy and of vision")
+    quadrant_share: float = Field(ge=0.01, le=0.5, description="share of a cell that is called low; the rest is high")
+    extreme_share: float = Field(
+        ge=0.01, le=0.5, description="the same for the extreme quadrants: lowest and highest share only"
+    )
+    surface_reach: float = Field(gt=0, lt=4, description="standard deviations that the surface shows")
+    surface_min_rows: Whole = Field(
+        ge=1, description="answers within a quarter of a standard deviation; fewer: hatched, not drawn"
+    )
+    shuffled_deals: Whole = Field(
+        ge=20, description="permutations of labels, and of vision, within a cell (negative controls)"
+    )
+
+
+class Veto(Section):
+    """05: does withholding confident but blind answers make the rest safer?"""
+
+    coverage: Coverage = Field(description="share of the answers that a rule accepts")
+    curve_coverages: Several[Coverage] = Field(description="shares at which the curves are drawn")
+    targets: Several[Word] = Field(description="task types that the veto is for, declared beforehand")
+    splits: Whole = Field(ge=1, description="repeated divisions by item: fit on one part, judge on the other")
+    fit_share: OpenShare = Field(description="share of the items that a split fits on")
+    veto_shares: Whole = Field(ge=1, description="candidate vetoes: so many equal parts of the withheld answers")
+    jackknife_blocks: Whole = Field(ge=2, description="blocks of items left out in turn, for the interval")
+    permutations: Whole = Field(ge=1, description="deals of vision within a cell, every fit repeated")
+    bootstrap_replicates: Whole = Field(ge=1, description="of the risk-coverage table, where nothing is fitted")
+    confidence_level: OpenShare = Field(description="of every interval")
+    split_seed: Whole = Field(ge=0, description="draws splits, blocks, deals and replicates")
+    planted_share: OpenShare = Field(
+        description="positive control: share of the blindest answers of the targets that is made wrong"
+    )
+    min_items: Whole = Field(ge=10, description="a smaller cell keeps its counts: see `make simulate`")
+    covariates: Several[Word] = Field(description="taken out in the adjusted tables")
+    max_risk: OpenShare = Field(description="of an accepted answer, learn then test")
+    delta: OpenShare = Field(description="chance that its guarantee may fail")
+
+
+class Claims(Section):
+    """08: arithmetic of the reported numbers (the verdict rules stand in paper/claims.yaml)."""
+
+    reported_points: float = Field(ge=0, le=100, description="risk saved, percentage points, as the paper reports it")
+    reported_decimals: Whole = Field(ge=0, le=6, description="to which it is rounded")
+    coverage: Coverage = Field(description="at which it is reported")
+    item_counts: Span[Annotated[Whole, Field(ge=1)]] = Field(description="answered items of a cell that are tried")
+    reported_falls: Span[OpenShare] = Field(description="of the evidence mass, smallest and largest")
+    reasoning_parts: Whole = Field(ge=2, description="between whose first and last it falls")
+    small_counts: Several[Annotated[Whole, Field(ge=1)]] = Field(
+        description="samples of the extreme quadrants, fewest and most"
+    )
+    reported_cells: Whole = Field(ge=1, description="that all fall")
+    confidence_level: OpenShare = Field(description="of every interval")
+
+
+class Pages(Section):
+    """`make pages`: the items of the trace viewer."""
+
+    item_quantiles: Several[Share] = Field(
+        description="of the per-item collapse, among the correct and among the wrong answers of a cell"
+    )
+
+
+class Parameters(Section):
+    """All sections of a profile, in the order of the file."""
+
+    testbed: Testbed
+    extraction: Extraction
+    questions: Questions
+    server: Server
+    collapse: Collapse
+    entropy: Entropy
+    interaction: Interaction
+    veto: Veto
+    claims: Claims
+    pages: Pages
+
+
+MODELS: dict[str, type[Section]] = {name: field.annotation for name, field in Parameters.model_fields.items()}  # type: ignore[misc]
+SECTIONS = list(MODELS)
+
+
+def describe(section: str) -> dict[str, str]:
+    """Return what each key of a section means."""
+    return {key: field.description or "" for key, field in MODELS[section].model_fields.items()}
+
+
+class Node(dict[Any, Any]):
+    """A YAML mapping that remembers where each key stands (file and line)."""
+
+    places: dict[Any, str]
 
 
 class Loader(yaml.SafeLoader):
     """SafeLoader that keeps lines and takes a duplicate key for the mistake that it is."""
 
 
-def build_mapping(loader: Loader, node: yaml.MappingNode) -> Mapping:
-    """Return the mapping of a YAML node; raise ParamsError at the second occurrence of a key."""
-    mapping = Mapping()
-    mapping.lines = {}
+def build_node(loader: Loader, node: yaml.MappingNode) -> Node:
+    """Return the mapping of a YAML node; raise NamedError at a key that is no text or stands twice."""
+    mapping = Node()
+    mapping.places = {}
     for key_node, value_node in node.value:
-        key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-        if not isinstance(key, str | int | float):
-            raise ParamsError(f"{line}: a key is {describe(key)}; expected text; correct or remove it")
+        key = loader.construct_object(key_node, deep=True)
+        place = f"{loader.name}:{key_node.start_mark.line + 1}"
+        if not isinstance(key, str):
+            raise NamedError(f"{place}: a key is {show_value(key)}; expected text; correct or remove it")
         if key in mapping:
-            raise ParamsError(f"{line}: {key}: stands here and in line {mapping.lines[key]}; remove one")
-        mapping[key], mapping.lines[key] = loader.construct_object(value_node, deep=True), line
+            earlier = mapping.places[key].rpartition(":")[2]
+            raise NamedError(f"{place}: {key}: stands here and in line {earlier}; remove one")
+        mapping[key], mapping.places[key] = loader.construct_object(value_node, deep=True), place
     return mapping
 
 
-Loader.add_constructor("tag:yaml.org,2002:map", build_mapping)
+Loader.add_constructor("tag:yaml.org,2002:map", build_node)
 
 
-def describe(value: object) -> str:
+def parse(text: str, name: str) -> Any:
+    """Return what a YAML text holds; `name` is what messages call it."""
+    loader = Loader(text)
+    loader.name = name
+    return loader.get_single_data()
+
+
+def show_value(value: object) -> str:
     """Return a value and its YAML type in words, for messages."""
-    names = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list", Mapping: "mapping"}
+    names = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list", Node: "mapping"}
     # a whole repr of ten short lines of aliases may be larger than the memory
     return "nothing" if value is None else f"{SHORT.repr(value)} ({names.get(type(value), type(value).__name__)})"
 
 
-def check_value(value: Any, rule: Rule) -> Any:
-    """Return the value as its rule's type; raise ParamsError with found, expected and remedy."""
-    found = f"found {describe(value)}, expected {rule.describe()}"
-    if rule.form != "one":
-        if not isinstance(value, list) or not value:
-            raise ParamsError(f"{found}; correct it")
-        entries = [check_value(entry, replace(rule, form="one")) for entry in value]
-        if rule.form == "range" and (len(entries) != 2 or entries[0] > entries[1]):
-            raise ParamsError(f"{found}; give two entries, the smaller first")
-        if rule.form == "list" and len(set(entries)) < len(entries):
-            raise ParamsError(f"{found}; remove the repetition")
-        return entries
-    if rule.kind == "text":
-        if isinstance(value, bool | int | float):
-            raise ParamsError(f"{found}; quote it")
-        if not isinstance(value, str) or not re.fullmatch(rule.pattern, value):
-            raise ParamsError(f"{found}; correct it")
-        return value
-    if isinstance(value, str) and TEXT_NUMBER.fullmatch(value):
-        mantissa, exponent = re.split("[eE]", value)  # YAML 1.1 wants a point and a sign
-        raise ParamsError(f"{found}; write {mantissa}{'' if '.' in mantissa else '.0'}e{int(exponent):+d}")
-    wanted = int if rule.kind == "whole number" else int | float
-    # a whole number of more than 64 bits fits no seed and no count, and one of 400 digits no float either
-    if isinstance(value, bool) or not isinstance(value, wanted) or not -(2**63) <= value < 2**63:
-        raise ParamsError(f"{found}; correct it")
-    if not rule.admits(value):
-        raise ParamsError(f"{found}; correct it")
-    return float(value) if rule.kind == "number" else value
+def check(values: Mapping[str, Any], name: str, places: Mapping[tuple[Any, ...], str]) -> Sections:
+    """Return the values of all sections with the types of the models.
 
-
-def check_keys(where: str, mapping: Any, expected: list[str]) -> None:
-    """Raise ParamsError unless the mapping holds exactly the expected keys."""
-    if not isinstance(mapping, Mapping):
-        raise ParamsError(f" {where}: found {describe(mapping)}, expected the keys {', '.join(expected)}")
-    for key in mapping:
-        if key not in expected:
-            known = f"expected one of {', '.join(expected)}; correct or remove it"
-            raise ParamsError(f"{mapping.lines[key]}: {where}{key}: unknown key; {known}")
-    for key in expected:
-        if key not in mapping:
-            raise ParamsError(f" {where}{key}: missing; add it (params/testbed.yaml shows how)")
-
-
-def load(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Read a parameters file and return its profile and its checked sections.
+    Parameters
+    ----------
+    name
+        What messages call the source of the values.
+    places
+        File and line of a section, and of a section's key, where they are known.
 
     Raises
     ------
-    ParamsError
+    NamedError
         One line with file, line, key, what was found, what was expected and what to do.
     """
+    try:
+        return Parameters.model_validate(values).model_dump()
+    except ValidationError as error:
+        # an unknown key first: it is the reason why a known one is missing
+        first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+    where = first["loc"][:2]
+    dotted, kind, value, section = ".".join(map(str, where)), first["type"], first["input"], where[0]
+    place = places.get(where, name)
+    if kind == "extra_forbidden":
+        known = SECTIONS if len(where) == 1 else list(describe(str(section)))
+        raise NamedError(f"{place}: {dotted}: unknown key; expected one of {', '.join(known)}; correct or remove it")
+    if kind == "missing":
+        raise NamedError(f"{place}: {dotted}: missing; add it (params/testbed.yaml shows how)")
+    if kind == "model_type":
+        raise NamedError(f"{place}: {dotted}: found {show_value(value)}, expected keys with values; correct it")
+    expected, remedy = str(first["msg"]), "correct it"
+    if kind == "value_error":
+        expected, remedy = "expected other entries", expected.removeprefix("Value error, ")
+    for old, new in WORDS.items():
+        expected = expected.replace(old, new)
+    if kind in ("int_type", "float_type") and isinstance(value, str) and TEXT_NUMBER.fullmatch(value):
+        mantissa, exponent = re.split("[eE]", value)  # YAML 1.1 wants a point and a sign
+        remedy = f"write {mantissa}{'' if '.' in mantissa else '.0'}e{int(exponent):+d}"
+    elif kind in ("string_type", "literal_error") and isinstance(value, bool | int | float):
+        remedy = "quote it"
+    meaning = describe(str(section))[str(where[1])]
+    raise NamedError(f"{place}: {dotted}: found {show_value(value)}, {expected} ({meaning}); {remedy}")
+
+
+def read_document(path: Path) -> Node:
+    """Return what a YAML file holds; raise NamedError unless it is a mapping that names its profile."""
     name = paths.show(path.absolute())
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        document = parse(path.read_text(encoding="utf-8"), name)
     except OSError as error:
-        raise ParamsError(f"{name}: cannot be read ({error.strerror}); give a file of params/") from error
-    except ParamsError as error:
-        raise ParamsError(f"{name}:{error}") from error
+        raise NamedError(f"{name}: cannot be read ({error.strerror}); give a file of params/") from error
     except NOT_YAML as error:
-        raise ParamsError(f"{name}: not YAML: {error}; correct it") from error
-    sections: dict[str, dict[str, Any]] = {}
-    try:
-        check_keys("", document, ["profile", *SCHEMA])
-        if document["profile"] != path.stem:
-            line, found = document.lines["profile"], describe(document["profile"])
-            raise ParamsError(f"{line}: profile: found {found}, expected the file's name; write {path.stem}")
-        for section, rules in SCHEMA.items():
-            check_keys(f"{section}.", document[section], list(rules))
-            sections[section] = {}
-            for key, rule in rules.items():
-                try:
-                    sections[section][key] = check_value(document[section][key], rule)
-                except ParamsError as error:
-                    line = document[section].lines[key]
-                    raise ParamsError(f"{line}: {section}.{key}: {error}") from error
-    except ParamsError as error:
-        raise ParamsError(f"{name}:{error}") from error
-    return document["profile"], sections
+        raise NamedError(f"{name}: not YAML: {error}; correct it") from error
+    if not isinstance(document, Node):
+        raise NamedError(f"{name}: found {show_value(document)}, expected the keys profile, {', '.join(SECTIONS)}")
+    if "profile" not in document:
+        raise NamedError(f"{name}: profile: missing; add `profile: {path.stem}`")
+    if document["profile"] != path.stem:
+        found = f"found {show_value(document['profile'])}, expected the file's name"
+        raise NamedError(f"{document.places['profile']}: profile: {found}; write {path.stem}")
+    return document
 
 
-def override(sections: dict[str, dict[str, Any]], overrides: str) -> None:
+def load(path: Path) -> tuple[str, Sections]:
+    """Read a parameters file, on top of the one that it is based on, and return its profile and its checked sections.
+
+    Raises
+    ------
+    NamedError
+        One line with file, line, key, what was found, what was expected and what to do.
+    """
+    document = read_document(path)
+    layers = [document]
+    if "based_on" in document:
+        base = document["based_on"]
+        if not isinstance(base, str) or not re.fullmatch(r"[a-z0-9_]+", base) or base == path.stem:
+            found = f"found {show_value(base)}, expected another profile of the same folder"
+            raise NamedError(f"{document.places['based_on']}: based_on: {found}; correct it")
+        layers.insert(0, read_document(path.with_name(f"{base}.yaml")))
+        if "based_on" in layers[0]:
+            raise NamedError(f"{layers[0].places['based_on']}: based_on: {path.stem} is based on {base}; remove one")
+    values: dict[str, Any] = {}
+    places: dict[tuple[Any, ...], str] = {}
+    for layer in layers:
+        for section in layer.keys() - {"profile", "based_on"}:
+            own, place = layer[section], layer.places[section]
+            places[section,] = place
+            if isinstance(own, Node):
+                places |= {(section, key): own.places[key] for key in own}
+                below = values.get(section)
+                own = {**below, **own} if isinstance(below, dict) else own
+            values[section] = own
+    return path.stem, check(values, paths.show(path.absolute()), places)
+
+
+def override(sections: Sections, overrides: str) -> None:
     """Put the values of `section.key=value`, several of them separated by spaces, in place of those of the file.
 
     A value is read as YAML and checked like one of the file; a list is written without spaces, `[a,b]`.
 
     Raises
     ------
-    ParamsError
+    NamedError
         One line with the key, what was found, what was expected and what to do; nothing is put in place then.
     """
-    new: dict[tuple[str, str], Any] = {}
+    new: dict[str, dict[str, Any]] = {}
     for word in overrides.split():
         name, equals, value = word.partition("=")
         section, _, key = name.partition(".")
         if not equals or not key:
-            raise ParamsError(f"SET: found {word!r}, expected section.key=value, lists as [a,b]; correct it")
-        known = {"": SCHEMA.keys(), section: SCHEMA.get(section, {}).keys()}
-        for where, part in (("", section), (section, key)):
-            if part not in known[where]:
-                dotted = f"{where}.{part}".lstrip(".")
-                raise ParamsError(
-                    f"SET: {dotted}: unknown key; expected one of {', '.join(known[where])}; correct or remove it"
-                )
-        if (section, key) in new:
-            raise ParamsError(f"SET: {name}: given twice; remove one")
+            raise NamedError(f"SET: found {word!r}, expected section.key=value, lists as [a,b]; correct it")
+        if key in new.get(section, {}):
+            raise NamedError(f"SET: {name}: given twice; remove one")
         try:
-            new[section, key] = check_value(yaml.load(value, Loader), SCHEMA[section][key])
-        except ParamsError as error:
-            raise ParamsError(f"SET: {name}: {error}") from error
+            new.setdefault(section, {})[key] = parse(value, "SET")
+        except NamedError as error:
+            raise NamedError(f"SET: {name}: {error}") from error
         except NOT_YAML as error:
-            raise ParamsError(f"SET: {name}: {value!r} is not YAML; lists are written as [a,b]; correct it") from error
-    for (section, key), value in new.items():
-        sections[section][key] = value
+            raise NamedError(f"SET: {name}: {value!r} is not YAML; lists are written as [a,b]; correct it") from error
+    sections |= check(sections | {name: {**sections.get(name, {}), **own} for name, own in new.items()}, "SET", {})
 
 
-def write_sections(sections: dict[str, dict[str, Any]], folder: Path) -> list[str]:
+def write_sections(sections: Sections, folder: Path) -> list[str]:
     """Write <section>.json each; return the names of those that changed (the others keep their age)."""
     changed = []
     for section, values in sections.items():
@@ -209,13 +489,13 @@ def write_sections(sections: dict[str, dict[str, Any]], folder: Path) -> list[st
 def read_values(file: Path) -> dict[str, Any]:
     """Return the values of a section's JSON as `write_sections` left it."""
     if not file.exists():
-        raise ParamsError(f"{paths.show(file.resolve())}: not there; run `make params`")
+        raise NamedError(f"{paths.show(file.resolve())}: not there; run `make params`")
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ParamsError(f"{paths.show(file)}: cannot be read ({error}); delete it and run `make params`") from error
+        raise NamedError(f"{paths.show(file)}: cannot be read ({error}); delete it and run `make params`") from error
     if not isinstance(values, dict):
-        raise ParamsError(f"{paths.show(file)}: holds {describe(values)}; delete it and run `make params`")
+        raise NamedError(f"{paths.show(file)}: holds {show_value(values)}; delete it and run `make params`")
     return values
 
 
@@ -234,207 +514,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _, sections = load(given.file)
         override(sections, given.set)
-    except ParamsError as error:
+    except NamedError as error:
         print(error, file=sys.stderr)
         return 1
     changed = write_sections(sections, given.out)
     print(f"parameters: {', '.join(changed) if changed else 'nothing'} changed")
     return 0
-
-
-
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What one key may hold: a kind of entry, bounds or a pattern for it, and how many entries."""
-
-    kind: str  # 'whole number' | 'number' | 'text'
-    low: float = -math.inf
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
-    pattern: str = r"\S+"
-    form: str = "one"  # 'one' | 'list' (different entries) | 'range' (two entries, ascending)
-
-    def describe(self) -> str:
-        """Return the rule in words, for messages."""
-        words = {"one": "a ", "list": "a list, each entry a ", "range": "[low, high], each a "}[self.form] + self.kind
-        open_ends = {(True, True): " (ends excluded)", (True, False): f" ({self.low:g} excluded)"}
-        bounds = f" from {self.low:g} to {self.high:g}" + open_ends.get((self.open_low, self.open_high), "")
-        pattern = "" if self.pattern == r"\S+" else f" matching {self.pattern}"
-        return words + (pattern if self.kind == "text" else bounds)
-
-    def admits(self, number: float) -> bool:
-        """Return whether a number lies within the bounds."""
-        return (self.low < number if self.open_low else self.low <= number) and (
-            number < self.high if self.open_high else number <= self.high
-        )
-
-
-def whole(low: float = -math.inf, high: float = math.inf) -> Rule:
-    """Return the rule of a whole number within closed bounds."""
-    return Rule("whole number", low, high)
-
-
-def real(low: float = -math.inf, high: float = math.inf, *, open_low: bool = False, open_ends: bool = False) -> Rule:
-    """Return the rule of a number; a whole number is accepted and becomes a float."""
-    return Rule("number", low, high, open_low or open_ends, open_ends)
-
-
-def text(pattern: str = r"\S+") -> Rule:
-    """Return the rule of a text that matches the pattern as a whole."""
-    return Rule("text", pattern=pattern)
-
-
-def several(entry: Rule) -> Rule:
-    """Return the rule of a list, not empty, without repetition."""
-    return replace(entry, form="list")
-
-
-def span(entry: Rule) -> Rule:
-    """Return the rule of an inclusive range [low, high]."""
-    return replace(entry, form="range")
-
-
-NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # of a model: a folder's and a file's, and never a way out of one
-SCHEMA: dict[str, dict[str, Rule]] = {
-    "testbed": {
-        "item_seed": whole(0),
-        "n_test_items": whole(1),
-        "n_calibration_items": whole(1),
-        "n_example_items": whole(1),
-        "symbolic_chain_length": span(whole(1, 12)),
-        "symbolic_noise_level": span(real(0, 1)),
-        "symbolic_operators_per_step": span(whole(1, 4)),
-        "visual_reference_chain_length": span(whole(1, 12)),
-        "visual_reference_noise_level": span(real(0, 1)),
-        "hallucination_chain_length": span(whole(1, 12)),
-        "hallucination_noise_level": span(real(0, 1)),
-        "hallucination_typical_share": real(0, 1),
-    },
-    "extraction": {
-        "models": several(text(NAME)),
-        "checkpoints_folder": text(),
-        "benchmarks": several(text(r"[a-z0-9_]+")),
-        "engine": text("local|server"),
-        "attention": text("sdpa|flash_attention_2"),
-        "thinking": text("enabled|disabled"),
-        "max_image_tokens": whole(1),
-        "expected_response_tokens": whole(1),
-        "retokenised": text("refuse|leave_out|keep"),
-        "max_new_tokens": whole(1),
-        "batch_size": whole(1),
-        "temperature": real(0),
-        "top_p": real(0, 1, open_low=True),
-        "top_k": whole(0),
-        "generation_seed": whole(0),
-        "device": text(r"cpu|cuda(:\d+)?|mps|auto"),
-        "dtype": text(r"float32|bfloat16|float16"),
-        "replay_implementation": text(r"fused|chunk"),
-        "replay_batch_tokens": whole(1),
-        "shard_items": whole(1),
-        "control_seed": whole(0),
-        "grounding_layers": whole(1),
-        "grounding_heads": whole(1),
-        "sink_rule": text(r"first|border"),
-        "n_cross_checked_items": whole(1),
-    },
-    "questions": {
-        "generator": text(r"[a-z_]+(\.[a-z_]+)*"),
-        **{
-            f"{name}_{part}": text(r".*" if part == "config" else r".+")
-            for name in ("mathvista", "mmmu_pro", "hallusionbench")
-            for part in ("source", "revision", "config")
-        },
-        "n_test_items": whole(1),
-        "n_calibration_items": whole(1),
-        "subset_seed": whole(0),
-        "task_types": several(text(r"[a-z_]+\..+:[a-z_]+")),
-        "evidence_folder": text(),
-    },
-    "server": {
-        "url": text(r"https?://\S+"),
-        "fingerprints_folder": text(),
-        "verification": text("required|skip"),
-        "concurrent_requests": whole(1),
-        "requests_per_minute": whole(1),
-        "timeout_s": real(1),
-        "retries": whole(0),
-    },
-    "collapse": {
-        "bins": whole(2),
-        "bootstrap_replicates": whole(1),
-        "band_replicates": whole(1),
-        "interval": text(r"bca|t|percentile"),
-        "confidence_level": real(0, 1, open_ends=True),
-        "bootstrap_seed": whole(0),
-        "shuffled_deals": whole(1),
-        "picture_model": text(NAME),
-        "picture_benchmark": text(),
-        "picture_quantiles": span(real(0, 1)),
-    },
-    "entropy": {
-        "bootstrap_replicates": whole(1),
-        "transfer_replicates": whole(1),
-        "refit_replicates": whole(1),
-        "confidence_level": real(0, 1, open_ends=True),
-        "bootstrap_seed": whole(0),
-        "min_items": whole(10),
-        "min_class_items": whole(2),
-        "covariates": several(text(r"[a-z0-9_]+")),
-        "reliability_bins": whole(2),
-        "shuffled_deals": whole(2),
-        "vision_deals": whole(2),
-    },
-    "interaction": {
-        "bootstrap_replicates": whole(1),
-        "robustness_replicates": whole(1),
-        "interval": text(r"bca|t|percentile"),
-        "confidence_level": real(0, 1, open_ends=True),
-        "bootstrap_seed": whole(0),
-        "min_items": whole(10),
-        "covariates": several(text(r"[a-z0-9_]+")),
-        "effect_at": real(0, 4, open_ends=True),
-        "quadrant_share": real(0.01, 0.5),
-        "extreme_share": real(0.01, 0.5),
-        "surface_reach": real(0, 4, open_ends=True),
-        "surface_min_rows": whole(1),
-        "shuffled_deals": whole(20),
-    },
-    "veto": {
-        "coverage": real(0.01, 1),
-        "curve_coverages": several(real(0.01, 1)),
-        "targets": several(text(r"[a-z0-9_]+")),
-        "splits": whole(1),
-        "fit_share": real(0, 1, open_ends=True),
-        "veto_shares": whole(1),
-        "jackknife_blocks": whole(2),
-        "permutations": whole(1),
-        "confidence_level": real(0, 1, open_ends=True),
-        "bootstrap_replicates": whole(1),
-        "split_seed": whole(0),
-        "planted_share": real(0, 1, open_ends=True),
-        "min_items": whole(10),
-        "covariates": several(text(r"[a-z0-9_]+")),
-        "max_risk": real(0, 1, open_ends=True),
-        "delta": real(0, 1, open_ends=True),
-    },
-    "claims": {
-        "reported_points": real(0, 100),
-        "reported_decimals": whole(0, 6),
-        "coverage": real(0.01, 1),
-        "item_counts": span(whole(1)),
-        "reported_falls": span(real(0, 1, open_ends=True)),
-        "reasoning_parts": whole(2),
-        "small_counts": several(whole(1)),
-        "reported_cells": whole(1),
-        "confidence_level": real(0, 1, open_ends=True),
-    },
-    "pages": {
-        "item_quantiles": several(real(0, 1)),
-    },
-}
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from dontblink import files, params, paths, store
+from dontblink import files, paths, store
 from dontblink.attention.grounding import weigh_heads
 from dontblink.attention.traces import Reasons, TraceRecord, pack_responses, pack_traces, read_note, trace_responses
+from dontblink.errors import NamedError
 from dontblink.extraction import cost, tables
 from dontblink.extraction.study import Shard, Study, generate_shard, load_model
 from dontblink.files import Progress
@@ -187,7 +188,7 @@ def main() -> None:
     except BrokenExecutor as error:
         remedy = "if memory ran out, run again with --jobs 1, else just run again; what is finished stays"
         raise SystemExit(f"extract: a worker process has ended abruptly; {remedy}") from error
-    except (params.ParamsError, store.StoreError, ValueError, RuntimeError) as error:
+    except (NamedError, ValueError, RuntimeError) as error:
         raise SystemExit(f"extract: {error}") from error
 
 

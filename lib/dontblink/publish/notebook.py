@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         run_notebook(given.source, params.read_values(given.params), given.profile, paths.show(given.params.resolve()))
-    except (NotebookError, params.ParamsError, paths.PathsError, files.LockError) as error:
+    except NamedError as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -42,9 +42,8 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from dontblink import params, paths, schema, store
+from dontblink import params, paths
 from dontblink.errors import NamedError
-from dontblink.params import SCHEMA
 from dontblink.publish import viewer
 
 MATH_SIZE = 18.0  # px of an em in the drawn formulas, the pages' text is as large
@@ -406,25 +405,12 @@ def read_notebook(profile: str, stem: str) -> nbformat.NotebookNode:
     return notebook
 
 
-def read_meanings(profile: str) -> dict[str, dict[str, str]]:
-    """Return what the comments of the parameters file say, by section and key."""
-    meanings: dict[str, dict[str, str]] = {}
-    section = ""
-    for line in paths.params_file(profile).read_text(encoding="utf-8").splitlines():
-        if found := re.fullmatch(r"(\w+):\s*(#.*)?", line):
-            section = found[1]
-        elif found := re.fullmatch(r"  (\w+): .*?\s# (.+)", line):
-            meanings.setdefault(section, {})[found[1]] = found[2]
-    return meanings
-
-
 def show_sections(profile: str) -> dict[str, Markup]:
     """Return the table of every section's parameters, as they stood when the pages were made."""
-    meanings = read_meanings(profile)
     tables = {}
-    for section in SCHEMA:
-        values, own = params.read_section(profile, section), meanings.get(section, {})
-        tables[section] = render_parameters([(name, repr(v), own.get(name, "")) for name, v in values.items()])
+    for section in params.SECTIONS:
+        values, meanings = params.read_section(profile, section), params.describe(section)
+        tables[section] = render_parameters([(name, repr(v), meanings.get(name, "")) for name, v in values.items()])
     return tables
 
 
@@ -479,7 +465,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         build_site(given.profile, given.stems)
-    except (PagesError, params.ParamsError, paths.PathsError, store.StoreError, schema.TableError) as error:
+    except NamedError as error:
         print(f"pages: {error}", file=sys.stderr)
         return 1
     return 0

@@ -21,8 +21,7 @@ from pathlib import Path
 from dontblink import params, paths
 from dontblink.errors import NamedError
 from dontblink.files import hash_file, read_mark
-from dontblink.lineage import EXTRACTION, PAPER, LineageError, Sections, Stage, list_stages, relative
-from dontblink.params import SCHEMA
+from dontblink.lineage import EXTRACTION, PAPER, Sections, Stage, list_stages, relative
 
 ABOUT = (
     "Written by `make all`, checked by `make verify`: SHA-256 of what every figure is made from, and of the figures."
@@ -153,7 +152,7 @@ def write(profile: str) -> str:
     write it so: a change by hand must not pass for a result, and the last digits of another processor need no new
     manifest.
     """
-    now = describe(profile, {section: params.read_section(profile, section) for section in SCHEMA})
+    now = describe(profile, {section: params.read_section(profile, section) for section in params.SECTIONS})
     file = manifest_file(profile)
     if file.is_file() and (odd := find_unexplained(read_manifest(profile), now)):
         return (
@@ -182,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         stored = read_manifest(given.profile)
         now = describe(given.profile, params.load(paths.params_file(given.profile))[1])
-    except (LineageError, VerifyError, params.ParamsError, paths.PathsError) as error:
+    except NamedError as error:
         print(f"verify: {error}", file=sys.stderr)
         return 1
     lines = compare(stored, now)

@@ -18,7 +18,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, get_args
 
-from dontblink.params import ParamsError
+from dontblink.errors import NamedError
 from dontblink.questions import hallusionbench, mathvista, mmmu_pro
 from dontblink.questions.items import Item, ItemError, Score, Split, validate
 from dontblink.questions.sources import Row, Source, SourceError, require_writable, resolve_revision
@@ -54,14 +54,14 @@ def load_questions(
 
     Raises
     ------
-    ParamsError, SourceError
+    NamedError, SourceError
         If the benchmark is unknown, or its source cannot be read; one line.
     """
     if benchmark not in REAL:
         generator = load_generator(settings["generator"])
         if benchmark not in generator.BENCHMARKS:
             known = ", ".join((*generator.BENCHMARKS, *REAL))
-            raise ParamsError(f"benchmark {benchmark!r} has no loader; expected one of {known}")
+            raise NamedError(f"benchmark {benchmark!r} has no loader; expected one of {known}")
         return _generate_questions(generator, benchmark, testbed_settings)
     module, rejected = REAL[benchmark], list[tuple[str, str]]()
     usable: dict[str, tuple[Row, Item]] = {}
@@ -106,13 +106,13 @@ def load_generator(name: str) -> ModuleType:
 
     Raises
     ------
-    ParamsError
+    NamedError
         If there is no such module.
     """
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        raise ParamsError(f"questions.generator {name!r}: no such module ({error}); correct it") from error
+        raise NamedError(f"questions.generator {name!r}: no such module ({error}); correct it") from error
 
 
 def _generate_questions(generator: ModuleType, benchmark: str, settings: dict[str, Any]) -> Questions:

@@ -1,0 +1,231 @@
+"""Parameters are read strictly: what YAML would forgive is an error that names file, line, key and remedy."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dontblink import params, paths
+from dontblink.errors import NamedError
+from dontblink.questions.subset import task_type_of
+
+TESTBED = paths.params_file("testbed").read_text()
+
+
+def load(folder: Path, text: str, name: str = "testbed") -> params.Sections:
+    """Load a text as params/<name>.yaml."""
+    file = folder / f"{name}.yaml"
+    file.write_text(text)
+    return params.load(file)[1]
+
+
+def edit(old: str, new: str) -> str:
+    """Return the testbed's parameters with one text replaced."""
+    assert TESTBED.count(f"{old}\n") == 1, f"{old!r} stands {TESTBED.count(old)} times"
+    return TESTBED.replace(f"{old}\n", f"{new}\n")
+
+
+def test_the_shipped_files_say_what_they_hold_and_the_papers_only_what_differs() -> None:
+    found, sections = params.load(paths.params_file("testbed"))
+    assert {"profile": found, **sections} == yaml.safe_load(TESTBED)
+    own = yaml.safe_load(paths.params_file("paper").read_text())
+    assert (own.pop("profile"), own.pop("based_on")) == ("paper", "testbed")
+    expected = {name: values | own.get(name, {}) for name, values in sections.items()}
+    assert params.load(paths.params_file("paper")) == ("paper", expected)
+    assert not [key for name, values in own.items() for key in values if values[key] == sections[name][key]]
+
+
+def test_every_key_says_what_it_means() -> None:
+    for section, values in params.load(paths.params_file("testbed"))[1].items():
+        assert list(params.describe(section)) == list(values)
+        assert all(params.describe(section).values()), section
+
+
+BENCHMARKS, QUANTILES = "  benchmarks: [symbolic, visual_reference, hallucination]", "  picture_quantiles: [0.1, 0.9]"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("  max_risk: 0.1", "  max_risk: 1e-3", r"veto.max_risk: found '1e-3' \(text\), expected a number .*write 1.0e-3"),
+        ("  max_risk: 0.1", "  max_risk: 5E-1", "write 5.0e-1"),
+        ("  max_risk: 0.1", "  max_risk: 1.5e1", r"write 1.5e\+1"),
+        ("  max_risk: 0.1", "  max_risk: 1", r"found 1 \(whole number\), expected less than 1 \(of an accepted answer"),
+        ("  max_risk: 0.1", "  max_risk: 0", "expected greater than 0 "),
+        ("  max_risk: 0.1", "  max_risk: .nan", "found nan .*expected a finite number"),
+        ("  bins: 10", "  binns: 10", "collapse.binns: unknown key; expected one of bins, bootstrap_replicates"),
+        ("  bins: 10", "  # bins: 10", r"testbed.yaml: collapse.bins: missing; add it"),
+        ("  bins: 10", "  bins: 10\n  bins: 12", r":\d+: bins: stands here and in line \d+; remove one"),
+        ("  bins: 10", "  3: 10", r":\d+: a key is 3 \(whole number\); expected text"),
+        ("  bins: 10", "  bins: 10.0", r"collapse.bins: found 10.0 \(number\), expected a whole number \(equal parts of"),
+        ("  bins: 10", "  bins: ten", r"found 'ten' \(text\)"),
+        ("  bins: 10", "  bins: 1", "expected greater than or equal to 2 "),
+        ("  bins: 10", "  bins: 9223372036854775808", "expected less than 9223372036854775808"),
+        ("  bins: 10", "  bins: true", r"found True \(true or false\)"),
+        ("  bins: 10", "  bins:", "found nothing"),
+        ("  top_p: 1.0", "  top_p: 0", r"extraction.top_p: found 0 .*, expected greater than 0 "),
+        ("  top_p: 1.0", "  top_p: 1.1", "expected less than or equal to 1 "),
+        ("  engine: local", "  engine: no", r"engine: found False .*expected 'local' or 'server' .*; quote it"),
+        ("  device: cpu", "  device: no", r"extraction.device: found False \(true or false\).*quote it"),
+        ("  device: cpu", "  device: tpu", r"expected a text that matches '.*cpu\|cuda"),
+        (BENCHMARKS, "  benchmarks: []", "expected a list of at least 1 item"),
+        (BENCHMARKS, "  benchmarks: symbolic", "expected a list"),
+        (BENCHMARKS, "  benchmarks: [a, a]", "remove the repetition"),
+        (BENCHMARKS, "  benchmarks: [a, 3]", r"found 3 \(whole number\)"),
+        (QUANTILES, "  picture_quantiles: [0.9, 0.1]", "two entries, the smaller first"),
+        (QUANTILES, "  picture_quantiles: [0.1]", "two entries, the smaller first"),
+        (QUANTILES, "  picture_quantiles: [0.1, 1e-1]", "write 1.0e-1"),
+        ("profile: testbed", "profile: paper", r":\d: profile: found 'paper' .*write testbed"),
+        ("profile: testbed", "", "profile: missing; add `profile: testbed`"),
+        ("profile: testbed", "profile: testbed\nbased_on: ../x", r":\d: based_on: found '../x' .*another profile"),
+        ("profile: testbed", "profile: testbed\nbased_on: none", "none.yaml: cannot be read"),
+        ("collapse:", "collapse: 3\nother:", "other: unknown key; expected one of testbed, extraction"),
+        ("pages:", "collapses:", "collapses: unknown key"),
+        ("profile: testbed", "profile: [", "not YAML"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_with_key_found_and_remedy(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    with pytest.raises(NamedError, match=expected) as error:
+        load(tmp_path, edit(old, new))
+    assert str(error.value).startswith(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "3", "profile: testbed\ncollapse: 3\n", "- a\n"])
+def test_a_file_without_sections_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(NamedError, match=r"testbed\.yaml.*(expected the keys|missing)"):
+        load(tmp_path, text)
+
+
+def test_a_mistake_is_placed_where_it_stands_in_the_file_or_in_the_one_below(tmp_path: Path) -> None:
+    def line_of(row: str, text: str) -> int:
+        return text.splitlines().index(row) + 1
+
+    broken = edit("  max_risk: 0.1", "  max_risk: 1e-3")
+    above = "profile: mine\nbased_on: testbed\nveto:\n  delta: 7\n"
+    with pytest.raises(NamedError, match=rf"testbed\.yaml:{line_of('  max_risk: 1e-3', broken)}: veto\.max_risk"):
+        load(tmp_path, broken)
+    with pytest.raises(NamedError, match=r"testbed\.yaml:\d+: veto\.max_risk"):
+        load(tmp_path, above, "mine")
+    load(tmp_path, TESTBED)
+    with pytest.raises(NamedError, match=r"mine\.yaml:4: veto\.delta: found 7"):
+        load(tmp_path, above, "mine")
+    with pytest.raises(NamedError, match=r"mine\.yaml:3: pages: found 3 .*expected keys with values"):
+        load(tmp_path, "profile: mine\nbased_on: testbed\npages: 3\n", "mine")
+    load(tmp_path, "profile: mine\nbased_on: testbed\n", "mine")
+    with pytest.raises(NamedError, match=r"mine\.yaml:2: based_on: other is based on mine; remove one"):
+        load(tmp_path, "profile: other\nbased_on: mine\n", "other")
+
+
+def test_a_whole_number_counts_as_the_number_it_is_and_closed_bounds_belong_to_the_values(tmp_path: Path) -> None:
+    for old, given in [("temperature: 0.0", "1"), ("temperature: 0.0", "1.0e-3"), ("temperature: 0.0", "0")]:
+        value = load(tmp_path, edit(f"  {old}", f"  temperature: {given}"))["extraction"]["temperature"]
+        assert value == float(given) and isinstance(value, float)
+    assert load(tmp_path, edit("  top_p: 1.0", "  top_p: 1"))["extraction"]["top_p"] == 1.0
+
+
+def test_a_task_rule_may_ask_for_a_value_of_several_words(tmp_path: Path) -> None:
+    rules = ["mathvista.task=figure question answering:symbolic", "mathvista.*:other"]
+    given = yaml.safe_load(TESTBED)
+    given["questions"]["task_types"] = rules
+    found = load(tmp_path, yaml.safe_dump(given))["questions"]["task_types"]
+    assert found == rules
+    for task, kind in (("figure question answering", "symbolic"), ("geometry problem solving", "other")):
+        assert task_type_of({"task": task}, "mathvista", found) == kind
+    for wrong in ("mathvista: symbolic", "mathvista.task=a b:Symbolic", "mathvista.:other"):
+        given["questions"]["task_types"] = [wrong]
+        with pytest.raises(NamedError, match="questions.task_types"):
+            load(tmp_path, yaml.safe_dump(given))
+
+
+def test_a_section_is_written_only_if_its_content_changed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert params.write_sections(load(tmp_path, TESTBED), out) == params.SECTIONS
+    for file in out.iterdir():
+        os.utime(file, (1000, 1000))
+    assert params.write_sections(load(tmp_path, TESTBED.replace("# 02:", "#")), out) == []
+    assert params.write_sections(load(tmp_path, edit("  bins: 10", "  bins: 12")), out) == ["collapse"]
+    ages = {file.stem: file.stat().st_mtime == 1000 for file in out.iterdir()}
+    assert ages == {section: section != "collapse" for section in params.SECTIONS}
+    assert json.loads((out / "collapse.json").read_text())["bins"] == 12
+
+
+def test_overrides_are_typed_and_take_the_place_of_the_values() -> None:
+    _, sections = params.load(paths.params_file("testbed"))
+    before = json.loads(json.dumps(sections))
+    params.override(sections, " veto.coverage=1  collapse.bins=12\tveto.targets=[a,b] extraction.device=cuda:1 ")
+    assert sections["veto"]["coverage"] == 1.0 and isinstance(sections["veto"]["coverage"], float)
+    assert sections["collapse"]["bins"] == 12
+    assert sections["veto"]["targets"] == ["a", "b"] and sections["extraction"]["device"] == "cuda:1"
+    params.override(sections, "veto.coverage=0.9 collapse.bins=10 extraction.device=cpu")
+    sections["veto"]["targets"] = before["veto"]["targets"]
+    assert sections == before
+    params.override(sections, "")
+    assert sections == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ("veto.coverge=0.8", "SET: veto.coverge: unknown key; expected one of coverage, curve_coverages"),
+        ("vetoo.coverage=0.8", "SET: vetoo: unknown key; expected one of testbed, extraction"),
+        ("profile=paper", "SET: found 'profile=paper', expected section.key=value"),
+        ("veto.coverage", "SET: found 'veto.coverage', expected section.key=value"),
+        ("veto.coverage = 0.8", "SET: found 'veto.coverage', expected section.key=value"),
+        ("veto.coverage=", "SET: veto.coverage: found nothing"),
+        ("veto.coverage=1e-1", r"SET: veto.coverage: found '1e-1' \(text\).*write 1.0e-1"),
+        ("veto.coverage=2", "SET: veto.coverage: found 2 .*expected less than or equal to 1"),
+        ("collapse.bins=12.5", "SET: collapse.bins: found 12.5 .*whole number"),
+        ("veto.targets=[a, b]", r"SET: veto.targets: '\[a,' is not YAML; lists are written as \[a,b\]"),
+        ("veto.targets=a", "SET: veto.targets: found 'a' .*expected a list"),
+        ("collapse.bins=12 collapse.bins=14", "SET: collapse.bins: given twice; remove one"),
+        ("veto.coverage={a:1,a:2}", "SET: veto.coverage: "),
+    ],
+)
+def test_a_mistaken_override_is_one_line_and_changes_nothing(overrides: str, expected: str) -> None:
+    _, sections = params.load(paths.params_file("testbed"))
+    before = json.loads(json.dumps(sections))
+    with pytest.raises(NamedError, match=expected) as error:
+        params.override(sections, f"entropy.min_items=30 {overrides}")
+    assert "\n" not in str(error.value)
+    assert sections == before
+
+
+def test_the_command_splits_a_file_takes_overrides_and_reports_a_mistake_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    file, out = tmp_path / "testbed.yaml", tmp_path / "results/testbed/params"
+    file.write_text(TESTBED)
+    command = [str(file), "--out", str(out), "--set"]
+    assert params.main([*command, ""]) == 0
+    assert params.read_section("testbed", "collapse")["bins"] == 10
+    assert params.main([*command, "collapse.bins=12 veto.coverage=0.8"]) == 0
+    assert params.main([*command, ""]) == 0
+    changed = "parameters: collapse, veto changed\n"
+    assert capsys.readouterr().out == f"parameters: {', '.join(params.SECTIONS)} changed\n" + 2 * changed
+    assert params.main([*command, "collapse.bins=ten"]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("SET: collapse.bins: found 'ten'") and printed.count("\n") == 1
+    file.write_text(edit("  bins: 10", "  bins: 1e1"))
+    assert params.main([str(file), "--out", str(tmp_path / "none")]) == 1 and not (tmp_path / "none").exists()
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "write 1.0e+1" in printed
+
+
+def test_files_that_are_not_there_are_named_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    with pytest.raises(NamedError, match="none.yaml: cannot be read"):
+        params.load(tmp_path / "none.yaml")
+    with pytest.raises(NamedError, match="results/testbed/params/veto.json: not there; run `make params`"):
+        params.read_section("testbed", "veto")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"bins": 1', b"[]", b"\xff"])
+def test_a_damaged_section_file_is_named_with_its_remedy(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "collapse.json"
+    file.write_bytes(content)
+    with pytest.raises(NamedError, match=r"collapse\.json: .*; delete it and run `make params`"):
+        params.read_values(file)
