@@ -10,7 +10,8 @@ from bad_input import HOSTILE, TEXTS, Kind
 from hypothesis import strategies as st
 
 from dontblink import params, paths
-from dontblink.params import SECTIONS as NAMES, describe
+from dontblink.params import SECTIONS as NAMES
+from dontblink.params import describe
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = {name: (ROOT / "params" / f"{name}.yaml").read_bytes() for name in ("testbed", "paper")}
