@@ -23,7 +23,7 @@ from measure import Result, build_parser, judge, judge_pair, read_arguments, tim
 from scipy import stats
 
 from dontblink.statistics.auroc import auroc_difference
-from dontblink.statistics.bootstrap import count_draws, resample
+from dontblink.statistics.bootstrap import Resampling, count_draws, resample
 from dontblink.statistics.firth import fit_firth
 from dontblink.statistics.logit import bootstrap_logit
 
@@ -40,35 +40,37 @@ def draw_rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return X, (rng.random(len(item)) < 1 / (1 + np.exp(-odds))).astype(float), item
 
 
-def bench_logit(n_boot: int, n_looped: int, repeats: int) -> list[Result]:
+def bench_logit(n_replicates: int, n_looped: int, repeats: int) -> list[Result]:
     """Cluster-bootstrap logit against loops of statsmodels."""
     X, y, item = draw_rows()
+    plain = Resampling(n_replicates, SEED, method="percentile")
     rows = np.arange(len(y)).reshape(N_ITEMS, N_MODELS)
-    draws = [rows[index].ravel() for index in next(resample([np.arange(N_ITEMS)], n_looped, SEED, n_looped))]
+    looped = next(resample([np.arange(N_ITEMS)], Resampling(n_looped, SEED), n_looped))
+    draws = [rows[index].ravel() for index in looped]
     table = pd.DataFrame(X[:, 1:3], columns=["e", "v"]).assign(y=y)
     some = draws[: max(1, n_looped // 4)]
     calls = {
-        "ours": lambda: bootstrap_logit(X, y, item, n_boot, SEED),
-        "bca": lambda: bootstrap_logit(X, y, item, n_boot, SEED, jackknife=True, errors_of=[3]),
+        "ours": lambda: bootstrap_logit(X, y, item, plain),
+        "bca": lambda: bootstrap_logit(X, y, item, Resampling(n_replicates, SEED), errors_of=[3]),
         "loop": lambda: [sm.Logit(y[d], X[d]).fit(disp=0) for d in draws],
         "formula": lambda: [smf.logit("y ~ e * v", table.iloc[d]).fit(disp=0) for d in some],
     }
     took = time_in_turn(calls, repeats)
-    ours = bootstrap_logit(X, y, item, n_boot, SEED).coefficients[:n_looped]
+    ours = bootstrap_logit(X, y, item, plain).coefficients[:n_looped]
     tight, loose = (
         np.array([sm.Logit(y[d], X[d]).fit(disp=0, **options).params for d in draws])
         for options in ({"tol": 1e-14}, {})
     )
-    name = f"cluster-bootstrap logit, B = {n_boot}"
-    scale = n_boot / n_looped
+    name = f"cluster-bootstrap logit, B = {n_replicates}"
+    scale = n_replicates / n_looped
     return [
-        judge(f"{name}, CPU seconds", took["ours"], unit="s", at_most=1.0 * n_boot / 10_000),
+        judge(f"{name}, CPU seconds", took["ours"], unit="s", at_most=1.0 * n_replicates / 10_000),
         judge_pair(f"{name}: loop of sm.Logit / ours", took["loop"], took["ours"], scale=scale, at_least=10),
         judge_pair(
             f"{name}: loop of formula fits / ours",
             took["formula"],
             took["ours"],
-            scale=n_boot / len(some),
+            scale=n_replicates / len(some),
             at_least=40,
         ),
         judge_pair(f"{name}: with all that BCa and bootstrap-t need / without", took["bca"], took["ours"]),
@@ -87,7 +89,7 @@ def bench_logit(n_boot: int, n_looped: int, repeats: int) -> list[Result]:
     ]
 
 
-def bench_auroc(n_boot: int, repeats: int) -> list[Result]:
+def bench_auroc(n_replicates: int, repeats: int) -> list[Result]:
     """BCa interval of a paired AUROC difference against scipy on the same draws."""
     X, y, item = draw_rows()
     correct, rng = y > 0, np.random.default_rng(SEED + 1)
@@ -102,9 +104,10 @@ def bench_auroc(n_boot: int, repeats: int) -> list[Result]:
         sums = [stats.rankdata(score[chosen])[right].sum() for score in (a, b)]
         return float((sums[0] - sums[1]) / (n * (len(right) - n)))
 
-    took = time_in_turn({"ours": lambda: auroc_difference(correct, a, b, item, n_boot, SEED)}, repeats)
-    found, scipys = auroc_difference(correct, a, b, item, n_boot, SEED), []
-    options = {"method": "BCa", "n_resamples": n_boot, "vectorized": False}
+    resampling = Resampling(n_replicates, SEED)
+    took = time_in_turn({"ours": lambda: auroc_difference(correct, a, b, item, resampling)}, repeats)
+    found, scipys = auroc_difference(correct, a, b, item, resampling), []
+    options = {"method": "BCa", "n_resamples": n_replicates, "vectorized": False}
 
     def run_scipy() -> None:
         rng = np.random.default_rng(SEED)
@@ -114,9 +117,9 @@ def bench_auroc(n_boot: int, repeats: int) -> list[Result]:
     theirs = scipys[0].confidence_interval
     ends = np.abs([found.ci_low - theirs.low, found.ci_high - theirs.high]).max()
     drawn = np.abs(found.replicates - scipys[0].bootstrap_distribution).max()
-    name = f"AUROC difference with BCa, B = {n_boot}"
+    name = f"AUROC difference with BCa, B = {n_replicates}"
     return [
-        judge(f"{name}, CPU seconds", took["ours"], unit="s", at_most=0.6 * n_boot / 10_000),
+        judge(f"{name}, CPU seconds", took["ours"], unit="s", at_most=0.6 * n_replicates / 10_000),
         judge_pair(f"{name}: scipy with a rank statistic / ours", loop, [float(np.median(took["ours"]))]),
         judge(f"{name}: largest difference of an end from scipy's", ends, unit="AUROC", at_most=1e-12),
         judge(f"{name}: largest difference of a replicate", drawn, unit="AUROC", at_most=1e-12),
@@ -131,7 +134,7 @@ def bench_firth(n_looped: int, repeats: int) -> list[Result]:
     X = np.column_stack([np.ones(n), rng.normal(size=(n, 3))])
     X[:, 3] = X[:, 3] > 0.8
     y = ((rng.random(n) < 0.5) | (X[:, 3] > 0)).astype(float)  # the indicator is 1 in correct rows only
-    counts = count_draws(next(resample([np.arange(n)], n_fits, SEED, n_fits)))
+    counts = count_draws(next(resample([np.arange(n)], Resampling(n_fits, SEED), n_fits)))
     chosen = [np.repeat(np.arange(n), row.astype(int)) for row in counts[:n_looped]]
 
     def fit(rows: np.ndarray, **options: Any) -> Any:

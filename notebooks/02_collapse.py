@@ -51,6 +51,8 @@ picture_quantiles = [0.1, 0.9]  # of the per-item collapse: the more sustained a
 # ## 3 Setup
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pandas as pd
 
@@ -59,11 +61,12 @@ from dontblink.extraction.tables import bin_table
 from dontblink.figures import plots
 from dontblink.publish import record
 from dontblink.schema import read_manifest, read_tables
+from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import collapse
 
-band = {"n_replicates": band_replicates, "confidence": confidence_level, "seed": bootstrap_seed}
-light = {**band, "method": interval}
-options = {**light, "n_replicates": bootstrap_replicates}
+full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, interval)
+light = replace(full, n_replicates=band_replicates)
+band = replace(light, method="percentile")
 primary = "grounding_layers"
 net_of = ["evidence", "evidence_over_uniform", "evidence_over_control"]
 
@@ -93,7 +96,7 @@ print(f"{len(cells)} declared cells, {len(items)} responses; without a first or 
 # a row sees). `evidence_over_uniform` is the collapse beyond dilution.
 
 # %%
-table = collapse.collapse_table(pairs, cells, **options)
+table = collapse.collapse_table(pairs, cells, resampling=full)
 evidence = table[(table["head_set"] == primary) & (table["quantity"] == "evidence")]
 evidence[
     ["model", "benchmark", "estimate", "ci_low", "ci_high", "rank_biserial", "p_holm", "n_items", "n_degenerate"]
@@ -122,7 +125,7 @@ by_heads.round(3)
 
 # %%
 recall_pairs = collapse.pair_kinds(steps[steps["head_set"] == primary])
-recall = collapse.collapse_table(recall_pairs, cells, quantities=net_of, **options)
+recall = collapse.collapse_table(recall_pairs, cells, quantities=net_of, resampling=full)
 print(f"recall chains that restate nothing they read, left out: {recall_pairs.attrs['n_left_out']}")
 recall_evidence = recall[recall["quantity"] == "evidence_over_uniform"]
 recall_evidence[["model", "benchmark", "estimate", "ci_low", "ci_high", "p_holm", "n_items"]].round(3)
@@ -132,7 +135,7 @@ recall_evidence[["model", "benchmark", "estimate", "ci_low", "ci_high", "p_holm"
 
 # %%
 strata = pd.concat(
-    collapse.collapse_by(pairs[pairs["head_set"] == primary], items, column, quantities=net_of, **light)
+    collapse.collapse_by(pairs[pairs["head_set"] == primary], items, column, quantities=net_of, resampling=light)
     for column in ("chain_kind", "noise_level", "chain_length", "prior_side")
 )
 raw = strata[strata["quantity"] == "evidence"]
@@ -160,7 +163,7 @@ overlap.round(3)
 cut = items.loc[items["finish_reason"] == "length", ["model", "item_id"]].astype(str)
 is_cut = pd.MultiIndex.from_frame(pairs[["model", "item_id"]]).isin(pd.MultiIndex.from_frame(cut))
 whole = collapse.collapse_table(
-    pairs[~is_cut & (pairs["head_set"] == primary)], cells, quantities=["evidence"], **light
+    pairs[~is_cut & (pairs["head_set"] == primary)], cells, quantities=["evidence"], resampling=light
 )
 moved = whole["estimate"].to_numpy() - evidence["estimate"].to_numpy()
 print(f"truncated responses: {len(cut)}; leaving them out moves the collapse by at most {abs(moved).max():.3f}")
@@ -173,7 +176,7 @@ shuffled = pd.DataFrame(
     {
         "model": m,
         "benchmark": b,
-        **collapse.shuffled_lift(*examples.mean_maps(profile, m, b), n_permutations=shuffled_deals),
+        **collapse.shuffled_lift(*examples.mean_maps(profile, m, b), n_deals=shuffled_deals),
     }
     for m, b in cells
 )
@@ -203,7 +206,7 @@ for name, item_id, quantile in zip(("sustained", "collapsing"), picked, picture_
 
 # %%
 shown = ["evidence", "evidence_lift", "evidence_over_uniform", "visual"]
-along = collapse.curves(primary_bins, quantities=shown, **band)
+along = collapse.curves(primary_bins, quantities=shown, resampling=band)
 figure = plots.curve_grid(along, shown, confidence=confidence_level)
 record.save_figure(figure, "02_collapse", profile)
 
@@ -212,7 +215,7 @@ record.save_figure(figure, "02_collapse", profile)
 # says how many are left. Steps that fewer than twenty items reach are not drawn.
 
 # %%
-by_step = collapse.curves(steps[steps["head_set"] == primary], "step_index", quantities=shown, **band)
+by_step = collapse.curves(steps[steps["head_set"] == primary], "step_index", quantities=shown, resampling=band)
 figure = plots.curve_grid(by_step.dropna(subset=["ci_low"]), shown, position="step_index", confidence=confidence_level)
 record.save_figure(figure, "02_collapse_steps", profile)
 

@@ -51,18 +51,22 @@ vision_deals = 100  # permutations of vision within a cell, each with its fits (
 # ## 3 Setup
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from dontblink.figures import charts
 from dontblink.publish import record
 from dontblink.schema import read_manifest, read_tables
+from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import deals as shuffles
 from dontblink.studies import entropy, transfer
 from dontblink.studies.cells import require_cells
 
 usable = {"min_items": min_items, "min_class": min_class_items}
-options = {"n_boot": bootstrap_replicates, "confidence": confidence_level, "seed": bootstrap_seed}
+full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level)
+light = replace(full, n_replicates=transfer_replicates)
 deals = {"n_deals": shuffled_deals, "confidence": confidence_level, "seed": bootstrap_seed}
 scales = {"train": "fit", "test": "test cell"}  # whose mean and deviation standardise the test features
 adjustments = {"unadjusted": [], "adjusted": covariates}
@@ -111,7 +115,8 @@ opponent.round(4)
 
 # %%
 table = pd.concat(
-    entropy.add_holm(entropy.auroc_table(items, covariates=chosen, **usable, **options), cells).assign(adjustment=name)
+    entropy.add_holm(entropy.auroc_table(items, covariates=chosen, **usable, resampling=full), cells)
+    .assign(adjustment=name)
     for name, chosen in adjustments.items()
 )
 table = table.reset_index(drop=True)
@@ -142,9 +147,9 @@ variants = {
     "without_truncated": items[~truncated],
     "missing_answer_flagged": items.assign(answer_entropy_nats=items["answer_entropy_nats"].fillna(largest)),
 }
-light = {**options, "n_boot": transfer_replicates, "pairs": [("full", "answer")]}
+duel = {name: entropy.SCORES[name] for name in ("full", "answer")}
 truncation = pd.concat(
-    entropy.auroc_table(rows, {name: entropy.SCORES[name] for name in ("full", "answer")}, **usable, **light)
+    entropy.auroc_table(rows, duel, [("full", "answer")], **usable, resampling=light)
     .query("score == 'full - answer'")
     .assign(variant=name)
     for name, rows in variants.items()
@@ -173,7 +178,7 @@ wide.pivot_table([*spread[1:], "p"], ["score", "benchmark"], "adjustment", sort=
 # `per_task` falls back on the text-only rule by construction, and its gain is zero without any data.
 
 # %%
-carry = {**options, "n_boot": transfer_replicates, "n_refits": refit_replicates, **usable}
+carry = {"resampling": light, "refit": replace(full, n_replicates=refit_replicates), **usable}
 carried = pd.concat(
     transfer.transfer_table(fit_items, items, covariates=chosen, **carry).assign(adjustment=name, scaling="train")
     for name, chosen in adjustments.items()
@@ -233,7 +238,7 @@ predicted = {
     name: transfer.predict_rows(fit_items, items, covariates=chosen, **usable) for name, chosen in adjustments.items()
 }
 calibrated = pd.concat(
-    entropy.calibration_table(rows, reliability_bins, n_draws=shuffled_deals, **options).assign(adjustment=name)
+    entropy.calibration_table(rows, reliability_bins, n_draws=shuffled_deals, resampling=full).assign(adjustment=name)
     for name, rows in predicted.items()
 )
 shown = ["brier", "brier_constant", "estimate", "ci_low", "ci_high"]

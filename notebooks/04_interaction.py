@@ -54,6 +54,8 @@ shuffled_deals = 200  # permutations of labels, and of vision, within a cell (ne
 # ## 3 Setup
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pandas as pd
 
@@ -61,13 +63,14 @@ from dontblink.extraction.tables import bin_table
 from dontblink.figures import charts
 from dontblink.publish import record
 from dontblink.schema import read_tables
+from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import deals, interaction, within
 from dontblink.studies.cells import require_cells
 
 keys = ["model", "benchmark", "item_id"]
-shared = {"seed": bootstrap_seed, "confidence": confidence_level}
-fit = {**shared, "n_boot": bootstrap_replicates, "method": interval, "min_items": min_items, "effect_at": effect_at}
-light = {**shared, "n_replicates": robustness_replicates}
+full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, interval)
+light = replace(full, n_replicates=robustness_replicates)
+differences = replace(light, method="bca")  # of risks and of the link
 scope = ["scope", "model", "benchmark"]
 shown = [*scope[1:], "estimate", "ci_low", "ci_high"]
 
@@ -98,8 +101,9 @@ print(f"{len(items)} responses; rows without a number for entropy or vision are 
 # over the benchmarks and over the cells, two families declared here.
 
 # %%
-raw = interaction.interaction_table(items, scopes=scopes, **fit)
-adjusted = interaction.interaction_table(items, covariates, scopes=scopes, **fit)
+fit = {"scopes": scopes, "resampling": full, "min_items": min_items, "effect_at": effect_at}
+raw = interaction.interaction_table(items, **fit)
+adjusted = interaction.interaction_table(items, covariates, **fit)
 coefficients = {"unadjusted": interaction.add_holm(raw), "adjusted": interaction.add_holm(adjusted)}
 coefficients["unadjusted"][[*shown, "p", "p_holm", "n_items", "n_wrong", "n_left_out"]].round(3)
 
@@ -168,7 +172,9 @@ hazardous[[*scope[1:], "n", "n_quadrant_wrong", "risk", "ci_low", "ci_high"]].ro
 # risk at high vision, within the same level of entropy, at the median split.
 
 # %%
-hazard = interaction.hazard_table(items, share=quadrant_share, scopes=scopes, min_items=min_items, **light)
+hazard = interaction.hazard_table(
+    items, share=quadrant_share, scopes=scopes, min_items=min_items, resampling=differences
+)
 hazard[[*scope[1:], "entropy_level", "n_low_vision", "n_high_vision", "estimate", "ci_low", "ci_high"]].round(3)
 
 # %% [markdown]
@@ -197,7 +203,7 @@ choices = {
 }
 
 # %%
-lighter = {**fit, "n_boot": robustness_replicates, "scopes": ["benchmark"], "brief": True}
+lighter = {"scopes": ["benchmark"], "resampling": light, "min_items": min_items, "brief": True}
 columns = {"unadjusted": [], "adjusted": covariates}
 tried = [
     interaction.interaction_table(items, names, **lighter, **choice).assign(adjustment=adjustment, choice=label)
@@ -214,7 +220,7 @@ robustness[["adjustment", "choice", *shown[1:], "p", "log_likelihood"]].round(3)
 # response does not.
 
 # %%
-link = within.link_table(within.join_step_entropy(tables["steps"], tables["tokens"]), **light)
+link = within.link_table(within.join_step_entropy(tables["steps"], tables["tokens"]), resampling=differences)
 link.round(3)
 
 # %% [markdown]

@@ -64,6 +64,7 @@ import matplotlib.pyplot as plt
 from dontblink.figures import charts
 from dontblink.publish import record
 from dontblink.schema import read_tables
+from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import entropy, veto
 from dontblink.studies.cells import require_cells
 
@@ -95,9 +96,8 @@ items.groupby(["benchmark", "task_type", "model"], observed=True)["correct"].agg
 
 # %%
 scores = {name: entropy.SCORES[name] for name in ("full", "answer", "vision")}
-selective = veto.selective_table(
-    items, scores, coverage=coverage, n_boot=bootstrap_replicates, confidence=confidence_level, seed=split_seed
-)
+resampling = Resampling(bootstrap_replicates, split_seed, confidence_level)
+selective = veto.selective_table(items, scores, coverage=coverage, resampling=resampling)
 n_untestable = int(selective["aurc"].isna().sum())
 selective.pivot_table("aurc", ["benchmark", "model"], "score").join(
     selective.query("score == 'full'").set_index(["benchmark", "model"])[["aurc_oracle", "error_rate", "risk"]]
@@ -108,7 +108,7 @@ selective.pivot_table("aurc", ["benchmark", "model"], "score").join(
 # benchmarks; the veto acts on the targets only; the oracle knows the answers and shows how much there is to gain.
 
 # %%
-main = veto.veto_table(items, targets, coverages=(coverage,), n_permutations=permutations, **study)
+main = veto.veto_table(items, targets, coverages=(coverage,), n_deals=permutations, **study)
 main.query("scope != 'cell'")[[*shown, "p", "null_mean", "veto_share"]].round(4)
 
 # %% [markdown]
@@ -128,7 +128,7 @@ cells[[*shown, "p", "p_max", "null_max_high", "veto_share"]].round(4)
 # %%
 options = {"coverages": (coverage,), "rules": ("linear", "interaction", "veto"), **study}
 adjusted = veto.veto_table(items, targets, covariates=covariates, **options)
-untargeted = veto.veto_table(items, None, n_permutations=permutations, **{**options, "rules": ("veto",)})
+untargeted = veto.veto_table(items, None, n_deals=permutations, **{**options, "rules": ("veto",)})
 adjusted.query("scope == 'pooled'")[shown].round(4)
 
 # %%
@@ -142,7 +142,7 @@ untargeted.query("scope != 'cell'")[[*shown, "p", "veto_share"]].round(4)
 planted = veto.veto_table(
     veto.plant_blind_errors(items, targets, planted_share),
     targets,
-    n_permutations=permutations,
+    n_deals=permutations,
     **{**options, "rules": ("veto",)},
 )
 planted.query("scope != 'cell'")[[*shown, "p", "veto_share"]].round(4)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import veto
 from dontblink_simulation.studies import Scores, draw_shared, round_to
 from dontblink_simulation.trials import Row
@@ -61,7 +62,7 @@ def study_veto(population: Blind, rng: np.random.Generator, _: int) -> list[Row]
     items, is_null = population.draw(rng), population.danger == 0
     table = veto.veto_table(
         items, ["targeted"], rules=("linear", "veto"), n_splits=_SPLITS, n_blocks=_BLOCKS,
-        n_permutations=_DEALS if is_null else 0, seed=int(rng.integers(2**32)),
+        n_deals=_DEALS if is_null else 0, seed=int(rng.integers(2**32)),
     )  # fmt: skip
     pooled = table[table["scope"] == "pooled"].set_index("rule")
     rows = []
@@ -80,7 +81,8 @@ def study_selective(population: Scores, rng: np.random.Generator, n_replicates: 
     """AURC and the risk at coverage 0.9 of one score in one cell, with their bootstrap intervals."""
     rows = population.draw(rng)
     items = rows.assign(model=rows["cell"], benchmark="b", split="test", item_id=rows["item"].astype("str"))
-    found = veto.selective_table(items, {"a": ("a", 1.0)}, n_boot=n_replicates, seed=int(rng.integers(2**32))).iloc[0]
+    resampling = Resampling(n_replicates, int(rng.integers(2**32)))
+    found = veto.selective_table(items, {"a": ("a", 1.0)}, resampling=resampling).iloc[0]
     results = []
     for name in ("aurc", "risk"):
         value = {key: float(found.get(f"{name}{key}", np.nan)) for key in ("", "_low", "_high")}

@@ -24,7 +24,15 @@ from dontblink.statistics.auroc import (
     clustered_test,
     delong_test,
 )
-from dontblink.statistics.bootstrap import BootstrapError, Interval, Method, bootstrap_sums, divide, interval_of
+from dontblink.statistics.bootstrap import (
+    BootstrapError,
+    Interval,
+    Method,
+    Resampling,
+    bootstrap_sums,
+    divide,
+    interval_of,
+)
 from dontblink.statistics.firth import LogitError, firth_logit
 from dontblink.statistics.logit import LogitBootstrap, bootstrap_logit
 from dontblink.studies.cells import CellError, keep_usable
@@ -131,9 +139,8 @@ def study_collapse(population: Masses, rng: np.random.Generator, n_replicates: i
         return np.stack([1 - kept, 1 - divide(kept, uniform)], axis=-1)
 
     for method in ("bca", "percentile", "t"):
-        found = bootstrap_sums(
-            values, statistic, rows["item"], rows["cell"], n_replicates=n_replicates, method=method, seed=seed
-        )
+        resampling = Resampling(n_replicates, seed, method=method)
+        found = bootstrap_sums(values, statistic, rows["item"], rows["cell"], resampling)
         results += [show(name, method, interval) for name, interval in zip(quantities, found, strict=True)]
     if population.n_models == 1:
         first, last, uniform_first, uniform_last = values.T
@@ -146,17 +153,18 @@ def study_collapse(population: Masses, rng: np.random.Generator, n_replicates: i
 
 def study_auroc(population: Scores, rng: np.random.Generator, n_replicates: int) -> list[Row]:
     """AUROC of one score: the mean over cells of that within each."""
-    rows, options = _prepare(population, rng, n_replicates)
-    return _auroc_rows("auroc", auroc_interval, (rows["correct"], rows["a"], rows["item"]), options)
+    rows, cell, resampling = _prepare(population, rng, n_replicates)
+    bootstrap = partial(auroc_interval, rows["correct"], rows["a"], rows["item"], cell=cell)
+    return _auroc_rows("auroc", bootstrap, resampling)
 
 
 def study_difference(population: Scores, rng: np.random.Generator, n_replicates: int) -> list[Row]:
     """Paired difference of two AUROCs; Obuchowski's test, and DeLong's over all rows as the known bad contrast."""
-    rows, options = _prepare(population, rng, n_replicates)
+    rows, cell, resampling = _prepare(population, rng, n_replicates)
     labels, a, b, item = (rows[name].to_numpy() for name in ("correct", "a", "b", "item"))
-    results = _auroc_rows("difference", auroc_difference, (labels, a, b, item), options)
+    results = _auroc_rows("difference", partial(auroc_difference, labels, a, b, item, cell=cell), resampling)
     tests: dict[str, Callable[[], AurocTest]] = {
-        "obuchowski": lambda: clustered_test(labels, a, b, item, cell=options["cell"])
+        "obuchowski": lambda: clustered_test(labels, a, b, item, cell=cell)
     }
     if population.n_models > 1:  # with one, rows are independent and DeLong's is Obuchowski's
         tests["delong_pooled"] = lambda: delong_test(labels, a, b)
@@ -170,22 +178,21 @@ def study_difference(population: Scores, rng: np.random.Generator, n_replicates:
     return results
 
 
-def _prepare(population: Scores, rng: np.random.Generator, n_replicates: int) -> tuple[Any, dict[str, Any]]:
+def _prepare(population: Scores, rng: np.random.Generator, n_replicates: int) -> tuple[Any, Any, Resampling]:
     rows = keep_usable(population.draw(rng), MIN_ITEMS)
-    return rows, {"cell": rows["cell"].to_numpy(), "n_boot": n_replicates, "seed": int(rng.integers(2**32))}
+    return rows, rows["cell"].to_numpy(), Resampling(n_replicates, int(rng.integers(2**32)))
 
 
-def _auroc_rows(
-    quantity: str, bootstrap: Callable[..., AurocInterval], data: tuple[Any, ...], options: dict[str, Any]
-) -> list[Row]:
+def _auroc_rows(quantity: str, bootstrap: Callable[..., AurocInterval], resampling: Resampling) -> list[Row]:
     """Return the rows of BCa and percentile, from the same replicates (those of two calls would be equal)."""
+    percentile = replace(resampling, method="percentile")
     try:
-        found = bootstrap(*data, **options, method="bca")
+        found = bootstrap(resampling=resampling)
     except REFUSALS as error:
-        plain = answer(quantity, "percentile", lambda: bootstrap(*data, **options, method="percentile"))
+        plain = answer(quantity, "percentile", lambda: bootstrap(resampling=percentile))
         return [Row(quantity, "bca", reason=str(error)), plain]
     size, replicates = found.n_clusters, found.replicates
-    plain = answer(quantity, "percentile", lambda: interval_of(found.estimate, replicates, size, method="percentile"))
+    plain = answer(quantity, "percentile", lambda: interval_of(found.estimate, replicates, size, percentile))
     return [show(quantity, "bca", found), plain]
 
 
@@ -199,8 +206,8 @@ def study_interaction(population: Answers, rng: np.random.Generator, n_replicate
         raise CellError("one class only: the cell is left out")
     design, column = build_design(rows), TERMS.index("entropy:vision")
     drawn = bootstrap_logit(
-        design.x, design.y, design.cluster, n_replicates, seed,
-        strata=design.cell, errors_of=range(len(TERMS)), jackknife=True,
+        design.x, design.y, design.cluster, Resampling(n_replicates, seed),
+        strata=design.cell, errors_of=range(len(TERMS)),
     )  # fmt: skip
     counts = {"n_separated": drawn.n_separated}
     results = [answer(TERMS[column], m, partial(drawn.interval, column, m), **counts) for m in _METHODS]
@@ -228,7 +235,8 @@ def study_transfer(population: Benchmarks, rng: np.random.Generator, n_replicate
     full, linear = (fit_rule(train, features, RULES[name]).coef[:, 1:] for name in ("full", "linear"))
     truth = population.gain(full, linear)
     train = train.assign(split="calibration")
-    table = transfer_table(train, test, ["linear"], n_boot=n_replicates, n_refits=n_replicates // 2, seed=seed)
+    resampling, refit = (Resampling(n, seed) for n in (n_replicates, n_replicates // 2))
+    table = transfer_table(train, test, ["linear"], resampling=resampling, refit=refit)
     whole = "all" if population.n_models > 1 else table["model"].iloc[0]
     own = table[(table["train"] == "train") & (table["model"] == whole)].iloc[0]
     value = {name: float(own[name]) for name in ("gain", "gain_low", "gain_high", "refit_gain_low", "refit_gain_high")}

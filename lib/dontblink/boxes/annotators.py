@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from dontblink.boxes.annotations import Annotation, AnnotationError
 from dontblink.boxes.evidence import Grid, token_coverage
 from dontblink.questions.items import Box
-from dontblink.statistics.bootstrap import bootstrap_ratio
+from dontblink.statistics.bootstrap import Resampling, bootstrap_ratio
 
 AGREEMENT = (
     "item_id", "image", "n_boxes_a", "n_boxes_b", "mean_best_iou", "kappa", "soft_kappa", "observed", "expected",
@@ -170,7 +170,7 @@ def _describe(
         return f"  {name}: {estimate:.3f} (one item: no interval)"
     clusters = rows["item_id"].to_numpy()
     try:
-        found = bootstrap_ratio(top, bottom, clusters, confidence=confidence, seed=seed)
+        found = bootstrap_ratio(top, bottom, clusters, resampling=Resampling(seed=seed, confidence=confidence))
     except ValueError as error:  # the jackknife of a handful of items may leave nothing to divide by
         return f"  {name}: {estimate:.3f} (no interval: {error})"
     low, high = sorted((offset + sign * found.ci_low, offset + sign * found.ci_high))

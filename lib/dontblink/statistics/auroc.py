@@ -20,7 +20,7 @@ the rows of several models.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,12 @@ from sklearn.metrics import roc_auc_score
 
 from dontblink.errors import NamedError
 from dontblink.statistics.bootstrap import (
+    STANDARD,
     Floats,
     Interval,
     Ints,
     Method,
+    Resampling,
     count_draws,
     delete_one,
     divide,
@@ -111,7 +113,7 @@ class AurocError(NamedError, ValueError):
 
 @dataclass(frozen=True, eq=False)
 class AurocInterval(Interval):
-    """Bootstrap interval of AUROC a (minus b); `replicates` float64[n_boot] holds NaN where one class was drawn."""
+    """Interval of AUROC a (minus b); `replicates` float64[n_replicates] hold NaN where one class was drawn."""
 
     auc_a: float
     auc_b: float
@@ -122,8 +124,9 @@ class AurocInterval(Interval):
 class AurocDraws:
     """AUROCs of several scores in several cells on shared draws of the items, for any interval of means over cells.
 
-    estimate float64[scores, cells], NaN where no row of the cell has the score; drawn float64[scores, cells, n_boot];
-    jackknife float64[scores, cells, n_h] per stratum of items; member bool[cells, items]; cells: their names, sorted.
+    cells: their names, sorted; estimate float64[scores, cells], NaN where no row of the cell has the score; drawn
+    float64[scores, cells, n_replicates]; jackknife float64[scores, cells, n_h] per stratum of items, for BCa; member
+    bool[cells, items].
     """
 
     cells: tuple[Any, ...]
@@ -131,6 +134,7 @@ class AurocDraws:
     drawn: Floats
     jackknife: tuple[Floats, ...]
     member: NDArray[np.bool_]
+    resampling: Resampling
 
     def interval(
         self,
@@ -138,10 +142,12 @@ class AurocDraws:
         minus: int | None = None,
         cells: Sequence[int] | None = None,
         *,
-        method: Method = "bca",
-        confidence: float = 0.95,
+        method: Method | None = None,
     ) -> AurocInterval:
-        """Return the interval of the mean over `cells` (default all) of one AUROC, or of its lead over another."""
+        """Return the interval of the mean over `cells` (default all) of one AUROC, or of its lead over another.
+
+        `method` is that of the resampling unless named.
+        """
         used = list(range(len(self.cells))) if cells is None else list(cells)
 
         def lead(values: Floats) -> Floats:
@@ -154,9 +160,8 @@ class AurocDraws:
             auc_a if minus is None else auc_a - auc_b,
             lead(self.drawn),
             int(self.member[used].any(axis=0).sum()),
+            replace(self.resampling, method=method or self.resampling.method),
             jackknife=[lead(part) for part in self.jackknife],
-            method=method,
-            confidence=confidence,
         )
         return AurocInterval(**vars(ends), auc_a=auc_a, auc_b=auc_b, replicates=lead(self.drawn))
 
@@ -217,9 +222,16 @@ def _say(cell: Any) -> str:
     return str(cell).replace("\n", " x ")
 
 
-def auroc_interval(correct: ArrayLike, score: ArrayLike, cluster: ArrayLike, **options: Any) -> AurocInterval:
-    """Return the clustered bootstrap interval of one AUROC; `options` are those of `auroc_difference`."""
-    return _bootstrap(correct, [score], cluster, **options)
+def auroc_interval(
+    correct: ArrayLike,
+    score: ArrayLike,
+    cluster: ArrayLike,
+    resampling: Resampling = STANDARD,
+    *,
+    cell: ArrayLike | None = None,
+) -> AurocInterval:
+    """Return the clustered bootstrap interval of one AUROC; arguments as in `auroc_difference`."""
+    return _bootstrap(correct, [score], cluster, resampling, cell)
 
 
 def auroc_difference(
@@ -227,9 +239,9 @@ def auroc_difference(
     score_a: ArrayLike,
     score_b: ArrayLike,
     cluster: ArrayLike,
-    n_boot: int = 10_000,
-    seed: int = 0,
-    **options: Any,
+    resampling: Resampling = STANDARD,
+    *,
+    cell: ArrayLike | None = None,
 ) -> AurocInterval:
     """Return the paired, item-clustered bootstrap interval of AUROC(score_a) - AUROC(score_b).
 
@@ -239,46 +251,37 @@ def auroc_difference(
         Positive is correct; give minus an entropy as a score.
     cluster : label[n]
         The item of each row; an item is drawn with all its rows.
-    n_boot, seed
-        Replicates and their seed. Without cells the draws are those of `scipy.stats.bootstrap` over the items.
+    resampling : Resampling
+        By BCa or percentile. Without cells the draws are those of `scipy.stats.bootstrap` over the items.
     cell : label[n], optional
         The estimate is then the mean over cells of the AUROC within each (pairs of rows are compared within a cell
         only), and items are drawn within the set of cells that they appear in.
-    method : {"bca", "percentile"}
-    confidence : float
     """
-    return _bootstrap(correct, [score_a, score_b], cluster, n_boot=n_boot, seed=seed, **options)
+    return _bootstrap(correct, [score_a, score_b], cluster, resampling, cell)
 
 
 def _bootstrap(
     correct: ArrayLike,
     scores: Sequence[ArrayLike],
     cluster: ArrayLike,
-    n_boot: int = 10_000,
-    seed: int = 0,
-    *,
-    cell: ArrayLike | None = None,
-    method: Method = "bca",
-    confidence: float = 0.95,
+    resampling: Resampling,
+    cell: ArrayLike | None,
 ) -> AurocInterval:
     positive, values = check_scores(correct, scores)
     split_cells(positive, cell)
-    draws = draw_aurocs(positive, values, cluster, cell=cell, n_boot=n_boot, seed=seed, jackknife=method == "bca")
-    return draws.interval(0, 1 if len(values) > 1 else None, method=method, confidence=confidence)
+    return draw_aurocs(positive, values, cluster, resampling, cell=cell).interval(0, 1 if len(values) > 1 else None)
 
 
 def draw_aurocs(
     correct: ArrayLike,
     scores: Sequence[ArrayLike],
     cluster: ArrayLike,
+    resampling: Resampling,
     *,
     cell: ArrayLike | None = None,
-    n_boot: int = 10_000,
-    seed: int = 0,
-    jackknife: bool = True,
     min_clusters: int = 10,
 ) -> AurocDraws:
-    """Return the AUROC of each score in each cell, on the data and on `n_boot` resamplings of the items.
+    """Return the AUROC of each score in each cell, on the data and on every resampling of the items.
 
     A score of NaN is no score: the row counts for the others only, and a cell without any has no AUROC (NaN). All
     scores and cells see the same draws, so that a difference is paired and a mean over cells is clustered by item.
@@ -322,14 +325,14 @@ def draw_aurocs(
         return found
 
     everywhere = np.ones(len(names), bool)
-    draws = resample(strata, n_boot, seed, _CHUNK)
+    draws = resample(strata, resampling, _CHUNK)
     drawn = np.concatenate([evaluate(count_draws(indices).T.copy(), everywhere) for indices in draws], axis=2)
     left_out = []
-    for weights in delete_one(strata, size) if jackknife else []:
+    for weights in delete_one(strata, size) if resampling.method == "bca" else []:
         touched = np.asarray(member[:, (weights == 0).any(axis=0)].any(axis=1))  # the other cells stay as they are
         chunks = np.array_split(weights, -(-len(weights) // _CHUNK))
         left_out.append(np.concatenate([evaluate(part.T.copy(), touched) for part in chunks], axis=2))
-    return AurocDraws(tuple(names), estimate, drawn, tuple(left_out), member)
+    return AurocDraws(tuple(names), estimate, drawn, tuple(left_out), member, resampling)
 
 
 

@@ -48,6 +48,30 @@ class BootstrapError(NamedError, ValueError):
 
 
 @dataclass(frozen=True)
+class Resampling:
+    """How often items are resampled, by which seed, and how an interval is read from the replicates.
+
+    `method`: "bca" (bias-corrected and accelerated), "percentile", or "t" (symmetric bootstrap-t). The draws depend on
+    `n_replicates` and `seed` alone. Values out of range raise BootstrapError.
+    """
+
+    n_replicates: int = 10_000
+    seed: int = 0
+    confidence: float = 0.95
+    method: Method = "bca"
+
+    def __post_init__(self) -> None:
+        if self.method not in ("percentile", "bca", "t") or self.n_replicates < 1 or not 0 < self.confidence < 1:
+            raise BootstrapError(
+                f"method {self.method!r}, {self.n_replicates} replicates, confidence {self.confidence}; "
+                "expected percentile, bca or t, >= 1 replicate, a confidence in (0, 1)"
+            )
+
+
+STANDARD = Resampling()
+
+
+@dataclass(frozen=True)
 class Interval:
     """An estimate with its interval; `n_degenerate` of `n_replicates` had no defined statistic."""
 
@@ -112,12 +136,13 @@ def split_strata(stratum: ArrayLike) -> list[Ints]:
     return [np.flatnonzero(codes == h) for h in range(int(codes.max()) + 1)]
 
 
-def resample(strata: Sequence[Ints], n_replicates: int, seed: int, chunk: int = _CHUNK) -> Iterator[Ints]:
+def resample(strata: Sequence[Ints], resampling: Resampling, chunk: int = _CHUNK) -> Iterator[Ints]:
     """Yield int64[b, G] cluster numbers drawn with replacement within each stratum, n_replicates rows in all.
 
     The draws do not depend on `chunk`. With one stratum they are those of `scipy.stats.bootstrap` for
     `numpy.random.default_rng(seed)`; stratum h > 0 has a generator of its own, seeded with (seed, h).
     """
+    n_replicates, seed = resampling.n_replicates, resampling.seed
     generators = [np.random.default_rng([seed, h] if h else seed) for h in range(len(strata))]
     for start in range(0, n_replicates, chunk):
         size = min(chunk, n_replicates - start)
@@ -153,24 +178,11 @@ def bootstrap_ratio(
     denominator: ArrayLike,
     clusters: ArrayLike,
     strata: ArrayLike | None = None,
-    *,
-    n_replicates: int = 10_000,
-    confidence: float = 0.95,
-    method: Method = "bca",
-    seed: int = 0,
+    resampling: Resampling = STANDARD,
 ) -> Interval:
     """Return the interval of sum(numerator) / sum(denominator), float[n rows]: never a mean of ratios."""
     values = np.stack([np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)], axis=1)
-    return bootstrap_sums(
-        values,
-        ratio_of_means,
-        clusters,
-        strata,
-        n_replicates=n_replicates,
-        confidence=confidence,
-        method=method,
-        seed=seed,
-    )[0]
+    return bootstrap_sums(values, ratio_of_means, clusters, strata, resampling)[0]
 
 
 def bootstrap_sums(
@@ -178,11 +190,7 @@ def bootstrap_sums(
     statistic: Statistic,
     clusters: ArrayLike,
     strata: ArrayLike | None = None,
-    *,
-    n_replicates: int = 10_000,
-    confidence: float = 0.95,
-    method: Method = "bca",
-    seed: int = 0,
+    resampling: Resampling = STANDARD,
 ) -> list[Interval]:
     """Return one interval for each output of a statistic of column sums; all outputs share the draws.
 
@@ -202,7 +210,7 @@ def bootstrap_sums(
     """
     groups = number_clusters(clusters, strata)
     sums, members = sum_by_cluster(values, groups), split_strata(groups.stratum)
-    check_options(method, n_replicates, confidence)
+    method = resampling.method
     estimate = np.asarray(statistic(sums.sum(axis=0)), np.float64)
     if not np.isfinite(estimate).all():
         raise BootstrapError(
@@ -210,7 +218,7 @@ def bootstrap_sums(
             "denominator is not positive); leave this cell out and say so"
         )
     replicates, errors = [], []
-    for indices in resample(members, n_replicates, seed):
+    for indices in resample(members, resampling):
         counts = count_draws(indices)
         replicates.append(np.asarray(statistic(counts @ sums), np.float64))
         if method == "t":
@@ -219,15 +227,15 @@ def bootstrap_sums(
     if method == "t":
         own = _standard_error(statistic, np.ones((1, len(sums))), sums, members)[0]
         columns = zip(estimate, own, drawn, np.concatenate(errors).T, strict=True)
-        ends = [t_ends(*column, confidence) for column in columns]
+        ends = [t_ends(*column, resampling.confidence) for column in columns]
     else:
         jackknife = [np.asarray(statistic(_leave_one_out(sums, m))) for m in members if len(m) > 1]
         ends = [
-            quantile_ends(value, drawn[j], [part[:, j] for part in jackknife], method, confidence)
+            quantile_ends(value, drawn[j], [part[:, j] for part in jackknife], method, resampling.confidence)
             for j, value in enumerate(estimate)
         ]
     return [
-        make_interval(value, end, len(sums), row, method, confidence)
+        make_interval(value, end, len(sums), row, method, resampling.confidence)
         for value, end, row in zip(estimate, ends, drawn, strict=True)
     ]
 
@@ -236,26 +244,22 @@ def bootstrap_statistic(
     statistic: Callable[[Ints], float],
     n_clusters: int,
     stratum: ArrayLike | None = None,
-    *,
-    n_replicates: int = 10_000,
-    confidence: float = 0.95,
-    method: Literal["percentile", "bca"] = "bca",
-    seed: int = 0,
+    resampling: Resampling = STANDARD,
 ) -> Interval:
     """Return the interval of any `statistic(cluster numbers int64[m]) -> float`, called once a replicate.
 
     The slow fallback for what is not a function of sums; a NaN result is a degenerate replicate. `stratum`
     int[G] numbers the strata from 0. The draws are those of `bootstrap_sums` for the same seed.
     """
-    check_options(method, n_replicates, confidence)
-    if n_clusters < 2 or method not in ("percentile", "bca"):
+    method, confidence = resampling.method, resampling.confidence
+    if n_clusters < 2 or method == "t":
         raise BootstrapError(f"{n_clusters} cluster(s), method {method!r}; expected >= 2, percentile or bca")
     members = split_strata(np.zeros(n_clusters) if stratum is None else stratum)
     everyone = np.arange(n_clusters)
     estimate = float(statistic(everyone))
     if not np.isfinite(estimate):
         raise BootstrapError(f"the statistic is {estimate} on the data; leave this cell out and say so")
-    draws = resample(members, n_replicates, seed)
+    draws = resample(members, resampling)
     replicates = np.array([statistic(indices) for chunk in draws for indices in chunk], np.float64)
     jackknife = (
         [np.array([statistic(np.delete(everyone, g)) for g in m], np.float64) for m in members if len(m) > 1]
@@ -264,14 +268,6 @@ def bootstrap_statistic(
     )
     ends = quantile_ends(estimate, replicates, jackknife, method, confidence)
     return make_interval(estimate, ends, n_clusters, replicates, method, confidence)
-
-
-def check_options(method: str, n_replicates: int, confidence: float) -> None:
-    if method not in ("percentile", "bca", "t") or n_replicates < 1 or not 0 < confidence < 1:
-        raise BootstrapError(
-            f"method {method!r}, {n_replicates} replicates, confidence {confidence}; "
-            "expected percentile, bca or t, >= 1 replicate, a confidence in (0, 1)"
-        )
 
 
 def _leave_one_out(sums: Floats, members: Ints) -> Floats:
@@ -362,29 +358,28 @@ def interval_of(
     estimate: float,
     replicates: ArrayLike,
     n_clusters: int,
+    resampling: Resampling,
     *,
     jackknife: Sequence[Floats] = (),
     error: float = np.nan,
     errors: ArrayLike | None = None,
-    method: Method = "bca",
-    confidence: float = 0.95,
 ) -> Interval:
-    """Return the interval of `estimate` from its replicates (float[n_boot], NaN where degenerate).
+    """Return the interval of `estimate` from its replicates (float[n_replicates], NaN where degenerate).
 
     Parameters
     ----------
     jackknife : sequence of float[n_h]
         Leave-one-cluster-out values of each stratum with more than one cluster; BCa needs them.
-    error, errors : float and float[n_boot]
+    error, errors : float and float[n_replicates]
         Standard error of the estimate and of each replicate; the symmetric bootstrap-t needs them.
 
     Raises
     ------
     BootstrapError
-        If the options are unusable, or what the method needs is missing.
+        If what the method needs is missing.
     """
     values = np.asarray(replicates, np.float64)
-    check_options(method, len(values), confidence)
+    method, confidence = resampling.method, resampling.confidence
     if method == "t":
         if errors is None or not np.isfinite(error):
             raise BootstrapError(f"standard error {error}: bootstrap-t needs one for the estimate and each replicate")
@@ -397,7 +392,7 @@ def interval_of(
 
 
 def symmetric_p(estimate: float, error: float, replicates: ArrayLike, errors: ArrayLike) -> float:
-    """Return the two-sided bootstrap-t p-value of "the true value is 0": (1 + #{|t*| >= |t|}) / (1 + n_boot).
+    """Return the two-sided bootstrap-t p-value of "the true value is 0": (1 + #{|t*| >= |t|}) / (1 + n_replicates).
 
     t = estimate / error and t* = (replicate - estimate) / its error; a degenerate replicate counts as extreme. It is
     the level at which the symmetric bootstrap-t interval ends at 0.

@@ -17,16 +17,18 @@ or rescale what the caller passes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dontblink.statistics.bootstrap import (
+    STANDARD,
     Floats,
     Interval,
     Ints,
     Method,
+    Resampling,
     count_draws,
     delete_one,
     interval_of,
@@ -165,11 +167,11 @@ class LogitFit:
 
 @dataclass(frozen=True, eq=False)
 class LogitBootstrap:
-    """Replicates of a logit: `coefficients` float64[n_boot, k], NaN in the degenerate ones (X without full rank there).
+    """Replicates of a logit: `coefficients` float64[n_replicates, k], NaN in degenerate ones (X without full rank).
 
-    `estimate` [k] is the fit on the data, Firth's if `data_separated`. `errors` float64[n_boot, k] and `error` [k] are
-    cluster-robust standard errors (NaN in the columns that were not asked for). `jackknife` holds float64[n_h, k] per
-    stratum, if asked for.
+    `estimate` [k] is the fit on the data, Firth's if `data_separated`. `errors` float64[n_replicates, k] and `error`
+    [k] are cluster-robust standard errors (NaN in the columns that were not asked for). `jackknife` holds
+    float64[n_h, k] per stratum, for BCa.
     """
 
     coefficients: Floats
@@ -182,23 +184,24 @@ class LogitBootstrap:
     error: Floats
     jackknife: tuple[Floats, ...]
     data_separated: bool
+    resampling: Resampling
 
-    def interval(self, column: int, method: Method = "bca", confidence: float = 0.95) -> Interval:
-        """Return the interval of one coefficient; BCa needs the jackknife, t the errors of that column."""
+    def interval(self, column: int, method: Method | None = None) -> Interval:
+        """Return the interval of one coefficient, by the method of the resampling unless one is named.
+
+        BCa needs the jackknife, t the errors of that column.
+        """
         return interval_of(
             float(self.estimate[column]),
             self.coefficients[:, column],
             self.n_clusters,
+            replace(self.resampling, method=method or self.resampling.method),
             jackknife=[part[:, column] for part in self.jackknife],
             error=float(self.error[column]),
             errors=self.errors[:, column],
-            method=method,
-            confidence=confidence,
         )
 
-    def derive(
-        self, function: Callable[[Floats], Floats], method: Method = "bca", confidence: float = 0.95
-    ) -> list[Interval]:
+    def derive(self, function: Callable[[Floats], Floats], method: Method) -> list[Interval]:
         """Return one interval for each output of `function`, which maps coefficients [b, k] to [b, q]."""
         own, drawn = function(self.estimate[None])[0], function(self.coefficients)
         left_out = [function(part) for part in self.jackknife]
@@ -207,9 +210,8 @@ class LogitBootstrap:
                 float(value),
                 drawn[:, j],
                 self.n_clusters,
+                replace(self.resampling, method=method),
                 jackknife=[part[:, j] for part in left_out],
-                method=method,
-                confidence=confidence,
             )
             for j, value in enumerate(own)
         ]
@@ -244,12 +246,10 @@ def bootstrap_logit(
     X: ArrayLike,
     y: ArrayLike,
     cluster: ArrayLike,
-    n_boot: int = 10_000,
-    seed: int = 0,
+    resampling: Resampling = STANDARD,
     *,
     strata: ArrayLike | None = None,
     errors_of: Sequence[int] = (),
-    jackknife: bool = False,
     min_clusters: int = 10,
 ) -> LogitBootstrap:
     """Return the item-clustered bootstrap of a logit, items drawn with all their rows within each set of strata.
@@ -260,8 +260,9 @@ def bootstrap_logit(
         X as it is fitted: give it a constant column or cell effects.
     cluster, strata : label[n]
         Item and cell of each row.
+    resampling : Resampling
+        For method "bca" each cluster is left out in turn as well.
     errors_of : columns whose cluster-robust standard error each replicate needs (bootstrap-t)
-    jackknife : leave each cluster out in turn as well (BCa)
     min_clusters : fewer raise LogitError
 
     Notes
@@ -282,10 +283,10 @@ def bootstrap_logit(
     estimate, own = fit_replicates(rows, np.ones((1, size)), start_at(rows, np.zeros(k)))
     start = start_at(rows, estimate[0])
     chunk, columns = int(np.clip(_BLOCK // len(rows.x), 16, 64)), list(errors_of)
-    beta, separated = np.empty((n_boot, k)), np.empty(n_boot, np.bool_)
-    errors, error, done = np.full((n_boot, k), np.nan), np.full(k, np.nan), 0
+    beta, separated = np.empty((resampling.n_replicates, k)), np.empty(resampling.n_replicates, np.bool_)
+    errors, error, done = np.full_like(beta, np.nan), np.full(k, np.nan), 0
     space = np.empty((4, chunk, len(rows.x)))
-    for indices in resample(members, n_boot, seed, chunk):
+    for indices in resample(members, resampling, chunk):
         counts, block = count_draws(indices), slice(done, done := done + len(indices))
         beta[block], separated[block] = fit_replicates(rows, counts, start, space)
         if columns:
@@ -294,7 +295,7 @@ def bootstrap_logit(
         error[columns] = robust_errors(rows, np.ones((1, size)), estimate, columns)[0]
     left_out = [
         np.concatenate([fit_replicates(rows, part, start, space)[0] for part in _cut(weights, chunk)])
-        for weights in (delete_one(members, size) if jackknife else [])
+        for weights in (delete_one(members, size) if resampling.method == "bca" else [])
     ]
     return LogitBootstrap(
         beta / rows.scale,
@@ -307,6 +308,7 @@ def bootstrap_logit(
         error / rows.scale,
         tuple(part / rows.scale for part in left_out),
         bool(own[0]),
+        resampling,
     )
 
 

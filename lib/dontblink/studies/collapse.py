@@ -31,7 +31,15 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
 from dontblink.errors import NamedError
-from dontblink.statistics.bootstrap import BootstrapError, Floats, Method, adjust_holm, bootstrap_sums, divide
+from dontblink.statistics.bootstrap import (
+    STANDARD,
+    BootstrapError,
+    Floats,
+    Resampling,
+    adjust_holm,
+    bootstrap_sums,
+    divide,
+)
 
 CELL = ["model", "benchmark"]
 MASSES = ["evidence_mass", "visual_mass", "control_box_mass", "prompt_mass", "uniform_evidence_share"]
@@ -124,7 +132,7 @@ def collapse_table(
     pooled: bool = False,
     quantities: Sequence[str] = tuple(QUANTITIES),
     min_items: int = 20,
-    **options: Any,
+    resampling: Resampling = STANDARD,
 ) -> pd.DataFrame:
     """Return collapse per cell, head set and quantity: interval, signed-rank test, Holm over the cells.
 
@@ -132,8 +140,7 @@ def collapse_table(
     n_degenerate, method, confidence, log_ratio (nats), wilcoxon_w, p, rank_biserial (> 0: falls), p_holm. The
     test compares the two ends item by item; N over D is tested as N / (N + D), which keeps its order and
     stays bounded. Holm runs over `declared_cells` within a head set and quantity. `pooled` adds a row "all"
-    over these cells, clustered by item, without a test (its rows are not independent). `options` go to
-    bootstrap_sums (n_replicates, seed, ...).
+    over these cells, clustered by item, without a test (its rows are not independent).
 
     Raises
     ------
@@ -151,12 +158,12 @@ def collapse_table(
                     f"cell {' x '.join(cell)}, {head_set}: {n_items} items with both ends, "
                     f"expected >= {min_items}; add items or declare other cells"
                 )
-            table = _estimate(cells[cell], quantities, options).join(_signed_ranks(cells[cell], quantities))
+            table = _estimate(cells[cell], quantities, resampling).join(_signed_ranks(cells[cell], quantities))
             tables.append(table.assign(model=cell[0], benchmark=cell[1]))
         table = pd.concat(tables, ignore_index=True)
         table["p_holm"] = table.groupby("quantity")["p"].transform(lambda p: adjust_holm(p.to_numpy()))
         if pooled:
-            everything = _estimate(pd.concat([cells[cell] for cell in declared_cells]), quantities, options)
+            everything = _estimate(pd.concat([cells[cell] for cell in declared_cells]), quantities, resampling)
             table = pd.concat([table, everything.assign(model="all", benchmark="all")], ignore_index=True)
         results.append(table.assign(head_set=head_set))
     leading = [*CELL, "head_set", "quantity"]
@@ -185,7 +192,7 @@ def collapse_by(
     n_strata: int = 3,
     quantities: Sequence[str] = tuple(QUANTITIES),
     min_items: int = 20,
-    **options: Any,
+    resampling: Resampling = STANDARD,
 ) -> pd.DataFrame:
     """Return collapse per cell, head set, quantity and stratum of an items column, beside the raw row "all".
 
@@ -199,7 +206,7 @@ def collapse_by(
         for stratum, part in [("all", cell), *cell.groupby("stratum")]:
             table = pd.DataFrame({"quantity": [*quantities]})
             if len(part) >= min_items:
-                table = _estimate(part, quantities, options)
+                table = _estimate(part, quantities, resampling)
             results.append(
                 table.assign(
                     model=model,
@@ -229,7 +236,7 @@ def stratify(items: pd.DataFrame, column: str, n_strata: int = 3) -> pd.DataFram
     return pd.concat(parts)[["benchmark", "item_id", "stratum"]]
 
 
-def _estimate(rows: pd.DataFrame, quantities: Sequence[str], options: dict[str, Any]) -> pd.DataFrame:
+def _estimate(rows: pd.DataFrame, quantities: Sequence[str], resampling: Resampling) -> pd.DataFrame:
     values = rows[[f"{mass}_{end}" for end in ("first", "last") for mass in MASSES]].to_numpy(np.float64)
     try:
         intervals = bootstrap_sums(
@@ -237,7 +244,7 @@ def _estimate(rows: pd.DataFrame, quantities: Sequence[str], options: dict[str, 
             _collapse_statistic(quantities),
             rows["item_id"].to_numpy(),
             (rows["model"] + "\n" + rows["benchmark"]).to_numpy(),
-            **options,
+            resampling,
         )
     except BootstrapError as error:
         cell = " x ".join(rows.iloc[0][CELL])
@@ -295,10 +302,7 @@ def curves(
     quantities: Sequence[str] = ("evidence",),
     by: Sequence[str] = (),
     min_items: int = 20,
-    n_replicates: int = 10_000,
-    method: Method = "percentile",
-    confidence: float = 0.95,
-    seed: int = 0,
+    resampling: Resampling = STANDARD,
 ) -> pd.DataFrame:
     """Return the mean over items of each quantity at each position, with a pointwise cluster-bootstrap band.
 
@@ -333,10 +337,7 @@ def curves(
                     np.hstack([top[:, enough], bottom[:, enough]]),
                     lambda totals: divide(*np.split(totals, 2, axis=-1)),
                     wide.index.to_numpy(),
-                    n_replicates=n_replicates,
-                    confidence=confidence,
-                    method=method,
-                    seed=seed,
+                    resampling=resampling,
                 )
                 for column in ("ci_low", "ci_high", "n_degenerate"):
                     result.loc[enough, column] = [getattr(interval, column) for interval in intervals]
@@ -387,7 +388,7 @@ def log_ratio_check(pairs: pd.DataFrame, head_set: str, mass: str = "evidence_ma
     return pd.DataFrame(results)
 
 
-def shuffled_lift(maps: Floats, coverage: Floats, *, n_permutations: int = 1_000, seed: int = 0) -> dict[str, float]:
+def shuffled_lift(maps: Floats, coverage: Floats, *, n_deals: int = 1_000, seed: int = 0) -> dict[str, float]:
     """Negative control: the lift of the evidence, and the lift when its boxes are dealt to other items.
 
     `maps` (attention over the image tokens, any scale) and `coverage` are float[n items, M], all on one grid.
@@ -403,7 +404,7 @@ def shuffled_lift(maps: Floats, coverage: Floats, *, n_permutations: int = 1_000
         )
     share, expected = maps / total, coverage.sum() / maps.shape[1]
     rng = np.random.default_rng(seed)
-    orders = (rng.permutation(len(maps)) for _ in range(n_permutations))
+    orders = (rng.permutation(len(maps)) for _ in range(n_deals))
     deals = np.array([(share[order] * coverage[np.roll(order, 1)]).sum() for order in orders]) / expected
     lift = float((share * coverage).sum() / expected)
     low, high = np.quantile(deals, [0.025, 0.975])
@@ -412,6 +413,6 @@ def shuffled_lift(maps: Floats, coverage: Floats, *, n_permutations: int = 1_000
         "shuffled_lift": float(deals.mean()),
         "shuffled_low": float(low),
         "shuffled_high": float(high),
-        "p": float((1 + (deals >= lift).sum()) / (1 + n_permutations)),
+        "p": float((1 + (deals >= lift).sum()) / (1 + n_deals)),
         "n_items": float(len(maps)),
     }

@@ -16,7 +16,7 @@ name of its bin rule and what it would be under perfect calibration.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ from dontblink.errors import NamedError
 from dontblink.statistics.auroc import AurocError, clustered_test, draw_aurocs
 from dontblink.statistics.auroc import auroc_difference as auroc_difference
 from dontblink.statistics.auroc import delong_test as delong_test
-from dontblink.statistics.bootstrap import Floats, Ints, Method, adjust_holm, bootstrap_sums
+from dontblink.statistics.bootstrap import STANDARD, Floats, Ints, Method, Resampling, adjust_holm, bootstrap_sums
 from dontblink.studies.cells import count_rows, list_scopes, residualise, select_rows
 
 # name of a score: (column of the items table, sign that makes higher mean "more likely correct")
@@ -124,11 +124,8 @@ def auroc_table(
     scores: Mapping[str, tuple[str, float]] = SCORES,
     pairs: Sequence[tuple[str, str]] = PAIRS,
     *,
-    n_boot: int = 10_000,
-    seed: int = 0,
-    method: Method = "bca",
+    resampling: Resampling = STANDARD,
     difference_method: Method = "percentile",
-    confidence: float = 0.95,
     **choice: Any,
 ) -> pd.DataFrame:
     """Return the AUROC of each score and the difference a - b of each pair: per cell, per benchmark and pooled.
@@ -145,20 +142,12 @@ def auroc_table(
     found = contrast_scores(items, scores, pairs, **choice)
     correct, cluster, cell = (found.rows[name].to_numpy() for name in ("correct", "cluster", "cell"))
     shown = np.where(found.usable, found.values, np.nan)
-    draws = draw_aurocs(
-        correct,
-        list(shown),
-        cluster,
-        cell=cell,
-        n_boot=n_boot,
-        seed=seed,
-        jackknife="bca" in (method, difference_method),
-    )
+    drawn_for: Method = "bca" if difference_method == "bca" else resampling.method  # BCa needs a jackknife
+    draws = draw_aurocs(correct, list(shown), cluster, replace(resampling, method=drawn_for), cell=cell)
     results = []
     for facts, name, a, b, cells in found.scopes():
         if cells:
-            chosen = method if b is None else difference_method
-            interval = draws.interval(a, b, cells, method=chosen, confidence=confidence)
+            interval = draws.interval(a, b, cells, method=resampling.method if b is None else difference_method)
             facts |= {
                 key: getattr(interval, key) for key in ("estimate", "ci_low", "ci_high", "n_degenerate", "method")
             }
@@ -269,10 +258,8 @@ def calibration_table(
     rows: pd.DataFrame,
     n_bins: int = 10,
     *,
-    n_boot: int = 10_000,
+    resampling: Resampling = STANDARD,
     n_draws: int = 200,
-    seed: int = 0,
-    confidence: float = 0.95,
 ) -> pd.DataFrame:
     """Return how well the probabilities of `transfer.predict_rows` hold, per cell, per benchmark and pooled.
 
@@ -282,7 +269,7 @@ def calibration_table(
     draws of labels from the probabilities themselves, what perfect calibration would show at this n.
     """
     _check_probabilities(rows["probability"], rows["correct"])
-    rng, results = np.random.default_rng(seed), []
+    rng, results = np.random.default_rng(resampling.seed), []
     for scope in list_scopes(rows):
         correct = scope["correct"].to_numpy(np.float64)
         probability, constant = (scope[name].to_numpy(np.float64) for name in ("probability", "constant"))
@@ -292,9 +279,7 @@ def calibration_table(
             lambda totals: (totals[..., 0] / totals[..., 1])[..., None],
             scope["cluster"],
             scope["cell"],
-            n_replicates=n_boot,
-            confidence=confidence,
-            seed=seed,
+            resampling,
         )
         facts = count_rows(scope) | {"brier": brier.mean(), "brier_constant": plain.mean()}
         facts |= {name: getattr(gain, name) for name in ("estimate", "ci_low", "ci_high")}
@@ -303,7 +288,7 @@ def calibration_table(
             null = [expected_calibration_error(probability, labels, n_bins, rule) for labels in drawn]
             facts[f"ece_{rule}"] = expected_calibration_error(probability, correct, n_bins, rule)
             facts[f"ece_calibrated_{rule}"] = np.mean(null)
-            facts[f"ece_calibrated_high_{rule}"] = np.quantile(null, (1 + confidence) / 2)
+            facts[f"ece_calibrated_high_{rule}"] = np.quantile(null, (1 + resampling.confidence) / 2)
         results.append(facts)
     return pd.DataFrame(results)
 

@@ -30,7 +30,17 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from dontblink.statistics.bootstrap import BootstrapError, Floats, Interval, Method, adjust_holm, bootstrap_sums, divide
+from dontblink.statistics.bootstrap import (
+    STANDARD,
+    BootstrapError,
+    Floats,
+    Interval,
+    Method,
+    Resampling,
+    adjust_holm,
+    bootstrap_sums,
+    divide,
+)
 from dontblink.statistics.firth import LogitError, check_design
 from dontblink.statistics.firth import firth_logit as firth_logit
 from dontblink.statistics.logit import LogitBootstrap, fit_logit
@@ -46,6 +56,7 @@ EFFECTS = (
     "difference_without_interaction",
     "difference_by_interaction",
 )
+BY_T = Resampling(method="t")
 _BLOCK = 500_000  # probabilities held at once
 
 
@@ -102,10 +113,7 @@ def interaction_table(
     vision: str = VISION,
     flexible: bool = False,
     scopes: Sequence[str] = ("cell", "benchmark", "pooled"),
-    n_boot: int = 10_000,
-    seed: int = 0,
-    method: Method = "t",
-    confidence: float = 0.95,
+    resampling: Resampling = BY_T,
     min_items: int = 20,
     effect_at: float = 1.0,
     brief: bool = False,
@@ -141,12 +149,11 @@ def interaction_table(
         design = build_design(used, covariates, entropy=entropy, vision=vision, flexible=flexible)
         try:
             drawn = bootstrap_logit(
-                design.x, design.y, design.cluster, n_boot, seed, strata=design.cell,
-                errors_of=range(len(TERMS)), jackknife=method == "bca",
-            )  # fmt: skip
-            terms = _coefficient_rows(design, drawn, method, confidence, brief)
+                design.x, design.y, design.cluster, resampling, strata=design.cell, errors_of=range(len(TERMS))
+            )
+            terms = _coefficient_rows(design, drawn, brief)
             plain = not (brief or flexible)
-            effects = marginal_effects(design, drawn, effect_at, method, confidence) if plain else {}
+            effects = marginal_effects(design, drawn, effect_at) if plain else {}
         except (LogitError, BootstrapError) as error:
             raise LogitError(f"{facts['scope']} {facts['model']} x {facts['benchmark']}: {error}") from error
         terms += [_show(x) | {"term": term, "unit": "probability"} for term, x in effects.items()]
@@ -156,13 +163,11 @@ def interaction_table(
     return pd.DataFrame(results)
 
 
-def _coefficient_rows(
-    design: Design, drawn: LogitBootstrap, method: Method, confidence: float, brief: bool
-) -> list[dict[str, Any]]:
+def _coefficient_rows(design: Design, drawn: LogitBootstrap, brief: bool) -> list[dict[str, Any]]:
     checks = pd.DataFrame(index=range(len(TERMS))) if brief else cross_check(design.x, design.y, design.cluster)
     spread = pd.DataFrame(drawn.coefficients).std()  # over the replicates that have a fit; NaN for fewer than two
     return [
-        _show(drawn.interval(j, method, confidence))
+        _show(drawn.interval(j))
         | {"term": term, "unit": "log-odds per sd", "p": drawn.p_value(j), "bootstrap_se": spread[j]}
         | checks.iloc[j].to_dict()
         for j, term in enumerate(TERMS)
@@ -175,7 +180,7 @@ def _show(interval: Interval) -> dict[str, Any]:
 
 
 def marginal_effects(
-    design: Design, drawn: LogitBootstrap, at: float = 1.0, method: Method = "percentile", confidence: float = 0.95
+    design: Design, drawn: LogitBootstrap, at: float = 1.0, method: Method | None = None
 ) -> dict[str, Interval]:
     """Return effects on P(correct), averaged over the rows of the design with their own cell and covariates.
 
@@ -205,8 +210,8 @@ def marginal_effects(
             parts.append(np.stack([low, high, high - low, without, high - low - without], axis=1))
         return np.concatenate(parts)
 
-    chosen: Method = "bca" if method == "bca" else "percentile"
-    return dict(zip(EFFECTS, drawn.derive(effects, chosen, confidence), strict=True))
+    chosen: Method = "bca" if (method or drawn.resampling.method) == "bca" else "percentile"
+    return dict(zip(EFFECTS, drawn.derive(effects, chosen), strict=True))
 
 
 def add_holm(table: pd.DataFrame) -> pd.DataFrame:
@@ -358,14 +363,13 @@ def hazard_table(
     share: float = 0.5,
     min_items: int = 20,
     scopes: Sequence[str] = ("cell", "benchmark", "pooled"),
-    confidence: float = 0.95,
-    **options: Any,
+    resampling: Resampling = STANDARD,
 ) -> pd.DataFrame:
     """Return, per scope and entropy level, risk at low vision - risk at high vision.
 
     Columns: scope, model, benchmark, entropy_level, n_low_vision, n_high_vision, estimate, ci_low, ci_high, method.
     Positive at low entropy: a confident answer is worse where the model hardly looked. The interval is Newcombe's in a
-    cell (rows are independent there, and counts may be 0), else a bootstrap by item with `options` of `bootstrap_sums`;
+    cell (rows are independent there, and counts may be 0), else a bootstrap by item;
     the levels are held fixed. A pair with fewer than `min_items` rows on a side, or a bootstrap of nothing but right
     or nothing but wrong answers (which would give an interval of no width), keeps its counts alone.
     """
@@ -383,11 +387,9 @@ def hazard_table(
             if min(sizes) < min_items:
                 results.append(row)
             elif scope.attrs["scope"] == "cell":
-                results.append(row | _newcombe(bad, sizes, confidence))
+                results.append(row | _newcombe(bad, sizes, resampling.confidence))
             elif 0 < sum(bad) < sum(sizes):
-                found = bootstrap_sums(
-                    values, _difference, scope["cluster"], scope["cell"], confidence=confidence, **options
-                )
+                found = bootstrap_sums(values, _difference, scope["cluster"], scope["cell"], resampling)
                 names = ("estimate", "ci_low", "ci_high", "method")
                 results.append(row | {name: getattr(found[0], name) for name in names})
             else:

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from dontblink.errors import NamedError
-from dontblink.statistics.bootstrap import Floats, Ints, Method, interval_of, resample
+from dontblink.statistics.bootstrap import STANDARD, Floats, Ints, Resampling, interval_of, resample
 from dontblink.studies.cells import count_rows, keep_usable, list_scopes, select_rows
 
 
@@ -149,10 +149,7 @@ def selective_table(
     scores: Mapping[str, tuple[str, float]],
     *,
     coverage: float | Fraction = 0.9,
-    n_boot: int = 2_000,
-    seed: int = 0,
-    method: Method = "bca",
-    confidence: float = 0.95,
+    resampling: Resampling = STANDARD,
     min_items: int = 20,
 ) -> pd.DataFrame:
     """Return, per cell and score, the AURC and the risk at a coverage with bootstrap intervals over its items.
@@ -171,14 +168,14 @@ def selective_table(
             if len(used):
                 row |= _estimate(
                     sign * used[column].to_numpy(np.float64), 1.0 - used["correct"].to_numpy(np.float64),
-                    coverage, n_boot, seed, method, confidence,
+                    coverage, resampling,
                 )  # fmt: skip
             results.append(row)
     return pd.DataFrame(results)
 
 
 def _estimate(
-    surety: Floats, wrong: Floats, coverage: float | Fraction, n_boot: int, seed: int, method: Method, confidence: float
+    surety: Floats, wrong: Floats, coverage: float | Fraction, resampling: Resampling
 ) -> dict[str, Any]:
     n = len(surety)
     k = count_accepted(n, coverage)
@@ -189,11 +186,11 @@ def _estimate(
 
     everyone = np.arange(n)
     own = evaluate(everyone[None], k)[0]
-    drawn = np.concatenate([evaluate(index, k) for index in resample([everyone], n_boot, seed)])
+    drawn = np.concatenate([evaluate(index, k) for index in resample([everyone], resampling)])
     rest = np.array([np.delete(everyone, i) for i in everyone])
     left_out = np.concatenate([evaluate(part, count_accepted(n - 1, coverage)) for part in np.array_split(rest, 4)])
-    row: dict[str, Any] = {"n_accepted": k, "realised_coverage": k / n, "method": method}
+    row: dict[str, Any] = {"n_accepted": k, "realised_coverage": k / n, "method": resampling.method}
     for j, measure in enumerate(("aurc", "risk")):
-        found = interval_of(own[j], drawn[:, j], n, jackknife=[left_out[:, j]], method=method, confidence=confidence)
+        found = interval_of(own[j], drawn[:, j], n, resampling, jackknife=[left_out[:, j]])
         row |= {measure: found.estimate, f"{measure}_low": found.ci_low, f"{measure}_high": found.ci_high}
     return row | {"aurc_oracle": aurc(-wrong, wrong), "error_rate": float(wrong.mean())}

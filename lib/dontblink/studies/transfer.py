@@ -19,6 +19,7 @@ of the fit, or a test label in a scale or a coefficient.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -29,9 +30,10 @@ from scipy.special import expit
 from dontblink.errors import NamedError
 from dontblink.statistics.auroc import auroc_each, draw_aurocs
 from dontblink.statistics.bootstrap import (
+    STANDARD,
     Floats,
     Ints,
-    Method,
+    Resampling,
     count_draws,
     interval_of,
     number_clusters,
@@ -66,7 +68,7 @@ class TransferError(NamedError, ValueError):
 class FittedRule(NamedTuple):
     """Coefficients float64[groups, 1 + terms] of each group (a model, or model and task type), and their replicates.
 
-    `replicates` float64[n_refits, groups, 1 + terms]; `n_separated` counts Firth fits among them.
+    `replicates` float64[n_replicates, groups, 1 + terms]; `n_separated` counts Firth fits among them.
     """
 
     rule: Rule
@@ -77,9 +79,9 @@ class FittedRule(NamedTuple):
 
 
 def fit_rule(
-    rows: pd.DataFrame, features: pd.DataFrame, rule: Rule, *, n_refits: int = 0, seed: int = 0, min_items: int = 20
+    rows: pd.DataFrame, features: pd.DataFrame, rule: Rule, *, refit: Resampling | None = None, min_items: int = 20
 ) -> FittedRule:
-    """Fit a rule on the rows of one benchmark; with `n_refits` also on as many resamplings of its items.
+    """Fit a rule on the rows of one benchmark; with `refit` also on resamplings of its items.
 
     For the resamplings all groups stand in one block-diagonal design, so that an item is drawn for all models at once.
     A group below `min_items` rows or of one class is left out.
@@ -92,15 +94,15 @@ def fit_rule(
     x, k = _design(features[used], rule), 1 + len(rule.terms)
     code = np.searchsorted(groups, label[used].to_numpy())
     y = rows["correct"][used].to_numpy(np.float64)
-    if not n_refits:
+    if refit is None:
         coef = np.stack([fit_logit(x[code == g], y[code == g]).coef for g in range(len(groups))])
         return FittedRule(rule, tuple(groups), coef, np.empty((0, len(groups), k)), 0)
     blocks = np.zeros((len(x), len(groups), k))
     blocks[np.arange(len(x)), code] = x
     wide = blocks.reshape(len(x), -1)
     cluster, cell = rows["cluster"][used].to_numpy(), rows["cell"][used].to_numpy()
-    drawn = bootstrap_logit(wide, y, cluster, n_refits, seed, strata=cell)
-    replicates = drawn.coefficients.reshape(n_refits, len(groups), k)
+    drawn = bootstrap_logit(wide, y, cluster, replace(refit, method="percentile"), strata=cell)
+    replicates = drawn.coefficients.reshape(-1, len(groups), k)
     return FittedRule(rule, tuple(groups), drawn.estimate.reshape(-1, k), replicates, drawn.n_separated)
 
 
@@ -189,11 +191,8 @@ def transfer_table(
     items: pd.DataFrame,
     rules: Sequence[str] = tuple(RULES),
     *,
-    n_boot: int = 10_000,
-    n_refits: int = 2_000,
-    seed: int = 0,
-    method: Method = "bca",
-    confidence: float = 0.95,
+    resampling: Resampling = STANDARD,
+    refit: Resampling | None = None,
     min_items: int = 20,
     **choice: Any,
 ) -> pd.DataFrame:
@@ -204,16 +203,15 @@ def transfer_table(
     refit is noisier than the fit, so that this interval leans towards the worse side), brier of the carried-over
     probability, brier_constant of the accuracy on the items of the fit, n_train_items, n_test_items, n_text_only (test
     rows without a group), n_separated (Firth fits among the refits, of all models), n_degenerate (refits without an
-    AUROC), n_left_out (test rows of the table without all features). `n_refits=0` leaves the second kind of interval
-    out, columns and all. `choice` goes to the pairing: scaling ("train" or "test"), covariates, min_class.
+    AUROC), n_left_out (test rows of the table without all features). Without `refit` the second kind of interval is
+    left out, columns and all. `choice` goes to the pairing: scaling ("train" or "test"), covariates, min_class.
     """
-    options = {"method": method, "confidence": confidence}
     results, names = [], list(dict.fromkeys(["full", *rules]))
     fitted: dict[tuple[str, ...], dict[str, FittedRule]] = {}
     for train, test, pair in pair_benchmarks(fit_items, items, rules and names, min_items=min_items, **choice):
         if (key := (train, *pair.train["model"].unique())) not in fitted:  # the same fit for every benchmark judged
             fitted[key] = {
-                name: fit_rule(pair.train, pair.learnt, RULES[name], n_refits=n_refits, seed=seed, min_items=min_items)
+                name: fit_rule(pair.train, pair.learnt, RULES[name], refit=refit, min_items=min_items)
                 for name in names
             }
         fits = fitted[key]
@@ -223,7 +221,7 @@ def transfer_table(
             text = (scores["full"], redrawn["full"]) if name != "full" else (np.zeros(len(pair.test)),) * 2
             scores[name] = score_rows(fit, fit.coef, pair.test, pair.seen, text[0])
             redrawn[name] = score_rows(fit, fit.replicates, pair.test, pair.seen, text[1])
-        table = _judge(pair, fits, scores, redrawn, rules, n_boot, seed, options)
+        table = _judge(pair, fits, scores, redrawn, rules, resampling, refit)
         results.append(table.assign(train=train, test=test, n_left_out=pair.n_left_out))
     combined = pd.concat(results, ignore_index=True)
     leading = ["train", "test", "model", "rule"]
@@ -236,18 +234,14 @@ def _judge(
     scores: dict[str, Floats],
     redrawn: dict[str, Floats],
     rules: Sequence[str],
-    n_boot: int,
-    seed: int,
-    options: dict[str, Any],
+    resampling: Resampling,
+    refit: Resampling | None,
 ) -> pd.DataFrame:
     test, names = pair.test, list(fits)
     correct, cluster, models = (test[column].to_numpy() for column in ("correct", "cluster", "model"))
-    draws = draw_aurocs(
-        correct, list(scores.values()), cluster, cell=models, n_boot=n_boot, seed=seed,
-        jackknife=options["method"] == "bca",
-    )  # fmt: skip
+    draws = draw_aurocs(correct, list(scores.values()), cluster, resampling, cell=models)
     # the items of the fit and of the test are different ones, so their draws must not share a seed
-    again = _redraw(test, redrawn, seed + 1) if len(redrawn["full"]) else {}
+    again = _redraw(test, redrawn, replace(refit, seed=refit.seed + 1)) if refit else {}
     constant = test["model"].map(pair.train.groupby("model")["correct"].mean()).to_numpy(np.float64)
     scopes = [(str(model), [k]) for k, model in enumerate(draws.cells)]
     results = []
@@ -255,8 +249,8 @@ def _judge(
         own = np.isin(models, [draws.cells[k] for k in cells])
         fitted_on = pair.train["model"].isin(set(models[own]))
         for name in rules:
-            whole = draws.interval(names.index(name), None, cells, **options)
-            gain = draws.interval(names.index(name), names.index("full"), cells, **options)
+            whole = draws.interval(names.index(name), None, cells)
+            gain = draws.interval(names.index(name), names.index("full"), cells)
             unseen = ~label_groups(test[own], fits[name].rule).isin(fits[name].groups)
             row: dict[str, Any] = {"model": model, "rule": name}
             row |= {"auroc": whole.estimate, "ci_low": whole.ci_low, "ci_high": whole.ci_high}
@@ -265,28 +259,27 @@ def _judge(
             row["brier_constant"] = float(((constant[own] - correct[own]) ** 2).mean())
             row |= {"n_test_items": len(set(cluster[own])), "n_train_items": pair.train["cluster"][fitted_on].nunique()}
             row |= {"n_text_only": int(unseen.sum()), "n_separated": fits[name].n_separated, "n_degenerate": 0}
-            if again:
+            if refit:
                 drawn, base = (again[which][:, cells].mean(axis=1) for which in (name, "full"))
                 for prefix, value, values in (
                     ("refit", whole.estimate, drawn),
                     ("refit_gain", gain.estimate, drawn - base),
                 ):
-                    percentile = {**options, "method": "percentile"}
-                    found = interval_of(value, values, whole.n_clusters, **percentile)
+                    found = interval_of(value, values, whole.n_clusters, replace(refit, method="percentile"))
                     row |= {f"{prefix}_low": found.ci_low, f"{prefix}_high": found.ci_high}
                 row["n_degenerate"] = found.n_degenerate
             results.append(row)
     return pd.DataFrame(results)
 
 
-def _redraw(rows: pd.DataFrame, scores: dict[str, Floats], seed: int) -> dict[str, Floats]:
-    """Return, per rule, float64[n_refits, models]: AUROC of replicate b of the fit on replicate b of the test items."""
+def _redraw(rows: pd.DataFrame, scores: dict[str, Floats], refit: Resampling) -> dict[str, Floats]:
+    """Return, per rule, float64[n_replicates, models]: AUROC of replicate b of the fit on replicate b of the items."""
     groups = number_clusters(rows["cluster"].to_numpy(), rows["cell"].to_numpy())
     parts: list[Ints] = [np.flatnonzero(rows["model"] == model) for model in sorted(set(rows["model"]))]
-    correct, n_refits = rows["correct"].to_numpy(bool), len(next(iter(scores.values())))
-    found = {name: np.empty((n_refits, len(parts))) for name in scores}
+    correct = rows["correct"].to_numpy(bool)
+    found = {name: np.empty((refit.n_replicates, len(parts))) for name in scores}
     done = 0
-    for indices in resample(split_strata(groups.stratum), n_refits, seed, _CHUNK):
+    for indices in resample(split_strata(groups.stratum), refit, _CHUNK):
         counts, block = count_draws(indices), slice(done, done := done + len(indices))
         for m, own in enumerate(parts):
             weights, known = counts[:, groups.row[own]], dict[bytes, Floats]()

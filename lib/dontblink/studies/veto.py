@@ -246,7 +246,7 @@ def veto_table(
     fit_share: float | Fraction = 0.5,
     n_shares: int = 10,
     n_blocks: int = 20,
-    n_permutations: int = 0,
+    n_deals: int = 0,
     confidence: float = 0.95,
     min_items: int = 60,
     seed: int = 0,
@@ -267,7 +267,7 @@ def veto_table(
         Taken out of entropy and vision by least squares within the cell first (`log_X` is the logarithm of X).
     n_blocks : int
         Blocks of items that the jackknife leaves out in turn, every fit repeated. A cell needs three items a block.
-    n_permutations : int
+    n_deals : int
         Deals of the vision values among the items of each cell (`veto_rules.permute_vision`); each repeats all fits.
 
     Returns
@@ -308,7 +308,7 @@ def veto_table(
             n_splits=n_splits, fit_share=fit_share, n_shares=n_shares, n_blocks=n_blocks, seed=seed,
         )  # fmt: skip
         names = [cell.name for cell in study.cells]
-        found = [setting for rule in rules for setting in _run(study, rule, coverages, n_permutations, seed, progress)]
+        found = [setting for rule in rules for setting in _run(study, rule, coverages, n_deals, seed, progress)]
     results: list[dict[str, Any]] = []
     for scope in list_scopes(rows):
         cells = np.flatnonzero(np.isin(names, scope["cell"].unique()))
@@ -319,7 +319,7 @@ def veto_table(
             if len(cells):
                 row |= _describe(found[j], cells, facts["n_items"], confidence)
                 row["realised_coverage"] /= sum(study.cells[c].held.size for c in cells)
-                if rule in VISION_RULES and n_permutations:
+                if rule in VISION_RULES and n_deals:
                     row |= _compare(row["gain"], found[j].dealt, cells, with_max=facts["scope"] == "cell")
             results.append(facts | row)
     return pd.DataFrame(results)
@@ -361,15 +361,15 @@ def describe_gain(name: str, table: pd.DataFrame) -> str:
 
 
 def _run(
-    study: Study, rule: str, coverages: Sequence[float | Fraction], n_permutations: int, seed: int, progress: bool
+    study: Study, rule: str, coverages: Sequence[float | Fraction], n_deals: int, seed: int, progress: bool
 ) -> list[_Setting]:
     """Judge a rule on the data, without each block, and on dealt vision; one entry a coverage."""
-    n_permutations = n_permutations if rule in VISION_RULES else 0
+    n_deals = n_deals if rule in VISION_RULES else 0
     n_blocks, rng = int(study.block.max()) + 1, np.random.default_rng([seed, 2])
     own = list(_count(study, rule, study.vision, coverages))
     again: list[list[Floats]] = []
-    bar = Progress(n_blocks + n_permutations, f"rule {rule}", unit="refits", enabled=progress)
-    for turn in range(n_blocks + n_permutations):
+    bar = Progress(n_blocks + n_deals, f"rule {rule}", unit="refits", enabled=progress)
+    for turn in range(n_blocks + n_deals):
         rest = leave_out(study, turn) if turn < n_blocks else study
         vision = rest.vision if turn < n_blocks else permute_vision(study, rng)
         again.append([counts.sum(axis=1) for counts, *_ in _count(rest, rule, vision, coverages)])

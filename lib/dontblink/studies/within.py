@@ -17,7 +17,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from dontblink.errors import NamedError
-from dontblink.statistics.bootstrap import Floats, bootstrap_sums
+from dontblink.statistics.bootstrap import STANDARD, Floats, Resampling, bootstrap_sums
 
 RESPONSE = ["model", "benchmark", "item_id"]
 
@@ -79,12 +79,14 @@ def join_step_entropy(steps: pd.DataFrame, tokens: pd.DataFrame, head_set: str =
     return joined.astype({name: "str" for name in (*RESPONSE, "step_kind")})
 
 
-def link_table(joined: pd.DataFrame, kinds: Sequence[str] = ("all", "read"), **options: Any) -> pd.DataFrame:
+def link_table(
+    joined: pd.DataFrame, kinds: Sequence[str] = ("all", "read"), resampling: Resampling = STANDARD
+) -> pd.DataFrame:
     """Return r of step entropy and evidence mass per cell and kind of step ("all", or one of step_kind).
 
     Columns: model, benchmark, kind, r, ci_low, ci_high (Fisher's z: steps of a response taken as independent given its
     mean), boot_low, boot_high (bootstrap by response, which does not), dof, p, n_responses (with two steps or more),
-    n_steps. A cell without such steps has no row. `options` are those of `bootstrap_sums`.
+    n_steps. A cell without such steps has no row.
     """
     results = []
     for (model, benchmark), cell in joined.groupby(RESPONSE[:2]):
@@ -94,8 +96,8 @@ def link_table(joined: pd.DataFrame, kinds: Sequence[str] = ("all", "read"), **o
             if rows["item_id"].nunique() < 2:
                 continue
             x, y, subject = (rows[name].to_numpy() for name in ("entropy_nats", "evidence_mass", "item_id"))
-            found = within_correlation(x, y, subject, options.get("confidence", 0.95))
-            drawn = bootstrap_sums(centre_within(x, y, subject)[0], _correlation, subject, **options)[0]
+            found = within_correlation(x, y, subject, resampling.confidence)
+            drawn = bootstrap_sums(centre_within(x, y, subject)[0], _correlation, subject, resampling=resampling)[0]
             row = {"model": model, "benchmark": benchmark, "kind": kind} | found
             row |= {"boot_low": drawn.ci_low, "boot_high": drawn.ci_high}
             results.append(row | {"n_responses": int(rows["item_id"].nunique()), "n_steps": len(rows)})
