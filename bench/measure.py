@@ -9,7 +9,6 @@ the machine disturbs less than seconds on the clock. Never: a lone number withou
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.util
 import json
 import multiprocessing
@@ -28,18 +27,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dontblink import paths
+from dontblink import lineage, params, paths
 
 FOLDER = paths.ROOT / "results" / "bench"
 TINY = paths.ROOT / "tests" / "tiny_models.py"
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "statsmodels")
-# what a script measures or runs besides the package, this module and itself
-ALSO = {
-    "capture": ("tests/tiny_models.py",),
-    "memory": ("bench/capture.py", "tests/tiny_models.py"),
-    "replay_true_shape": ("bench/capture.py",),
-    "make": ("Makefile", "notebooks/*.py", "params/testbed.yaml", "paper/build.py"),
-}
 PRELOADED = ["dontblink.attention.replay", *(f"transformers.models.{name}.modeling_{name}" for name in ("qwen3_vl", "glm4v"))]
 
 
@@ -200,13 +192,11 @@ def describe_machine(threads: str) -> dict[str, Any]:
 
 
 def hash_code(script: str) -> str:
-    """Return 16 hex digits over the files whose cost the script with this stem measures, names included."""
-    patterns = ("lib/dontblink/**/*.py", "bench/measure.py", f"bench/{script}.py", *ALSO.get(script, ()))
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in patterns for file in paths.ROOT.glob(pattern)}):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        digest.update(f"{file.relative_to(paths.ROOT).as_posix()} {content}\n".encode())
-    return digest.hexdigest()[:16]
+    """Return a key of the code whose cost a script of bench/ measures: the script and all of ours behind it."""
+    if script != "make":
+        return lineage.hash_code(f"bench/{script}.py")
+    _, sections = params.load(paths.params_file("testbed"))  # make runs everything
+    return lineage.hash_entries(lineage.describe_stages("testbed", sections) | {"": lineage.hash_code("bench/make.py")})
 
 
 def write_results(

@@ -1,17 +1,31 @@
-"""What every figure depends on, read from the sources themselves.
+"""What every result depends on, read from the sources: the one register behind make, shards, simulation and verify.
 
 Why it exists: a list of dependencies that somebody keeps by hand goes stale in silence. In: the checkout and the values
 of its parameters. Out: the stages from sources to the paper, each with the files and the sections of parameters that it
-reads and the files that it makes. Modules are found by following the import statements of a notebook, sections by its
-calls of `read_section` and by its name. Never: import what is looked at, or hash anything (`verify` does).
+reads; a key of the code behind any module; and, as a command, what make looks at: results/<profile>/params and one
+fingerprint a stage under results/<profile>/stages, rewritten only if it changed. Never: import what is looked at,
+follow a modification time, or name a module by hand.
 
-Weights outside the repository (other profiles than the testbed's) are not listed: the extraction manifest under
-results/, which names the tables made with them, stands for them.
+What counts as reached from a source: the modules that it imports, at its top or late in a function; data beside it that
+it opens `with_name`; files of data/, models/testbed and paper/ that it or one of its parameters names; the sections
+that it reads (`read_section`); and, where it calls `import_module`, the modules that a parameter names. Of a module
+the code counts, not its comments and docstrings; of everything else, notebooks among them, every byte.
+
+Weights outside the repository are not listed: the extraction manifest, which names the tables made with them, stands
+for them.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
+import hashlib
+import io
+import json
+import os
+import sys
+import time
+import tokenize
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,17 +34,13 @@ from typing import Any
 
 from dontblink import paths
 from dontblink.errors import NamedError
-from dontblink.files import belongs
+from dontblink.files import belongs, hash_file
 
-EXTRACTION, PAPER = "extraction", "paper"  # the stages that are no notebook
+EXTRACTION, PAPER, PAGES, LEDGER = "extraction", "paper", "pages", "08_claims"
 PACKAGES = ("dontblink", "dontblink_testbed", "dontblink_simulation")
-SHIPPED = "models/testbed"  # the only weights that are part of the repository
-LEDGER = "paper/claims.yaml"
+DATA = ("data/", "models/testbed/", "paper/")  # what a source may read besides modules; of them not:
+NO_DATA = (".md", ".pdf")
 Sections = Mapping[str, Mapping[str, Any]]
-
-
-class LineageError(NamedError, RuntimeError):
-    """A figure without its notebook or a notebook without its figure; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,17 @@ class Stage:
     made: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Names:
+    """What one source names: modules, data beside it, paths of the checkout, sections; does it load by name?"""
+
+    modules: frozenset[str]
+    beside: frozenset[str]
+    places: frozenset[str]
+    sections: frozenset[str]
+    loads_by_name: bool
+
+
 def relative(path: Path) -> str:
     """Return a path as stages name it."""
     return path.relative_to(paths.ROOT).as_posix()
@@ -54,19 +75,33 @@ def relative(path: Path) -> str:
 def list_sources(folder: Path, pattern: str) -> list[Path]:
     """Return the files of a folder that a checkout brings: not those of editors, notebooks and desktops beside them."""
     found = sorted(file for file in folder.glob(pattern) if file.is_file() and not file.name.endswith("~"))
-    return [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    return [file for file in found if not any(part[0] in "._" for part in file.relative_to(folder).parts[:-1])
+            and not file.name.startswith(".")]  # fmt: skip
 
 
-def find_module(dotted: str) -> Path | None:
-    """Return the file of a module or package of ours, None where the name is something else."""
-    base = paths.ROOT.joinpath("lib", *dotted.split("."))
+def find_module(dotted: str, script: Path | None = None) -> Path | None:
+    """Return the file of a module or package of ours (or of one beside a script), None where it is something else."""
+    folder = paths.ROOT / "lib" if dotted.split(".")[0] in PACKAGES else script.parent if script else None
+    if folder is None:
+        return None
+    base = folder.joinpath(*dotted.split("."))
     return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
 
 
+def find_data(place: str) -> list[Path]:
+    """Return the files of the checkout that a text names: itself, or those below it."""
+    target = paths.ROOT / place
+    if not f"{place}/".startswith(DATA) and not (target.suffix == ".py" and target.is_file()):
+        return []
+    found = [target] if target.is_file() else list_sources(target, "**/*")
+    return [file for file in found if file.suffix not in NO_DATA]
+
+
 @cache
-def read_names(source: str) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Return the names of our modules that a source imports, of data beside it (`with_name`), and of its sections."""
-    modules, data, sections = set[str](), set[str](), set[str]()
+def read_names(source: str) -> Names:
+    """Return what a Python source names."""
+    modules, beside, sections, loads_by_name = set[str](), set[str](), set[str](), False
+    places: dict[ast.expr, str] = {}  # without those that are the beginning of a longer one
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
@@ -76,77 +111,255 @@ def read_names(source: str) -> tuple[frozenset[str], frozenset[str], frozenset[s
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             texts = [a.value if isinstance(a, ast.Constant) and isinstance(a.value, str) else "" for a in node.args]
             sections |= set(texts[1:2]) - {""} if called == "read_section" else set()
-            data |= set(texts) - {""} if called == "with_name" else set()
-    ours = {dotted for dotted in modules if dotted.split(".")[0] in PACKAGES}
+            beside |= set(texts) - {""} if called == "with_name" else set()
+            loads_by_name |= called == "import_module"
+        elif isinstance(node, ast.BinOp) and (parts := read_path(node)):
+            places[node] = "/".join(parts)
     # a package's __init__ runs before any module in it
-    ours |= {dotted.rsplit(".", depth)[0] for dotted in ours for depth in range(1, dotted.count(".") + 1)}
-    return frozenset(ours), frozenset(data), frozenset(sections)
+    modules |= {dotted.rsplit(".", depth)[0] for dotted in modules for depth in range(1, dotted.count(".") + 1)}
+    beginnings = {getattr(node, "left", None) for node in places}
+    longest = {place for node, place in places.items() if node not in beginnings}
+    return Names(*map(frozenset, (modules, beside, longest, sections)), loads_by_name)
 
 
-def trace(sources: Iterable[Path]) -> tuple[set[str], set[str]]:
-    """Return sources with all files of our package behind them, directly or not, and the sections that they read."""
+def read_path(node: ast.expr) -> list[str]:
+    """Return the parts of `ROOT / "a" / "b"` as it stands in a source, [] of anything else."""
+    parts: list[str] = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        if not isinstance(node.right, ast.Constant) or not isinstance(node.right.value, str):
+            return []
+        parts.insert(0, node.right.value)
+        node = node.left
+    is_root = getattr(node, "attr", getattr(node, "id", "")) == "ROOT"
+    return parts if is_root else []
+
+
+def trace(sources: Iterable[Path], settings: Sections | None = None) -> tuple[set[str], set[str]]:
+    """Return sources with all files of the checkout behind them, directly or not, and the sections that they read."""
+    settings = settings or {}
     found, sections, todo = set[Path](), set[str](), set(sources)
     while todo:
         found |= todo
         reached: set[Path] = set()
         for file in (file for file in todo if file.suffix == ".py"):
-            modules, data, read = read_names(file.read_text(encoding="utf-8"))
-            sections |= read
-            reached |= {module for dotted in modules if (module := find_module(dotted))}
-            beside = [file.with_name(text) for text in data]
-            reached |= {f for path in beside for f in ([path] if path.is_file() else list_sources(path, "**/*"))}
+            names = read_names(file.read_text(encoding="utf-8"))
+            sections |= names.sections
+            script = None if paths.ROOT / "lib" in file.parents else file
+            reached |= {module for dotted in names.modules if (module := find_module(dotted, script))}
+            for path in (file.with_name(text) for text in names.beside):
+                reached |= {path} if path.is_file() else set(list_sources(path, "**/*"))
+            for place in names.places:
+                reached |= set(find_data(place))
+            if names.loads_by_name:
+                reached |= {m for value in list_texts(settings) if (m := find_module(value))}
+        for value in list_texts({name: settings[name] for name in sections & settings.keys()}):
+            reached |= set(find_data(value))
         todo = reached - found
     return {relative(file) for file in found}, sections
 
 
-def list_made(profile: str, stems: Iterable[str]) -> dict[str, list[str]]:
-    """Return the figures and numbers of every notebook.
+def list_texts(settings: Sections) -> set[str]:
+    """Return the parameters that are texts."""
+    return {value for values in settings.values() for value in values.values() if isinstance(value, str)}
+
+
+def hash_source(file: Path) -> str:
+    """Return the SHA-256 (64 hex digits) of a file; of a module of lib/ without its comments and docstrings."""
+    if file.suffix != ".py" or paths.ROOT / "lib" not in file.parents:
+        return hash_file(file)
+    return hashlib.sha256(strip_prose(file.read_text(encoding="utf-8")).encode()).hexdigest()
+
+
+@cache
+def strip_prose(source: str) -> str:
+    """Return Python code without comments, docstrings, blank lines and white space at the ends of lines."""
+    lines, inside, prose = source.splitlines(), set[int](), set[int]()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno is not None:
+            inside |= set(range(node.lineno, node.end_lineno))  # a text of several lines is left as it is
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
+            first = body[0]
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                prose |= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    code = [(line if n in inside else line.rstrip(), n in inside) for n, line in enumerate(lines, 1) if n not in prose]
+    return "\n".join(line for line, is_text in code if line or is_text)
+
+
+def hash_code(*entries: str) -> str:
+    """Return a key (16 hex digits) of the code that modules or scripts run: theirs, and all of ours behind it.
+
+    Shards, blocks of simulated studies and measured costs carry it, so that none outlives the code that made it.
 
     Raises
     ------
-    LineageError
-        If a notebook's figure or numbers are not there, or a figure belongs to no notebook.
+    NamedError
+        If one is not there.
+    """
+    files = {entry: paths.ROOT / entry if entry.endswith(".py") else find_module(entry) for entry in entries}
+    if unknown := [entry for entry, file in files.items() if file is None or not file.is_file()]:
+        raise NamedError(f"{unknown[0]}: no module of lib/; correct the name where the key is made")
+    reached, _ = trace(file for file in files.values() if file)
+    return hash_entries({name: hash_source(paths.ROOT / name) for name in reached})
+
+
+def hash_entries(entries: Mapping[str, str]) -> str:
+    """Return a key (16 hex digits) of named hashes, whatever their order."""
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def list_made(profile: str, stems: Iterable[str]) -> dict[str, list[str]]:
+    """Return the figures, tables and numbers of every notebook that are there.
+
+    Raises
+    ------
+    NamedError
+        If a figure belongs to no notebook.
     """
     made: dict[str, list[str]] = {stem: [] for stem in stems}
     for file in list_sources(paths.figures(profile), "[0-9][0-9]_*.*"):
         owner = max((stem for stem in made if belongs(file, stem)), key=len, default=None)
         if owner is None:
-            raise LineageError(f"{relative(file)}: no notebook of this name makes it; remove it")
+            raise NamedError(f"{relative(file)}: no notebook of this name makes it; remove it")
         made[owner].append(relative(file))
-    for stem, files in made.items():
-        for suffix in ("json", "pdf", "png"):
-            file = paths.figures(profile) / f"{stem}.{suffix}"
-            if relative(file) not in files:
-                raise LineageError(f"{relative(file)}: not there; restore it, or run `make all PROFILE={profile}`")
     return made
 
 
+def list_notebooks() -> dict[str, Path]:
+    """Return the notebooks by stem, in order."""
+    return {file.stem: file for file in list_sources(paths.ROOT.joinpath("notebooks"), "[0-9][0-9]_*.py")}
+
+
 def list_stages(profile: str, sections: Sections) -> dict[str, Stage]:
-    """Return the stages in order: extraction, every notebook, and the paper where it is tracked.
+    """Return the stages in order: extraction, every notebook, the paper and the pages.
 
     Raises
     ------
-    LineageError
+    NamedError
         If figures and notebooks do not fit together.
     """
-    package, settings = paths.ROOT / "lib" / "dontblink", sections["extraction"]
-    shipped = settings["checkpoints_folder"] == SHIPPED
-    base, read = trace([package / "extraction" / "run.py", find_module(sections["questions"]["generator"])])
-    models = (f for f in list_sources(paths.ROOT / SHIPPED, "**/*") if f.suffix in (".json", ".safetensors", ".jinja"))
-    boxes = paths.ROOT / sections["questions"]["evidence_folder"]
-    annotations = (file for name in settings["benchmarks"] if (file := boxes / f"{name}.jsonl").is_file())
-    inputs = [*annotations, *(models if shipped else [paths.extraction_manifest(profile)])]
-    base |= {"requirements.lock", *(relative(file) for file in inputs)}
-    stages = {EXTRACTION: Stage([], sorted(base), sorted(read))}
-    notebooks = {file.stem: file for file in sorted((paths.ROOT / "notebooks").glob("[0-9][0-9]_*.py"))}
+    notebooks = list_notebooks()
+
+    def reach(*entries: Path | None) -> tuple[list[str], list[str]]:
+        files, read = trace([entry for entry in entries if entry], sections)
+        return sorted({*files, "requirements.lock"}), sorted(read)
+
+    files, read = reach(find_module("dontblink.extraction.run"))
+    if not str(sections["extraction"]["checkpoints_folder"]).startswith(DATA):
+        files.append(relative(paths.extraction_manifest(profile)))
+    stages = {EXTRACTION: Stage([], files, read)}
+    runner = find_module("dontblink.publish.notebook")
     for stem, made in list_made(profile, notebooks).items():
-        own, read = trace([notebooks[stem], package / "publish" / "notebook.py"])
-        after = [EXTRACTION]
-        if relative(package / "publish" / "numbers.py") in own:  # it reads what the notebooks before it recorded
-            after, own = [earlier for earlier in stages if earlier != EXTRACTION], own | {LEDGER}
-        stages[stem] = Stage(after, sorted(own - base), sorted({stem.partition("_")[2]} | read), made)
-    if shipped:
-        own, read = trace([paths.ROOT / "paper" / "build.py"])
-        own |= {relative(f) for f in list_sources(paths.ROOT / "paper", "*.*") if f.suffix != ".pdf"}
-        stages[PAPER] = Stage(list(notebooks), sorted(own - base), sorted(read), ["paper/paper.pdf"])
+        files, read = reach(notebooks[stem], runner)
+        after = [name for name in stages if name != EXTRACTION] if stem == LEDGER else [EXTRACTION]
+        stages[stem] = Stage(after, files, sorted({stem.partition("_")[2], *read} & {*sections}), made)
+    build = paths.ROOT.joinpath("paper", "build.py")
+    if build.is_file():
+        files, read = reach(build, *list_sources(build.parent, "*.*"))
+        made = [relative(paths.paper(profile))] if profile == "testbed" and paths.paper(profile).is_file() else []
+        stages[PAPER] = Stage(list(notebooks), [f for f in files if not f.endswith(".pdf")], read, made)
+    if pages := find_module("dontblink.publish.pages"):
+        files, read = reach(pages)
+        stages[PAGES] = Stage(list(notebooks), files, read)
     return stages
+
+
+def hash_stages(stages: Mapping[str, Stage], sections: Sections) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the hashes of all files that stages read, as far as they are there, and of the sections' values."""
+    files = sorted({file for stage in stages.values() for file in stage.files})
+    values = sorted({name for stage in stages.values() for name in stage.parameters})
+    return (
+        {file: hash_source(paths.ROOT / file) for file in files if (paths.ROOT / file).is_file()},
+        {name: hash_entries({key: repr(value) for key, value in sections[name].items()}) for name in values},
+    )
+
+
+def describe_stages(profile: str, sections: Sections) -> dict[str, str]:
+    """Return what make compares: for every stage a line for each file and section that it reads, with its hash."""
+    stages = list_stages(profile, sections)
+    files, values = hash_stages(stages, sections)
+    outside = f"results/{profile}/"  # what another stage makes there, make looks at itself
+    return {
+        name: "".join(
+            [f"{files[file]} {file}\n" for file in stage.files if file in files and not file.startswith(outside)]
+            + [f"{values[section]} section {section}\n" for section in stage.parameters]
+        )
+        for name, stage in stages.items()
+    }
+
+
+def write_stages(profile: str, sections: Sections) -> list[str]:
+    """Write the fingerprints that changed; remove the stamps of stages whose results are lost; return the names of both."""
+    changed = []
+    for name, text in describe_stages(profile, sections).items():
+        file = paths.stage(profile, name)
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            with paths.whole_file(file) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            changed.append(name)
+    for name, files in list_results(profile).items():
+        stamp = paths.stamp(profile, name)
+        if stamp.is_file() and not all(file.is_file() for file in files):
+            stamp.unlink()
+            changed.append(name)
+    return changed
+
+
+def list_results(profile: str) -> dict[str, list[Path]]:
+    """Return, for everything that make stamps as done, the files that must still be there."""
+    listed = paths.shard_list(profile)
+    shards = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
+    figures = paths.figures(profile)
+    return {
+        EXTRACTION: [paths.extraction_manifest(profile), listed, *(paths.ROOT / name for name in shards)],
+        **{stem: [figures / f"{stem}.{suffix}" for suffix in ("json", "pdf", "png")] for stem in list_notebooks()},
+        PAPER: [paths.paper(profile)],
+        PAGES: [paths.pages(profile) / "index.html"],
+        "manifest": [figures / "manifest.json"],
+    }
+
+
+def find_moved(profile: str, sections: Sections) -> list[str]:
+    """Return the stages whose sources are not those that make looked at when it began."""
+    return [
+        name
+        for name, text in describe_stages(profile, sections).items()
+        if not (file := paths.stage(profile, name)).is_file() or file.read_text(encoding="utf-8") != text
+    ]
+
+
+def forget_the_future(profile: str) -> None:
+    """Date results that a wrong clock put into the future back: they would hide every later change from make."""
+    now = time.time()
+    for folder in (paths.results(profile), paths.figures(profile)):
+        for file in folder.rglob("*"):
+            if file.is_file() and file.stat().st_mtime > now + 1:
+                os.utime(file, (0, 0) if folder.name != "stages" else None)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write what make looks at: `python -m dontblink.lineage --profile testbed [--set SECTION.KEY=VALUE ...]`."""
+    parser = argparse.ArgumentParser(prog="python -m dontblink.lineage", description=main.__doc__)
+    parser.add_argument("--profile", default="testbed")
+    parser.add_argument("--set", default="", metavar="SECTION.KEY=VALUE ...", help="values in place of the file's")
+    given = parser.parse_args(arguments)
+    from dontblink import params
+
+    try:
+        _, sections = params.load(paths.params_file(given.profile))
+        params.override(sections, given.set)
+        params.write_sections(sections, paths.section_file(given.profile, "any").parent)
+        forget_the_future(given.profile)
+        write_stages(given.profile, sections)
+    except NamedError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

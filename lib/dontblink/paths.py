@@ -146,6 +146,21 @@ def unfinished(profile: str, stem: str) -> Path:
     return notebooks(profile) / f"{stem}.unfinished"
 
 
+def paper(profile: str) -> Path:
+    """Return the paper of a profile; the testbed's is tracked."""
+    return (ROOT if profile == "testbed" else results(profile)) / "paper" / "paper.pdf"
+
+
+def stage(profile: str, name: str) -> Path:
+    """Return the fingerprint of what a stage reads, which make compares; see `lineage`."""
+    return results(profile) / "stages" / name
+
+
+def stamp(profile: str, name: str) -> Path:
+    """Return the mark of a stage that has come to its end, which is as old as its last run."""
+    return results(profile) / "done" / name
+
+
 def made(profile: str) -> Path:
     """Return the folder of the marks of files that were made here; see `marks`."""
     return results(profile) / "made"

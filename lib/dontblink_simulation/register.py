@@ -26,10 +26,6 @@ from dontblink_simulation.trials import (
 )
 
 _INTERVALS = ("bca", "percentile")
-_SHARED = ("bootstrap", "cells", "studies", "trials")  # code that decides the rows of every statistic
-_RANKS = (*_SHARED, "auroc", "obuchowski", "ranks", "replicates")
-_FITS = (*_SHARED, "firth", "interaction", "logit", "multiplicity", "newton", "replicates")
-_RULES = (*_FITS, "certify", "progress", "risk_coverage", "selection", "veto", "veto_rules")
 _LOGIT_METHODS = {
     "entropy:vision": ("bca", "percentile", "t", "wald", "firth_lr"),
     "effect_difference": _INTERVALS,
@@ -49,7 +45,6 @@ STATISTICS: dict[str, Statistic] = {
         },
         dict.fromkeys(("evidence", "evidence_over_uniform"), ("bca", "percentile", "t", "signed_rank")),
         {"evidence": "t", "evidence_over_uniform": "t"},
-        (*_SHARED, "collapse", "multiplicity"),
         one_model=("signed_rank",),
         absent={"null_v": "no vision score enters", "separation": "no classes and no fit"},
     ),
@@ -68,7 +63,6 @@ STATISTICS: dict[str, Statistic] = {
         },
         {"auroc": _INTERVALS},
         {"auroc": "bca"},
-        _RANKS,
         null=0.5,
     ),
     "auroc_difference": Statistic(
@@ -91,7 +85,6 @@ STATISTICS: dict[str, Statistic] = {
         },
         {"difference": ("bca", "percentile", "obuchowski", "delong_pooled")},
         {"difference": "percentile"},
-        _RANKS,
         several_models=("delong_pooled",),
     ),
     "interaction": Statistic(
@@ -113,7 +106,6 @@ STATISTICS: dict[str, Statistic] = {
         },
         _LOGIT_METHODS,
         {"entropy:vision": "t", "effect_difference": "percentile"},
-        _FITS,
         one_model=("firth_lr",),
         absent={"small": "null_v_small, so that its tests count too"},
     ),
@@ -122,7 +114,6 @@ STATISTICS: dict[str, Statistic] = {
         {"clustered": Benchmarks(n_items=100, n_models=2)},
         {"gain": ("bca_fixed_fit", "percentile_refit")},
         {"gain": "percentile_refit"},
-        (*_FITS, "auroc", "ranks", "transfer", "transfer_rules"),
         averaged=("percentile_refit",),
         absent={
             "iid": "one model: the easier case, and a refit costs more than any other study",
@@ -137,7 +128,6 @@ STATISTICS: dict[str, Statistic] = {
         {"iid": Scores(), "tied": Scores(step=1.0), "small": Scores(n_items=MIN_ITEMS)},
         {"aurc": ("bca",), "risk": ("bca",)},
         {"aurc": "bca", "risk": "bca"},
-        _RULES,
         averaged=("bca",),
         absent={
             "clustered": "a table of cells, and in a cell an item has one row",
@@ -167,7 +157,6 @@ STATISTICS: dict[str, Statistic] = {
             "permutation": "permutation",
             "best_cell": "permutation",
         },
-        _RULES,
         averaged=("block_jackknife",),
         absent={
             "small": "the notebook asks 150 items of a cell; small_60 shows why",

@@ -25,7 +25,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from dontblink import paths, store
+from dontblink import lineage, paths, store
 from dontblink.errors import NamedError
 from dontblink_simulation.coverage import draw_coverage, list_numbers, summarise
 from dontblink_simulation.register import STATISTICS
@@ -72,7 +72,7 @@ def plan_blocks(
         raise SimulationError(f"{n_studies} studies of {n_replicates} replicates; expected at least one of each")
     blocks = []
     for name, statistic in STATISTICS.items():
-        code = hash_code(statistic.modules)
+        code = hash_code(statistic.study.__module__)
         for setting, population in statistic.settings.items():
             if (statistics and name not in statistics) or (settings and setting not in settings):
                 continue
@@ -87,14 +87,11 @@ def plan_blocks(
     return blocks
 
 
-def hash_code(modules: Sequence[str]) -> str:
-    """Return a hash of the modules' sources and of the versions of what computes with them."""
-    digest = hashlib.sha256()
-    for name in sorted(modules):
-        digest.update(name.encode() + hashlib.sha256(Path(__file__).with_name(f"{name}.py").read_bytes()).digest())
-    for package in ("numpy", "scipy", "scikit-learn"):
-        digest.update(f"{package} {metadata.version(package)}".encode())
-    return digest.hexdigest()[:16]
+def hash_code(*modules: str) -> str:
+    """Return a key of the code behind modules and of the versions of what computes with it."""
+    return store.shard_key(
+        lineage.hash_code(*modules), [metadata.version(package) for package in ("numpy", "scipy", "scikit-learn")]
+    )
 
 
 def seed_study(statistic: str, setting: str, study: int) -> list[int]:

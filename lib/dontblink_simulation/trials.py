@@ -71,8 +71,8 @@ class Statistic:
     """A statistic, the populations it meets by setting, and what is expected of it.
 
     `methods` are those of each quantity (`one_model` and `several_models` those of them that need it), `primary` the
-    one that its notebook leads with, by quantity, `null` the value that tests are of, `modules` the code that decides
-    the rows, `absent` why a setting of the requirement is not there. `averaged` methods target the mean over studies
+    one that its notebook leads with, by quantity, `null` the value that tests are of,
+    `absent` why a setting of the requirement is not there. `averaged` methods target the mean over studies
     of what their rows name as truth.
     """
 
@@ -80,7 +80,6 @@ class Statistic:
     settings: Mapping[str, Any]
     methods: Mapping[str, tuple[str, ...]]
     primary: Mapping[str, str]
-    modules: tuple[str, ...]
     null: float = 0.0
     averaged: tuple[str, ...] = ()
     one_model: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dontblink import params, paths, store
+from dontblink import lineage, params, paths, store
 from dontblink.attention.grounding import Grounding, select_grounding
 from dontblink.attention.traces import read_responses
 from dontblink.boxes.annotations import attach_boxes, read_annotations
@@ -39,10 +39,12 @@ from dontblink.questions.items import Item, Split
 from dontblink.questions.sources import Row
 from dontblink.schema import check_table
 
-# The code that makes a shard is part of its key, as are the versions of what computes it.
-RESPONSE_CODE = ("questions.items", "models.spans", "models.families", "models.checkpoints", "models.vlm", "models.generate")
-SERVER_CODE = ("models.server",)
-TRACE_CODE = (*RESPONSE_CODE, "boxes.evidence", "attention.capture", "attention.replay", "attention.traces", "attention.grounding")
+# The modules that make a shard: the code behind them is part of its key, as are the versions of what computes it.
+RESPONSES = {
+    "local": ("dontblink.models.checkpoints", "dontblink.models.generate"),
+    "server": ("dontblink.models.checkpoints", "dontblink.models.server"),
+}
+TRACES = ("dontblink.attention.traces", "dontblink.attention.grounding")
 VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "pillow", "torchvision")
 # And so are the parameters that can change it; those of LOCAL are of no effect where a server generates.
 GENERATION = (
@@ -128,8 +130,8 @@ class Study:
         checkpoint = hash_checkpoint(self.checkpoint(model), paths.checkpoint_hashes(self.profile))
         size, made = self.settings["shard_items"], []
         is_local = self.settings["engine"] == "local"
-        code, chosen = (RESPONSE_CODE, LOCAL) if is_local else (RESPONSE_CODE + SERVER_CODE, ())
-        generation = {name: self.settings[name] for name in (*GENERATION, *chosen)}
+        generation = {name: self.settings[name] for name in (*GENERATION, *(LOCAL if is_local else ()))}
+        made_by, measured_by = hash_code(RESPONSES[self.settings["engine"]]), hash_code(TRACES)
         if not is_local:
             generation["verification"] = params.read_section(self.profile, "server")["verification"]
         for (benchmark, split), items in self.items.items():
@@ -137,9 +139,9 @@ class Study:
                 part = tuple(items[start : start + size])
                 prompts = [item.prompt_hash for item in part]
                 boxes = [[item.boxes_hash, self.lacking_boxes.get(item.id, "")] for item in part]
-                response_key = store.shard_key(hash_code(code), checkpoint, prompts, generation)
+                response_key = store.shard_key(made_by, checkpoint, prompts, generation)
                 replay = {name: self.settings[name] for name in REPLAY}
-                replay_key = store.shard_key(hash_code(TRACE_CODE), response_key, boxes, replay)
+                replay_key = store.shard_key(measured_by, response_key, boxes, replay)
                 made.append(Shard(model, benchmark, split, index, part, response_key, replay_key))
         return made
 
@@ -203,13 +205,8 @@ class Study:
 
 
 def hash_code(modules: tuple[str, ...]) -> str:
-    """Return a hash of the modules' sources, the pixel backend and the versions of what computes with them."""
-    folder = Path(__file__).parent
-    return store.shard_key(
-        [hash_file(folder / f"../{name.replace(chr(46), chr(47))}.py") for name in modules],
-        find_backend(),
-        [read_version(name) for name in VERSIONS],
-    )
+    """Return a hash of the code behind modules, the pixel backend and the versions of what computes with it."""
+    return store.shard_key(lineage.hash_code(*modules), find_backend(), [read_version(name) for name in VERSIONS])
 
 
 def read_version(package: str) -> str:

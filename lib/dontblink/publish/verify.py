@@ -5,14 +5,12 @@ they still match. In: the checkout. Out: figures/<profile>/manifest.json, writte
 for every file that differs from it, with the figures that depend on the file and the remedy. Never: run a stage, import
 a model library, follow a modification time, or write a time or a folder of this machine.
 
-A change of prose in a notebook counts as a change of its source. Of params/<profile>.yaml the values of the sections
-count, not the comments.
+What counts is what `lineage` says: of a module its code, of a notebook every byte, of params/<profile>.yaml the values.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -21,17 +19,24 @@ from pathlib import Path
 from dontblink import params, paths
 from dontblink.errors import NamedError
 from dontblink.files import hash_file, read_mark
-from dontblink.lineage import EXTRACTION, PAPER, Sections, Stage, list_stages, relative
+from dontblink.lineage import (
+    EXTRACTION,
+    PAGES,
+    PAPER,
+    Sections,
+    Stage,
+    find_moved,
+    hash_stages,
+    list_results,
+    list_stages,
+    relative,
+)
 
 ABOUT = (
     "Written by `make all`, checked by `make verify`: SHA-256 of what every figure is made from, and of the figures."
 )
 RESULTS = "results/"  # not part of the repository: compared where they are there
 SECTION = "section:"  # before the name of a section, where files and sections stand side by side
-
-
-class VerifyError(NamedError, RuntimeError):
-    """A manifest that cannot be read or written; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -71,38 +76,43 @@ def manifest_file(profile: str) -> Path:
     return paths.figures(profile) / "manifest.json"
 
 
+def command(profile: str) -> str:
+    """Return the command that makes a profile's figures, for messages."""
+    return "`make all`" if profile == "testbed" else f"`make all PROFILE={profile}`"
+
+
 def describe(profile: str, sections: Sections) -> Manifest:
     """Return the manifest of the checkout as it is now, with these values of the parameters.
 
     Raises
     ------
-    LineageError, VerifyError
+    NamedError
         If a figure, a notebook or the paper is not there.
     """
-    stages = list_stages(profile, sections)
-    files = sorted({file for stage in stages.values() for file in (*stage.files, *stage.made)})
-    absent = {file for file in files if not (paths.ROOT / file).is_file()}
-    if lacking := sorted(file for file in absent if not file.startswith(RESULTS)):
-        raise VerifyError(f"{lacking[0]}: not there; restore it, or run `make all`")
-    used = sorted({section for stage in stages.values() for section in stage.parameters})
-    values = {s: hashlib.sha256(json.dumps(sections[s], sort_keys=True).encode()).hexdigest() for s in used}
-    return Manifest(profile, {f: hash_file(paths.ROOT / f) for f in files if f not in absent}, values, stages)
+    stages = {name: stage for name, stage in list_stages(profile, sections).items() if name != PAGES}
+    for name, files in list_results(profile).items():
+        tracked = files if name in stages and name != EXTRACTION and (profile == "testbed" or name != PAPER) else []
+        if lacking := [file for file in tracked if not file.is_file()]:
+            raise NamedError(f"{relative(lacking[0])}: not there; restore it, or run {command(profile)}")
+    files, values = hash_stages(stages, sections)
+    made = {file: hash_file(paths.ROOT / file) for stage in stages.values() for file in stage.made}
+    return Manifest(profile, files | made, values, stages)
 
 
 def read_manifest(profile: str) -> Manifest:
-    """Return the stored manifest; raise VerifyError if it is not there or not one of ours."""
+    """Return the stored manifest; raise NamedError if it is not there or not one of ours."""
     file = manifest_file(profile)
     if not file.is_file():
-        how = "`make all`"
+        how = command(profile)
         if profile != "testbed":
-            how = f"`make extract PROFILE={profile}`, then `make all PROFILE={profile}`"
-        raise VerifyError(f"{relative(file)}: not there, so no figure of profile {profile} can be checked; run {how}")
+            how = f"`make extract PROFILE={profile}`, then {how}"
+        raise NamedError(f"{relative(file)}: not there, so no figure of profile {profile} can be checked; run {how}")
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
         stages = {name: Stage(**parts) for name, parts in held["stages"].items()}
         return Manifest(held["profile"], held["files"], held["parameters"], stages)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VerifyError(f"{relative(file)}: not a manifest ({error}); remove it and run `make all`") from error
+        raise NamedError(f"{relative(file)}: not a manifest ({error}); remove it and run {command(profile)}") from error
 
 
 def find_changes(stored: Manifest, now: Manifest) -> list[str]:
@@ -115,7 +125,7 @@ def find_changes(stored: Manifest, now: Manifest) -> list[str]:
 def compare(stored: Manifest, now: Manifest) -> list[str]:
     """Return one line for every file and section that differs: its name, the figures behind it, the remedy."""
     lines, old, new = [], stored.entries(), now.entries()
-    command = "`make all`" if now.profile == "testbed" else f"`make all PROFILE={now.profile}`"
+    run = command(now.profile)
     for entry in find_changes(stored, now):
         holder = stored if entry in old else now
         what = "gone" if entry not in new else "new" if entry not in old else "changed"
@@ -125,12 +135,12 @@ def compare(stored: Manifest, now: Manifest) -> list[str]:
         if maker:
             first = "paper/paper.pdf" if maker == PAPER else f"figures/{now.profile}/{maker}.json"
             rest = f"; depend on it: {figures}" if figures else ""
-            remedy = f"restore it, or remove {first} and run {command}"
+            remedy = f"restore it, or remove {first} and run {run}"
             lines.append(f"{entry}: {what}, not the file that {maker} made{rest}; {remedy}")
         else:
-            lines.append(f"{entry}: {what}; depend on it: {figures}; run {command}")
+            lines.append(f"{entry}: {what}; depend on it: {figures}; run {run}")
     if not lines and stored.stages != now.stages:
-        lines = [f"{relative(manifest_file(now.profile))}: not the stages that the sources say; run {command}"]
+        lines = [f"{relative(manifest_file(now.profile))}: not the stages that the sources say; run {run}"]
     return lines
 
 
@@ -152,14 +162,17 @@ def write(profile: str) -> str:
     write it so: a change by hand must not pass for a result, and the last digits of another processor need no new
     manifest.
     """
-    now = describe(profile, {section: params.read_section(profile, section) for section in params.SECTIONS})
+    sections = {section: params.read_section(profile, section) for section in params.SECTIONS}
+    if moved := find_moved(profile, sections):
+        raise NamedError(f"{', '.join(moved)}: a source changed while make ran; run {command(profile)} again")
+    now = describe(profile, sections)
     file = manifest_file(profile)
     if file.is_file() and (odd := find_unexplained(read_manifest(profile), now)):
         return (
             f"{relative(file)}: kept as it is: {', '.join(odd)} differ from the tracked files, and either "
             "nothing that they are made from does or no run here made them so: a change by hand, or the arithmetic of "
             "another processor; `git checkout` restores "
-            f"them; to take them, remove {relative(file)} and run `make all` again"
+            f"them; to take them, remove {relative(file)} and run {command(profile)} again"
         )
     text = json.dumps({"about": ABOUT} | asdict(now), indent=1) + "\n"
     if file.is_file() and file.read_text(encoding="utf-8") == text:
