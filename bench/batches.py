@@ -17,7 +17,7 @@ from measure import build_parser, judge_pair, read_arguments, time_in_turn, writ
 
 from dontblink import params, paths
 from dontblink.models.checkpoints import load_vlm
-from dontblink.models.generate import generate_responses
+from dontblink.models.generate import Sampling, generate_responses
 from dontblink.questions.items import Item
 from dontblink_testbed import benchmark
 
@@ -46,8 +46,7 @@ def main() -> None:
     n_tokens = sections["extraction"]["max_new_tokens"]
 
     def answer(items: list[Item], batch_size: int) -> Callable[[], object]:
-        options = {"max_new_tokens": n_tokens, "batch_size": batch_size, "progress": False}
-        return lambda: list(generate_responses(vlm, items, **options))
+        return lambda: list(generate_responses(vlm, items, Sampling(n_tokens), batch_size=batch_size, progress=False))
 
     answer(items[:4], 2)()  # loads the kernels
     seconds = time_in_turn({str(n): answer(items, n) for n in SIZES}, arguments.repeats, warm_up=False)

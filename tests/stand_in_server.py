@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from dontblink.models.checkpoints import load_vlm
-from dontblink.models.generate import Response, generate_responses
+from dontblink.models.generate import Response, Sampling, generate_responses
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Item
 
@@ -56,9 +56,10 @@ def obey(vlm: VLM, body: dict[str, Any]) -> VLM:
 
 def answer(vlm: VLM, body: dict[str, Any]) -> dict[str, Any]:
     """Generate, and return what vLLM returns."""
-    settings = {"max_new_tokens": body["max_completion_tokens"], "batch_size": 1, "progress": False}
-    settings |= {key: body[key] for key in ("temperature", "top_p", "seed")} | {"top_k": max(0, body["top_k"])}
-    (response,) = generate_responses(vlm, [read_item(body)], **settings)
+    sampling = Sampling(
+        body["max_completion_tokens"], body["temperature"], body["top_p"], max(0, body["top_k"]), body["seed"]
+    )
+    (response,) = generate_responses(vlm, [read_item(body)], sampling, batch_size=1, progress=False)
     return write_reply(response, body["return_token_ids"])
 
 

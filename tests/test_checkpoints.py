@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dontblink.errors import NamedError
 from dontblink.models import checkpoints
 from dontblink.models.checkpoints import check_checkpoint, find_damage, find_folder, load_vlm
-from dontblink.models.families import VLMError
 from dontblink.models.stand_in import build_stand_in
 
 
@@ -83,7 +83,7 @@ def test_what_is_wrong_is_said_in_one_line(name: str, copy: Path, monkeypatch: p
     spoil(copy)
     monkeypatch.setattr("dontblink.models.checkpoints.load_model", lambda *_: pytest.fail("weights were read"))
     for call in (check_checkpoint, load_vlm):
-        with pytest.raises(VLMError, match=message) as caught:
+        with pytest.raises(NamedError, match=message) as caught:
             call(copy)
         assert str(copy) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -97,7 +97,7 @@ def test_without_weights_only_the_small_files_must_be_there(copy: Path) -> None:
     pickle_only(copy)
     check_checkpoint(copy, weights=False)
     (copy / "tokenizer.json").unlink()
-    with pytest.raises(VLMError, match="no tokenizer"):
+    with pytest.raises(NamedError, match="no tokenizer"):
         check_checkpoint(copy, weights=False)
 
 
@@ -145,11 +145,11 @@ def test_a_download_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no route to the hub\nsecond line")
 
     monkeypatch.setattr(checkpoints, "snapshot_download", download)
-    with pytest.raises(VLMError, match="owner/name: cannot be downloaded .no route to the hub.*make testbed"):
+    with pytest.raises(NamedError, match="owner/name: cannot be downloaded .no route to the hub.*make testbed"):
         find_folder("owner/name")
 
 
 def test_a_folder_that_is_not_there_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
     for missing in (tmp_path / "a", str(tmp_path / "a")):
-        with pytest.raises(VLMError, match="no checkpoint here"):
+        with pytest.raises(NamedError, match="no checkpoint here"):
             load_vlm(missing)

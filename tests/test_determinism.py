@@ -36,7 +36,7 @@ from dontblink import params
 from dontblink.attention.replay import Trace, replay_responses
 from dontblink.boxes import evidence
 from dontblink.models.checkpoints import load_vlm
-from dontblink.models.generate import encode_items, generate_responses
+from dontblink.models.generate import Sampling, encode_items, generate_responses
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Item
 from dontblink_testbed import benchmark
@@ -236,7 +236,7 @@ def measure(
     kept = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        made = generate_responses(vlm, items, max_new_tokens=64, batch_size=batch, progress=False)
+        made = generate_responses(vlm, items, Sampling(64), batch_size=batch, progress=False)
         ids = {response.item_id: response.response_ids for response in made}
         prompts = encode_items(vlm, items)
         grids = [vlm.image_grid(prompt) for prompt in prompts]

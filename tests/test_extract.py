@@ -15,10 +15,10 @@ import pytest
 from dontblink import files as locks
 from dontblink import lineage, params, paths, schema, store
 from dontblink.attention import traces as shards
+from dontblink.errors import NamedError
 from dontblink.extraction import examples, run, study
 from dontblink.extraction.run import Extraction
 from dontblink.extraction.tables import bin_table
-from dontblink.models.families import VLMError
 from dontblink.questions.items import Box
 from dontblink.studies.collapse import pair_bins
 from dontblink_testbed import benchmark
@@ -220,7 +220,7 @@ def test_a_repair_chooses_the_grounding_again(checkout: Path, monkeypatch: pytes
 
 def test_a_missing_checkpoint_is_one_line_with_the_remedy(checkout: Path) -> None:
     write_settings(checkout, checkpoints_folder=str(checkout / "nowhere"))
-    with pytest.raises(VLMError, match=r"nowhere/qwen3vl-tiny-s: no checkpoint here .*; run `make testbed`") as found:
+    with pytest.raises(NamedError, match=r"nowhere/qwen3vl-tiny-s: no checkpoint here .*; run `make testbed`") as found:
         Extraction("small").run(jobs=1)
     assert "\n" not in str(found.value)
 

@@ -9,10 +9,10 @@ from test_vlm import tiny_vlm
 from transformers.models.glm46v import image_processing_pil_glm46v as glm
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as qwen
 
+from dontblink.errors import NamedError
 from dontblink.models.families import (
     FAMILIES,
     Thinking,
-    VLMError,
     find_thinking,
     limit_image_tokens,
     pixels_per_token,
@@ -62,7 +62,7 @@ def test_thinking_is_found_by_rendering_the_prompt(
     [("qwen3_vl", "<think>\n", "use the -Instruct checkpoint"), ("glm4v", "", "enable_thinking .GLM-4.6V")],
 )
 def test_a_template_that_always_thinks_cannot_be_silenced(family: str, behind: str, remedy: str) -> None:
-    with pytest.raises(VLMError, match=f"always thinks.*{remedy}") as caught:
+    with pytest.raises(NamedError, match=f"always thinks.*{remedy}") as caught:
         find_thinking(Renderer(family, behind), FAMILIES[family], False)
     assert "\n" not in str(caught.value)
 
@@ -120,7 +120,7 @@ def test_a_least_number_of_tokens_enlarges_small_pictures(model: str) -> None:
 
 @pytest.mark.parametrize(("least", "most"), [(65, 64), (0, 64), (None, 0), (20000, None)])
 def test_limits_that_cannot_be_kept_are_an_error(least: int | None, most: int | None) -> None:
-    with pytest.raises(VLMError, match="1 <= min_image_tokens <= max_image_tokens"):
+    with pytest.raises(NamedError, match="1 <= min_image_tokens <= max_image_tokens"):
         limit_image_tokens(build_image_processor("Qwen3-VL-2B"), FAMILIES["qwen3_vl"], least, most)
 
 

@@ -12,8 +12,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 from test_vlm import FAMILIES, cut, make_item, save_checkpoint
 
+from dontblink.errors import NamedError
 from dontblink.models.checkpoints import load_vlm
-from dontblink.models.families import VLMError
 from dontblink.models.stand_in import build_stand_in
 
 TEXT_ONLY = "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}{% endfor %}"
@@ -21,7 +21,7 @@ TEXT_ONLY = "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}
 
 def test_missing_checkpoint_is_one_line_with_the_remedy(tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(VLMError, match="no checkpoint here.*make testbed") as caught:
+        with pytest.raises(NamedError, match="no checkpoint here.*make testbed") as caught:
             load_vlm(folder)
         assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -38,23 +38,23 @@ def test_unknown_family_broken_weights_and_missing_parts_are_errors(tmp_path: Pa
         return tmp_path / name
 
     change_json(spoil("family") / "config.json", model_type="llama")
-    with pytest.raises(VLMError, match="family 'llama'; expected one of qwen3_vl, glm4v"):
+    with pytest.raises(NamedError, match="family 'llama'; expected one of qwen3_vl, glm4v"):
         load_vlm(tmp_path / "family")
     weights = spoil("cut") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(VLMError, match="cannot be loaded"):
+    with pytest.raises(NamedError, match="cannot be loaded"):
         load_vlm(tmp_path / "cut")
     (spoil("template") / "chat_template.jinja").unlink()
-    with pytest.raises(VLMError, match="no chat template"):
+    with pytest.raises(NamedError, match="no chat template"):
         load_vlm(tmp_path / "template")
     tensors = load_file(spoil("lack") / "model.safetensors")
     tensors.pop("model.language_model.layers.0.self_attn.q_proj.weight")
     save_file(tensors, tmp_path / "lack" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(VLMError, match="weights lack .*q_proj"):
+    with pytest.raises(NamedError, match="weights lack .*q_proj"):
         load_vlm(tmp_path / "lack")
     (spoil("processor") / "preprocessor_config.json").unlink(missing_ok=True)
     (tmp_path / "processor" / "processor_config.json").unlink(missing_ok=True)
-    with pytest.raises(VLMError, match="cannot be loaded"):
+    with pytest.raises(NamedError, match="cannot be loaded"):
         load_vlm(tmp_path / "processor")
 
 
@@ -82,7 +82,7 @@ def test_a_file_with_a_value_of_the_wrong_kind_is_one_line_with_folder_and_remed
         (folder / "chat_template.jinja").unlink()
     (folder / file).touch()
     (folder / file).write_text(json.dumps(json.loads((folder / file).read_text() or "{}") | fields))
-    with pytest.raises(VLMError, match=found) as caught:
+    with pytest.raises(NamedError, match=found) as caught:
         load_vlm(folder, weights=False)
     message = str(caught.value)
     assert message.startswith(f"{folder}: cannot be loaded (") and "make testbed" in message and "\n" not in message
@@ -96,7 +96,7 @@ def test_sizes_that_no_layer_can_have_are_one_line_and_an_unknown_dtype_is_not_b
         load_vlm(folder, dtype="float17", backend="pil")
     text = json.loads((folder / "config.json").read_text())["text_config"]
     change_json(folder / "config.json", text_config=text | {"num_key_value_heads": 0})
-    with pytest.raises(VLMError, match="model: cannot be loaded .*; .*make testbed"):
+    with pytest.raises(NamedError, match="model: cannot be loaded .*; .*make testbed"):
         load_vlm(folder, backend="pil")
 
 
@@ -116,7 +116,7 @@ def test_a_checkpoint_without_a_think_token_loads_only_if_it_does_not_think(tmp_
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     settings = json.loads((folder / "tokenizer_config.json").read_text().replace("</think>", "</thonk>"))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    with pytest.raises(VLMError, match="no </think> token"):
+    with pytest.raises(NamedError, match="no </think> token"):
         load_vlm(folder)
     template = folder / "chat_template.jinja"
     template.write_text(template.read_text().replace("<think>", ""))
@@ -127,7 +127,7 @@ def test_a_checkpoint_without_a_think_token_loads_only_if_it_does_not_think(tmp_
 
 def test_a_thinking_checkpoint_cannot_be_silenced(tmp_path: Path) -> None:
     build_stand_in("Qwen3-VL-8B", tmp_path, weights="none")
-    with pytest.raises(VLMError, match=f"{tmp_path}: .*always thinks.*-Instruct checkpoint$"):
+    with pytest.raises(NamedError, match=f"{tmp_path}: .*always thinks.*-Instruct checkpoint$"):
         load_vlm(tmp_path, weights=False, thinking=False)
 
 
@@ -142,7 +142,7 @@ def test_without_weights_all_but_a_batch_works(family: str, tmp_path: Path) -> N
     assert light.image_grid(found) == full.image_grid(expected)
     assert light.n_vocabulary == full.n_vocabulary == full.model.get_input_embeddings().num_embeddings
     assert (light.eos_ids, light.suppressed_ids) == (full.eos_ids, full.suppressed_ids) and light.model is None
-    with pytest.raises(VLMError, match="loaded without weights"):
+    with pytest.raises(NamedError, match="loaded without weights"):
         light.collate([found])
 
 
@@ -150,6 +150,6 @@ def test_options_that_this_machine_lacks_are_one_line(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path, "qwen3_vl")
     for module, options in (("accelerate", {"device": "auto"}), ("flash_attn", {"attention": "flash_attention_2"})):
         if find_spec(module) is None:
-            with pytest.raises(VLMError, match="cannot be loaded") as caught:
+            with pytest.raises(NamedError, match="cannot be loaded") as caught:
                 load_vlm(folder, **options)  # type: ignore[arg-type]
             assert "\n" not in str(caught.value)

@@ -105,7 +105,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, texts: dict[str, str], reason: str =
     """Let the model answer with canned texts; return the list of what it is asked."""
     asked: list[str] = []
 
-    def generate(vlm: Any, items: list[Item], **options: Any) -> Any:
+    def generate(vlm: Any, items: list[Item], sampling: Any, **options: Any) -> Any:
         for item in items:
             asked.append(item.id)
             yield Response(item.id, vlm.name, (1,), (2, 3), texts[item.id], reason)  # type: ignore[arg-type]

@@ -31,14 +31,14 @@ from test_vlm import make_item, png
 
 from dontblink import params, paths, store
 from dontblink.attention import traces
+from dontblink.errors import NamedError
 from dontblink.extraction import study as engines
 from dontblink.extraction.study import Shard
 from dontblink.models import fingerprint, server
 from dontblink.models.checkpoints import load_vlm
-from dontblink.models.generate import GenerateError, Response, generate_responses
+from dontblink.models.generate import Response, Sampling, generate_responses
 from dontblink.models.server import (
     ContractError,
-    ServerError,
     build_request,
     check_prompt,
     close_ids,
@@ -57,6 +57,7 @@ CHECKPOINTS = {"qwen3_vl": "qwen3vl-tiny-s", "glm4v": "glm4v-tiny"}
 FOLDERS = {family: TESTS.parent / "models" / "testbed" / name for family, name in CHECKPOINTS.items()}
 ITEMS = list(benchmark.load_items("visual_reference", "test", 4, 1, Difficulty((2, 3), (0.0, 0.2))))
 N_NEW = 100
+SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
 
 
 @functools.cache
@@ -71,7 +72,7 @@ def weightless(family: str) -> VLM:
 
 @functools.cache
 def local_responses(family: str) -> dict[str, Response]:
-    found = generate_responses(whole_vlm(family), ITEMS, max_new_tokens=N_NEW, batch_size=4, progress=False)
+    found = generate_responses(whole_vlm(family), ITEMS, Sampling(N_NEW), batch_size=4, progress=False)
     return {response.item_id: response for response in found}
 
 
@@ -116,11 +117,12 @@ def asked(url: str) -> dict[str, Any]:
 
 
 def ask(url: str, items: list[Item] = ITEMS, family: str = "qwen3_vl", **options: Any) -> dict[str, Response]:
+    fields = {"max_new_tokens": N_NEW} | {key: options.pop(key) for key in SAMPLING if key in options}
     settings = {
-        "url": url, "max_new_tokens": N_NEW, "unverified": True, "retries": 2, "timeout_s": 60.0,
-        "concurrent_requests": 3, "progress": False,
+        "url": url, "unverified": True, "retries": 2, "timeout_s": 60.0, "concurrent_requests": 3, "progress": False,
     } | options  # fmt: skip
-    return {response.item_id: response for response in generate_on_server(weightless(family), items, **settings)}
+    found = generate_on_server(weightless(family), items, Sampling(**fields), **settings)
+    return {response.item_id: response for response in found}
 
 
 def ask_spoilt(url: str, fault: str, **options: Any) -> tuple[dict[str, Response], dict[str, str]]:
@@ -156,8 +158,7 @@ def test_pictures_reach_the_server_turned_lossless_and_where_the_question_has_th
     Image.fromarray(rng.integers(0, 256, (40, 64, 3), dtype=np.uint8)).save(photo, "JPEG", exif=exif)
     images = (photo.getvalue(), png(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)))
     item = dataclasses.replace(ITEMS[0], id="two", images=images, question="look <image 2> then <image 1> there")
-    sampling = {"max_new_tokens": 3, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": 0}
-    request = build_request(weightless("qwen3_vl"), item, **sampling)
+    request = build_request(weightless("qwen3_vl"), item, Sampling(3))
     content = request["messages"][0]["content"]
     assert [part.get("text", "picture") for part in content] == ["look ", "picture", " then ", "picture", " there"]
     for part, place in zip(content[1::2], (1, 0), strict=True):
@@ -170,7 +171,7 @@ def test_pictures_reach_the_server_turned_lossless_and_where_the_question_has_th
     plain = dataclasses.replace(item, question="there ?")
     assert split_question(plain) == [0, 1, "there ?"]
     found = ask(url, [plain], max_new_tokens=3)["two"]
-    (expected,) = generate_responses(whole_vlm("qwen3_vl"), [plain], max_new_tokens=3, batch_size=1, progress=False)
+    (expected,) = generate_responses(whole_vlm("qwen3_vl"), [plain], Sampling(3), batch_size=1, progress=False)
     assert dataclasses.replace(found, engine="local") == expected
 
 
@@ -229,7 +230,7 @@ def test_a_reply_that_breaks_the_contract_quarantines_its_item_and_no_other(url:
 @pytest.mark.parametrize("fault", ["text only", "no prompt ids", "other template", "fewer counted", "refused"])
 def test_a_server_that_breaks_the_contract_ends_the_run_before_any_item(url: str, fault: str) -> None:
     spoil(url, fault)
-    with pytest.raises(ServerError, match="item probe: " + REFUSALS[fault]):
+    with pytest.raises(NamedError, match="item probe: " + REFUSALS[fault]):
         ask(url, quarantine=lambda name, reason: pytest.fail(f"{name} was quarantined"))
     assert asked(url)["questions"] == []
 
@@ -344,9 +345,9 @@ def test_a_lasting_fault_of_the_server_ends_the_run_and_keeps_what_is_finished(u
     found = []
     timeout = 0.8 if fault == "slow" else 60.0
     options = {"timeout_s": timeout, "concurrent_requests": 1, "unverified": True, "retries": 1}
-    with pytest.raises(ServerError, match=LASTING[fault]) as error:
+    with pytest.raises(NamedError, match=LASTING[fault]) as error:
         for response in generate_on_server(
-            weightless("qwen3_vl"), ITEMS, url=url, max_new_tokens=20, progress=False, **options,
+            weightless("qwen3_vl"), ITEMS, Sampling(20), url=url, progress=False, **options,
             quarantine=lambda name, reason: pytest.fail(f"{name} was quarantined"),
         ):  # fmt: skip
             found.append(response.item_id)
@@ -361,16 +362,16 @@ def test_the_key_is_sent_and_never_shown(url: str, monkeypatch: pytest.MonkeyPat
     ask(url, ITEMS[:1])
     assert asked(url)["authorized"]
     spoil(url, "unauthorized")
-    with pytest.raises(ServerError, match="status 401: wrong key Bearer [.]{3}") as error:
+    with pytest.raises(NamedError, match="status 401: wrong key Bearer [.]{3}") as error:
         ask(url)
     assert KEY not in str(error.value)
     spoil(url, "unauthorized at length")
-    with pytest.raises(ServerError, match="status 401: -{290} Bearer [.]{2}; correct") as error:
+    with pytest.raises(NamedError, match="status 401: -{290} Bearer [.]{2}; correct") as error:
         ask(url)
     assert KEY[:4] not in str(error.value)
     for key in (f"{KEY}\nX: 1", "sk-\u00e9"):
         monkeypatch.setenv("OPENAI_API_KEY", key)
-        with pytest.raises(ServerError, match="^OPENAI_API_KEY: holds letters that no header can carry; set it anew$"):
+        with pytest.raises(NamedError, match="^OPENAI_API_KEY: holds letters that no header can carry; set it anew$"):
             ask(url)
 
 
@@ -395,7 +396,7 @@ def test_a_server_that_does_not_list_the_model_by_name_is_refused_even_with_a_si
 ) -> None:
     spoil(url, models=models)
     listed = ", ".join(map(repr, models))
-    with pytest.raises(ServerError, match=f"lists {listed}, expected 'qwen3vl-tiny-s'; .* --served-model-name qwen3vl"):
+    with pytest.raises(NamedError, match=f"lists {listed}, expected 'qwen3vl-tiny-s'; .* --served-model-name qwen3vl"):
         ask(url)
     assert not httpx.get(f"{url}/stand_in").json()["questions"]
     spoil(url, models=[*models, "qwen3vl-tiny-s"])
@@ -409,7 +410,7 @@ def test_the_pixel_budget_of_the_study_reaches_the_server_and_the_prompts_agree(
 ) -> None:
     spoil(servers[family])
     vlm = load_vlm(FOLDERS[family], max_image_tokens=20, weights=False)
-    found = list(generate_on_server(vlm, ITEMS[:2], url=servers[family], max_new_tokens=2, unverified=True))
+    found = list(generate_on_server(vlm, ITEMS[:2], Sampling(2), url=servers[family], unverified=True))
     assert len(found) == 2
     for item, response in zip(ITEMS[:2], sorted(found, key=lambda r: r.item_id), strict=True):
         assert response.prompt_ids == tuple(vlm.encode(item).ids)
@@ -437,11 +438,11 @@ def test_a_server_with_another_pixel_budget_ends_the_run_before_any_item(url: st
     spoil(url, fault)
     vlm = load_vlm(FOLDERS["qwen3_vl"], min_image_tokens=36, max_image_tokens=100, weights=False)  # its own: 36, 144
     with pytest.raises(
-        ServerError,
+        NamedError,
         match='item probe of a large picture: .* --mm-processor-kwargs \'{"size": .*"longest_edge": 25600}}',
     ) as error:
         list(generate_on_server(
-            vlm, ITEMS, url=url, max_new_tokens=2, unverified=True, progress=False,
+            vlm, ITEMS, Sampling(2), url=url, unverified=True, progress=False,
             quarantine=lambda name, reason: pytest.fail(f"{name} was quarantined"),
         ))  # fmt: skip
     assert "\n" not in str(error.value) and asked(url)["questions"] == []
@@ -449,7 +450,7 @@ def test_a_server_with_another_pixel_budget_ends_the_run_before_any_item(url: st
 
 def test_the_switches_of_the_template_go_along(url: str) -> None:
     vlm = dataclasses.replace(weightless("qwen3_vl"), template_options={"enable_thinking": False})
-    list(generate_on_server(vlm, ITEMS[:1], url=url, max_new_tokens=1, unverified=True, progress=False))
+    list(generate_on_server(vlm, ITEMS[:1], Sampling(1), url=url, unverified=True, progress=False))
     assert asked(url)["settings"]["chat_template_kwargs"] == {"enable_thinking": False}
 
 
@@ -465,7 +466,7 @@ def test_a_study_with_a_server_asks_it_with_the_studys_settings(
     shard = Shard("qwen3vl-tiny-s", "visual_reference", "test", 0, tuple(ITEMS[:2]), "", "")
     vlm = engines.load_model(study, shard.model, weights=False)
     if verification == "required":
-        with pytest.raises(ServerError, match=f"{tmp_path}/qwen3vl-tiny-s.json: not a fingerprint"):
+        with pytest.raises(NamedError, match=f"{tmp_path}/qwen3vl-tiny-s.json: not a fingerprint"):
             engines.generate_shard(study, vlm, shard, lambda name, reason: pytest.fail(f"{name}: {reason}"))
         state_fingerprint(FOLDERS["qwen3_vl"], tmp_path / "qwen3vl-tiny-s.json")
     found = engines.generate_shard(study, vlm, shard, lambda name, reason: pytest.fail(f"{name}: {reason}"))
@@ -483,23 +484,23 @@ def test_an_address_without_a_server_is_one_line() -> None:
         ("localhost:8000", "expected http://host:port"),
         ("http://host:port", "expected http://host:port"),
     ):
-        with pytest.raises(ServerError, match=reason):
+        with pytest.raises(NamedError, match=reason):
             ask(address, retries=0)
-    with pytest.raises(ServerError) as error:
+    with pytest.raises(NamedError) as error:
         ask("http://me:secret@127.0.0.1:9/v1", retries=0)
     assert str(error.value).startswith("http://127.0.0.1:9: /v1/models: no connection")
 
 
 def test_impossible_settings_are_one_line() -> None:
     for options in ({"max_new_tokens": 0}, {"concurrent_requests": 0}, {"timeout_s": 0.0}, {"retries": -1}):
-        with pytest.raises(GenerateError, match="correct the parameters"):
+        with pytest.raises(NamedError, match="correct the parameters"):
             ask("http://127.0.0.1:9", **options)
 
 
 def state_fingerprint(folder: Path, target: Path) -> Path:
     """Write what the command prints on a serving machine that has nothing but Python."""
     command = [sys.executable, "-S", "-m", "dontblink.models.fingerprint", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(fingerprint.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(fingerprint.__file__).parents[2])}
     target.write_text(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
     return target
 
@@ -519,7 +520,7 @@ def test_the_server_must_state_our_checkpoint(url: str, tmp_path: Path) -> None:
     stated = state_fingerprint(ours, tmp_path / "stated.json")
     found = ask(url, ITEMS[:1], unverified=False, checkpoint=ours, server_fingerprint=stated)
     assert {r.engine for r in found.values()} == {"vllm 0.0.test"}
-    with pytest.raises(ServerError, match="nothing says .* this checkpoint; save .* or set server.verification: skip"):
+    with pytest.raises(NamedError, match="nothing says .* this checkpoint; save .* or set server.verification: skip"):
         ask(url, unverified=False)
     hashes = json.loads(stated.read_text())
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} < set(hashes)
@@ -527,14 +528,14 @@ def test_the_server_must_state_our_checkpoint(url: str, tmp_path: Path) -> None:
     for name, value in (("model.safetensors", "0" * 64), ("preprocessor_config.json", None)):
         changed = {key: old for key, old in {**hashes, name: value}.items() if old}
         stated.write_text(json.dumps(changed))
-        with pytest.raises(ServerError, match=f"stated.json: {name} differs: .* on the server; serve the same"):
+        with pytest.raises(NamedError, match=f"stated.json: {name} differs: .* on the server; serve the same"):
             ask(url, unverified=True, checkpoint=ours, server_fingerprint=stated)  # stated, so it is compared
     for content in ("", "[]", "{}", '{"config.json": "1"}'):
         stated.write_text(content)
-        with pytest.raises(ServerError, match=r"stated.json: .*; save what `python -m dontblink.models.fingerprint FOLDER`"):
+        with pytest.raises(NamedError, match=r"stated.json: .*; save what `python -m dontblink.*fingerprint FOLDER`"):
             ask(url, unverified=False, checkpoint=ours, server_fingerprint=stated)
     (tmp_path / "config.json").touch()
-    with pytest.raises(ServerError, match="no [*].safetensors here; give the folder that the model is loaded from"):
+    with pytest.raises(NamedError, match="no [*].safetensors here; give the folder that the model is loaded from"):
         ask(url, unverified=False, checkpoint=tmp_path, server_fingerprint=ours)
 
 
@@ -542,7 +543,7 @@ def finish_missing(url: str, folder: Path) -> None:
     """Ask for what has no file yet, one response a file."""
     missing = [item for item in ITEMS if not (folder / f"{item.id}.parquet").exists()]
     for response in generate_on_server(
-        weightless("qwen3_vl"), missing, url=url, max_new_tokens=N_NEW, unverified=True, concurrent_requests=1,
+        weightless("qwen3_vl"), missing, Sampling(N_NEW), url=url, unverified=True, concurrent_requests=1,
         progress=False,
     ):  # fmt: skip
         store.write_table(folder / f"{response.item_id}.parquet", traces.pack_responses([response]), {})
@@ -575,7 +576,7 @@ def test_a_killed_client_asks_again_only_for_what_is_missing(url: str, tmp_path:
 def test_closing_the_iterator_ends_the_requests_that_wait(url: str) -> None:
     spoil(url, "slow", only=ITEMS[1].question)
     responses = generate_on_server(
-        weightless("qwen3_vl"), ITEMS[:2], url=url, max_new_tokens=N_NEW, unverified=True, progress=False
+        weightless("qwen3_vl"), ITEMS[:2], Sampling(N_NEW), url=url, unverified=True, progress=False
     )
     assert next(responses).item_id == ITEMS[0].id
     started = time.monotonic()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dontblink.attention.replay import replay_responses
 from dontblink.boxes import evidence
 from dontblink.models.checkpoints import load_vlm
-from dontblink.models.generate import generate_responses, item_generator
+from dontblink.models.generate import Sampling, generate_responses, item_generator
 from dontblink.models.stand_in import FAMILIES, SHAPES, TRUE_IDS, build_stand_in, build_tokenizer, true_shape
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Box, Item, open_image, split_question, validate
@@ -52,7 +52,7 @@ def test_the_real_items_go_from_loading_to_replay(vlm: VLM) -> None:
     assert len(items) == 21
     for item in items:
         validate(item)
-    responses = {r.item_id: r for r in generate_responses(vlm, items, max_new_tokens=6, batch_size=7, progress=False)}
+    responses = {r.item_id: r for r in generate_responses(vlm, items, Sampling(6), batch_size=7, progress=False)}
     prompts = [vlm.encode(item) for item in items]
     grids = [vlm.image_grid(prompt) for prompt in prompts]
     coverage = [

@@ -16,8 +16,9 @@ from transformers import Glm4vConfig, Glm4vForConditionalGeneration, Qwen3VLConf
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from dontblink.models.stand_in import SPECIAL_TOKENS
 from dontblink_testbed.scenes import IMAGE_PX
-from dontblink_testbed.vocabulary import FORMATS, token_ids
+from dontblink_testbed.vocabulary import token_ids
 
 PATCH_PX = 8
 MERGE = 2
@@ -48,14 +49,14 @@ def build_config(name: str) -> Qwen3VLConfig | Glm4vConfig:
     """Return the configuration of a testbed model; KeyError lists nothing, so check `MODELS` first."""
     spec = MODELS[name]
     ids = token_ids(spec["family"])
-    form = FORMATS[spec["family"]]
+    special = SPECIAL_TOKENS[spec["family"]]
     common = {
-        "vocab_size": len(ids), "max_position_embeddings": 1024, "pad_token_id": ids[form.special.pad],
-        "bos_token_id": None, "eos_token_id": ids[form.special.eos], **spec["text"],
+        "vocab_size": len(ids), "max_position_embeddings": 1024, "pad_token_id": ids[special.pad],
+        "bos_token_id": None, "eos_token_id": ids[special.eos], **spec["text"],
     }  # fmt: skip
     vision = {"patch_size": PATCH_PX, "spatial_merge_size": MERGE, "temporal_patch_size": 2, **spec["vision"]}
     vision["out_hidden_size"] = spec["text"]["hidden_size"]
-    outer = {"image_token_id": ids[form.special.image], "video_token_id": ids[form.special.video]}
+    outer = {"image_token_id": ids[special.image], "video_token_id": ids[special.video]}
     if spec["family"] == "qwen3_vl":
         rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
         positions = (IMAGE_PX // PATCH_PX) ** 2

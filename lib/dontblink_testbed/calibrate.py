@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dontblink.models.checkpoints import load_vlm
-from dontblink.models.generate import generate_responses
+from dontblink.models.generate import Sampling, generate_responses
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Item
 from dontblink_testbed import benchmark as testbed
@@ -78,7 +78,7 @@ def answer_items(vlm: VLM, items: list[Item], max_new_tokens: int) -> dict[str, 
     """Return whether each item was answered correctly."""
     by_id = {item.id: item for item in items}
     correct = {}
-    for response in generate_responses(vlm, items, max_new_tokens=max_new_tokens, batch_size=64):
+    for response in generate_responses(vlm, items, Sampling(max_new_tokens), batch_size=64):
         begin, end = vlm.segment(response.response_ids).answer
         score = testbed.score(by_id[response.item_id], vlm.decode(response.response_ids[begin:end]))
         correct[response.item_id] = score.correct

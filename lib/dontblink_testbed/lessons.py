@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dontblink.models.stand_in import SPECIAL_TOKENS
 from dontblink_testbed import questions
 from dontblink_testbed.architectures import N_IMAGE_TOKENS
 from dontblink_testbed.fast_forward import patchify
 from dontblink_testbed.questions import Difficulty
 from dontblink_testbed.scenes import CELLS, COLOURS, GRID, SHAPES, Scenes, describe_cell, draw
-from dontblink_testbed.vocabulary import FORMATS, encode_words, prompt_words, response_words
+from dontblink_testbed.vocabulary import encode_words, prompt_words, response_words
 
 TRAINING_DIFFICULTY = {
     "symbolic": Difficulty((1, 5), (0.0, 0.8), operators_per_step=(1, 3)),
@@ -119,7 +120,7 @@ def plan_step(phase: int) -> list[Plan]:
 def pack(family: str, lessons: list[Lesson], rng: np.random.Generator) -> MicroBatch:
     """Pack lessons of one micro-batch (all with a picture or all without), right-padded."""
     has_image = lessons[0].sprite is not None
-    pad = encode_words(family, FORMATS[family].special.pad)[0]
+    pad = encode_words(family, SPECIAL_TOKENS[family].pad)[0]
     prompts = [encode_words(family, prompt_words(family, x.question, N_IMAGE_TOKENS * has_image)) for x in lessons]
     responses = [encode_words(family, response_words(family, x.reasoning, x.answer)) for x in lessons]
     length = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))

@@ -13,7 +13,7 @@ from functools import lru_cache
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from dontblink.models.families import SPECIAL_TOKENS, SpecialTokens
+from dontblink.models.stand_in import SPECIAL_TOKENS, wrap_tokens
 from dontblink_testbed.questions import OPERATORS, OPTION_LETTERS
 from dontblink_testbed.scenes import ARROWS, CELLS, COLOURS, DIGITS, SHAPES
 
@@ -28,7 +28,6 @@ WORDS = (
 class Format:
     """The conversation format of one model family, in whitespace-separated tokens."""
 
-    special: SpecialTokens
     before_image: str
     after_image: str
     before_response: str
@@ -70,13 +69,11 @@ _GLM_TEMPLATE = """\
 
 FORMATS = {
     "qwen3_vl": Format(
-        SPECIAL_TOKENS["qwen3_vl"],
         before_image="<|im_start|> user <|vision_start|>", after_image="<|vision_end|>",
         before_response="<|im_end|> <|im_start|> assistant <think>", opens_thinking="",
         before_answer="", after_answer="<|im_end|>", chat_template=_QWEN_TEMPLATE,
     ),
     "glm4v": Format(
-        SPECIAL_TOKENS["glm4v"],
         before_image="[gMASK] <sop> <|user|> <|begin_of_image|>", after_image="<|end_of_image|>",
         before_response="<|assistant|>", opens_thinking="<think>",
         before_answer="<|begin_of_box|>", after_answer="<|end_of_box|> <|endoftext|>", chat_template=_GLM_TEMPLATE,
@@ -87,7 +84,7 @@ FORMATS = {
 @lru_cache(maxsize=2)
 def token_ids(family: str) -> dict[str, int]:
     """Return the id of every token of a family: special tokens first, then the shared words."""
-    return {token: index for index, token in enumerate((*FORMATS[family].special.all, *WORDS))}
+    return {token: index for index, token in enumerate((*SPECIAL_TOKENS[family].all, *WORDS))}
 
 
 def encode_words(family: str, text: str) -> list[int]:
@@ -99,7 +96,7 @@ def encode_words(family: str, text: str) -> list[int]:
 def prompt_words(family: str, question: str, n_image_tokens: int) -> str:
     """Return the prompt as words; without an image (0 tokens) the image markers are left out too."""
     form = FORMATS[family]
-    image = " ".join([form.special.image] * n_image_tokens)
+    image = " ".join([SPECIAL_TOKENS[family].image] * n_image_tokens)
     if n_image_tokens:
         return f"{form.before_image} {image} {form.after_image} {question} {form.before_response}"
     before = " ".join(form.before_image.split()[:-1])
@@ -114,17 +111,6 @@ def response_words(family: str, reasoning: str, answer: str) -> str:
 
 def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
     """Build the family's tokenizer: words split at white space, special tokens never split or normalised."""
-    form = FORMATS[family]
     words = Tokenizer(models.WordLevel(token_ids(family), unk_token="unknown"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        unk_token="unknown",
-        pad_token=form.special.pad,
-        eos_token=form.special.eos,
-        additional_special_tokens=[t for t in form.special.all if t not in ("<think>", "</think>")],
-        clean_up_tokenization_spaces=False,
-    )
-    tokenizer.add_tokens(["<think>", "</think>"])
-    tokenizer.chat_template = form.chat_template
-    return tokenizer
+    return wrap_tokens(words, family, FORMATS[family].chat_template, unk_token="unknown")

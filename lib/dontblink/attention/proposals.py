@@ -25,7 +25,7 @@ from dontblink.boxes.annotations import (
     read_strictly,
     write_annotations,
 )
-from dontblink.models.generate import Response, generate_responses
+from dontblink.models.generate import Response, Sampling, generate_responses
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Box, Item, ItemError
 
@@ -147,8 +147,8 @@ def propose_boxes(
     def refuse(name: str, reason: str) -> None:
         rejected.append(Rejected(name, reason))
 
-    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "progress": progress}
-    for response in generate_responses(vlm, prompts, quarantine=refuse, **settings):
+    settings: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "quarantine": refuse}
+    for response in generate_responses(vlm, prompts, Sampling(max_new_tokens), **settings):
         facts = asked[response.item_id]
         boxes, problems = read_response(response, facts)
         rejected += [Rejected(response.item_id, f"{response.item_id}: {problem}") for problem in problems]

@@ -21,7 +21,7 @@ from dontblink.attention.replay import replay_sets
 from dontblink.boxes import evidence
 from dontblink.errors import NamedError
 from dontblink.extraction.study import Shard, Study
-from dontblink.models.generate import encode_items, generate_responses
+from dontblink.models.generate import Sampling, encode_items, generate_responses
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Item
 from dontblink.schema import HEAD_SETS, REGIONS
@@ -103,7 +103,7 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
     for _ in range(2):
         for name, n_tokens in (("prompt", 1), ("whole", PROBE_TOKENS)):
             start = time.perf_counter()
-            found = generate_responses(vlm, batch, max_new_tokens=n_tokens, batch_size=len(batch), progress=False)
+            found = generate_responses(vlm, batch, Sampling(n_tokens), batch_size=len(batch), progress=False)
             responses = {r.item_id: r.response_ids for r in found}
             seconds[name] = time.perf_counter() - start
         ids = [responses[prompt.item_id] for prompt in prompts]

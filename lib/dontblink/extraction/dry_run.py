@@ -26,7 +26,6 @@ from dontblink import paths
 from dontblink.errors import NamedError
 from dontblink.extraction.study import Study, load_model
 from dontblink.models.checkpoints import load_vlm
-from dontblink.models.families import VLMError
 from dontblink.models.stand_in import StandIn, build_stand_in
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry
@@ -157,7 +156,7 @@ def check_prompts(vlm: VLM, items: list[Item], generator: str, failures: list[st
     for item in items:
         try:
             prompt = vlm.encode(item)
-        except (ItemError, VLMError) as error:
+        except ItemError as error:
             failures.append(str(error))
             continue
         lengths.append(len(prompt.ids))

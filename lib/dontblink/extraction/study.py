@@ -31,7 +31,7 @@ from dontblink.boxes.annotations import attach_boxes, read_annotations
 from dontblink.files import hash_file
 from dontblink.models.checkpoints import find_backend, load_vlm
 from dontblink.models.fingerprint import list_checkpoint
-from dontblink.models.generate import Response, generate_responses
+from dontblink.models.generate import Response, Sampling, generate_responses
 from dontblink.models.server import generate_on_server
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry
@@ -257,18 +257,17 @@ def load_model(study: Study, model: str, *, weights: bool = True) -> VLM:
 def generate_shard(study: Study, vlm: VLM, shard: Shard, quarantine: Callable[[str, str], None]) -> list[Response]:
     """Return the responses of one shard; `quarantine` gets (item id, reason) for an item that has none."""
     s = study.settings
-    sampling = {key: s[key] for key in ("max_new_tokens", "temperature", "top_p", "top_k")}
+    sampling = Sampling(s["max_new_tokens"], s["temperature"], s["top_p"], s["top_k"], s["generation_seed"])
     if s["engine"] == "local":
         found = generate_responses(
-            vlm, shard.items, **sampling, batch_size=s["batch_size"], seed=s["generation_seed"], progress=False,
-            quarantine=quarantine,
+            vlm, shard.items, sampling, batch_size=s["batch_size"], progress=False, quarantine=quarantine,
         )  # fmt: skip
     else:
         server = params.read_section(study.profile, "server")
         stated = paths.ROOT / server.pop("fingerprints_folder") / f"{shard.model}.json"
         is_unverified = server.pop("verification") == "skip"
         found = generate_on_server(
-            vlm, shard.items, **sampling, **server, seed=s["generation_seed"], progress=False, quarantine=quarantine,
+            vlm, shard.items, sampling, **server, progress=False, quarantine=quarantine,
             retokenise=s["retokenised"] != "refuse", checkpoint=study.checkpoint(shard.model), unverified=is_unverified,
             server_fingerprint=None if is_unverified else stated,
         )  # fmt: skip

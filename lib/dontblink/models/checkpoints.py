@@ -1,45 +1,44 @@
-"""A checkpoint folder is whole, of a known family and free of foreign code, before anything is loaded from it.
+"""A checkpoint folder to a loaded model, with or without its weights; or one line that says what is wrong with it.
 
-Why: a download that stopped half-way, a pickle, or a checkpoint of another model otherwise ends in a traceback after
-minutes of loading, or worse, in random weights. In: a folder, or a hub id that is downloaded into one. Out: nothing, or
-one line that names the file, what was found and the remedy. Never here: weights in memory (a safetensors file says in
-its header how long it must be), pickles, code of a checkpoint's own (a config with `auto_map` is refused: the official
-checkpoints of the known families have none, and what its class does cannot be known without running it).
-
-A checkpoint folder to a loaded model, with or without its weights.
-
-Why it exists: a broken download, a template for text alone or a switch that a checkpoint does not have must end in one
-line before anything is computed, whatever the library that meets it first would say. In: a folder or a hub id, and the
-options of a run. Out: a `VLM`. Never: remote code, pickled weights, sampling settings that came with the checkpoint.
+Why: a download that stopped half-way, a pickle, the checkpoint of another model, or a template for text alone otherwise
+ends in a traceback after minutes of loading, or worse, in random weights. In: a folder, or a hub id that is downloaded
+into one, and the options of a run. Out: a `VLM`. The folder is checked first, without a weight in memory (a safetensors
+file says in its header how long it must be); what the libraries then still find is told in one line, too. Never here:
+pickles, code of a checkpoint's own (a config with `auto_map` is refused: the official checkpoints of the known families
+have none, and what its class does cannot be known without running it), sampling settings that came with the checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
-from typing import Any
-import numpy as np
-from huggingface_hub import snapshot_download
-from dontblink.models.families import FAMILIES, VLMError, first_line
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 import torch
 import transformers
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from PIL import Image
 from safetensors import SafetensorError
-from dontblink.models.families import FAMILIES, Family, VLMError, find_thinking, first_line, limit_image_tokens
-from dontblink.models.vlm import VLM
+
+from dontblink.errors import NamedError
+from dontblink.models.families import FAMILIES, Family, find_thinking, limit_image_tokens
+from dontblink.models.vlm import VLM, first_line
 
 REMEDY = "run `make testbed` or point the parameters at a downloaded checkpoint"
 AGAIN = "download it again (`hf download <id> --local-dir <folder>` goes on where it stopped)"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SMALL_FILES = ("*.json", "*.jinja", "*.txt")
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors format allows no longer header
+BROKEN = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+# what the libraries raise where a file holds a value of another kind or range, or its template does
+MALFORMED = (TypeError, AttributeError, IndexError, ArithmeticError, TemplateError, StrictDataclassError)
 
 
 def find_folder(checkpoint: Path | str, revision: str | None = None, *, weights: bool = True) -> Path:
@@ -47,7 +46,7 @@ def find_folder(checkpoint: Path | str, revision: str | None = None, *, weights:
 
     Raises
     ------
-    VLMError
+    NamedError
         If the download fails or nothing is there.
     """
     path = Path(checkpoint)
@@ -57,7 +56,7 @@ def find_folder(checkpoint: Path | str, revision: str | None = None, *, weights:
     try:
         return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:
-        raise VLMError(f"{checkpoint}: cannot be downloaded ({first_line(error)}); {REMEDY}") from error
+        raise NamedError(f"{checkpoint}: cannot be downloaded ({first_line(error)}); {REMEDY}") from error
 
 
 def check_checkpoint(folder: Path, *, weights: bool = True) -> None:
@@ -65,13 +64,13 @@ def check_checkpoint(folder: Path, *, weights: bool = True) -> None:
 
     Raises
     ------
-    VLMError
+    NamedError
         In one line, with the remedy: no or unreadable config, unknown family, code of its own, leftovers of a
         download, no tokenizer, image processor or chat template, and (with `weights`) missing, empty, truncated or
         pickled weights.
     """
     if not (folder / "config.json").is_file():
-        raise VLMError(f"{folder}: no checkpoint here (config.json not found); {REMEDY}")
+        raise NamedError(f"{folder}: no checkpoint here (config.json not found); {REMEDY}")
     config = read_json(folder / "config.json")
     if (family := str(config.get("model_type"))) not in FAMILIES:
         raise _refuse(folder, f"family {family!r}; expected one of {', '.join(FAMILIES)}", REMEDY)
@@ -87,7 +86,7 @@ def check_checkpoint(folder: Path, *, weights: bool = True) -> None:
 
 
 def _check_small_files(folder: Path) -> None:
-    """Raise VLMError unless a tokenizer, an image processor and a chat template are there."""
+    """Raise NamedError unless a tokenizer, an image processor and a chat template are there."""
 
     def has(*names: str) -> bool:
         return all((folder / name).is_file() for name in names)
@@ -102,7 +101,7 @@ def _check_small_files(folder: Path) -> None:
 
 
 def check_weights(folder: Path) -> None:
-    """Raise VLMError unless every weight file is there, in safetensors, and as long as its header says."""
+    """Raise NamedError unless every weight file is there, in safetensors, and as long as its header says."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         places: dict[str, str] = read_json(index).get("weight_map", {})
@@ -164,25 +163,20 @@ def find_eos(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, {} where there is no such file; raise VLMError where it cannot be read."""
+    """Return the object in a JSON file, {} where there is no such file; raise NamedError where it cannot be read."""
     if not path.is_file():
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise VLMError(f"{path}: not readable as JSON ({first_line(error)}); {AGAIN}") from error
+        raise NamedError(f"{path}: not readable as JSON ({first_line(error)}); {AGAIN}") from error
     if not isinstance(found, dict):
-        raise VLMError(f"{path}: holds a {type(found).__name__}, expected an object; {AGAIN}")
+        raise NamedError(f"{path}: holds a {type(found).__name__}, expected an object; {AGAIN}")
     return found
 
 
-def _refuse(folder: Path, what: str, remedy: str) -> VLMError:
-    return VLMError(f"{folder}: cannot be loaded ({what}); {remedy}")
-
-
-BROKEN = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
-# what the libraries raise where a file holds a value of another kind or range, or its template does
-MALFORMED = (TypeError, AttributeError, IndexError, ArithmeticError, TemplateError, StrictDataclassError)
+def _refuse(folder: Path, what: str, remedy: str) -> NamedError:
+    return NamedError(f"{folder}: cannot be loaded ({what}); {remedy}")
 
 
 def find_backend() -> Literal["pil", "torchvision"]:
@@ -217,7 +211,7 @@ def load_vlm(
 
     Raises
     ------
-    VLMError
+    NamedError
         In one line, with the remedy: no checkpoint, unknown family, broken or incomplete files, limits that cannot
         be kept, or a checkpoint that always thinks where `thinking` is False.
     """
@@ -239,14 +233,14 @@ def load_vlm(
 
 @contextmanager
 def naming(checkpoint: Path | str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turn what a broken checkpoint raises inside into a VLMError that names the checkpoint and the remedy."""
+    """Turn what a broken checkpoint raises inside into a NamedError that names the checkpoint and the remedy."""
     try:
         yield
-    except VLMError as error:
-        raise VLMError(f"{checkpoint}: {error}") from error
+    except NamedError as error:
+        raise NamedError(f"{checkpoint}: {error}") from error
     except errors as error:
         reason = error if isinstance(error, StrictDataclassError) else first_line(error)
-        raise VLMError(f"{checkpoint}: cannot be loaded ({reason}); {REMEDY}") from error
+        raise NamedError(f"{checkpoint}: cannot be loaded ({reason}); {REMEDY}") from error
 
 
 def read_files(folder: Path, name: str, backend: str, thinking: bool) -> VLM:

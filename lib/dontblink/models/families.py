@@ -10,45 +10,24 @@ ids. To add a family: one row in FAMILIES.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import transformers
+from typing import Any
 
 from dontblink.errors import NamedError
-
-
-class VLMError(NamedError, ValueError):
-    """A model or a prompt that cannot be used; one line that names what was found and what to do."""
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error's first line, for one-line messages."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def drop_video(processor_class: Any) -> Any:
-    """Return the real processor without its video half, which needs torchvision even when no video comes."""
-
-    class ImageTextProcessor(processor_class):
-        def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str) -> None:
-            super().__init__(image_processor, tokenizer, None, chat_template=chat_template)
-            self.video_token = self.video_token_id = None
-
-    return ImageTextProcessor
 
 
 @dataclass(frozen=True)
 class Family:
     """Facts of one architecture; `name` is the checkpoint's config.model_type.
 
+    model, processor: the names of its classes in transformers.
     writes_think: the model writes `think_open` itself where neither the prompt opens it nor the template has a switch.
     budget_counts_frames: the processor's `size` counts each pixel once per frame of a temporal patch.
     without_thinking: which checkpoint to take where thinking is not wanted.
     """
 
     name: str
-    model_class: Any
-    processor_class: Any
+    model: str
+    processor: str
     writes_think: bool
     budget_counts_frames: bool
     without_thinking: str
@@ -57,15 +36,33 @@ class Family:
     box_open: str = "<|begin_of_box|>"
     box_close: str = "<|end_of_box|>"
 
+    @property
+    def model_class(self) -> Any:
+        """The model's class, imported when it is asked for."""
+        import transformers
+
+        return getattr(transformers, self.model)
+
+    @property
+    def processor_class(self) -> Any:
+        """The real processor without its video half, which needs torchvision even when no video comes."""
+        import transformers
+
+        class ImageTextProcessor(getattr(transformers, self.processor)):  # type: ignore[misc]
+            def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str) -> None:
+                super().__init__(image_processor, tokenizer, None, chat_template=chat_template)
+                self.video_token = self.video_token_id = None
+
+        return ImageTextProcessor
+
 
 FAMILIES = {
     "qwen3_vl": Family(
-        "qwen3_vl", transformers.Qwen3VLForConditionalGeneration, drop_video(transformers.Qwen3VLProcessor),
+        "qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3VLProcessor",
         writes_think=False, budget_counts_frames=False, without_thinking="the -Instruct checkpoint",
     ),
     "glm4v": Family(
-        "glm4v", transformers.Glm4vForConditionalGeneration, drop_video(transformers.Glm46VProcessor),
-        writes_think=True, budget_counts_frames=True,
+        "glm4v", "Glm4vForConditionalGeneration", "Glm46VProcessor", writes_think=True, budget_counts_frames=True,
         without_thinking="a checkpoint whose chat template knows enable_thinking (GLM-4.6V)",
     ),
 }  # fmt: skip
@@ -90,7 +87,7 @@ def find_thinking(processor: Any, family: Family, wanted: bool) -> Thinking:
 
     Raises
     ------
-    VLMError
+    NamedError
         If the template thinks whatever it is told, and `wanted` is False.
     """
     probe = "Which question?"
@@ -109,7 +106,7 @@ def find_thinking(processor: Any, family: Family, wanted: bool) -> Thinking:
     opens = opened > closed
     thinks = opens or (closed < 0 and (wanted if has_switch else family.writes_think))
     if thinks and not wanted:
-        raise VLMError(f"its chat template always thinks, thinking is disabled here; use {family.without_thinking}")
+        raise NamedError(f"its chat template always thinks, thinking is disabled here; use {family.without_thinking}")
     return Thinking(thinks, opens, {"enable_thinking": wanted} if has_switch else {})
 
 
@@ -133,41 +130,16 @@ def limit_image_tokens(images: Any, family: Family, least: int | None, most: int
 
     Raises
     ------
-    VLMError
+    NamedError
         If the limits are not 1 <= least <= most.
     """
     own_least, own_most = read_image_tokens(images, family)
     highest = own_most if most is None else most
     lowest = min(own_least, max(highest // 4, 1)) if least is None else least
     if not 1 <= lowest <= highest:
-        raise VLMError(
+        raise NamedError(
             f"{lowest} to {highest} image tokens a picture; expected 1 <= min_image_tokens <= max_image_tokens"
         )
     pixels = pixels_per_token(images, family)
     if least is not None or most is not None:
         images.size = type(images.size)(shortest_edge=lowest * pixels, longest_edge=highest * pixels)
-
-
-class SpecialTokens(NamedTuple):
-    """The special tokens of a family's tokenizer, in the order of their ids in a vocabulary made here."""
-
-    all: tuple[str, ...]
-    image: str
-    video: str
-    pad: str
-    eos: str
-
-
-SPECIAL_TOKENS = {
-    "qwen3_vl": SpecialTokens(
-        ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
-         "<|video_pad|>", "<think>", "</think>"),
-        image="<|image_pad|>", video="<|video_pad|>", pad="<|endoftext|>", eos="<|im_end|>",
-    ),
-    "glm4v": SpecialTokens(
-        ("<|endoftext|>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|begin_of_image|>", "<|end_of_image|>",
-         "<|image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|video|>", "<think>", "</think>",
-         "<|begin_of_box|>", "<|end_of_box|>"),
-        image="<|image|>", video="<|video|>", pad="<|endoftext|>", eos="<|endoftext|>",
-    ),
-}  # fmt: skip

@@ -28,10 +28,6 @@ PATTERNS = (
 HOW_TO_STATE = "save what `python -m dontblink.models.fingerprint FOLDER` prints on the serving machine"
 
 
-class FingerprintError(NamedError, ValueError):
-    """Two checkpoints that differ, or one that cannot be read; one line with the file and the remedy."""
-
-
 def list_checkpoint(folder: Path) -> list[Path]:
     """Return the files of a checkpoint folder that loading and prompting read, in order of their names."""
     return sorted({file for pattern in PATTERNS for file in folder.glob(pattern) if file.is_file()})
@@ -42,17 +38,17 @@ def fingerprint_checkpoint(folder: Path) -> dict[str, str]:
 
     Raises
     ------
-    FingerprintError
+    NamedError
         If there is no configuration or no weight file, or a file cannot be read.
     """
     files = list_checkpoint(folder)
     for pattern in ("config.json", "*.safetensors"):
         if not any(file.match(pattern) for file in files):
-            raise FingerprintError(f"{folder}: no {pattern} here; give the folder that the model is loaded from")
+            raise NamedError(f"{folder}: no {pattern} here; give the folder that the model is loaded from")
     try:
         return {file.name: _hash_file(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files}
     except OSError as error:
-        raise FingerprintError(f"{folder}: cannot be read ({error}); restore the checkpoint") from error
+        raise NamedError(f"{folder}: cannot be read ({error}); restore the checkpoint") from error
 
 
 @functools.cache
@@ -66,7 +62,7 @@ def read_fingerprint(source: Path) -> dict[str, str]:
 
     Raises
     ------
-    FingerprintError
+    NamedError
         If the folder is no checkpoint, or the file is not what `python -m dontblink.models.fingerprint` prints.
     """
     if source.is_dir():
@@ -74,21 +70,21 @@ def read_fingerprint(source: Path) -> dict[str, str]:
     try:
         stated = json.loads(source.read_text())
     except (OSError, ValueError) as error:
-        raise FingerprintError(f"{source}: not a fingerprint ({error}); {HOW_TO_STATE}") from error
+        raise NamedError(f"{source}: not a fingerprint ({error}); {HOW_TO_STATE}") from error
     if not isinstance(stated, dict) or not stated:
-        raise FingerprintError(f"{source}: not a fingerprint (no file names); {HOW_TO_STATE}")
+        raise NamedError(f"{source}: not a fingerprint (no file names); {HOW_TO_STATE}")
     for name, value in stated.items():
         if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
-            raise FingerprintError(f"{source}: {name}: found {value!r}, expected 64 hex digits; {HOW_TO_STATE}")
+            raise NamedError(f"{source}: {name}: found {value!r}, expected 64 hex digits; {HOW_TO_STATE}")
     return stated
 
 
 def compare_fingerprints(here: Mapping[str, str], there: Mapping[str, str], source: Path) -> None:
-    """Raise FingerprintError, naming the first file that is not the same here and on the server."""
+    """Raise NamedError, naming the first file that is not the same here and on the server."""
     for name in sorted(here.keys() | there.keys()):
         if here.get(name) != there.get(name):
             ours, theirs = ((side[name][:12] if name in side else "missing") for side in (here, there))
-            raise FingerprintError(
+            raise NamedError(
                 f"{source}: {name} differs: {ours} here, {theirs} on the server; "
                 "serve the same revision as the one that is replayed, then state its fingerprint anew"
             )
@@ -100,7 +96,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="the folder that the server loads the model from")
     try:
         print(json.dumps(fingerprint_checkpoint(parser.parse_args().folder), indent=1))
-    except FingerprintError as error:
+    except NamedError as error:
         raise SystemExit(f"fingerprint: {error}") from error
 
 

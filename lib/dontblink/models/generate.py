@@ -1,10 +1,10 @@
 """Items -> responses: the local engine.
 
-Why: the replay needs the token ids that a model really produced, with the reason why it stopped. In: a VLM
-and Items. Out: one Response per item, in an order chosen for speed. Batches are static, left-padded, sorted
-by expected output length (sorting by prompt length gains nothing). Sampling is seeded per item: the uniform
-number behind token t of an item is draw t of a generator keyed by (seed, item id), so that neither the batch
-nor the order nor a resumed run changes a response. Never here: re-tokenised text, dropped truncations.
+Why: the replay needs the token ids that a model really produced, with the reason why it stopped. In: a VLM, Items and a
+Sampling. Out: one Response per item, in an order chosen for speed. Batches are static, left-padded, sorted by expected
+output length (sorting by prompt length gains nothing). Sampling is seeded per item: the uniform number behind token t
+of an item is draw t of a generator keyed by (seed, item id), so that neither the batch nor the order nor a resumed run
+changes a response. Never here: re-tokenised text, dropped truncations.
 """
 
 from __future__ import annotations
@@ -26,18 +26,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from dontblink.models.families import VLMError
-from dontblink.questions.items import Item, ItemError
 from dontblink.errors import NamedError
 from dontblink.files import Progress
 from dontblink.models.vlm import VLM, Prompt
+from dontblink.questions.items import Item, ItemError
 
 FinishReason = Literal["stop", "length", "empty"]
 TOO_LARGE = "does not fit into the accelerator's memory alone; lower max_new_tokens, the image size or the dtype"
-
-
-class GenerateError(NamedError, RuntimeError):
-    """Generation that cannot go on; one line that names the item, what was found and what to do."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,37 @@ class Response:
     finish_reason: FinishReason
     engine: str = "local"
     retokenised: bool = False
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an engine draws a response.
+
+    Attributes
+    ----------
+    temperature
+        0 is greedy (top_p, top_k and seed then do nothing).
+    top_p, top_k
+        Nucleus and top-k filters, applied after the temperature, top_k first; 1.0 and 0 switch them off.
+
+    Raises
+    ------
+    NamedError
+        If no engine can use a setting.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise NamedError(
+                f"{self}; expected max_new_tokens >= 1, temperature >= 0, top_p in (0, 1], top_k >= 0; correct the "
+                "parameters"
+            )
 
 
 class SeededChoice(LogitsProcessor):
@@ -87,13 +113,9 @@ def item_generator(seed: int, item_id: str) -> np.random.Generator:
 def generate_responses(
     vlm: VLM,
     items: Sequence[Item],
+    sampling: Sampling,
     *,
-    max_new_tokens: int,
     batch_size: int,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    seed: int = 0,
     progress: bool = True,
     quarantine: Callable[[str, str], None] | None = None,
 ) -> Iterator[Response]:
@@ -101,25 +123,20 @@ def generate_responses(
 
     Parameters
     ----------
-    temperature
-        0 is greedy (top_p, top_k and seed then do nothing).
-    top_p, top_k
-        Nucleus and top-k filters, applied after the temperature, top_k first; 1.0 and 0 switch them off.
     quarantine
         Called with (item id, reason) for an item that cannot be encoded, or that alone does not fit into the
         accelerator's memory; it is then left out. By default the error is raised.
 
     Raises
     ------
-    ItemError, VLMError
+    ItemError
         If an item cannot be encoded and there is no `quarantine`.
-    GenerateError
-        If a response holds impossible ids, or if one item alone does not fit into the accelerator's memory and there
-        is no `quarantine`.
+    NamedError
+        If a response holds impossible ids, or one item alone does not fit into the accelerator's memory and there is
+        no `quarantine`.
     """
-    check_settings(max_new_tokens, temperature, top_p, top_k)
     if batch_size < 1:
-        raise GenerateError(f"{batch_size=}; expected >= 1; correct the parameters")
+        raise NamedError(f"{batch_size=}; expected >= 1; correct the parameters")
     queue = sorted(items, key=expected_length, reverse=True)
     bar = Progress(len(queue), f"generate {vlm.name}", enabled=progress)
     while queue:
@@ -127,8 +144,7 @@ def generate_responses(
         prompts = encode_items(vlm, batch, quarantine)
         while prompts:
             part = prompts[:batch_size]
-            warpers = build_warpers(part, temperature, top_p, top_k, seed)
-            rows = generate_batch(vlm, part, max_new_tokens, warpers)
+            rows = generate_batch(vlm, part, sampling)
             if rows is not None:
                 yield from (build_response(vlm, prompt, row) for prompt, row in zip(part, rows, strict=True))
                 prompts = prompts[len(part) :]
@@ -137,19 +153,10 @@ def generate_responses(
             else:
                 item_id, prompts = part[0].item_id, prompts[1:]
                 if quarantine is None:
-                    raise GenerateError(f"item {item_id}: {TOO_LARGE}")
+                    raise NamedError(f"item {item_id}: {TOO_LARGE}")
                 quarantine(item_id, TOO_LARGE)
         bar.advance(len(batch))
     bar.close()
-
-
-def check_settings(max_new_tokens: int, temperature: float, top_p: float, top_k: int) -> None:
-    """Raise GenerateError for a length or a sampling setting that no engine can use."""
-    if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
-        raise GenerateError(
-            f"{max_new_tokens=}, {temperature=}, {top_p=}, {top_k=}; expected >= 1, >= 0, in (0, 1], >= 0; "
-            f"correct the parameters"
-        )
 
 
 def encode_items(vlm: VLM, items: Sequence[Item], quarantine: Callable[[str, str], None] | None = None) -> list[Prompt]:
@@ -158,25 +165,23 @@ def encode_items(vlm: VLM, items: Sequence[Item], quarantine: Callable[[str, str
     for item in items:
         try:
             prompts.append(vlm.encode(item))
-        except (ItemError, VLMError) as error:
+        except ItemError as error:
             if quarantine is None:
                 raise
             quarantine(item.id, str(error))
     return prompts
 
 
-def build_warpers(
-    prompts: Sequence[Prompt], temperature: float, top_p: float, top_k: int, seed: int
-) -> list[LogitsProcessor]:
+def build_warpers(prompts: Sequence[Prompt], sampling: Sampling) -> list[LogitsProcessor]:
     """Return what turns logits into a seeded draw, in order; nothing for greedy. Make it anew per attempt."""
-    if temperature == 0:
+    if sampling.temperature == 0:
         return []
-    filters: list[LogitsProcessor] = [TemperatureLogitsWarper(float(temperature))]
-    if top_k:
-        filters.append(TopKLogitsWarper(top_k))
-    if top_p < 1:
-        filters.append(TopPLogitsWarper(float(top_p)))
-    return [*filters, SeededChoice([prompt.item_id for prompt in prompts], seed)]
+    filters: list[LogitsProcessor] = [TemperatureLogitsWarper(float(sampling.temperature))]
+    if sampling.top_k:
+        filters.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        filters.append(TopPLogitsWarper(float(sampling.top_p)))
+    return [*filters, SeededChoice([prompt.item_id for prompt in prompts], sampling.seed)]
 
 
 def expected_length(item: Item) -> float:
@@ -184,9 +189,7 @@ def expected_length(item: Item) -> float:
     return float(item.covariates.get("chain_length", 0))
 
 
-def generate_batch(
-    vlm: VLM, prompts: Sequence[Prompt], max_new_tokens: int, warpers: Sequence[LogitsProcessor]
-) -> list[list[int]] | None:
+def generate_batch(vlm: VLM, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]] | None:
     """Return the new ids of each prompt [<= max_new_tokens], not yet trimmed; None when memory ran out."""
     suppress = SuppressTokensLogitsProcessor(vlm.suppressed_ids, device=str(vlm.model.device))
     try:
@@ -196,10 +199,10 @@ def generate_batch(
         with torch.inference_mode():
             output = vlm.model.generate(
                 **batch,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=sampling.max_new_tokens,
                 do_sample=False,
                 pad_token_id=vlm.eos_ids[0],
-                logits_processor=LogitsProcessorList([suppress, *warpers]),
+                logits_processor=LogitsProcessorList([suppress, *build_warpers(prompts, sampling)]),
             )
         rows: list[list[int]] = output[:, ids.shape[1] :].tolist()
         return rows
@@ -220,10 +223,10 @@ def build_response(vlm: VLM, prompt: Prompt, new_ids: Sequence[int]) -> Response
 
 
 def check_ids(vlm: VLM, item_id: str, ids: Sequence[int]) -> None:
-    """Raise GenerateError where an engine's ids are outside the vocabulary or image placeholders."""
+    """Raise NamedError where an engine's ids are outside the vocabulary or image placeholders."""
     for position, token in enumerate(ids):
         if not 0 <= token < vlm.n_vocabulary or token in vlm.suppressed_ids:
-            raise GenerateError(
+            raise NamedError(
                 f"item {item_id}: response token {position} has id {token}, outside the vocabulary or a "
                 f"placeholder; generate with this model's tokenizer and suppressed placeholders"
             )

@@ -1,99 +1,75 @@
-"""What a server is asked, and what must come back before its ids count as a response.
+"""Items -> responses: a vLLM or SGLang server as the engine, beside `generate`.
 
-Why: the replay measures the very ids that a model produced, behind the very prompt that it was shown; a server can
-differ in either without an error. In: an Item or a server's reply to it. Out: the request, with nothing left to the
-server's defaults, and a Response. Never: text where ids are expected, ids that the local tokenizer, processor and
-stop policy do not confirm.
+Why: large models generate many times faster on a serving engine, on another machine; but the replay measures the very
+ids that a model produced, behind the very prompt that it was shown, and a server can differ in either without an error.
+In: Items, a server's address, and a VLM of which only the processor and the tokenizer are used (`vlm.model` may be
+None). Out: one Response per item, as they are finished; what fails is retried, quarantined or ends the run, never
+dropped. Never: text in place of ids unless asked for and marked; ids that the local tokenizer, processor and stop
+policy do not confirm; a setting left to the server's defaults; the API key (OPENAI_API_KEY) in a message.
 
-Fields of vLLM's and SGLang's `/v1/chat/completions`. Asked: `return_token_ids` (both), `return_prompt_token_ids`
-(SGLang). Read: `choices[0].token_ids`; `prompt_token_ids`, beside the choices (vLLM) or in the choice (SGLang);
-`finish_reason`; `stop_reason` (vLLM) or `matched_stop` (SGLang): the id or text that stopped it; vLLM says null for
-the model's own end-of-sequence id. The pixel budget and the template's switches of the loaded processor go along as
-`mm_processor_kwargs` and `chat_template_kwargs`; whether a server obeys them shows in its prompt ids.
-
-The EOS convention: a Response that stopped ends with its end-of-sequence id. Servers differ in whether `token_ids`
-and `usage.completion_tokens` include it. Where it is absent it is appended if the reply, or a model with a single
-one, says which it was; the ids must then be as many as `completion_tokens`, with or without it.
-
-Requests to a server: several at a time, repeated when it is worth it, never faster than allowed.
-
-Why: a run of hours meets lost connections, busy servers and time-outs, and one of its requests must be as easy to
-stop as to start. In: an address and JSON bodies. Out: futures of parsed replies. An event loop in a thread of its own
-does the waiting, so that a caller works on, in a notebook too, and Ctrl-C ends every request at once. Never: the API
-key in a message, a request repeated that the server has refused.
-
-Items -> responses: a vLLM or SGLang server as the engine, beside `generate`.
-
-Why: large models generate many times faster on a serving engine, on another machine. In: Items, a server's address,
-and a VLM of which only the processor and the tokenizer are used (`vlm.model` may be None). Out: one Response per
-item, as they are finished; what fails is retried, quarantined or ends the run, never dropped. `server_contract` says
-what is asked and what counts as an answer. Never here: text in place of ids unless asked for and marked, a setting
-left to the server, an API key (OPENAI_API_KEY) in a message.
+The contract. Fields of vLLM's and SGLang's `/v1/chat/completions`. Asked: `return_token_ids` (both),
+`return_prompt_token_ids` (SGLang). Read: `choices[0].token_ids`; `prompt_token_ids`, beside the choices (vLLM) or in
+the choice (SGLang); `finish_reason`; `stop_reason` (vLLM) or `matched_stop` (SGLang): the id or text that stopped it;
+vLLM says null for the model's own end-of-sequence id. The pixel budget and the template's switches of the loaded
+processor go along as `mm_processor_kwargs` and `chat_template_kwargs`; whether a server obeys them shows in its prompt
+ids. A Response that stopped ends with its end-of-sequence id; servers differ in whether `token_ids` and
+`usage.completion_tokens` include it. Where it is absent it is appended if the reply, or a model with a single one, says
+which it was; the ids must then be as many as `completion_tokens`, with or without it.
 
 No server tells which weights it serves: vLLM's /v1/models gives a name, and its `system_fingerprint` hashes the
 configuration. So it must list the study's own name for the model, and its operator states the hashes of the
-checkpoint's files (`python -m dontblink.models.fingerprint FOLDER`), which must equal ours. Before the items go two probes, a
-small picture and one above the pixel budget: what is wrong with them is wrong with the server and ends the run, what
-is wrong with an item later quarantines it.
+checkpoint's files (`python -m dontblink.models.fingerprint FOLDER`), which must equal ours. Before the items go two
+probes, a small picture and one above the pixel budget: what is wrong with them is wrong with the server and ends the
+run, what is wrong with an item later quarantines it.
+
+The connection: several requests at a time, never faster than allowed, repeated unless the server has refused them. An
+event loop in a thread of its own does the waiting, so that a caller works on, in a notebook too, and Ctrl-C ends every
+request at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
-import numpy as np
-from PIL import Image
-from dontblink.models.families import read_image_tokens
-from dontblink.models.generate import GenerateError, Response, build_response, item_generator
-from dontblink.questions.items import Item, open_image, split_question
-from dontblink.models.vlm import VLM, Prompt
-import asyncio
 import os
 import threading
 import time
-from collections.abc import Coroutine
-from concurrent.futures import Future
-from email.utils import parsedate_to_datetime
-from types import TracebackType
-import httpx
-from dontblink.models.generate import item_generator
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from dontblink.models import fingerprint
-from dontblink.models.generate import Response, check_settings, encode_items
-from dontblink.questions.items import Item
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from dontblink.errors import NamedError
 from dontblink.files import Progress
+from dontblink.models import fingerprint
+from dontblink.models.families import read_image_tokens
+from dontblink.models.generate import Response, Sampling, build_response, encode_items, item_generator
+from dontblink.models.vlm import VLM, Prompt
+from dontblink.questions.items import Item, open_image, split_question
 
 SUPPRESS = -100.0  # the strongest logit bias that the protocol knows
 SEEDS = 2**31
 REMEDY = "use a vLLM or SGLang that knows return_token_ids"
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
+LONGEST_RETRY_AFTER_S = 600.0  # a server that wants a longer rest ends the run: it goes on where it stopped
+OUR_FAULT = (401, 403, 404)  # would meet every item: the key, the address or the model's name
 
 
-class ServerError(GenerateError):
-    """A server that the run cannot go on with; one line that names what was found and the remedy."""
-
-
-class ContractError(ServerError):
+class ContractError(NamedError):
     """A reply that cannot be a response of the item that it names; other items may go on."""
 
 
-def build_request(
-    vlm: VLM,
-    item: Item,
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    top_k: int,
-    seed: int,
-) -> dict[str, Any]:
+def build_request(vlm: VLM, item: Item, sampling: Sampling) -> dict[str, Any]:
     """Return the body of a chat completion: the question's parts in order, every setting stated.
 
     What is left out of a request, vLLM takes from the checkpoint's generation_config.json. The seed of an item is
@@ -111,12 +87,13 @@ def build_request(
             content.append({"type": "text", "text": part})
         else:
             content.append({"type": "image_url", "image_url": {"url": encode_image(item.images[part])}})
-    sampled = temperature > 0
+    sampled = sampling.temperature > 0
     return {
         "model": vlm.name, "messages": [{"role": "user", "content": content}], "n": 1, "stream": False,
-        "max_completion_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p if sampled else 1.0,
-        "top_k": top_k if sampled and top_k else -1, "min_p": 0.0, "repetition_penalty": 1.0,
-        "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": int(item_generator(seed, item.id).integers(SEEDS)),
+        "max_completion_tokens": sampling.max_new_tokens, "temperature": sampling.temperature,
+        "top_p": sampling.top_p if sampled else 1.0, "top_k": sampling.top_k if sampled and sampling.top_k else -1,
+        "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+        "seed": int(item_generator(sampling.seed, item.id).integers(SEEDS)),
         "logit_bias": {str(i): SUPPRESS for i in vlm.suppressed_ids}, "tool_choice": "none",
         "stop": [], "stop_token_ids": list(vlm.eos_ids), "ignore_eos": False, "min_tokens": 0,
         "include_stop_str_in_output": False, "skip_special_tokens": False, "spaces_between_special_tokens": False,
@@ -196,9 +173,7 @@ def read_reply(
             )
         ids = tokenise_text(vlm, where, choice)
     elif prompt_ids is None:
-        raise ContractError(
-            f"{where}: no prompt_token_ids in the reply; use a vLLM or SGLang that knows return_token_ids"
-        )
+        raise ContractError(f"{where}: no prompt_token_ids in the reply; {REMEDY}")
     if prompt_ids is not None:
         check_prompt(vlm, prompt, check_integers(where, "prompt_token_ids", prompt_ids), usage.get("prompt_tokens"))
     ids = check_integers(where, "token_ids", ids)
@@ -212,7 +187,7 @@ def read_reply(
         check_length(vlm, where, closed, max_new_tokens)
     try:
         response = build_response(vlm, prompt, closed)
-    except GenerateError as error:
+    except NamedError as error:
         raise ContractError(str(error)) from error
     return replace(response, engine=engine, retokenised=retokenised)
 
@@ -314,12 +289,6 @@ def check_length(vlm: VLM, where: str, ids: Sequence[int], max_new_tokens: int) 
         )
 
 
-
-FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
-LONGEST_RETRY_AFTER_S = 600.0  # a server that wants a longer rest ends the run: it goes on where it stopped
-OUR_FAULT = (401, 403, 404)  # would meet every item: the key, the address or the model's name
-
-
 class Connection:
     """A server, while the `with` block lasts; see `generate_on_server` for the settings."""
 
@@ -327,9 +296,9 @@ class Connection:
         try:
             address = httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise ServerError(f"server.url: {error}; expected http://host:port") from error
+            raise NamedError(f"server.url: {error}; expected http://host:port") from error
         if address.scheme not in ("http", "https") or not address.host:
-            raise ServerError(f"server.url: found {url!r}, expected http://host:port")
+            raise NamedError(f"server.url: found {url!r}, expected http://host:port")
         self.name = str(address.copy_with(userinfo=b"")).rstrip("/").removesuffix("/v1")
         self.root = url.rstrip("/").removesuffix("/v1")
         self.timeout_s, self.retries = timeout_s, retries
@@ -338,7 +307,7 @@ class Connection:
         self.jitter = item_generator(0, "jitter")  # spreads repeated requests; decides nothing else
         self.key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not self.key.isascii() or not self.key.isprintable():
-            raise ServerError("OPENAI_API_KEY: holds letters that no header can carry; set it anew")
+            raise NamedError("OPENAI_API_KEY: holds letters that no header can carry; set it anew")
 
     def __enter__(self) -> Connection:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
@@ -348,9 +317,7 @@ class Connection:
         self.thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._start(self._stop()).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
@@ -367,17 +334,17 @@ class Connection:
         await self.client.aclose()
 
     def ask(self, body: dict[str, Any], item_id: str) -> Future[Any]:
-        """Post a chat completion; the future gives the parsed reply, or raises ContractError or ServerError."""
+        """Post a chat completion; the future gives the parsed reply, or raises ContractError or NamedError."""
         return self._start(self._request("POST", "/v1/chat/completions", f"item {item_id}", body))
 
     def look(self, page: str) -> dict[str, Any]:
-        """Return a page of the server; raise ServerError where it has none."""
+        """Return a page of the server; raise NamedError where it has none."""
         try:
             found = self._start(self._request("GET", page, page)).result()
         except ContractError as error:
-            raise ServerError(str(error)) from error
+            raise NamedError(str(error)) from error
         if not isinstance(found, dict):
-            raise ServerError(f"{self.name}{page}: not a JSON object; give the address of an OpenAI-compatible server")
+            raise NamedError(f"{self.name}{page}: not a JSON object; give the address of an OpenAI-compatible server")
         return found
 
     async def _request(self, method: str, page: str, where: str, body: dict[str, Any] | None = None) -> Any:
@@ -408,19 +375,19 @@ class Connection:
                 except (ValueError, RecursionError) as error:
                     raise ContractError(f"{where}: the reply is not JSON; use an OpenAI-compatible server") from error
             if status in OUR_FAULT:
-                raise ServerError(f"{self.name}: {where}: {problem}; correct OPENAI_API_KEY or server.url")
+                raise NamedError(f"{self.name}: {where}: {problem}; correct OPENAI_API_KEY or server.url")
             if status != 429 and status < 500:
                 raise ContractError(f"{where}: refused by the server: {problem}")
             pause = max(pause, read_retry_after(reply))
             if pause > LONGEST_RETRY_AFTER_S:
-                raise ServerError(
+                raise NamedError(
                     f"{self.name}: {where}: {problem}; it asks for a rest of {pause:g} s (Retry-After), at most "
                     f"{LONGEST_RETRY_AFTER_S:g} s are waited for; what is finished is kept, run again after it"
                 )
         tried = f"{problem} ({self.retries + 1} attempts)"
         if status == 500 and body and await self._answers():
             raise ContractError(f"{where}: the server fails on this item alone: {tried}")
-        raise ServerError(f"{self.name}: {where}: {tried}; what is finished is kept, run again to go on")
+        raise NamedError(f"{self.name}: {where}: {tried}; what is finished is kept, run again to go on")
 
     async def _answers(self) -> bool:
         """Return whether the server still answers anything."""
@@ -464,17 +431,12 @@ def read_retry_after(reply: httpx.Response) -> float:
         return 0.0
 
 
-
 def generate_on_server(
     vlm: VLM,
     items: Sequence[Item],
+    sampling: Sampling,
     *,
     url: str,
-    max_new_tokens: int,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    seed: int = 0,
     concurrent_requests: int = 16,
     timeout_s: float = 600.0,
     retries: int = 5,
@@ -496,8 +458,6 @@ def generate_on_server(
     ----------
     url
         The server's address, with or without /v1.
-    max_new_tokens, temperature, top_p, top_k, seed
-        As in `generate.generate_responses`.
     concurrent_requests
         How many requests wait for the server at a time; it makes the batches.
     timeout_s
@@ -518,29 +478,25 @@ def generate_on_server(
 
     Raises
     ------
-    ItemError, VLMError, ContractError
+    ItemError, ContractError
         For one item, if there is no `quarantine`.
-    ServerError
-        If the server cannot be reached, refuses us, does not list `vlm.name`, does not keep the contract for the
-        probes, or serves another checkpoint.
-    GenerateError
-        If a setting is impossible.
+    NamedError
+        If a setting is impossible, or the server cannot be reached, refuses us, does not list `vlm.name`, does not
+        keep the contract for the probes, or serves another checkpoint.
     """
-    check_settings(max_new_tokens, temperature, top_p, top_k)
     if concurrent_requests < 1 or timeout_s <= 0 or retries < 0 or requests_per_minute < 0:
-        raise ServerError(
+        raise NamedError(
             f"{concurrent_requests=}, {timeout_s=}, {retries=}, {requests_per_minute=}; expected >= 1, > 0, >= 0, "
             ">= 0; correct the parameters"
         )
     if not unverified or server_fingerprint is not None:
         check_checkpoint(checkpoint, server_fingerprint)
-    sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     bar = Progress(len(items), f"generate {vlm.name}", enabled=progress)
     with Connection(url, timeout_s, retries, requests_per_minute) as server:
         engine = find_engine(server, vlm.name)
         options: dict[str, Any] = {"engine": engine + ", unverified" * unverified, "retokenise": retokenise}
         for probe in make_probes(vlm):
-            reply = server.ask(build_request(vlm, probe, max_new_tokens=1, **sampling), probe.id).result()
+            reply = server.ask(build_request(vlm, probe, replace(sampling, max_new_tokens=1)), probe.id).result()
             read_reply(vlm, vlm.encode(probe), reply, max_new_tokens=1, **options)
         queue, asked = deque(items), dict[Future[Any], Prompt]()
         while queue or asked:
@@ -549,12 +505,13 @@ def generate_on_server(
                 prompts = encode_items(vlm, [item], quarantine)
                 bar.advance(1 - len(prompts))
                 for prompt in prompts:
-                    request = build_request(vlm, item, max_new_tokens=max_new_tokens, **sampling)
-                    asked[server.ask(request, item.id)] = prompt
+                    asked[server.ask(build_request(vlm, item, sampling), item.id)] = prompt
             for future in wait(asked, return_when=FIRST_COMPLETED).done:
                 prompt = asked.pop(future)
                 try:
-                    response = read_reply(vlm, prompt, future.result(), max_new_tokens=max_new_tokens, **options)
+                    response = read_reply(
+                        vlm, prompt, future.result(), max_new_tokens=sampling.max_new_tokens, **options
+                    )
                 except ContractError as error:
                     if quarantine is None:
                         raise
@@ -566,17 +523,14 @@ def generate_on_server(
 
 
 def check_checkpoint(checkpoint: Path | None, stated: Path | None) -> None:
-    """Raise ServerError unless the server's stated files are those of the checkpoint here."""
+    """Raise NamedError unless the server's stated files are those of the checkpoint here."""
     if checkpoint is None or stated is None:
-        raise ServerError(
+        raise NamedError(
             "server: nothing says that it serves this checkpoint; "
             f"{fingerprint.HOW_TO_STATE}, or set server.verification: skip"
         )
-    try:
-        here, there = fingerprint.read_fingerprint(checkpoint), fingerprint.read_fingerprint(stated)
-        fingerprint.compare_fingerprints(here, there, stated)
-    except fingerprint.FingerprintError as error:
-        raise ServerError(str(error)) from error
+    here, there = fingerprint.read_fingerprint(checkpoint), fingerprint.read_fingerprint(stated)
+    fingerprint.compare_fingerprints(here, there, stated)
 
 
 def find_engine(server: Connection, name: str) -> str:
@@ -584,19 +538,19 @@ def find_engine(server: Connection, name: str) -> str:
 
     Raises
     ------
-    ServerError
+    NamedError
         If it does not list the model by the study's name: a server's only model may be another one.
     """
     rows = server.look("/v1/models").get("data")
     rows = rows if isinstance(rows, list) else []
     models = {str(row["id"]): row for row in rows if isinstance(row, dict) and "id" in row}
     if name not in models:
-        raise ServerError(
+        raise NamedError(
             f"{server.name}: lists {', '.join(map(repr, models)) or 'no model'}, expected {name!r}; start it on that "
             f"checkpoint with --served-model-name {name}, or name in extraction.models only what it serves"
         )
     try:
         version = server.look("/version").get("version", "")
-    except ServerError:  # SGLang and others have no such page; it is only a label
+    except NamedError:  # SGLang and others have no such page; it is only a label
         version = ""
     return f"{models[name].get('owned_by', 'server')} {version}".strip()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -24,11 +24,37 @@ from transformers import (
     Qwen3VLConfig,
 )
 
-from dontblink.models.families import FAMILIES, SPECIAL_TOKENS
+from dontblink.models.families import FAMILIES
 
 StandIn = Literal["Qwen3-VL-2B", "Qwen3-VL-8B", "GLM-4.6V-Flash"]
 HEAD_WIDTH = 32  # of a stand-in's attention heads; the real ones have 128
 
+
+class SpecialTokens(NamedTuple):
+    """The special tokens of a family, in the order of their ids in a vocabulary made here or by the testbed."""
+
+    all: tuple[str, ...]
+    image: str
+    image_start: str
+    image_end: str
+    video: str
+    pad: str
+    eos: str
+
+
+SPECIAL_TOKENS = {
+    "qwen3_vl": SpecialTokens(
+        ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+         "<|video_pad|>", "<think>", "</think>"),
+        "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>", pad="<|endoftext|>", eos="<|im_end|>",
+    ),
+    "glm4v": SpecialTokens(
+        ("<|endoftext|>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|begin_of_image|>", "<|end_of_image|>",
+         "<|image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|video|>", "<think>", "</think>",
+         "<|begin_of_box|>", "<|end_of_box|>"),
+        "<|image|>", "<|begin_of_image|>", "<|end_of_image|>", "<|video|>", pad="<|endoftext|>", eos="<|endoftext|>",
+    ),
+}  # fmt: skip
 _CONTENT = """\
 {%- if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] -%}
 {%- if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif -%}"""
@@ -160,28 +186,30 @@ def build_stand_in(
 
 
 def build_tokenizer(family: str, instruct: bool = False) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of 256 bytes and the family's special tokens, with its chat template.
-
-    `<think>` and its like are ordinary added tokens, as in the real tokenizers: they survive skip_special_tokens.
-    """
+    """Return a tokenizer of 256 bytes and the family's special tokens, with its chat template."""
     special = SPECIAL_TOKENS[family]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
     tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokens.decoder = decoders.ByteLevel()
-    thinking = ("<think>", "</think>")
+    template = (_QWEN_TEMPLATE if family == "qwen3_vl" else _GLM_TEMPLATE).replace("CONTENT", _CONTENT)
+    template = template.replace("IMAGE", special.image_start + special.image + special.image_end)
+    return wrap_tokens(tokens, family, template.replace("THINK", "" if instruct else "<think>\\n"))
+
+
+def wrap_tokens(tokens: Tokenizer, family: str, chat_template: str, **options: str) -> PreTrainedTokenizerFast:
+    """Return a tokenizer with the family's special tokens.
+
+    `<think>` and its like are ordinary added tokens, as in the real tokenizers: they survive skip_special_tokens.
+    """
+    special, thinking = SPECIAL_TOKENS[family], ("<think>", "</think>")
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=tokens, pad_token=special.pad, eos_token=special.eos,
         additional_special_tokens=[token for token in special.all if token not in thinking],
-        clean_up_tokenization_spaces=False,
+        clean_up_tokenization_spaces=False, **options,
     )  # fmt: skip
     tokenizer.add_tokens(list(thinking))
-    if family == "qwen3_vl":
-        image, template = "<|vision_start|><|image_pad|><|vision_end|>", _QWEN_TEMPLATE
-    else:
-        image, template = "<|begin_of_image|><|image|><|end_of_image|>", _GLM_TEMPLATE
-    think = "" if instruct else "<think>\\n"
-    tokenizer.chat_template = template.replace("CONTENT", _CONTENT).replace("IMAGE", image).replace("THINK", think)
+    tokenizer.chat_template = chat_template
     return tokenizer
 
 
@@ -201,10 +229,7 @@ def build_image_processor(model: StandIn) -> Any:
 def _find_ids(family: str, tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     """Return the ids that `TRUE_IDS` holds for the real model, of a stand-in's tokenizer."""
     special = SPECIAL_TOKENS[family]
-    start, end = (
-        ("<|vision_start|>", "<|vision_end|>") if family == "qwen3_vl" else ("<|begin_of_image|>", "<|end_of_image|>")
-    )
-    named = (special.image, special.video, start, end, special.eos)
+    named = (special.image, special.video, special.image_start, special.image_end, special.eos)
     return dict(zip(TRUE_IDS[family], [len(tokenizer), *tokenizer.convert_tokens_to_ids(list(named))], strict=True))
 
 

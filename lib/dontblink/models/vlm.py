@@ -1,10 +1,10 @@
 """A vision-language model with everything that depends on its architecture family.
 
 Why: prompts, image grids, positions and the markers of reasoning and answer differ between families; with `families`
-this is the only module that knows how. In: what `loading` read, and Items. Out: Prompts (ids, patches, grids), batches
-for forward or generate, and the Spans of a response. Token ids come from the loaded config and tokenizer and responses
-are cut on ids. Without its weights a VLM still encodes, decodes and cuts: for dry runs and for engines elsewhere.
-Never here: constant token ids, skipped special tokens, re-tokenised text, remote code.
+this is the only module that knows how. In: what `checkpoints` loaded, and Items. Out: Prompts (ids, patches, grids),
+batches for forward or generate, and the Spans of a response. Token ids come from the loaded config and tokenizer and
+responses are cut on ids. Without its weights a VLM still encodes, decodes and cuts: for dry runs and for engines
+elsewhere. Never here: constant token ids, skipped special tokens, re-tokenised text, remote code.
 """
 
 from __future__ import annotations
@@ -20,9 +20,15 @@ from jinja2 import TemplateError
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dontblink.models.families import Family, VLMError, first_line, read_image_tokens
-from dontblink.questions.items import Item, open_image, split_question
+from dontblink.errors import NamedError
+from dontblink.models.families import Family, read_image_tokens
 from dontblink.models.spans import Markers, Spans, segment
+from dontblink.questions.items import Item, ItemError, open_image, split_question
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library says, for messages of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,15 +95,14 @@ class VLM:
         Raises
         ------
         ItemError
-            If an image cannot be read, or the question names one that is not there.
-        VLMError
-            If there is no picture, the processor refuses the item, a picture takes more tokens than the budget
-            (only pictures of extreme aspect can), or the placeholders do not match the pictures.
+            If an image cannot be read, the question names one that is not there or none, the processor refuses the
+            item, a picture takes more tokens than the budget (only pictures of extreme aspect can), or the
+            placeholders do not match the pictures.
         """
         parts = split_question(item)
         order = tuple(part for part in parts if isinstance(part, int))
         if not order:
-            raise VLMError(f"item {item.id}: no picture, expected at least one; leave it out")
+            raise ItemError(f"item {item.id}: no picture, expected at least one; leave it out")
         opened = {place: open_image(item.images[place]) for place in sorted(set(order))}
         content = [
             {"type": "image", "image": opened[part]} if isinstance(part, int) else {"type": "text", "text": part}
@@ -111,25 +116,25 @@ class VLM:
             )  # fmt: skip
             ids, grids, pixels = batch["input_ids"], batch["image_grid_thw"], batch["pixel_values"]
         except (ValueError, KeyError, TemplateError) as error:
-            raise VLMError(f"item {item.id}: cannot be encoded ({first_line(error)}); correct it") from error
+            raise ItemError(f"item {item.id}: cannot be encoded ({first_line(error)}); correct it") from error
         sizes = tuple(opened[place].size for place in order)
         prompt = Prompt(item.id, ids[0].numpy(), pixels.float().numpy(), grids.numpy(), sizes, order)
         self._check_prompt(prompt)
         return prompt
 
     def _check_prompt(self, prompt: Prompt) -> None:
-        """Raise VLMError unless each picture keeps to the budget and has one placeholder for each of its tokens."""
+        """Raise ItemError unless each picture keeps to the budget and has one placeholder for each of its tokens."""
         counts = [rows * columns for rows, columns in self.image_grid(prompt)]
         _, most = read_image_tokens(self.processor.image_processor, self.family)
         for count, (width, height), place in zip(counts, prompt.image_sizes, prompt.image_order, strict=True):
             if count > most:
-                raise VLMError(
+                raise ItemError(
                     f"item {prompt.item_id}: image {place + 1} of {width}x{height} px takes {count} image tokens, "
                     f"expected at most {most}; crop it, it is too long and thin to be scaled, or raise max_image_tokens"
                 )
         n_found = int(np.isin(prompt.ids, self.suppressed_ids).sum())
         if n_found != sum(counts):
-            raise VLMError(
+            raise ItemError(
                 f"item {prompt.item_id}: {n_found} placeholders in the prompt, expected one for each of "
                 f"{sum(counts)} image tokens; remove the special tokens from the question"
             )
@@ -161,11 +166,11 @@ class VLM:
 
         Raises
         ------
-        VLMError
+        NamedError
             If the model was loaded without weights.
         """
         if self.model is None:
-            raise VLMError(f"{self.name}: loaded without weights, needed for a batch; use load_vlm(weights=True)")
+            raise NamedError(f"{self.name}: loaded without weights, needed for a batch; use load_vlm(weights=True)")
         columns: dict[str, list[Tensor]] = {"input_ids": [], "mm_token_type_ids": [], "attention_mask": []}
         for prompt, tail in zip(prompts, responses or [()] * len(prompts), strict=True):
             ids = torch.from_numpy(np.concatenate([prompt.ids, np.asarray(tail, dtype=np.int64)]))
