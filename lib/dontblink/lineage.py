@@ -28,7 +28,6 @@ import time
 import tokenize
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +56,18 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Names:
-    """What one source names: modules, data beside it, paths of the checkout, sections; does it load by name?"""
+class Source:
+    """What one source names (modules, data beside it, paths of the checkout, sections), and the hash of its code."""
 
-    modules: frozenset[str]
-    beside: frozenset[str]
-    places: frozenset[str]
-    sections: frozenset[str]
+    modules: list[str]
+    beside: list[str]
+    places: list[str]
+    sections: list[str]
     loads_by_name: bool
+    code: str
+
+
+KNOWN: dict[str, Source] = {}  # by the hash of a source's text: what was read once is not parsed again
 
 
 def relative(path: Path) -> str:
@@ -97,12 +100,19 @@ def find_data(place: str) -> list[Path]:
     return [file for file in found if file.suffix not in NO_DATA]
 
 
-@cache
-def read_names(source: str) -> Names:
-    """Return what a Python source names."""
+def read_source(text: str) -> Source:
+    """Return what a Python source names, and the hash of its code."""
+    key = hashlib.sha256(text.encode()).hexdigest()
+    if key not in KNOWN:
+        KNOWN[key] = parse_source(text)
+    return KNOWN[key]
+
+
+def parse_source(text: str) -> Source:
+    """Return the same by parsing."""
     modules, beside, sections, loads_by_name = set[str](), set[str](), set[str](), False
     places: dict[ast.expr, str] = {}  # without those that are the beginning of a longer one
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -119,7 +129,8 @@ def read_names(source: str) -> Names:
     modules |= {dotted.rsplit(".", depth)[0] for dotted in modules for depth in range(1, dotted.count(".") + 1)}
     beginnings = {getattr(node, "left", None) for node in places}
     longest = {place for node, place in places.items() if node not in beginnings}
-    return Names(*map(frozenset, (modules, beside, longest, sections)), loads_by_name)
+    code = hashlib.sha256(strip_prose(text).encode()).hexdigest()
+    return Source(sorted(modules), sorted(beside), sorted(longest), sorted(sections), loads_by_name, code)
 
 
 def read_path(node: ast.expr) -> list[str]:
@@ -142,8 +153,8 @@ def trace(sources: Iterable[Path], settings: Sections | None = None) -> tuple[se
         found |= todo
         reached: set[Path] = set()
         for file in (file for file in todo if file.suffix == ".py"):
-            names = read_names(file.read_text(encoding="utf-8"))
-            sections |= names.sections
+            names = read_source(file.read_text(encoding="utf-8"))
+            sections |= set(names.sections)
             script = None if paths.ROOT / "lib" in file.parents else file
             reached |= {module for dotted in names.modules if (module := find_module(dotted, script))}
             for path in (file.with_name(text) for text in names.beside):
@@ -167,10 +178,9 @@ def hash_source(file: Path) -> str:
     """Return the SHA-256 (64 hex digits) of a file; of a module of lib/ without its comments and docstrings."""
     if file.suffix != ".py" or paths.ROOT / "lib" not in file.parents:
         return hash_file(file)
-    return hashlib.sha256(strip_prose(file.read_text(encoding="utf-8")).encode()).hexdigest()
+    return read_source(file.read_text(encoding="utf-8")).code
 
 
-@cache
 def strip_prose(source: str) -> str:
     """Return Python code without comments, docstrings, blank lines and white space at the ends of lines."""
     lines, inside, prose = source.splitlines(), set[int](), set[int]()
@@ -293,7 +303,7 @@ def describe_stages(profile: str, sections: Sections) -> dict[str, str]:
 
 
 def write_stages(profile: str, sections: Sections) -> list[str]:
-    """Write the fingerprints that changed; remove the stamps of stages whose results are lost; return the names of both."""
+    """Write the fingerprints that changed, remove the stamps of stages whose results are lost; name both."""
     changed = []
     for name, text in describe_stages(profile, sections).items():
         file = paths.stage(profile, name)
@@ -332,6 +342,24 @@ def find_moved(profile: str, sections: Sections) -> list[str]:
     ]
 
 
+def recall(file: Path) -> None:
+    """Know again what an earlier look at the sources left in `file`, if this module has not changed since."""
+    try:
+        held = json.loads(file.read_bytes())
+        if held["by"] == hash_file(Path(__file__)):
+            KNOWN.update({key: Source(*values) for key, values in held["sources"].items()})
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return
+
+
+def remember(file: Path) -> None:
+    """Leave what is known of the sources in `file`, for the next look."""
+    sources = {key: [*vars(source).values()] for key, source in KNOWN.items()}
+    held = {"by": hash_file(Path(__file__)), "sources": sources}
+    with paths.whole_file(file) as temporary:
+        temporary.write_text(json.dumps(held), encoding="utf-8")
+
+
 def forget_the_future(profile: str) -> None:
     """Date results that a wrong clock put into the future back: they would hide every later change from make."""
     now = time.time()
@@ -354,7 +382,12 @@ def main(arguments: list[str] | None = None) -> int:
         params.override(sections, given.set)
         params.write_sections(sections, paths.section_file(given.profile, "any").parent)
         forget_the_future(given.profile)
+        memory = paths.results(given.profile) / ".sources.json"
+        recall(memory)
+        n_known = len(KNOWN)
         write_stages(given.profile, sections)
+        if len(KNOWN) > n_known:
+            remember(memory)
     except NamedError as error:
         print(error, file=sys.stderr)
         return 1

@@ -90,8 +90,8 @@ def describe(profile: str, sections: Sections) -> Manifest:
         If a figure, a notebook or the paper is not there.
     """
     stages = {name: stage for name, stage in list_stages(profile, sections).items() if name != PAGES}
-    for name, files in list_results(profile).items():
-        tracked = files if name in stages and name != EXTRACTION and (profile == "testbed" or name != PAPER) else []
+    for name, results in list_results(profile).items():
+        tracked = results if name in stages and name != EXTRACTION and (profile == "testbed" or name != PAPER) else []
         if lacking := [file for file in tracked if not file.is_file()]:
             raise NamedError(f"{relative(lacking[0])}: not there; restore it, or run {command(profile)}")
     files, values = hash_stages(stages, sections)
