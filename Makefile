@@ -95,8 +95,9 @@ bench: all ## speed and memory against their bars, into bench/README.md: 10 minu
 	@export OMP_NUM_THREADS=1; for script in capture.py memory.py batches.py bootstrap.py "make.py $(if $(COLD),--cold)" report.py; do $(PY) bench/$$script; done
 verify: $(READY) ## do the tracked figures belong to these sources, parameters and models? hashes only, a second
 	@$(PY) -m dontblink.publish.verify --profile $(PROFILE)
-campaign: $(READY) ## 100 kills and other faults, 1000 bad inputs: nothing lost, torn or unnamed? about 20 minutes
-	for part in "faults/campaign.py --kills 100" "bad_input_campaign.py --inputs 1000"; do $(PY) tests/$$part --seed 1; done
+campaign: $(READY) ## 100 kills and other faults, 4000 bad inputs: nothing lost, torn or unnamed? about 20 minutes
+	$(PY) tests/faults/campaign.py --kills 100 --seed 1
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -q -m bad_input --hypothesis-profile campaign --hypothesis-seed 1
 test: $(READY) ## lint, types and tests, offline; this is what CI runs
 	$(PY) -m ruff check . && $(PY) -m mypy
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -q $(PYTEST_ARGS)

@@ -1,29 +1,35 @@
-"""What becomes of a bad input: accepted, a named error, rows left out with their reasons, or a failure.
+"""The contract of bad inputs: each is used, refused in one line that says how to go on, or left out with a reason.
 
-In: a `Kind`, which draws inputs and uses them as a run would. Out: a `Ledger` that counts what became of each. A
-failure is an exception that this package does not define, a message of several lines or with characters that a
-terminal obeys, a row that is neither kept nor left out with a reason, and an input that holds the run up.
+A test file takes what a run does with an input, and a strategy and a list of inputs, and makes a test of them: `test_x =
+attack("x", use, inputs, corpus)`. What fails: an exception that is no `NamedError`, a message of several lines or with
+characters that a terminal obeys, a row that is neither kept nor left out with a reason, an input that holds the run up.
+`make campaign` runs the same tests under the hypothesis profile `campaign` (every known input, many drawn ones) and
+prints `COUNTS`; by default some known inputs and a few drawn ones are used.
 """
 
 from __future__ import annotations
 
+import io
 import time
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hypothesis
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from dontblink.errors import NamedError
+
+N_KNOWN, N_DRAWN = 40, 12  # used by default, of every kind
+LARGE = 50_000  # characters of an input that only the campaign uses
 SLOW_S = 20.0  # of one input on a busy machine; most take milliseconds
 LONGEST = 4000  # characters of a message
-GOOD = ("accepted", "named error", "quarantined")
+COUNTS: Counter[tuple[str, str]] = Counter()  # of (kind, what became of an input)
 HOSTILE = [
     "", " ", "\n", "a\nb", "\r\n", "\t", "\0", "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\u202ereversed", "\u200b",
     "\u2028", "\ufeff", "\ud800", "\udfff x", "مرحبا بالعالم", "שלום", "e\u0301\u0301\u0301",
@@ -52,6 +58,11 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
     max_leaves=8,
 )
+LINES = [
+    b"", b"\0", b"{", b"[]", b"1", b"null", b'"text"', b"{" * 50_000, b"[" * 100_000, b'{"a": ' * 50_000, b"9" * 5000,
+    b"\xff\xfe{}", b'{"pid": 1, "pid": 2}', b"\xef\xbb\xbf{}", b"NaN", b"{}", b"x" * 1_000_000,
+    b'{"a": ' + b"9" * 5000 + b"}",
+]  # fmt: skip
 
 
 class Rows(NamedTuple):
@@ -62,35 +73,15 @@ class Rows(NamedTuple):
     reasons: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Kind:
-    """One kind of bad input: a strategy and a list of them, and what a run does with one in a folder of its own."""
-
-    name: str
-    use: Callable[[Any, Path], Rows | None]
-    inputs: st.SearchStrategy[Any]
-    corpus: Sequence[Any] = ()
+class Fault(AssertionError):
+    """What must not become of an input: its kind and the details."""
 
 
-@dataclass
-class Ledger:
-    """What became of the inputs of each kind, and the failures in words."""
-
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-
-    def total(self, verdict: str) -> int:
-        """Return how many inputs ended so."""
-        return sum(count for (_, found), count in self.counts.items() if found == verdict)
-
-    def enter(self, kind: Kind, value: Any, folder: Path) -> None:
-        """Use one input and write down what became of it."""
-        verdict, why = judge(lambda: kind.use(value, folder))
-        self.counts[kind.name, verdict] += 1
-        if verdict not in GOOD:
-            shown = ascii(value)
-            shown = shown if len(shown) < 600 else f"{shown[:300]} ... {shown[-200:]}"
-            self.failures.append(f"{kind.name}: {verdict}: {why}\n    input: {shown}")
+def make_picture(number: int) -> bytes:
+    """Return a small PNG of its own colour."""
+    held = io.BytesIO()
+    Image.new("RGB", (40, 30), (number * 40 % 255, 90, 90)).save(held, "PNG")
+    return held.getvalue()
 
 
 def find_fault(message: str) -> str:
@@ -103,53 +94,92 @@ def find_fault(message: str) -> str:
     return f"a message of {len(message)} characters: {message[:200]!r}" if len(message) > LONGEST else ""
 
 
-def judge(call: Callable[[], Rows | None]) -> tuple[str, str]:
-    """Return what became of an input, and why: one of GOOD, or 'traceback', 'message', 'silent drop', 'slow'."""
+def judge(call: Callable[[], Rows | None], kind: str = "") -> str:
+    """Return and count what became of an input: 'accepted', 'named error' or 'quarantined'; else raise Fault."""
     started = time.monotonic()
-    verdict, why = _judge_end(call)
-    spent = time.monotonic() - started
-    return ("slow", f"{spent:.0f} s") if spent > SLOW_S and verdict in GOOD else (verdict, why)
+    try:
+        verdict, messages = _use(call)
+        if faults := [fault for message in messages if (fault := find_fault(message))]:
+            raise Fault("message", faults[0])
+        if (spent := time.monotonic() - started) > SLOW_S:
+            raise Fault("hold-up", f"{spent:.0f} s")
+    except Fault as fault:
+        COUNTS[kind, fault.args[0]] += 1
+        raise
+    COUNTS[kind, verdict] += 1
+    return verdict
 
 
-def _judge_end(call: Callable[[], Rows | None]) -> tuple[str, str]:
+def _use(call: Callable[[], Rows | None]) -> tuple[str, Sequence[str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = call()
     except KeyboardInterrupt:
         raise
+    except NamedError as error:
+        return "named error", [str(error)]
     except BaseException as error:  # a panic of a Rust library is no Exception
-        if type(error).__module__.partition(".")[0] == "dontblink":
-            fault = find_fault(str(error))
-            return ("message", fault) if fault else ("named error", str(error))
         place = traceback.extract_tb(error.__traceback__)
         own = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in place if "dontblink" in frame.filename]
         what = f"{type(error).__name__}: {ascii(str(error))[:200]}"
-        return "traceback", f"{what} at {' > '.join(own[-4:]) or place[-1]}"
-    if found is None:
-        return "accepted", ""
-    if found.total != found.kept + len(found.reasons):
-        return "silent drop", f"{found.total} rows, {found.kept} kept, {len(found.reasons)} left out with a reason"
-    if faults := [fault for reason in found.reasons if (fault := find_fault(reason))]:
-        return "message", faults[0]
-    return ("quarantined", found.reasons[0]) if found.reasons else ("accepted", "")
+        raise Fault("traceback", f"{what} at {' > '.join(own[-4:]) or place[-1]}") from error
+    if found is not None and found.total != found.kept + len(found.reasons):
+        reasons = f"{len(found.reasons)} left out with a reason"
+        raise Fault("silent drop", f"{found.total} rows, {found.kept} kept, {reasons}")
+    return ("quarantined", found.reasons) if found is not None and found.reasons else ("accepted", [])
 
 
-def run(kinds: Sequence[Kind], examples: int, seed: int, folder: Path, ledger: Ledger) -> None:
-    """Use the corpus of every kind, and as many drawn inputs of each as asked for."""
-    for number, kind in enumerate(kinds):
-        own = folder / f"{number:02d}"
-        own.mkdir(parents=True, exist_ok=True)
-        for value in kind.corpus:
-            ledger.enter(kind, value, own)
-        if examples:
-            use = partial(ledger.enter, kind, folder=own)
-            quiet = settings(
-                max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-            )
-            hypothesis.seed(seed)(quiet(given(kind.inputs)(_passing_to(use))))()
+def attack(
+    kind: str, use: Callable[[Any, Path], Rows | None], inputs: st.SearchStrategy[Any], corpus: Sequence[Any] = ()
+) -> Callable[[Path], None]:
+    """Return a test that uses the known inputs and drawn ones, each as a run would in the same folder.
+
+    Parameters
+    ----------
+    kind
+        What the inputs are, for the counts.
+    use
+        What a run does with one: returns None or what became of its rows, or raises.
+    """
+
+    def test(tmp_path: Path) -> None:
+        is_campaign = settings.get_current_profile_name() == "campaign"
+        known = corpus if is_campaign else [v for v in corpus[:: max(1, len(corpus) // N_KNOWN)] if len(str(v)) < LARGE]
+        faults = []
+        for value in known:
+            try:
+                judge(lambda value=value: use(value, tmp_path), kind)
+            except Fault as fault:
+                shown = ascii(value)
+                shown = shown if len(shown) < 600 else f"{shown[:300]} ... {shown[-200:]}"
+                faults.append(f"{': '.join(fault.args)}\n    input: {shown}")
+        assert not faults, "\n".join(faults)
+
+        @settings(
+            max_examples=settings().max_examples if is_campaign else N_DRAWN,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(inputs)
+        def use_drawn(value: Any) -> None:
+            judge(lambda: use(value, tmp_path), kind)
+
+        use_drawn()
+
+    return pytest.mark.bad_input(test)
 
 
-def _passing_to(use: Callable[..., None]) -> Callable[[Any], None]:
-    """Return a function of one argument, as hypothesis wants it."""
-    return lambda value: use(value)
+def summarize() -> str:
+    """Return the counts of this session in one line."""
+    by_kind, by_end = Counter[str](), Counter[str]()
+    for (kind, end), count in COUNTS.items():
+        by_kind[kind] += count
+        by_end[end] += count
+    other = by_end["message"] + by_end["hold-up"]
+    return (
+        f"{COUNTS.total()} bad inputs ({', '.join(f'{name} {count}' for name, count in by_kind.items())}): "
+        f"accepted {by_end['accepted']}, named errors {by_end['named error']}, "
+        f"quarantined {by_end['quarantined']}, tracebacks {by_end['traceback']}, "
+        f"silent drops {by_end['silent drop']}" + (f", bad messages or hold-ups {other}" if other else "")
+    )

@@ -1,13 +1,25 @@
-"""Fixtures that tests of several rooms share: one small extraction, see small_extraction.py."""
+"""What tests of several rooms share: profiles of hypothesis, and one small extraction (see small_extraction.py)."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+import bad_input
 import pytest
+from hypothesis import settings
 
 from dontblink import paths
+
+settings.register_profile("tests", derandomize=True, deadline=None)
+settings.register_profile("campaign", max_examples=100, deadline=None)
+settings.load_profile("tests")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what became of the bad inputs under `make campaign`."""
+    if settings.get_current_profile_name() == "campaign":
+        terminalreporter.write_line(bad_input.summarize())
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from bad_input import HOSTILE, TEXTS, find_fault
-from bad_input_boxes import ITEMS
+from bad_input import HOSTILE, TEXTS, find_fault, make_picture
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_makefile import Tree
@@ -55,7 +54,7 @@ def make_item(**fields: Any) -> Item:
         "id": "q1",
         "benchmark": "demo",
         "split": "test",
-        "images": ITEMS[0].images,
+        "images": (make_picture(0),),
         "question": "q",
         "answer": "a",
         "task_type": "other",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import resource
 import struct
 import zlib
 from collections.abc import Iterator
@@ -11,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bad_input import Kind, Rows
+import pytest
+from bad_input import attack
 from hypothesis import strategies as st
 from PIL import Image
 
+from dontblink import paths
 from dontblink.boxes.annotations import describe_image, save_images
 from dontblink.boxes.evidence import item_coverage
+from dontblink.errors import NamedError
 from dontblink.models.checkpoints import load_vlm
 from dontblink.models.vlm import VLM
-from dontblink.questions.items import Box, Item, open_image, validate
+from dontblink.questions.items import Box, Item, ItemError, open_image, validate
 
-ROOT = Path(__file__).resolve().parents[1]
 QUESTION = "what is a1 + b2 ?"
 SIZE = (96, 64)
 DEEP = np.linspace(0, 65535, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE[::-1])
@@ -30,7 +33,7 @@ DEEP = np.linspace(0, 65535, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE[:
 @functools.cache
 def load_processor() -> VLM:
     """Return a shipped checkpoint without its weights: it encodes and cuts."""
-    return load_vlm(ROOT / "models" / "testbed" / "qwen3vl-tiny-s", weights=False)
+    return load_vlm(paths.ROOT / "models" / "testbed" / "qwen3vl-tiny-s", weights=False)
 
 
 def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -129,7 +132,7 @@ def cut(name: str, places: int) -> Iterator[bytes]:
     yield from (whole[: len(whole) * k // places] for k in range(places))
 
 
-def use(content: bytes | str, folder: Path) -> Rows | None:
+def use(content: bytes | str, folder: Path) -> None:
     """Take a picture from its file to the tokens of a prompt."""
     file = folder / "x.png"
     if isinstance(content, bytes):
@@ -146,7 +149,6 @@ def use(content: bytes | str, folder: Path) -> Rows | None:
     coverage = item_coverage(item, vlm.image_grid(prompt), prompt.image_sizes, prompt.image_order)
     assert coverage.shape == (sum(rows * columns for rows, columns in vlm.image_grid(prompt)),) and coverage.max() > 0
     save_images([item], folder / "upright")
-    return None
 
 
 def lay_out(folder: Path, name: str) -> Path:
@@ -178,12 +180,41 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 CUT = ("png", "jpeg", "gif", "webp", "16 bit tiff", "JPEG turned 6", "palette")
-KINDS = [
-    Kind(
-        "images",
-        use,
-        damaged() | st.binary(max_size=100),
-        [*FORMATS.values(), *ODD.values(), "loop", "folder", "nothing", "nul", "long"]
-        + [part for name in CUT for part in cut(name, 12)],
-    )
-]
+test_pictures = attack(
+    "images",
+    use,
+    damaged() | st.binary(max_size=100),
+    [*FORMATS.values(), *ODD.values(), "loop", "folder", "nothing", "nul", "long"]
+    + [part for name in CUT for part in cut(name, 12)],
+)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_whole_picture_of_any_mode_turn_and_format_comes_through_from_end_to_end(name: str, tmp_path: Path) -> None:
+    use(FORMATS[name], tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(set(ODD) - {"1x1", "1x2", "bomb 20000x200", "bad exif", "trailing"}))
+def test_what_is_no_picture_is_named_with_its_item(name: str, tmp_path: Path) -> None:
+    with pytest.raises(NamedError, match="^item q1: .*;"):
+        use(ODD[name], tmp_path)
+
+
+def test_a_decompression_bomb_costs_neither_memory_nor_time() -> None:
+    content = bomb(40_000, 40_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(content) < 1_000_000
+    with pytest.raises(ItemError, match=r"not a readable image|scale it down"):
+        open_image(content)
+    with pytest.raises(ItemError, match=r"12000x12000 px are 144000000, expected at most 64000000; scale it down"):
+        open_image(ODD["bomb 12000x12000"])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def test_sixteen_bits_keep_their_range() -> None:
+    assert open_image(FORMATS["16 bit"]).getextrema() == ((0, 255),) * 3
+
+
+def test_a_format_that_runs_a_program_is_not_opened() -> None:
+    with pytest.raises(ItemError, match="none of PNG, JPEG"):
+        open_image(ODD["eps"])

@@ -1,24 +1,23 @@
-"""Bad rows of the three real benchmarks: JSONL files with columns lost, renamed and replaced, and broken lines."""
+"""Bad questions and answers: JSONL files with columns lost, renamed and replaced, broken lines, texts to be scored."""
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from bad_input import HOSTILE, NUMBERS, TEXTS, VALUES, Kind, Rows
+from bad_input import HOSTILE, LINES, NUMBERS, TEXTS, VALUES, Rows, attack, make_picture
 from hypothesis import strategies as st
-from PIL import Image
 
-from dontblink import params
+from dontblink import params, paths
 from dontblink.boxes.annotations import attach_boxes
 from dontblink.questions import registry
+from dontblink.questions.items import GoldStep, Item
+from dontblink.questions.sources import Row
 
-ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = params.load(ROOT / "params" / "testbed.yaml")[1]["questions"]
+SETTINGS = params.load(paths.params_file("testbed"))[1]["questions"]
 N_ROWS = 4
 ROWS: dict[str, list[dict[str, Any]]] = {
     "mathvista": [
@@ -48,19 +47,7 @@ PATHS = [
     "images/\ud800.png",
 ]  # fmt: skip
 COLUMNS = sorted({column for rows in ROWS.values() for column in rows[0]})
-LINES = [
-    b"", b"\0", b"{", b"[]", b"1", b"null", b'"text"', b"{" * 50_000, b"[" * 100_000, b'{"a": ' * 50_000,
-    b"9" * 5000, b"\xff\xfe{}",
-    b'{"pid": 1, "pid": 2}', b"\xef\xbb\xbf{}", b"NaN", b"{}", b"x" * 1_000_000, b'{"a": ' + b"9" * 5000 + b"}",
-]  # fmt: skip
 Edits = list[tuple[int, str, Any]]
-
-
-def make_picture(number: int) -> bytes:
-    """Return a small PNG of its own colour."""
-    held = io.BytesIO()
-    Image.new("RGB", (40, 30), (number * 40 % 255, 90, 90)).save(held, "PNG")
-    return held.getvalue()
 
 
 def lay_out(folder: Path, benchmark: str, lines: list[bytes]) -> Path:
@@ -104,7 +91,7 @@ def use(value: tuple[str, Edits, list[bytes]], folder: Path) -> Rows:
             inside = image.resolve().is_relative_to((folder / "set").resolve()) if isinstance(image, Path) else True
             assert inside, f"{image} leaves the data set"
         for response in ("", "</think>Answer: A", "</think>\\boxed{yes}"):
-            registry.score(item, response, response, True)
+            registry.score(item, response, response, True, SETTINGS["generator"])
     attached, lacking = attach_boxes(items, [])
     assert not attached and len(lacking) == len(items)
     table = pd.DataFrame([{"item_id": item.id, "stratum": questions.strata[item.id], "lacks": ""} for item in items])
@@ -153,4 +140,59 @@ def draw_rows() -> st.SearchStrategy[tuple[str, Edits, list[bytes]]]:
     return st.tuples(st.sampled_from(sorted(ROWS)), st.lists(edit(), max_size=3), extra)
 
 
-KINDS = [Kind("benchmark rows", use, draw_rows(), list_edits())]
+test_rows_of_a_benchmark = attack("benchmark rows", use, draw_rows(), list_edits())
+
+MARKERS = ["<|end|>", "<|image_pad|>", "</think>", "<think>", "<|begin_of_box|>", "<|end_of_box|>", "word ", "Answer:",
+           " B", ".", "\n"]  # fmt: skip
+LONG = [
+    "<think>" * 1000, "</think>" * 1000, "Answer: " * 2000, "\\boxed{" * 3000, "9" * 100_000, "9," * 30_000,
+    "-" * 50_000, "(A) " * 20_000, "1/" * 20_000, "a" * 100_000, "word " * 100_000, "the answer is " * 5000,
+    "yes no " * 20_000, "\n" * 100_000, " " * 100_000, "[1, " * 10_000, "<" * 50_000, "**" * 50_000, "{" * 50_000,
+    "1e" * 20_000, "٣٤", "１２", "²", "½", "1e400", "9" * 5000 + "." + "9" * 5000, "-inf", "NaN", "0x10", "1_0", "𝟗",
+]  # fmt: skip
+
+
+def make_items() -> list[Item]:
+    """Return an item for each way of scoring."""
+    items = []
+    kinds = [("free_form", "integer", "3"), ("free_form", "float", "0.5"), ("free_form", "list", "[1, 2]")]
+    for name, rows in ROWS.items():
+        fields = rows[0]
+        edits: list[dict[str, Any]] = [{}]
+        if name == "mathvista":
+            edits += [{"question_type": q, "answer_type": a, "answer": g, "choices": None} for q, a, g in kinds]
+        for number, edit in enumerate(edits):
+            picture = {"mathvista": "image", "mmmu_pro": "image_1", "hallusionbench": "filename"}[name]
+            row = Row("row 1", {**fields, **edit, "config": "", "pid": f"{number}"}, {picture: make_picture(1)})
+            items.append(registry.REAL[name].build_item(row, "test", "other"))
+    gold = (GoldStep("$x$ is <b>", "read", ()),)
+    testbed = Item("q1", "symbolic", "test", (make_picture(1),), HOSTILE[10], "7", "other", ("a",), gold_steps=gold)
+    return [*items, testbed]
+
+
+ITEMS = make_items()
+
+
+def use_text(text: str, folder: Path) -> None:
+    """Score a text for every kind of question, as a response, behind its reasoning, and as an answer."""
+    forms = (text, f"so{text}</think>\n{text}", f"</think>Answer: {text}", f"<|begin_of_box|>{text}<|end_of_box|>")
+    for item in ITEMS:
+        for response in forms[: 4 if len(text) < 3000 else 1]:
+            for closed in (True, False):
+                scores = registry.score(item, response, text, closed, SETTINGS["generator"])
+                assert "strict" in scores
+                for name, score in scores.items():
+                    assert (
+                        isinstance(score.correct, bool)
+                        and isinstance(score.parsed, bool)
+                        and isinstance(score.prediction, str)
+                    )
+                    assert not score.correct or score.parsed or name == "official", (name, score)
+
+
+test_texts_of_a_response = attack(
+    "response texts",
+    use_text,
+    TEXTS | st.lists(st.sampled_from(MARKERS) | TEXTS, max_size=8).map("".join),
+    [*HOSTILE, *LONG],
+)

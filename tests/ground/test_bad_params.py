@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-from bad_input import HOSTILE, TEXTS, Kind
+from bad_input import HOSTILE, TEXTS, attack
 from hypothesis import strategies as st
 
 from dontblink import params, paths
-from dontblink.params import SECTIONS as NAMES
-from dontblink.params import describe
 
-ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = {name: (ROOT / "params" / f"{name}.yaml").read_bytes() for name in ("testbed", "paper")}
-_, SECTIONS = params.load(ROOT / "params" / "testbed.yaml")
+SHIPPED = {name: paths.params_file(name).read_bytes() for name in ("testbed", "paper")}
+_, SECTIONS = params.load(paths.params_file("testbed"))
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 10)
 )
@@ -88,8 +88,9 @@ def with_value(section: str, key: str, scalar: str) -> tuple[str, bytes]:
 def use_file(value: tuple[str, bytes], folder: Path) -> None:
     """Read a parameters file and write its sections; what it names must stay in the results folder."""
     profile, encoded = value
+    for name, content in (SHIPPED | {profile: encoded}).items():
+        (folder / f"{name}.yaml").write_bytes(content)
     file = folder / f"{profile}.yaml"
-    file.write_bytes(encoded)
     check(params.load(file)[1], folder)
 
 
@@ -114,7 +115,7 @@ def check(sections: dict[str, dict[str, Any]], folder: Path) -> None:
         assert target.resolve().parent.parent == paths.responses("testbed").resolve(), f"{name!r} leaves its folder"
 
 
-KEYS = [f"{section}.{key}" for section in NAMES for key in describe(section)]
+KEYS = [f"{section}.{key}" for section in SECTIONS for key in SECTIONS[section]]
 TRIED = (
     "testbed.item_seed",
     "testbed.symbolic_noise_level",
@@ -123,35 +124,58 @@ TRIED = (
     "pages.item_quantiles",
 )
 MODELS = [*(f'"{name}"' for name in ("..", ".", "a/b", "/x", "a\\\\b", "-x", "~", "$HOME")), "a\n  b"]
+BASES = ["", "paper", "none", "..", "/etc/passwd", "[testbed]", "testbed/../paper", "1", "'\\0'"]
 WHOLE = [
     b"", b"\n", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"profile", b"- a", b"[" * 5000, b"{" * 5000, LAUGHS.encode(),
     b"profile: [" + b"x, " * 3_000, b"? [a, b]\n: c\n", b"? {a: b}\n: c\n", b"<<: 1\n", b"a: b\na: c\n",
     SHIPPED["testbed"] + LAUGHS.encode(), SHIPPED["testbed"] + b"\n" + b"x" * 1_000_000, SHIPPED["testbed"] * 2,
     SHIPPED["testbed"].replace(b"  ", b"\t"), b"&a {profile: *a}", b"profile: testbed\n", b"%YAML 9.9\n---\na: b\n",
 ]  # fmt: skip
-KINDS = [
-    Kind(
-        "params file",
-        use_file,
-        edited_files(),
-        [
-            *(("testbed", text) for text in WHOLE),
-            *(with_value("extraction", "models", f"[{name}]") for name in MODELS),
-            *(with_value(*TRIED[number % len(TRIED)].split("."), scalar) for number, scalar in enumerate(SCALARS)),
-        ],
-    ),
-    Kind(
-        "SET",
-        use_override,
-        st.lists(
-            st.builds("{}={}".format, st.sampled_from(KEYS) | TEXTS, st.sampled_from(SCALARS) | TEXTS),
-            min_size=1,
-            max_size=3,
-        ).map(" ".join),
-        [
-            *HOSTILE,
-            *(f"extraction.models=[{text}]" for text in HOSTILE),
-            *(f"veto.coverage={text}" for text in SCALARS),
-        ],
-    ),
-]
+
+
+def use_section(value: bytes, folder: Path) -> None:
+    """Read back what make hands from one stage to the next."""
+    file = folder / "extraction.json"
+    file.write_bytes(value)
+    params.read_values(file)
+
+
+test_a_params_file = attack(
+    "params file",
+    use_file,
+    edited_files(),
+    [
+        *(("testbed", text) for text in WHOLE),
+        *(with_value("extraction", "models", f"[{name}]") for name in MODELS),
+        *(with_value(*TRIED[number % len(TRIED)].split("."), scalar) for number, scalar in enumerate(SCALARS)),
+        *(("paper", SHIPPED["paper"].replace(b"based_on: testbed", f"based_on: {text}".encode())) for text in BASES),
+    ],
+)
+test_overrides = attack(
+    "SET",
+    use_override,
+    st.lists(
+        st.builds("{}={}".format, st.sampled_from(KEYS) | TEXTS, st.sampled_from(SCALARS) | TEXTS),
+        min_size=1,
+        max_size=3,
+    ).map(" ".join),
+    [
+        *HOSTILE,
+        *(f"extraction.models=[{text}]" for text in HOSTILE),
+        *(f"veto.coverage={text}" for text in SCALARS),
+    ],
+)
+test_the_parameters_of_a_stage = attack(
+    "parameters of a stage",
+    use_section,
+    st.binary(max_size=30) | TEXTS.map(lambda text: json.dumps({"a": text})[:-1].encode()),
+    [b"", b"{", b"\xff", b"[]", b"1", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"],
+)
+
+
+def test_tags_run_no_code(tmp_path: Path) -> None:
+    file = tmp_path / "testbed.yaml"
+    file.write_text(f"profile: !!python/object/apply:os.system ['touch {tmp_path}/canary']\n")
+    command = [sys.executable, "-m", "dontblink.params", str(file), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and not (tmp_path / "canary").exists()
