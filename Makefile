@@ -65,7 +65,7 @@ endif
 figures: $(NOTEBOOKS:%=$(D)/%) ## run the notebooks whose inputs changed
 $(NOTEBOOKS:%=$(D)/%): $(D)/%: $(S)/% $(R)/extraction.json | $(READY)
 	@rm -f $@
-	n=$*; $(PY) -m dontblink.publish.notebook notebooks/$$n.py --params $(R)/params/$${n#*_}.json --profile $(PROFILE)
+	$(PY) -m dontblink.publish.notebook notebooks/$*.py --params $(R)/params/$(patsubst $(firstword $(subst _, ,$*))_%,%,$*).json --profile $(PROFILE)
 	@mkdir -p $(D); touch $@
 $(D)/$(LEDGER): $(filter-out %/$(LEDGER),$(NOTEBOOKS:%=$(D)/%))
 $(D)/paper: $(S)/paper $(NOTEBOOKS:%=$(D)/%) | $(READY)

@@ -1,12 +1,12 @@
-"""Write the README's table of costs from results/bench: every result of every script beside its bar.
+"""Write the table of costs from results/bench: every result of every script beside its bar.
 
 In: the JSON files that the scripts of bench/ wrote, whichever are there. Out: the block between the bench markers of
-README.md; no date, so that its bytes change only where a number or the measured code does. A bar that is missed is
+bench/README.md; no date, so that its bytes change only where a number or the measured code does. A bar that is missed is
 shown as missed, named on standard error, and makes the exit code 1. What was measured with settings of its own says so
 and is not held against its bar; a script whose code has changed since is named below the table. Never measure, round
 for a comparison, or leave a result out.
 
-Run `python bench/report.py` (`make bench` does); `--print` shows the block and leaves the README alone.
+Run `python bench/report.py` (`make bench` does); `--print` shows the block and leaves the page alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from measure import FOLDER, Result, hash_code
 
 from dontblink import paths
 
+PAGE = "bench/README.md"
 START, END = "<!-- bench: written by `make bench` -->", "<!-- /bench -->"
 ORDER = ("capture", "replay_true_shape", "memory", "batches", "bootstrap", "make", "make_cold")
 HOLDS = {True: "yes", False: "**no**", None: ""}
@@ -30,7 +31,7 @@ PLAIN = ("ratio", "exponent")  # units that the claim says
 
 
 class ReportError(ValueError):
-    """Results or a README that cannot be used; one line with the remedy."""
+    """Results or a page that cannot be used; one line with the remedy."""
 
 
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -94,10 +95,10 @@ def describe_machine(machine: Mapping[str, Any]) -> str:
 
 
 def render_block(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the README's block, markers included."""
+    """Return the block, markers included."""
     rows = [START, "", "| script | claim | median [lowest, highest] | bar | holds |", "|---|---|---|---|---|"]
     for script, content in found.items():
-        path = f"[`{script}`](bench/{find_stem(script)}.py)"
+        path = f"[`{script}`]({find_stem(script)}.py)"
         for place, result in enumerate(content["results"]):
             rows.append(render_row("" if place else path, result))
     judged = [result for content in found.values() for result in content["results"] if result.holds is not None]
@@ -112,18 +113,18 @@ def render_block(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def replace_block(text: str, block: str) -> str:
-    """Return a README with its bench block replaced; raise ReportError unless the markers stand there once."""
+    """Return the page with its bench block replaced; raise ReportError unless the markers stand there once."""
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ReportError(f"README.md: expected one {START} and, after it, one {END}; put them back")
+        raise ReportError(f"{PAGE}: expected one {START} and, after it, one {END}; put them back")
     return text[: text.index(START)] + block + text[text.index(END) + len(END) :]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the block, and name the bars that are missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--print", action="store_true", help="show the block and leave README.md alone")
+    parser.add_argument("--print", action="store_true", help="show the block and leave the page alone")
     given = parser.parse_args(arguments)
-    file = paths.ROOT / "README.md"
+    file = paths.ROOT / PAGE
     try:
         found = read_results(FOLDER)
         block = render_block(found)
@@ -145,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for result in missed:
         print(f"MISS {result.claim}: {result.value:.4g} {result.unit}, bar {result.bar}", file=sys.stderr)
     if not given.print:
-        print(f"README.md: bench block {'written' if new != old else 'unchanged'}")
+        print(f"{PAGE}: bench block {'written' if new != old else 'unchanged'}")
     return int(bool(missed))
 
 

@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-ROOT = Path(__file__).resolve().parents[1]
+from dontblink import lineage, paths
+
+ROOT = paths.ROOT
 sys.path.insert(0, str(ROOT / "bench"))
 
 import make  # noqa: E402  the scripts of bench/, which is no package
@@ -121,9 +123,11 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "results" / "bench"
     for module in (measure, report):
         monkeypatch.setattr(module, "FOLDER", folder)
+        monkeypatch.setattr(module, "hash_code", lambda script: "now")
     monkeypatch.setattr(measure.paths, "ROOT", tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (tmp_path / "README.md").write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
+    (tmp_path / "bench").mkdir()
+    (tmp_path / report.PAGE).write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
     return folder
 
 
@@ -141,21 +145,21 @@ def test_the_block_holds_every_result_of_every_script_and_names_no_machine(bench
     write("capture", measure.judge("capture / without", [1.02, 1.01, 1.04], at_most=1.05), measure.judge("info", [7]))
     write("make", measure.judge("nothing changed", [0.41234], at_most=2, unit="s"))
     assert report.main([]) == 0
-    text = (bench.parents[1] / "README.md").read_text()
+    text = (bench.parents[1] / report.PAGE).read_text()
     assert text.startswith("before\n<!-- bench") and text.endswith("<!-- /bench -->\nafter\n") and "\nold\n" not in text
     assert [line for line in text.splitlines() if line.startswith("| ")][1:] == [
-        "| [`capture`](bench/capture.py) | capture / without | 1.02 [1.01, 1.04] | <= 1.05 | yes |",
+        "| [`capture`](capture.py) | capture / without | 1.02 [1.01, 1.04] | <= 1.05 | yes |",
         "|  | info | 7 |  |  |",
-        "| [`memory`](bench/memory.py) | growth | 1 [0.9, 1.1] | <= 1.1 | yes |",
-        "| [`make`](bench/make.py) | nothing changed | 0.412 s | <= 2 | yes |",
-        "| [`another`](bench/another.py) | a later script | 3 |  |  |",
+        "| [`memory`](memory.py) | growth | 1 [0.9, 1.1] | <= 1.1 | yes |",
+        "| [`make`](make.py) | nothing changed | 0.412 s | <= 2 | yes |",
+        "| [`another`](another.py) | a later script | 3 |  |  |",
     ]
     assert "3 of 3 bars hold. Measured: `capture`, `memory`, `make`, `another` with 1 CPU thread of" in text
     assert os.uname().nodename not in text.split(report.START)[1]
 
 
 def test_the_same_numbers_give_the_same_bytes(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = bench.parents[1] / "README.md"
+    readme = bench.parents[1] / report.PAGE
     write("capture", measure.judge("c", [1.0], at_most=2))
     report.main([])
     first, stamp = readme.read_bytes(), readme.stat().st_mtime_ns
@@ -168,7 +172,7 @@ def test_the_same_numbers_give_the_same_bytes(bench: Path, capsys: pytest.Captur
 def test_a_missed_bar_is_shown_named_and_fails(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write("capture", measure.judge("capture / without", [1.0501, 1.02, 1.3], at_most=1.05), measure.judge("i", [1]))
     assert report.main([]) == 1
-    text = (bench.parents[1] / "README.md").read_text()
+    text = (bench.parents[1] / report.PAGE).read_text()
     assert "| capture / without | 1.0501 [1.02, 1.3] | <= 1.05 | **no** |" in text  # not rounded to its bar
     assert "0 of 1 bars hold" in text
     assert capsys.readouterr().err == "MISS capture / without: 1.05 ratio, bar <= 1.05\n"
@@ -186,7 +190,7 @@ def test_results_of_other_settings_say_so_and_are_neither_held_nor_missed(
     write("capture", measure.judge("capture / without", [1.3], at_most=1.05), options="--layers 2")
     write("make", measure.judge("nothing changed", [0.4], at_most=2, unit="s"), options="--layers 32 --cold")
     assert report.main([]) == 0
-    text = (bench.parents[1] / "README.md").read_text()
+    text = (bench.parents[1] / report.PAGE).read_text()
     assert "| growth, with repeats=1, layers=2 | 0.9 | <= 1.1 |  |" in text
     assert "| capture / without, with layers=2 | 1.3 | <= 1.05 |  |" in text
     assert "| nothing changed | 0.4 s | <= 2 | yes |" in text and "1 of 1 bars hold" in text
@@ -196,45 +200,22 @@ def test_results_of_other_settings_say_so_and_are_neither_held_nor_missed(
     )
 
 
-def test_results_of_code_that_has_changed_since_are_named_below_the_table(bench: Path) -> None:
-    """A module, the script itself, a script that it imports, or a module in a subfolder: each ages its own results."""
-    root, names = bench.parents[1], ("capture", "memory", "bootstrap", "make_cold")
-
-    def read_old() -> list[str]:
-        assert report.main([]) == 0
-        end = (root / "README.md").read_text().split("bars hold.")[1].split("earlier version of the code: ")
-        return [name for name in names if len(end) > 1 and f"`{name}`" in end[1]]
-
-    def write_all() -> None:
-        for name in names:
-            write(name, measure.judge("c", [1.0], at_most=2))
-
-    write_all()
-    assert read_old() == []
-    for file, old in {
-        "lib/dontblink/replay.py": list(names),
-        "lib/dontblink/benchmarks/testbed/scenes.py": list(names),
-        "bench/measure.py": list(names),
-        "bench/capture.py": ["capture", "memory"],
-        "bench/bootstrap.py": ["bootstrap"],
-        "Makefile": ["make_cold"],
-        "lib/dontblink/notes.txt": [],
-    }.items():
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).write_text("changed")
-        assert read_old() == old, file
-        write_all()
-        assert read_old() == [], file
+def test_results_of_code_that_has_changed_since_are_named_below_the_table(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("capture", measure.judge("c", [1.0], at_most=2))
+    assert report.main([]) == 0 and "earlier version" not in (bench.parents[1] / report.PAGE).read_text()
+    monkeypatch.setattr(report, "hash_code", lambda script: "later")
+    assert report.main([]) == 0 and "version of the code: `capture`" in (bench.parents[1] / report.PAGE).read_text()
 
 
-def test_the_code_of_a_script_counts_the_scripts_that_it_imports() -> None:
-    scripts = {file.stem: file.read_text() for file in (ROOT / "bench").glob("*.py")}
-    assert {file for files in measure.ALSO.values() for file in files if not list(ROOT.glob(file))} == set()
-    for name, source in scripts.items():
-        imported = set(re.findall(r"^(?:from|import) (\w+)", source, flags=re.M)) & set(scripts) - {"measure"}
-        counted = measure.ALSO.get(name, ())
-        assert name == "report" or {f"bench/{stem}.py" for stem in imported} <= set(counted), name
-        assert "load_tiny_models()" not in source or name == "measure" or "tests/tiny_models.py" in counted, name
+def test_the_code_of_a_script_is_all_of_ours_behind_it() -> None:
+    def reached(script: str) -> set[str]:
+        return lineage.trace([ROOT / "bench" / f"{script}.py"])[0]
+
+    assert reached("memory") >= {"bench/capture.py", "bench/measure.py", "tests/tiny_models.py"}
+    assert "lib/dontblink/attention/replay.py" in reached("capture") - reached("bootstrap")
+    assert len({measure.hash_code(script) for script in ("capture", "memory", "bootstrap", "make")}) == 4
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"machine": {}, "results": [{"claim": "c"}]}', "[]"])
@@ -246,14 +227,14 @@ def test_a_broken_results_file_is_named_in_one_line(
     assert report.main([]) == 1
     error = capsys.readouterr().err
     assert error.startswith("results/bench/capture.json: ") and error.count("\n") == 1
-    assert "\nold\n" in (bench.parents[1] / "README.md").read_text()
+    assert "\nold\n" in (bench.parents[1] / report.PAGE).read_text()
 
 
 def test_no_results_and_lost_markers_are_errors(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main([]) == 1
     assert "no results; run `make bench`" in capsys.readouterr().err
     write("capture", measure.judge("c", [1.0]))
-    (bench.parents[1] / "README.md").write_text("no markers")
+    (bench.parents[1] / report.PAGE).write_text("no markers")
     assert report.main([]) == 1
     assert "put them back" in capsys.readouterr().err
 
@@ -266,21 +247,16 @@ def test_a_results_file_says_what_was_run_and_where(bench: Path) -> None:
     assert content["results"][0]["holds"] is True and content["results"][0]["bar"] == ">= 0.5"
 
 
-def test_the_readme_has_a_place_for_the_block() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_page_has_a_place_for_the_block_and_names_the_scripts_that_make_bench_runs_and_those_it_does_not() -> None:
+    text = (ROOT / report.PAGE).read_text()
     assert report.replace_block(text, f"{report.START}\nnew\n{report.END}").count("\nnew\n") == 1
-    assert text.index("## How fast, how much memory") < text.index(report.START) < text.index("## Glossary")
-
-
-def test_the_readme_names_the_scripts_that_make_bench_runs_and_those_that_it_does_not() -> None:
     recipe = re.search(r"for script in (.*?); do", (ROOT / "Makefile").read_text())
-    section = (ROOT / "README.md").read_text().split("## How fast, how much memory")[1].split(report.START)[0]
-    named = re.search(r"`make bench` runs (.*?);", section, flags=re.S)
+    named = re.search(r"`make bench` runs (.*?), then", text, flags=re.S)
     assert recipe is not None and named is not None
     run = set(re.findall(r"(\w+)\.py", recipe[1])) - {"report"}
     assert set(re.findall(r"`(\w+)`", named[1])) == run
     rest = {file.stem for file in (ROOT / "bench").glob("*.py")} - run - {"measure", "report"}
-    assert all(f"bench/{stem}.py" in section for stem in rest) and "COLD=1" in section
+    assert all(f"bench/{stem}.py" in text for stem in rest) and "COLD=1" in text
 
 
 @pytest.fixture
@@ -347,7 +323,7 @@ def test_one_cold_build_is_one_value_over_the_median_of_the_warm_ones(
 
 def test_notebooks_are_read_from_what_make_prints_under_the_real_makefile() -> None:
     recipe = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "dontblink.publish.notebook" in line)
-    printed = recipe.replace("$(1)", "08_claims").replace("$(PY)", "env/bin/python")
+    printed = recipe.replace("$*", "08_claims").replace("$(PY)", "env/bin/python")
     assert make.read_notebooks(f"something else\n{printed}\n") == ["08_claims"]
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from dontblink import files as marks
-from dontblink import params, paths
+from dontblink import lineage, params, paths
 from dontblink.publish import verify
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = paths.ROOT
 PARTS = ("figures/testbed", "lib", "models/testbed", "notebooks", "paper", "params")
 Edit = Callable[[str, Callable[[bytes], bytes | None]], None]
 
@@ -34,6 +34,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(paths, "ROOT", root)
         _, sections = params.load(paths.params_file("testbed"))
         params.write_sections(sections, paths.results("testbed") / "params")
+        lineage.write_stages("testbed", sections)
         verify.manifest_file("testbed").unlink(missing_ok=True)
         assert verify.main(["--write"]) == 0
     shutil.rmtree(root / "results")
@@ -78,10 +79,11 @@ def say(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[
 
 
 def split(clone: Path, overrides: str = "") -> None:
-    """Do what `make params` does in the clone."""
+    """Do what make does first in the clone."""
     _, sections = params.load(clone / "params" / "testbed.yaml")
     params.override(sections, overrides)
     params.write_sections(sections, paths.results("testbed") / "params")
+    lineage.write_stages("testbed", sections)
 
 
 def make(edit: Edit, clone: Path, name: str) -> None:
@@ -96,7 +98,7 @@ def test_the_tracked_figures_belong_to_these_sources(capsys: pytest.CaptureFixtu
 
 def test_a_fresh_clone_passes_within_seconds_and_without_a_model_library(clone: Path) -> None:
     code = (
-        "import sys, time\nbegin = time.process_time()\nfrom dontblink import verify\nassert verify.main([]) == 0\n"
+        "import sys, time\nbegin = time.process_time()\nfrom dontblink.publish import verify\nassert verify.main([]) == 0\n"
         "assert not {'torch', 'transformers', 'numpy', 'pandas', 'matplotlib'} & sys.modules.keys()\n"
         "assert time.process_time() - begin < 5"
     )
@@ -110,12 +112,12 @@ def test_a_fresh_clone_passes_within_seconds_and_without_a_model_library(clone: 
     ("file", "who"),
     [
         ("notebooks/03_entropy.py", "03_entropy, 08_claims, paper"),
-        ("lib/dontblink/collapse.py", "02_collapse, 08_claims, paper"),
-        ("lib/dontblink/obuchowski.py", "03_entropy, 05_veto, 08_claims, paper"),
-        ("lib/dontblink/benchmarks/testbed/__init__.py", "every figure and the paper"),
+        ("lib/dontblink/studies/collapse.py", "02_collapse, 08_claims, paper"),
+        ("lib/dontblink/statistics/auroc.py", "03_entropy, 04_interaction, 05_veto, 08_claims, paper"),
+        ("lib/dontblink_testbed/benchmark.py", "every figure and the paper"),
         ("lib/dontblink/paths.py", "every figure and the paper"),
-        ("lib/dontblink/dontblink.mplstyle", "every figure and the paper"),
-        ("lib/dontblink/manuscript.py", "paper"),
+        ("lib/dontblink/figures/dontblink.mplstyle", "every figure and the paper"),
+        ("lib/dontblink/publish/manuscript.py", "paper"),
         ("models/testbed/glm4v-tiny/model.safetensors", "every figure and the paper"),
         ("requirements.lock", "every figure and the paper"),
         ("paper/claims.yaml", "08_claims, paper"),
@@ -125,7 +127,7 @@ def test_a_fresh_clone_passes_within_seconds_and_without_a_model_library(clone: 
 def test_one_flipped_bit_of_an_input_is_named_with_what_depends_on_it(
     edit: Edit, capsys: pytest.CaptureFixture[str], file: str, who: str
 ) -> None:
-    edit(file, (lambda content: content + b" ") if file.endswith(".py") else flip)
+    edit(file, (lambda content: content + b"\nadded = 1\n") if file.endswith(".py") else flip)
     assert say(capsys) == (1, [f"{file}: changed; depend on it: {who}; run `make all`"])
 
 
@@ -185,7 +187,7 @@ def test_figures_made_with_an_override_do_not_pass_for_those_of_the_file(
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("lib/dontblink/collapse.py", None, "lib/dontblink/collapse.py: gone; depend on it: 02_collapse, 08_claims"),
+        ("lib/dontblink/studies/collapse.py", None, "lib/dontblink/studies/collapse.py: gone; depend on it: 02_collapse, 08_claims"),
         ("figures/testbed/02_collapse.pdf", None, "figures/testbed/02_collapse.pdf: not there; restore it, or run"),
         ("figures/testbed/02_collapse_forest.pdf", None, "gone, not the file that 02_collapse made"),
         ("figures/testbed/02_collapse_new.pdf", b"%", "02_collapse_new.pdf: new, not the file that 02_collapse made"),
@@ -234,7 +236,8 @@ def test_a_figure_that_changed_without_a_cause_is_not_taken_and_one_with_a_cause
     assert verify.main(["--write"]) == 0
     assert "kept as it is: figures/testbed/02_collapse_forest.png differ" in capsys.readouterr().out
     assert verify.manifest_file("testbed").read_bytes() == before and say(capsys)[0] == 1
-    edit("lib/dontblink/collapse.py", lambda content: content + b" ")
+    edit("lib/dontblink/studies/collapse.py", lambda content: content + b"added = 1\n")
+    split(clone)
     assert verify.main(["--write"]) == 0  # a changed source does not explain a change by hand
     assert "kept as it is: figures/testbed/02_collapse_forest.png differ" in capsys.readouterr().out
     marks.mark_made(clone / "figures" / "testbed" / "02_collapse_forest.png", "testbed")
