@@ -1,16 +1,12 @@
-"""A figure in words: what a reader hears who cannot see it.
-
-Why it exists: every picture of the pages needs a text that says what it shows, and a text typed by hand would soon
-describe last month's figure. In: a matplotlib figure that is finished. Out: one line of text, from its own titles,
-axis labels, legends and colour bars. Never: say what a figure means (its notebook does), or change it.
-
-Figures and numbers: the only writer of figures/<profile>, with the same bytes on every day.
+"""Figures, numbers and tables: the only writer of figures/<profile>, with the same bytes on every day.
 
 Why it exists: a tracked figure must change in git only when its content changes, and a number in the paper must be
-the number that a notebook computed, at full precision. In: a matplotlib figure, or a mapping of numbers, and the
-notebook's stem. Out: figures/<profile>/<stem>.pdf, .png and .json. Importing this module gives the session the look
-of dontblink.mplstyle (print size, greys, the font that comes with matplotlib). Never round here, never write a date,
-and never write a figure or a number anywhere else.
+the number that a notebook computed, at full precision. In: a matplotlib figure, a mapping of numbers or a table, and
+the notebook's stem. Out: figures/<profile>/<stem>.pdf and .png, with one printed line that says in words what the
+figure shows (a text typed by hand would soon describe last month's); <stem>.json with the few hundred numbers that the
+paper, the ledger and the pages name; <stem>_<name>.csv with whole tables. Importing this module gives the session the
+look of dontblink.mplstyle. Never: round here, write a date, say what a figure means (its notebook does), or write a
+figure or a number anywhere else.
 """
 
 from __future__ import annotations
@@ -20,7 +16,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +26,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dontblink import files as marks
-from dontblink import paths
+from dontblink import files, paths
 from dontblink.errors import NamedError, make_printable
 from dontblink.figures.picture import STYLE
+
+UNDATED = {
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "png": {"Software": None},
+}
+
+plt.style.use(STYLE)
 
 
 def describe_figure(figure: Figure) -> str:
@@ -61,23 +64,20 @@ def _join(texts: Iterable[str]) -> str:
     return ", ".join(text for text in whole if text and text != "None")
 
 
-UNDATED = {
-    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
-    "png": {"Software": None},
-}
-
-plt.style.use(STYLE)
-
-
-class RecordError(NamedError, ValueError):
-    """A figure or a number that cannot be recorded; the message names the file, the key and the remedy."""
-
-
 def check_stem(stem: str) -> str:
-    """Return the stem; raise RecordError unless it starts like its notebook, NN_name."""
+    """Return the stem; raise NamedError unless it starts like its notebook, NN_name."""
     if not re.fullmatch(r"\d\d_[a-z0-9_]+", stem):
-        raise RecordError(f"stem {stem!r}: expected the notebook's, as 02_collapse or 02_collapse_steps")
+        raise NamedError(f"stem {stem!r}: expected the notebook's, as 02_collapse or 02_collapse_steps")
     return stem
+
+
+@contextmanager
+def made_file(name: str, profile: str) -> Iterator[Path]:
+    """Yield a temporary path that becomes figures/<profile>/<name>, whole and marked as made here."""
+    file = paths.figures(profile) / name
+    with paths.whole_file(file) as temporary:
+        yield temporary
+    files.mark_made(file, profile)
 
 
 def save_figure(figure: Figure, stem: str, profile: str) -> list[Path]:
@@ -89,25 +89,53 @@ def save_figure(figure: Figure, stem: str, profile: str) -> list[Path]:
         The PDF and the PNG; each appears whole or not at all. One printed line says what the figure shows: the
         pages and a screen reader have no other text for it.
     """
-    files = []
+    check_stem(stem)
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     os.environ["SOURCE_DATE_EPOCH"] = "0"  # the embedded fonts carry a date that only this variable holds still
     try:
         with plt.style.context(STYLE):
             for suffix, metadata in UNDATED.items():
-                file = paths.figures(profile) / f"{check_stem(stem)}.{suffix}"
                 drawn = io.BytesIO()  # on a full disk matplotlib would say something else than that
                 figure.savefig(drawn, format=suffix, metadata=metadata)
-                with paths.whole_file(file) as temporary:
+                with made_file(f"{stem}.{suffix}", profile) as temporary:
                     temporary.write_bytes(drawn.getvalue())
-                marks.mark_made(file, profile)
-                files.append(file)
     finally:
         del os.environ["SOURCE_DATE_EPOCH"]
         if epoch is not None:
             os.environ["SOURCE_DATE_EPOCH"] = epoch
     print(f"{stem}: {describe_figure(figure)}")
-    return files
+    return [paths.figures(profile) / f"{stem}.{suffix}" for suffix in UNDATED]
+
+
+def save_table(stem: str, name: str, table: pd.DataFrame, profile: str) -> Path:
+    """Write a whole table as <stem>_<name>.csv, every float with the digits that give it back exactly.
+
+    Parameters
+    ----------
+    name
+        What the table holds, as `collapse`.
+    table
+        Columns say their units (`entropy_nats`); of an index only named levels are written, as columns. A missing
+        value is an empty field.
+
+    Raises
+    ------
+    NamedError
+        If there are no rows, a column has no name or that of another, or a number is infinite.
+    """
+    where = f"{check_stem(f'{stem}_{name}')}.csv"
+    plain = table.reset_index([level for level in table.index.names if level is not None]).reset_index(drop=True)
+    columns = [str(column) for column in plain]
+    if plain.empty or len({*columns} - {""}) < len(columns):
+        found = f"{len(plain)} rows, columns {', '.join(columns) or 'none'}"
+        raise NamedError(f"{where}: {found}; a table has rows, and columns with different names")
+    plain = plain.astype({c: np.float64 for c, kind in plain.dtypes.items() if kind == np.float32})
+    numbers = plain.select_dtypes("float")
+    if (wrong := np.isinf(numbers).any()).any():
+        raise NamedError(f"{where}: column {wrong.idxmax()} holds an infinity; find out why, or leave the row out")
+    with made_file(where, profile) as temporary:
+        plain.to_csv(temporary, index=False, lineterminator="\n")
+    return paths.figures(profile) / where
 
 
 def to_plain(value: Any, key: str) -> Any:
@@ -120,7 +148,7 @@ def to_plain(value: Any, key: str) -> Any:
 
     Raises
     ------
-    RecordError
+    NamedError
         If there is NaN, an infinity or nothing in it, or something that is no number.
     """
     if isinstance(value, np.generic | np.ndarray):
@@ -129,17 +157,17 @@ def to_plain(value: Any, key: str) -> Any:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise RecordError(f"{key} is {value}; find out why, or leave the key out where it has no value")
+            raise NamedError(f"{key} is {value}; find out why, or leave the key out where it has no value")
         return value
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str) or not name.strip():
-                raise RecordError(f"{key}: key {name!r}; expected a text that says what it holds, with its unit")
+                raise NamedError(f"{key}: key {name!r}; expected a text that says what it holds, with its unit")
         return {str(name): to_plain(entry, f"{key}.{name}") for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(entry, f"{key}.{index}") for index, entry in enumerate(value)]
     found = type(value).__name__
-    raise RecordError(f"{key}: found {value!r} ({found}); give a number, a text, a list or a mapping of them")
+    raise NamedError(f"{key}: found {value!r} ({found}); give a number, a text, a list or a mapping of them")
 
 
 def save_numbers(stem: str, numbers: Mapping[str, Any], profile: str) -> Path:
@@ -152,15 +180,14 @@ def save_numbers(stem: str, numbers: Mapping[str, Any], profile: str) -> Path:
     """
     file = paths.figures(profile) / f"{check_stem(stem)}.json"
     if not numbers:
-        raise RecordError(f"{paths.show(file)}: no numbers; a notebook records at least one")
+        raise NamedError(f"{paths.show(file)}: no numbers; a notebook records at least one")
     try:
         plain = {name: to_plain(numbers[name], str(name)) for name in to_plain(dict.fromkeys(numbers, 0), "numbers")}
-    except RecordError as error:
-        raise RecordError(f"{paths.show(file)}: {error}") from error
-    with paths.whole_file(file) as temporary:
+    except NamedError as error:
+        raise NamedError(f"{paths.show(file)}: {error}") from error
+    with made_file(file.name, profile) as temporary:
         text = json.dumps(plain, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
-    marks.mark_made(file, profile)
     return file
 
 
@@ -172,7 +199,7 @@ def nest(table: pd.DataFrame, keys: Sequence[str], optional: Sequence[str] = ())
 
     Raises
     ------
-    RecordError
+    NamedError
         If two rows have the same keys.
     """
     nested: dict[str, Any] = {}
@@ -182,7 +209,7 @@ def nest(table: pd.DataFrame, keys: Sequence[str], optional: Sequence[str] = ())
         for name in names[:-1]:
             level = level.setdefault(name, {})
         if names[-1] in level:
-            raise RecordError(f"two rows for {' / '.join(names)}; {', '.join(keys)} must tell all rows apart")
+            raise NamedError(f"two rows for {' / '.join(names)}; {', '.join(keys)} must tell all rows apart")
         level[names[-1]] = {
             str(name): value for name, value in row.items() if name not in optional or not pd.isna(value)
         }
