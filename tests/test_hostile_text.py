@@ -148,7 +148,7 @@ def test_a_script_of_the_viewer_holds_its_data_and_nothing_else(text: str) -> No
     assert json.loads(script.removeprefix("dontblink.show(").removesuffix(");\n")) == {"question": text, text: [text]}
 
 
-@pytest.mark.parametrize("name", ["viewer.js", "site.js", "box_widget.js"])
+@pytest.mark.parametrize("name", ["viewer.js", "site.js"])
 def test_no_script_of_ours_takes_a_text_for_markup(name: str) -> None:
     source = (ROOT / "lib" / "dontblink" / "site" / name).read_text()
     assert not re.search(

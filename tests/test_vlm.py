@@ -13,6 +13,7 @@ import pytest
 import tiny_models
 import torch
 from PIL import Image
+from small_items import make_item, noise, png
 from test_testbed import make_items as draw_items
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -28,7 +29,7 @@ from dontblink.models.checkpoints import load_vlm
 from dontblink.models.stand_in import SHAPES, build_stand_in
 from dontblink.models.vlm import VLM, Prompt
 from dontblink.paths import ROOT
-from dontblink.questions.items import Box, Item, ItemError
+from dontblink.questions.items import Box, ItemError
 from dontblink_testbed import architectures, vocabulary
 
 FAMILIES = ("qwen3_vl", "glm4v")
@@ -119,26 +120,6 @@ def tiny_vlm(family: str) -> VLM:
     """One loaded checkpoint per family and test run."""
     with tempfile.TemporaryDirectory() as folder:
         return load_vlm(save_checkpoint(Path(folder), family), name=f"tiny-{family}", backend="pil")
-
-
-def png(pixels: np.ndarray, orientation: int = 1) -> bytes:
-    """Encode uint8 [height, width, 3]; the orientation goes into the EXIF block."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
-    return buffer.getvalue()
-
-
-def noise(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def make_item(name: str, *sizes: tuple[int, int], question: str = "what digit is f5 ?", **fields: object) -> Item:
-    """An item with one noise image per (width, height)."""
-    rng = np.random.default_rng(sum(name.encode()))
-    images = tuple(png(noise(rng, *size)) for size in sizes)
-    return Item(name, "demo", "test", images, question, "3", "symbolic", **fields)  # type: ignore[arg-type]
 
 
 def with_bytelevel_tokenizer(family: str, text: str) -> tuple[VLM, list[int]]:

@@ -1,7 +1,8 @@
 """Commands for evidence boxes: `python -m dontblink.boxes pictures|report|import|export|agree`.
 
-Why: annotation happens at a desk between tools, not in a notebook. In: files, and a folder of pictures that
-`image_facts.save_images` wrote. Out: a text, and files of annotations. Never here: anything but arguments and printing.
+Why: annotation happens at a desk between tools, not in a notebook. In: files, and a folder of pictures that `pictures`
+wrote. Out: a text, and files of annotations. Never here: anything but arguments and printing, or an import at the top
+that a help text does not need.
 """
 
 from __future__ import annotations
@@ -10,24 +11,12 @@ import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dontblink import params, paths
-from dontblink.boxes.annotations import (
-    Annotation,
-    ImageFacts,
-    Rejected,
-    cover_images,
-    read_annotations,
-    read_images,
-    read_strictly,
-    save_images,
-    summarize_coverage,
-    write_annotations,
-)
-from dontblink.boxes.annotators import compare_annotators, name_pairs, summarize_agreement
-from dontblink.boxes.exchange import export_boxes, import_boxes
 from dontblink.errors import NamedError, make_line
-from dontblink.questions import registry
+
+if TYPE_CHECKING:
+    from dontblink.boxes.annotations import Annotation, Rejected
 
 FORMATS = ("coco", "label-studio")
 
@@ -42,39 +31,38 @@ def check_format(name: str) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the five commands."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dontblink.boxes", description="Evidence boxes of the real benchmarks."
-    )
+    """Return the parser of the five commands; each names the function that runs it."""
+    parser = argparse.ArgumentParser(prog="python -m dontblink.boxes", description="Evidence boxes of real benchmarks.")
     commands = parser.add_subparsers(dest="command", required=True)
-    text = "write the pictures of the items that a study asks"
-    command = commands.add_parser("pictures", help=text, description=text)
-    command.add_argument("benchmark", help="mathvista, mmmu_pro or hallusionbench")
-    command.add_argument("--profile", default="paper", help="which params/<profile>.yaml, after `make params`")
-    command.add_argument("--images", type=Path, required=True, help="folder to write into")
-    for name, text in (
-        ("report", "which items have accepted boxes, and which lack them"),
-        ("import", "read the file of another tool into an annotation file"),
-        ("export", "write pictures' boxes for another tool"),
-        ("agree", "how well annotators agree"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("file", type=Path, help="annotations, data/evidence/<benchmark>.jsonl")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=globals()[f"run_{name}"])
+        if name == "pictures":
+            command.add_argument("benchmark", help="mathvista, mmmu_pro or hallusionbench")
+        else:
+            command.add_argument("file", type=Path, help="annotations, data/evidence/<benchmark>.jsonl")
         if name != "agree":
-            command.add_argument("--images", type=Path, required=True, help="folder that save_images wrote")
+            command.add_argument("--images", type=Path, required=True, help="folder of the benchmark's pictures")
         if name in ("import", "export"):
             command.add_argument("--format", type=check_format, metavar="|".join(FORMATS), required=True)
-        if name == "import":
-            command.add_argument("--from", type=Path, required=True, dest="other", help="the tool's file")
-            command.add_argument("--annotator", default="", help="who drew what the file names nobody for")
-            command.add_argument("--shown", choices=("turned", "stored", "unknown"), default="unknown",
-                                 help="did the tool turn pictures as EXIF says? unknown: decide by size")  # fmt: skip
-        if name == "export":
-            command.add_argument("--to", type=Path, required=True, dest="other", help="the file to write")
-        if name == "agree":
-            command.add_argument("--between", nargs=2, metavar=("A", "B"), help="two annotators; default: every pair")
-            command.add_argument("--token-px", type=int, default=32, help="side of an image token in px")
-            command.add_argument("--seed", type=int, default=0, help="of the bootstrap over items")
+        return command
+
+    pictures = add("pictures", "write the pictures of the items that a study asks")
+    pictures.add_argument("--profile", default="paper", help="which params/<profile>.yaml, after `make params`")
+    add("report", "which items have accepted boxes, and which lack them")
+    into = add("import", "read the file of another tool into an annotation file")
+    into.add_argument("--from", type=Path, required=True, dest="other", help="the tool's file")
+    into.add_argument("--annotator", default="", help="who drew what the file names nobody for")
+    into.add_argument("--shown", choices=("turned", "stored", "unknown"), default="unknown",
+                      help="did the tool turn pictures as EXIF says? unknown: decide by size")  # fmt: skip
+    add("export", "write pictures' boxes for another tool").add_argument(
+        "--to", type=Path, required=True, dest="other", help="the file to write"
+    )
+    agree = add("agree", "how well annotators agree")
+    agree.add_argument("--between", nargs=2, metavar=("A", "B"), help="two annotators; default: every pair")
+    agree.add_argument("--token-px", type=int, default=32, help="side of an image token in px")
+    agree.add_argument("--seed", type=int, default=0, help="of the bootstrap over items")
     return parser
 
 
@@ -86,9 +74,12 @@ def print_rejected(rejected: Iterable[Rejected]) -> None:
 
 def run_pictures(given: argparse.Namespace) -> int:
     """Write the pictures of a benchmark's chosen items, upright, with a list of what they are."""
-    questions = registry.load_questions(
-        given.benchmark, *(params.read_section(given.profile, name) for name in ("testbed", "questions"))
-    )
+    from dontblink import params
+    from dontblink.boxes.annotations import save_images
+    from dontblink.questions import registry
+
+    testbed, settings = (params.read_section(given.profile, name) for name in ("testbed", "questions"))
+    questions = registry.load_questions(given.benchmark, testbed, settings)
     items = [item for split in registry.SPLITS for item in questions.items[split]]
     written = save_images(items, given.images)
     print(f"{len(written)} pictures of {len(items)} items written to {given.images}")
@@ -97,20 +88,24 @@ def run_pictures(given: argparse.Namespace) -> int:
 
 def run_report(given: argparse.Namespace) -> int:
     """Print the coverage; 1 where an item lacks boxes or a line was left out."""
+    from dontblink.boxes.annotations import judge_items, read_annotations, read_images, summarize_coverage
+
     annotations, rejected = read_annotations(given.file)
-    images: dict[str, list[ImageFacts]] = {}
-    for _, facts in sorted(read_images(given.images).items()):
-        images.setdefault(facts.item_id, []).append(facts)
-    report = cover_images(images, annotations)
+    images = read_images(given.images)
+    verdicts = judge_items(images, annotations)
     print_rejected(rejected)
-    if elsewhere := sorted({found.item_id for found in annotations} - set(images)):
+    if elsewhere := sorted({found.item_id for found in annotations} - set(verdicts)):
         print(f"{len(elsewhere)} annotated items are not in {given.images}: {make_line(', '.join(elsewhere[:5]))}, ...")
-    print(summarize_coverage(report))
-    return int(bool(rejected) or bool((report["status"] != "annotated").any()))
+    print(summarize_coverage(images, verdicts))
+    return int(bool(rejected) or any(verdict.status != "annotated" for verdict in verdicts.values()))
 
 
 def run_import(given: argparse.Namespace) -> int:
     """Import what can be, print what was changed and left out; 1 where a row was left out."""
+    from dontblink import paths
+    from dontblink.boxes.annotations import read_images, write_annotations
+    from dontblink.boxes.exchange import import_boxes
+
     images = read_images(given.images)
     found = import_boxes(given.other, given.format, images, annotator=given.annotator, shown=given.shown)
     print_rejected(found.rejected)
@@ -126,6 +121,10 @@ def run_import(given: argparse.Namespace) -> int:
 
 def run_export(given: argparse.Namespace) -> int:
     """Export every picture with its boxes; 1 where an annotation fits no picture."""
+    from dontblink import paths
+    from dontblink.boxes.annotations import read_images, read_strictly
+    from dontblink.boxes.exchange import export_boxes
+
     annotations = read_strictly(given.file)
     document, left_out = export_boxes(annotations, read_images(given.images), given.format)
     with paths.whole_file(given.other) as temporary:
@@ -137,6 +136,9 @@ def run_export(given: argparse.Namespace) -> int:
 
 def run_agree(given: argparse.Namespace) -> int:
     """Print the agreement of annotators, pair by pair."""
+    from dontblink.boxes.annotations import read_strictly
+    from dontblink.boxes.annotators import compare_annotators, name_pairs, summarize_agreement
+
     annotations = read_strictly(given.file)
     pairs = [tuple(given.between)] if given.between else name_pairs(annotations)
     for first, second in pairs:
@@ -150,19 +152,12 @@ def run_agree(given: argparse.Namespace) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 all well, 1 something was left out or cannot be read."""
     given = build_parser().parse_args(arguments)
-    if given.command not in ("import", "pictures") and not given.file.is_file():
+    if given.command in ("report", "export", "agree") and not given.file.is_file():
         print(f"{given.file}: no annotations yet", file=sys.stderr)
         if given.command != "report":
             return 1
-    commands = {
-        "pictures": run_pictures,
-        "report": run_report,
-        "import": run_import,
-        "export": run_export,
-        "agree": run_agree,
-    }
     try:
-        return commands[given.command](given)
+        return int(given.run(given))
     except (NamedError, ValueError) as error:
         print(make_line(str(error)), file=sys.stderr)
     except OSError as error:

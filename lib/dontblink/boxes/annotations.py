@@ -1,20 +1,12 @@
-"""The schema of an evidence annotation: one line of `data/evidence/<benchmark>.jsonl`, checked field by field.
+"""Evidence annotations: which regions of which picture an item needs, who says so, and whether a person accepted it.
 
-Why: boxes decide every evidence mass, so a line is used as it is or refused with the reason. In: a line, or an
-`Annotation`. Out: an `Annotation`, or its line. Never here: files, or a repair of what is wrong.
-
-Which picture is which: the hash, size and turn of every image of an item, and a folder of them to draw on.
-
-Why: a box is only as good as the certainty that it lies on this picture, turned this way. In: Items. Out: one
-`ImageFacts` per image, and a folder with upright pictures and `images.jsonl` that any annotation tool can open. Boxes
-refer to the picture as EXIF turns it. Never here: boxes, and never a guess which picture a file name means.
-
-Evidence annotations: which regions of an image an item needs, who says so, and whether a person has accepted it.
-
-Why: no real benchmark ships evidence boxes, so they are an input of this study and need a provenance. In and out:
-`data/evidence/<benchmark>.jsonl`, one line per image of an item by one annotator (data/evidence/README.md). Items
-get boxes from ACCEPTED lines on the same picture only. Never here: a guess. An image without an accepted line has
-no boxes, which is something else than an accepted line that says "no evidence in this image".
+Why: no real benchmark ships evidence boxes, so they are an input of this study and need a provenance. They decide every
+evidence mass, and a box is only as good as the certainty that it lies on this picture, turned this way. In: Items, and
+`data/evidence/<benchmark>.jsonl`, one line per image of an item by one annotator (data/evidence/README.md). Out: one
+`ImageFacts` per image, and a folder of upright pictures that any tool can open; `Annotation`s, each line used as it is
+or refused with the reason; Items with the boxes of ACCEPTED lines on the same picture. Never here: a guess, or a
+repair. An image without an accepted line has no boxes, which is something else than an accepted line that says "no
+evidence in this image".
 """
 
 from __future__ import annotations
@@ -33,18 +25,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import pandas as pd
-
 from dontblink import paths
 from dontblink.errors import NamedError, make_line
 from dontblink.questions.items import ID, MOST_PIXELS, Box, Item, ItemError, decode_image, open_image, read_bytes
 
 Status = Literal["accepted", "proposed"]
+Key = tuple[str, int]  # item id, image counted from 0
+Corners = tuple[float, float, float, float]  # x0, y0, x1, y1
 FIELDS = (
     "item_id", "image", "image_size", "image_sha256", "boxes", "reasons", "annotator", "status", "source",
 )  # fmt: skip
 SOURCE = re.compile(r"drawn|(imported from|proposed by) .*\S.*")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+LIST_FILE = "images.jsonl"
+ORIENTATION = 0x0112  # the EXIF tag that says how a viewer turns the stored picture
+SHOWN_AS_STORED = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif"}
 
 
 class AnnotationError(NamedError, ValueError):
@@ -157,13 +152,6 @@ def format_line(found: Annotation) -> str:
     return json.dumps(dict(zip(FIELDS, values, strict=True)), ensure_ascii=False) + "\n"
 
 
-Key = tuple[str, int]  # item id, image counted from 0
-Corners = tuple[float, float, float, float]  # x0, y0, x1, y1
-LIST_FILE = "images.jsonl"
-ORIENTATION = 0x0112  # the EXIF tag that says how a viewer turns the stored picture
-SHOWN_AS_STORED = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif"}
-
-
 @dataclass(frozen=True)
 class ImageFacts:
     """One image of an item. `size` is (width, height) in px after the EXIF turn, `sha256` of the encoded bytes.
@@ -248,7 +236,7 @@ def read_images(folder: Path) -> dict[Key, ImageFacts]:
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ItemError(f"{file}: cannot be read ({error}); write the folder with image_facts.save_images") from error
+        raise ItemError(f"{file}: cannot be read ({error}); write the folder with `python -m dontblink.boxes pictures`") from error
     facts: dict[Key, ImageFacts] = {}
     for number, line in enumerate(lines, 1):
         if line:
@@ -299,12 +287,6 @@ def turn_corners(corners: Corners, stored_size: tuple[float, float], orientation
         y0, y1 = height - y1, height - y0
     return (y0, x0, y1, x1) if orientation >= 5 else (x0, y0, x1, y1)
 
-
-__all__ = [
-    "Annotation", "AnnotationError", "Rejected", "Status", "attach_boxes", "cover_images", "read_annotations",
-    "read_strictly", "summarize_coverage", "write_annotations",
-]  # fmt: skip
-COVERAGE = ("benchmark", "item_id", "status", "n_images", "n_boxes", "n_annotators", "reason")
 
 
 def read_annotations(path: Path) -> tuple[list[Annotation], list[Rejected]]:
@@ -481,32 +463,26 @@ def attach_boxes(
     return attached, lacking
 
 
-def cover_images(images: dict[str, list[ImageFacts]], annotations: Iterable[Annotation]) -> pd.DataFrame:
-    """Return one row per item: is it annotated, proposed only, lacking or stale (columns COVERAGE), and why.
-
-    `images`: the facts of every image of each item, by item id.
-    """
-    groups = group_by_image(annotations)
-    rows = []
-    for item_id, facts in images.items():
-        verdict = judge_item(facts, groups)
-        benchmark, n_boxes = facts[0].benchmark if facts else "", len(verdict.boxes)
-        counts = len(facts), n_boxes, len(verdict.annotators)
-        rows.append((benchmark, item_id, verdict.status, *counts, verdict.reason))
-    return pd.DataFrame(rows, columns=list(COVERAGE))
+def judge_items(images: Mapping[Key, ImageFacts], annotations: Iterable[Annotation]) -> dict[str, Verdict]:
+    """Return what the annotations say of every item, by item id; `images` are the facts of every image of each."""
+    groups, by_item = group_by_image(annotations), dict[str, list[ImageFacts]]()
+    for _, facts in sorted(images.items()):
+        by_item.setdefault(facts.item_id, []).append(facts)
+    return {item_id: judge_item(facts, groups) for item_id, facts in by_item.items()}
 
 
-def summarize_coverage(report: pd.DataFrame) -> str:
+def summarize_coverage(images: Mapping[Key, ImageFacts], verdicts: Mapping[str, Verdict]) -> str:
     """Return a text for people: how many items of each benchmark have boxes, and the names of those that lack them."""
     lines = []
-    for benchmark, rows in report.groupby("benchmark", sort=True):
-        counts = rows["status"].value_counts()
-        empty = int(((rows["status"] == "annotated") & (rows["n_boxes"] == 0)).sum())
-        n_annotated = f"{counts.get('annotated', 0)} of {len(rows)} items annotated"
-        lines.append(f"{benchmark}: {n_annotated} ({empty} of them as without evidence)")
+    names = {benchmark: dict[str, Verdict]() for benchmark in sorted({facts.benchmark for facts in images.values()})}
+    for (item_id, _), facts in sorted(images.items()):
+        names[facts.benchmark][item_id] = verdicts[item_id]
+    for benchmark, items in names.items():
+        boxes = [verdict.boxes for verdict in items.values() if verdict.status == "annotated"]
+        empty = f"({boxes.count(())} of them as without evidence)"
+        lines.append(f"{benchmark}: {len(boxes)} of {len(items)} items annotated {empty}")
         for status in ("proposed only", "stale", "lacking"):
-            names = rows.loc[rows["status"] == status, "item_id"]
-            if len(names):
-                text = f"  {status} ({len(names)}): {', '.join(names)}"
+            if found := [item_id for item_id, verdict in items.items() if verdict.status == status]:
+                text = f"  {status} ({len(found)}): {', '.join(found)}"
                 lines.append(textwrap.fill(text, 118, subsequent_indent="    ", break_on_hyphens=False))
     return "\n".join(lines) or "no items"

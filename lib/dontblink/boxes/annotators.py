@@ -8,22 +8,35 @@ accepting, merging or correcting boxes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from dontblink.boxes.annotations import Annotation, AnnotationError
+from dontblink.boxes.annotations import Annotation, AnnotationError, Key
 from dontblink.boxes.evidence import Grid, token_coverage
 from dontblink.questions.items import Box
 from dontblink.statistics.bootstrap import Resampling, bootstrap_ratio
 
-AGREEMENT = (
-    "item_id", "image", "n_boxes_a", "n_boxes_b", "mean_best_iou", "kappa", "soft_kappa", "observed", "expected",
-    "soft_observed", "soft_expected", "n_tokens", "reason",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two annotators say of one image; `reason` says why a value is not defined, or the image not compared.
+
+    `hard` and `soft` are the observed and the chance disagreement on the `n_tokens` image tokens: on tokens that count
+    as evidence or not, and on their coverage; `iou` is the mean best IoU of the boxes.
+    """
+
+    item_id: str
+    image: int
+    reason: str
+    n_tokens: int = 0
+    iou: float | None = None
+    hard: tuple[float, float] = (0.0, 0.0)
+    soft: tuple[float, float] = (0.0, 0.0)
 
 
 def box_iou(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:
@@ -83,12 +96,12 @@ def name_pairs(annotations: Iterable[Annotation]) -> list[tuple[str, str]]:
     return list(combinations(sorted({found.annotator for found in annotations}), 2))
 
 
-def compare_annotators(annotations: Iterable[Annotation], a: str, b: str, *, token_px: int = 32) -> pd.DataFrame:
-    """Return one row (columns AGREEMENT) per image that both have annotated on the same picture.
+def compare_annotators(annotations: Iterable[Annotation], a: str, b: str, *, token_px: int = 32) -> list[Comparison]:
+    """Return a comparison for each image that one of two annotators has annotated, in the order of items and images.
 
-    A token counts as evidence where the union of boxes covers at least half of it; `soft_kappa` takes the coverage
-    itself. A value that is not defined is None, and `reason` says why; so does it for an image that only one of the two
-    has annotated, of which a person has but a draft, or of which they had different pictures.
+    A token counts as evidence where the union of boxes covers at least half of it; the soft version takes the coverage
+    itself. An image that only one of the two has annotated, of which a person has but a draft, or of which they had
+    different pictures is not compared: it has a reason and no tokens.
 
     Raises
     ------
@@ -101,40 +114,32 @@ def compare_annotators(annotations: Iterable[Annotation], a: str, b: str, *, tok
         raise AnnotationError(f"{a!r} and {b!r}; expected two of the annotators {', '.join(names) or '(none)'}")
     if token_px < 1:
         raise AnnotationError(f"token_px is {token_px}; expected the side of an image token in px, 1 or more")
-    groups: dict[tuple[str, int], dict[str, Annotation]] = {}
+    groups: dict[Key, dict[str, Annotation]] = {}
     for found in annotations:
         if found.annotator in (a, b):
             groups.setdefault((found.item_id, found.image), {})[found.annotator] = found
-    rows = [_compare_image(key, pair.get(a), pair.get(b), token_px) for key, pair in sorted(groups.items())]
-    report = pd.DataFrame(rows, columns=list(AGREEMENT), dtype=object)  # None stays None
-    types = {"n_boxes_a": int, "n_boxes_b": int, "n_tokens": int} | dict.fromkeys(AGREEMENT[7:11], float)
-    return report.astype(types)
+    return [_compare_image(key, pair.get(a), pair.get(b), token_px) for key, pair in sorted(groups.items())]
 
 
-def _compare_image(
-    key: tuple[str, int], first: Annotation | None, second: Annotation | None, token_px: int
-) -> tuple[object, ...]:
-    """Return the row of one image."""
+def _compare_image(key: Key, first: Annotation | None, second: Annotation | None, token_px: int) -> Comparison:
+    """Return the comparison of one image."""
     if first is None or second is None:
-        return (*key, 0, 0, None, None, None, 0.0, 0.0, 0.0, 0.0, 0, "annotated by one of the two only")
+        return Comparison(*key, "annotated by one of the two only")
     if not all(found.status == "accepted" or found.is_models_own() for found in (first, second)):
-        return (*key, 0, 0, None, None, None, 0.0, 0.0, 0.0, 0.0, 0, "a draft that its annotator has not accepted")
-    counts = len(first.boxes), len(second.boxes)
+        return Comparison(*key, "a draft that its annotator has not accepted")
     if (first.image_sha256, first.image_size) != (second.image_sha256, second.image_size):
-        return (*key, *counts, None, None, None, 0.0, 0.0, 0.0, 0.0, 0, "annotated on different pictures")
+        return Comparison(*key, "annotated on different pictures")
     grid = token_grid(first.image_size, token_px)
     maps = [token_coverage(found.boxes, found.image_size, grid).astype(np.float64) for found in (first, second)]
-    observed, expected = disagreement(*(np.asarray(coverage >= 0.5, np.float64) for coverage in maps))
-    soft_observed, soft_expected = disagreement(*maps)
-    iou, kappa = mean_best_iou(first.boxes, second.boxes), find_kappa(observed, expected)
+    hard, iou = disagreement(*(coverage >= 0.5 for coverage in maps)), mean_best_iou(first.boxes, second.boxes)
     reasons = ["no IoU: neither has a box"] * (iou is None)
-    reasons += ["no kappa: both call every token the same"] * (kappa is None)
-    soft = find_kappa(soft_observed, soft_expected)
-    chances = observed, expected, soft_observed, soft_expected
-    return (*key, *counts, iou, kappa, soft, *chances, grid[0] * grid[1], "; ".join(reasons))
+    reasons += ["no kappa: both call every token the same"] * (find_kappa(*hard) is None)
+    return Comparison(*key, "; ".join(reasons), grid[0] * grid[1], iou, hard, disagreement(*maps))
 
 
-def summarize_agreement(report: pd.DataFrame, a: str, b: str, *, seed: int = 0, confidence: float = 0.95) -> str:
+def summarize_agreement(
+    found: Sequence[Comparison], a: str, b: str, *, seed: int = 0, confidence: float = 0.95
+) -> str:
     """Return the overall agreement of two annotators as a text, with intervals from resampled items.
 
     Notes
@@ -143,34 +148,33 @@ def summarize_agreement(report: pd.DataFrame, a: str, b: str, *, seed: int = 0, 
     over images i of n_i tokens: chance is that of each image, so that images of different evidence size cannot pass
     for agreement. Intervals: BCa bootstrap over items.
     """
-    compared = report[report["n_tokens"] > 0]
-    lines = [f"{a} and {b}: {len(compared)} images of {compared['item_id'].nunique()} items annotated by both"]
-    is_defined = compared["mean_best_iou"].notna().to_numpy(dtype=bool)
-    iou = np.where(is_defined, compared["mean_best_iou"].astype(float), 0.0)
-    lines.append(_describe("mean best IoU", iou, is_defined, compared, seed, confidence, 0.0, 1.0))
-    for name, prefix in (("kappa on tokens", ""), ("soft kappa on tokens", "soft_")):
-        tokens = compared["n_tokens"].to_numpy(dtype=np.float64)
-        observed, expected = (tokens * compared[f"{prefix}{c}"].to_numpy(float) for c in ("observed", "expected"))
-        lines.append(_describe(name, observed, expected, compared, seed, confidence, 1.0, -1.0))
-    for reason, rows in report[report["reason"] != ""].groupby("reason", sort=True):
-        lines.append(f"  {reason}: {len(rows)} images")
-    return "\n".join(lines)
+    compared = [row for row in found if row.n_tokens]
+    items = np.array([row.item_id for row in compared])
+    resampling = Resampling(seed=seed, confidence=confidence)
+    lines = [f"{a} and {b}: {len(compared)} images of {len(set(items))} items annotated by both"]
+    iou = [(row.iou or 0.0, row.iou is not None) for row in compared]
+    lines.append(_describe("mean best IoU", iou, items, resampling, 0.0, 1.0))
+    for name, pairs in (
+        ("kappa on tokens", [np.multiply(row.n_tokens, row.hard) for row in compared]),
+        ("soft kappa on tokens", [np.multiply(row.n_tokens, row.soft) for row in compared]),
+    ):
+        lines.append(_describe(name, pairs, items, resampling, 1.0, -1.0))
+    reasons = Counter(row.reason for row in found if row.reason)
+    return "\n".join(lines + [f"  {reason}: {n} images" for reason, n in sorted(reasons.items())])
 
 
 def _describe(
-    name: str, numerator: ArrayLike, denominator: ArrayLike, rows: pd.DataFrame, seed: int, confidence: float,
-    offset: float, sign: float,
-) -> str:  # fmt: skip
-    """Return `name: estimate [low, high]` of offset + sign * sum(numerator) / sum(denominator)."""
-    top, bottom = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    name: str, pairs: Sequence[ArrayLike], items: NDArray[np.str_], resampling: Resampling, offset: float, sign: float
+) -> str:
+    """Return `name: estimate [low, high]` of offset + sign * sum(first of each pair) / sum(second of each pair)."""
+    top, bottom = np.asarray(pairs, np.float64).reshape(-1, 2).T
     if not bottom.sum() > 0:
         return f"  {name}: not defined on these images"
     estimate = offset + sign * float(top.sum() / bottom.sum())
-    if rows["item_id"].nunique() < 2:
+    if len(set(items)) < 2:
         return f"  {name}: {estimate:.3f} (one item: no interval)"
-    clusters = rows["item_id"].to_numpy()
     try:
-        found = bootstrap_ratio(top, bottom, clusters, resampling=Resampling(seed=seed, confidence=confidence))
+        found = bootstrap_ratio(top, bottom, items, resampling=resampling)
     except ValueError as error:  # the jackknife of a handful of items may leave nothing to divide by
         return f"  {name}: {estimate:.3f} (no interval: {error})"
     low, high = sorted((offset + sign * found.ci_low, offset + sign * found.ci_high))

@@ -1,15 +1,11 @@
-"""How COCO and Label Studio write boxes: their documents <-> shapes in px of the picture that the tool showed.
+"""Annotations from and for other tools: COCO and Label Studio files <-> annotations on known pictures.
 
-Why: each tool measures otherwise (px from the top-left, percent) and each keeps another part of who drew what. In: a
-parsed document, or annotations. Out: `Shape`s with everything that the tool recorded, or a document. Never here: which
-picture a name means, EXIF, clipping, or what counts; `exchange` decides that.
-
-Annotations from and for other tools: COCO, Label Studio and CVAT files <-> annotations on known pictures.
-
-Why: people annotate in the tool they know, and each tool loses something. In: a file of a tool and the facts of the
-benchmark's images; or annotations. Out: annotations with every row that was left out and everything that was
-changed on the way, in words; or a document for the tool. A picture that EXIF turns takes its boxes with it. Never
-here: a silent clip, or an image without a box taken for an image without evidence.
+Why: people annotate in the tool they know; each tool measures otherwise (px from the top-left, percent) and loses
+another part of who drew what. In: a file of a tool and the facts of the benchmark's images; or annotations. Out:
+annotations with every row that was left out and everything that was changed on the way, in words; or a document for the
+tool. First a reader makes `Shape`s of what the tool recorded, then the import finds their pictures and judges them; a
+picture that EXIF turns takes its boxes with it. Never here: a silent clip, or an image without a box taken for an image
+without evidence.
 """
 
 from __future__ import annotations
@@ -40,7 +36,10 @@ from dontblink.boxes.annotations import (
 )
 from dontblink.questions.items import Box
 
+Format = Literal["coco", "label-studio"]
+Shown = Literal["turned", "stored", "unknown"]
 LABEL = "evidence"
+TOLERANCE_PX = 1.0  # how far a tool's rounding may put a box over the edge before it is a mistake
 
 
 @dataclass(frozen=True)
@@ -63,19 +62,17 @@ class Shape:
     source: str = ""
     sha256: str = ""
     is_upright: bool = False
-    key: tuple[str, int] | None = None
+    key: Key | None = None
     note: str = ""
     error: str = ""
 
 
-def turn_rectangle(
-    corner: tuple[float, float], size: tuple[float, float], degrees: float, about: tuple[float, float]
-) -> Corners:
-    """Return the bounding box of a rectangle (px) that is turned clockwise about a point."""
+def turn_rectangle(corner: tuple[float, float], size: tuple[float, float], degrees: float) -> Corners:
+    """Return the bounding box of a rectangle (px) that is turned clockwise about its top-left corner."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    points = [(corner[0] + a * size[0] - about[0], corner[1] + b * size[1] - about[1]) for a in (0, 1) for b in (0, 1)]
-    x = [about[0] + cosine * right - sine * down for right, down in points]
-    y = [about[1] + sine * right + cosine * down for right, down in points]
+    points = [(a * size[0], b * size[1]) for a in (0, 1) for b in (0, 1)]
+    x = [corner[0] + cosine * right - sine * down for right, down in points]
+    y = [corner[1] + sine * right + cosine * down for right, down in points]
     return min(x), min(y), max(x), max(y)
 
 
@@ -177,7 +174,7 @@ def _read_result(result: Sequence[Mapping[str, Any]], shape: Shape) -> Iterator[
             x, width = (float(value[name]) / 100 * size[0] for name in ("x", "width"))
             y, height = (float(value[name]) / 100 * size[1] for name in ("y", "height"))
             degrees = float(value.get("rotation") or 0)
-            turned = turn_rectangle((x, y), (width, height), degrees, (x, y))
+            turned = turn_rectangle((x, y), (width, height), degrees)
             corners = turned if degrees else (x, y, x + width, y + height)
             text = texts.get(row.get("id"), value.get("rectanglelabels", []))
             reason = text if isinstance(text, str) else ", ".join(text)
@@ -214,11 +211,6 @@ def write_label_studio(rows: Sequence[tuple[ImageFacts, Sequence[Annotation]]]) 
                 task["predictions"].append({"model_version": found.annotator, "result": result})
         tasks.append(task)
     return tasks
-
-
-Format = Literal["coco", "label-studio"]
-Shown = Literal["turned", "stored", "unknown"]
-TOLERANCE_PX = 1.0  # how far a tool's rounding may put a box over the edge before it is a mistake
 
 
 @dataclass

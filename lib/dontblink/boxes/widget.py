@@ -2,24 +2,26 @@
 
 Why: the person who knows the question should draw the box where the question stands. In: items, a file of annotations
 and the annotator's name. Out: that person's lines in the file: "accepted" when they say so, else a draft with status
-"proposed". Other people's boxes are not shown, so that agreement stays meaningful; a model's proposals are, dashed.
-Never here: HTML made of a data set's text, accepting by itself, or a change of another annotator's line.
+"proposed". Other people's boxes are not shown, so that agreement stays meaningful; a model's proposals are, in another
+colour. jupyter-bbox-widget draws; what it sends is checked here like any other annotation. Never here: HTML or LaTeX
+made of a data set's text, accepting by itself, or a change of another annotator's line.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anywidget
-import traitlets
+import ipywidgets  # type: ignore[import-untyped]
+from jupyter_bbox_widget import BBoxWidget  # type: ignore[import-untyped]
 
 from dontblink.boxes.annotations import (
     Annotation,
     AnnotationError,
+    Corners,
     ImageFacts,
     Status,
     check_annotation,
@@ -31,12 +33,14 @@ from dontblink.boxes.annotations import (
 from dontblink.errors import NamedError
 from dontblink.questions.items import Box, Item, open_image
 
-SITE = Path(__file__).with_name("site")
-MAX_SIDE_PX = 2048  # what is sent to the browser; boxes stay in px of the whole picture
+MAX_SIDE_PX = 2048  # what is sent to the browser; annotations stay in px of the whole picture
+MIN_SIDE_PX = 1.0  # a click without a drag leaves a box that nobody sees; it is not taken for one
 CORRECTED = ", corrected"
+DRAWN, PROPOSED = "evidence", "proposed"  # the classes of boxes on screen, told apart by colour
+HINT = "Drag to draw, then say why the box is needed. Delete removes the selected box, Tab selects the next one."
 
 
-class BoxWidget(anywidget.AnyWidget):
+class BoxWidget(ipywidgets.VBox):
     """One image at a time with its boxes; the last expression of a cell shows it.
 
     Parameters
@@ -56,107 +60,141 @@ class BoxWidget(anywidget.AnyWidget):
         If an image cannot be read.
     """
 
-    _esm = SITE / "box_widget.js"
-    _css = SITE / "box_widget.css"
-    view = traitlets.Dict().tag(sync=True)
-    picture = traitlets.Bytes().tag(sync=True)
-    boxes: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
-    message = traitlets.Unicode().tag(sync=True)
-
     def __init__(self, items: Sequence[Item], annotations_path: Path, annotator: str) -> None:
-        super().__init__()
         self.places = [(item, image) for item in items for image in range(len(item.images))]
         self.path, self.annotator = Path(annotations_path), annotator
         if not self.places or not annotator.strip():
             raise AnnotationError(
                 f"{len(self.places)} images, annotator {annotator!r}; expected one at least, and a name"
             )
-        self.place = 0
-        self.on_msg(lambda _, content, buffers: self.act(str(content.get("kind"))))
+        # texts of a data set stand in fields that show letters as they are, never in a label: that one reads LaTeX
+        wide = ipywidgets.Layout(width="98%")
+        self.title, self.status = (ipywidgets.Text(disabled=True, layout=wide) for _ in range(2))
+        self.question = ipywidgets.Textarea(disabled=True, layout=wide, rows=4)
+        self.canvas = BBoxWidget(classes=[DRAWN, PROPOSED], hide_buttons=True)
+        self.reason = ipywidgets.Text(description="Because", disabled=True, layout=wide)
+        self.canvas.observe(self._show_reason, ["selected_index", "bboxes"])
+        self.reason.observe(self._keep_reason, "value")
+        buttons = [self._make_button(*row) for row in (
+            ("Previous", lambda: self.step(-1)), ("Next", lambda: self.step(1)), ("Accept", self.accept)
+        )]  # fmt: skip
+        parts = [self.title, self.question, self.canvas, self.reason, ipywidgets.HBox(buttons), self.status]
+        super().__init__([*parts, ipywidgets.Label(HINT)])
         self.open_place(0)
+
+    def _make_button(self, name: str, act: Callable[[], None]) -> Any:
+        button = ipywidgets.Button(description=name)
+
+        def press(_: Any) -> None:
+            try:
+                act()
+            except (NamedError, OSError) as error:  # the picture and its boxes stay
+                self.status.value = str(error)
+
+        button.on_click(press)
+        return button
 
     def open_place(self, place: int) -> None:
         """Show one image with the annotator's own boxes, or, where there are none, with what models propose."""
         item, image = self.places[place]
-        facts, picture = describe_image(item, image), encode_picture(item, image)
+        facts, (picture, sent) = describe_image(item, image), encode_picture(item, image)
         lines = [found for found in read_strictly(self.path) if found.key()[:2] == (item.id, image)]
         current = [found for found in lines if is_on(found, facts)]
         own = next((found for found in current if found.annotator == self.annotator), None)
         offered = [found for found in current if found.is_models_own()]
-        shown = [own] if own else offered
-        boxes = (replace(box, label=box.label.strip()) for found in shown for box in found.boxes)
+        boxes = (replace(b, label=b.label.strip()) for found in ([own] if own else offered) for b in found.boxes)
         names = ", ".join(dict.fromkeys(found.annotator for found in offered))
         # all that can fail is done: from here on the boxes on screen are those of this picture
-        self.place, self.opened = place, tuple(dict.fromkeys(boxes))
+        self.place, self.opened, self.sent = place, tuple(dict.fromkeys(boxes)), sent
         self.facts: ImageFacts = facts
         self.origin = own.source if own else f"proposed by {names}" if names else "drawn"
-        status = own.status if own else "proposed" if names else "new"
+        status = own.status if own else "proposed" if names else ""
+        shown = [self._show_box(box, DRAWN if status == "accepted" else PROPOSED) for box in self.opened]
+        # a box that nobody moves keeps its corners to the last digit, whatever the scale
+        self.exact = {read_rectangle(row): corners(box) for row, box in zip(shown, self.opened, strict=True)}
+        self.canvas.selected_index = -1
+        self.canvas.image_bytes, self.canvas.bboxes = picture, shown
+        where = f"{place + 1} of {len(self.places)}: {item.id}, image {image + 1} of {len(item.images)}"
+        self.title.value, self.question.value = f"{where}. You are {self.annotator}.", item.question
         notes = [f"{len(lines) - len(current)} annotations belong to another picture"] * (len(current) < len(lines))
-        with self.hold_sync():
-            self.picture = picture
-            self.boxes = [
-                {"x0": b.x0, "y0": b.y0, "x1": b.x1, "y1": b.y1, "reason": b.label, "accepted": status == "accepted"}
-                for b in self.opened
-            ]
-            self.view = {
-                "place": place, "n_places": len(self.places), "item_id": item.id, "image": image, "status": status,
-                "n_images": len(item.images), "width": facts.size[0], "height": facts.size[1],
-                "question": item.question, "annotator": self.annotator, "step": int(self.view.get("step", 0)) + 1,
-            }  # fmt: skip
-            self.message = "; ".join([{"accepted": "accepted", "proposed": "not accepted yet"}.get(status, ""), *notes])
+        self.status.value = "; ".join([{"accepted": "accepted", "proposed": "not accepted yet"}.get(status, ""), *notes])
 
-    def act(self, kind: str) -> None:
-        """Do what a button says: accept, next or previous; what fails is named, and the picture and its boxes stay."""
-        try:
-            if kind == "accept":
-                self.save("accepted")
-                self.open_place(self.place)
-                n_boxes = len(self.opened)
-                self.message = f"accepted: {n_boxes} boxes" if n_boxes else "accepted: no evidence in this image"
-            elif kind in ("next", "previous"):
-                self.save_draft()
-                place = self.place + (1 if kind == "next" else -1)
-                if 0 <= place < len(self.places):
-                    self.open_place(place)
-                else:
-                    self.message = "this is the last image" if kind == "next" else "this is the first image"
-        except (NamedError, OSError) as error:
-            self.message = str(error)
+    def accept(self) -> None:
+        """Save the boxes on screen as what this annotator stands for; none says that the image holds no evidence."""
+        self.save("accepted")
+        self.open_place(self.place)
+        n_boxes = len(self.opened)
+        self.status.value = f"accepted: {n_boxes} boxes" if n_boxes else "accepted: no evidence in this image"
+
+    def step(self, by: int) -> None:
+        """Go to another image; changes that were not accepted stay as a draft, an untouched image is not written."""
+        if self.read_boxes() != self.opened:
+            self.save("proposed")
+        if 0 <= self.place + by < len(self.places):
+            self.open_place(self.place + by)
+        else:
+            self.status.value = "this is the last image" if by > 0 else "this is the first image"
 
     def read_boxes(self) -> tuple[Box, ...]:
-        """Return the boxes on screen."""
-        image = self.facts.image
+        """Return the boxes on screen, in px of the whole picture."""
+        found = []
         try:
-            return tuple(
-                Box(image, float(b["x0"]), float(b["y0"]), float(b["x1"]), float(b["y1"]), str(b["reason"]).strip())
-                for b in self.boxes
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            for row in self.canvas.bboxes:
+                x, y, width, height = place = read_rectangle(row)
+                if place not in self.exact and min(abs(width), abs(height)) < MIN_SIDE_PX:
+                    continue
+                (wide, high), (w, h) = self.facts.size, self.sent
+                drawn = x * wide / w, y * high / h, (x + width) * wide / w, (y + height) * high / h
+                found.append(Box(self.facts.image, *self.exact.get(place, drawn), str(row.get("reason", "")).strip()))
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise AnnotationError(f"a box on screen cannot be read ({error!r}); delete it") from error
+        return tuple(found)
 
     def save(self, status: Status) -> None:
         """Write the boxes on screen as this annotator's line; the source tells where they came from."""
         boxes, facts, source = self.read_boxes(), self.facts, self.origin
-        if corners(boxes) != corners(self.opened) and source != "drawn" and not source.endswith(CORRECTED):
-            source += CORRECTED
+        if set(map(corners, boxes)) != set(map(corners, self.opened)) and source != "drawn":
+            source = source.removesuffix(CORRECTED) + CORRECTED
         line = Annotation(facts.item_id, facts.image, facts.size, facts.sha256, boxes, self.annotator, status, source)
         write_annotations(self.path, [check_annotation(line, f"item {facts.item_id}")], may_withdraw=True)
         self.opened, self.origin = boxes, source
 
-    def save_draft(self) -> None:
-        """Keep changes that were not accepted as a draft; an untouched image is not written."""
-        if self.read_boxes() != self.opened:
-            self.save("proposed")
+    def _show_box(self, box: Box, name: str) -> dict[str, Any]:
+        (wide, high), (w, h) = self.facts.size, self.sent
+        sides = {"width": (box.x1 - box.x0) * w / wide, "height": (box.y1 - box.y0) * h / high}
+        return {"x": box.x0 * w / wide, "y": box.y0 * h / high, **sides, "label": name, "reason": box.label}
+
+    def _find_selected(self) -> dict[str, Any] | None:
+        index, rows = self.canvas.selected_index, self.canvas.bboxes
+        row = rows[index] if 0 <= index < len(rows) else None
+        return row if isinstance(row, dict) else None
+
+    def _show_reason(self, _: Any) -> None:
+        row = self._find_selected()
+        self.reason.disabled = row is None
+        self.reason.value = str(row.get("reason", "")) if row else ""
+
+    def _keep_reason(self, change: dict[str, Any]) -> None:
+        row = self._find_selected()
+        if row is not None and str(row.get("reason", "")) != change["new"]:
+            rows = list(self.canvas.bboxes)
+            rows[self.canvas.selected_index] = {**row, "reason": change["new"]}
+            self.canvas.bboxes = rows
 
 
-def corners(boxes: Sequence[Box]) -> set[tuple[float, float, float, float]]:
-    """Return where boxes lie, without their order and reasons."""
-    return {(box.x0, box.y0, box.x1, box.y1) for box in boxes}
+def corners(box: Box) -> Corners:
+    """Return where a box lies, without its reason."""
+    return box.x0, box.y0, box.x1, box.y1
 
 
-def encode_picture(item: Item, image: int) -> bytes:
-    """Return the upright picture as a PNG of at most MAX_SIDE_PX."""
+def read_rectangle(row: dict[str, Any]) -> Corners:
+    """Return x, y, width and height of a box on screen, in px of the picture that was sent."""
+    return float(row["x"]), float(row["y"]), float(row["width"]), float(row["height"])
+
+
+def encode_picture(item: Item, image: int) -> tuple[bytes, tuple[int, int]]:
+    """Return the upright picture as a PNG of at most MAX_SIDE_PX, and its (width, height) in px."""
     picture, buffer = open_image(item.images[image]), io.BytesIO()
     picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    return buffer.getvalue(), picture.size

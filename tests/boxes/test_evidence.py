@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
-from test_vlm import FAMILIES, make_item, noise, png, tiny_vlm
+from small_items import make_item, noise, png
+from test_vlm import FAMILIES, tiny_vlm
 
 from dontblink.boxes.evidence import (
     border_mask,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_vlm import make_item, png
+from small_items import make_item, png
 
 from dontblink import paths
 from dontblink.attention import proposals

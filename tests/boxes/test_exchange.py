@@ -1,24 +1,33 @@
-"""Claims about exchange: what goes out comes back, boxes stay on their pixels, and nothing is changed in silence."""
+"""Claims about exchange: a tool's numbers become the px that it meant, what goes out comes back, boxes stay on their
+pixels, and nothing is changed in silence."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_annotation_schema import NAMES, TEXTS
-from test_image_facts import list_images, painted_item
-from test_vlm import make_item
+from small_items import NAMES, TEXTS, list_images, make_item, painted_item
 
-from dontblink.boxes.annotations import Annotation, AnnotationError, ImageFacts, Key
-from dontblink.boxes.exchange import Format, Imported, export_boxes, import_boxes
+from dontblink.boxes.annotations import Annotation, AnnotationError, ImageFacts, Key, Rejected
+from dontblink.boxes.exchange import (
+    Format,
+    Imported,
+    Shape,
+    export_boxes,
+    import_boxes,
+    read_coco,
+    read_label_studio,
+    turn_rectangle,
+)
 from dontblink.questions.items import Box, open_image
 
-KINDS: tuple[Format, ...] = ("coco", "label-studio", "cvat")
+KINDS: tuple[Format, ...] = ("coco", "label-studio")
 ITEMS = [make_item("a", (40, 30)), make_item("b", (16, 16), (20, 10)), painted_item(6, "turned")[0]]
 IMAGES = list_images(ITEMS)
 
@@ -42,6 +51,113 @@ def load(
     file = folder / "x.json"
     file.write_bytes(document if isinstance(document, bytes) else json.dumps(document).encode())
     return import_boxes(file, kind, images, **({"annotator": "ana"} | options))
+
+
+# --- the tools' documents ---
+
+
+def region(name: str = "r1", **changes: Any) -> dict[str, Any]:
+    """A rectangle as Label Studio exports it, on a picture of 200 x 100 px."""
+    value = {"x": 10.0, "y": 20.0, "width": 30.0, "height": 40.0, "rotation": 0, "rectanglelabels": ["bar"]}
+    value |= changes.pop("value", {})
+    return {"id": name, "type": "rectanglelabels", "from_name": "evidence", "to_name": "image", "original_width": 200,
+            "original_height": 100, "image_rotation": 0, "value": value} | changes  # fmt: skip
+
+
+def task(*results: dict[str, Any], kind: str = "annotations", **fields: Any) -> dict[str, Any]:
+    row = (
+        {"result": list(results)} | ({"completed_by": 4} if kind == "annotations" else {"model_version": "M"}) | fields
+    )
+    return {"id": 9, "data": {"image": "/data/upload/1/a-0.png", "item_id": "a", "image_index": 0}, kind: [row]}
+
+
+def read(*tasks: dict[str, Any]) -> list[Shape | Rejected]:
+    return list(read_label_studio(list(tasks), "x.json"))
+
+
+def test_percent_become_px_of_the_recorded_size() -> None:
+    (shape,) = read(task(region()))
+    assert isinstance(shape, Shape) and shape.corners == pytest.approx((20, 20, 80, 60))
+    assert (shape.size, shape.reason, shape.annotator, shape.status) == ((200, 100), "bar", "4", "accepted")
+    assert (shape.key, shape.where) == (("a", 0), "x.json, task 9, annotations[0], region r1")
+
+
+def test_a_regions_own_text_is_its_reason() -> None:
+    text = {"id": "r1", "type": "textarea", "from_name": "reason", "value": {"text": ["the axis", "its unit"]}}
+    shapes = read(task(region(), text, region("r2")))
+    assert [shape.reason for shape in shapes if isinstance(shape, Shape)] == ["the axis, its unit", "bar"]
+
+
+def test_a_turned_rectangle_is_its_bounding_box_about_its_own_corner_and_says_so() -> None:
+    (shape,) = read(task(region(value={"rotation": 90})))
+    # 60 x 40 px turned clockwise by 90 degrees about (20, 20): it hangs 40 px to the left and 60 px down
+    assert isinstance(shape, Shape) and shape.corners == pytest.approx((-20, 20, 20, 80))
+    assert "turned by 90 degrees came in as its bounding box" in shape.note
+
+
+@given(st.floats(0, 360), st.floats(1, 50), st.floats(1, 50))
+def test_the_bounding_box_of_a_turned_rectangle_turns_its_middle_about_the_corner_and_holds_its_area(
+    degrees: float, width: float, height: float
+) -> None:
+    x0, y0, x1, y1 = turn_rectangle((7, 8), (width, height), degrees)
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    middle = 7 + (width * cosine - height * sine) / 2, 8 + (width * sine + height * cosine) / 2
+    assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx(middle)
+    assert x1 - x0 == pytest.approx(width * abs(cosine) + height * abs(sine))
+
+
+@pytest.mark.parametrize(
+    ("document", "person", "status", "source"),
+    [
+        ({"kind": "predictions"}, "M", "proposed", "proposed by M"),
+        ({"completed_by": {"id": 3, "email": "ana@x.org"}}, "ana@x.org", "accepted", ""),
+        ({"completed_by": {"id": 3}}, "3", "accepted", ""),
+        ({"completed_by": 4}, "4", "accepted", ""),
+    ],
+)
+def test_predictions_are_their_models_proposals_and_what_a_person_drew_is_none(
+    document: dict[str, Any], person: str, status: str, source: str
+) -> None:
+    (shape,) = read(task(region(), **document))
+    assert isinstance(shape, Shape) and (shape.annotator, shape.status, shape.source) == (person, status, source)
+
+
+def test_a_submitted_empty_task_says_no_evidence_and_a_skipped_one_nothing() -> None:
+    empty, skipped = read(task(), task(region(), was_cancelled=True))
+    assert isinstance(empty, Shape) and empty.corners is None and not empty.error
+    assert isinstance(skipped, Rejected) and "skipped by 4" in skipped.reason
+    assert read({"id": 1, "data": {"image": "a.png"}, "annotations": []}) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (region(image_rotation=90), "turned by 90 degrees in the tool"),
+        (region(value={"x": "left"}), "expected x, y, width, height in percent"),
+        (region(value={"x": 10**400}), "expected x, y, width, height in percent"),
+        ({**region(), "original_width": None}, "expected x, y, width, height in percent"),
+        ({"id": "p", "type": "polygonlabels", "value": {}}, "a region of type 'polygonlabels'"),
+    ],
+)
+def test_regions_that_are_no_plain_rectangle_are_errors_and_never_no_evidence(
+    row: dict[str, Any], message: str
+) -> None:
+    (shape,) = read(task(row))
+    assert isinstance(shape, Shape) and message in shape.error
+
+
+def test_coco_boxes_of_an_unknown_image_or_category_are_named() -> None:
+    image = {"id": 1, "file_name": "a-0.png", "width": 9, "height": 9}
+    rows = [
+        {"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 1, 2, 2]},
+        {"id": 2, "image_id": 1, "category_id": 8, "bbox": [1, 1, 2, 2]},
+    ]
+    unknown, nameless = read_coco({"images": [image], "annotations": rows, "categories": []}, "x.json")
+    assert isinstance(unknown, Rejected) and "image_id 7 is not in images" in unknown.reason
+    assert isinstance(nameless, Shape) and "KeyError(8)" in nameless.error
+
+
+# --- annotations ---
 
 
 @st.composite
@@ -146,11 +262,8 @@ def test_impossible_boxes_are_rejected_rows_and_the_rest_of_the_image_waits_for_
 
 def test_up_to_one_px_over_the_edge_is_clipped_and_counted(tmp_path: Path) -> None:
     found = load(tmp_path, coco(IMAGES["a", 0], (-0.5, 5, 9, 5), (31, 25, 10, 6), (1, 1, 4, 4)))
-    assert [(b.x0, b.y0, b.x1, b.y1) for b in found.annotations[0].boxes] == [
-        (0, 5, 8.5, 10),
-        (31, 25, 40, 30),
-        (1, 1, 5, 5),
-    ]
+    corners = [(b.x0, b.y0, b.x1, b.y1) for b in found.annotations[0].boxes]
+    assert corners == [(0, 5, 8.5, 10), (31, 25, 40, 30), (1, 1, 5, 5)]
     assert "x.json: 2 boxes reached up to 1 px over the edge of 1 pictures and were clipped" in found.notes
     assert found.annotations[0].status == "accepted"
 
@@ -181,18 +294,8 @@ def test_a_file_name_that_several_items_share_is_not_said_to_be_unknown(tmp_path
 
 def label_studio(facts: ImageFacts, **rows: dict[str, Any]) -> list[dict[str, Any]]:
     """A task of Label Studio with one rectangle in each of its annotations and predictions."""
-    place = {"x": 10, "y": 10, "width": 20, "height": 20, "rectanglelabels": ["the bar "]}
-    sides = {"original_width": facts.size[0], "original_height": facts.size[1]}
-    result = [{"id": "r", "type": "rectanglelabels", "value": place} | sides]
+    result = [region(original_width=facts.size[0], original_height=facts.size[1])]
     return [{"id": 1, "data": {"image": facts.file}} | {kind: [row | {"result": result}] for kind, row in rows.items()}]
-
-
-@pytest.mark.parametrize("person", [4, {"email": "ana"}])
-def test_what_a_person_drew_in_label_studio_is_imported_and_no_proposal(tmp_path: Path, person: Any) -> None:
-    (row,) = load(
-        tmp_path, label_studio(IMAGES["a", 0], annotations={"completed_by": person}), "label-studio"
-    ).annotations
-    assert (row.status, row.source, row.boxes[0].label) == ("accepted", "imported from x.json", "the bar")
 
 
 def test_what_an_annotator_accepted_takes_the_place_of_their_own_draft_and_of_nobody_elses(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""Small items with pictures made here, for the tests of every room."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import numpy as np
+from hypothesis import strategies as st
+from PIL import Image
+
+from dontblink.boxes.annotations import ImageFacts, Key, describe_image
+from dontblink.questions.items import Item
+
+TEXTS = st.text(st.characters(exclude_categories=("Cc", "Cs"), exclude_characters="\ufffe\uffff"))
+NAMES = TEXTS.filter(str.strip)
+
+
+def png(pixels: np.ndarray, orientation: int = 1) -> bytes:
+    """Encode uint8 [height, width, 3]; the orientation goes into the EXIF block."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
+    return buffer.getvalue()
+
+
+def noise(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def make_item(name: str, *sizes: tuple[int, int], question: str = "what digit is f5 ?", **fields: object) -> Item:
+    """An item with one noise image per (width, height)."""
+    rng = np.random.default_rng(sum(name.encode()))
+    images = tuple(png(noise(rng, *size)) for size in sizes)
+    return Item(name, "demo", "test", images, question, "3", "symbolic", **fields)  # type: ignore[arg-type]
+
+
+def painted_item(orientation: int, name: str = "t") -> tuple[Item, tuple[int, int, int, int]]:
+    """An item whose stored picture (30 x 20 px) has one white box, and that box."""
+    pixels, box = np.zeros((20, 30, 3), dtype=np.uint8), (3, 5, 10, 9)
+    pixels[box[1] : box[3], box[0] : box[2]] = 255
+    return dataclasses.replace(make_item(name), images=(png(pixels, orientation),)), box
+
+
+def list_images(items: list[Item]) -> dict[Key, ImageFacts]:
+    """The facts of every image of every item."""
+    return {(item.id, k): describe_image(item, k) for item in items for k in range(len(item.images))}
