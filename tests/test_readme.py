@@ -1,53 +1,108 @@
-"""A stranger finds every module, figure and target that the README names, and nothing is left out of its table."""
+"""A stranger finds what README.md, REPRODUCING.md and REAL_MODELS.md name, and what they tell to type can be typed."""
 
 from __future__ import annotations
 
-import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+import pytest
+from test_makefile import Tree
+from test_rooms import ROOMS
+
+from dontblink import lineage, paths
+
+PAGES = {name: (paths.ROOT / name).read_text() for name in ("README.md", "REPRODUCING.md", "REAL_MODELS.md")}
+README = PAGES["README.md"]
+GENERATED = re.compile(r"<!-- (\w+): .*?<!-- /\1 -->", flags=re.S)
+SECTIONS = [
+    "Two commands", "What you get", "From claim to notebook to number", "What the testbed is, and what it is not",
+    "The rooms", "Your own model", "Licence and citation",
+]  # fmt: skip
 
 
-def test_the_module_table_names_every_module_and_no_other() -> None:
-    table = README.split("## Where everything is")[1].split("To change a setting")[0]
-    named = set(re.findall(r"`([a-z_/]+)`", table)) - {"lib/dontblink"}
-    modules = {p.stem for p in (ROOT / "lib" / "dontblink").rglob("*.py") if p.stem != "__init__"}
-    assert {name.split("/")[-1] for name in named} == modules | {"testbed"}
+def test_the_readme_is_short_and_in_order() -> None:
+    assert re.findall(r"^## (.*)$", README, flags=re.M) == SECTIONS
+    assert README.index("![") < README.index("## ")
+    assert len(GENERATED.sub("", README).split()) <= 1300
 
 
-def test_every_figure_that_the_readme_names_is_there() -> None:
-    shown = re.findall(r"\(([^)]+\.png)\)", README)
-    assert shown and all((ROOT / path).is_file() for path in shown)
-    table = README.split("## From claim to figure")[1].split("## ")[0]
-    for stem in re.findall(r"`(\d\d_[a-z_]+)`(?!\])", table):
-        assert (ROOT / "figures" / "testbed" / f"{stem}.png").is_file(), stem
-    for path in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (ROOT / path).exists(), path
+def test_the_rooms_are_named_in_their_order() -> None:
+    rows = re.findall(r"^\| \[`(\w+)/`\]\(lib/dontblink/(\w+)\)", README, flags=re.M)
+    assert [first for first, second in rows if first == second] == [*ROOMS]
+    ground = re.search(r"^\| `([a-z ]+)` \| the ground", README, flags=re.M)
+    assert {*ground[1].split()} == {file.stem for file in (paths.ROOT / "lib" / "dontblink").glob("[!_]*.py")}
 
 
-def test_the_two_commands_are_targets() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make ([a-z]+)", README, flags=re.M):
-        assert re.search(rf"^{target}:", makefile, flags=re.M), target
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_is_there(page: str) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", PAGES[page])
+    named = re.findall(r"`((?:lib|notebooks|params|tests|models|data|figures|paper|bench)/[\w./]+)`(?!\])", PAGES[page])
+    later = ("models/paper", "models/fingerprints", "figures/paper", "data/mathvista")  # what a study makes
+    files = [name for name in {*links, *named} if "<" not in name and not name.startswith(later)]
+    assert len(files) > (2 if page == "README.md" else 0)
+    for name in files:
+        assert (paths.ROOT / name).exists(), name
 
 
-def read_imports(path: Path) -> set[str]:
-    """Return the last name of every module of this package that a file imports."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dontblink":
-            is_package = (ROOT / "lib" / Path(*node.module.split("."))).is_dir()
-            names |= {a.name for a in node.names} if is_package else {node.module.split(".")[-1]}
-    return names
+def test_every_notebook_is_linked() -> None:
+    assert {*re.findall(r"\]\(notebooks/(\w+)\.py\)", README)} == {*lineage.list_notebooks()}
 
 
-def test_a_module_imports_only_from_rows_above_it_or_its_own() -> None:
-    table = README.split("## Where everything is")[1].split("To change a setting")[0]
-    rows = [line for line in table.splitlines() if line.startswith("| `")]
-    place = {name.split("/")[-1]: k for k, row in enumerate(rows) for name in re.findall(r"`([a-z_/]+)`", row)}
-    for path in (ROOT / "lib" / "dontblink").rglob("*.py"):
-        if path.stem in place and path.stem != "calibrate":  # a command, as the README says
-            later = {name for name in read_imports(path) if place.get(name, -1) > place[path.stem]}
-            assert not later, f"{path.stem} imports {later}, which stand below it"
+@pytest.mark.parametrize("page", PAGES)
+def test_every_target_that_a_page_names_is_one(page: str) -> None:
+    makefile = (paths.ROOT / "Makefile").read_text()
+    for target in re.findall(r"`make ([a-z]+)", PAGES[page]) + re.findall(r"^make ([a-z]+)", PAGES[page], flags=re.M):
+        assert re.search(rf"^{target}[ a-z-]*:", makefile, flags=re.M), target
+
+
+BLOCKS = [(page, block) for page, text in PAGES.items() for block in re.findall(r"```sh\n(.*?)```", text, flags=re.S)]
+STUB = '#!/bin/bash\necho "$(basename "$0") $*" >> commands.txt\n'
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Return a checkout whose make only says what it would do, with stand-ins of programs that are not ours."""
+    tree = Tree(tmp_path_factory.mktemp("typed"))
+    programs = tree.folder / "programs"
+    for name in ("git", "hf", "vllm"):
+        (programs / name).parent.mkdir(exist_ok=True)
+        (programs / name).write_text(STUB)
+        (programs / name).chmod(0o755)
+    (programs / "python").symlink_to(sys.executable)
+    bin_folder = tree.folder / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    for name in ("hf", "pip"):
+        (bin_folder / name).write_text(STUB)
+        (bin_folder / name).chmod(0o755)
+    for model in ("Qwen3-VL-2B-Thinking", "Qwen3-VL-8B-Thinking", "GLM-4.6V-Flash"):
+        checkpoint = tree.folder / "models" / "paper" / model
+        checkpoint.mkdir(parents=True)
+        for file in (paths.ROOT / "models" / "testbed" / "glm4v-tiny").iterdir():
+            (checkpoint / file.name).write_bytes(file.read_bytes())
+    (tree.folder / "results" / "paper").mkdir(parents=True)
+    (tree.folder / "results" / "paper" / "extraction.json").write_text("{}")  # what `make extract` would leave
+    tree.environment |= {"MAKEFLAGS": "n", "PATH": f"{programs}:{tree.environment['PATH']}"}
+    return tree
+
+
+@pytest.mark.parametrize(("page", "block"), BLOCKS, ids=[f"{page}-{n}" for n, (page, _) in enumerate(BLOCKS)])
+def test_what_a_page_says_to_type_can_be_typed(tree: Tree, page: str, block: str) -> None:
+    script = block.replace("git clone <this repository> && cd dontblink", "git clone x")
+    done = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", script], cwd=tree.folder, env=tree.environment,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_other_fence_is_none_of_code() -> None:
+    for page, text in PAGES.items():
+        languages = re.findall(r"^```(\w*)$", text, flags=re.M)
+        assert {*languages} <= {"sh", ""}, page
+
+
+def test_the_fingerprint_command_writes_what_it_says(tree: Tree) -> None:
+    file = Path(tree.folder / "Qwen3-VL-8B-Thinking.json")
+    assert file.is_file() and file.stat().st_size > 100
