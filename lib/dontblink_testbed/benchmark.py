@@ -1,8 +1,7 @@
-"""The testbed: three procedural benchmarks whose evidence boxes are exact, and models trained to answer them.
+"""The three procedural benchmarks as Items: what the parameter questions.generator names.
 
-In: a benchmark name, a split, a seed and a difficulty. Out: Items that are made anew from the seed every time (never
-stored) and the scorer of a response. See the package's modules: `scenes` (pictures),
-`questions` (what is asked, gold steps), `vocabulary` (tokenizers), `architectures`, `lessons`, `fast_forward`, `train`.
+In: a benchmark name, a split, a seed and a difficulty. Out: Items with exact evidence boxes, made anew from the seed
+every time and never stored, and the scorer of a response. Never here: a model.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dontblink.errors import NamedError
 from dontblink.questions.items import Box, GoldStep, Item, Score, Split, TaskType
 from dontblink_testbed.questions import ASK, Difficulty, Problem
 from dontblink_testbed.scenes import CELLS, Scenes, cell_box, draw, encode_png
@@ -23,7 +23,6 @@ TASK_TYPE: dict[str, TaskType] = {
     "hallucination": "other",
 }
 _SPLITS: tuple[Split, ...] = ("test", "calibration")
-LICENCE = "MIT"
 
 
 def read_difficulty(benchmark: str, settings: dict[str, Any]) -> Difficulty:
@@ -31,9 +30,14 @@ def read_difficulty(benchmark: str, settings: dict[str, Any]) -> Difficulty:
 
     The keys are `<benchmark>_chain_length`, `<benchmark>_noise_level`, `symbolic_operators_per_step` and
     `hallucination_typical_share`; a pair of numbers is an inclusive range.
+
+    Raises
+    ------
+    NamedError
+        If the benchmark is unknown.
     """
     if benchmark not in ASK:
-        raise ValueError(f"benchmark {benchmark!r} has no loader; expected one of {', '.join(BENCHMARKS)}")
+        raise NamedError(f"benchmark {benchmark!r} has no loader; expected one of {', '.join(BENCHMARKS)}")
     chosen: dict[str, Any] = {
         "chain_length": tuple(settings[f"{benchmark}_chain_length"]),
         "noise_level": tuple(settings[f"{benchmark}_noise_level"]),
@@ -46,17 +50,7 @@ def read_difficulty(benchmark: str, settings: dict[str, Any]) -> Difficulty:
 
 
 def load_items(benchmark: str, split: Split, n_items: int, seed: int, difficulty: Difficulty) -> Iterator[Item]:
-    """Make the items of one split; item number k is the same whatever `n_items` is.
-
-    Raises
-    ------
-    ValueError
-        If the benchmark or the split is unknown.
-    """
-    if benchmark not in ASK:
-        raise ValueError(f"unknown testbed benchmark {benchmark!r}; expected one of {', '.join(BENCHMARKS)}")
-    if split not in _SPLITS:
-        raise ValueError(f"unknown split {split!r}; expected one of {', '.join(_SPLITS)}")
+    """Make the items of one split; item number k is the same whatever `n_items` is."""
     for index in range(n_items):
         rng = np.random.default_rng([seed, BENCHMARKS.index(benchmark), _SPLITS.index(split), index])
         problem = ASK[benchmark](rng, difficulty)
@@ -82,7 +76,7 @@ def _make_item(problem: Problem, item_id: str, split: Split, rng: np.random.Gene
             GoldStep(step.text, step.kind, tuple(cells.index(cell) for cell in step.cells)) for step in problem.steps
         ),
         source="generated",
-        licence=LICENCE,
+        licence="MIT",
     )
 
 

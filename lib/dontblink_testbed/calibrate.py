@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,7 @@ def measure_candidates(
             if len(inside) < FEWEST_ITEMS:
                 continue
             accuracy = {name: float(np.mean([correct[i] for i in inside])) for name, correct in answers.items()}
-            rows.append({
-                "chain_length": list(candidate.chain_length), "noise_level": list(candidate.noise_level),
-                "operators_per_step": list(candidate.operators_per_step),
-                "typical_share": candidate.typical_share, "n_items": len(inside), "accuracy": accuracy,
-            })  # fmt: skip
+            rows.append({**asdict(candidate), "n_items": len(inside), "accuracy": accuracy})
     return rows
 
 
@@ -125,24 +122,22 @@ def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return min(rows, key=rank)
 
 
+def read_ranges(row: dict[str, Any]) -> Difficulty:
+    """Return the difficulty that a row of candidates, or of the record, stands for."""
+    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Difficulty)}
+    return Difficulty(**{name: tuple(found) if isinstance(found, list) else found for name, found in values.items()})
+
+
 def is_chosen(difficulty: Difficulty, record: dict[str, Any], benchmark: str) -> bool:
     """Return whether a difficulty is the one that a record of this command holds for the benchmark."""
-    chosen = record["benchmarks"][benchmark]["chosen"]
-    ranges = all(
-        list(getattr(difficulty, key)) == chosen[key] for key in ("chain_length", "noise_level", "operators_per_step")
-    )
-    return ranges and difficulty.typical_share == chosen["typical_share"]
+    return difficulty == read_ranges(record["benchmarks"][benchmark]["chosen"])
 
 
 def confirm(
     chosen: dict[str, Any], vlms: list[VLM], benchmark: str, n_items: int, seed: int, limit: int
 ) -> dict[str, Any]:
     """Measure the chosen difficulty again on calibration items drawn at it: these numbers the cards report."""
-    difficulty = Difficulty(
-        tuple(chosen["chain_length"]), tuple(chosen["noise_level"]), tuple(chosen["operators_per_step"]),
-        chosen["typical_share"],
-    )  # fmt: skip
-    items = list(testbed.load_items(benchmark, "calibration", n_items, seed, difficulty))
+    items = list(testbed.load_items(benchmark, "calibration", n_items, seed, read_ranges(chosen)))
     accuracy = {vlm.name: float(np.mean(list(answer_items(vlm, items, limit).values()))) for vlm in vlms}
     in_range = REQUIRED[0] <= min(accuracy.values()) and max(accuracy.values()) <= REQUIRED[1]
     return {**chosen, "accuracy_confirmed": accuracy, "n_confirmed": n_items, "in_range": in_range}

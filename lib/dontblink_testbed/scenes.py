@@ -25,7 +25,6 @@ ARROWS = ("up", "down", "left", "right")
 SPRITES = ("empty", *SHAPES, *DIGITS, *ARROWS)
 SPRITE_INDEX = {name: index for index, name in enumerate(SPRITES)}
 CELLS = tuple(f"{column}{row}" for row in range(1, GRID + 1) for column in "abcdef")
-CELL_INDEX = {name: index for index, name in enumerate(CELLS)}
 _RGB = {
     "red": (214, 39, 40), "green": (44, 150, 60), "blue": (45, 85, 215),
     "orange": (245, 145, 25), "purple": (140, 60, 175), "cyan": (40, 190, 200),

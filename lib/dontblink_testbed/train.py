@@ -29,8 +29,14 @@ from torch.nn.functional import cross_entropy
 
 from dontblink import paths
 from dontblink.files import Progress
-from dontblink_testbed.architectures import MODELS, build_image_processor, build_model
-from dontblink_testbed.fast_forward import Positions, prepare, response_logits
+from dontblink_testbed.architectures import (
+    MODELS,
+    Positions,
+    build_image_processor,
+    build_model,
+    prepare,
+    response_logits,
+)
 from dontblink_testbed.lessons import CLEAN, MicroBatch, make_step, pack, teach_chain, teach_perception
 from dontblink_testbed.questions import ASK
 from dontblink_testbed.scenes import ARROWS, COLOURS, DIGITS, SHAPES

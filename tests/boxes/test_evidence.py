@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from small_items import make_item, noise, png
-from test_vlm import FAMILIES, tiny_vlm
+from tiny_checkpoints import FAMILIES, tiny_vlm
 
 from dontblink.boxes.evidence import (
     border_mask,

@@ -1,17 +1,16 @@
 """A checkpoint folder to a loaded model, with or without its weights; or one line that says what is wrong with it.
 
 Why: a download that stopped half-way, a pickle, the checkpoint of another model, or a template for text alone otherwise
-ends in a traceback after minutes of loading, or worse, in random weights. In: a folder, or a hub id that is downloaded
-into one, and the options of a run. Out: a `VLM`. The folder is checked first, without a weight in memory (a safetensors
-file says in its header how long it must be); what the libraries then still find is told in one line, too. Never here:
-pickles, code of a checkpoint's own (a config with `auto_map` is refused: the official checkpoints of the known families
-have none, and what its class does cannot be known without running it), sampling settings that came with the checkpoint.
+ends in a traceback after minutes of loading, or worse, in random weights. In: a folder as `hf download` leaves it, and
+the options of a run. Out: a `VLM`. The folder is checked first, without a weight in memory (a safetensors file says in
+its header how long it must be); what the libraries then still find is told in one line, too. Never here: pickles, code
+of a checkpoint's own (a config with `auto_map` is refused: the official checkpoints of the known families have none,
+and what its class does cannot be known without running it), sampling settings that came with the checkpoint.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,7 +20,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import transformers
-from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from PIL import Image
@@ -33,30 +31,10 @@ from dontblink.models.vlm import VLM, first_line
 
 REMEDY = "run `make testbed` or point the parameters at a downloaded checkpoint"
 AGAIN = "download it again (`hf download <id> --local-dir <folder>` goes on where it stopped)"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-SMALL_FILES = ("*.json", "*.jinja", "*.txt")
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors format allows no longer header
 BROKEN = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 # what the libraries raise where a file holds a value of another kind or range, or its template does
 MALFORMED = (TypeError, AttributeError, IndexError, ArithmeticError, TemplateError, StrictDataclassError)
-
-
-def find_folder(checkpoint: Path | str, revision: str | None = None, *, weights: bool = True) -> Path:
-    """Return the checkpoint's folder; a `str` that is no folder but reads owner/name is downloaded from the hub.
-
-    Raises
-    ------
-    NamedError
-        If the download fails or nothing is there.
-    """
-    path = Path(checkpoint)
-    if isinstance(checkpoint, Path) or path.is_dir() or not HUB_ID.fullmatch(checkpoint):
-        return path
-    patterns = [*SMALL_FILES, "*.safetensors"] if weights else list(SMALL_FILES)
-    try:
-        return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=patterns))
-    except (OSError, ValueError) as error:
-        raise NamedError(f"{checkpoint}: cannot be downloaded ({first_line(error)}); {REMEDY}") from error
 
 
 def check_checkpoint(folder: Path, *, weights: bool = True) -> None:
@@ -188,17 +166,14 @@ def load_vlm(
     checkpoint: Path | str,
     *,
     name: str | None = None,
-    revision: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     attention: Literal["sdpa", "flash_attention_2"] = "sdpa",
-    backend: Literal["auto", "pil", "torchvision"] = "auto",
     thinking: bool = True,
-    min_image_tokens: int | None = None,
     max_image_tokens: int | None = None,
     weights: bool = True,
 ) -> VLM:
-    """Load a checkpoint folder (or, for a `str` that is no folder, a hub id at a `revision`) of a known family.
+    """Load a checkpoint folder of a known family.
 
     Sampling settings stored with the checkpoint are dropped: generation does what its parameters say.
 
@@ -206,7 +181,7 @@ def load_vlm(
     ----------
     device : 'auto' spreads a model larger than one card over all cards, with accelerate
     thinking : False asks a hybrid checkpoint not to think; see `families.find_thinking`
-    min_image_tokens, max_image_tokens : merged tokens of one picture; None keeps the checkpoint's own limits
+    max_image_tokens : merged tokens of one picture at most; None keeps the checkpoint's own limit
     weights : False leaves `VLM.model` None; everything but `collate` works
 
     Raises
@@ -215,36 +190,35 @@ def load_vlm(
         In one line, with the remedy: no checkpoint, unknown family, broken or incomplete files, limits that cannot
         be kept, or a checkpoint that always thinks where `thinking` is False.
     """
-    folder = find_folder(checkpoint, revision, weights=weights)
+    folder = Path(checkpoint)
     check_checkpoint(folder, weights=weights)
-    name = name or Path(checkpoint).name
-    with naming(checkpoint, (*BROKEN, *MALFORMED)):
-        vlm = read_files(folder, name, find_backend() if backend == "auto" else backend, thinking)
-        limit_image_tokens(vlm.processor.image_processor, vlm.family, min_image_tokens, max_image_tokens)
-        vlm.processor.image_processor(
-            Image.new("RGB", (64, 64)), return_tensors="pt"
-        )  # one with bad settings fails here
+    with naming(folder, (*BROKEN, *MALFORMED)):
+        vlm = read_files(folder, name or folder.name, thinking)
+        images = vlm.processor.image_processor
+        limit_image_tokens(images, vlm.family, max_image_tokens)
+        images(Image.new("RGB", (64, 64)), return_tensors="pt")  # one with bad settings fails here
     if weights:
-        with naming(checkpoint, (*BROKEN, TypeError, ArithmeticError)):  # the last two: sizes that no layer can have
+        with naming(folder, (*BROKEN, TypeError, ArithmeticError)):  # the last two: sizes that no layer can have
             vlm.model = load_model(folder, vlm.family, device, dtype, attention)
             vlm.model.generation_config = transformers.GenerationConfig(eos_token_id=list(vlm.eos_ids))
     return vlm
 
 
 @contextmanager
-def naming(checkpoint: Path | str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turn what a broken checkpoint raises inside into a NamedError that names the checkpoint and the remedy."""
+def naming(folder: Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn what a broken checkpoint raises inside into a NamedError that names the folder and the remedy."""
     try:
         yield
     except NamedError as error:
-        raise NamedError(f"{checkpoint}: {error}") from error
+        raise NamedError(f"{folder}: {error}") from error
     except errors as error:
         reason = error if isinstance(error, StrictDataclassError) else first_line(error)
-        raise NamedError(f"{checkpoint}: cannot be loaded ({reason}); {REMEDY}") from error
+        raise _refuse(folder, str(reason), REMEDY) from error
 
 
-def read_files(folder: Path, name: str, backend: str, thinking: bool) -> VLM:
+def read_files(folder: Path, name: str, thinking: bool) -> VLM:
     """Return the model without its weights; a broken file is whatever the library that reads it raises."""
+    backend = find_backend()
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     family = FAMILIES[config.model_type]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

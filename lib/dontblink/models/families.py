@@ -122,24 +122,22 @@ def read_image_tokens(images: Any, family: Family) -> tuple[int, int]:
     return -(-images.size["shortest_edge"] // pixels), images.size["longest_edge"] // pixels
 
 
-def limit_image_tokens(images: Any, family: Family, least: int | None, most: int | None) -> None:
-    """Set the processor's `size` so that a picture gets at most `most` and about at least `least` merged tokens.
+def limit_image_tokens(images: Any, family: Family, most: int | None) -> None:
+    """Set the processor's `size` so that a picture gets at most `most` merged tokens; None keeps the checkpoint's own.
 
-    None keeps the checkpoint's own limit, except that its least is lowered to most / 4 where it is above that:
-    enlarging rounds both sides up, and would step over a `most` close by.
+    The checkpoint's own least number is lowered to most / 4 where it is above that: enlarging rounds both sides up, and
+    would step over a `most` close by.
 
     Raises
     ------
     NamedError
-        If the limits are not 1 <= least <= most.
+        If no number of tokens is within the limits.
     """
     own_least, own_most = read_image_tokens(images, family)
     highest = own_most if most is None else most
-    lowest = min(own_least, max(highest // 4, 1)) if least is None else least
+    lowest = min(own_least, max(highest // 4, 1))
     if not 1 <= lowest <= highest:
-        raise NamedError(
-            f"{lowest} to {highest} image tokens a picture; expected 1 <= min_image_tokens <= max_image_tokens"
-        )
-    pixels = pixels_per_token(images, family)
-    if least is not None or most is not None:
+        raise NamedError(f"{lowest} to {highest} image tokens a picture; expected 1 <= least <= max_image_tokens")
+    if most is not None:
+        pixels = pixels_per_token(images, family)
         images.size = type(images.size)(shortest_edge=lowest * pixels, longest_edge=highest * pixels)

@@ -119,7 +119,8 @@ def generate_responses(
     progress: bool = True,
     quarantine: Callable[[str, str], None] | None = None,
 ) -> Iterator[Response]:
-    """Generate one response per item, yielded batch by batch, longest expected first.
+    """Generate one response per item, yielded batch by batch, longest expected first (items that know no chain length
+    keep their order).
 
     Parameters
     ----------
@@ -137,7 +138,7 @@ def generate_responses(
     """
     if batch_size < 1:
         raise NamedError(f"{batch_size=}; expected >= 1; correct the parameters")
-    queue = sorted(items, key=expected_length, reverse=True)
+    queue = sorted(items, key=lambda item: float(item.covariates.get("chain_length", 0)), reverse=True)
     bar = Progress(len(queue), f"generate {vlm.name}", enabled=progress)
     while queue:
         batch, queue = queue[:batch_size], queue[batch_size:]
@@ -182,11 +183,6 @@ def build_warpers(prompts: Sequence[Prompt], sampling: Sampling) -> list[LogitsP
     if sampling.top_p < 1:
         filters.append(TopPLogitsWarper(float(sampling.top_p)))
     return [*filters, SeededChoice([prompt.item_id for prompt in prompts], sampling.seed)]
-
-
-def expected_length(item: Item) -> float:
-    """Return what orders the items: the chain length where the benchmark knows it, else 0 (input order)."""
-    return float(item.covariates.get("chain_length", 0))
 
 
 def generate_batch(vlm: VLM, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]] | None:

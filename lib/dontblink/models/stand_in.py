@@ -27,7 +27,7 @@ from transformers import (
 from dontblink.models.families import FAMILIES
 
 StandIn = Literal["Qwen3-VL-2B", "Qwen3-VL-8B", "GLM-4.6V-Flash"]
-HEAD_WIDTH = 32  # of a stand-in's attention heads; the real ones have 128
+N_HEADS, HEAD_WIDTH = 4, 32  # of a stand-in's attention; the real ones are 128 wide
 
 
 class SpecialTokens(NamedTuple):
@@ -136,35 +136,24 @@ def build_stand_in(
     *,
     weights: Literal["none", "random"] = "random",
     instruct: bool = False,
-    text_layers: int = 2,
-    text_width: int = 128,
-    vision_layers: int = 3,
     seed: int = 0,
 ) -> Path:
     """Write a small checkpoint of the model's family into `folder` and return it.
+
+    Heads are grouped as the real ones; the deepstack layers, where the family has them, are the first three.
 
     Parameters
     ----------
     weights : 'none' leaves them out, for `load_vlm(weights=False)`
     instruct : for Qwen, the template that opens no <think>; GLM's has the enable_thinking switch instead
-    text_width : hidden size, a multiple of 32; heads are 32 wide, grouped as the real ones where there are enough
-    vision_layers : the deepstack layers, where the family has them, are the first three
-
-    Raises
-    ------
-    ValueError
-        If the width is no multiple of 32.
     """
-    if text_width < HEAD_WIDTH or text_width % HEAD_WIDTH:
-        raise ValueError(f"text width {text_width}; expected a multiple of {HEAD_WIDTH}")
     shape = SHAPES[model]
     tokenizer = build_tokenizer(shape.family, instruct)
-    n_heads = text_width // HEAD_WIDTH
     per_group = shape.text["num_attention_heads"] // shape.text["num_key_value_heads"]
-    text = _text(text_layers, n_heads, max(1, n_heads // per_group), text_width, 3 * text_width)
-    vision = shape.vision | {"depth": vision_layers, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2}
+    text = _text(2, N_HEADS, max(1, N_HEADS // per_group), N_HEADS * HEAD_WIDTH, 3 * N_HEADS * HEAD_WIDTH)
+    vision = shape.vision | {"depth": 3, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2}
     if "deepstack_visual_indexes" in vision:
-        vision["deepstack_visual_indexes"] = list(range(min(3, vision_layers)))
+        vision["deepstack_visual_indexes"] = [0, 1, 2]
     sections = [6, 5, 5] if shape.family == "qwen3_vl" else [2, 3, 3]
     config = _build_config(
         shape, text, vision, shape.rope | {"mrope_section": sections}, _find_ids(shape.family, tokenizer), HEAD_WIDTH

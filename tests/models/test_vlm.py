@@ -14,112 +14,23 @@ import tiny_models
 import torch
 from PIL import Image
 from small_items import make_item, noise, png
-from test_testbed import make_items as draw_items
+from tiny_checkpoints import FAMILIES, SPECIAL, cut, show_images, tiny_vlm
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    Glm46VImageProcessorPil,
-    Glm46VProcessor,
-    PreTrainedTokenizerFast,
-    Qwen2VLImageProcessorPil,
-    Qwen3VLProcessor,
-)
+from transformers import Glm46VProcessor, PreTrainedTokenizerFast, Qwen3VLProcessor
 
 from dontblink.boxes.evidence import item_coverage
-from dontblink.models.checkpoints import load_vlm
-from dontblink.models.stand_in import SHAPES, build_stand_in
+from dontblink.models.checkpoints import find_backend, load_vlm
+from dontblink.models.stand_in import SHAPES, SPECIAL_TOKENS, build_stand_in
 from dontblink.models.vlm import VLM, Prompt
 from dontblink.paths import ROOT
 from dontblink.questions.items import Box, ItemError
-from dontblink_testbed import architectures, vocabulary
+from dontblink_testbed import architectures, benchmark, questions, vocabulary
 
-FAMILIES = ("qwen3_vl", "glm4v")
-SIDE = 16  # pixels per merged image token: patch 8, merge 2
-WORDS = [
-    "user",
-    "assistant",
-    ".",
-    "?",
-    "answer",
-    "is",
-    "was",
-    "f5",
-    "3",
-    "4",
-    "7",
-    "+",
-    "plus",
-    "what",
-    "digit",
-]
-WORDS += ["final", "Answer", ":", "A", "B"]
-SPECIAL = {  # ids 3, 4, 5, 6 and 7 must have the meaning that tiny_models gives them
-    "qwen3_vl": [
-        "<|endoftext|>", "<unk>", "<|im_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>",
-        "<|vision_end|>", "<|im_end|>", "<think>", "</think>",
-    ],
-    "glm4v": [
-        "<pad>", "<unk>", "<sop>", "<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>",
-        "<|endoftext|>", "<think>", "</think>", "[gMASK]", "<|user|>", "<|assistant|>", "<|begin_of_box|>",
-        "<|end_of_box|>",
-    ],
-}  # fmt: skip
-IMAGE_MARKS = {
-    "qwen3_vl": ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
-    "glm4v": ("<|begin_of_image|>", "<|image|>", "<|end_of_image|>"),
-}
 PROMPTS = {
     "qwen3_vl": "<|im_start|> user {} <|im_end|> <|im_start|> assistant <think>",
     "glm4v": "[gMASK] <sop> <|user|> {} <|assistant|>",
 }
-CONTENT = """\
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}OPENIMAGECLOSE{%- else -%}{{ part['text'] }}{%- endif -%}
-{%- endfor -%}"""
-TEMPLATES = {
-    "qwen3_vl": """{%- for message in messages -%}<|im_start|>{{ message['role'] }}
-""" + CONTENT + """<|im_end|>
-{% endfor -%}{%- if add_generation_prompt -%}<|im_start|>assistant
-<think>{%- endif -%}""",
-    "glm4v": """[gMASK]<sop>{%- for message in messages -%}<|{{ message['role'] }}|>
-""" + CONTENT + """{%- endfor -%}{%- if add_generation_prompt -%}<|assistant|>
-{% endif -%}""",
-}  # fmt: skip
-
-
-def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer with the family's special tokens and chat template."""
-    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*SPECIAL[family], *WORDS]))}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        unk_token="<unk>",
-        pad_token=SPECIAL[family][0],
-        eos_token=SPECIAL[family][7],
-        additional_special_tokens=SPECIAL[family][2:],
-    )
-    opened, image, closed = IMAGE_MARKS[family]
-    template = TEMPLATES[family].replace("OPEN", opened).replace("IMAGE", image).replace("CLOSE", closed)
-    tokenizer.chat_template = template
-    return tokenizer
-
-
-def save_checkpoint(folder: Path, family: str) -> Path:
-    """A complete random checkpoint of the family: 16 px per image token, 4 to 400 image tokens."""
-    tiny_models.build_vlm(family).model.save_pretrained(folder)
-    build_tokenizer(family).save_pretrained(folder)
-    temporal = 2 if family == "glm4v" else 1  # GLM's pixel budget includes the temporal factor
-    size = {"shortest_edge": 4 * SIDE**2 * temporal, "longest_edge": 400 * SIDE**2 * temporal}
-    kind = Glm46VImageProcessorPil if family == "glm4v" else Qwen2VLImageProcessorPil
-    kind(patch_size=8, merge_size=2, size=size).save_pretrained(folder)
-    return folder
-
-
-@functools.cache
-def tiny_vlm(family: str) -> VLM:
-    """One loaded checkpoint per family and test run."""
-    with tempfile.TemporaryDirectory() as folder:
-        return load_vlm(save_checkpoint(Path(folder), family), name=f"tiny-{family}", backend="pil")
+both_families = pytest.mark.parametrize("family", FAMILIES)
 
 
 def with_bytelevel_tokenizer(family: str, text: str) -> tuple[VLM, list[int]]:
@@ -135,30 +46,27 @@ def with_bytelevel_tokenizer(family: str, text: str) -> tuple[VLM, list[int]]:
     return vlm, tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both_families
 def test_prompt_is_the_familys_template_with_one_placeholder_per_image_token(family: str) -> None:
     vlm = tiny_vlm(family)
     prompt = vlm.encode(make_item("a", (96, 48), (32, 64)))
     assert vlm.image_grid(prompt) == [(3, 6), (4, 2)]
-    opened, image, closed = IMAGE_MARKS[family]
-    images = " ".join(f"{opened} {' '.join([image] * count)} {closed}" for count in (18, 8))
-    expected = PROMPTS[family].format(f"{images} what digit is f5 ?")
-    assert vlm.decode(prompt.ids) == expected
+    assert vlm.decode(prompt.ids) == PROMPTS[family].format(f"{show_images(family, 18, 8)} what digit is f5 ?")
     assert prompt.ids.dtype == np.int64 and prompt.pixel_values.dtype == np.float32
     assert prompt.grid_thw.tolist() == [[1, 6, 12], [1, 8, 4]]
     assert prompt.image_sizes == ((96, 48), (32, 64))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both_families
 def test_ids_come_from_the_checkpoint(family: str) -> None:
     vlm = tiny_vlm(family)
     assert vlm.image_token_id == tiny_models.IMAGE
     assert vlm.suppressed_ids == (tiny_models.IMAGE, tiny_models.VIDEO)
     assert vlm.eos_ids == (tiny_models.EOS,)
-    assert vlm.backend == "pil" and vlm.family.name == family
+    assert vlm.backend == find_backend() and vlm.family.name == family
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both_families
 def test_encode_equals_the_real_processor(family: str) -> None:
     """The processor without its video half makes the ids and pixels of the real class."""
     vlm = tiny_vlm(family)
@@ -171,9 +79,8 @@ def test_encode_equals_the_real_processor(family: str) -> None:
     images = [Image.open(io.BytesIO(source)) for source in item.images]
     text = vlm.tokenizer.apply_chat_template(
         [{"role": "user", "content": [{"type": "image"}] * 2 + [{"type": "text", "text": item.question}]}],
-        tokenize=False,
-        add_generation_prompt=True,
-    )
+        tokenize=False, add_generation_prompt=True,
+    )  # fmt: skip
     expected = real(images=images, text=[text], return_tensors="pt")
     prompt = vlm.encode(item)
     np.testing.assert_array_equal(prompt.ids, expected["input_ids"][0])
@@ -183,7 +90,7 @@ def test_encode_equals_the_real_processor(family: str) -> None:
     np.testing.assert_array_equal(types[0], expected["mm_token_type_ids"][0])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both_families
 def test_exif_turned_image_encodes_like_the_turned_pixels(family: str) -> None:
     pixels = noise(np.random.default_rng(0), 96, 48)
     turned = np.rot90(pixels, -1)  # orientation 6: turn 90 degrees clockwise to view
@@ -195,7 +102,7 @@ def test_exif_turned_image_encodes_like_the_turned_pixels(family: str) -> None:
     np.testing.assert_array_equal(found.grid_thw, expected.grid_thw)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both_families
 def test_right_padding_equals_single(family: str) -> None:
     vlm = tiny_vlm(family)
     prompts = [vlm.encode(make_item("a", (96, 48), (32, 64))), vlm.encode(make_item("b", (48, 48)))]
@@ -212,29 +119,22 @@ def test_right_padding_equals_single(family: str) -> None:
         torch.testing.assert_close(vlm.model(**single).logits[0], alone, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both_families
 def test_left_padding_equals_single(family: str) -> None:
     vlm = tiny_vlm(family)
     prompts = [vlm.encode(make_item("a", (96, 48), (32, 64))), vlm.encode(make_item("b", (48, 48)))]
     batch = vlm.collate(prompts, side="left")
     assert "position_ids" not in batch
     assert (batch["input_ids"][:, -1] == torch.tensor([p.ids[-1] for p in prompts])).all()
-    scores = vlm.model.generate(
-        **batch, max_new_tokens=3, min_new_tokens=3, return_dict_in_generate=True, output_logits=True
-    )
+    options = {"max_new_tokens": 3, "min_new_tokens": 3, "return_dict_in_generate": True, "output_logits": True}
+    scores = vlm.model.generate(**batch, **options)
     for row, prompt in enumerate(prompts):
-        alone = vlm.model.generate(
-            **vlm.collate([prompt], side="left"),
-            max_new_tokens=3,
-            min_new_tokens=3,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
+        alone = vlm.model.generate(**vlm.collate([prompt], side="left"), **options)
         for together, single in zip(scores.logits, alone.logits, strict=True):
             torch.testing.assert_close(together[row], single[0], rtol=0, atol=5e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both_families
 def test_positions_of_image_tokens_are_row_major_on_the_merged_grid(family: str) -> None:
     vlm = tiny_vlm(family)
     prompt = vlm.encode(make_item("a", (96, 48)))
@@ -245,7 +145,7 @@ def test_positions_of_image_tokens_are_row_major_on_the_merged_grid(family: str)
     np.testing.assert_array_equal(positions[2, tokens] - start, np.tile(np.arange(6), 3))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both_families
 def test_response_tokens_are_text_even_where_an_engine_wrote_a_placeholder(family: str) -> None:
     vlm = tiny_vlm(family)
     prompt = vlm.encode(make_item("a", (32, 32)))
@@ -253,56 +153,27 @@ def test_response_tokens_are_text_even_where_an_engine_wrote_a_placeholder(famil
     assert types.sum() == 4 and types[-2:].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both_families
 def test_decode_keeps_special_tokens(family: str) -> None:
     vlm = tiny_vlm(family)
     text = "<think> f5 is 3 . </think> 3"
     assert vlm.decode(vlm.tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
-def cut(vlm: VLM, ids: list[int]) -> tuple[str, str, list[str], bool]:
-    spans = vlm.segment(ids)
-    (a, b), (c, d) = spans.reasoning, spans.answer
-    return (
-        vlm.decode(ids[a:b]),
-        vlm.decode(ids[c:d]),
-        [vlm.decode(ids[i:j]) for i, j in spans.steps],
-        spans.closed,
-    )
-
-
 @pytest.mark.parametrize(
-    ("family", "text", "reasoning", "answer", "steps", "closed"),
+    ("family", "text", "expected"),
     [
-        ("qwen3_vl", "f5 is 3 . 3 + 4 is 7 . </think> 7 <|im_end|>",
-         "f5 is 3 . 3 + 4 is 7 .", "7", ["f5 is 3 .", "3 + 4 is 7 ."], True),
-        ("qwen3_vl", "f5 is 3 . </think> answer is 7 <|im_end|>", "f5 is 3 .", "7", ["f5 is 3 ."], True),
-        ("qwen3_vl", "f5 is 3 . </think> answer B <|im_end|>", "f5 is 3 .", "B", ["f5 is 3 ."], True),
-        ("qwen3_vl", "f5 </think> 3 . </think> 7", "f5 </think> 3 .", "7", ["f5 </think> 3 ."], True),
-        ("qwen3_vl", "f5 is 3 . 3 + 4", "f5 is 3 . 3 + 4", "", ["f5 is 3 .", "3 + 4"], False),
-        ("qwen3_vl", "f5 is <|im_end|>", "f5 is", "", ["f5 is"], False),
-        ("qwen3_vl", "f5 </think> <|im_end|>", "f5", "", ["f5"], True),
-        ("qwen3_vl", "</think>", "", "", [], True),
-        ("qwen3_vl", "<|im_end|>", "", "", [], False),
-        ("qwen3_vl", "", "", "", [], False),
+        ("qwen3_vl", "f5 is 3 . 3 + 4 is 7 . </think> answer is 7 <|im_end|>",
+         ("f5 is 3 . 3 + 4 is 7 .", "7", ["f5 is 3 .", "3 + 4 is 7 ."], True)),
+        ("qwen3_vl", "f5 is <|im_end|>", ("f5 is", "", ["f5 is"], False)),
         ("glm4v", "<think> f5 is 3 . </think> <|begin_of_box|> 7 <|end_of_box|> <|endoftext|>",
-         "f5 is 3 .", "7", ["f5 is 3 ."], True),
-        ("glm4v", "<think> f5 </think> final Answer : <|begin_of_box|> B A <|end_of_box|> . <|endoftext|>",
-         "f5", "B A", ["f5"], True),
-        ("glm4v", "<think> f5 </think> <|begin_of_box|> 7", "f5", "7", ["f5"], True),
-        ("glm4v", "<think> f5 <|begin_of_box|> 4 <|end_of_box|> </think> 7 <|endoftext|>",
-         "f5 <|begin_of_box|> 4 <|end_of_box|>", "7", ["f5 <|begin_of_box|> 4 <|end_of_box|>"], True),
-        ("glm4v", "<think> f5 is 3 .", "f5 is 3 .", "", ["f5 is 3 ."], False),
-        ("glm4v", "<think>", "", "", [], False),
-        ("glm4v", "f5 </think> 7 <|endoftext|>", "f5", "7", ["f5"], True),
+         ("f5 is 3 .", "7", ["f5 is 3 ."], True)),
     ],
 )  # fmt: skip
-def test_spans_of_word_level_responses(
-    family: str, text: str, reasoning: str, answer: str, steps: list[str], closed: bool
-) -> None:
+def test_responses_are_cut_at_the_markers_of_their_family(family: str, text: str, expected: tuple[object, ...]) -> None:
+    """All other cases are those of `spans`."""
     vlm = tiny_vlm(family)
-    ids = vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert cut(vlm, ids) == (reasoning, answer, steps, closed)
+    assert cut(vlm, vlm.tokenizer(text, add_special_tokens=False)["input_ids"]) == expected
 
 
 def test_spans_of_byte_level_responses_cut_at_sentences_and_lines_only() -> None:
@@ -310,14 +181,7 @@ def test_spans_of_byte_level_responses_cut_at_sentences_and_lines_only() -> None
     vlm, ids = with_bytelevel_tokenizer("qwen3_vl", text)
     reasoning, answer, steps, closed = cut(vlm, ids)
     assert reasoning == text.split("</think>")[0] and "".join(steps) == reasoning and closed
-    assert [step.strip() for step in steps] == [
-        "So pi is 3.14, e.g.",
-        "here.",
-        "Is it?",
-        "Yes!",
-        "Done",
-        "now.",
-    ]
+    assert [step.strip() for step in steps] == ["So pi is 3.14, e.g.", "here.", "Is it?", "Yes!", "Done", "now."]
     assert not any(step.startswith("\n") for step in steps[1:])  # blank lines join the step before them
     assert answer.strip() == "B"
 
@@ -327,9 +191,9 @@ def test_byte_level_answer_without_a_marker_is_the_text_behind_the_reasoning() -
     assert cut(vlm, ids)[1].strip() == "The answers vary: 42 cats."
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both_families
 def test_question_that_holds_a_placeholder_is_an_error_that_names_the_item(family: str) -> None:
-    for token in (IMAGE_MARKS[family][1], SPECIAL[family][4]):
+    for token in (SPECIAL_TOKENS[family].image, SPECIAL_TOKENS[family].video):
         with pytest.raises(ItemError, match="item bad: .*; (correct|remove)"):
             tiny_vlm(family).encode(make_item("bad", (32, 32), question=f"what is {token} ?"))
 
@@ -349,7 +213,7 @@ def runs_of_images(vlm: VLM, prompt: Prompt) -> list[int]:
     return np.diff(edges)[::2].tolist()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both_families
 def test_pictures_stand_where_their_tags_do_and_untagged_ones_first(family: str) -> None:
     """Three pictures of 1, 2 and 3 columns: the third is shown twice, the first has no tag."""
     vlm = tiny_vlm(family)
@@ -360,8 +224,7 @@ def test_pictures_stand_where_their_tags_do_and_untagged_ones_first(family: str)
     assert prompt.image_sizes == tuple(sizes[place] for place in prompt.image_order)
     assert vlm.image_grid(prompt) == [(2, 2), (2, 6), (2, 4), (2, 6)]
     assert runs_of_images(vlm, prompt) == [4, 12, 8, 12]
-    opened, image, closed = IMAGE_MARKS[family]
-    shown = [f"{opened} {' '.join([image] * n)} {closed}" for n in (4, 12, 8, 12)]
+    shown = [show_images(family, n) for n in (4, 12, 8, 12)]
     content = f"{shown[0]} what {shown[1]} is {shown[2]} plus {shown[3]} ?"
     assert vlm.decode(prompt.ids) == PROMPTS[family].format(content)
     per_picture = np.split(prompt.pixel_values, np.cumsum(prompt.grid_thw.prod(axis=1))[:-1])
@@ -369,7 +232,7 @@ def test_pictures_stand_where_their_tags_do_and_untagged_ones_first(family: str)
     assert vlm.collate([prompt], [[20]])["position_ids"].shape[-1] == len(prompt.ids) + 1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both_families
 def test_evidence_follows_the_order_in_which_pictures_are_shown(family: str) -> None:
     vlm = tiny_vlm(family)
     whole = Box(1, 0, 0, 64, 32)  # all of the second picture
@@ -382,14 +245,14 @@ def test_evidence_follows_the_order_in_which_pictures_are_shown(family: str) -> 
 def test_a_question_without_a_picture_or_with_a_tag_too_many_is_an_error() -> None:
     for question in ("what is 3 ?", "what is <image 1> ?"):
         with pytest.raises(ItemError, match="item none: "):
-            tiny_vlm("glm4v").encode(dataclasses.replace(make_item("none", question=question)))
+            tiny_vlm("glm4v").encode(make_item("none", question=question))
 
 
 @pytest.mark.parametrize("name", list(architectures.MODELS))
 def test_testbed_prompts_are_the_ones_that_the_checkpoints_were_trained_on(name: str) -> None:
     vlm = load_vlm(ROOT / "models" / "testbed" / name, weights=False)
     family = architectures.MODELS[name]["family"]
-    for item in draw_items("symbolic", 3):
+    for item in benchmark.load_items("symbolic", "test", 3, 5, questions.Difficulty((1, 4), (0.0, 0.3), (1, 3))):
         words = vocabulary.prompt_words(family, item.question, architectures.N_IMAGE_TOKENS)
         assert vlm.encode(item).ids.tolist() == vocabulary.encode_words(family, words)
     assert vlm.thinks and vlm.prompt_opens_think == (family == "qwen3_vl") and vlm.template_options == {}

@@ -23,11 +23,12 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+import stand_in_server
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from stand_in_server import KEY
-from test_vlm import make_item, png
+from tiny_checkpoints import make_item, png
 
 from dontblink import params, paths, store
 from dontblink.attention import traces
@@ -52,9 +53,8 @@ from dontblink.questions.items import Item, open_image, split_question
 from dontblink_testbed import benchmark
 from dontblink_testbed.questions import Difficulty
 
-TESTS = Path(__file__).parent
 CHECKPOINTS = {"qwen3_vl": "qwen3vl-tiny-s", "glm4v": "glm4v-tiny"}
-FOLDERS = {family: TESTS.parent / "models" / "testbed" / name for family, name in CHECKPOINTS.items()}
+FOLDERS = {family: paths.ROOT / "models" / "testbed" / name for family, name in CHECKPOINTS.items()}
 ITEMS = list(benchmark.load_items("visual_reference", "test", 4, 1, Difficulty((2, 3), (0.0, 0.2))))
 N_NEW = 100
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
@@ -82,7 +82,7 @@ def servers() -> Iterator[dict[str, str]]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     processes = {
         family: subprocess.Popen(
-            [sys.executable, str(TESTS / "stand_in_server.py"), str(folder)],
+            [sys.executable, stand_in_server.__file__, str(folder)],
             env=environment, stdout=subprocess.PIPE, text=True,
         )
         for family, folder in FOLDERS.items()
@@ -436,7 +436,9 @@ def test_the_checkpoints_own_processor_told_the_stated_pixels_cuts_the_same_grid
 @pytest.mark.parametrize("fault", ["own pixels", "own pixels, one placeholder"])
 def test_a_server_with_another_pixel_budget_ends_the_run_before_any_item(url: str, fault: str) -> None:
     spoil(url, fault)
-    vlm = load_vlm(FOLDERS["qwen3_vl"], min_image_tokens=36, max_image_tokens=100, weights=False)  # its own: 36, 144
+    vlm = load_vlm(FOLDERS["qwen3_vl"], weights=False)
+    images = vlm.processor.image_processor
+    images.size = type(images.size)(shortest_edge=images.size["shortest_edge"], longest_edge=100 * 16 * 16)  # of 144
     with pytest.raises(
         NamedError,
         match='item probe of a large picture: .* --mm-processor-kwargs \'{"size": .*"longest_edge": 25600}}',

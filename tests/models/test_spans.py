@@ -28,44 +28,36 @@ def show(span: tuple[int, int], words: list[str]) -> str:
     return " ".join(words[slice(*span)])
 
 
-def test_reasoning_steps_and_answer_of_both_families() -> None:
-    for markers, text in (
-        (QWEN, "a1 is 3 . 3 + 4 is 7 . </think> 7 <eos>"),
-        (GLM, "<think> a1 is 3 . 3 + 4 is 7 . </think> <box> 7 </box> <eos>"),
-    ):
-        spans, words = cut(text, markers)
-        assert [show(step, words) for step in spans.steps] == ["a1 is 3 .", "3 + 4 is 7 ."]
-        assert show(spans.reasoning, words) == "a1 is 3 . 3 + 4 is 7 ."
-        assert show(spans.answer, words) == "7" and spans.closed
-
-
-def test_a_truncated_chain_is_all_reasoning_and_says_so() -> None:
-    spans, words = cut("a1 is 3 . 3 +")
-    assert spans.reasoning == (0, len(words)) and spans.answer[0] == spans.answer[1] and not spans.closed
-    assert [show(step, words) for step in spans.steps] == ["a1 is 3 .", "3 +"]
-
-
-@pytest.mark.parametrize("text", ["<eos>", "</think> <eos>"])
-def test_a_response_without_words_has_empty_spans(text: str) -> None:
-    spans, _ = cut(text)
-    assert spans.steps == () and spans.reasoning == (0, 0) and spans.answer[0] == spans.answer[1]
-
-
-def test_the_last_think_close_ends_the_reasoning() -> None:
-    spans, words = cut("a . </think> b . </think> C <eos>")
-    assert show(spans.answer, words) == "C" and spans.reasoning[1] == 5
-
-
-def test_an_answer_marker_is_not_part_of_the_answer() -> None:
-    spans, words = cut("x . </think> so the answer is C <eos>")
-    assert show(spans.answer, words) == "C"
-
-
-def test_steps_partition_the_reasoning_without_gaps() -> None:
-    spans, _ = cut("So _it is. \\n\\n Then b! _c ? d </think> d <eos>", joiner="")
-    edges = [edge for step in spans.steps for edge in step]
-    assert edges[0] == spans.reasoning[0] and edges[-1] == spans.reasoning[1]
-    assert edges[1:-1:2] == edges[2::2]
+@pytest.mark.parametrize(
+    ("markers", "text", "steps", "answer", "closed"),
+    [
+        (QWEN, "f5 is 3 . 3 + 4 is 7 . </think> 7 <eos>", ["f5 is 3 .", "3 + 4 is 7 ."], "7", True),
+        (QWEN, "f5 . </think> answer is 7 <eos>", ["f5 ."], "7", True),
+        (QWEN, "f5 . </think> so the answer is C <eos>", ["f5 ."], "C", True),
+        (QWEN, "f5 . </think> answer B <eos>", ["f5 ."], "B", True),
+        (QWEN, "f5 </think> 3 . </think> 7", ["f5 </think> 3 ."], "7", True),  # the last think-close ends the reasoning
+        (QWEN, "f5 is 3 . 3 + 4", ["f5 is 3 .", "3 + 4"], "", False),  # truncated: all is reasoning
+        (QWEN, "f5 is <eos>", ["f5 is"], "", False),
+        (QWEN, "f5 </think> <eos>", ["f5"], "", True),
+        (QWEN, "</think>", [], "", True),
+        (QWEN, "<eos>", [], "", False),
+        (QWEN, "", [], "", False),
+        (GLM, "<think> f5 . 3 . </think> <box> 7 </box> <eos>", ["f5 .", "3 ."], "7", True),
+        (GLM, "<think> f5 </think> final Answer : <box> B A </box> . <eos>", ["f5"], "B A", True),
+        (GLM, "<think> f5 </think> <box> 7", ["f5"], "7", True),
+        (GLM, "<think> f5 <box> 4 </box> </think> 7 <eos>", ["f5 <box> 4 </box>"], "7", True),
+        (GLM, "<think> f5 is 3 .", ["f5 is 3 ."], "", False),
+        (GLM, "<think>", [], "", False),
+        (GLM, "f5 </think> 7 <eos>", ["f5"], "7", True),
+    ],
+)
+def test_a_chain_that_thinks_ends_at_its_last_think_close(
+    markers: Markers, text: str, steps: list[str], answer: str, closed: bool
+) -> None:
+    spans, words = cut(text, markers)
+    assert [show(step, words) for step in spans.steps] == steps
+    assert show(spans.reasoning, words) == " ".join(steps)
+    assert (show(spans.answer, words), spans.closed) == (answer, closed)
 
 
 def test_a_decimal_point_does_not_end_a_step() -> None:
