@@ -1,4 +1,4 @@
-"""Small whole checkpoints of both families on disk, loaded as `VLM`s, and items with pictures of noise.
+"""Small whole checkpoints of both families on disk, loaded as `VLM`s.
 
 In: a family name. Out: random weights (`tiny_models`) with a word-level tokenizer, the testbed's chat template and an
 image processor of 16 px per image token. For parity and plumbing, never for accuracy.
@@ -7,20 +7,16 @@ image processor of 16 px per image token. For parity and plumbing, never for acc
 from __future__ import annotations
 
 import functools
-import io
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import tiny_models
-from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Glm46VImageProcessorPil, PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
 from dontblink.models.checkpoints import load_vlm
 from dontblink.models.stand_in import SPECIAL_TOKENS, wrap_tokens
 from dontblink.models.vlm import VLM
-from dontblink.questions.items import Item
 from dontblink_testbed.vocabulary import FORMATS
 
 FAMILIES = ("qwen3_vl", "glm4v")
@@ -73,26 +69,6 @@ def tiny_vlm(family: str) -> VLM:
     """One loaded checkpoint per family and test run."""
     with tempfile.TemporaryDirectory() as folder:
         return load_vlm(save_checkpoint(Path(folder), family), name=f"tiny-{family}")
-
-
-def png(pixels: np.ndarray, orientation: int = 1) -> bytes:
-    """Encode uint8 [height, width, 3]; the orientation goes into the EXIF block."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
-    return buffer.getvalue()
-
-
-def noise(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def make_item(name: str, *sizes: tuple[int, int], question: str = "what digit is f5 ?", **fields: object) -> Item:
-    """An item with one noise image per (width, height)."""
-    rng = np.random.default_rng(sum(name.encode()))
-    images = tuple(png(noise(rng, *size)) for size in sizes)
-    return Item(name, "demo", "test", images, question, "3", "symbolic", **fields)  # type: ignore[arg-type]
 
 
 def cut(vlm: VLM, ids: list[int]) -> tuple[str, str, list[str], bool]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import FAMILIES, cut, make_item, save_checkpoint
+from small_items import make_item
+from tiny_checkpoints import FAMILIES, cut, save_checkpoint
 
 from dontblink.errors import NamedError
 from dontblink.models.checkpoints import check_checkpoint, find_damage, load_vlm

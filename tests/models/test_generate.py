@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_checkpoints import FAMILIES, make_item, tiny_vlm
+from small_items import make_item
+from tiny_checkpoints import FAMILIES, tiny_vlm
 
 from dontblink.errors import NamedError
 from dontblink.models.generate import (

@@ -28,7 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from stand_in_server import KEY
-from tiny_checkpoints import make_item, png
+from small_items import make_item, png
 
 from dontblink import params, paths, store
 from dontblink.attention import traces
