@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dontblink import lineage, params, paths
+from dontblink.files import whole_file
 
 FOLDER = paths.ROOT / "results" / "bench"
 TINY = paths.ROOT / "tests" / "tiny_models.py"
@@ -229,6 +230,6 @@ def write_results(
         "machine": describe_machine(threads or os.environ.get("OMP_NUM_THREADS", "all")),
         "results": [asdict(result) for result in results],
     }
-    with paths.whole_file(file) as temporary:
+    with whole_file(file) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {paths.show(file)}", flush=True)

@@ -22,6 +22,7 @@ from typing import Any
 from measure import FOLDER, Result, hash_code
 
 from dontblink import paths
+from dontblink.files import whole_file
 
 PAGE = "bench/README.md"
 START, END = "<!-- bench: written by `make bench` -->", "<!-- /bench -->"
@@ -136,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.print:
         print(block)
     elif new != old:
-        with paths.whole_file(file) as temporary:
+        with whole_file(file) as temporary:
             temporary.write_text(new, encoding="utf-8")
     for script, content in found.items():
         if content["changed"]:

@@ -120,7 +120,7 @@ def write_tex(profile: str) -> Path:
     for stem in manuscript.FIGURE.findall(text):
         shutil.copy(paths.figures(profile) / f"{stem}.pdf", folder)
     file = folder / "paper.tex"
-    with paths.whole_file(file) as temporary:
+    with files.whole_file(file) as temporary:
         temporary.write_text(document, encoding="utf-8")
     return file
 
@@ -152,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     own = given.profile == "testbed"
     file = FOLDER / "paper.pdf" if own else paths.results(given.profile) / "paper" / "paper.pdf"
-    with paths.whole_file(file) as temporary:
+    with files.whole_file(file) as temporary:
         temporary.write_bytes(pdf)
     files.mark_made(file, given.profile)
     print(f"{paths.show(file)}: {len(pdf) / 1024:.0f} KiB")

@@ -103,7 +103,7 @@ def test_a_model_or_benchmark_that_could_leave_the_results_is_refused(key: str, 
 
 @pytest.mark.parametrize("profile", ["..", "a/b", "", "$(x)", "a\n", "A"])
 def test_a_profile_that_could_leave_the_results_is_refused(profile: str) -> None:
-    with pytest.raises(paths.PathsError):
+    with pytest.raises(NamedError):
         paths.results(profile)
 
 

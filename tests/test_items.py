@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from dontblink.errors import NamedError
 from dontblink.extraction import run
-from dontblink.paths import PathsError
 from dontblink.questions import registry
 from dontblink.questions.items import Box, GoldStep, Item, ItemError, open_image, read_bytes, split_question, validate
 
@@ -151,7 +151,7 @@ def test_a_process_that_may_open_no_further_file_blames_the_machine_and_reads_th
     file = tmp_path / "image.png"
     file.write_bytes(encode(40, 20))
     open_image(file)
-    with no_file_left_to_open(), pytest.raises(PathsError, match="Too many open files") as caught:
+    with no_file_left_to_open(), pytest.raises(NamedError, match="Too many open files") as caught:
         validate(make_item(images=(file,)))
     assert str(caught.value).startswith(f"item q1: {file}: cannot read the image now") and "\n" not in str(caught.value)
     assert "run again, what is finished stays" in str(caught.value) and not isinstance(caught.value, ItemError)
@@ -164,7 +164,7 @@ def test_a_passing_fault_of_the_machine_is_never_an_items(number: int, monkeypat
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, "read_bytes", fail)
-    with pytest.raises(PathsError, match="the machine's fault"):
+    with pytest.raises(NamedError, match="the machine's fault"):
         open_image(Path("image.png"))
 
 
@@ -177,7 +177,7 @@ def test_memory_that_runs_out_while_a_picture_is_decoded_ends_the_run(
 
     monkeypatch.setattr(ImageOps, "exif_transpose", fail)
     with pytest.raises(
-        PathsError, match="^item q1: embedded image: cannot read the image now .memory ran out.; "
+        NamedError, match="^item q1: embedded image: cannot read the image now .memory ran out.; "
     ) as caught:
         validate(make_item())
     assert "\n" not in str(caught.value)
@@ -205,7 +205,7 @@ def test_the_questions_lose_no_item_to_a_machine_out_of_memory_and_extraction_sa
         raise MemoryError
 
     monkeypatch.setattr(ImageOps, "exif_transpose", fail)
-    with pytest.raises(PathsError, match="^item q1: "):
+    with pytest.raises(NamedError, match="^item q1: "):
         registry.find_fault(make_item())
     monkeypatch.setattr(run, "Extraction", lambda _: registry.find_fault(make_item()))
     monkeypatch.setattr("sys.argv", ["extract"])

@@ -1,39 +1,86 @@
-"""Which figures, numbers and papers were made here: a mark under results/ for each one, with its hash.
+"""Files: they appear whole, have a hash, are marked by the run that made them, and belong to one run at a time.
 
-Why it exists: that a figure's sources changed does not explain a figure that somebody changed by hand; that its
-notebook wrote these very bytes does. In: a file that was just written whole. Out: results/<profile>/made/<name>, its
-SHA-256. Never: mark a file that this package has not written, or read a mark as more than that.
-
-One run at a time: a lock on a folder that two processes must not change together.
-
-Why it exists: two extractions of one profile would compute everything twice and remove each other's unfinished files,
-and a notebook must not read tables while they are written. In: a lock file (see `paths.lock`). Out: nothing, or one
-line that names the process in the way. The kernel holds the lock, not the file: it is gone with its process, so that
-nothing has to be cleaned up after a crash. Never wait here (a second run at night would hang unseen), and never take
-the presence of the file as a sign that somebody works.
-
-Progress of long work: a bar in a terminal, plain lines elsewhere (papermill, a log file, make's output).
-
-In: how much there is to do. Out: text on stderr. Never: a carriage return into a log.
+Why it exists: a reader must never see half a file, whatever crashes; that a figure's sources changed does not explain a
+figure that somebody changed by hand, that its notebook wrote these very bytes does; two extractions of a profile would
+remove each other's unfinished files. In: paths. Out: whole files, SHA-256, marks under results/<profile>/made, or one
+line that says what is wrong and what to do. The kernel holds a lock, not its file: it is gone with its process and
+leaves nothing to clean up (filelock's shared locks are a SQLite file, which network disks do not bear, or leases that
+outlive a killed process). Never: write a file in place, mark a file that this package has not written, wait for a lock
+(a second run at night would hang unseen), or import more than the standard library: make asks before there is an
+environment.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import re
+import secrets
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
-
-from tqdm import tqdm
 
 from dontblink import paths
 from dontblink.errors import NamedError
+
+TEMPORARY = ".{name}.{token}.tmp"
+REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or ask for a larger quota",
+    errno.EROFS: "remount the disk, or use a checkout that can be written to",
+    errno.EACCES: "become its owner, or use a checkout of your own",
+    errno.EPERM: "become its owner, or use a checkout of your own",
+}
+PROC = Path("/proc")
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turn the failure to write `path` into a NamedError that names its folder and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        reason = f"{path.name} not written: {os.strerror(error.errno)}"
+        remedy = f"{REMEDIES[error.errno]} and run again, what is finished stays"
+        raise NamedError(f"{paths.show(path.parent)}: {reason}; {remedy}") from error
+
+
+def sync(path: Path) -> None:
+    """Return when a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well, it becomes `path` in one step.
+
+    A reader sees the old file or the whole new one, never a part, even after a crash or a power cut. When the
+    block raises, the temporary file is removed and `path` stays as it was.
+
+    Raises
+    ------
+    NamedError
+        If the disk is full or the folder cannot be written to.
+    """
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(TEMPORARY.format(name=path.name, token=secrets.token_hex(6)))
+        try:
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync(path.parent)  # the rename itself must survive a power cut, too
 
 
 def hash_file(path: Path) -> str:
@@ -49,7 +96,7 @@ def belongs(file: Path, stem: str) -> bool:
 
 def mark_made(file: Path, profile: str) -> None:
     """Note that a run wrote `file` with the bytes that it has now."""
-    with paths.whole_file(paths.made(profile) / file.name) as temporary:
+    with whole_file(paths.made(profile) / file.name) as temporary:
         temporary.write_text(hash_file(file) + "\n")
 
 
@@ -75,13 +122,6 @@ def remove_unmarked(stem: str, profile: str) -> list[Path]:
     return old
 
 
-PROC = Path("/proc")
-
-
-class LockError(NamedError, RuntimeError):
-    """Another process works on the same files; the message names it and says what to do."""
-
-
 @contextmanager
 def hold(lock: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock file while the block runs; processes that are started meanwhile do not inherit it.
@@ -93,30 +133,26 @@ def hold(lock: Path, *, shared: bool = False) -> Iterator[None]:
 
     Raises
     ------
-    LockError
-        If another process is in the way.
-    PathsError
-        If the lock file cannot be written.
+    NamedError
+        If another process is in the way (it is named), or the lock file cannot be written.
     """
-    with paths.writable(lock):
+    with writable(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
+        stream = lock.open("a")
+    with stream:
         try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             remedy = "wait until it has ended, or end it (`kill` and its number), then run again"
-            raise LockError(f"{paths.show(lock.parent)}: in use by {name_holders(lock)}; {remedy}") from error
+            raise NamedError(f"{paths.show(lock.parent)}: in use by {name_holders(lock)}; {remedy}") from error
         except OSError as error:  # some network disks have no locks
             print(f"{paths.show(lock.parent)}: no locks on this disk ({error.strerror}); start one run at a time here")
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        with paths.writable(lock):
+        with writable(lock):
             if not shared:
-                os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename} ({command})\n".encode())
+                stream.truncate(0)
+            print(f"process {os.getpid()} on {os.uname().nodename} ({command})", file=stream, flush=True)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def name_holders(lock: Path) -> str:
@@ -128,50 +164,3 @@ def name_holders(lock: Path) -> str:
         if found is not None and not (is_here and not (PROC / found[1]).exists()):
             names.append(line)
     return ", ".join(names[-3:]) or "another process"
-
-
-
-class Progress:
-    """A bar in a terminal; elsewhere a plain line about every tenth of the way.
-
-    `done` is where resumed work starts; `position` is the bar's line where several run side by side.
-    """
-
-    def __init__(
-        self,
-        total: int,
-        label: str,
-        *,
-        unit: str = "items",
-        done: int = 0,
-        position: int | None = None,
-        enabled: bool = True,
-        stream: TextIO | None = None,
-    ) -> None:
-        self.total, self.label, self.unit, self.done, self.started = total, label, unit, done, time.monotonic()
-        self.stream = sys.stderr if stream is None else stream
-        self.enabled = enabled and total > 0
-        is_terminal = self.enabled and self.stream.isatty()
-        options = {"total": total, "initial": done, "desc": label, "unit": f" {unit}", "position": position}
-        self.bar = tqdm(**options, file=self.stream) if is_terminal else None
-
-    def advance(self, n: int = 1) -> None:
-        """Count n more as done."""
-        tenth, self.done = 10 * self.done // max(self.total, 1), self.done + n
-        if self.bar is not None:
-            self.bar.update(n)
-        elif self.enabled and 10 * self.done // self.total > tenth:
-            seconds = time.monotonic() - self.started
-            print(f"{self.label}: {self.done}/{self.total} {self.unit}, {seconds:.0f} s", file=self.stream, flush=True)
-
-    def write(self, line: str) -> None:
-        """Print a line without breaking the bar."""
-        if self.bar is not None:
-            self.bar.write(line, file=self.stream)
-        else:
-            print(line, file=self.stream, flush=True)
-
-    def close(self) -> None:
-        """End the bar's line."""
-        if self.bar is not None:
-            self.bar.close()

@@ -33,7 +33,7 @@ from typing import Any
 
 from dontblink import paths
 from dontblink.errors import NamedError
-from dontblink.files import belongs, hash_file
+from dontblink.files import belongs, hash_file, whole_file
 
 EXTRACTION, PAPER, PAGES, LEDGER = "extraction", "paper", "pages", "08_claims"
 PACKAGES = ("dontblink", "dontblink_testbed", "dontblink_simulation")
@@ -308,7 +308,7 @@ def write_stages(profile: str, sections: Sections) -> list[str]:
     for name, text in describe_stages(profile, sections).items():
         file = paths.stage(profile, name)
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
-            with paths.whole_file(file) as temporary:
+            with whole_file(file) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             changed.append(name)
     for name, files in list_results(profile).items():
@@ -356,7 +356,7 @@ def remember(file: Path) -> None:
     """Leave what is known of the sources in `file`, for the next look."""
     sources = {key: [*vars(source).values()] for key, source in KNOWN.items()}
     held = {"by": hash_file(Path(__file__)), "sources": sources}
-    with paths.whole_file(file) as temporary:
+    with whole_file(file) as temporary:
         temporary.write_text(json.dumps(held), encoding="utf-8")
 
 

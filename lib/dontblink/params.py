@@ -26,6 +26,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from dontblink import paths
 from dontblink.errors import NamedError
+from dontblink.files import whole_file
 
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 80
@@ -480,7 +481,7 @@ def write_sections(sections: Sections, folder: Path) -> list[str]:
         file = folder / f"{section}.json"
         content = json.dumps(values, indent=2, sort_keys=True) + "\n"
         if not file.exists() or file.read_text(encoding="utf-8") != content:
-            with paths.whole_file(file) as temporary:
+            with whole_file(file) as temporary:
                 temporary.write_text(content, encoding="utf-8")
             changed.append(section)
     return changed

@@ -1,37 +1,19 @@
-"""Where things lie: the project's root, one folder helper per kind of file, and files that appear whole.
+"""Where things lie: the project's root, and one function for each kind of file.
 
-Why it exists: a notebook, a test and a command must find the same folder from any working directory, and no
-other module may build such a path by hand. In: a profile name. Out: `Path` objects below ROOT; nothing is
-created here except by `whole_file`. A disk that is full or a folder that cannot be written to is one line with the
-remedy. Never put a file's format or content here, and never read an environment
-variable to find a folder: two runs in one checkout must not disagree on where results are.
+Why it exists: a notebook, a test and a command must find the same folder from any working directory, and no other
+module may build such a path by hand. In: a profile's name. Out: paths below ROOT; nothing is created here. Never: a
+file's format or content, or an environment variable that leads to a folder (two runs in one checkout must not disagree
+on where results are).
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from dontblink.errors import NamedError
 
 MARKER = "pyproject.toml"
-TEMPORARY = ".{name}.{token}.tmp"
-REMEDIES = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space, or ask for a larger quota",
-    errno.EROFS: "remount the disk, or use a checkout that can be written to",
-    errno.EACCES: "become its owner, or use a checkout of your own",
-    errno.EPERM: "become its owner, or use a checkout of your own",
-}
-
-
-class PathsError(NamedError, RuntimeError):
-    """The project or a folder of it cannot be found or written to; the message says what to do."""
 
 
 def find_root(package: Path, start: Path) -> Path:
@@ -46,23 +28,23 @@ def find_root(package: Path, start: Path) -> Path:
 
     Raises
     ------
-    PathsError
+    NamedError
         If neither leads to a folder whose pyproject.toml names dontblink.
     """
     for folder in (package.parent.parent, start, *start.parents):
         marker = folder / MARKER
         if marker.is_file() and re.search(r'^name = "dontblink"$', marker.read_text(), flags=re.M):
             return folder
-    raise PathsError(f"{start}: not inside a dontblink checkout; change into one, or run `make env` in it")
+    raise NamedError(f"{start}: not inside a dontblink checkout; change into one, or run `make env` in it")
 
 
 ROOT = find_root(Path(__file__).resolve().parent, Path.cwd().resolve())
 
 
 def check_profile(profile: str) -> str:
-    """Return the profile's name; raise PathsError unless it can be a folder's and a file's name."""
+    """Return the profile's name; raise NamedError unless it can be a folder's and a file's name."""
     if not re.fullmatch(r"[a-z0-9_]+", profile):
-        raise PathsError(f"profile {profile!r}; expected small letters, digits and _; correct it")
+        raise NamedError(f"profile {profile!r}; expected small letters, digits and _; correct it")
     return profile
 
 
@@ -162,7 +144,7 @@ def stamp(profile: str, name: str) -> Path:
 
 
 def made(profile: str) -> Path:
-    """Return the folder of the marks of files that were made here; see `marks`."""
+    """Return the folder of the marks of files that were made here; see `files`."""
     return results(profile) / "made"
 
 
@@ -174,48 +156,3 @@ def figures(profile: str) -> Path:
 def show(path: Path) -> str:
     """Return the path as messages print it: relative to ROOT where it lies inside."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
-
-@contextmanager
-def writable(path: Path) -> Iterator[None]:
-    """Turn the failure to write `path` into a PathsError that names its folder and the remedy."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in REMEDIES:
-            raise
-        reason = f"{path.name} not written: {os.strerror(error.errno)}"
-        remedy = f"{REMEDIES[error.errno]} and run again, what is finished stays"
-        raise PathsError(f"{show(path.parent)}: {reason}; {remedy}") from error
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, it becomes `path` in one step.
-
-    A reader sees the old file or the whole new one, never a part, even after a crash or a power cut. When the
-    block raises, the temporary file is removed and `path` stays as it was.
-
-    Raises
-    ------
-    PathsError
-        If the disk is full or the folder cannot be written to.
-    """
-    with writable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(TEMPORARY.format(name=path.name, token=secrets.token_hex(6)))
-        try:
-            yield temporary
-            descriptor = os.open(temporary, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut, too
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

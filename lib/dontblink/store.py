@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from dontblink import paths
 from dontblink.errors import NamedError
+from dontblink.files import whole_file, writable
 
 PREFIX = b"dontblink."  # of our metadata keys, beside those that arrow and pandas keep in the same place
 # A file's hash stands in its own metadata. While it is computed, this text of the same length stands in its place.
@@ -132,7 +133,7 @@ def recompute_damaged(work: Callable[[], None]) -> None:
                 raise
             seen.add(error.path)
             kept = error.path.with_name(f"{error.path.name}.damaged")
-            with paths.writable(kept):
+            with writable(kept):
                 os.replace(error.path, kept)
             print(f"{paths.show(error.path)}: {error.found}; kept as {kept.name}, computed again", flush=True)
 
@@ -142,7 +143,7 @@ def write_table(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> Non
     kept = {key: value for key, value in (table.schema.metadata or {}).items() if not key.startswith(PREFIX)}
     ours = {PREFIX + key.encode(): value.encode() for key, value in sorted(metadata.items())}
     ours[PREFIX + b"sha256"] = PLACEHOLDER
-    with paths.whole_file(path) as temporary:
+    with whole_file(path) as temporary:
         pq.write_table(
             table.replace_schema_metadata({**kept, **ours}), temporary, compression="zstd", write_page_checksum=True
         )

@@ -26,9 +26,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
+from tqdm import tqdm
 
 from dontblink import paths
-from dontblink.files import Progress
+from dontblink.files import whole_file
 from dontblink_testbed.architectures import (
     MODELS,
     Positions,
@@ -178,7 +179,7 @@ class Trainer:
             "seconds": self.seconds, "curve": self.curve, "schedule": asdict(self.schedule), "history": self.history,
         }  # fmt: skip
         own = {name: tensor.detach().clone() for name, tensor in tensors.items()}  # tied weights share memory
-        with paths.whole_file(path) as temporary:
+        with whole_file(path) as temporary:
             save_file(own, temporary, {"rest": json.dumps(rest)})
 
     def resume(self, path: Path) -> None:
@@ -218,15 +219,15 @@ def train(name: str, seed: int, work: Path, position: int | None = None) -> Path
         trainer.resume(state)
     label, schedule = f"train {name} seed {seed}", trainer.schedule
     cap = schedule.phase_1_cap_steps + schedule.phase_2_steps
-    bar = Progress(cap, label, unit="steps (at most)", done=trainer.step, position=position)
+    bar = tqdm(total=cap, initial=trainer.step, desc=label, unit="step", position=position, disable=None)
     while not trainer.finished:
         start = time.perf_counter()
         loss = trainer.train_step()
         trainer.seconds += time.perf_counter() - start
-        bar.advance()
+        bar.update()
         if trainer.step % schedule.check_every == 0 or trainer.finished:
             scores = trainer.check(loss)
-            bar.write(f"{label}, step {trainer.step}: loss {loss:.3f} nats, " + describe(scores))
+            tqdm.write(f"{label}, step {trainer.step}: loss {loss:.3f} nats, " + describe(scores))
         if trainer.step % schedule.save_every == 0 or trainer.finished:
             trainer.save(state)
     bar.close()

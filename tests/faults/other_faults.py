@@ -17,7 +17,8 @@ from pathlib import Path
 import small_study as study
 from trials import Bench
 
-from dontblink import files, paths, schema, store
+from dontblink import paths, schema, store
+from dontblink.errors import NamedError
 from dontblink.publish import notebook
 
 KINDS = ("responses/*/*.parquet", "heads/*/*.parquet", "traces/*/*.parquet", "tables/*.parquet")
@@ -131,7 +132,7 @@ def record_on_full_disk() -> None:
     for version in range(9):
         try:
             draw(version)
-        except paths.PathsError as error:
+        except NamedError as error:
             assert "No space left" in str(error)
     for file in paths.figures(study.PROFILE).iterdir():
         ends = {".pdf": b"%%EOF\n", ".png": b"IEND\xaeB`\x82", ".json": b"}\n"}
@@ -217,7 +218,7 @@ def run_two(bench: Bench, n: int) -> None:
         paths.ROOT, kept = root, paths.ROOT
         with notebook.begin("01_small", study.PROFILE):
             bench.report.problems.append("a notebook began during an extraction")
-    except files.LockError as error:
+    except NamedError as error:
         if f"process {child} " not in str(error):
             bench.report.problems.append(f"a notebook during an extraction: {error}")
     finally:

@@ -105,7 +105,7 @@ def test_a_full_disk_is_said_by_a_figure_and_keeps_the_old_one(figure: Figure, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fill)
-    with pytest.raises(paths.PathsError, match="02_collapse.pdf not written: No space left on device; free some space"):
+    with pytest.raises(NamedError, match="02_collapse.pdf not written: No space left on device; free some space"):
         record.save_figure(figure, "02_collapse", "testbed")
     folder = paths.figures("testbed")
     assert [(folder / f"02_collapse.{suffix}").read_bytes() for suffix in ("pdf", "png")] == before

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dontblink.errors import NamedError, make_line
+from dontblink.files import whole_file
 
 if TYPE_CHECKING:
     from dontblink.boxes.annotations import Annotation, Rejected
@@ -121,13 +122,12 @@ def run_import(given: argparse.Namespace) -> int:
 
 def run_export(given: argparse.Namespace) -> int:
     """Export every picture with its boxes; 1 where an annotation fits no picture."""
-    from dontblink import paths
     from dontblink.boxes.annotations import read_images, read_strictly
     from dontblink.boxes.exchange import export_boxes
 
     annotations = read_strictly(given.file)
     document, left_out = export_boxes(annotations, read_images(given.images), given.format)
-    with paths.whole_file(given.other) as temporary:
+    with whole_file(given.other) as temporary:
         temporary.write_bytes(document)
     print_rejected(left_out)
     print(f"{len(annotations) - len(left_out)} annotations written to {given.other}")

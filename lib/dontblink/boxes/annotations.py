@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple
 
 from dontblink import paths
 from dontblink.errors import NamedError, make_line
+from dontblink.files import whole_file
 from dontblink.questions.items import ID, MOST_PIXELS, Box, Item, ItemError, decode_image, open_image, read_bytes
 
 Status = Literal["accepted", "proposed"]
@@ -216,10 +217,10 @@ def save_images(items: Iterable[Item], folder: Path) -> dict[Key, ImageFacts]:
                     buffer = io.BytesIO()
                     open_image(source).save(buffer, "PNG")
                     encoded = buffer.getvalue()
-            with paths.whole_file(folder / found.file) as temporary:
+            with whole_file(folder / found.file) as temporary:
                 temporary.write_bytes(encoded)
     lines = [json.dumps(asdict(facts[key]), ensure_ascii=False) + "\n" for key in sorted(facts)]
-    with paths.whole_file(folder / LIST_FILE) as temporary:
+    with whole_file(folder / LIST_FILE) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
     return facts
 
@@ -374,7 +375,7 @@ def write_annotations(
                 refused[annotation] = Rejected(where, reason)
                 continue
             lines[annotation.key()] = annotation
-        with paths.whole_file(path) as temporary:
+        with whole_file(path) as temporary:
             temporary.write_text("".join(format_line(lines[key]) for key in sorted(lines)), encoding="utf-8")
     return len(lines)
 

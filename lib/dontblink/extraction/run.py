@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from tqdm import tqdm
 
 from dontblink import files, paths, store
 from dontblink.attention.grounding import weigh_heads
@@ -28,7 +29,6 @@ from dontblink.attention.traces import Reasons, TraceRecord, pack_responses, pac
 from dontblink.errors import NamedError
 from dontblink.extraction import cost, tables
 from dontblink.extraction.study import Shard, Study, generate_shard, load_model
-from dontblink.files import Progress
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry
 
@@ -54,11 +54,8 @@ class Extraction(Study):
         """Write the files of a stage that are not there."""
         missing = [shard for shard in shards if not file(shard).is_file()]
         print(f"{model}: {stage}: {len(shards) - len(missing)} of {len(shards)} shards are there", flush=True)
-        bar = Progress(sum(len(s.items) for s in missing), f"{stage} {model}", enabled=bool(missing), position=position)
-        for shard in missing:
+        for shard in tqdm(missing, f"{stage} {model}", unit="shard", position=position, disable=None):
             write(loaded, shard)
-            bar.advance(len(shard.items))
-        bar.close()
 
     def write_responses(self, loaded: ModelLoader, shard: Shard) -> None:
         """Generate the responses of one shard."""
@@ -104,7 +101,7 @@ class Extraction(Study):
 
         Raises
         ------
-        LockError, PathsError
+        NamedError
             If another run works on this profile; if the disk is full or the folder cannot be written to.
         """
         with files.hold(paths.lock(self.profile)):

@@ -28,7 +28,7 @@ from dontblink import lineage, params, paths, store
 from dontblink.attention.grounding import Grounding, select_grounding
 from dontblink.attention.traces import read_responses
 from dontblink.boxes.annotations import attach_boxes, read_annotations
-from dontblink.files import hash_file
+from dontblink.files import hash_file, whole_file
 from dontblink.models.checkpoints import find_backend, load_vlm
 from dontblink.models.fingerprint import list_checkpoint
 from dontblink.models.generate import Response, Sampling, generate_responses
@@ -239,7 +239,7 @@ def hash_checkpoint(folder: Path, cache: Path) -> str:
         seen[key] = known.get(key) or hash_file(path)
         digest.update(path.name.encode() + bytes.fromhex(seen[key]))
     if seen != known:
-        with paths.whole_file(cache) as temporary:
+        with whole_file(cache) as temporary:
             temporary.write_text(json.dumps(seen, indent=0, sort_keys=True))
     return digest.hexdigest()
 

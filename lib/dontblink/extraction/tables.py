@@ -30,6 +30,7 @@ import pyarrow as pa
 import torch
 import transformers
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from dontblink import paths, schema, store
 from dontblink.attention.grounding import list_looks
@@ -37,7 +38,7 @@ from dontblink.attention.traces import TraceRecord, read_note, read_traces
 from dontblink.boxes.evidence import border_mask, map_auc, mass_set_iou, pointing_hit
 from dontblink.errors import make_cell
 from dontblink.extraction.study import Shard, Study
-from dontblink.files import Progress, hash_file
+from dontblink.files import hash_file, whole_file, writable
 from dontblink.models.checkpoints import find_backend
 from dontblink.models.generate import Response
 from dontblink.questions import registry
@@ -352,13 +353,10 @@ def read_shard(study: Study, shard: Shard) -> list[Measured]:
 def write_tables(study: Study, shards: list[Shard]) -> None:
     """Write every table, shard by shard."""
     blocks: dict[str, list[pa.Table]] = {}
-    bar = Progress(len(shards), "tables", unit="shards")
-    for shard in shards:
+    for shard in tqdm(shards, "tables", unit="shard", disable=None):
         built = build_blocks(read_shard(study, shard), sink_rule=study.settings["sink_rule"])
         for name, block in built.items():
             blocks.setdefault(name, []).append(block)
-        bar.advance()
-    bar.close()
     for name, parts in blocks.items():
         whole = pa.concat_tables(parts).unify_dictionaries()
         schema.write_table(name, whole, paths.tables(study.profile) / f"{name}.parquet")
@@ -375,7 +373,7 @@ def write_questions(study: Study) -> None:
             for split in registry.SPLITS for item in questions.items[split]
         ]  # fmt: skip
         target = paths.questions(study.profile) / f"{benchmark}.csv"
-        with paths.whole_file(target) as temporary:
+        with whole_file(target) as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False)
         lacking = [str(row["item_id"]) for row in rows if row["lacks"]]
         print(
@@ -402,7 +400,7 @@ def write_quarantine(study: Study, shards: list[Shard]) -> int:
 def withdraw_manifest(profile: str) -> None:
     """Put the manifest aside, because files that it names are about to change; `write_manifest` puts it back."""
     manifest = paths.extraction_manifest(profile)
-    with contextlib.suppress(FileNotFoundError), paths.writable(manifest):
+    with contextlib.suppress(FileNotFoundError), writable(manifest):
         os.replace(manifest, paths.withdrawn_manifest(profile))
 
 
@@ -410,7 +408,7 @@ def write_manifest(study: Study, shards: list[Shard], n_quarantined: int) -> Non
     """Write which files hold what; what did not change keeps its age, so that make reruns no notebook for it."""
     files = [paths.show(path) for shard in shards for path in study.files(shard)]
     written = sorted(paths.tables(study.profile).glob("*.parquet"))
-    with paths.whole_file(paths.shard_list(study.profile)) as temporary:
+    with whole_file(paths.shard_list(study.profile)) as temporary:
         temporary.write_text("".join(f"{name}\n" for name in [*files, *map(paths.show, written)]))
     manifest = {
         "profile": study.profile, "n_shards": len(shards), "n_quarantined": n_quarantined, "files": files,
@@ -426,6 +424,6 @@ def write_manifest(study: Study, shards: list[Shard], n_quarantined: int) -> Non
     if withdrawn.exists() and withdrawn.read_bytes() == text.encode():
         os.replace(withdrawn, target)
         return
-    with paths.whole_file(target) as temporary:
+    with whole_file(target) as temporary:
         temporary.write_text(text)
     withdrawn.unlink(missing_ok=True)

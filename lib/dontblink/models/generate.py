@@ -25,9 +25,9 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+from tqdm import tqdm
 
 from dontblink.errors import NamedError
-from dontblink.files import Progress
 from dontblink.models.vlm import VLM, Prompt
 from dontblink.questions.items import Item, ItemError
 
@@ -139,7 +139,7 @@ def generate_responses(
     if batch_size < 1:
         raise NamedError(f"{batch_size=}; expected >= 1; correct the parameters")
     queue = sorted(items, key=lambda item: float(item.covariates.get("chain_length", 0)), reverse=True)
-    bar = Progress(len(queue), f"generate {vlm.name}", enabled=progress)
+    bar = tqdm(total=len(queue), desc=f"generate {vlm.name}", unit="item", disable=None if progress else True)
     while queue:
         batch, queue = queue[:batch_size], queue[batch_size:]
         prompts = encode_items(vlm, batch, quarantine)
@@ -156,7 +156,7 @@ def generate_responses(
                 if quarantine is None:
                     raise NamedError(f"item {item_id}: {TOO_LARGE}")
                 quarantine(item_id, TOO_LARGE)
-        bar.advance(len(batch))
+        bar.update(len(batch))
     bar.close()
 
 

@@ -48,9 +48,9 @@ from typing import Any
 import httpx
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from dontblink.errors import NamedError
-from dontblink.files import Progress
 from dontblink.models import fingerprint
 from dontblink.models.families import read_image_tokens
 from dontblink.models.generate import Response, Sampling, build_response, encode_items, item_generator
@@ -491,8 +491,8 @@ def generate_on_server(
         )
     if not unverified or server_fingerprint is not None:
         check_checkpoint(checkpoint, server_fingerprint)
-    bar = Progress(len(items), f"generate {vlm.name}", enabled=progress)
-    with Connection(url, timeout_s, retries, requests_per_minute) as server:
+    bar = tqdm(total=len(items), desc=f"generate {vlm.name}", unit="item", disable=None if progress else True)
+    with bar, Connection(url, timeout_s, retries, requests_per_minute) as server:
         engine = find_engine(server, vlm.name)
         options: dict[str, Any] = {"engine": engine + ", unverified" * unverified, "retokenise": retokenise}
         for probe in make_probes(vlm):
@@ -503,7 +503,7 @@ def generate_on_server(
             while queue and len(asked) < concurrent_requests:
                 item = queue.popleft()
                 prompts = encode_items(vlm, [item], quarantine)
-                bar.advance(1 - len(prompts))
+                bar.update(1 - len(prompts))
                 for prompt in prompts:
                     asked[server.ask(build_request(vlm, item, sampling), item.id)] = prompt
             for future in wait(asked, return_when=FIRST_COMPLETED).done:
@@ -518,8 +518,7 @@ def generate_on_server(
                     quarantine(prompt.item_id, str(error))
                 else:
                     yield response
-                bar.advance()
-    bar.close()
+                bar.update()
 
 
 def check_checkpoint(checkpoint: Path | None, stated: Path | None) -> None:

@@ -36,6 +36,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from dontblink import params, paths
 from dontblink.errors import NamedError
+from dontblink.files import whole_file
 from dontblink.publish.numbers import Numbers, NumbersError, Row, hash_file
 from dontblink.studies.risk_coverage import count_accepted
 
@@ -356,7 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if new != old:
-        with paths.whole_file(file) as temporary:
+        with whole_file(file) as temporary:
             temporary.write_text(new, encoding="utf-8")
     print(f"README.md: claims block {'written' if new != old else 'unchanged'}")
     return 0

@@ -134,7 +134,7 @@ def offer_kernel(folder: Path) -> None:
     quiet = "--IPKernelApp.log_level=ERROR"  # a local kernel's warning about its transport helps nobody
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", quiet]
     content = {"argv": command, "display_name": KERNEL["display_name"], "language": KERNEL["language"]}
-    with paths.whole_file(spec / "kernel.json") as temporary:
+    with files.whole_file(spec / "kernel.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     # Sums in another order differ in their last digit: one thread, whatever the machine has, gives the same bytes.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -153,11 +153,11 @@ def begin(stem: str, profile: str) -> Iterator[None]:
 
     Raises
     ------
-    LockError, PathsError
+    NamedError
         If such a run is going on; if the folder cannot be written to.
     """
     with files.hold(paths.lock(profile), shared=True), files.hold(paths.lock(profile, stem)):
-        with paths.whole_file(paths.unfinished(profile, stem)) as mark:
+        with files.whole_file(paths.unfinished(profile, stem)) as mark:
             mark.touch()
         for folder in (paths.figures(profile), paths.made(profile)):
             for leftover in folder.glob(f".{stem}*.tmp"):  # of a run that was killed
@@ -185,7 +185,7 @@ def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin:
     ------
     NotebookError
         If the parameters do not fit or a cell fails; the executed copy then shows how far it came.
-    LockError, PathsError
+    NamedError
         If an extraction or the same notebook is running; if a file cannot be written.
     """
     name = paths.show(source.resolve())
@@ -196,7 +196,7 @@ def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin:
     cell.metadata["tags"] = [TAG, HIDDEN]
     target = paths.notebooks(profile) / f"{source.stem}.ipynb"
     started = time.perf_counter()
-    with begin(source.stem, profile), paths.writable(target):
+    with begin(source.stem, profile), files.writable(target):
         offer_kernel(target.parent / ".jupyter")
         execute(notebook, given, target, name)
     print(f"{source.stem}: done in {time.perf_counter() - started:.0f} s", flush=True)

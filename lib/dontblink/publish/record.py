@@ -75,7 +75,7 @@ def check_stem(stem: str) -> str:
 def made_file(name: str, profile: str) -> Iterator[Path]:
     """Yield a temporary path that becomes figures/<profile>/<name>, whole and marked as made here."""
     file = paths.figures(profile) / name
-    with paths.whole_file(file) as temporary:
+    with files.whole_file(file) as temporary:
         yield temporary
     files.mark_made(file, profile)
 

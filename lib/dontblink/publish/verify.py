@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dontblink import params, paths
 from dontblink.errors import NamedError
-from dontblink.files import hash_file, read_mark
+from dontblink.files import hash_file, read_mark, whole_file
 from dontblink.lineage import (
     EXTRACTION,
     PAGES,
@@ -177,7 +177,7 @@ def write(profile: str) -> str:
     text = json.dumps({"about": ABOUT} | asdict(now), indent=1) + "\n"
     if file.is_file() and file.read_text(encoding="utf-8") == text:
         return f"{relative(file)}: unchanged"
-    with paths.whole_file(file) as temporary:
+    with whole_file(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return f"{relative(file)}: written, {len(now.files)} files"
 

@@ -23,7 +23,6 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dontblink.errors import NamedError
-from dontblink.paths import PathsError
 
 Split = Literal["test", "calibration"]
 TaskType = Literal["sustained_visual_reference", "symbolic", "other"]
@@ -146,7 +145,7 @@ def read_bytes(source: bytes | Path) -> bytes:
     ------
     ItemError
         If there is no such file, or it may not be read: the picture's own fault, which another try would not mend.
-    PathsError
+    NamedError
         If the machine fails (files open, memory, a disk): the run must end and go on later, not drop the item.
     """
     if isinstance(source, bytes):
@@ -168,11 +167,11 @@ def is_of_the_machine(error: Exception) -> bool:
     return isinstance(error, MemoryError)
 
 
-def blame_machine(name: str, error: Exception) -> PathsError:
+def blame_machine(name: str, error: Exception) -> NamedError:
     """Return the error that ends a run which can be resumed."""
     number = getattr(error, "errno", None)
     reason = os.strerror(number) if number else "memory ran out"
-    return PathsError(
+    return NamedError(
         f"{name}: cannot read the image now ({reason}); that is the machine's fault, not the picture's: mend it and "
         f"run again, what is finished stays"
     )
@@ -182,7 +181,7 @@ def blame_machine(name: str, error: Exception) -> PathsError:
 def decode_image(source: bytes | Path) -> Iterator[Image.Image]:
     """Yield an image of which the header is read; whatever its decoder raises inside becomes an ItemError.
 
-    Only what the machine is to blame for becomes a PathsError, as in `read_bytes`. Formats that run a program of their
+    Only what the machine is to blame for becomes a NamedError, as in `read_bytes`. Formats that run a program of their
     own (EPS starts Ghostscript) are not opened, nor are pictures of more than `MOST_PIXELS`: a file of a kilobyte can
     claim gigabytes.
     """
@@ -193,7 +192,7 @@ def decode_image(source: bytes | Path) -> Iterator[Image.Image]:
                 size = f"{image.width}x{image.height}"
                 raise ItemError(f"{name}: {size} px are {n_pixels}, expected at most {MOST_PIXELS}; scale it down")
             yield image
-    except (ItemError, PathsError):
+    except NamedError:
         raise
     except UnidentifiedImageError as error:  # its own text holds an address in memory
         raise ItemError(f"{name}: not a readable image (none of {', '.join(FORMATS)}); replace the file") from error
@@ -212,7 +211,7 @@ def open_image(source: bytes | Path) -> Image.Image:
     ------
     ItemError
         If the bytes are not a complete image, it is too large, or its values have no range that is known.
-    PathsError
+    NamedError
         If the machine cannot read it now.
     """
     with decode_image(source) as image:
@@ -226,7 +225,7 @@ def open_image(source: bytes | Path) -> Image.Image:
 
 
 def validate(item: Item) -> None:
-    """Raise ItemError, naming the item and the remedy, unless every field can be used (PathsError: see `read_bytes`).
+    """Raise ItemError, naming the item and the remedy, unless every field can be used (NamedError: see `read_bytes`).
 
     Checks: a question, an answer, a known task type, at least one readable image, and boxes with a positive
     area that lie inside the image they name.
@@ -246,7 +245,7 @@ def validate(item: Item) -> None:
     split_question(item)
     try:
         sizes = [open_image(source).size for source in item.images]
-    except (ItemError, PathsError) as error:
+    except NamedError as error:
         raise type(error)(f"item {item.id}: {error}") from error
     for row, box in enumerate(item.boxes):
         check_box(item.id, row, box, sizes)

@@ -34,8 +34,8 @@ from mapie.risk_control import control_fwer
 from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
 from numpy.typing import ArrayLike
 from statsmodels.stats.proportion import proportion_confint
+from tqdm import tqdm
 
-from dontblink.files import Progress
 from dontblink.statistics.bootstrap import Floats, Ints, block_interval, divide
 from dontblink.studies.cells import count_rows, keep_usable, list_scopes, residualise, select_rows
 from dontblink.studies.risk_coverage import (
@@ -368,13 +368,10 @@ def _run(
     n_blocks, rng = int(study.block.max()) + 1, np.random.default_rng([seed, 2])
     own = list(_count(study, rule, study.vision, coverages))
     again: list[list[Floats]] = []
-    bar = Progress(n_blocks + n_deals, f"rule {rule}", unit="refits", enabled=progress)
-    for turn in range(n_blocks + n_deals):
+    for turn in tqdm(range(n_blocks + n_deals), f"rule {rule}", unit="refit", disable=None if progress else True):
         rest = leave_out(study, turn) if turn < n_blocks else study
         vision = rest.vision if turn < n_blocks else permute_vision(study, rng)
         again.append([counts.sum(axis=1) for counts, *_ in _count(rest, rule, vision, coverages)])
-        bar.advance()
-    bar.close()
     sums = [np.stack(turns, axis=1) for turns in zip(*again, strict=True)]
     return [
         _Setting(*facts, left_out=part[:, :n_blocks], dealt=part[:, n_blocks:])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
 
 import pytest
 from bad_input import TEXTS, find_fault
 from hypothesis import given
 
-from dontblink import errors
 from dontblink.errors import LONGEST, NamedError, make_cell, make_line, make_printable
 from dontblink.questions.items import ItemError
 
@@ -45,7 +43,3 @@ def test_no_text_is_more_than_a_printable_line(text: str) -> None:
 def test_an_error_survives_the_way_between_processes() -> None:
     error = pickle.loads(pickle.dumps(ItemError("item \x1b: no")))
     assert type(error) is ItemError and str(error) == "item \\x1b: no"
-
-
-def test_messages_imports_nothing_of_the_package() -> None:
-    assert "dontblink" not in (Path(errors.__file__).read_text().partition('"""\n')[2])

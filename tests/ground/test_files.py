@@ -1,0 +1,181 @@
+"""A file appears whole or not at all, its mark says who wrote it, and one process at a time changes a folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dontblink import files, paths
+from dontblink.errors import NamedError
+from dontblink.files import hold, whole_file
+
+
+def test_a_whole_file_is_seen_only_when_it_is_finished(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "table.csv"
+    with whole_file(file) as temporary:
+        temporary.write_text("half")
+        assert not file.exists()
+        temporary.write_text("whole")
+    assert file.read_text() == "whole"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_failure_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("old")
+    with pytest.raises(ValueError, match="stop"), whole_file(file) as temporary:
+        temporary.write_text("half")
+        raise ValueError("stop")
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, "No space left on device; free some space and run again, what is finished stays"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "Read-only file system; remount the disk"),
+        (errno.EACCES, "Permission denied; become its owner"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line_with_folder_and_remedy(tmp_path: Path, number: int, expected: str) -> None:
+    file = tmp_path / "tables" / "items.parquet"
+    with pytest.raises(NamedError, match=expected) as found, whole_file(file) as temporary:
+        temporary.write_text("half")
+        raise OSError(number, "as the system says it")
+    assert str(found.value).startswith(f"{file.parent}: items.parquet not written: ") and "\n" not in str(found.value)
+    assert list(file.parent.iterdir()) == []
+
+
+def test_another_failure_to_write_is_left_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError), whole_file(tmp_path / "x"):
+        raise IsADirectoryError(errno.EISDIR, "a folder")
+
+
+def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "x") as one, whole_file(tmp_path / "x") as other:
+        assert one != other
+        one.write_text("1")
+        other.write_text("2")
+    assert (tmp_path / "x").read_text() == "1"
+
+
+@pytest.fixture
+def figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    folder = paths.figures("small")
+    folder.mkdir(parents=True)
+    for name in ("02_collapse.json", "02_collapse_steps.png", "02_collapsed.png", "03_entropy.png"):
+        (folder / name).write_text(name)
+        files.mark_made(folder / name, "small")
+    return folder
+
+
+def test_a_mark_holds_the_bytes_that_were_written_and_not_those_of_a_later_edit(figures: Path) -> None:
+    file = figures / "03_entropy.png"
+    assert files.read_mark(file, "small") == files.hash_file(file)
+    file.write_text("edited")
+    assert files.read_mark(file, "small") != files.hash_file(file)
+    assert files.read_mark(figures / "04_never.png", "small") == ""
+
+
+def test_what_a_notebook_no_longer_makes_is_removed_and_other_figures_stay(figures: Path) -> None:
+    files.forget("02_collapse", "small")
+    assert {mark.name for mark in paths.made("small").iterdir()} == {"02_collapsed.png", "03_entropy.png"}
+    files.mark_made(figures / "02_collapse.json", "small")
+    assert files.remove_unmarked("02_collapse", "small") == [figures / "02_collapse_steps.png"]
+    assert {file.name for file in figures.iterdir()} == {"02_collapse.json", "02_collapsed.png", "03_entropy.png"}
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from dontblink.files import hold
+with hold(Path(sys.argv[1]), shared=sys.argv[2] == "shared"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def start_holder(lock: Path, kind: str) -> subprocess.Popen[str]:
+    """Start a process that holds a lock, and wait until it does."""
+    environment = os.environ | {"PYTHONPATH": str(paths.ROOT / "lib")}
+    command = [sys.executable, "-c", HOLD, str(lock), kind]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_the_second_is_told_who_is_in_the_way_until_that_one_is_killed(tmp_path: Path) -> None:
+    lock = tmp_path / "results" / ".lock"
+    holder = start_holder(lock, "alone")
+    for shared in (False, True):
+        with pytest.raises(NamedError, match=rf"results: in use by process {holder.pid} on .*; wait .* or end it"):
+            hold(lock, shared=shared).__enter__()
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with hold(lock), pytest.raises(NamedError, match=rf"in use by process {os.getpid()} on "):
+        hold(lock).__enter__()
+    with hold(lock):
+        pass
+
+
+def test_those_that_share_bear_each_other_and_nobody_alone(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    holder = start_holder(lock, "shared")
+    with hold(lock, shared=True):
+        pass
+    with pytest.raises(NamedError, match=rf"in use by .*process {holder.pid} on "):
+        hold(lock).__enter__()
+    holder.kill()
+    holder.wait()
+
+
+def test_processes_started_meanwhile_do_not_keep_the_lock(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with hold(lock):
+        kernel = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        time.sleep(0.2)
+    with hold(lock):
+        kernel.kill()
+    kernel.wait()
+
+
+def test_a_disk_without_locks_is_said_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with hold(tmp_path / ".lock"):
+        pass
+    assert "no locks on this disk (No locks available); start one run at a time here" in capsys.readouterr().out
+
+
+def test_names_of_processes_that_have_ended_are_left_out(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    here = os.uname().nodename
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    lock.write_text(f"process {ended.pid} on {here} (x)\nprocess 7 on elsewhere (y)\nnonsense\n")
+    if Path("/proc").is_dir():
+        assert files.name_holders(lock) == "process 7 on elsewhere (y)"
+    lock.write_text("")
+    assert files.name_holders(lock) == "another process"
+
+
+def test_a_profile_and_each_notebook_of_it_have_locks_of_their_own() -> None:
+    locks = {paths.lock("paper"), paths.lock("paper", "02_collapse"), paths.lock("paper", "03_entropy")}
+    assert len(locks) == 3 and all(lock.name.startswith(".") for lock in locks)
