@@ -62,7 +62,7 @@ from dontblink.figures import plots
 from dontblink.publish import record
 from dontblink.schema import read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
-from dontblink.studies import collapse
+from dontblink.studies import collapse, deals
 
 full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, interval)
 light = replace(full, n_replicates=band_replicates)
@@ -176,7 +176,7 @@ shuffled = pd.DataFrame(
     {
         "model": m,
         "benchmark": b,
-        **collapse.shuffled_lift(*examples.mean_maps(profile, m, b), n_deals=shuffled_deals),
+        **deals.shuffled_lift(*examples.mean_maps(profile, m, b), n_deals=shuffled_deals),
     }
     for m, b in cells
 )

@@ -65,7 +65,7 @@ from dontblink.figures import charts
 from dontblink.publish import record
 from dontblink.schema import read_tables
 from dontblink.statistics.bootstrap import Resampling
-from dontblink.studies import entropy, veto
+from dontblink.studies import entropy, risk_coverage, veto
 from dontblink.studies.cells import require_cells
 
 study = {
@@ -97,7 +97,7 @@ items.groupby(["benchmark", "task_type", "model"], observed=True)["correct"].agg
 # %%
 scores = {name: entropy.SCORES[name] for name in ("full", "answer", "vision")}
 resampling = Resampling(bootstrap_replicates, split_seed, confidence_level)
-selective = veto.selective_table(items, scores, coverage=coverage, resampling=resampling)
+selective = risk_coverage.selective_table(items, scores, coverage=coverage, resampling=resampling)
 n_untestable = int(selective["aurc"].isna().sum())
 selective.pivot_table("aurc", ["benchmark", "model"], "score").join(
     selective.query("score == 'full'").set_index(["benchmark", "model"])[["aurc_oracle", "error_rate", "risk"]]

@@ -10,7 +10,7 @@ from scipy import stats
 
 from dontblink.statistics import bootstrap
 from dontblink.statistics.bootstrap import (
-    BootstrapError,
+    EstimateError,
     bootstrap_ratio,
     bootstrap_statistic,
     bootstrap_sums,
@@ -198,14 +198,14 @@ def test_two_items_still_have_a_defined_interval() -> None:
     ],
 )
 def test_unusable_input_is_named(numerator: list, denominator: list, clusters: list, message: str) -> None:
-    with pytest.raises(BootstrapError, match=message):
+    with pytest.raises(EstimateError, match=message):
         bootstrap_ratio(numerator, denominator, np.array(clusters, object), n_replicates=10)
 
 
 def test_unknown_method_is_refused() -> None:
-    with pytest.raises(BootstrapError, match="'basic'"):
+    with pytest.raises(EstimateError, match="'basic'"):
         bootstrap_ratio([1.0, 2.0], [1.0, 1.0], ["a", "b"], method="basic")  # type: ignore[arg-type]
-    with pytest.raises(BootstrapError, match="expected >= 2, percentile or bca"):
+    with pytest.raises(EstimateError, match="expected >= 2, percentile or bca"):
         bootstrap_statistic(lambda i: 0.0, 5, method="t")  # type: ignore[arg-type]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from dontblink.studies.cells import CellError, require_cells
+from dontblink.studies.cells import EstimateError, require_cells
 
 
 def make_items(**cells: tuple[int, int]) -> pd.DataFrame:
@@ -23,5 +23,5 @@ def test_one_cell_that_can_carry_an_estimate_is_enough() -> None:
 @pytest.mark.parametrize("cells", [{"large": (19, 9)}, {"large": (40, 3)}, {"large": (40, 37)}, {"large": (40, 40)}])
 def test_too_few_items_of_either_kind_are_an_error_with_the_counts(cells: dict[str, tuple[int, int]]) -> None:
     n, right = cells["large"]
-    with pytest.raises(CellError, match=rf"no cell has 20 measured items with 4 .* \(m x large has {n}, {right} corr"):
+    with pytest.raises(EstimateError, match=rf"no cell has 20 measured items with 4 .* \(m x large has {n}, {right} corr"):
         require_cells(make_items(**cells), 20, 4)

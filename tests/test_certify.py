@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom
 from synthetic_items import make_items, read_case
 
-from dontblink.studies.risk_coverage import RiskError
+from dontblink.studies.risk_coverage import EstimateError
 from dontblink.studies.veto import bound_p_values, certify_table, certify_threshold
 
 
@@ -54,7 +54,7 @@ def test_false_certificates_are_rarer_than_delta() -> None:
     ("thresholds", "max_risk", "delta"), [([], 0.1, 0.1), ([np.nan], 0.1, 0.1), ([0.5], 0.0, 0.1), ([0.5], 0.1, 1.0)]
 )
 def test_unusable_options_are_refused(thresholds: list[float], max_risk: float, delta: float) -> None:
-    with pytest.raises(RiskError, match="expected"):
+    with pytest.raises(EstimateError, match="expected"):
         certify_threshold([0.1, 0.9], [1, 0], thresholds, max_risk=max_risk, delta=delta)
 
 
@@ -72,7 +72,7 @@ def test_table_certifies_every_cell_on_items_apart_from_those_that_check_it() ->
 
 
 def test_small_table_is_refused() -> None:
-    with pytest.raises(RiskError, match="no cell has 60 items"):
+    with pytest.raises(EstimateError, match="no cell has 60 items"):
         certify_table(make_items(30), None, max_risk=0.3)
 
 

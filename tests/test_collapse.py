@@ -15,7 +15,7 @@ from synthetic import CELLS, make_bins
 from dontblink.studies.collapse import (
     MASSES,
     QUANTITIES,
-    CollapseError,
+    EstimateError,
     add_fraction,
     collapse_by,
     collapse_table,
@@ -134,29 +134,29 @@ def test_items_without_both_ends_or_without_evidence_are_left_out_and_counted() 
 def test_calibration_rows_are_refused() -> None:
     bins = make_bins()
     bins.loc[0, "split"] = "calibration"
-    with pytest.raises(CollapseError, match="calibration split"):
+    with pytest.raises(EstimateError, match="calibration split"):
         pair_bins(bins)
 
 
 def test_nan_mass_is_refused() -> None:
     bins = make_bins()
     bins.loc[bins["bin"] == 0, "prompt_mass"] = np.nan
-    with pytest.raises(CollapseError, match="prompt_mass_first: NaN"):
+    with pytest.raises(EstimateError, match="prompt_mass_first: NaN"):
         pair_bins(bins)
 
 
 def test_missing_and_small_cells_are_errors() -> None:
     pairs = pair_bins(make_bins(25))
-    with pytest.raises(CollapseError, match="cell other x symbolic, grounding_layers: 0 items"):
+    with pytest.raises(EstimateError, match="cell other x symbolic, grounding_layers: 0 items"):
         collapse_table(pairs, [*CELLS, ("other", "symbolic")], **FAST)
-    with pytest.raises(CollapseError, match="25 items with both ends, expected >= 26"):
+    with pytest.raises(EstimateError, match="25 items with both ends, expected >= 26"):
         collapse_table(pairs, CELLS, min_items=26, **FAST)
 
 
 def test_cell_whose_first_mass_is_zero_is_named() -> None:
     bins = make_bins()
     bins["control_box_mass"] = 0.0
-    with pytest.raises(CollapseError, match="cell glm x symbolic.*denominator"):
+    with pytest.raises(EstimateError, match="cell glm x symbolic.*denominator"):
         collapse_table(pair_bins(bins), CELLS, quantities=["control_box"], **FAST)
 
 
@@ -216,7 +216,7 @@ def test_strata_show_the_raw_row_beside_the_strata() -> None:
 def test_pairs_without_an_items_row_are_an_error() -> None:
     bins = make_bins()
     items = bins[["model", "benchmark", "item_id"]].drop_duplicates().iloc[1:20].assign(chain_length=2.0)
-    with pytest.raises(CollapseError, match="pairs without an item"):
+    with pytest.raises(EstimateError, match="pairs without an item"):
         collapse_by(pair_bins(bins), items, "chain_length", **FAST)
 
 
@@ -243,7 +243,7 @@ def test_curve_of_steps_keeps_rare_positions_without_a_band() -> None:
 
 
 def test_nan_pair_is_an_error_for_the_signed_rank_test() -> None:
-    with pytest.raises(CollapseError, match="1 NaN in 3 pairs"):
+    with pytest.raises(EstimateError, match="1 NaN in 3 pairs"):
         signed_rank(np.array([1.0, np.nan, 2.0]), np.zeros(3))
 
 

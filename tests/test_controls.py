@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic import make_bins
 
-from dontblink.studies.collapse import CollapseError, log_ratio_check, pair_bins, shuffled_lift
+from dontblink.studies.collapse import EstimateError, log_ratio_check, pair_bins, shuffled_lift
 
 
 def test_log_ratio_by_paired_t_and_by_mixed_model_agree() -> None:
@@ -60,7 +60,7 @@ def test_lift_does_not_depend_on_the_scale_of_a_map() -> None:
 
 
 def test_maps_without_mass_or_evidence_are_refused() -> None:
-    with pytest.raises(CollapseError, match="some evidence"):
+    with pytest.raises(EstimateError, match="some evidence"):
         shuffled_lift(np.ones((4, 6)), np.zeros((4, 6)))
-    with pytest.raises(CollapseError, match="mass in each map"):
+    with pytest.raises(EstimateError, match="mass in each map"):
         shuffled_lift(np.zeros((4, 6)), np.ones((4, 6)))

@@ -18,7 +18,7 @@ from scipy.stats import beta
 from dontblink.statistics.bootstrap import bootstrap_ratio
 from dontblink_simulation.coverage import COVERAGE_BAND, draw_coverage, list_numbers, summarise
 from dontblink_simulation.register import STATISTICS
-from dontblink_simulation.studies import Masses
+from dontblink_simulation.populations import Masses
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from synthetic_items import make_items
 
 from dontblink.statistics.logit import fit_logit
-from dontblink.studies.cells import CellError, deal_rows, select_rows
+from dontblink.studies.cells import EstimateError, deal_rows, select_rows
 from dontblink.studies.deals import dealt_table, find_biased
 from dontblink.studies.interaction import ENTROPY, VISION, build_design
 
@@ -73,5 +73,5 @@ def test_cells_of_one_class_and_calibration_rows_are_no_control() -> None:
     items = make_items(40)
     items.loc[items["model"] == "glm", "correct"] = True
     assert set(dealt_table(items, "labels", n_deals=2, scopes=["cell"])["model"]) == {"qwen"}
-    with pytest.raises(CellError, match="calibration"):
+    with pytest.raises(EstimateError, match="calibration"):
         dealt_table(items.assign(split="calibration"), "labels", n_deals=2)

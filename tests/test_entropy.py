@@ -11,7 +11,7 @@ from scipy import stats
 from synthetic_items import make_items, read_case
 
 from dontblink.statistics.auroc import (
-    AurocError,
+    EstimateError,
     auroc,
     auroc_difference,
     auroc_each,
@@ -20,9 +20,9 @@ from dontblink.statistics.auroc import (
     delong_test,
     draw_aurocs,
 )
-from dontblink.statistics.bootstrap import BootstrapError, resample
-from dontblink.studies.cells import CellError
-from dontblink.studies.entropy import EntropyError, add_holm, auroc_table, describe_differences
+from dontblink.statistics.bootstrap import EstimateError, resample
+from dontblink.studies.cells import EstimateError
+from dontblink.studies.entropy import EstimateError, add_holm, auroc_table, describe_differences
 
 FAST = {"n_boot": 200}
 
@@ -197,7 +197,7 @@ def test_replicates_with_one_class_are_counted_and_widen_the_interval() -> None:
     missing = (10 / 11) ** 11
     assert found.n_degenerate / 2000 == pytest.approx(missing, abs=4 * np.sqrt(missing * (1 - missing) / 2000))
     assert (found.ci_low, found.ci_high) == (-np.inf, np.inf)
-    with pytest.raises(BootstrapError, match="undefined without one of the clusters"):
+    with pytest.raises(EstimateError, match="undefined without one of the clusters"):
         auroc_interval(correct, score, np.arange(11), n_boot=200)
 
 
@@ -219,23 +219,23 @@ def test_unusable_rows_are_named(change: dict, message: str) -> None:
         lambda: delong_test(given_rows["correct"], given_rows["score"], given_rows["score"]),
         lambda: auroc_difference(given_rows["correct"], given_rows["score"], given_rows["score"], item, 10),
     ):
-        with pytest.raises(AurocError, match=message):
+        with pytest.raises(EstimateError, match=message):
             call()
 
 
 def test_too_few_rows_or_clusters_are_refused() -> None:
     correct, a, b, item = draw()
     few = np.r_[np.flatnonzero(correct)[:4], np.flatnonzero(~correct)[:4]]
-    with pytest.raises(AurocError, match="8 clusters for 8 rows; expected >= 10"):
+    with pytest.raises(EstimateError, match="8 clusters for 8 rows; expected >= 10"):
         delong_test(correct[few], a[few], b[few])
-    with pytest.raises(AurocError, match="8 items for 8 rows; an interval needs >= 10"):
+    with pytest.raises(EstimateError, match="8 items for 8 rows; an interval needs >= 10"):
         auroc_difference(correct[few], a[few], b[few], item[few], 10)
-    with pytest.raises(BootstrapError, match="1 cluster"):
+    with pytest.raises(EstimateError, match="1 cluster"):
         auroc_difference(correct, a, b, np.zeros(40), 10)
     one_wrong = np.arange(40) != 3
-    with pytest.raises(AurocError, match="39 clusters with correct and 1 with wrong rows"):
+    with pytest.raises(EstimateError, match="39 clusters with correct and 1 with wrong rows"):
         delong_test(one_wrong, a, b)
-    with pytest.raises(AurocError, match="without any variance"):
+    with pytest.raises(EstimateError, match="without any variance"):
         delong_test(correct, correct.astype(float), np.zeros(40))
 
 
@@ -369,19 +369,19 @@ def test_a_test_without_variance_names_its_cell() -> None:
     own = (items["model"] == "glm") & (items["benchmark"] == "visual")
     items.loc[own, "full_entropy_nats"] = np.where(items.loc[own, "correct"], 0.1, 0.2)
     items.loc[own, "answer_entropy_nats"] = 0.0
-    with pytest.raises(EntropyError, match="visual, glm, full - answer: difference 0.5 without any variance"):
+    with pytest.raises(EstimateError, match="visual, glm, full - answer: difference 0.5 without any variance"):
         auroc_table(items, **FAST)
 
 
 def test_calibration_rows_missing_columns_unknown_pairs_and_repeated_items_are_refused() -> None:
     items = make_items(20)
-    with pytest.raises(CellError, match="rows of the calibration split, test expected"):
+    with pytest.raises(EstimateError, match="rows of the calibration split, test expected"):
         auroc_table(items.assign(split="calibration"), **FAST)
-    with pytest.raises(CellError, match="no numeric column max_entropy_nats"):
+    with pytest.raises(EstimateError, match="no numeric column max_entropy_nats"):
         auroc_table(items.drop(columns="max_entropy_nats"), **FAST)
-    with pytest.raises(CellError, match="occurs twice"):
+    with pytest.raises(EstimateError, match="occurs twice"):
         auroc_table(pd.concat([items, items.head(1)]), **FAST)
-    with pytest.raises(EntropyError, match=r"pairs of \['best'\]; expected scores of full"):
+    with pytest.raises(EstimateError, match=r"pairs of \['best'\]; expected scores of full"):
         auroc_table(items, pairs=[("full", "best")], **FAST)
 
 
@@ -414,7 +414,7 @@ def test_a_declared_cell_without_a_p_value_is_an_error() -> None:
     items = make_items()
     items.loc[(items["model"] == "qwen") & (items["benchmark"] == "visual"), "correct"] = True
     table = auroc_table(items, **FAST)
-    with pytest.raises(EntropyError, match="full - answer: no p-value for qwen x visual"):
+    with pytest.raises(EstimateError, match="full - answer: no p-value for qwen x visual"):
         add_holm(table, [("glm", "visual"), ("qwen", "visual")])
-    with pytest.raises(EntropyError, match="no p-value for other x visual"):
+    with pytest.raises(EstimateError, match="no p-value for other x visual"):
         add_holm(table, [("other", "visual")])

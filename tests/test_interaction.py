@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_items import make_items, read_case
 
-from dontblink.statistics.firth import LogitError
+from dontblink.statistics.firth import EstimateError
 from dontblink.statistics.logit import bootstrap_logit, fit_logit
-from dontblink.studies.cells import CellError, select_rows, standardise
+from dontblink.studies.cells import EstimateError, select_rows, standardise
 from dontblink.studies.interaction import (
     EFFECTS,
     ENTROPY,
@@ -222,7 +222,7 @@ def test_small_and_one_class_cells_are_left_out_and_counted() -> None:
 def test_constant_entropy_in_a_cell_is_named() -> None:
     items = make_items(30)
     items.loc[items["model"] == "glm", ENTROPY] = 0.25
-    with pytest.raises(CellError, match="cell glm x symbolic: full_entropy_nats is 0.25 in all 30 rows"):
+    with pytest.raises(EstimateError, match="cell glm x symbolic: full_entropy_nats is 0.25 in all 30 rows"):
         interaction_table(items, **FAST)
 
 
@@ -237,7 +237,7 @@ def test_row_order_changes_no_table() -> None:
 def test_log_covariate_is_the_logarithm_and_needs_positive_numbers() -> None:
     rows = select_rows(make_items(20), ["log_n_response_tokens", "n_response_tokens"])
     assert rows["log_n_response_tokens"].to_numpy() == pytest.approx(np.log(rows["n_response_tokens"].to_numpy()))
-    with pytest.raises(CellError, match="column n_response_tokens: 0.0 has no logarithm"):
+    with pytest.raises(EstimateError, match="column n_response_tokens: 0.0 has no logarithm"):
         select_rows(make_items(20).assign(n_response_tokens=0), ["log_n_response_tokens"])
 
 
@@ -309,7 +309,7 @@ def test_holm_runs_within_a_kind_of_scope_and_refuses_a_gap() -> None:
         own = found[found["scope"] == scope]
         assert own["p_holm"].min() == pytest.approx(min(1, size * own["p"].min()))
     few = items[(items["benchmark"] != "visual") | (items["model"] != "glm") | (items["item_id"] < "item 005")]
-    with pytest.raises(LogitError, match="no p-value for glm x visual: too few items or one class"):
+    with pytest.raises(EstimateError, match="no p-value for glm x visual: too few items or one class"):
         add_holm(interaction_table(few, method="percentile", **FAST))
 
 
@@ -342,12 +342,12 @@ def test_surface_is_the_mean_prediction_and_counts_the_rows_beside_a_point() -> 
 def test_a_scope_that_cannot_be_fitted_is_named() -> None:
     items = make_items(30, benchmarks=("symbolic",))
     items["noise_level"] = items["chain_length"] * 2.0
-    with pytest.raises(LogitError, match="cell glm x symbolic: X has 6 columns and rank 5"):
+    with pytest.raises(EstimateError, match="cell glm x symbolic: X has 6 columns and rank 5"):
         interaction_table(items, ["noise_level", "chain_length"], **FAST)
     items[VISION] = items[ENTROPY]
-    with pytest.raises(LogitError, match="cell glm x symbolic: X has 4 columns and rank 3"):
+    with pytest.raises(EstimateError, match="cell glm x symbolic: X has 4 columns and rank 3"):
         interaction_table(items, **FAST)
-    with pytest.raises(LogitError, match="6 items for 6 rows; resampling needs >= 10"):
+    with pytest.raises(EstimateError, match="6 items for 6 rows; resampling needs >= 10"):
         interaction_table(make_items(6), scopes=["cell"], min_items=2, **FAST)
 
 

@@ -14,8 +14,8 @@ from scipy.optimize import minimize
 from scipy.stats import chi2
 from synthetic_items import read_case
 
-from dontblink.statistics.bootstrap import BootstrapError, delete_one, interval_of, resample, symmetric_p
-from dontblink.statistics.firth import LogitError, find_separated, firth_logit
+from dontblink.statistics.bootstrap import EstimateError, delete_one, interval_of, resample, symmetric_p
+from dontblink.statistics.firth import EstimateError, find_separated, firth_logit
 from dontblink.statistics.logit import bootstrap_logit, fit_logit
 
 
@@ -287,11 +287,11 @@ def test_derived_quantity_has_the_interval_of_its_replicates() -> None:
 def test_intervals_without_their_ingredients_are_refused() -> None:
     X, y, item = draw()
     found = bootstrap_logit(X, y, item, 50)
-    with pytest.raises(BootstrapError, match="BCa needs one"):
+    with pytest.raises(EstimateError, match="BCa needs one"):
         found.interval(1, "bca")
-    with pytest.raises(BootstrapError, match="bootstrap-t needs one"):
+    with pytest.raises(EstimateError, match="bootstrap-t needs one"):
         found.interval(1, "t")
-    with pytest.raises(BootstrapError, match="'basic'"):
+    with pytest.raises(EstimateError, match="'basic'"):
         interval_of(0.0, np.zeros(5), 5, method="basic")  # type: ignore[arg-type]
 
 
@@ -324,17 +324,17 @@ def test_unusable_designs_are_named(change: dict, message: str) -> None:
     X, y, item = draw(60, 1)
     given_rows = {"X": X, "y": y} | change
     for call in (fit_logit, firth_logit, lambda X, y: bootstrap_logit(X, y, item, 10)):
-        with pytest.raises(LogitError, match=message):
+        with pytest.raises(EstimateError, match=message):
             call(given_rows["X"], given_rows["y"])
 
 
 def test_too_few_items_are_refused() -> None:
     X, y, item = draw(60, 1)
-    with pytest.raises(LogitError, match="9 items for 60 rows; resampling needs >= 10"):
+    with pytest.raises(EstimateError, match="9 items for 60 rows; resampling needs >= 10"):
         bootstrap_logit(X, y, item % 9, 10)
-    with pytest.raises(BootstrapError, match="1 cluster"):
+    with pytest.raises(EstimateError, match="1 cluster"):
         bootstrap_logit(X, y, np.zeros(60), 10)
-    with pytest.raises(BootstrapError, match="row 2: no cluster label"):
+    with pytest.raises(EstimateError, match="row 2: no cluster label"):
         bootstrap_logit(X, y, np.array(["a", "b", None, *"c" * 57], object), 10)
 
 

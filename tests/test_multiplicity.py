@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 from synthetic_items import read_case
 
-from dontblink.statistics.bootstrap import MultiplicityError, adjust_holm
+from dontblink.statistics.bootstrap import EstimateError, adjust_holm
 
 
 def test_holm_equals_the_nine_test_reference() -> None:
@@ -26,7 +26,7 @@ def test_holm_equals_statsmodels_to_the_last_bit(p: list[float]) -> None:
 
 @pytest.mark.parametrize("p", [[0.01, np.nan, 0.2], [0.1, 1.2], [-0.1, 0.5]])
 def test_nan_or_no_probability_is_an_error(p: list[float]) -> None:
-    with pytest.raises(MultiplicityError, match="expected numbers in"):
+    with pytest.raises(EstimateError, match="expected numbers in"):
         adjust_holm(np.array(p))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_items import make_items
 
-from dontblink.studies.cells import CellError
+from dontblink.studies.cells import EstimateError
 from dontblink.studies.interaction import ENTROPY, VISION, _newcombe, hazard_table, quadrant_table
 
 
@@ -34,7 +34,7 @@ def test_extreme_quadrants_leave_the_middle_out_and_empty_ones_are_defined() -> 
     assert table.loc[("glm", "low", "high"), "n"] == 10
     empty = table.loc[("glm", "low", "low")]
     assert (empty["n"], empty["ci_low"], empty["ci_high"]) == (0, 0.0, 1.0) and np.isnan(empty["risk"])
-    with pytest.raises(CellError, match="share 0.7"):
+    with pytest.raises(EstimateError, match="share 0.7"):
         quadrant_table(items, share=0.7)
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import brier_score_loss
 from synthetic_items import make_items, read_case
 
 from dontblink.studies.cells import select_rows
-from dontblink.studies.entropy import ReliabilityError, calibration_table, expected_calibration_error, reliability_curve
+from dontblink.studies.entropy import EstimateError, calibration_table, expected_calibration_error, reliability_curve
 
 
 def test_reference_calibration_errors() -> None:
@@ -69,7 +69,7 @@ def test_calibration_error_ignores_row_order_and_stays_in_bounds(rows: list, ran
     ],
 )
 def test_unusable_probabilities_are_named(p: list, correct: list, bins: int, rule: str, message: str) -> None:
-    with pytest.raises(ReliabilityError, match=message):
+    with pytest.raises(EstimateError, match=message):
         expected_calibration_error(p, correct, bins, rule)  # type: ignore[arg-type]
 
 
@@ -111,5 +111,5 @@ def test_a_constant_prediction_gains_nothing_over_the_constant() -> None:
 
 
 def test_a_probability_that_is_none_stops_the_table() -> None:
-    with pytest.raises(ReliabilityError, match="row 2: probability nan"):
+    with pytest.raises(EstimateError, match="row 2: probability nan"):
         calibration_table(predictions().assign(probability=lambda t: t["probability"].where(t.index != 2)))

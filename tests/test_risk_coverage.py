@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from synthetic_items import read_case
 
 from dontblink.studies.risk_coverage import (
-    RiskError,
+    EstimateError,
     accepted_errors,
     aurc,
     count_accepted,
@@ -121,11 +121,11 @@ def test_one_row_and_infinite_confidence_are_defined() -> None:
     ],
 )
 def test_unusable_rows_are_named(confidence: list[float], error: list[float], message: str) -> None:
-    with pytest.raises(RiskError, match=message):
+    with pytest.raises(EstimateError, match=message):
         risk_coverage(confidence, error)
 
 
 @pytest.mark.parametrize("coverage", [0.0, -0.1, 1.01, float("nan"), float("inf")])
 def test_impossible_coverages_are_refused(coverage: float) -> None:
-    with pytest.raises(RiskError, match="coverage"):
+    with pytest.raises(EstimateError, match="coverage"):
         risk_at_coverage([0.1, 0.2], [0, 1], coverage)

@@ -7,7 +7,7 @@ import pytest
 
 from dontblink.studies import veto
 from dontblink_simulation.selection import Blind, study_selective, study_veto
-from dontblink_simulation.studies import Scores
+from dontblink_simulation.populations import Scores
 
 
 def test_low_vision_costs_answers_in_the_targeted_benchmark_and_nowhere_else() -> None:

@@ -11,7 +11,7 @@ from synthetic_items import make_items
 
 from dontblink.statistics.auroc import auroc
 from dontblink.studies.deals import shuffled_labels, shuffled_vision
-from dontblink.studies.entropy import EntropyError, auroc_table
+from dontblink.studies.entropy import EstimateError, auroc_table
 from dontblink.studies.transfer import transfer_table
 
 
@@ -73,7 +73,7 @@ def test_a_cell_of_one_class_has_no_deal_and_one_deal_has_no_spread() -> None:
     items.loc[items["model"] == "glm", "correct"] = True
     table = shuffled_labels(items, n_deals=5)
     assert table.query("model == 'glm'")["observed"].isna().all() and table.query("model == 'qwen'")["p"].notna().all()
-    with pytest.raises(EntropyError, match="1 deals; a spread needs >= 2"):
+    with pytest.raises(EstimateError, match="1 deals; a spread needs >= 2"):
         shuffled_labels(items, n_deals=1)
 
 

@@ -9,7 +9,7 @@ import pytest
 from dontblink.statistics.auroc import auroc
 from dontblink.studies.interaction import ENTROPY, VISION, build_design, fit_logit
 from dontblink.studies.transfer import FEATURES, RULES, fit_rule
-from dontblink_simulation.studies import Answers, Benchmarks, Masses, Scores, fit_population
+from dontblink_simulation.populations import Answers, Benchmarks, Masses, Scores, fit_population
 
 
 def correlate_models(rows: pd.DataFrame, item: str, column: str) -> float:

@@ -14,8 +14,8 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from synthetic_items import make_items
 
-from dontblink.studies.cells import CellError
-from dontblink.studies.transfer import RULES, TransferError, describe_gains, predict_rows, transfer_table
+from dontblink.studies.cells import EstimateError
+from dontblink.studies.transfer import RULES, EstimateError, describe_gains, predict_rows, transfer_table
 
 FAST: dict[str, Any] = {"n_boot": 200, "n_refits": 50, "method": "percentile"}
 
@@ -182,21 +182,21 @@ def test_probabilities_are_fitted_on_the_calibration_items_of_the_same_benchmark
 def test_benchmarks_and_items_that_support_no_rule_are_named() -> None:
     fit, items = make_fit(60), make_items(60)
     alone = items[(items["model"] == "glm") ^ (items["benchmark"] == "visual")]
-    with pytest.raises(TransferError, match="symbolic -> visual: no model"):
+    with pytest.raises(EstimateError, match="symbolic -> visual: no model"):
         transfer_table(alone.assign(split="calibration", item_id="fit " + alone["item_id"]), alone, **FAST)
-    with pytest.raises(TransferError, match="expected rules of"):
+    with pytest.raises(EstimateError, match="expected rules of"):
         transfer_table(fit, items, ["best"], **FAST)
-    with pytest.raises(TransferError, match="rules .*scaling 'both'"):
+    with pytest.raises(EstimateError, match="rules .*scaling 'both'"):
         transfer_table(fit, items, scaling="both", **FAST)
-    with pytest.raises(TransferError, match="item item 000 is in the fit and in the test"):
+    with pytest.raises(EstimateError, match="item item 000 is in the fit and in the test"):
         transfer_table(items.assign(split="calibration"), items, **FAST)
-    with pytest.raises(CellError, match="rows of the test split, calibration expected"):
+    with pytest.raises(EstimateError, match="rows of the test split, calibration expected"):
         transfer_table(items, items, **FAST)
-    with pytest.raises(TransferError, match="no benchmark to fit on: no cell has 100 items"):
+    with pytest.raises(EstimateError, match="no benchmark to fit on: no cell has 100 items"):
         transfer_table(fit, items, min_items=100, **FAST)
-    with pytest.raises(TransferError, match="no benchmark to judge on"):
+    with pytest.raises(EstimateError, match="no benchmark to judge on"):
         transfer_table(fit, items.assign(correct=True), **FAST)
-    with pytest.raises(CellError, match="vision_evidence_mass is 0.1 in all 60 rows"):
+    with pytest.raises(EstimateError, match="vision_evidence_mass is 0.1 in all 60 rows"):
         transfer_table(fit.assign(vision_evidence_mass=0.1), items, **FAST)
-    with pytest.raises(TransferError, match="no benchmark in both splits"):
+    with pytest.raises(EstimateError, match="no benchmark in both splits"):
         predict_rows(fit.query("benchmark == 'visual'"), items.query("benchmark == 'symbolic'"))

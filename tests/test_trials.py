@@ -13,7 +13,7 @@ from dontblink.studies import collapse
 from dontblink.studies.interaction import interaction_table
 from dontblink.studies.transfer import transfer_table
 from dontblink_simulation.register import STATISTICS
-from dontblink_simulation.studies import Answers, Benchmarks, Masses, Scores
+from dontblink_simulation.populations import Answers, Benchmarks, Masses, Scores
 from dontblink_simulation.trials import (
     Row,
     Statistic,

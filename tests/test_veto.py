@@ -1,4 +1,4 @@
-"""Claims about the veto study: out of sample, at equal coverage, with a null that repeats the fits."""
+"""Claims about the veto splits: out of sample, at equal coverage, with a null that repeats the fits."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from scipy.stats import binom
 from scipy.stats import t as t_distribution
 from synthetic_items import make_items
 
-from dontblink.statistics.bootstrap import BootstrapError, block_interval
+from dontblink.statistics.bootstrap import EstimateError, block_interval
 from dontblink.studies import veto
-from dontblink.studies.cells import CellError, keep_usable, select_rows
+from dontblink.studies.cells import EstimateError, keep_usable, select_rows
 from dontblink.studies.veto_rules import (
     Accepted,
-    Study,
-    VetoError,
+    Splits,
+    EstimateError,
     apply_rule,
     count_errors,
     fit_splits,
     leave_out,
     permute_vision,
-    prepare_study,
+    prepare_splits,
 )
 
 COLUMNS = ("full_entropy_nats", "vision_evidence_mass")
@@ -46,14 +46,14 @@ def make_danger(n_items: int = 200, strength: float = 2.5, seed: int = 0) -> pd.
     return items.assign(correct=items["correct"] & ~hit)
 
 
-def study_of(items: pd.DataFrame, n_splits: int = 20, **options: Any) -> Study:
+def study_of(items: pd.DataFrame, n_splits: int = 20, **options: Any) -> Splits:
     rows = keep_usable(select_rows(items, COLUMNS), 20)
     defaults: dict[str, Any] = {"fit_share": 0.5, "n_shares": 10, "seed": 0}
-    return prepare_study(rows, *COLUMNS, TARGETS, n_splits=n_splits, **(defaults | options))
+    return prepare_splits(rows, *COLUMNS, TARGETS, n_splits=n_splits, **(defaults | options))
 
 
-def accept(study: Study, rule: str, coverage: float = 0.9) -> list[Accepted]:
-    return next(apply_rule(study, rule, study.vision, [coverage]))
+def accept(splits: Splits, rule: str, coverage: float = 0.9) -> list[Accepted]:
+    return next(apply_rule(splits, rule, splits.vision, [coverage]))
 
 
 def test_every_scope_and_rule_has_a_row_and_entropy_gains_nothing_over_itself() -> None:
@@ -97,29 +97,29 @@ def test_the_veto_changes_nothing_outside_its_targets() -> None:
 
 def test_halves_split_items_for_all_models_at_once_and_keep_their_size() -> None:
     items = make_items(41).drop(index=[0, 50])  # two rows are missing: cells of unequal size
-    study = study_of(items, fit_share=Fraction(1, 3))
+    splits = study_of(items, fit_share=Fraction(1, 3))
     rows = select_rows(items, COLUMNS)
-    for cell in study.cells:
+    for cell in splits.cells:
         both = np.sort(np.hstack([cell.fit, cell.held]), axis=1)
         assert (both == np.arange(len(cell.index))).all()
         for s in range(20):
-            fits = study.row_item[cell.index[cell.fit[s]]]
-            assert study.fits_on[s, fits].all()
-            assert not study.fits_on[s, study.row_item[cell.index[cell.held[s]]]].any()
-    assert len({tuple(row) for row in study.fits_on}) == 20
-    assert len(study.row_item) == len(rows)
+            fits = splits.row_item[cell.index[cell.fit[s]]]
+            assert splits.fits_on[s, fits].all()
+            assert not splits.fits_on[s, splits.row_item[cell.index[cell.held[s]]]].any()
+    assert len({tuple(row) for row in splits.fits_on}) == 20
+    assert len(splits.row_item) == len(rows)
 
 
 def test_without_a_block_every_split_is_what_it_was_for_the_other_items() -> None:
-    study = study_of(make_danger(60), n_blocks=6)
-    assert np.bincount(study.block).min() >= 15  # of 120 items in two strata
+    splits = study_of(make_danger(60), n_blocks=6)
+    assert np.bincount(splits.block).min() >= 15  # of 120 items in two strata
     for block in range(6):
-        rest = leave_out(study, block)
-        stays = study.block != block
-        np.testing.assert_array_equal(rest.fits_on, study.fits_on[:, stays])
-        rows = stays[study.row_item]
-        np.testing.assert_array_equal(rest.entropy, study.entropy[rows])
-        for before, after in zip(study.cells, rest.cells, strict=True):
+        rest = leave_out(splits, block)
+        stays = splits.block != block
+        np.testing.assert_array_equal(rest.fits_on, splits.fits_on[:, stays])
+        rows = stays[splits.row_item]
+        np.testing.assert_array_equal(rest.entropy, splits.entropy[rows])
+        for before, after in zip(splits.cells, rest.cells, strict=True):
             np.testing.assert_array_equal(after.wrong, before.wrong[rows[before.index]])
             np.testing.assert_array_equal(1 - rest.right[after.index], after.wrong)
             in_fit = rest.fits_on[:, rest.row_item[after.index]]
@@ -130,10 +130,10 @@ def test_without_a_block_every_split_is_what_it_was_for_the_other_items() -> Non
 def test_the_interval_is_the_jackknife_of_studies_that_were_run_without_each_block() -> None:
     items = make_danger(60)
     table = veto.veto_table(items, TARGETS, **FAST | {"n_blocks": 6}).query("scope == 'pooled' and rule == 'veto'")
-    study = study_of(items, n_blocks=6)
+    splits = study_of(items, n_blocks=6)
     left_out = []
     for block in range(6):
-        rest = leave_out(study, block)
+        rest = leave_out(splits, block)
         sums = sum(count_errors(c, a).sum(axis=1) for c, a in zip(rest.cells, accept(rest, "veto"), strict=True))
         left_out.append((sums[2] - sums[1]) / sums[0])
     found = table.iloc[0]
@@ -150,26 +150,26 @@ def test_the_jackknife_of_a_mean_is_the_usual_t_interval() -> None:
     low, high = t_distribution.interval(0.95, 11, values.mean(), values.std(ddof=1) / np.sqrt(12))
     np.testing.assert_allclose([found.ci_low, found.ci_high], [low, high], rtol=1e-12)
     for bad in ([0.1], [0.1, np.nan]):
-        with pytest.raises(BootstrapError, match="two or more finite"):
+        with pytest.raises(EstimateError, match="two or more finite"):
             block_interval(0.1, bad, 12)
 
 
 def test_a_label_of_a_held_out_item_changes_no_acceptance_of_its_split() -> None:
     items = make_danger()
-    study = study_of(items, 1)
-    held = np.concatenate([cell.index[cell.held[0]] for cell in study.cells])
+    splits = study_of(items, 1)
+    held = np.concatenate([cell.index[cell.held[0]] for cell in splits.cells])
     rows = select_rows(items, COLUMNS)
     rows.loc[held, "correct"] = np.random.default_rng(3).permutation(rows["correct"].to_numpy()[held])
-    other = prepare_study(rows, *COLUMNS, TARGETS, n_splits=1, fit_share=0.5, n_shares=10, seed=0)
+    other = prepare_splits(rows, *COLUMNS, TARGETS, n_splits=1, fit_share=0.5, n_shares=10, seed=0)
     for rule in ("entropy", "linear", "interaction", "veto"):
-        for mine, theirs in zip(accept(study, rule), accept(other, rule), strict=True):
+        for mine, theirs in zip(accept(splits, rule), accept(other, rule), strict=True):
             np.testing.assert_array_equal(mine.weight, theirs.weight)
 
 
 def test_rules_are_compared_at_equal_numbers_and_saved_errors_are_those_of_the_exact_curve() -> None:
-    study = study_of(make_danger(60))
+    splits = study_of(make_danger(60))
     for rule in veto.RULES:
-        for cell, accepted in zip(study.cells, accept(study, rule), strict=True):
+        for cell, accepted in zip(splits.cells, accept(splits, rule), strict=True):
             k, own, by_entropy = count_errors(cell, accepted)
             for s in (0, 7):
                 held = cell.held[s]
@@ -180,28 +180,28 @@ def test_rules_are_compared_at_equal_numbers_and_saved_errors_are_those_of_the_e
 
 
 def test_linear_and_interaction_scores_are_those_of_statsmodels_on_the_fit_half() -> None:
-    study = study_of(make_items(120, vision=0.8, interaction=0.5), 3)
-    scores, _ = fit_splits(study, study.vision, interaction=True)
-    own = [cell for cell in study.cells if cell.name.startswith("qwen")]
+    splits = study_of(make_items(120, vision=0.8, interaction=0.5), 3)
+    scores, _ = fit_splits(splits, splits.vision, interaction=True)
+    own = [cell for cell in splits.cells if cell.name.startswith("qwen")]
     parts = []
     for j, cell in enumerate(own):
-        e, v = study.entropy[cell.index], study.vision[cell.index]
+        e, v = splits.entropy[cell.index], splits.vision[cell.index]
         x = np.column_stack([e, v, e * v, *(np.full(len(e), float(j == i)) for i in range(len(own)))])
         parts.append((x[cell.fit[2]], 1 - cell.wrong[cell.fit[2]], x))
     fit = sm.Logit(np.concatenate([y for _, y, _ in parts]), np.concatenate([x for x, _, _ in parts]))
     coef = fit.fit(disp=0, tol=1e-13).params
     for cell, (_, _, x) in zip(own, parts, strict=True):
-        at = next(c for c, other in enumerate(study.cells) if other is cell)
+        at = next(c for c, other in enumerate(splits.cells) if other is cell)
         np.testing.assert_allclose(scores[at][2], x[:, :3] @ coef[:3], atol=1e-9)
 
 
 def test_the_null_keeps_every_cells_values_and_deals_models_together() -> None:
-    study = study_of(make_items(50))
-    dealt = permute_vision(study, np.random.default_rng(0))
-    assert (dealt != study.vision).mean() > 0.9
+    splits = study_of(make_items(50))
+    dealt = permute_vision(splits, np.random.default_rng(0))
+    assert (dealt != splits.vision).mean() > 0.9
     moved: dict[str, np.ndarray] = {}
-    for cell in study.cells:
-        own, new = study.vision[cell.index], dealt[cell.index]
+    for cell in splits.cells:
+        own, new = splits.vision[cell.index], dealt[cell.index]
         np.testing.assert_array_equal(np.sort(own), np.sort(new))
         came_from = np.argsort(own)[np.searchsorted(np.sort(own), new)]
         np.testing.assert_array_equal(moved.setdefault(cell.name.split("\n")[1], came_from), came_from)
@@ -307,7 +307,7 @@ def test_rows_without_vision_are_counted_and_left_out() -> None:
 def test_constant_entropy_or_vision_is_an_error_that_names_the_cell(column: str) -> None:
     items = make_items(50)
     items.loc[(items["model"] == "glm") & (items["benchmark"] == "visual"), column] = 0.25
-    with pytest.raises(CellError, match=f"glm x visual: {column} is 0.25 in all 50 rows"):
+    with pytest.raises(EstimateError, match=f"glm x visual: {column} is 0.25 in all 50 rows"):
         veto.veto_table(items, TARGETS, **FAST)
 
 
@@ -322,12 +322,12 @@ def test_constant_entropy_or_vision_is_an_error_that_names_the_cell(column: str)
     ],
 )
 def test_unusable_options_are_named(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(VetoError, match=message):
+    with pytest.raises(EstimateError, match=message):
         veto.veto_table(make_items(40), **({"targets": TARGETS} | FAST | options))
 
 
 def test_calibration_rows_are_refused() -> None:
-    with pytest.raises(CellError, match="calibration"):
+    with pytest.raises(EstimateError, match="calibration"):
         veto.veto_table(make_items(40).assign(split="calibration"), TARGETS, **FAST)
 
 
@@ -348,15 +348,15 @@ def test_the_sentence_names_the_pooled_gain_and_the_cells_where_the_rule_acts() 
     idle = table.assign(gain=0.0, ci_low=0.0, ci_high=0.0)
     assert "cannot be told from entropy alone" in veto.describe_gain("veto", idle)
     assert "acts in none of 4 cells" in veto.describe_gain("veto", idle)
-    with pytest.raises(VetoError, match="several rows a scope"):
+    with pytest.raises(EstimateError, match="several rows a scope"):
         veto.describe_gain("veto", pd.concat([table, table]))
 
 
 def test_items_that_one_model_lacks_are_held_out_in_some_splits() -> None:
     items = make_items(60)
     lacking = (items["model"] == "glm") & (items["benchmark"] == "visual") & (items["item_id"] < "item 015")
-    study = study_of(items[~lacking], 40, n_blocks=20)
-    fitted = study.fits_on.mean(axis=0)
-    held_by_one = np.bincount(study.row_item) == 1
+    splits = study_of(items[~lacking], 40, n_blocks=20)
+    fitted = splits.fits_on.mean(axis=0)
+    held_by_one = np.bincount(splits.row_item) == 1
     assert held_by_one.sum() == 15  # a stratum of its own, with fewer items than blocks
     assert ((fitted > 0) & (fitted < 1)).all()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_items import read_case
 
-from dontblink.studies.within import WithinError, join_step_entropy, link_table, within_correlation
+from dontblink.studies.within import EstimateError, join_step_entropy, link_table, within_correlation
 
 
 def draw(n: int = 12, repeats: int = 5, seed: int = 0, slope: float = -0.5) -> pd.DataFrame:
@@ -84,7 +84,7 @@ def test_a_perfect_line_is_a_correlation_of_one() -> None:
     ],
 )
 def test_unusable_numbers_are_named(x: list, y: list, s: list, message: str) -> None:
-    with pytest.raises(WithinError, match=message):
+    with pytest.raises(EstimateError, match=message):
         within_correlation(np.array(x, float), np.array(y, float), s)
 
 
@@ -119,5 +119,5 @@ def test_link_joins_the_mean_entropy_of_a_step_to_its_look() -> None:
 
 def test_steps_without_tokens_are_an_error() -> None:
     steps, tokens = make_tables()
-    with pytest.raises(WithinError, match="120 steps, 119 with tokens"):
+    with pytest.raises(EstimateError, match="120 steps, 119 with tokens"):
         join_step_entropy(steps, tokens[~((tokens["item_id"] == "item 3") & (tokens["step_index"] == 2))])

@@ -13,8 +13,8 @@ has.
 
 from __future__ import annotations
 
+from dontblink_simulation.populations import Answers, Benchmarks, Masses, Scores
 from dontblink_simulation.selection import Blind, study_selective, study_veto
-from dontblink_simulation.studies import Answers, Benchmarks, Masses, Scores
 from dontblink_simulation.trials import (
     MIN_ITEMS,
     Statistic,

@@ -14,8 +14,10 @@ import pandas as pd
 from scipy.special import expit
 
 from dontblink.statistics.bootstrap import Resampling
-from dontblink.studies import veto
-from dontblink_simulation.studies import Scores, draw_shared, round_to
+from dontblink.studies.cells import ENTROPY, VISION
+from dontblink.studies.risk_coverage import selective_table
+from dontblink.studies.veto import veto_table
+from dontblink_simulation.populations import Scores, draw_shared, round_to
 from dontblink_simulation.trials import Row
 
 _SPLITS, _BLOCKS = 20, 10  # the notebook has 100 and 20; fewer cost less and are the same interval, a little wider
@@ -47,7 +49,7 @@ class Blind:
                 pd.DataFrame({
                     "model": np.repeat(names, self.n_items), "benchmark": benchmark, "split": "test",
                     "task_type": benchmark, "item_id": np.tile([f"{k:05d}" for k in range(self.n_items)], len(names)),
-                    "correct": rng.random(len(e)) < expit(odds), veto.ENTROPY: e, veto.VISION: v,
+                    "correct": rng.random(len(e)) < expit(odds), ENTROPY: e, VISION: v,
                 })
             )  # fmt: skip
         return pd.concat(parts, ignore_index=True)
@@ -60,7 +62,7 @@ class Blind:
 def study_veto(population: Blind, rng: np.random.Generator, _: int) -> list[Row]:
     """Gain of the targeted veto and of the linear rule; the permutation p of the veto, pooled and of its best cell."""
     items, is_null = population.draw(rng), population.danger == 0
-    table = veto.veto_table(
+    table = veto_table(
         items, ["targeted"], rules=("linear", "veto"), n_splits=_SPLITS, n_blocks=_BLOCKS,
         n_deals=_DEALS if is_null else 0, seed=int(rng.integers(2**32)),
     )  # fmt: skip
@@ -82,7 +84,7 @@ def study_selective(population: Scores, rng: np.random.Generator, n_replicates: 
     rows = population.draw(rng)
     items = rows.assign(model=rows["cell"], benchmark="b", split="test", item_id=rows["item"].astype("str"))
     resampling = Resampling(n_replicates, int(rng.integers(2**32)))
-    found = veto.selective_table(items, {"a": ("a", 1.0)}, resampling=resampling).iloc[0]
+    found = selective_table(items, {"a": ("a", 1.0)}, resampling=resampling).iloc[0]
     results = []
     for name in ("aurc", "risk"):
         value = {key: float(found.get(f"{name}{key}", np.nan)) for key in ("", "_low", "_high")}

@@ -1,4 +1,4 @@
-"""`python -m dontblink_simulation.simulate`: are the intervals and tests of the notebooks right where the truth is known?
+"""`python -m dontblink_simulation.simulate`: are the notebooks' intervals and tests right where the truth is known?
 
 Why: an interval that misses too often looks like any other. In: `register`, the statistics and their settings. Out: a
 row per study and method in results/simulation/<statistic>.parquet, and from all of them figures/simulation. A study's
@@ -42,10 +42,6 @@ _SCHEMA = pa.schema(
 )
 
 
-class SimulationError(NamedError, ValueError):
-    """A run that cannot start; the message says which name is unknown or what to give."""
-
-
 @dataclass(frozen=True)
 class Block:
     """Studies start <= number < stop of one setting, and the file that holds their rows."""
@@ -67,9 +63,9 @@ def plan_blocks(
         ("setting", settings, {name for statistic in STATISTICS.values() for name in statistic.settings}),
     ):
         if unknown := sorted(set(asked) - known):
-            raise SimulationError(f"{kind} {', '.join(unknown)}: not known; choose of {', '.join(sorted(known))}")
+            raise NamedError(f"{kind} {', '.join(unknown)}: not known; choose of {', '.join(sorted(known))}")
     if n_studies < 1 or n_replicates < 1:
-        raise SimulationError(f"{n_studies} studies of {n_replicates} replicates; expected at least one of each")
+        raise NamedError(f"{n_studies} studies of {n_replicates} replicates; expected at least one of each")
     blocks = []
     for name, statistic in STATISTICS.items():
         code = hash_code(statistic.study.__module__)
@@ -83,7 +79,7 @@ def plan_blocks(
                 file = paths.results(PROFILE) / "blocks" / name / f"{setting}-{start:05d}-{key}.parquet"
                 blocks.append(Block(name, setting, start, stop, n_replicates, file))
     if not blocks:
-        raise SimulationError("no setting of these statistics has that name; see --help for what there is")
+        raise NamedError("no setting of these statistics has that name; see --help for what there is")
     return blocks
 
 
@@ -182,7 +178,8 @@ def publish(summary: pd.DataFrame, n_studies: int, n_replicates: int) -> list[Pa
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m dontblink_simulation.simulate", description=__doc__.split("\n\n")[0])
+    text = __doc__.split("\n\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m dontblink_simulation.simulate", description=text)
     parser.add_argument("--studies", type=int, default=MIN_STUDIES, help="studies a setting (default %(default)s)")
     parser.add_argument("--replicates", type=int, default=999, help="bootstrap replicates (default %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="worker processes; changes no number")
@@ -197,10 +194,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         blocks = plan_blocks(options.studies, options.replicates, options.statistics, options.settings)
         if options.processes < 1:
-            raise SimulationError(f"{options.processes} processes; expected at least one")
+            raise NamedError(f"{options.processes} processes; expected at least one")
         run_missing(blocks, options.processes)
         summary = summarise(read_rows(blocks))
-    except (SimulationError, store.StoreError) as error:
+    except NamedError as error:
         print(error, file=sys.stderr)
         return 1
     shown = ["statistic", "setting", "quantity", "method", "n_studies", "n_refused", "coverage", "rejection"]

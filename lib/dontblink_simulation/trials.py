@@ -1,6 +1,6 @@
 """What `make simulate` puts to the test: each statistic of the notebooks as a function from one study to rows.
 
-Why: an interval is only as good as its coverage where the truth is known. In: a population of `studies`, a Generator,
+Why: an interval is only as good as its coverage where the truth is known. In: a population of `populations`, a Generator,
 the number of bootstrap replicates. Out: a `Row` per quantity and method, by the same public functions that the
 notebooks call; `register` says which statistic meets which populations. Never: a study left out in silence; one that a
 function refuses keeps its rows, with the reason.
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from dontblink.statistics.auroc import (
-    AurocError,
     AurocInterval,
     AurocTest,
     auroc_difference,
@@ -25,7 +24,7 @@ from dontblink.statistics.auroc import (
     delong_test,
 )
 from dontblink.statistics.bootstrap import (
-    BootstrapError,
+    EstimateError,
     Interval,
     Method,
     Resampling,
@@ -33,15 +32,14 @@ from dontblink.statistics.bootstrap import (
     divide,
     interval_of,
 )
-from dontblink.statistics.firth import LogitError, firth_logit
-from dontblink.statistics.logit import LogitBootstrap, bootstrap_logit
-from dontblink.studies.cells import CellError, keep_usable
+from dontblink.statistics.firth import firth_logit
+from dontblink.statistics.logit import bootstrap_logit
+from dontblink.studies.cells import keep_usable
 from dontblink.studies.collapse import signed_rank
-from dontblink.studies.interaction import TERMS, Design, build_design, marginal_effects
-from dontblink.studies.transfer import FEATURES, RULES, TransferError, fit_rule, transfer_table
-from dontblink_simulation.studies import Answers, Benchmarks, Masses, Scores
+from dontblink.studies.interaction import TERMS, build_design, marginal_effects
+from dontblink.studies.transfer import FEATURES, RULES, fit_rule, transfer_table
+from dontblink_simulation.populations import Answers, Benchmarks, Masses, Scores
 
-REFUSALS = (AurocError, BootstrapError, CellError, LogitError, TransferError)
 MIN_ITEMS = 20  # as in the notebooks: a smaller cell gets no estimate
 _METHODS: tuple[Method, ...] = ("bca", "percentile")
 NORMAL_95 = 1.959963984540054
@@ -63,9 +61,6 @@ class Row:
     reason: str = ""  # why there is no answer
 
 
-Study = Callable[[Any, np.random.Generator, int], list[Row]]
-
-
 @dataclass(frozen=True)
 class Statistic:
     """A statistic, the populations it meets by setting, and what is expected of it.
@@ -76,7 +71,7 @@ class Statistic:
     of what their rows name as truth.
     """
 
-    study: Study
+    study: Callable[[Any, np.random.Generator, int], list[Row]]
     settings: Mapping[str, Any]
     methods: Mapping[str, tuple[str, ...]]
     primary: Mapping[str, str]
@@ -97,7 +92,7 @@ def run_study(statistic: Statistic, setting: str, seed: Sequence[int], n_replica
     population, expected = statistic.settings[setting], statistic.expected(setting)
     try:
         rows = statistic.study(population, np.random.default_rng(seed), n_replicates)
-    except REFUSALS as error:
+    except EstimateError as error:
         rows = [Row(*names, reason=str(error)) for names in expected]
     if sorted((row.quantity, row.method) for row in rows) != sorted(expected):
         found = sorted(f"{row.quantity} {row.method}" for row in rows)
@@ -115,7 +110,7 @@ def answer(quantity: str, method: str, make: Callable[[], Interval], **more: Any
     """Return the row of an interval, or of the reason why its method refuses this study."""
     try:
         return show(quantity, method, make(), **more)
-    except REFUSALS as error:
+    except EstimateError as error:
         return Row(quantity, method, reason=str(error), **more)
 
 
@@ -170,7 +165,7 @@ def study_difference(population: Scores, rng: np.random.Generator, n_replicates:
     for method, test in tests.items():
         try:
             found = test()
-        except REFUSALS as error:
+        except EstimateError as error:
             results.append(Row("difference", method, reason=str(error)))
         else:
             results.append(Row("difference", method, found.difference, found.ci_low, found.ci_high, found.p))
@@ -187,7 +182,7 @@ def _auroc_rows(quantity: str, bootstrap: Callable[..., AurocInterval], resampli
     percentile = replace(resampling, method="percentile")
     try:
         found = bootstrap(resampling=resampling)
-    except REFUSALS as error:
+    except EstimateError as error:
         plain = answer(quantity, "percentile", lambda: bootstrap(resampling=percentile))
         return [Row(quantity, "bca", reason=str(error)), plain]
     size, replicates = found.n_clusters, found.replicates
@@ -202,7 +197,7 @@ def study_interaction(population: Answers, rng: np.random.Generator, n_replicate
     """
     rows, seed = keep_usable(population.draw(rng), MIN_ITEMS), int(rng.integers(2**32))
     if not len(rows):
-        raise CellError("one class only: the cell is left out")
+        raise EstimateError("one class only: the cell is left out")
     design, column = build_design(rows), TERMS.index("entropy:vision")
     drawn = bootstrap_logit(
         design.x, design.y, design.cluster, Resampling(n_replicates, seed),
@@ -217,9 +212,9 @@ def study_interaction(population: Answers, rng: np.random.Generator, n_replicate
     results.append(Row(TERMS[column], "wald", estimate, *ends, n_separated=drawn.n_separated))
     if population.n_models == 1:
         results.append(Row(TERMS[column], "firth_lr", p=float(firth_logit(design.x, design.y).lrt_p[column])))
-    for method in _METHODS:
-        found = partial(_find_effect, design, drawn, method)
-        results.append(answer("effect_difference", method, found, **counts))
+    for m in _METHODS:
+        find = partial(marginal_effects, design, drawn, method=m)
+        results.append(answer("effect_difference", m, lambda find=find: find()["effect_difference"], **counts))
     return results
 
 
@@ -249,7 +244,3 @@ def study_transfer(population: Benchmarks, rng: np.random.Generator, n_replicate
         n_separated=int(own["n_separated"]),
     )
     return [fixed, both]
-
-
-def _find_effect(design: Design, drawn: LogitBootstrap, method: Method) -> Interval:
-    return marginal_effects(design, drawn, method=method)["effect_difference"]

@@ -1,20 +1,10 @@
-"""AUROC by ranks for many weightings at once: the arithmetic under `auroc` and `transfer`.
+"""The AUROC of a score for correct answers: estimate, item-clustered bootstrap, and the test of two scores.
 
-Why: 10,000 replicates of an AUROC are one cumulative sum each, not 10,000 sorts. In: bool[n] positive rows, their
-scores, weights of rows or clusters (how often each was drawn). Out: AUROCs, ties counting one half, NaN where a class
-has no weight. Never: a check of what comes in; `auroc.check_scores` has done that.
-
-AUROC of a score for correct answers: estimate and item-clustered bootstrap (the test stands in `obuchowski`).
-
-In: correct (0/1), scores (higher means "more likely correct"), the item and the cell of each row. Out: `AurocInterval`
-records, with their replicates. Ties count one half everywhere, and rows are compared within a cell only. Never: a
-replicate with one class dropped in silence.
-
-Which of two scores has the larger AUROC: Obuchowski's test for clustered rows, DeLong's where rows are independent.
-
-Why: DeLong's variance takes rows as independent, and an item repeats across models (over pooled rows it rejects too
-often). In: correct (0/1), two scores, the item and the cell of each row. Out: an `AurocTest`. Never: DeLong's test over
-the rows of several models.
+Why: an item repeats across models, so rows are no sample; and 10,000 replicates of an AUROC should be one cumulative
+sum each, not 10,000 sorts. In: correct (0/1), scores (higher means "more likely correct"), the item and the cell of
+each row. Out: `AurocInterval` with its replicates, and `AurocTest`: Obuchowski's test for clustered rows, which is
+DeLong's where rows are independent. Ties count one half everywhere, and rows are compared within a cell only. Never: a
+replicate with one class dropped in silence, or DeLong's test over the rows of several models (it rejects too often).
 """
 
 from __future__ import annotations
@@ -29,9 +19,9 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
-from dontblink.errors import NamedError
 from dontblink.statistics.bootstrap import (
     STANDARD,
+    EstimateError,
     Floats,
     Interval,
     Ints,
@@ -46,12 +36,7 @@ from dontblink.statistics.bootstrap import (
     split_strata,
 )
 
-
-def share_won(positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
-    """Return the share of negatives below each positive, and of positives above each negative, ties half."""
-    ranks = rankdata(score)
-    won = (ranks[positive] - rankdata(score[positive])) / (~positive).sum()
-    return won, 1 - (ranks[~positive] - rankdata(score[~positive])) / positive.sum()
+_CHUNK = 32  # replicates held at once: their cumulative weights stay in the cache; changes no result
 
 
 @dataclass(frozen=True)
@@ -104,12 +89,6 @@ def auroc_each(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> 
     return result
 
 
-_CHUNK = 32  # replicates held at once: their cumulative weights stay in the cache; changes no result
-
-
-class AurocError(NamedError, ValueError):
-    """Labels or scores for which the AUROC or its uncertainty is undefined; the message says which."""
-
 
 @dataclass(frozen=True, eq=False)
 class AurocInterval(Interval):
@@ -132,7 +111,7 @@ class AurocDraws:
     cells: tuple[Any, ...]
     estimate: Floats
     drawn: Floats
-    jackknife: tuple[Floats, ...]
+    jackknife: tuple[Floats, ...] | None
     member: NDArray[np.bool_]
     resampling: Resampling
 
@@ -161,65 +140,54 @@ class AurocDraws:
             lead(self.drawn),
             int(self.member[used].any(axis=0).sum()),
             replace(self.resampling, method=method or self.resampling.method),
-            jackknife=[lead(part) for part in self.jackknife],
+            jackknife=None if self.jackknife is None else [lead(part) for part in self.jackknife],
         )
         return AurocInterval(**vars(ends), auc_a=auc_a, auc_b=auc_b, replicates=lead(self.drawn))
 
 
 def auroc(correct: ArrayLike, score: ArrayLike) -> float:
     """Return P(score of a correct row > score of a wrong row) + P(equal) / 2, by scikit-learn."""
-    labels, (values,) = check_scores(correct, [score])
+    labels, (values,) = _check_rows(correct, [score])
+    _check_classes(labels)
     return float(roc_auc_score(labels, values))
 
 
-def check_scores(correct: ArrayLike, scores: Sequence[ArrayLike]) -> tuple[NDArray[np.bool_], list[Floats]]:
-    """Return labels as bool[n] and scores as float64[n]; raise AurocError for NaN, other labels or one class."""
-    labels, values = _check_rows(correct, scores)
-    for value in values:
-        if (bad := np.isnan(value)).any():
-            row = int(np.argmax(bad))
-            raise AurocError(f"row {row}: score {value[row]}; expected a finite number; drop the row and count it")
-    _check_classes(labels)
-    return labels, values
-
-
-def _check_rows(correct: ArrayLike, scores: Sequence[ArrayLike]) -> tuple[NDArray[np.bool_], list[Floats]]:
+def _check_rows(
+    correct: ArrayLike, scores: Sequence[ArrayLike], *, gaps: bool = False
+) -> tuple[NDArray[np.bool_], list[Floats]]:
+    """Return labels as bool[n] and scores as float64[n], NaN among them with `gaps` only; else raise EstimateError."""
     raw = np.asarray(correct)
     values = [np.asarray(score, np.float64) for score in scores]
     if raw.ndim != 1 or any(value.shape != raw.shape for value in values):
         shapes = ", ".join(str(value.shape) for value in values)
-        raise AurocError(f"labels of shape {raw.shape}, scores {shapes}; expected one label and one score a row")
+        raise EstimateError(f"labels of shape {raw.shape}, scores {shapes}; expected one label and one score a row")
     numbers = raw.astype(np.float64)
     if (bad := ~np.isin(numbers, (0.0, 1.0))).any():
         row = int(np.argmax(bad))
-        raise AurocError(f"row {row}: label {numbers[row]}; expected 0 or 1")
+        raise EstimateError(f"row {row}: label {numbers[row]}; expected 0 or 1")
     for value in values:
-        if (bad := np.isinf(value)).any():
+        if (bad := np.isinf(value) if gaps else ~np.isfinite(value)).any():
             row = int(np.argmax(bad))
-            raise AurocError(f"row {row}: score {value[row]}; expected a finite number; drop the row and count it")
+            raise EstimateError(f"row {row}: score {value[row]}; expected a finite number; drop the row and count it")
     return numbers > 0, values
 
 
-def _check_classes(labels: NDArray[np.bool_], where: str = "") -> None:
-    if labels.all() or not labels.any():
-        raise AurocError(
-            f"{where}{labels.sum()} correct of {labels.size} rows: one class only, the AUROC is undefined; "
-            "report the accuracy of this cell"
-        )
-
-
-def split_cells(positive: NDArray[np.bool_], cell: ArrayLike | None) -> list[Ints]:
-    """Return the rows of each cell; raise AurocError, with the cell's name, where one holds a single class."""
+def _split_cells(positive: NDArray[np.bool_], cell: ArrayLike | None) -> list[Ints]:
+    """Return the rows of each cell; raise EstimateError, with the cell's name, where one holds a single class."""
     labels = np.zeros(len(positive)) if cell is None else np.asarray(cell)
-    parts = []
-    for name in np.unique(labels):
-        parts.append(np.flatnonzero(labels == name))
-        _check_classes(positive[parts[-1]], "" if cell is None else f"cell {_say(name)}: ")
+    parts = [np.flatnonzero(labels == name) for name in np.unique(labels)]
+    for rows in parts:
+        _check_classes(positive[rows], None if cell is None else labels[rows[0]])
     return parts
 
 
-def _say(cell: Any) -> str:
-    return str(cell).replace("\n", " x ")
+def _check_classes(labels: NDArray[np.bool_], cell: Any = None) -> None:
+    if labels.all() or not labels.any():
+        where = "" if cell is None else f"cell {cell}: ".replace("\n", " x ")
+        raise EstimateError(
+            f"{where}{labels.sum()} correct of {labels.size} rows: one class only, the AUROC is undefined; "
+            "report the accuracy of this cell"
+        )
 
 
 def auroc_interval(
@@ -267,8 +235,8 @@ def _bootstrap(
     resampling: Resampling,
     cell: ArrayLike | None,
 ) -> AurocInterval:
-    positive, values = check_scores(correct, scores)
-    split_cells(positive, cell)
+    positive, values = _check_rows(correct, scores)
+    _split_cells(positive, cell)
     return draw_aurocs(positive, values, cluster, resampling, cell=cell).interval(0, 1 if len(values) > 1 else None)
 
 
@@ -285,18 +253,18 @@ def draw_aurocs(
 
     A score of NaN is no score: the row counts for the others only, and a cell without any has no AUROC (NaN). All
     scores and cells see the same draws, so that a difference is paired and a mean over cells is clustered by item.
-    Fewer than `min_clusters` items raise AurocError: report the AUROCs alone.
+    Fewer than `min_clusters` items raise EstimateError: report the AUROCs alone.
 
     Notes
     -----
     Replicate b weighs row i by the draws c[b, item(i)]: AUROC_b = sum_{i correct} c_i (N_<(i) + N_<=(i)) / (2 C+ C-),
     with N the cumulative draws of wrong rows in order of the score: O(n) for each replicate, and exact in integers.
     """
-    positive, values = _check_rows(correct, scores)
+    positive, values = _check_rows(correct, scores, gaps=True)
     groups = number_clusters(cluster, cell)
     size = len(groups.labels)
     if size < min_clusters or len(groups.row) != len(positive):
-        raise AurocError(
+        raise EstimateError(
             f"{size} items for {len(positive)} rows; an interval needs >= {min_clusters} items, report the AUROCs alone"
         )
     labels = np.zeros(len(positive)) if cell is None else np.asarray(cell)
@@ -312,7 +280,7 @@ def draw_aurocs(
             if not len(own):
                 continue
             if (key := (c, value[rows].tobytes())) not in orders:
-                _check_classes(positive[own], "" if cell is None else f"cell {_say(name)}: ")
+                _check_classes(positive[own], None if cell is None else name)
                 orders[key] = (order_rows(positive[own], value[own], groups.row[own]), [])
             orders[key][1].append(k)
             estimate[k, c] = roc_auc_score(positive[own], value[own])
@@ -328,12 +296,12 @@ def draw_aurocs(
     draws = resample(strata, resampling, _CHUNK)
     drawn = np.concatenate([evaluate(count_draws(indices).T.copy(), everywhere) for indices in draws], axis=2)
     left_out = []
-    for weights in delete_one(strata, size) if resampling.method == "bca" else []:
+    by_bca = resampling.method == "bca"
+    for weights in delete_one(strata, size) if by_bca else []:
         touched = np.asarray(member[:, (weights == 0).any(axis=0)].any(axis=1))  # the other cells stay as they are
         chunks = np.array_split(weights, -(-len(weights) // _CHUNK))
         left_out.append(np.concatenate([evaluate(part.T.copy(), touched) for part in chunks], axis=2))
-    return AurocDraws(tuple(names), estimate, drawn, tuple(left_out), member, resampling)
-
+    return AurocDraws(tuple(names), estimate, drawn, tuple(left_out) if by_bca else None, member, resampling)
 
 
 
@@ -351,6 +319,13 @@ class AurocTest:
     p: float
     ci_low: float
     ci_high: float
+
+
+def _share_won(positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+    """Return the share of negatives below each positive, and of positives above each negative, ties half."""
+    ranks = rankdata(score)
+    won = (ranks[positive] - rankdata(score[positive])) / (~positive).sum()
+    return won, 1 - (ranks[~positive] - rankdata(score[~positive])) / positive.sum()
 
 
 def delong_test(labels: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, **options: Any) -> AurocTest:
@@ -382,40 +357,41 @@ def clustered_test(
 
     Raises
     ------
-    AurocError
+    EstimateError
         Below `min_clusters` clusters, below two that hold a class, or where the AUROCs differ but no row shows a
         variance (one score separates perfectly, the other is constant).
     """
-    positive, scores = check_scores(labels, [score_a, score_b])
+    positive, scores = _check_rows(labels, [score_a, score_b])
+    _check_classes(positive)
     groups = number_clusters(cluster)
     size = len(groups.labels)
     if size < min_clusters or len(groups.row) != len(positive):
-        raise AurocError(
+        raise EstimateError(
             f"{size} clusters for {len(positive)} rows; expected >= {min_clusters} for a normal "
             "approximation; report the AUROCs alone"
         )
     holders = [len(np.unique(groups.row[rows])) for rows in (positive, ~positive)]
     if min(holders) < 2:
-        raise AurocError(f"{holders[0]} clusters with correct and {holders[1]} with wrong rows; a variance needs >= 2")
-    parts = split_cells(positive, cell)
+        n, m = holders
+        raise EstimateError(f"{n} clusters with correct and {m} with wrong rows; a variance needs >= 2 of each")
+    parts = _split_cells(positive, cell)
     aucs = [float(np.mean([roc_auc_score(positive[own], score[own]) for own in parts])) for score in scores]
     upper, lower = np.zeros((2, size)), np.zeros((2, size))
     for rows in parts:
         own, row = positive[rows], groups.row[rows]
         for k, score in enumerate(scores):
-            won, lost = share_won(own, score[rows])
+            won, lost = _share_won(own, score[rows])
             upper[k] += np.bincount(row[own], won - won.mean(), size) / (own.sum() * len(parts))
             lower[k] += np.bincount(row[~own], lost - lost.mean(), size) / ((~own).sum() * len(parts))
     a, b, c = (count / (count - 1) for count in (*holders, size))
     cross = upper @ lower.T
     covariance = a * upper @ upper.T + b * lower @ lower.T + c * (cross + cross.T)
-    se_a, se_b, se = np.sqrt(
-        np.maximum([covariance[0, 0], covariance[1, 1], np.array([1, -1]) @ covariance @ [1, -1]], 0)
-    )
+    variances = [covariance[0, 0], covariance[1, 1], np.array([1, -1]) @ covariance @ [1, -1]]
+    se_a, se_b, se = np.sqrt(np.maximum(variances, 0))
     difference = aucs[0] - aucs[1]
     if se < 1e-12:
         if abs(difference) > 1e-12:
-            raise AurocError(
+            raise EstimateError(
                 f"difference {difference:g} without any variance between rows; use the bootstrap or more rows"
             )
         difference, se, z = 0.0, 0.0, 0.0

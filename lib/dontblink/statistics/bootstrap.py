@@ -1,24 +1,12 @@
-"""Intervals for statistics of items that repeat: the bootstrap that resamples items, not rows.
+"""Intervals and tests for statistics of items that repeat: the bootstrap that resamples items, not rows.
 
-Why: every model answers the same items, so an interval over rows is too narrow. In: rows with the numbers
-that a statistic adds up, the cluster (item id) and the stratum (cell) of each. Out: `Interval` records. A
-cluster is drawn with ALL its rows, among the clusters that appear in the same set of strata: every cell keeps
-its size and a cluster of several cells is drawn together. Never: drop a replicate in silence (a degenerate
-one counts as -inf for the lower end and +inf for the upper end: it can only widen), round, or use global
-randomness.
-
-Intervals from replicates that a rank statistic or a model fit has made for itself.
-
-Why: `bootstrap.bootstrap_sums` draws and evaluates functions of column sums; an AUROC and a logit are not such
-functions, but their intervals must mean the same. In: the estimate, its replicates, and what the method needs (the
-jackknife for BCa, standard errors for t). Out: `Interval` records and a p-value. Never: a second definition of a
-quantile, of BCa, or of what a degenerate replicate does.
-
-Several tests at once: Holm's adjustment over a family that was declared beforehand.
-
-Why it exists: statsmodels' function collects all of Python's garbage at each call, 0.4 s in a notebook, hundreds of
-times. In: one p-value for each member of the family. Out: adjusted p-values, the same to the last bit. Never: a NaN
-that counts as a test, or a family that shrinks because a member has no value.
+Why: every model answers the same items, so an interval over rows is too narrow. In: rows with the numbers that a
+statistic adds up, or replicates that a rank statistic or a fit has made for itself, the cluster (item) and the stratum
+(cell) of each row, and a `Resampling`. Out: `Interval` records, p-values, p-values adjusted over a family. A cluster is
+drawn with ALL its rows, among the clusters that appear in the same set of strata: every cell keeps its size and a
+cluster of several cells is drawn together. Never: a table or a cell by name; a replicate dropped in silence (a
+degenerate one counts as -inf for the lower end and +inf for the upper end: it can only widen); a second definition of
+a quantile, of BCa or of t; global randomness; a family of tests that shrinks because a member has no value.
 """
 
 from __future__ import annotations
@@ -31,7 +19,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 from scipy.special import ndtr, ndtri
 
 from dontblink.errors import NamedError
@@ -43,8 +30,8 @@ Statistic = Callable[[Any], Any]
 _CHUNK = 256  # replicates held at once: 256 x 3000 clusters of float64 are 6 MB; changes no result
 
 
-class BootstrapError(NamedError, ValueError):
-    """Numbers for which no bootstrap interval exists; the message says which and what to do."""
+class EstimateError(NamedError, ValueError):
+    """Rows or options for which an estimate, an interval or a test does not exist; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +39,7 @@ class Resampling:
     """How often items are resampled, by which seed, and how an interval is read from the replicates.
 
     `method`: "bca" (bias-corrected and accelerated), "percentile", or "t" (symmetric bootstrap-t). The draws depend on
-    `n_replicates` and `seed` alone. Values out of range raise BootstrapError.
+    `n_replicates` and `seed` alone. Values out of range raise EstimateError.
     """
 
     n_replicates: int = 10_000
@@ -62,7 +49,7 @@ class Resampling:
 
     def __post_init__(self) -> None:
         if self.method not in ("percentile", "bca", "t") or self.n_replicates < 1 or not 0 < self.confidence < 1:
-            raise BootstrapError(
+            raise EstimateError(
                 f"method {self.method!r}, {self.n_replicates} replicates, confidence {self.confidence}; "
                 "expected percentile, bca or t, >= 1 replicate, a confidence in (0, 1)"
             )
@@ -84,6 +71,11 @@ class Interval:
     method: str
     confidence: float
 
+    def columns(self, name: str = "") -> dict[str, float]:
+        """Return the estimate and its ends as columns: name, name_low, name_high, or estimate, ci_low, ci_high."""
+        names = (name, f"{name}_low", f"{name}_high") if name else ("estimate", "ci_low", "ci_high")
+        return dict(zip(names, (self.estimate, self.ci_low, self.ci_high), strict=True))
+
 
 @dataclass(frozen=True)
 class Clusters:
@@ -97,18 +89,18 @@ class Clusters:
 def number_clusters(clusters: ArrayLike, strata: ArrayLike | None = None) -> Clusters:
     """Number the clusters in sorted order; the stratum of a cluster is the set of strata it has rows in.
 
-    Raises BootstrapError if a label is missing, the lengths differ, or there are fewer than two clusters.
+    Raises EstimateError if a label is missing, the lengths differ, or there are fewer than two clusters.
     """
     row, labels = pd.factorize(np.asarray(clusters), sort=True)
     if (row < 0).any():
-        raise BootstrapError(f"row {int(np.argmax(row < 0))}: no cluster label; give every row its item id")
+        raise EstimateError(f"row {int(np.argmax(row < 0))}: no cluster label; give every row its item id")
     if len(labels) < 2:
-        raise BootstrapError(f"{len(labels)} cluster(s); resampling needs >= 2, report the value alone")
+        raise EstimateError(f"{len(labels)} cluster(s); resampling needs >= 2, report the value alone")
     stratum = np.zeros(len(labels), np.int64)
     if strata is not None:
         codes, names = pd.factorize(np.asarray(strata), sort=True)
         if len(codes) != len(row) or (codes < 0).any():
-            raise BootstrapError(f"{len(codes)} strata for {len(row)} rows, or a gap; give each row one")
+            raise EstimateError(f"{len(codes)} strata for {len(row)} rows, or a gap; give each row one")
         seen = np.zeros((len(labels), len(names)), bool)
         seen[row, codes] = True
         stratum = np.unique(seen, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
@@ -119,10 +111,10 @@ def sum_by_cluster(values: ArrayLike, clusters: Clusters) -> Floats:
     """Return float64[G, k]: the sums of the columns of `values` (float[n rows, k]) by cluster."""
     table = np.asarray(values, np.float64)
     if table.ndim != 2 or len(table) != len(clusters.row):
-        raise BootstrapError(f"values of shape {table.shape}; expected ({len(clusters.row)} rows, columns)")
+        raise EstimateError(f"values of shape {table.shape}; expected ({len(clusters.row)} rows, columns)")
     if not np.isfinite(table).all():
         row, column = (int(k) for k in np.argwhere(~np.isfinite(table))[0])
-        raise BootstrapError(
+        raise EstimateError(
             f"row {row}, column {column}: {table[row, column]}; expected a finite number, "
             "drop the item and count it before resampling"
         )
@@ -210,64 +202,32 @@ def bootstrap_sums(
     """
     groups = number_clusters(clusters, strata)
     sums, members = sum_by_cluster(values, groups), split_strata(groups.stratum)
-    method = resampling.method
     estimate = np.asarray(statistic(sums.sum(axis=0)), np.float64)
     if not np.isfinite(estimate).all():
-        raise BootstrapError(
+        raise EstimateError(
             f"output {int(np.argmin(np.isfinite(estimate)))} is undefined on the data (its "
             "denominator is not positive); leave this cell out and say so"
         )
-    replicates, errors = [], []
+    by_t = resampling.method == "t"
+    drawn, errors = [], []
     for indices in resample(members, resampling):
         counts = count_draws(indices)
-        replicates.append(np.asarray(statistic(counts @ sums), np.float64))
-        if method == "t":
+        drawn.append(np.asarray(statistic(counts @ sums), np.float64))
+        if by_t:
             errors.append(_standard_error(statistic, counts, sums, members))
-    drawn = np.concatenate(replicates).T
-    if method == "t":
+    replicates = np.concatenate(drawn).T
+    own, spread = np.full(len(estimate), np.nan), replicates
+    if by_t:
         own = _standard_error(statistic, np.ones((1, len(sums))), sums, members)[0]
-        columns = zip(estimate, own, drawn, np.concatenate(errors).T, strict=True)
-        ends = [t_ends(*column, resampling.confidence) for column in columns]
-    else:
-        jackknife = [np.asarray(statistic(_leave_one_out(sums, m))) for m in members if len(m) > 1]
-        ends = [
-            quantile_ends(value, drawn[j], [part[:, j] for part in jackknife], method, resampling.confidence)
-            for j, value in enumerate(estimate)
-        ]
+        spread = np.concatenate(errors).T
+    left_out = [] if by_t else [np.asarray(statistic(_leave_one_out(sums, m))) for m in members if len(m) > 1]
     return [
-        make_interval(value, end, len(sums), row, method, resampling.confidence)
-        for value, end, row in zip(estimate, ends, drawn, strict=True)
-    ]
-
-
-def bootstrap_statistic(
-    statistic: Callable[[Ints], float],
-    n_clusters: int,
-    stratum: ArrayLike | None = None,
-    resampling: Resampling = STANDARD,
-) -> Interval:
-    """Return the interval of any `statistic(cluster numbers int64[m]) -> float`, called once a replicate.
-
-    The slow fallback for what is not a function of sums; a NaN result is a degenerate replicate. `stratum`
-    int[G] numbers the strata from 0. The draws are those of `bootstrap_sums` for the same seed.
-    """
-    method, confidence = resampling.method, resampling.confidence
-    if n_clusters < 2 or method == "t":
-        raise BootstrapError(f"{n_clusters} cluster(s), method {method!r}; expected >= 2, percentile or bca")
-    members = split_strata(np.zeros(n_clusters) if stratum is None else stratum)
-    everyone = np.arange(n_clusters)
-    estimate = float(statistic(everyone))
-    if not np.isfinite(estimate):
-        raise BootstrapError(f"the statistic is {estimate} on the data; leave this cell out and say so")
-    draws = resample(members, resampling)
-    replicates = np.array([statistic(indices) for chunk in draws for indices in chunk], np.float64)
-    jackknife = (
-        [np.array([statistic(np.delete(everyone, g)) for g in m], np.float64) for m in members if len(m) > 1]
-        if method == "bca"
-        else []
-    )
-    ends = quantile_ends(estimate, replicates, jackknife, method, confidence)
-    return make_interval(estimate, ends, n_clusters, replicates, method, confidence)
+        interval_of(
+            value, replicates[j], len(sums), resampling,
+            jackknife=[part[:, j] for part in left_out], error=own[j], errors=spread[j],
+        )
+        for j, value in enumerate(estimate)
+    ]  # fmt: skip
 
 
 def _leave_one_out(sums: Floats, members: Ints) -> Floats:
@@ -292,75 +252,13 @@ def _standard_error(statistic: Statistic, counts: Floats, sums: Floats, strata: 
     return cast(Floats, np.sqrt(np.maximum(variance, 0.0)))
 
 
-def t_ends(estimate: float, error: float, replicates: Floats, errors: Floats, confidence: float) -> tuple[float, float]:
-    if error == 0:  # every cluster says the same: nothing varies, whatever is drawn
-        return estimate, estimate
-    distance = np.abs(replicates - estimate)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(distance <= 1e-12 * abs(estimate), 0.0, distance / errors)
-    reach = _quantile(np.where(np.isnan(t), np.inf, t), confidence, "higher") * error
-    return estimate - reach, estimate + reach
-
-
-def quantile_ends(
-    estimate: float, replicates: Floats, jackknife: list[Floats], method: str, confidence: float
-) -> tuple[float, float]:
-    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    low, high = _bca_levels(estimate, replicates, jackknife, tails) if method == "bca" else tails
-    missing = np.isnan(replicates)
-    return (
-        _quantile(np.where(missing, -np.inf, replicates), low, "lower"),
-        _quantile(np.where(missing, np.inf, replicates), high, "higher"),
-    )
-
-
-def _bca_levels(estimate: float, replicates: Floats, jackknife: list[Floats], tails: Floats) -> Floats:
-    """Bias-corrected, accelerated quantile levels (Efron and Tibshirani 1993, equation 14.10)."""
-    equal = np.isnan(replicates) | (np.abs(replicates - estimate) <= 1e-12 * abs(estimate))
-    below = float((~equal & (replicates < estimate)).mean()) + float(equal.mean()) / 2
-    half = 0.5 / len(replicates)  # all replicates on one side: the furthest bias that so many can show
-    z0 = ndtri(np.clip(below, half, 1 - half))
-    influence = [(part.mean() - part) * (1 - 1 / len(part)) for part in jackknife]
-    cubes, squares = (sum(float((u**power).sum()) for u in influence) for power in (3, 2))
-    if np.isnan(cubes):
-        raise BootstrapError(
-            "the statistic is undefined without one of the clusters; use method 'percentile' or leave this cell out"
-        )
-    acceleration = cubes / (6 * squares**1.5) if squares > 0 else 0.0
-    z = z0 + ndtri(tails)
-    return cast(Floats, ndtr(z0 + z / (1 - acceleration * z)))
-
-
-def _quantile(values: Floats, level: float, outward: Literal["lower", "higher"]) -> float:
-    """Linear quantile; an order statistic, taken outward, where infinite values forbid interpolation."""
-    return float(np.quantile(values, level, method="linear" if np.isfinite(values).all() else outward))
-
-
-def make_interval(
-    estimate: float, ends: tuple[float, float], n_clusters: int, replicates: Floats, method: str, confidence: float
-) -> Interval:
-    return Interval(
-        float(estimate),
-        float(ends[0]),
-        float(ends[1]),
-        n_clusters,
-        len(replicates),
-        int(np.isnan(replicates).sum()),
-        method,
-        confidence,
-    )
-
-
-
-
-
 def interval_of(
     estimate: float,
     replicates: ArrayLike,
     n_clusters: int,
     resampling: Resampling,
     *,
-    jackknife: Sequence[Floats] = (),
+    jackknife: Sequence[Floats] | None = None,
     error: float = np.nan,
     errors: ArrayLike | None = None,
 ) -> Interval:
@@ -375,20 +273,70 @@ def interval_of(
 
     Raises
     ------
-    BootstrapError
+    EstimateError
         If what the method needs is missing.
     """
-    values = np.asarray(replicates, np.float64)
-    method, confidence = resampling.method, resampling.confidence
-    if method == "t":
+    values, level = np.asarray(replicates, np.float64), resampling.confidence
+    if resampling.method == "t":
         if errors is None or not np.isfinite(error):
-            raise BootstrapError(f"standard error {error}: bootstrap-t needs one for the estimate and each replicate")
-        ends = t_ends(estimate, error, values, np.asarray(errors, np.float64), confidence)
-    elif method == "bca" and not jackknife:
-        raise BootstrapError("no jackknife values: BCa needs one for each cluster; pass them or use 'percentile'")
+            raise EstimateError(f"standard error {error}: bootstrap-t needs one for the estimate and each replicate")
+        ends = _find_t_ends(estimate, error, values, np.asarray(errors, np.float64), level)
     else:
-        ends = quantile_ends(estimate, values, list(jackknife), method, confidence)
-    return make_interval(estimate, ends, n_clusters, values, method, confidence)
+        levels = np.array([(1 - level) / 2, (1 + level) / 2])
+        if resampling.method == "bca":
+            if jackknife is None:
+                raise EstimateError("no jackknife values: BCa needs one for each cluster; pass them or use percentile")
+            levels = _find_bca_levels(estimate, values, jackknife, levels)
+        missing = np.isnan(values)
+        ends = (
+            _quantile(np.where(missing, -np.inf, values), levels[0], "lower"),
+            _quantile(np.where(missing, np.inf, values), levels[1], "higher"),
+        )
+    return _make_interval(estimate, ends, n_clusters, values, resampling.method, level)
+
+
+def _find_t_ends(
+    estimate: float, error: float, replicates: Floats, errors: Floats, confidence: float
+) -> tuple[float, float]:
+    if error == 0:  # every cluster says the same: nothing varies, whatever is drawn
+        return estimate, estimate
+    distance = np.abs(replicates - estimate)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(distance <= 1e-12 * abs(estimate), 0.0, distance / errors)
+    reach = _quantile(np.where(np.isnan(t), np.inf, t), confidence, "higher") * error
+    return estimate - reach, estimate + reach
+
+
+def _find_bca_levels(
+    estimate: float, replicates: Floats, jackknife: Sequence[Floats], tails: Floats
+) -> Floats:
+    """Bias-corrected, accelerated quantile levels (Efron and Tibshirani 1993, equation 14.10)."""
+    equal = np.isnan(replicates) | (np.abs(replicates - estimate) <= 1e-12 * abs(estimate))
+    below = float((~equal & (replicates < estimate)).mean()) + float(equal.mean()) / 2
+    half = 0.5 / len(replicates)  # all replicates on one side: the furthest bias that so many can show
+    z0 = ndtri(np.clip(below, half, 1 - half))
+    influence = [(part.mean() - part) * (1 - 1 / len(part)) for part in jackknife]
+    cubes, squares = (sum(float((u**power).sum()) for u in influence) for power in (3, 2))
+    if np.isnan(cubes):
+        raise EstimateError(
+            "the statistic is undefined without one of the clusters; use method 'percentile' or leave this cell out"
+        )
+    acceleration = cubes / (6 * squares**1.5) if squares > 0 else 0.0
+    z = z0 + ndtri(tails)
+    return cast(Floats, ndtr(z0 + z / (1 - acceleration * z)))
+
+
+def _quantile(values: Floats, level: float, outward: Literal["lower", "higher"]) -> float:
+    """Linear quantile; an order statistic, taken outward, where infinite values forbid interpolation."""
+    return float(np.quantile(values, level, method="linear" if np.isfinite(values).all() else outward))
+
+
+def _make_interval(
+    estimate: float, ends: tuple[float, float], n_clusters: int, replicates: Floats, method: str, confidence: float
+) -> Interval:
+    n_degenerate = int(np.isnan(replicates).sum())
+    low, high = map(float, ends)
+    return Interval(float(estimate), low, high, n_clusters, len(replicates), n_degenerate, method, confidence)
 
 
 def symmetric_p(estimate: float, error: float, replicates: ArrayLike, errors: ArrayLike) -> float:
@@ -413,17 +361,26 @@ def block_interval(estimate: float, left_out: ArrayLike, n_clusters: int, confid
 
     Raises
     ------
-    BootstrapError
+    EstimateError
         For fewer than two blocks, or a value that is not finite.
     """
+    from scipy.stats import t  # half a second to load
+
     values = np.asarray(left_out, np.float64)
     if values.size < 2 or not np.isfinite(values).all() or not np.isfinite(estimate):
-        raise BootstrapError(f"estimate {estimate}, without each block {values}; expected two or more finite numbers")
-    reach = math.sqrt((values.size - 1) ** 2 / values.size * values.var(ddof=1)) * float(
-        stats.t.ppf((1 + confidence) / 2, values.size - 1)
-    )
+        raise EstimateError(f"estimate {estimate}, without each block {values}; expected two or more finite numbers")
+    quantile = float(t.ppf((1 + confidence) / 2, values.size - 1))
+    reach = math.sqrt((values.size - 1) ** 2 / values.size * values.var(ddof=1)) * quantile
     ends = (float(estimate - reach), float(estimate + reach))
-    return make_interval(estimate, ends, n_clusters, values, "block jackknife", confidence)
+    return _make_interval(estimate, ends, n_clusters, values, "block jackknife", confidence)
+
+
+def permutation_p(drawn: Floats, observed: float) -> float:
+    """Return the one-sided p-value of `observed` among permutations `drawn` float64[b]: (1 + #{d >= observed}) / (1 + b).
+
+    A permutation that says what the data say is a tie, whatever the order of its sums.
+    """
+    return float((1 + (drawn >= observed - 1e-12).sum()) / (1 + len(drawn)))
 
 
 def delete_one(strata: Sequence[Ints], n_clusters: int) -> list[Floats]:
@@ -441,20 +398,12 @@ def delete_one(strata: Sequence[Ints], n_clusters: int) -> list[Floats]:
     return weights
 
 
+def adjust_holm(p: ArrayLike) -> Floats:
+    """Return Holm-adjusted p-values float64[n] (Holm 1979), by pingouin; NaN, or no number in [0, 1], is an error."""
+    import pingouin  # it loads what draws
 
-class MultiplicityError(NamedError, ValueError):
-    """A family with a p-value missing; the message shows the values."""
-
-
-def adjust_holm(p: Floats) -> Floats:
-    """Return Holm-adjusted p-values float64[n] (Holm 1979); NaN, or a number outside [0, 1], is an error.
-
-    The k-th smallest of n is multiplied by n - k + 1, raised to what a smaller one got, and is 1 at most.
-    """
-    given = np.asarray(p, dtype=np.float64)
+    given = np.asarray(p, np.float64)
     if not ((given >= 0) & (given <= 1)).all():
-        raise MultiplicityError(f"p-values {given.tolist()}; expected numbers in [0, 1], one for each declared member")
-    order = np.argsort(given)
-    adjusted = np.empty_like(given)
-    adjusted[order] = np.minimum(np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1)), 1)
+        raise EstimateError(f"p-values {given.tolist()}; expected numbers in [0, 1], one for each declared member")
+    adjusted: Floats = pingouin.multicomp(given, method="holm")[1]
     return adjusted

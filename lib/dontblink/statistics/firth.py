@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linprog
 from scipy.special import chdtrc
 
-from dontblink.errors import NamedError
-from dontblink.statistics.bootstrap import Floats, Ints
+from dontblink.statistics.bootstrap import EstimateError, Floats, Ints
 
 _TOLERANCE = 1e-9  # of a step of scaled coefficients; what is left is its square
 _ITERATIONS = 200
@@ -24,9 +23,6 @@ _HALVINGS = 40
 _LARGEST_STEP = 5.0  # of a scaled coefficient, at first; it doubles with each step that succeeds and halves with others
 _BLOCK = 200_000  # row weights held at once
 
-
-class LogitError(NamedError, ValueError):
-    """A design or outcome for which the fit does not exist; the message says why and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +51,7 @@ def firth_logit(X: ArrayLike, y: ArrayLike) -> FirthFit:
 
     Raises
     ------
-    LogitError
+    EstimateError
         For NaN, one class only, fewer rows than columns + 1, columns that depend on each other, or no convergence.
     """
     design, outcome = check_design(X, y)
@@ -73,26 +69,26 @@ def firth_logit(X: ArrayLike, y: ArrayLike) -> FirthFit:
 
 
 def check_design(X: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
-    """Return X float64[n, k] and y float64[n]; raise LogitError unless a logit on them is identified."""
+    """Return X float64[n, k] and y float64[n]; raise EstimateError unless a logit on them is identified."""
     design, outcome = np.asarray(X, np.float64), np.asarray(y).astype(np.float64)
     if design.ndim != 2 or outcome.shape != design.shape[:1] or not design.shape[1]:
-        raise LogitError(f"X of shape {design.shape}, y {outcome.shape}; expected (rows, columns) and one y a row")
+        raise EstimateError(f"X of shape {design.shape}, y {outcome.shape}; expected (rows, columns) and one y a row")
     if (bad := ~np.isfinite(design).all(axis=1)).any():
         row = int(np.argmax(bad))
-        raise LogitError(f"row {row}: X is {design[row].tolist()}; expected finite numbers, drop the row and count it")
+        raise EstimateError(f"row {row}: X is {design[row].tolist()}; expected finite numbers; drop and count it")
     if (bad := ~np.isin(outcome, (0.0, 1.0))).any():
-        raise LogitError(f"row {np.argmax(bad)}: y is {outcome[np.argmax(bad)]}; expected 0 or 1")
+        raise EstimateError(f"row {np.argmax(bad)}: y is {outcome[np.argmax(bad)]}; expected 0 or 1")
     n, k = design.shape
     if outcome.sum() in (0, n):
-        raise LogitError(
+        raise EstimateError(
             f"y is {outcome[0] if n else '-'} in all {n} rows: one class only; report the accuracy of this cell"
         )
     if n <= k:
-        raise LogitError(f"{n} rows for {k} columns; expected more rows than columns, add items or leave columns out")
+        raise EstimateError(f"{n} rows for {k} columns; expected more rows; add items or leave columns out")
     largest = np.abs(design).max(axis=0)
     rank = np.linalg.matrix_rank(design / np.where(largest > 0, largest, 1.0), tol=1e-8 * n**0.5)
     if rank < k:
-        raise LogitError(f"X has {k} columns and rank {rank}: a column is constant or repeats others; leave it out")
+        raise EstimateError(f"X has {k} columns and rank {rank}: a column is constant or repeats others; leave it out")
     return design, outcome
 
 
@@ -129,7 +125,7 @@ def find_separated(margins: Floats, present: NDArray[np.bool_], step: Floats) ->
         m = np.unique(margins[present[b]], axis=0)
         found = linprog(-m.sum(axis=0), A_ub=-m, b_ub=np.zeros(len(m)), bounds=(-1, 1), method="highs")
         if not found.success:
-            raise LogitError(f"the search for a separating direction failed: {found.message}; look at X for this cell")
+            raise EstimateError(f"the search for a separating direction failed: {found.message}; look at this cell's X")
         separated[b] = -found.fun > 1e-6
     return separated
 
@@ -184,7 +180,7 @@ def fit_firth(
     if not penalty:
         beta[active] = np.nan
         return Fits(beta, state.level, state.information)
-    raise LogitError(f"{len(active)} of {len(weights)} fits have not converged after {_ITERATIONS} steps; look at X")
+    raise EstimateError(f"{len(active)} of {len(weights)} fits have not converged after {_ITERATIONS} steps; look at X")
 
 
 class _Products(NamedTuple):

@@ -1,17 +1,12 @@
-"""Newton's method for thousands of reweighted logits at once: the arithmetic under `logit`.
+"""Logistic regression and its item-clustered bootstrap: thousands of refits in numpy, a few rows of work each.
 
-Why: the replicates of a bootstrap differ by cluster weights alone, so that most of a fit is shared. In: rows sorted by
-cluster, how often each cluster was drawn. Out: scaled coefficients and cluster-robust errors of each replicate. Never:
-an unconverged fit: a replicate that does not arrive is shown to be separated, or is fitted by damped steps, or counts
-as separated because rounding leaves no information along some direction; Firth refits the separated ones.
-
-Logistic regression for the bootstrap: thousands of refits on resampled items, in numpy, a few rows of work each.
-
-Why: 10,000 refits by a general library take minutes and hide separation behind a warning. In: a design matrix X
-(float[n, k], with its constant column), y in {0, 1}, the item of each row. Out: `LogitFit`, and `LogitBootstrap`
-with every replicate and the counts of separated and degenerate ones. A separated replicate (maximum likelihood is
-infinite) is refitted by Firth's penalty (`firth`). Never: drop a replicate, return an unconverged one, add a constant
-or rescale what the caller passes.
+Why: 10,000 refits by a general library take minutes and hide separation behind a warning; the replicates of a bootstrap
+differ by the weights of clusters alone, so that most of a fit is shared. In: a design matrix X (float[n, k], with its
+constant column), y in {0, 1}, the item of each row. Out: `LogitFit`, and `LogitBootstrap` with every replicate and the
+counts of separated and degenerate ones. Never: drop a replicate, or return an unconverged one: a replicate whose Newton
+steps do not arrive is shown to be separated, or is fitted by damped steps, or counts as separated because rounding
+leaves no information along some direction; Firth's penalty refits the separated ones (`firth`). Never add a constant or
+rescale what the caller passes.
 """
 
 from __future__ import annotations
@@ -24,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dontblink.statistics.bootstrap import (
     STANDARD,
+    EstimateError,
     Floats,
     Interval,
     Ints,
@@ -37,10 +33,11 @@ from dontblink.statistics.bootstrap import (
     split_strata,
     symmetric_p,
 )
-from dontblink.statistics.firth import LogitError, check_design, find_separated, fit_firth, pair_columns, solve_each
+from dontblink.statistics.firth import check_design, find_separated, fit_firth, pair_columns, solve_each
 
 _STEP = 1e-6  # Newton stops at a step (of scaled coefficients) below this: what is left is its square
 _FAR = 30.0  # a scaled coefficient beyond this may have arrived where rounding leaves no information
+_BLOCK = 90_000  # row weights held at once: 16 to 64 replicates, so that a pass stays in the cache
 _ITERATIONS = 15  # from the estimate; a separated replicate moves one unit an iteration and never arrives
 
 
@@ -71,6 +68,7 @@ class Start:
 
 
 def prepare_rows(X: Floats, y: Floats, cluster: Ints) -> Rows:
+    """Return the rows as `fit_replicates` takes them; `cluster` int64[n] numbers the cluster of each row from 0."""
     order = np.argsort(cluster, kind="stable")
     row, scale = cluster[order], np.abs(X).max(axis=0)
     x = np.ascontiguousarray(X[order] / scale)
@@ -79,6 +77,7 @@ def prepare_rows(X: Floats, y: Floats, cluster: Ints) -> Rows:
 
 
 def start_at(rows: Rows, beta: Floats) -> Start:
+    """Return what all replicates share: the sums over clusters at scaled coefficients `beta` float64[k]."""
     t, k, n_pairs = np.tanh(rows.x @ beta / 2), rows.x.shape[1], rows.pairs.shape[1]
     parts = [rows.sign[:, None] * rows.x, rows.pairs, t[:, None] * rows.x, (t**2)[:, None] * rows.pairs]
     return Start(beta, np.add.reduceat(np.hstack(parts), rows.first), np.cumsum([k, n_pairs, k]))
@@ -152,9 +151,6 @@ def robust_errors(rows: Rows, counts: Floats, beta: Floats, columns: Sequence[in
     return errors
 
 
-_BLOCK = 90_000  # row weights held at once: 16 to 64 replicates, so that a pass stays in the cache
-
-
 @dataclass(frozen=True, eq=False)
 class LogitFit:
     """Coefficients and model-based standard errors, float64[k]; Firth's, if `separated` (then ML is infinite)."""
@@ -182,7 +178,7 @@ class LogitBootstrap:
     n_clusters: int
     errors: Floats
     error: Floats
-    jackknife: tuple[Floats, ...]
+    jackknife: tuple[Floats, ...] | None
     data_separated: bool
     resampling: Resampling
 
@@ -196,7 +192,7 @@ class LogitBootstrap:
             self.coefficients[:, column],
             self.n_clusters,
             replace(self.resampling, method=method or self.resampling.method),
-            jackknife=[part[:, column] for part in self.jackknife],
+            jackknife=None if self.jackknife is None else [part[:, column] for part in self.jackknife],
             error=float(self.error[column]),
             errors=self.errors[:, column],
         )
@@ -204,14 +200,14 @@ class LogitBootstrap:
     def derive(self, function: Callable[[Floats], Floats], method: Method) -> list[Interval]:
         """Return one interval for each output of `function`, which maps coefficients [b, k] to [b, q]."""
         own, drawn = function(self.estimate[None])[0], function(self.coefficients)
-        left_out = [function(part) for part in self.jackknife]
+        left_out = None if self.jackknife is None else [function(part) for part in self.jackknife]
         return [
             interval_of(
                 float(value),
                 drawn[:, j],
                 self.n_clusters,
                 replace(self.resampling, method=method),
-                jackknife=[part[:, j] for part in left_out],
+                jackknife=None if left_out is None else [part[:, j] for part in left_out],
             )
             for j, value in enumerate(own)
         ]
@@ -231,7 +227,7 @@ def fit_logit(X: ArrayLike, y: ArrayLike) -> LogitFit:
 
     Raises
     ------
-    LogitError
+    EstimateError
         For NaN, one class only, fewer rows than columns + 1, or columns that depend on each other.
     """
     rows = prepare_rows(*check_design(X, y), np.zeros(np.size(y), np.int64))  # one cluster: the sums are over all rows
@@ -263,7 +259,7 @@ def bootstrap_logit(
     resampling : Resampling
         For method "bca" each cluster is left out in turn as well.
     errors_of : columns whose cluster-robust standard error each replicate needs (bootstrap-t)
-    min_clusters : fewer raise LogitError
+    min_clusters : fewer raise EstimateError
 
     Notes
     -----
@@ -276,7 +272,7 @@ def bootstrap_logit(
     groups = number_clusters(cluster, strata)
     size, k = len(groups.labels), design.shape[1]
     if size < min_clusters or len(groups.row) != len(outcome):
-        raise LogitError(
+        raise EstimateError(
             f"{size} items for {len(outcome)} rows; resampling needs >= {min_clusters}, report a table alone"
         )
     rows, members = prepare_rows(design, outcome, groups.row), split_strata(groups.stratum)
@@ -293,10 +289,13 @@ def bootstrap_logit(
             errors[block, columns] = robust_errors(rows, counts, beta[block], columns)
     if columns:
         error[columns] = robust_errors(rows, np.ones((1, size)), estimate, columns)[0]
-    left_out = [
-        np.concatenate([fit_replicates(rows, part, start, space)[0] for part in _cut(weights, chunk)])
-        for weights in (delete_one(members, size) if resampling.method == "bca" else [])
-    ]
+    left_out = None
+    if resampling.method == "bca":
+        left_out = tuple(
+            np.concatenate([fit_replicates(rows, w[b : b + chunk], start, space)[0] for b in range(0, len(w), chunk)])
+            / rows.scale
+            for w in delete_one(members, size)
+        )
     return LogitBootstrap(
         beta / rows.scale,
         estimate[0] / rows.scale,
@@ -306,11 +305,7 @@ def bootstrap_logit(
         size,
         errors / rows.scale,
         error / rows.scale,
-        tuple(part / rows.scale for part in left_out),
+        left_out,
         bool(own[0]),
         resampling,
     )
-
-
-def _cut(weights: Floats, size: int) -> list[Floats]:
-    return [weights[k : k + size] for k in range(0, len(weights), size)]

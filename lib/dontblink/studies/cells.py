@@ -2,8 +2,8 @@
 
 Why: entropy and vision live on different scales in every cell, an item repeats across models, and a row without a
 value has to be counted. In: the items table of ONE split. Out: `select_rows` tables with `cell`, `cluster` and
-`n_left_out`, their scopes, values standardised or adjusted within the cell. Never: an estimate on calibration rows
-(only a fit may name their split), or a row left out without a count.
+`n_left_out`, their scopes, values standardised, adjusted or dealt anew within the cell. Never: an estimate on
+calibration rows (only a fit may name their split), or a row left out without a count.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from dontblink.errors import NamedError
-from dontblink.statistics.bootstrap import Floats, Ints
+from dontblink.statistics.bootstrap import EstimateError, Floats, Ints
 
+ENTROPY, VISION = "full_entropy_nats", "vision_evidence_mass"  # columns of the items table that the studies are about
+SCOPES = ("cell", "benchmark", "pooled")
 
-class CellError(NamedError, ValueError):
-    """Rows that do not support an estimate; the message names the cell and what to do."""
 
 
 def require_cells(items: pd.DataFrame, min_items: int, min_class_items: int = 1) -> None:
-    """Raise CellError, with the counts of the fullest cell, unless at least one cell can carry an estimate.
+    """Raise EstimateError, with the counts of the fullest cell, unless at least one cell can carry an estimate.
 
     That is a model x benchmark with `min_items` measured items, `min_class_items` correct and as many wrong.
     """
@@ -36,7 +35,7 @@ def require_cells(items: pd.DataFrame, min_items: int, min_class_items: int = 1)
         )
         wanted = f"{min_items} measured items with {min_class_items} correct and wrong ones"
         remedy = "annotate more items or lower min_items"
-        raise CellError(f"no cell has {wanted} ({found or 'no items'}); {remedy}")
+        raise EstimateError(f"no cell has {wanted} ({found or 'no items'}); {remedy}")
 
 
 def select_rows(
@@ -51,12 +50,12 @@ def select_rows(
 
     Raises
     ------
-    CellError
+    EstimateError
         For rows of another split, a missing column, or an item that occurs twice in a cell.
     """
     if "split" in items and (other := items["split"].astype("str") != split).any():
         found = items["split"][other].iloc[0]
-        raise CellError(f"rows of the {found} split, {split} expected: never fit or choose, and judge, on one item")
+        raise EstimateError(f"rows of the {found} split, {split} expected: never fit or choose, and judge, on one item")
     rows = items[["model", "benchmark", "item_id"]].astype("str")
     rows["correct"] = items["correct"].to_numpy(bool)
     if "task_type" in items:
@@ -64,25 +63,25 @@ def select_rows(
     for name in (*columns, *optional):
         source = name if name in items else name.removeprefix("log_")
         if source not in items or not pd.api.types.is_numeric_dtype(items[source]):
-            raise CellError(f"items table: no numeric column {name}; expected one of {', '.join(map(str, items))}")
+            raise EstimateError(f"items table: no numeric column {name}; expected one of {', '.join(map(str, items))}")
         values = items[source].to_numpy(np.float64)
         if source != name:
             if (values <= 0).any():
-                raise CellError(f"column {source}: {np.nanmin(values)} has no logarithm; give the column itself")
+                raise EstimateError(f"column {source}: {np.nanmin(values)} has no logarithm; give the column itself")
             values = np.log(values)
         rows[name] = values
     rows["cell"] = rows["model"] + "\n" + rows["benchmark"]
     rows["cluster"] = rows["benchmark"] + "\n" + rows["item_id"]
     if (twice := rows.duplicated(["cell", "item_id"])).any():
         found = rows[twice].iloc[0]
-        raise CellError(f"item {found['item_id']} occurs twice for {found['model']}; keep one row a response")
+        raise EstimateError(f"item {found['item_id']} occurs twice for {found['model']}; keep one row a response")
     kept = rows[np.isfinite(rows[list(columns)].to_numpy(np.float64)).all(axis=1)]
     kept = kept.sort_values(["benchmark", "model", "item_id"], ignore_index=True)
     kept.attrs["n_left_out"] = len(rows) - len(kept)
     return kept
 
 
-def list_scopes(rows: pd.DataFrame, scopes: Sequence[str] = ("cell", "benchmark", "pooled")) -> list[pd.DataFrame]:
+def list_scopes(rows: pd.DataFrame, scopes: Sequence[str] = SCOPES) -> list[pd.DataFrame]:
     """Return the rows of each scope, named in `attrs` (scope, model, benchmark; "all" where it spans several).
 
     Scope `task_type` is for benchmarks that hold several: all rows of a declared task type, whose name stands under
@@ -117,10 +116,15 @@ def count_rows(rows: pd.DataFrame) -> dict[str, str | int]:
     return {key: rows.attrs[key] for key in ("scope", "model", "benchmark")} | counts
 
 
+def name_cell(cell: object) -> str:
+    """Return a cell's name as messages and columns show it: model x benchmark."""
+    return str(cell).replace("\n", " x ")
+
+
 def standardise(values: ArrayLike, cell: ArrayLike, name: str = "value", *, constant: str = "error") -> Floats:
     """Return (value - mean) / standard deviation (divisor n) within each cell, float64[n].
 
-    A value that is constant in a cell raises CellError, or becomes 0 there with `constant="zero"`.
+    A value that is constant in a cell raises EstimateError, or becomes 0 there with `constant="zero"`.
     """
     numbers, labels = np.asarray(values, np.float64), np.asarray(cell)
     scaled = np.zeros_like(numbers)
@@ -130,8 +134,8 @@ def standardise(values: ArrayLike, cell: ArrayLike, name: str = "value", *, cons
         if spread > 1e-12 * max(1e-300, np.abs(numbers[own]).max()):
             scaled[own] = (numbers[own] - mean) / spread
         elif constant == "error":
-            where = str(label).replace("\n", " x ")
-            raise CellError(f"cell {where}: {name} is {numbers[own][0]:g} in all {own.sum()} rows; leave the cell out")
+            same = f"{name} is {numbers[own][0]:g} in all {own.sum()} rows"
+            raise EstimateError(f"cell {name_cell(label)}: {same}; leave the cell out")
     return scaled
 
 
@@ -149,11 +153,23 @@ def residualise(rows: pd.DataFrame, column: str, covariates: Sequence[str]) -> F
     return result
 
 
+def adjust(rows: pd.DataFrame, columns: Iterable[str], covariates: Sequence[str]) -> pd.DataFrame:
+    """Return the rows with each of the columns replaced by what the covariates leave of it (`residualise`)."""
+    if not covariates:
+        return rows
+    return rows.assign(**{name: residualise(rows, name, covariates) for name in columns})
+
+
+def number_items(rows: pd.DataFrame) -> tuple[Ints, list[Ints]]:
+    """Return the number of each row's item, int64[n], and the row numbers of each cell: what `deal_rows` takes."""
+    return pd.factorize(rows["cluster"], sort=True)[0], list(rows.groupby("cell").indices.values())
+
+
 def deal_rows(item: Ints, cells: Iterable[Ints], rng: np.random.Generator) -> Ints:
     """Return int64[n]: for each row the row of the same cell whose value it is dealt, for negative controls.
 
-    `item` int64[n] numbers the item of each row, `cells` are the rows of each cell. The order comes from one random key
-    per item, so that the models of a benchmark share one deal, and answers to one item stay related.
+    The order comes from one random key per item, so that the models of a benchmark share one deal, and answers to one
+    item stay related.
     """
     key, order = rng.random(item.max() + 1)[item], np.empty(len(item), np.int64)
     for own in cells:

@@ -1,19 +1,13 @@
 """Evidence collapse: how far attention to the annotated evidence falls over a chain of reasoning.
 
-Why: attention mass dilutes as the context grows; evidence collapse is what remains beyond the same fall of a
-uniform look (dilution), of an equal-area box elsewhere and of the prompt text. In: the bins or steps table of
-the TEST split, the items table for strata. Out: one row per cell, head set and quantity; curves.
+Why: attention mass dilutes as the context grows; evidence collapse is what remains beyond the same fall of a uniform
+look (dilution), of an equal-area box elsewhere and of the prompt text. In: the bins or steps table of the TEST split,
+the items table for strata. Out: a row per cell, head set and quantity; curves; a cross-check by log-ratios.
 
-    collapse = 1 - r,  r = (sum last N / sum first N) / (sum last D / sum first D), sums over the items of a
-    cell
+    collapse = 1 - r,  r = (sum last N / sum first N) / (sum last D / sum first D), sums over the items of a cell
 
-with N the mass and D what it is held against (nothing for a plain mass). Never: a mean of per-item ratios (it
-explodes on small denominators), a calibration item (those chose the layers), or a NaN p-value handed to Holm.
-
-Negative control and cross-check of the collapse: what the estimates are held against in notebook 02.
-
-In: pairs of first and last masses, or attention maps with their evidence coverage, of the test split. Out: small
-tables. Never: an estimate that notebook 02 reports as its result.
+with N the mass and D what it is held against (nothing for a plain mass). Never: a mean of per-item ratios (it explodes
+on small denominators), a calibration item (those chose the layers), or a NaN p-value handed to Holm.
 """
 
 from __future__ import annotations
@@ -30,10 +24,9 @@ from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
-from dontblink.errors import NamedError
 from dontblink.statistics.bootstrap import (
     STANDARD,
-    BootstrapError,
+    EstimateError,
     Floats,
     Resampling,
     adjust_holm,
@@ -59,15 +52,12 @@ QUANTITIES: dict[str, tuple[str, str | None]] = {
 LIFT = {"evidence_lift": ("evidence_mass", "expected_evidence_mass")}
 
 
-class CollapseError(NamedError, ValueError):
-    """Tables that do not support a collapse estimate; the message names the cell and what to do."""
-
 
 def pair_bins(bins: pd.DataFrame) -> pd.DataFrame:
     """Return a row per response and head set: its masses in the first and last bin (`<mass>_first`, `_last`).
 
-    Left out, and counted in `attrs["n_left_out"]`: responses without both bins, or without evidence (uniform
-    share 0). An item weighs the same whatever the number of its tokens.
+    Left out, and counted in `attrs["n_left_out"]`: responses without both bins, or without evidence (uniform share 0).
+    An item weighs the same whatever the number of its tokens.
     """
     return _pair(bins[bins["bin"] == 0], bins[bins["bin"] == bins["n_bins"] - 1], bins)
 
@@ -111,7 +101,7 @@ def _with_visual(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _pair(first: pd.DataFrame, last: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
     if "split" in everything and (everything["split"].astype("str") != "test").any():
-        raise CollapseError("rows of the calibration split, which chose the layers; pass split 'test' only")
+        raise EstimateError("rows of the calibration split, which chose the layers; pass split 'test' only")
     keys = _keys(everything)
     ends = [(end if "visual_mass" in end else _with_visual(end))[[*keys, *MASSES]] for end in (first, last)]
     ends = [end.astype(dict.fromkeys(keys, "str")) for end in ends]
@@ -119,7 +109,7 @@ def _pair(first: pd.DataFrame, last: pd.DataFrame, everything: pd.DataFrame) -> 
     pairs = pairs[pairs["uniform_evidence_share_first"] > 0].sort_values(keys, ignore_index=True)
     missing = pairs.drop(columns=keys).isna().any()
     if missing.any():
-        raise CollapseError(f"column {missing.idxmax()}: NaN mass; expected a number, build the table again")
+        raise EstimateError(f"column {missing.idxmax()}: NaN mass; expected a number, build the table again")
     response = [key for key in keys if key != "head_set"]
     pairs.attrs["n_left_out"] = len(everything[response].drop_duplicates()) - len(pairs[response].drop_duplicates())
     return cast(pd.DataFrame, pairs)
@@ -144,7 +134,7 @@ def collapse_table(
 
     Raises
     ------
-    CollapseError
+    EstimateError
         If a declared cell is missing or has fewer than `min_items` items, or a p-value is NaN.
     """
     results = []
@@ -154,7 +144,7 @@ def collapse_table(
         for cell in declared_cells:
             n_items = len(cells.get(cell, ()))
             if n_items < min_items:
-                raise CollapseError(
+                raise EstimateError(
                     f"cell {' x '.join(cell)}, {head_set}: {n_items} items with both ends, "
                     f"expected >= {min_items}; add items or declare other cells"
                 )
@@ -200,23 +190,14 @@ def collapse_by(
     """
     rows = pairs.merge(stratify(items, column, n_strata), on=["benchmark", "item_id"], validate="m:1")
     if len(rows) != len(pairs):
-        raise CollapseError(f"{len(pairs) - len(rows)} pairs without an item; build both tables from one run")
+        raise EstimateError(f"{len(pairs) - len(rows)} pairs without an item; build both tables from one run")
     results = []
     for (model, benchmark, head_set), cell in rows.groupby([*CELL, "head_set"]):
         for stratum, part in [("all", cell), *cell.groupby("stratum")]:
-            table = pd.DataFrame({"quantity": [*quantities]})
-            if len(part) >= min_items:
-                table = _estimate(part, quantities, resampling)
-            results.append(
-                table.assign(
-                    model=model,
-                    benchmark=benchmark,
-                    head_set=head_set,
-                    column=column,
-                    stratum=stratum,
-                    n_items=len(part),
-                )
-            )
+            enough = len(part) >= min_items
+            table = _estimate(part, quantities, resampling) if enough else pd.DataFrame({"quantity": [*quantities]})
+            names = {"model": model, "benchmark": benchmark, "head_set": head_set, "column": column}
+            results.append(table.assign(**names, stratum=stratum, n_items=len(part)))
     return pd.concat(results, ignore_index=True)
 
 
@@ -238,17 +219,12 @@ def stratify(items: pd.DataFrame, column: str, n_strata: int = 3) -> pd.DataFram
 
 def _estimate(rows: pd.DataFrame, quantities: Sequence[str], resampling: Resampling) -> pd.DataFrame:
     values = rows[[f"{mass}_{end}" for end in ("first", "last") for mass in MASSES]].to_numpy(np.float64)
+    items, cells = rows["item_id"].to_numpy(), (rows["model"] + "\n" + rows["benchmark"]).to_numpy()
     try:
-        intervals = bootstrap_sums(
-            values,
-            _collapse_statistic(quantities),
-            rows["item_id"].to_numpy(),
-            (rows["model"] + "\n" + rows["benchmark"]).to_numpy(),
-            resampling,
-        )
-    except BootstrapError as error:
+        intervals = bootstrap_sums(values, _collapse_statistic(quantities), items, cells, resampling)
+    except EstimateError as error:
         cell = " x ".join(rows.iloc[0][CELL])
-        raise CollapseError(f"cell {cell}, quantities {', '.join(quantities)}: {error}") from error
+        raise EstimateError(f"cell {cell}, quantities {', '.join(quantities)}: {error}") from error
     table = pd.DataFrame([asdict(interval) for interval in intervals], index=list(quantities))
     table = table.rename(columns={"n_clusters": "n_items"}).assign(quantity=list(quantities))
     with np.errstate(divide="ignore"):
@@ -288,11 +264,15 @@ def signed_rank(first: Floats, last: Floats) -> tuple[float, float, float]:
     """
     difference = np.asarray(first, float) - np.asarray(last, float)
     if not len(difference) or np.isnan(difference).any():
-        raise CollapseError(f"{np.isnan(difference).sum()} NaN in {len(difference)} pairs; expected numbers")
+        raise EstimateError(f"{np.isnan(difference).sum()} NaN in {len(difference)} pairs; expected numbers")
     if not difference.any():
         return 0.0, 1.0, 0.0
     row = pingouin.wilcoxon(difference).iloc[0]
     return float(row["W_val"]), float(row["p_val"]), float(row["RBC"])
+
+
+def _ratios(totals: Any) -> Any:
+    return divide(*np.split(totals, 2, axis=-1))
 
 
 def curves(
@@ -322,28 +302,17 @@ def curves(
         wide = group.pivot_table(wanted, "item_id", position, aggfunc="sum", fill_value=0.0)
         for name, (numerator, under) in columns.items():
             top, bottom = wide[numerator].to_numpy(float), wide[under].to_numpy(float)
-            result = pd.DataFrame(
-                {
-                    **labels,
-                    "quantity": name,
-                    position: n_items.index,
-                    "estimate": divide(top.sum(axis=0), bottom.sum(axis=0)),
-                    "n_items": n_items.to_numpy(),
-                }
-            )
+            means = divide(top.sum(axis=0), bottom.sum(axis=0))
+            result = pd.DataFrame({**labels, "quantity": name, position: n_items.index, "estimate": means})
+            result["n_items"] = n_items.to_numpy()
             enough = np.flatnonzero(n_items >= min_items)
             if len(enough):
-                intervals = bootstrap_sums(
-                    np.hstack([top[:, enough], bottom[:, enough]]),
-                    lambda totals: divide(*np.split(totals, 2, axis=-1)),
-                    wide.index.to_numpy(),
-                    resampling=resampling,
-                )
+                values, by_item = np.hstack([top[:, enough], bottom[:, enough]]), wide.index.to_numpy()
+                intervals = bootstrap_sums(values, _ratios, by_item, resampling=resampling)
                 for column in ("ci_low", "ci_high", "n_degenerate"):
                     result.loc[enough, column] = [getattr(interval, column) for interval in intervals]
             results.append(result)
     return pd.concat(results, ignore_index=True)
-
 
 
 
@@ -365,54 +334,14 @@ def log_ratio_check(pairs: pd.DataFrame, head_set: str, mass: str = "evidence_ma
     results = []
     for j, cell in enumerate(design):
         model, benchmark = cell.split("\n")
-        test = stats.ttest_1samp(used["y"][design[cell] > 0], 0.0)
+        own = used["y"][design[cell] > 0]
+        test = stats.ttest_1samp(own, 0.0)
         interval = test.confidence_interval()
         skipped = rows[~positive & (rows["model"] == model) & (rows["benchmark"] == benchmark)]
-        results.append(
-            {
-                "model": model,
-                "benchmark": benchmark,
-                "n_items": int(test.df) + 1,
-                "n_zero": len(skipped),
-                "estimate": float(used["y"][design[cell] > 0].mean()),
-                "ci_low": interval.low,
-                "ci_high": interval.high,
-                "p": test.pvalue,
-                "mixed_estimate": fit.fe_params[j],
-                "mixed_low": low[j],
-                "mixed_high": high[j],
-                "item_sd": float(fit.cov_re[0, 0]) ** 0.5,
-                "converged": bool(fit.converged),
-            }
-        )
+        results.append({
+            "model": model, "benchmark": benchmark, "n_items": int(test.df) + 1, "n_zero": len(skipped),
+            "estimate": float(own.mean()), "ci_low": interval.low, "ci_high": interval.high, "p": test.pvalue,
+            "mixed_estimate": fit.fe_params[j], "mixed_low": low[j], "mixed_high": high[j],
+            "item_sd": float(fit.cov_re[0, 0]) ** 0.5, "converged": bool(fit.converged),
+        })  # fmt: skip
     return pd.DataFrame(results)
-
-
-def shuffled_lift(maps: Floats, coverage: Floats, *, n_deals: int = 1_000, seed: int = 0) -> dict[str, float]:
-    """Negative control: the lift of the evidence, and the lift when its boxes are dealt to other items.
-
-    `maps` (attention over the image tokens, any scale) and `coverage` are float[n items, M], all on one grid.
-    Lift = mean evidence share / mean evidence fraction. Every deal is one cycle: no item keeps its boxes. The
-    shuffled lift is 1 unless attention and boxes share a favourite place in the image. Returns lift,
-    shuffled_lift (mean), shuffled_low, shuffled_high (95 % of the deals), p (one-sided) and n_items.
-    """
-    total = maps.sum(axis=1, keepdims=True)
-    if maps.shape != coverage.shape or len(maps) < 2 or not (total > 0).all() or not coverage.sum() > 0:
-        raise CollapseError(
-            f"maps {maps.shape}, coverage {coverage.shape}; expected one shape, two items or "
-            "more, mass in each map and some evidence"
-        )
-    share, expected = maps / total, coverage.sum() / maps.shape[1]
-    rng = np.random.default_rng(seed)
-    orders = (rng.permutation(len(maps)) for _ in range(n_deals))
-    deals = np.array([(share[order] * coverage[np.roll(order, 1)]).sum() for order in orders]) / expected
-    lift = float((share * coverage).sum() / expected)
-    low, high = np.quantile(deals, [0.025, 0.975])
-    return {
-        "lift": lift,
-        "shuffled_lift": float(deals.mean()),
-        "shuffled_low": float(low),
-        "shuffled_high": float(high),
-        "p": float((1 + (deals >= lift).sum()) / (1 + n_deals)),
-        "n_items": float(len(maps)),
-    }

@@ -1,15 +1,11 @@
-"""Negative controls of notebook 03: labels, or vision, dealt to other items of the same cell.
+"""Negative controls: labels, vision or boxes dealt to other items of the same cell, and everything computed again.
 
-Why: a pipeline that finds discrimination in dealt labels, or a loss from dealt vision as large as from the real one,
-finds it in nothing. In: the items tables. Out: tables beside those of `entropy.auroc_table` and
-`transfer.transfer_table`. Never: a value moved to another cell, where it would carry the scale of its own.
-
-Negative controls of the interaction: the same fits after labels, or looks, were dealt to other items of the cell.
-
-Why: a program that finds an interaction where none can be is wrong, whatever its intervals say. In: the items table of
-the TEST split. Out: b_EV of each scope over many deals, beside the observed one. A deal moves an item's value in the
-same way for every model of its benchmark, so that answers to one item stay related. Never: a deal across cells, or a
-test of the observed value that pretends to keep its main effects (dealt labels lose b_E as well, dealt looks b_V).
+Why: a pipeline that finds discrimination in dealt labels, an interaction in dealt looks, a lift in dealt boxes, or a
+loss from dealt vision as large as from the real one, finds it in nothing, whatever its intervals say. In: the items
+tables, or attention maps with their evidence coverage. Out: the observed value beside many deals. A deal moves an
+item's value in the same way for every model of its benchmark, so that answers to one item stay related. Never: a value
+moved to another cell, where it would carry the scale of its own, or a test of an observed interaction that pretends to
+keep its main effects (dealt labels lose b_E as well, dealt looks b_V).
 """
 
 from __future__ import annotations
@@ -22,12 +18,31 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from dontblink.statistics.auroc import auroc_each
-from dontblink.statistics.bootstrap import Floats, Ints
+from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, permutation_p
 from dontblink.statistics.logit import fit_logit, fit_replicates, prepare_rows, start_at
-from dontblink.studies.cells import count_rows, deal_rows, keep_usable, list_scopes, select_rows
-from dontblink.studies.entropy import PAIRS, SCORES, Contrasts, EntropyError, contrast_scores
-from dontblink.studies.interaction import ENTROPY, TERMS, VISION, Design, build_design
+from dontblink.studies.cells import (
+    ENTROPY,
+    SCOPES,
+    VISION,
+    count_rows,
+    deal_rows,
+    keep_usable,
+    list_scopes,
+    number_items,
+    select_rows,
+)
+from dontblink.studies.entropy import PAIRS, SCORES, Contrasts, contrast_scores
+from dontblink.studies.interaction import TERMS, Design, build_design
 from dontblink.studies.transfer import RULES, FittedRule, Scaling, fit_rule, pair_benchmarks, score_rows
+
+Dealt = Literal["labels", "vision"]
+_EV = TERMS.index("entropy:vision")
+
+
+def _summarise(observed: float, deals: Floats, confidence: float) -> dict[str, Any]:
+    low, high = np.quantile(deals, [(1 - confidence) / 2, (1 + confidence) / 2])
+    spread = {"shuffled_mean": float(deals.mean()), "shuffled_low": float(low), "shuffled_high": float(high)}
+    return spread | {"share_below": float((deals < observed).mean()), "n_deals": len(deals)}
 
 
 def shuffled_labels(
@@ -49,19 +64,15 @@ def shuffled_labels(
     """
     found = contrast_scores(items, scores, pairs, **choice)
     dealt, own = _deal_aurocs(found, n_deals, seed)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     results = []
     for facts, _, a, b, cells in found.scopes():
         if cells:
             null = 0.5 if b is None else 0.0
             observed, deals = (x[a, cells].mean(axis=0) - (0 if b is None else x[b, cells].mean(axis=0))
                                for x in (own, dealt))  # fmt: skip
-            low, high = np.quantile(deals, tails)
-            facts |= {"null": null, "observed": float(observed), "shuffled_mean": float(deals.mean())}
-            facts |= {"shuffled_se": float(deals.std(ddof=1) / n_deals**0.5), "n_deals": n_deals}
-            facts |= {"shuffled_low": float(low), "shuffled_high": float(high)}
-            further = np.abs(deals - null) >= abs(observed - null) - 1e-12
-            facts |= {"share_below": float((deals < observed).mean()), "p": float((1 + further.sum()) / (1 + n_deals))}
+            facts |= {"null": null, "observed": float(observed)} | _summarise(observed, deals, confidence)
+            facts |= {"shuffled_se": float(deals.std(ddof=1) / n_deals**0.5)}
+            facts |= {"p": permutation_p(np.abs(deals - null), abs(observed - null))}
         results.append(facts)
     return pd.DataFrame(results)
 
@@ -69,15 +80,13 @@ def shuffled_labels(
 def _deal_aurocs(found: Contrasts, n_deals: int, seed: int) -> tuple[Floats, Floats]:
     """Return AUROCs float64[columns, cells, deals] of dealt labels and [columns, cells] of the real ones."""
     if n_deals < 2:
-        raise EntropyError(f"{n_deals} deals; a spread needs >= 2")
+        raise EstimateError(f"{n_deals} deals; a spread needs >= 2")
     rows, correct = found.rows, found.rows["correct"].to_numpy(np.float64)
     item = pd.factorize(rows["cluster"], sort=True)[0]
     keys = np.random.default_rng(seed).random((n_deals, item.max() + 1))  # one order of the items per deal, all models
     cells = sorted(rows["cell"].unique())
-    dealt, own = (
-        np.full((len(found.values), len(cells), n_deals), np.nan),
-        np.full((len(found.values), len(cells)), np.nan),
-    )
+    dealt = np.full((len(found.values), len(cells), n_deals), np.nan)
+    own = dealt[:, :, 0].copy()
     for c, cell in enumerate(cells):
         inside = (rows["cell"] == cell).to_numpy()
         orders: dict[bytes, Any] = {}
@@ -113,7 +122,6 @@ def shuffled_vision(
     over models), shuffled_mean, shuffled_low, shuffled_high (`confidence` of the deals), share_below (deals below the
     observed gain), n_deals. `choice` as in `transfer_table`.
     """
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     fitted: dict[tuple[str, ...], list[dict[str, FittedRule]]] = {}
     results = []
     for scaling in scalings:
@@ -133,10 +141,8 @@ def shuffled_vision(
             for name in rules:
                 aurocs = _mean_aurocs(pair.test, np.stack(scores[name]))
                 gain, deals = float(aurocs[1] - aurocs[0]), aurocs[2:] - aurocs[0]
-                low, high = np.quantile(deals, tails)
                 row = {"scaling": scaling, "train": train, "test": test, "rule": name, "gain": gain}
-                row |= {"shuffled_mean": float(deals.mean()), "shuffled_low": float(low), "shuffled_high": float(high)}
-                results.append(row | {"share_below": float((deals < gain).mean()), "n_deals": n_deals})
+                results.append(row | _summarise(gain, deals, confidence))
     return pd.DataFrame(results)
 
 
@@ -144,11 +150,10 @@ def _deal_vision(
     features: pd.DataFrame, rows: pd.DataFrame, n_deals: int, seed: Sequence[int]
 ) -> Iterator[pd.DataFrame]:
     """Yield the features as they are, then `n_deals` times with vision dealt, one deal for all models."""
-    rng, vision = np.random.default_rng(seed), features["vision"].to_numpy()
-    item, cells = pd.factorize(rows["cluster"], sort=True)[0], list(rows.groupby("cell").indices.values())
+    rng, vision, places = np.random.default_rng(seed), features["vision"].to_numpy(), number_items(rows)
     yield features
     for _ in range(n_deals):
-        yield features.assign(vision=vision[deal_rows(item, cells, rng)])
+        yield features.assign(vision=vision[deal_rows(*places, rng)])
 
 
 def _mean_aurocs(rows: pd.DataFrame, scores: Floats) -> Floats:
@@ -161,10 +166,6 @@ def _mean_aurocs(rows: pd.DataFrame, scores: Floats) -> Floats:
     return mean
 
 
-Dealt = Literal["labels", "vision"]
-_EV = TERMS.index("entropy:vision")
-
-
 def dealt_table(
     items: pd.DataFrame,
     dealt: Dealt,
@@ -172,7 +173,7 @@ def dealt_table(
     *,
     entropy: str = ENTROPY,
     vision: str = VISION,
-    scopes: Sequence[str] = ("cell", "benchmark", "pooled"),
+    scopes: Sequence[str] = SCOPES,
     n_deals: int = 200,
     seed: int = 0,
     min_items: int = 20,
@@ -184,9 +185,8 @@ def dealt_table(
     """
     rows = keep_usable(select_rows(items, list(dict.fromkeys([entropy, vision, *covariates]))), min_items)
     rows = rows.assign(row=np.arange(len(rows)))
-    rng = np.random.default_rng(seed)
-    item, cells = pd.factorize(rows["cluster"], sort=True)[0], list(rows.groupby("cell").indices.values())
-    orders = [deal_rows(item, cells, rng) for _ in range(n_deals)]
+    rng, places = np.random.default_rng(seed), number_items(rows)
+    orders = [deal_rows(*places, rng) for _ in range(n_deals)]
     results: list[dict[str, Any]] = []
     for scope in list_scopes(rows, scopes):
         design = build_design(scope, covariates, entropy=entropy, vision=vision)
@@ -199,7 +199,7 @@ def dealt_table(
         results.append(
             count_rows(scope)
             | {"dealt": dealt, "observed": observed, "mean": drawn.mean(), "sd": drawn.std(), "low": low, "high": high}
-            | {"p": (1 + int((np.abs(drawn) >= abs(observed)).sum())) / (1 + n_deals), "n_deals": n_deals}
+            | {"p": permutation_p(np.abs(drawn), abs(observed)), "n_deals": n_deals}
         )
     return pd.DataFrame(results)
 
@@ -223,3 +223,25 @@ def find_biased(table: pd.DataFrame) -> pd.DataFrame:
     """
     band = (6 / np.sqrt(table["n_deals"]) + 0.25) * table["sd"]
     return table[~(table["mean"].abs() <= band) | (table["sd"] == 0)]
+
+
+def shuffled_lift(maps: Floats, coverage: Floats, *, n_deals: int = 1_000, seed: int = 0) -> dict[str, float]:
+    """Negative control: the lift of the evidence, and the lift when its boxes are dealt to other items.
+
+    `maps` (attention over the image tokens, any scale) and `coverage` are float[n items, M], all on one grid.
+    Lift = mean evidence share / mean evidence fraction. Every deal is one cycle: no item keeps its boxes. The
+    shuffled lift is 1 unless attention and boxes share a favourite place in the image. Returns lift,
+    shuffled_lift (mean), shuffled_low, shuffled_high (95 % of the deals), p (one-sided) and n_items.
+    """
+    total = maps.sum(axis=1, keepdims=True)
+    if maps.shape != coverage.shape or len(maps) < 2 or not (total > 0).all() or not coverage.sum() > 0:
+        found = f"maps {maps.shape}, coverage {coverage.shape}"
+        raise EstimateError(f"{found}; expected one shape, >= 2 items, mass in each map and some evidence")
+    share, expected = maps / total, coverage.sum() / maps.shape[1]
+    rng = np.random.default_rng(seed)
+    orders = (rng.permutation(len(maps)) for _ in range(n_deals))
+    deals = np.array([(share[order] * coverage[np.roll(order, 1)]).sum() for order in orders]) / expected
+    lift = float((share * coverage).sum() / expected)
+    low, high = (float(end) for end in np.quantile(deals, [0.025, 0.975]))
+    dealt = {"shuffled_lift": float(deals.mean()), "shuffled_low": low, "shuffled_high": high}
+    return {"lift": lift} | dealt | {"p": permutation_p(deals, lift), "n_items": float(len(maps))}

@@ -1,16 +1,12 @@
-"""Does entropy separate correct from wrong answers, better over the whole response than over the answer alone?
+"""Does entropy separate correct from wrong answers, and does a probability made of it mean what it says?
 
-Why: the discrimination of notebook 03 needs one definition, the adjustment for covariates included. In: the items
-table of the TEST split. Out: a table of AUROCs and of their differences, per cell, per benchmark and pooled, with
-item-clustered intervals. A score is higher where an answer is more likely correct: minus an entropy. Never: rows of two
-cells compared with each other, or a NaN handed to Holm.
-
-Does a predicted probability mean what it says: reliability curves, calibration errors, Brier scores.
-
-Why: a score can rank answers well and still promise the wrong share of correct ones. In: probabilities that were
-FITTED ON OTHER ITEMS (`transfer.predict_rows`: the calibration split) and the test rows that they are judged on. Out:
-curves and a table. Never: a probability judged on the items that it was fitted on, or a calibration error without the
-name of its bin rule and what it would be under perfect calibration.
+Why: the discrimination of notebook 03 needs one definition, the adjustment for covariates included; and a score can
+rank answers well and still promise the wrong share of correct ones. In: the items table of the TEST split; for
+calibration, probabilities that were FITTED ON OTHER ITEMS (`transfer.predict_rows`: the calibration split). Out: AUROCs
+and their differences per cell, per benchmark and pooled, with item-clustered intervals; reliability curves, calibration
+errors, Brier scores. A score is higher where an answer is more likely correct: minus an entropy. Never: rows of two
+cells compared with each other, a NaN handed to Holm, a probability judged on the items that it was fitted on, or a
+calibration error without the name of its bin rule and what it would be under perfect calibration.
 """
 
 from __future__ import annotations
@@ -24,27 +20,30 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from statsmodels.stats.proportion import proportion_confint
 
-from dontblink.errors import NamedError
-from dontblink.statistics.auroc import AurocError, clustered_test, draw_aurocs
-from dontblink.statistics.auroc import auroc_difference as auroc_difference
-from dontblink.statistics.auroc import delong_test as delong_test
-from dontblink.statistics.bootstrap import STANDARD, Floats, Ints, Method, Resampling, adjust_holm, bootstrap_sums
-from dontblink.studies.cells import count_rows, list_scopes, residualise, select_rows
+from dontblink.statistics.auroc import clustered_test, draw_aurocs
+from dontblink.statistics.bootstrap import (
+    STANDARD,
+    EstimateError,
+    Floats,
+    Ints,
+    Method,
+    Resampling,
+    adjust_holm,
+    bootstrap_ratio,
+)
+from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, list_scopes, select_rows
 
 # name of a score: (column of the items table, sign that makes higher mean "more likely correct")
 SCORES: dict[str, tuple[str, float]] = {
-    "full": ("full_entropy_nats", -1.0),
+    "full": (ENTROPY, -1.0),
     "answer": ("answer_entropy_nats", -1.0),
     "max": ("max_entropy_nats", -1.0),
     "last_decile": ("last_decile_entropy_nats", -1.0),
     "length": ("n_response_tokens", -1.0),
-    "vision": ("vision_evidence_mass", 1.0),
+    "vision": (VISION, 1.0),
 }
 PAIRS: tuple[tuple[str, str], ...] = (("full", "answer"), ("full", "max"), ("full", "length"))
 
-
-class EntropyError(NamedError, ValueError):
-    """Tables that support no estimate; the message names the cell and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +93,7 @@ def contrast_scores(
     than `min_items` rows, or than `min_class` correct or wrong ones, gets no estimate.
     """
     if unknown := {name for pair in pairs for name in pair} - scores.keys():
-        raise EntropyError(f"pairs of {sorted(unknown)}; expected scores of {', '.join(scores)}")
+        raise EstimateError(f"pairs of {sorted(unknown)}; expected scores of {', '.join(scores)}")
     kept = {k: v for k, v in scores.items() if not {v[0], f"log_{v[0]}"} & set(covariates)}
     rows = select_rows(items, [], list(dict.fromkeys([*(column for column, _ in kept.values()), *covariates])))
     known = np.isfinite(rows[list(covariates)].to_numpy(np.float64)).all(axis=1)
@@ -102,8 +101,7 @@ def contrast_scores(
     for name, (column, sign) in kept.items():
         has = known & np.isfinite(rows[column].to_numpy(np.float64))
         single[name] = np.full(len(rows), np.nan)
-        part = rows[has].reset_index(drop=True)
-        single[name][has] = sign * (residualise(part, column, covariates) if covariates else part[column])
+        single[name][has] = sign * adjust(rows[has].reset_index(drop=True), [column], covariates)[column]
     values, contrasts = list(single.values()), [(name, k, None) for k, name in enumerate(single)]
     for a, b in (pair for pair in pairs if set(pair) <= kept.keys()):
         gap = np.isnan(single[a] + single[b])
@@ -148,15 +146,13 @@ def auroc_table(
     for facts, name, a, b, cells in found.scopes():
         if cells:
             interval = draws.interval(a, b, cells, method=resampling.method if b is None else difference_method)
-            facts |= {
-                key: getattr(interval, key) for key in ("estimate", "ci_low", "ci_high", "n_degenerate", "method")
-            }
+            facts |= interval.columns() | {"n_degenerate": interval.n_degenerate, "method": interval.method}
             if b is not None:
                 own = np.isin(cell, [draws.cells[c] for c in cells]) & found.usable[a]
                 try:
                     test = clustered_test(correct[own], shown[a, own], shown[b, own], cluster[own], cell=cell[own])
-                except AurocError as error:
-                    raise EntropyError(f"{facts['benchmark']}, {facts['model']}, {name}: {error}") from error
+                except EstimateError as error:
+                    raise EstimateError(f"{facts['benchmark']}, {facts['model']}, {name}: {error}") from error
                 facts |= {"auc_a": test.auc_a, "auc_b": test.auc_b, "se": test.se, "p": test.p}
         results.append(facts)
     return pd.DataFrame(results)
@@ -169,7 +165,7 @@ def add_holm(table: pd.DataFrame, declared_cells: Sequence[tuple[str, str]]) -> 
 
     Raises
     ------
-    EntropyError
+    EstimateError
         If a declared cell has no p-value: a family that shrinks after the fact is no family.
     """
     table = table.assign(p_holm=np.nan)
@@ -177,9 +173,8 @@ def add_holm(table: pd.DataFrame, declared_cells: Sequence[tuple[str, str]]) -> 
     for (score, _), rows in tested.groupby(["score", "adjusted_for"]):
         cells = rows.set_index(["model", "benchmark"])["p"].reindex(pd.MultiIndex.from_tuples(declared_cells))
         if cells.isna().any():
-            raise EntropyError(
-                f"{score}: no p-value for {' x '.join(cells.index[cells.isna()][0])}; add items, or declare other cells"
-            )
+            missing = " x ".join(cells.index[cells.isna()][0])
+            raise EstimateError(f"{score}: no p-value for {missing}; add items, or declare other cells")
         own = rows.index[pd.MultiIndex.from_frame(rows[["model", "benchmark"]]).isin(declared_cells)]
         table.loc[own, "p_holm"] = adjust_holm(table.loc[own, "p"].to_numpy(np.float64))
     return table
@@ -202,9 +197,6 @@ def describe_differences(rows: pd.DataFrame, alpha: float = 0.05) -> str:
 BinRule = Literal["equal_width", "equal_mass"]
 BIN_RULES: tuple[BinRule, ...] = ("equal_width", "equal_mass")
 
-
-class ReliabilityError(NamedError, ValueError):
-    """Probabilities that support no estimate; the message says which row and what to do."""
 
 
 def reliability_curve(
@@ -274,15 +266,8 @@ def calibration_table(
         correct = scope["correct"].to_numpy(np.float64)
         probability, constant = (scope[name].to_numpy(np.float64) for name in ("probability", "constant"))
         brier, plain = (probability - correct) ** 2, (constant - correct) ** 2
-        [gain] = bootstrap_sums(
-            np.column_stack([plain - brier, np.ones(len(brier))]),
-            lambda totals: (totals[..., 0] / totals[..., 1])[..., None],
-            scope["cluster"],
-            scope["cell"],
-            resampling,
-        )
-        facts = count_rows(scope) | {"brier": brier.mean(), "brier_constant": plain.mean()}
-        facts |= {name: getattr(gain, name) for name in ("estimate", "ci_low", "ci_high")}
+        gain = bootstrap_ratio(plain - brier, np.ones(len(brier)), scope["cluster"], scope["cell"], resampling)
+        facts = count_rows(scope) | {"brier": brier.mean(), "brier_constant": plain.mean()} | gain.columns()
         drawn = rng.random((n_draws, len(scope))) < probability
         for rule in BIN_RULES:
             null = [expected_calibration_error(probability, labels, n_bins, rule) for labels in drawn]
@@ -296,22 +281,19 @@ def calibration_table(
 def _check_probabilities(probability: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]:
     values, labels = np.asarray(probability, np.float64), np.asarray(correct).astype(np.float64)
     if values.ndim != 1 or values.shape != labels.shape or not len(values):
-        raise ReliabilityError(
-            f"probabilities {values.shape}, labels {labels.shape}; expected one of each a row, >= 1 row"
-        )
+        found = f"probabilities {values.shape}, labels {labels.shape}"
+        raise EstimateError(f"{found}; expected one of each a row, >= 1 row")
     bad = ~((values >= 0) & (values <= 1) & np.isin(labels, (0.0, 1.0)))
     if bad.any():
         row = int(np.argmax(bad))
-        raise ReliabilityError(
-            f"row {row}: probability {values[row]}, correct {labels[row]}; expected [0, 1] and 0 or 1, "
-            "drop the row and count it"
-        )
+        found = f"row {row}: probability {values[row]}, correct {labels[row]}"
+        raise EstimateError(f"{found}; expected [0, 1] and 0 or 1, drop the row and count it")
     return values, labels
 
 
 def _assign_bins(values: Floats, n_bins: int, rule: str) -> Ints:
-    if n_bins < 1 or rule not in ("equal_width", "equal_mass"):
-        raise ReliabilityError(f"{n_bins} bins, rule {rule!r}; expected >= 1 bin, equal_width or equal_mass")
+    if n_bins < 1 or rule not in BIN_RULES:
+        raise EstimateError(f"{n_bins} bins, rule {rule!r}; expected >= 1 bin, equal_width or equal_mass")
     if rule == "equal_width":
         # edges as k / K: 0.3 lies in [0.3, 0.4), which 3 * 0.1 would not say
         bins = np.searchsorted(np.arange(n_bins + 1) / n_bins, values, "right") - 1

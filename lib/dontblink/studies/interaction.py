@@ -1,19 +1,15 @@
 """Does low vision change what low entropy means? logit P(correct) = cell + b_E zE + b_V zV + b_EV zE zV.
 
-Why: the paper's central claim is the sign of b_EV by task; a coefficient is not a risk, so its effect is also given on
-the probability scale. b_EV < 0: entropy costs more where vision is high, and low entropy promises less where vision is
-low. In: the items table of the TEST split. Out: one row per scope (cell, benchmark, task type, pooled) and term, and
-the surface that the fit draws. E is an entropy in nats and V an attention mass, both standardised WITHIN the cell, once
-(so they say how an item compares with its own cell); every cell has an intercept of its own, the slopes are shared by
-the cells of a scope. Never: a dropped replicate, a plain Wald interval, a cause (attention is observed, not set), or an
-interval below about 20 items.
-
-Is a confident answer that hardly looked a risky one? Risks by low/high entropy x low/high vision.
-
-Why: a table of counts assumes no model, and shows how few answers an extreme quadrant holds. The hazardous quadrant of
-the paper is low entropy with low vision. In: the items table of the TEST split. Out: risks with Wilson intervals, and
-the difference that low vision makes at one level of entropy with an item-clustered interval. Levels are those of the
-item's own cell. Never: a level from another cell's quantile, or a risk without its counts.
+Why: the paper's central claim is the sign of b_EV by task. b_EV < 0: entropy costs more where vision is high, and low
+entropy promises less where vision is low. A coefficient is not a risk, so its effect is also given on the probability
+scale, and as a table of counts, which assumes no model and shows how few answers an extreme quadrant holds (the
+hazardous one of the paper is low entropy with low vision). In: the items table of the TEST split. Out: a row per scope
+(cell, benchmark, task type, pooled) and term, the surface that the fit draws, risks by quadrant with Wilson intervals,
+and the difference that low vision makes at one level of entropy. E is an entropy in nats and V an attention mass, both
+standardised WITHIN the cell, once (so they say how an item compares with its own cell), and levels are those of the
+item's own cell; every cell has an intercept of its own, the slopes are shared by the cells of a scope. Never: a dropped
+replicate, a plain Wald interval, a risk without its counts, a cause (attention is observed, not set), or an interval
+below about 20 items.
 """
 
 from __future__ import annotations
@@ -32,7 +28,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 
 from dontblink.statistics.bootstrap import (
     STANDARD,
-    BootstrapError,
+    EstimateError,
     Floats,
     Interval,
     Method,
@@ -41,13 +37,20 @@ from dontblink.statistics.bootstrap import (
     bootstrap_sums,
     divide,
 )
-from dontblink.statistics.firth import LogitError, check_design
-from dontblink.statistics.firth import firth_logit as firth_logit
-from dontblink.statistics.logit import LogitBootstrap, fit_logit
-from dontblink.statistics.logit import bootstrap_logit as bootstrap_logit
-from dontblink.studies.cells import CellError, count_rows, keep_usable, list_scopes, select_rows, standardise
+from dontblink.statistics.firth import check_design
+from dontblink.statistics.logit import LogitBootstrap, bootstrap_logit, fit_logit
+from dontblink.studies.cells import (
+    ENTROPY,
+    SCOPES,
+    VISION,
+    count_rows,
+    keep_usable,
+    list_scopes,
+    name_cell,
+    select_rows,
+    standardise,
+)
 
-ENTROPY, VISION = "full_entropy_nats", "vision_evidence_mass"
 TERMS = ("entropy", "vision", "entropy:vision")
 EFFECTS = (
     "effect_at_low_vision",
@@ -84,7 +87,7 @@ def build_design(
     vision: str = VISION,
     flexible: bool = False,
 ) -> Design:
-    """Return the design of rows of `select_rows`; raise CellError if E or V is constant in a cell.
+    """Return the design of rows of `select_rows`; raise EstimateError if E or V is constant in a cell.
 
     Covariates are standardised within the cell too; one that is constant in a cell adjusts nothing there, one that is
     constant in all is left out. `flexible` adds zE^2, zV^2 and the product of each covariate with zE and with zV: b_EV
@@ -94,14 +97,13 @@ def build_design(
     e, v = (standardise(rows[name], cell, name) for name in (entropy, vision))
     extra = {name: standardise(rows[name], cell, name, constant="zero") for name in covariates}
     if flexible:
-        products = {
-            f"{name}:{other}": x * z for name, x in extra.items() for other, z in (("entropy", e), ("vision", v))
-        }
+        own = {"entropy": e, "vision": v}
+        products = {f"{name}:{other}": x * z for name, x in extra.items() for other, z in own.items()}
         extra |= {"entropy^2": e * e, "vision^2": v * v} | products
     extra = {name: values for name, values in extra.items() if values.any()}
     cells = pd.get_dummies(rows["cell"], dtype=np.float64)
     x = np.column_stack([e, v, e * v, *extra.values(), cells.to_numpy()])
-    names = (*TERMS, *extra, *(str(name).replace("\n", " x ") for name in cells))
+    names = (*TERMS, *extra, *map(name_cell, cells))
     return Design(x, rows["correct"].to_numpy(np.float64), names, rows["cluster"].to_numpy(), cell)
 
 
@@ -112,7 +114,7 @@ def interaction_table(
     entropy: str = ENTROPY,
     vision: str = VISION,
     flexible: bool = False,
-    scopes: Sequence[str] = ("cell", "benchmark", "pooled"),
+    scopes: Sequence[str] = SCOPES,
     resampling: Resampling = BY_T,
     min_items: int = 20,
     effect_at: float = 1.0,
@@ -131,7 +133,7 @@ def interaction_table(
 
     Raises
     ------
-    LogitError
+    EstimateError
         If a scope cannot be fitted: the message names it.
     """
     rows = select_rows(items, list(dict.fromkeys([entropy, vision, *covariates])))
@@ -154,8 +156,8 @@ def interaction_table(
             terms = _coefficient_rows(design, drawn, brief)
             plain = not (brief or flexible)
             effects = marginal_effects(design, drawn, effect_at) if plain else {}
-        except (LogitError, BootstrapError) as error:
-            raise LogitError(f"{facts['scope']} {facts['model']} x {facts['benchmark']}: {error}") from error
+        except EstimateError as error:
+            raise EstimateError(f"{facts['scope']} {facts['model']} x {facts['benchmark']}: {error}") from error
         terms += [_show(x) | {"term": term, "unit": "probability"} for term, x in effects.items()]
         level = fit_logit(design.x, design.y).log_likelihood
         counts = {"n_separated": drawn.n_separated, "separated": drawn.data_separated, "log_likelihood": level}
@@ -175,8 +177,7 @@ def _coefficient_rows(design: Design, drawn: LogitBootstrap, brief: bool) -> lis
 
 
 def _show(interval: Interval) -> dict[str, Any]:
-    columns = ("estimate", "ci_low", "ci_high", "method", "n_replicates", "n_degenerate")
-    return {name: getattr(interval, name) for name in columns}
+    return interval.columns() | {name: getattr(interval, name) for name in ("method", "n_replicates", "n_degenerate")}
 
 
 def marginal_effects(
@@ -217,13 +218,13 @@ def marginal_effects(
 def add_holm(table: pd.DataFrame) -> pd.DataFrame:
     """Return the b_EV rows of an `interaction_table` with p_holm: one family a kind of scope, all of its scopes.
 
-    Raises LogitError for a scope without a p-value: a family is declared beforehand, so nobody drops out of it.
+    Raises EstimateError for a scope without a p-value: a family is declared beforehand, so nobody drops out of it.
     """
     rows = table[table["term"] == TERMS[-1]].reset_index(drop=True)
     if "p" not in rows or (missing := rows["p"].isna()).any():
         named = rows if "p" not in rows else rows[missing]
         names = ", ".join(f"{row.model} x {row.benchmark}" for row in named.itertuples())
-        raise LogitError(f"no p-value for {names}: too few items or one class; declare the family without it")
+        raise EstimateError(f"no p-value for {names}: too few items or one class; declare the family without it")
     return rows.assign(p_holm=rows.groupby("scope")["p"].transform(lambda p: adjust_holm(p.to_numpy())))
 
 
@@ -315,7 +316,7 @@ def add_levels(rows: pd.DataFrame, entropy: str, vision: str, share: float) -> p
     1 - `share` quantile; at 0.5 every row is in a quadrant. Values that tie at a quantile are on its low side.
     """
     if not 0 < share <= 0.5:
-        raise CellError(f"share {share}; expected a number in (0, 0.5], the part of a cell that is called low")
+        raise EstimateError(f"share {share}; expected a number in (0, 0.5], the part of a cell that is called low")
     levels = {}
     for name, column in (("entropy_level", entropy), ("vision_level", vision)):
         by_cell = rows.groupby("cell")[column]
@@ -332,7 +333,7 @@ def quadrant_table(
     entropy: str = ENTROPY,
     vision: str = VISION,
     share: float = 0.5,
-    scopes: Sequence[str] = ("cell", "benchmark", "pooled"),
+    scopes: Sequence[str] = SCOPES,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """Return risk (share wrong) by low/high entropy x low/high vision (`add_levels`), with Wilson intervals.
@@ -362,7 +363,7 @@ def hazard_table(
     vision: str = VISION,
     share: float = 0.5,
     min_items: int = 20,
-    scopes: Sequence[str] = ("cell", "benchmark", "pooled"),
+    scopes: Sequence[str] = SCOPES,
     resampling: Resampling = STANDARD,
 ) -> pd.DataFrame:
     """Return, per scope and entropy level, risk at low vision - risk at high vision.
@@ -384,16 +385,13 @@ def hazard_table(
             row |= {"entropy_level": e, "n_low_vision": sizes[0], "n_high_vision": sizes[1]}
             values = np.column_stack([column for part in inside for column in (part & wrong, part)]).astype(np.float64)
             bad = [int((part & wrong).sum()) for part in inside]
-            if min(sizes) < min_items:
-                results.append(row)
-            elif scope.attrs["scope"] == "cell":
-                results.append(row | _newcombe(bad, sizes, resampling.confidence))
-            elif 0 < sum(bad) < sum(sizes):
-                found = bootstrap_sums(values, _difference, scope["cluster"], scope["cell"], resampling)
-                names = ("estimate", "ci_low", "ci_high", "method")
-                results.append(row | {name: getattr(found[0], name) for name in names})
-            else:
-                results.append(row)
+            enough = min(sizes) >= min_items
+            if enough and scope.attrs["scope"] == "cell":
+                row |= _newcombe(bad, sizes, resampling.confidence)
+            elif enough and 0 < sum(bad) < sum(sizes):
+                [found] = bootstrap_sums(values, _difference, scope["cluster"], scope["cell"], resampling)
+                row |= found.columns() | {"method": found.method}
+            results.append(row)
     return pd.DataFrame(results)
 
 

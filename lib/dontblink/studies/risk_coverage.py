@@ -16,13 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from dontblink.errors import NamedError
-from dontblink.statistics.bootstrap import STANDARD, Floats, Ints, Resampling, interval_of, resample
+from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling, interval_of, resample
 from dontblink.studies.cells import count_rows, keep_usable, list_scopes, select_rows
-
-
-class RiskError(NamedError, ValueError):
-    """Confidences, errors or a coverage without a selective risk; the message says which row and what to do."""
 
 
 class RiskCoverage(NamedTuple):
@@ -61,7 +56,7 @@ def risk_coverage(confidence: ArrayLike, error: ArrayLike) -> RiskCoverage:
 
     Raises
     ------
-    RiskError
+    EstimateError
         For no rows, unequal lengths, NaN, or an error that is neither 0 nor 1.
 
     Notes
@@ -95,9 +90,9 @@ def count_accepted(n: int, coverage: float | Fraction) -> int:
     try:
         share = coverage if isinstance(coverage, Fraction) else Fraction(str(float(coverage)))
     except ValueError as error:  # nan and inf are no decimals
-        raise RiskError(f"coverage {coverage}; expected a share in (0, 1]") from error
+        raise EstimateError(f"coverage {coverage}; expected a share in (0, 1]") from error
     if not 0 < share <= 1:
-        raise RiskError(f"coverage {coverage}; expected a share in (0, 1]")
+        raise EstimateError(f"coverage {coverage}; expected a share in (0, 1]")
     return -(-n * share.numerator // share.denominator)
 
 
@@ -131,16 +126,14 @@ def count_surer(confidence: Floats, order: Ints | None = None) -> tuple[Ints, In
 
 
 def check_rows(confidence: ArrayLike, error: ArrayLike) -> tuple[Floats, Floats]:
-    """Return both as float64[n]; raise RiskError as `risk_coverage` says."""
+    """Return both as float64[n]; raise EstimateError as `risk_coverage` says."""
     values, wrong = np.asarray(confidence, np.float64), np.asarray(error).astype(np.float64)
     if values.ndim != 1 or values.shape != wrong.shape or not len(values):
-        raise RiskError(f"confidences {values.shape}, errors {wrong.shape}; expected one of each a row, >= 1 row")
+        raise EstimateError(f"confidences {values.shape}, errors {wrong.shape}; expected one of each a row, >= 1 row")
     if (bad := np.isnan(values) | ~np.isin(wrong, (0.0, 1.0))).any():
         row = int(np.argmax(bad))
-        raise RiskError(
-            f"row {row}: confidence {values[row]}, error {wrong[row]}; expected a number and 0 or 1, "
-            "drop the row and count it"
-        )
+        found = f"row {row}: confidence {values[row]}, error {wrong[row]}"
+        raise EstimateError(f"{found}; expected a number and 0 or 1, drop the row and count it")
     return values, wrong
 
 
@@ -157,8 +150,8 @@ def selective_table(
     `scores` names (column, sign), higher times sign being surer. Columns: those of `cells.count_rows`, score, aurc,
     aurc_low, aurc_high, risk, risk_low, risk_high, method, n_accepted, realised_coverage, and the bounds that no
     score passes: aurc_oracle (right answers first) and error_rate (the AURC of a random order). No threshold is
-    fitted here: a curve describes these items, it does not promise a risk (see `certify`). A cell below `min_items`
-    or of one class keeps its counts alone.
+    fitted here: a curve describes these items, it does not promise a risk (see `veto.certify_table`). A cell below
+    `min_items` or of one class keeps its counts alone.
     """
     results: list[dict[str, Any]] = []
     for name, (column, sign) in scores.items():
@@ -166,10 +159,8 @@ def selective_table(
             row: dict[str, Any] = count_rows(cell) | {"score": name}
             used = keep_usable(cell, min_items)
             if len(used):
-                row |= _estimate(
-                    sign * used[column].to_numpy(np.float64), 1.0 - used["correct"].to_numpy(np.float64),
-                    coverage, resampling,
-                )  # fmt: skip
+                surety, wrong = sign * used[column].to_numpy(np.float64), 1.0 - used["correct"].to_numpy(np.float64)
+                row |= _estimate(surety, wrong, coverage, resampling)
             results.append(row)
     return pd.DataFrame(results)
 
@@ -192,5 +183,5 @@ def _estimate(
     row: dict[str, Any] = {"n_accepted": k, "realised_coverage": k / n, "method": resampling.method}
     for j, measure in enumerate(("aurc", "risk")):
         found = interval_of(own[j], drawn[:, j], n, resampling, jackknife=[left_out[:, j]])
-        row |= {measure: found.estimate, f"{measure}_low": found.ci_low, f"{measure}_high": found.ci_high}
+        row |= found.columns(measure)
     return row | {"aurc_oracle": aurc(-wrong, wrong), "error_rate": float(wrong.mean())}

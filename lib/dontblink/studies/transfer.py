@@ -1,19 +1,14 @@
-"""Rules that tell correct from wrong answers: what they look at, their fit, and the score of a row.
+"""Do rules carry over: fitted on one benchmark, does a rule tell correct from wrong answers on another?
 
-In: rows of `cells.select_rows` with standardised features. Out: coefficients, on the data and on resamplings of their
-items, and log-odds. Never: a feature's scale from a label, or a group that is too small or of one class.
+Why: one global text + vision rule can be better where it was fitted and worse elsewhere, which in-sample comparisons of
+nested models cannot show. In: the items table, its CALIBRATION split to fit on and its TEST split to judge on. Out: for
+every pair of benchmarks (the same one twice included: its items differ) and every rule the AUROC on the second, its
+gain over text alone, an interval with the fit fixed and one that resamples both. Never: an evaluation on the items of
+the fit, a test label in a scale or a coefficient, or a fit on a group that is too small or of one class.
 
-A rule is one logit per model (`per_task`: per model and task type) on standardised features. A test row whose task
-type the fit has not seen gets the text-only score of `full`: a rule that knows the task uses vision only where it was
+A rule is one logit per model (`per_task`: per model and task type) on standardised features. A test row whose task type
+the fit has not seen gets the text-only score of `full`: a rule that knows the task uses vision only where it was
 learnt. The AUROC of a rule with ONE feature depends on its fit through a sign alone; its Brier score shows the fit.
-
-Do rules carry over: fitted on one benchmark, does a rule tell correct from wrong answers on another?
-
-Why: one global text + vision rule can be better where it was fitted and worse elsewhere, which in-sample comparisons
-of nested models cannot show. In: the items table, its CALIBRATION split to fit on and its TEST split to judge on. Out:
-for every pair of benchmarks (the same one twice included: its items differ) and every rule the AUROC on the second,
-its gain over text alone, an interval with the fit fixed and one that resamples both. Never: an evaluation on the items
-of the fit, or a test label in a scale or a coefficient.
 """
 
 from __future__ import annotations
@@ -27,10 +22,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from dontblink.errors import NamedError
 from dontblink.statistics.auroc import auroc_each, draw_aurocs
 from dontblink.statistics.bootstrap import (
     STANDARD,
+    EstimateError,
     Floats,
     Ints,
     Resampling,
@@ -41,7 +36,7 @@ from dontblink.statistics.bootstrap import (
     split_strata,
 )
 from dontblink.statistics.logit import bootstrap_logit, fit_logit
-from dontblink.studies.cells import keep_usable, residualise, select_rows, standardise
+from dontblink.studies.cells import ENTROPY, VISION, adjust, keep_usable, select_rows, standardise
 
 
 class Rule(NamedTuple):
@@ -58,11 +53,10 @@ RULES: dict[str, Rule] = {
     "interaction": Rule(("full", "vision", "full:vision")),
     "per_task": Rule(("full", "vision", "full:vision"), by_task=True),
 }
-FEATURES = {"full": "full_entropy_nats", "answer": "answer_entropy_nats", "vision": "vision_evidence_mass"}
+FEATURES = {"full": ENTROPY, "answer": "answer_entropy_nats", "vision": VISION}
+Scaling = Literal["train", "test"]
+_CHUNK = 64  # replicates sorted at once; changes no result
 
-
-class TransferError(NamedError, ValueError):
-    """Benchmarks between which no rule can be carried over; the message names them and what to do."""
 
 
 class FittedRule(NamedTuple):
@@ -90,7 +84,7 @@ def fit_rule(
     groups = [name for name, own in rows["correct"].groupby(label) if len(own) >= min_items and own.nunique() == 2]
     used = label.isin(groups).to_numpy()
     if not groups:
-        raise TransferError(f"{len(rows)} rows of {rows['benchmark'].iloc[0]}: no group with both classes to fit on")
+        raise EstimateError(f"{len(rows)} rows of {rows['benchmark'].iloc[0]}: no group with both classes to fit on")
     x, k = _design(features[used], rule), 1 + len(rule.terms)
     code = np.searchsorted(groups, label[used].to_numpy())
     y = rows["correct"][used].to_numpy(np.float64)
@@ -126,10 +120,6 @@ def _design(features: pd.DataFrame, rule: Rule) -> Floats:
 
 
 
-_CHUNK = 64  # replicates sorted at once; changes no result
-Scaling = Literal["train", "test"]
-
-
 class Pair(NamedTuple):
     """Rows of the fit and rows to judge on, of the models in both, with the standardised features of each."""
 
@@ -155,32 +145,25 @@ def pair_benchmarks(
     unlabelled test cell itself. `covariates` are first taken out of every feature within its cell (labels unseen).
     """
     if not rules or any(name not in RULES for name in rules) or scaling not in ("train", "test"):
-        raise TransferError(f"rules {list(rules)}, scaling {scaling!r}; expected rules of {list(RULES)}, train or test")
+        raise EstimateError(f"rules {list(rules)}, scaling {scaling!r}; expected rules of {list(RULES)}, train or test")
     columns = {FEATURES[part]: part for name in rules for term in RULES[name].terms for part in term.split(":")}
     sides = []
     for part, split in ((fit_items, "calibration"), (items, "test")):
         rows = select_rows(part, [*columns, *covariates], split=split)
         n_left_out = rows.attrs["n_left_out"]
-        if covariates:
-            rows = rows.assign(**{column: residualise(rows, column, covariates) for column in columns})
-        used = keep_usable(rows, min_items, min_class)
+        used = keep_usable(adjust(rows, columns, covariates), min_items, min_class)
         sides.append(({str(name): own for name, own in used.groupby("benchmark")}, set(used["cluster"]), n_left_out))
     (fits, seen_items, _), (tests, test_items, n_left_out) = sides
     if shared := seen_items & test_items:
-        raise TransferError(
-            f"item {min(shared).split(chr(10))[1]} is in the fit and in the test; keep the splits apart"
-        )
+        item = min(shared).split("\n")[1]
+        raise EstimateError(f"item {item} is in the fit and in the test; keep the splits apart")
+    enough = f"{min_items} items and {min_class} of each class"
     if not fits or not tests:
-        raise TransferError(
-            f"no benchmark to {'judge on' if fits else 'fit on'}: no cell has {min_items} items and {min_class} of "
-            "each class; add items"
-        )
+        raise EstimateError(f"no benchmark to {'judge on' if fits else 'fit on'}: no cell has {enough}; add items")
     for train, test in product(fits, tests):
         models = sorted(set(fits[train]["model"]) & set(tests[test]["model"]))
         if not models:
-            raise TransferError(
-                f"{train} -> {test}: no model with {min_items} items and {min_class} of each class in both; add items"
-            )
+            raise EstimateError(f"{train} -> {test}: no model with {enough} in both; add items")
         rows = [part[part["model"].isin(models)].reset_index(drop=True) for part in (fits[train], tests[test])]
         scaled = [_scale(rows[0], rows[0], columns), _scale(rows[1], rows[0 if scaling == "train" else 1], columns)]
         yield train, test, Pair(rows[0], rows[1], scaled[0], scaled[1], n_left_out)
@@ -252,19 +235,16 @@ def _judge(
             whole = draws.interval(names.index(name), None, cells)
             gain = draws.interval(names.index(name), names.index("full"), cells)
             unseen = ~label_groups(test[own], fits[name].rule).isin(fits[name].groups)
-            row: dict[str, Any] = {"model": model, "rule": name}
-            row |= {"auroc": whole.estimate, "ci_low": whole.ci_low, "ci_high": whole.ci_high}
-            row |= {"gain": gain.estimate, "gain_low": gain.ci_low, "gain_high": gain.ci_high}
+            row: dict[str, Any] = {"model": model, "rule": name, "auroc": whole.estimate}
+            row |= {"ci_low": whole.ci_low, "ci_high": whole.ci_high} | gain.columns("gain")
             row["brier"] = float(((expit(scores[name][own]) - correct[own]) ** 2).mean())
             row["brier_constant"] = float(((constant[own] - correct[own]) ** 2).mean())
             row |= {"n_test_items": len(set(cluster[own])), "n_train_items": pair.train["cluster"][fitted_on].nunique()}
             row |= {"n_text_only": int(unseen.sum()), "n_separated": fits[name].n_separated, "n_degenerate": 0}
             if refit:
                 drawn, base = (again[which][:, cells].mean(axis=1) for which in (name, "full"))
-                for prefix, value, values in (
-                    ("refit", whole.estimate, drawn),
-                    ("refit_gain", gain.estimate, drawn - base),
-                ):
+                both = (("refit", whole.estimate, drawn), ("refit_gain", gain.estimate, drawn - base))
+                for prefix, value, values in both:
                     found = interval_of(value, values, whole.n_clusters, replace(refit, method="percentile"))
                     row |= {f"{prefix}_low": found.ci_low, f"{prefix}_high": found.ci_high}
                 row["n_degenerate"] = found.n_degenerate
@@ -316,7 +296,7 @@ def predict_rows(fit_items: pd.DataFrame, items: pd.DataFrame, rule: str = "full
             accuracy = pair.train.groupby("model")["correct"].mean()
             parts.append(pair.test.assign(probability=expit(odds), constant=pair.test["model"].map(accuracy)))
     if not parts:
-        raise TransferError("no benchmark in both splits; a probability needs calibration items of the same benchmark")
+        raise EstimateError("no benchmark in both splits; a probability needs calibration items of the same benchmark")
     return pd.concat(parts, ignore_index=True)
 
 

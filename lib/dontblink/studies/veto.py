@@ -1,24 +1,20 @@
-"""Learn then test: a threshold with a guarantee on the risk of the answers it accepts, through MAPIE.
+"""Does a vision veto make accepted answers safer than entropy alone, at the same coverage and out of sample?
 
-Why: a threshold that looked good on 300 items promises nothing; learn-then-test (Angelopoulos et al. 2021) turns each
-candidate into a hypothesis test and keeps the promise. In: confidences and errors of certification items, and
-candidates that were fixed WITHOUT these items. Out: `Certificate`, with its guarantee in words. Never: candidates
-chosen on the items that certify them, or rows of several models of one item (the bound takes rows as independent).
-
-Does a vision veto make accepted answers safer than entropy alone, at the same coverage and out of sample?
-
-Why: the paper reports the best of nine cells; with vision values that are pure noise the best of nine looks as good.
-In: the items table of the TEST split. Out: per rule and scope the risk of the accepted answers, the gain over entropy
-alone at equal realised coverage, its interval, and a permutation null that repeats every fit. The pooled gain is the
-primary one; all cells are shown. Never: a threshold judged on its own items, a best cell as the headline, rules
-compared at different coverages, or an interval that takes the fitted thresholds as given.
+Why: the paper reports the best of nine cells; with vision that is pure noise the best of nine looks as good. And a
+threshold that looked good on 300 items promises nothing: learn-then-test (Angelopoulos et al. 2021) turns candidates
+into hypothesis tests and keeps a promise. In: the items table of the TEST split. Out: per rule and scope the risk of
+the accepted answers, the gain over entropy alone at equal realised coverage, its interval, and a permutation null that
+repeats every fit; thresholds with a guarantee in words. The pooled gain is the primary one; all cells are shown. Never:
+a threshold judged on its own items, a best cell as the headline, rules compared at different coverages, an interval
+that takes the fitted thresholds as given, a candidate chosen on the items that certify it, or a certificate over the
+rows of several models of one item (the bound takes rows as independent).
 
 Every rule is fitted on half of the items and judged on the other half, in many splits; a result is a ratio of sums
-over splits. Resampling items with the fits as they are gives intervals that are too narrow; the block jackknife
-leaves blocks of items out of BOTH halves and repeats every fit (the scale of the features and their adjustment are
-held). It errs to the wide side (`replicates.block_interval`), except where a rule acts in no split: its gain is then
-exactly 0 with an interval of no width, although the expected gain of such a rule is a little below 0. That is common
-in small cells without a danger zone (`make simulate`: 60 items).
+over splits. Resampling items with the fits as they are gives intervals that are too narrow; the block jackknife leaves
+blocks of items out of BOTH halves and repeats every fit (the scale of the features and their adjustment are held). It
+errs to the wide side (`bootstrap.block_interval`), except where a rule acts in no split: its gain is then exactly 0
+with an interval of no width, although the expected gain of such a rule is a little below 0. That is common in small
+cells without a danger zone (`make simulate`: 60 items).
 """
 
 from __future__ import annotations
@@ -36,187 +32,22 @@ from numpy.typing import ArrayLike
 from statsmodels.stats.proportion import proportion_confint
 from tqdm import tqdm
 
-from dontblink.statistics.bootstrap import Floats, Ints, block_interval, divide
-from dontblink.studies.cells import count_rows, keep_usable, list_scopes, residualise, select_rows
-from dontblink.studies.risk_coverage import (
-    RiskCoverage,
-    RiskError,
-    SelectiveRisk,
-    aurc,
-    check_rows,
-    count_accepted,
-    risk_at_coverage,
-    risk_coverage,
-    selective_table,
-)
+from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, block_interval, divide, permutation_p
+from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, keep_usable, list_scopes, select_rows
+from dontblink.studies.risk_coverage import check_rows, count_accepted
 from dontblink.studies.veto_rules import (
     RULES,
-    Study,
-    VetoError,
+    Splits,
     apply_rule,
     count_errors,
     fit_veto,
     leave_out,
     permute_vision,
-    prepare_study,
+    prepare_splits,
 )
 
-CANDIDATES = tuple(k / 20 for k in range(6, 21))  # coverages 0.3, 0.35, ..., 1
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """The laxest certified threshold: accept where confidence >= threshold (NaN: none certified, accept nothing).
-
-    n_accepted of n certification items had `risk` (share wrong, NaN if none), tested at `p_value` (1 if none).
-    """
-
-    threshold: float
-    n_accepted: int
-    n: int
-    risk: float
-    p_value: float
-    max_risk: float
-    delta: float
-
-    @property
-    def guarantee(self) -> str:
-        """Return the guarantee as a sentence."""
-        chance = f"{1 - self.delta:.6g}"
-        if np.isnan(self.threshold):
-            return f"no candidate is certified at risk {self.max_risk:.6g} with probability {chance}: accept nothing"
-        return (
-            f"with probability at least {chance} over the draw of the certification items, an accepted answer "
-            f"is wrong with a chance below {self.max_risk:.6g}, for new items drawn independently like these, of this "
-            "model and benchmark; not for another benchmark, and not for several cells at once"
-        )
-
-
-def certify_threshold(
-    confidence: ArrayLike, error: ArrayLike, thresholds: Sequence[float], *, max_risk: float, delta: float
-) -> Certificate:
-    """Test thresholds from the strictest to the laxest, each at level delta, and return the last before a failure.
-
-    Parameters
-    ----------
-    confidence, error : float[n], {0, 1}[n]
-        Certification items: independent, and not used to choose `thresholds` or to fit the confidence.
-    thresholds : sequence of float
-        Candidates. The strictest must accept enough items: m without an error reach delta if (1 - max_risk)^m <= delta.
-    max_risk, delta : float in (0, 1)
-        The accepted risk, and the probability with which the guarantee may fail.
-
-    Notes
-    -----
-    H_t: P(wrong | confidence >= t) >= max_risk. Given the number of accepted items their errors are independent with
-    that probability, so its p-value is MAPIE's Hoeffding-Bentkus bound for 0/1 losses (here the binomial tail). Testing
-    in a fixed order and stopping at the first failure keeps the chance of any false certificate below delta.
-    """
-    values, wrong = check_rows(confidence, error)
-    ordered = np.unique(np.asarray(thresholds, np.float64))[::-1]
-    if not (0 < max_risk < 1 and 0 < delta < 1) or not ordered.size or np.isnan(ordered).any():
-        raise RiskError(f"risk {max_risk}, delta {delta}, thresholds {thresholds}; expected (0, 1), (0, 1), numbers")
-    accepted = values >= ordered[:, None]
-    n, errors = accepted.sum(axis=1), accepted @ wrong
-    p = bound_p_values(errors, n, max_risk)
-    certified = control_fwer(p, delta, "fixed_sequence")
-    if not certified.size:
-        return Certificate(np.nan, 0, len(values), np.nan, 1.0, max_risk, delta)
-    last = int(certified[-1])
-    return Certificate(
-        float(ordered[last]), int(n[last]), len(values), float(errors[last] / n[last]), float(p[last]), max_risk, delta
-    )
-
-
-def bound_p_values(errors: ArrayLike, n: ArrayLike, max_risk: float) -> Floats:
-    """Return the Hoeffding-Bentkus p-values of "the risk is at least max_risk", 0/1 losses; 1 where n = 0."""
-    total = np.asarray(n, np.float64)
-    risk = np.divide(np.asarray(errors, np.float64), total, out=np.ones_like(total), where=total > 0)
-    bound: Floats = compute_hoeffding_bentkus_p_value(risk, total, max_risk, binary=True)[:, 0]
-    return bound
-
-
-def certify_table(
-    items: pd.DataFrame,
-    targets: Sequence[str] | None,
-    *,
-    max_risk: float,
-    delta: float = 0.1,
-    coverage: float | Fraction = 0.9,
-    candidates: Sequence[float] = CANDIDATES,
-    entropy: str = "full_entropy_nats",
-    vision: str = "vision_evidence_mass",
-    n_shares: int = 10,
-    confidence: float = 0.95,
-    min_items: int = 60,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Return a row per cell and rule (entropy, veto): certified on one third of the items, checked on another.
-
-    A first third fixes the candidate thresholds (the `candidates` are coverages on it) and, for the veto, the vision
-    floor as in `veto_rules.fit_veto`; a vetoed answer has confidence -inf. Columns: model, benchmark, n_items, rule,
-    max_risk, delta, threshold (minus nats), vision_floor (NaN without a veto), n_certifying, n_accepted, risk, p_value,
-    and on the checking third n_checked, n_checked_accepted, checked_coverage, checked_risk, ci_low, ci_high
-    (Clopper-Pearson, the risk), guarantee. The guarantee is one cell's: over C cells, use delta / C. A cell below
-    `min_items` is left out.
-    """
-    rows = keep_usable(select_rows(items, [entropy, vision]), min_items)
-    if not len(rows):
-        raise RiskError(f"no cell has {min_items} items and both right and wrong answers; add items")
-    study = prepare_study(
-        rows, entropy, vision, targets, n_splits=1, fit_share=Fraction(1, 3), n_shares=n_shares, seed=seed
-    )
-    checks = np.random.default_rng([seed, 1]).permutation(study.fits_on.shape[1]) % 2 == 0
-    e_all, v_all = (rows[name].to_numpy(np.float64) for name in (entropy, vision))
-    results: list[dict[str, Any]] = []
-    for cell in study.cells:
-        e, v, held = e_all[cell.index], np.where(cell.targeted, v_all[cell.index], np.inf), cell.held[0]
-        apart = checks[study.row_item[cell.index][held]]
-        model, benchmark = cell.name.split("\n")
-        for rule in ("entropy", "veto"):
-            floor = float(fit_veto(cell, v, coverage, n_shares)[1][0]) if rule == "veto" else -np.inf
-            surety = np.where(v >= floor, -e, -np.inf)
-            ranked = np.sort(surety[cell.fit[0]])[::-1]
-            edges = [float(ranked[count_accepted(len(ranked), share) - 1]) for share in candidates]
-            thresholds = [edge for edge in edges if edge > -np.inf]  # -inf would accept the vetoed answers
-            tested, seen = held[~apart], held[apart]
-            found = certify_threshold(surety[tested], cell.wrong[tested], thresholds, max_risk=max_risk, delta=delta)
-            accepted = surety[seen] >= found.threshold
-            n, bad = int(accepted.sum()), int(cell.wrong[seen][accepted].sum())
-            ends = proportion_confint(bad, n, alpha=1 - confidence, method="beta") if n else (0.0, 1.0)
-            vetoed_below = floor if np.isfinite(floor) else np.nan
-            results.append({
-                "model": model, "benchmark": benchmark, "n_items": len(e), "rule": rule, "max_risk": max_risk,
-                "delta": delta, "threshold": found.threshold, "vision_floor": vetoed_below, "n_certifying": found.n,
-                "n_accepted": found.n_accepted, "risk": found.risk, "p_value": found.p_value, "n_checked": len(seen),
-                "n_checked_accepted": n, "checked_coverage": n / len(seen) if len(seen) else np.nan,
-                "checked_risk": bad / n if n else np.nan,
-                "ci_low": float(ends[0]), "ci_high": float(ends[1]), "guarantee": found.guarantee,
-            })  # fmt: skip
-    return pd.DataFrame(results)
-
-
-__all__ = [
-    "RULES",
-    "Certificate",
-    "RiskCoverage",
-    "RiskError",
-    "SelectiveRisk",
-    "VetoError",
-    "aurc",
-    "bound_p_values",
-    "certify_table",
-    "certify_threshold",
-    "count_accepted",
-    "describe_gain",
-    "plant_blind_errors",
-    "risk_at_coverage",
-    "risk_coverage",
-    "selective_table",
-    "veto_table",
-]
+CANDIDATES = tuple(k / 20 for k in range(6, 21))  # coverages 0.3, 0.35, ..., 1 that thresholds to certify stand for
 VISION_RULES = ("linear", "interaction", "veto")
-ENTROPY, VISION = "full_entropy_nats", "vision_evidence_mass"
 
 
 class _Setting(NamedTuple):
@@ -289,26 +120,25 @@ def veto_table(
     the null lies below 0 and a small p says "vision is informative", not "the rule helps": that is the gain's interval.
     """
     if unknown := [name for name in rules if name not in RULES]:
-        raise VetoError(f"rules {unknown}; expected some of {', '.join(RULES)}")
+        raise EstimateError(f"rules {unknown}; expected some of {', '.join(RULES)}")
     known = sorted(set(items["task_type"].astype("str")))
     if targets is not None and not set(targets) & set(known):
-        raise VetoError(f"targets {list(targets)}: no row has such a task type, found {known}; correct the parameter")
+        raise EstimateError(f"targets {list(targets)}: no row has such a task type, found {known}; correct targets")
     if min_items < 3 * n_blocks:
-        raise VetoError(f"{n_blocks} blocks in cells of {min_items} items; a block needs 3, give fewer blocks")
+        raise EstimateError(f"{n_blocks} blocks in cells of {min_items} items; a block needs 3, give fewer blocks")
     rows = select_rows(items, [entropy, vision, *covariates])
     left_out = rows.attrs["n_left_out"]
-    if covariates:
-        rows = rows.assign(**{name: residualise(rows, name, covariates) for name in (entropy, vision)})
+    rows = adjust(rows, (entropy, vision), covariates)
     usable, settings = keep_usable(rows, min_items), [(coverage, rule) for rule in rules for coverage in coverages]
     found: list[_Setting] = []
     names: list[str] = []
     if len(usable):
-        study = prepare_study(
+        splits = prepare_splits(
             usable, entropy, vision, targets,
             n_splits=n_splits, fit_share=fit_share, n_shares=n_shares, n_blocks=n_blocks, seed=seed,
         )  # fmt: skip
-        names = [cell.name for cell in study.cells]
-        found = [setting for rule in rules for setting in _run(study, rule, coverages, n_deals, seed, progress)]
+        names = [cell.name for cell in splits.cells]
+        found = [setting for rule in rules for setting in _run(splits, rule, coverages, n_deals, seed, progress)]
     results: list[dict[str, Any]] = []
     for scope in list_scopes(rows):
         cells = np.flatnonzero(np.isin(names, scope["cell"].unique()))
@@ -318,7 +148,7 @@ def veto_table(
             row: dict[str, Any] = {"coverage": float(coverage), "rule": rule}
             if len(cells):
                 row |= _describe(found[j], cells, facts["n_items"], confidence)
-                row["realised_coverage"] /= sum(study.cells[c].held.size for c in cells)
+                row["realised_coverage"] /= sum(splits.cells[c].held.size for c in cells)
                 if rule in VISION_RULES and n_deals:
                     row |= _compare(row["gain"], found[j].dealt, cells, with_max=facts["scope"] == "cell")
             results.append(facts | row)
@@ -341,14 +171,13 @@ def plant_blind_errors(
 def describe_gain(name: str, table: pd.DataFrame) -> str:
     """Return a sentence on the rows of ONE rule and coverage: the pooled gain, and the cells beside it."""
     if table.duplicated(["scope", "model", "benchmark"]).any():
-        raise VetoError(f"{name}: several rows a scope; expected those of one rule and coverage")
+        raise EstimateError(f"{name}: several rows a scope; expected those of one rule and coverage")
     cells = table[(table["scope"] == "cell") & table["gain"].notna()]
     pooled = table[table["scope"] == "pooled"].iloc[0]
     gain, low, high = (100 * pooled[column] for column in ("gain", "ci_low", "ci_high"))
     side = "saves risk" if low > 0 else "costs risk" if high < 0 else "cannot be told from entropy alone"
-    words = (
-        f"{name}: {side}, {gain:+.2f} points ({low:+.2f} to {high:+.2f}) at coverage {pooled['realised_coverage']:.3f}"
-    )
+    points = f"{gain:+.2f} points ({low:+.2f} to {high:+.2f})"
+    words = f"{name}: {side}, {points} at coverage {pooled['realised_coverage']:.3f}"
     acts = cells[(cells["gain"] != 0) | (cells["ci_low"] < cells["ci_high"])]
     if acts.empty:
         return f"{words}; it acts in none of {len(cells)} cells"
@@ -361,16 +190,16 @@ def describe_gain(name: str, table: pd.DataFrame) -> str:
 
 
 def _run(
-    study: Study, rule: str, coverages: Sequence[float | Fraction], n_deals: int, seed: int, progress: bool
+    splits: Splits, rule: str, coverages: Sequence[float | Fraction], n_deals: int, seed: int, progress: bool
 ) -> list[_Setting]:
     """Judge a rule on the data, without each block, and on dealt vision; one entry a coverage."""
     n_deals = n_deals if rule in VISION_RULES else 0
-    n_blocks, rng = int(study.block.max()) + 1, np.random.default_rng([seed, 2])
-    own = list(_count(study, rule, study.vision, coverages))
+    n_blocks, rng = int(splits.block.max()) + 1, np.random.default_rng([seed, 2])
+    own = list(_count(splits, rule, splits.vision, coverages))
     again: list[list[Floats]] = []
     for turn in tqdm(range(n_blocks + n_deals), f"rule {rule}", unit="refit", disable=None if progress else True):
-        rest = leave_out(study, turn) if turn < n_blocks else study
-        vision = rest.vision if turn < n_blocks else permute_vision(study, rng)
+        rest = leave_out(splits, turn) if turn < n_blocks else splits
+        vision = rest.vision if turn < n_blocks else permute_vision(splits, rng)
         again.append([counts.sum(axis=1) for counts, *_ in _count(rest, rule, vision, coverages)])
     sums = [np.stack(turns, axis=1) for turns in zip(*again, strict=True)]
     return [
@@ -380,10 +209,10 @@ def _run(
 
 
 def _count(
-    study: Study, rule: str, vision: Floats, coverages: Sequence[float | Fraction]
+    splits: Splits, rule: str, vision: Floats, coverages: Sequence[float | Fraction]
 ) -> Iterator[tuple[Floats, Floats, Ints]]:
-    for found in apply_rule(study, rule, vision, coverages):
-        counts = [count_errors(cell, accepted) for cell, accepted in zip(study.cells, found, strict=True)]
+    for found in apply_rule(splits, rule, vision, coverages):
+        counts = [count_errors(cell, accepted) for cell, accepted in zip(splits.cells, found, strict=True)]
         shares = np.array([accepted.veto_share.mean() for accepted in found])
         yield np.stack(counts, axis=2), shares, np.array([accepted.n_separated for accepted in found])
 
@@ -395,9 +224,8 @@ def _describe(found: _Setting, cells: Ints, n_items: int, confidence: float) -> 
     gain = block_interval((base - own).sum() / total, (without[2] - without[1]) / without[0], n_items, confidence)
     risk = block_interval(own.sum() / total, without[1] / without[0], n_items, confidence)
     return {
-        "realised_coverage": float(total),
+        "realised_coverage": float(total), "entropy_risk": float(base.sum() / total),
         "risk": risk.estimate, "risk_low": max(0.0, risk.ci_low), "risk_high": min(1.0, risk.ci_high),
-        "entropy_risk": float(base.sum() / total),
         "gain": gain.estimate, "ci_low": gain.ci_low, "ci_high": gain.ci_high, "method": gain.method,
         "split_low": float(np.nanquantile(by_split, 0.025)), "split_high": float(np.nanquantile(by_split, 0.975)),
         "veto_share": float(found.veto_share[cells].mean()), "n_separated": int(found.n_separated[cells].max()),
@@ -407,14 +235,142 @@ def _describe(found: _Setting, cells: Ints, n_items: int, confidence: float) -> 
 def _compare(gain: float, dealt: Floats, cells: Ints, *, with_max: bool) -> dict[str, float]:
     accepted, own, base = dealt[:, :, cells].sum(axis=2)
     drawn = (base - own) / accepted
-    row = {"p": _share_reaching(drawn, gain), "null_mean": float(drawn.mean())}
+    row = {"p": permutation_p(drawn, gain), "null_mean": float(drawn.mean())}
     row |= dict(zip(("null_low", "null_high"), map(float, np.quantile(drawn, (0.025, 0.975))), strict=True))
     if with_max:
         largest = ((dealt[2] - dealt[1]) / dealt[0]).max(axis=1)
-        row |= {"p_max": _share_reaching(largest, gain), "null_max_high": float(np.quantile(largest, 0.95))}
+        row |= {"p_max": permutation_p(largest, gain), "null_max_high": float(np.quantile(largest, 0.95))}
     return row
 
 
-def _share_reaching(drawn: Floats, gain: float) -> float:
-    # a deal that says what the data say is a tie, whatever the order of its sums
-    return float((1 + (drawn >= gain - 1e-12).sum()) / (1 + len(drawn)))
+@dataclass(frozen=True)
+class Certificate:
+    """The laxest certified threshold: accept where confidence >= threshold (NaN: none certified, accept nothing).
+
+    n_accepted of n certification items had `risk` (share wrong, NaN if none), tested at `p_value` (1 if none).
+    """
+
+    threshold: float
+    n_accepted: int
+    n: int
+    risk: float
+    p_value: float
+    max_risk: float
+    delta: float
+
+    @property
+    def guarantee(self) -> str:
+        """Return the guarantee as a sentence."""
+        chance = f"{1 - self.delta:.6g}"
+        if np.isnan(self.threshold):
+            return f"no candidate is certified at risk {self.max_risk:.6g} with probability {chance}: accept nothing"
+        return (
+            f"with probability at least {chance} over the draw of the certification items, an accepted answer "
+            f"is wrong with a chance below {self.max_risk:.6g}, for new items drawn independently like these, of this "
+            "model and benchmark; not for another benchmark, and not for several cells at once"
+        )
+
+
+def certify_threshold(
+    confidence: ArrayLike, error: ArrayLike, thresholds: Sequence[float], *, max_risk: float, delta: float
+) -> Certificate:
+    """Test thresholds from the strictest to the laxest, each at level delta, and return the last before a failure.
+
+    Parameters
+    ----------
+    confidence, error : float[n], {0, 1}[n]
+        Certification items: independent, and not used to choose `thresholds` or to fit the confidence.
+    thresholds : sequence of float
+        Candidates. The strictest must accept enough items: m without an error reach delta if (1 - max_risk)^m <= delta.
+    max_risk, delta : float in (0, 1)
+        The accepted risk, and the probability with which the guarantee may fail.
+
+    Notes
+    -----
+    H_t: P(wrong | confidence >= t) >= max_risk. Given the number of accepted items their errors are independent with
+    that probability, so its p-value is MAPIE's Hoeffding-Bentkus bound for 0/1 losses (here the binomial tail). Testing
+    in a fixed order and stopping at the first failure keeps the chance of any false certificate below delta.
+    """
+    values, wrong = check_rows(confidence, error)
+    ordered = np.unique(np.asarray(thresholds, np.float64))[::-1]
+    if not (0 < max_risk < 1 and 0 < delta < 1) or not ordered.size or np.isnan(ordered).any():
+        found = f"risk {max_risk}, delta {delta}, thresholds {thresholds}"
+        raise EstimateError(f"{found}; expected (0, 1), (0, 1), numbers")
+    accepted = values >= ordered[:, None]
+    n, errors = accepted.sum(axis=1), accepted @ wrong
+    p = bound_p_values(errors, n, max_risk)
+    certified = control_fwer(p, delta, "fixed_sequence")
+    if not certified.size:
+        return Certificate(np.nan, 0, len(values), np.nan, 1.0, max_risk, delta)
+    last = int(certified[-1])
+    return Certificate(
+        float(ordered[last]), int(n[last]), len(values), float(errors[last] / n[last]), float(p[last]), max_risk, delta
+    )
+
+
+def bound_p_values(errors: ArrayLike, n: ArrayLike, max_risk: float) -> Floats:
+    """Return the Hoeffding-Bentkus p-values of "the risk is at least max_risk", 0/1 losses; 1 where n = 0."""
+    total = np.asarray(n, np.float64)
+    risk = np.divide(np.asarray(errors, np.float64), total, out=np.ones_like(total), where=total > 0)
+    bound: Floats = compute_hoeffding_bentkus_p_value(risk, total, max_risk, binary=True)[:, 0]
+    return bound
+
+
+def certify_table(
+    items: pd.DataFrame,
+    targets: Sequence[str] | None,
+    *,
+    max_risk: float,
+    delta: float = 0.1,
+    coverage: float | Fraction = 0.9,
+    candidates: Sequence[float] = CANDIDATES,
+    entropy: str = ENTROPY,
+    vision: str = VISION,
+    n_shares: int = 10,
+    confidence: float = 0.95,
+    min_items: int = 60,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return a row per cell and rule (entropy, veto): certified on one third of the items, checked on another.
+
+    A first third fixes the candidate thresholds (the `candidates` are coverages on it) and, for the veto, the vision
+    floor as in `veto_rules.fit_veto`; a vetoed answer has confidence -inf. Columns: model, benchmark, n_items, rule,
+    max_risk, delta, threshold (minus nats), vision_floor (NaN without a veto), n_certifying, n_accepted, risk, p_value,
+    and on the checking third n_checked, n_checked_accepted, checked_coverage, checked_risk, ci_low, ci_high
+    (Clopper-Pearson, the risk), guarantee. The guarantee is one cell's: over C cells, use delta / C. A cell below
+    `min_items` is left out.
+    """
+    rows = keep_usable(select_rows(items, [entropy, vision]), min_items)
+    if not len(rows):
+        raise EstimateError(f"no cell has {min_items} items and both right and wrong answers; add items")
+    splits = prepare_splits(
+        rows, entropy, vision, targets, n_splits=1, fit_share=Fraction(1, 3), n_shares=n_shares, seed=seed
+    )
+    checks = np.random.default_rng([seed, 1]).permutation(splits.fits_on.shape[1]) % 2 == 0
+    e_all, v_all = (rows[name].to_numpy(np.float64) for name in (entropy, vision))
+    results: list[dict[str, Any]] = []
+    for cell in splits.cells:
+        e, v, held = e_all[cell.index], np.where(cell.targeted, v_all[cell.index], np.inf), cell.held[0]
+        apart = checks[splits.row_item[cell.index][held]]
+        model, benchmark = cell.name.split("\n")
+        for rule in ("entropy", "veto"):
+            floor = float(fit_veto(cell, v, coverage, n_shares)[1][0]) if rule == "veto" else -np.inf
+            surety = np.where(v >= floor, -e, -np.inf)
+            ranked = np.sort(surety[cell.fit[0]])[::-1]
+            edges = [float(ranked[count_accepted(len(ranked), share) - 1]) for share in candidates]
+            thresholds = [edge for edge in edges if edge > -np.inf]  # -inf would accept the vetoed answers
+            tested, seen = held[~apart], held[apart]
+            found = certify_threshold(surety[tested], cell.wrong[tested], thresholds, max_risk=max_risk, delta=delta)
+            accepted = surety[seen] >= found.threshold
+            n, bad = int(accepted.sum()), int(cell.wrong[seen][accepted].sum())
+            ends = proportion_confint(bad, n, alpha=1 - confidence, method="beta") if n else (0.0, 1.0)
+            vetoed_below = floor if np.isfinite(floor) else np.nan
+            results.append({
+                "model": model, "benchmark": benchmark, "n_items": len(e), "rule": rule, "max_risk": max_risk,
+                "delta": delta, "threshold": found.threshold, "vision_floor": vetoed_below, "n_certifying": found.n,
+                "n_accepted": found.n_accepted, "risk": found.risk, "p_value": found.p_value, "n_checked": len(seen),
+                "n_checked_accepted": n, "checked_coverage": n / len(seen) if len(seen) else np.nan,
+                "checked_risk": bad / n if n else np.nan,
+                "ci_low": float(ends[0]), "ci_high": float(ends[1]), "guarantee": found.guarantee,
+            })  # fmt: skip
+    return pd.DataFrame(results)

@@ -21,20 +21,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dontblink.errors import NamedError
-from dontblink.statistics.bootstrap import Floats, Ints, number_clusters, split_strata
+from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, number_clusters, split_strata
 from dontblink.statistics.firth import check_design
 from dontblink.statistics.logit import fit_logit, fit_replicates, prepare_rows, start_at
-from dontblink.studies.cells import deal_rows, standardise
+from dontblink.studies.cells import deal_rows, name_cell, standardise
 from dontblink.studies.risk_coverage import accepted_errors, count_accepted, count_surer
 
 Bools = NDArray[np.bool_]
 RULES = ("entropy", "linear", "interaction", "veto", "oracle")
 _CHUNK = 32  # logits fitted at once: their row weights stay in the cache; changes no result
 
-
-class VetoError(NamedError, ValueError):
-    """Rows or options without a veto study; the message says which and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +55,7 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class Splits:
     """Rows (model, right, item, E, V in standard deviations), the block of each item, and the splits.
 
     `fits_on` bool[S, items] says what a split fits on.
@@ -87,7 +83,7 @@ class Accepted(NamedTuple):
     n_separated: int = 0
 
 
-def prepare_study(
+def prepare_splits(
     rows: pd.DataFrame,
     entropy: str,
     vision: str,
@@ -98,7 +94,7 @@ def prepare_study(
     n_shares: int,
     n_blocks: int = 1,
     seed: int,
-) -> Study:
+) -> Splits:
     """Split the items `n_splits` times, the same way for all models; every block of a stratum is split by itself.
 
     `targets` are the task types that the veto is for (None: all). Entropy and vision are standardised within the cell
@@ -106,12 +102,12 @@ def prepare_study(
 
     Raises
     ------
-    VetoError
+    EstimateError
         For options out of range, or a cell without items in one of the halves.
     """
     if n_splits < 1 or n_shares < 1 or n_blocks < 1 or not 0 < fit_share < 1:
         found = f"{n_splits} splits, fit share {fit_share}, {n_shares} shares, {n_blocks} blocks"
-        raise VetoError(f"{found}; expected whole numbers from 1, and a fit share in (0, 1)")
+        raise EstimateError(f"{found}; expected whole numbers from 1, and a fit share in (0, 1)")
     groups = number_clusters(rows["cluster"], rows["cell"])
     block = np.zeros(len(groups.labels), np.int64)
     fits_on, rng = np.zeros((n_splits, len(block)), bool), np.random.default_rng(seed)
@@ -130,48 +126,48 @@ def prepare_study(
         for name, index in rows.groupby("cell", sort=True).indices.items()
     )
     models = rows["model"].to_numpy(str)
-    return Study(models, right, groups.row, e, v, cells, block, fits_on, n_shares)
+    return Splits(models, right, groups.row, e, v, cells, block, fits_on, n_shares)
 
 
-def leave_out(study: Study, block: int) -> Study:
+def leave_out(splits: Splits, block: int) -> Splits:
     """Return the study without the items of a block, every split as it was for the others."""
-    stays = study.block != block
-    rows, item, fits_on = stays[study.row_item], np.cumsum(stays) - 1, study.fits_on[:, stays]
+    stays = splits.block != block
+    rows, item, fits_on = stays[splits.row_item], np.cumsum(stays) - 1, splits.fits_on[:, stays]
     place, parts = np.cumsum(rows) - 1, []
-    for cell in study.cells:
+    for cell in splits.cells:
         own = rows[cell.index]
         index = cell.index[own]
-        in_fit = study.fits_on[:, study.row_item[index]]
+        in_fit = splits.fits_on[:, splits.row_item[index]]
         parts.append(
             _split_cell(cell.name, place[index], in_fit, cell.entropy[own], cell.wrong[own], cell.targeted[own])
         )
-    return Study(
-        study.models[rows], study.right[rows], item[study.row_item[rows]], study.entropy[rows], study.vision[rows],
-        tuple(parts), study.block[stays], fits_on, study.n_shares,
+    return Splits(
+        splits.models[rows], splits.right[rows], item[splits.row_item[rows]], splits.entropy[rows], splits.vision[rows],
+        tuple(parts), splits.block[stays], fits_on, splits.n_shares,
     )  # fmt: skip
 
 
 def _split_cell(name: str, index: Ints, in_fit: Bools, entropy: Floats, wrong: Floats, targeted: Bools) -> Cell:
     fit, held = np.split(np.argsort(~in_fit, axis=1, kind="stable"), [int(in_fit[0].sum())], axis=1)
     if not (fit.size and held.size):
-        where = name.replace("\n", " x ")
-        raise VetoError(f"cell {where}: {len(index)} items leave one half empty; add items or leave the cell out")
+        found = f"cell {name_cell(name)}: {len(index)} items leave one half empty"
+        raise EstimateError(f"{found}; add items or leave the cell out")
     low = np.take_along_axis(fit, np.argsort(entropy[fit], axis=1, kind="stable"), 1)
     curves = [accepted_errors(-entropy[part], wrong[part]) for part in (fit, held)]
     ends = count_surer(-entropy[low])[1] - 1
     return Cell(name, index, entropy, wrong, targeted, fit, held, low, ends, curves[0], curves[1])
 
 
-def permute_vision(study: Study, rng: np.random.Generator) -> Floats:
+def permute_vision(splits: Splits, rng: np.random.Generator) -> Floats:
     """Return the vision column with items dealt anew within each cell (`cells.deal_rows`).
 
     An item keeps its vision values of different models together, so that what cells share under the null stays shared.
     """
-    return study.vision[deal_rows(study.row_item, [cell.index for cell in study.cells], rng)]
+    return splits.vision[deal_rows(splits.row_item, [cell.index for cell in splits.cells], rng)]
 
 
 def apply_rule(
-    study: Study, rule: str, vision: Floats, coverages: Sequence[float | Fraction]
+    splits: Splits, rule: str, vision: Floats, coverages: Sequence[float | Fraction]
 ) -> Iterator[list[Accepted]]:
     """Fit the rule in every split; yield, for each coverage, what it accepts of the held-out items, a cell at a time.
 
@@ -181,19 +177,20 @@ def apply_rule(
     realised coverage can differ.
     """
     if rule not in RULES:
-        raise VetoError(f"rule {rule!r}; expected one of {', '.join(RULES)}")
-    costs = [cell.entropy[None] for cell in study.cells]
+        raise EstimateError(f"rule {rule!r}; expected one of {', '.join(RULES)}")
+    costs = [cell.entropy[None] for cell in splits.cells]
     separated = [0] * len(costs)
     if rule in ("linear", "interaction"):
-        scores, separated = fit_splits(study, vision, interaction=rule == "interaction")
+        scores, separated = fit_splits(splits, vision, interaction=rule == "interaction")
         costs = [-score for score in scores]
     for coverage in coverages:
         found = []
-        for cell, cost, n_separated in zip(study.cells, costs, separated, strict=True):
+        for cell, cost, n_separated in zip(splits.cells, costs, separated, strict=True):
             if rule == "oracle":
                 found.append(_accept_right(cell, coverage))
             elif rule == "veto" and cell.targeted.any():
-                found.append(_accept_seeing(cell, np.where(cell.targeted, vision[cell.index], np.inf), coverage, study))
+                seen = np.where(cell.targeted, vision[cell.index], np.inf)
+                found.append(_accept_seeing(cell, seen, coverage, splits.n_shares))
             else:
                 found.append(_accept_cheapest(cell, cost, coverage)._replace(n_separated=n_separated))
         yield found
@@ -206,31 +203,31 @@ def count_errors(cell: Cell, accepted: Accepted) -> Floats:
     return np.stack([k.astype(np.float64), own, np.take_along_axis(cell.held_errors, k[:, None], 1)[:, 0]])
 
 
-def fit_splits(study: Study, vision: Floats, *, interaction: bool) -> tuple[list[Floats], list[int]]:
+def fit_splits(splits: Splits, vision: Floats, *, interaction: bool) -> tuple[list[Floats], list[int]]:
     """Return for each cell scores float64[S, n], log-odds of being right less the constant of the cell, and in how many
     splits the logit of its model was separated (and fitted by Firth).
 
     One logit per model and split, over all its benchmarks: constant per cell + E + V (+ EV), standardised.
     """
-    features = np.column_stack([study.entropy, vision, study.entropy * vision][: 2 + interaction])
-    scores, n_separated = [np.empty(0)] * len(study.cells), [0] * len(study.cells)
+    features = np.column_stack([splits.entropy, vision, splits.entropy * vision][: 2 + interaction])
+    scores, n_separated = [np.empty(0)] * len(splits.cells), [0] * len(splits.cells)
     width = features.shape[1]
-    for model in dict.fromkeys(study.models):
-        own = [c for c, cell in enumerate(study.cells) if study.models[cell.index[0]] == model]
-        index = np.concatenate([study.cells[c].index for c in own])
-        constants = np.repeat(np.eye(len(own)), [len(study.cells[c].index) for c in own], axis=0)
-        x, y = check_design(np.hstack([features[index], constants]), study.right[index])
-        items, code = np.unique(study.row_item[index], return_inverse=True)
+    for model in dict.fromkeys(splits.models):
+        own = [c for c, cell in enumerate(splits.cells) if splits.models[cell.index[0]] == model]
+        index = np.concatenate([splits.cells[c].index for c in own])
+        constants = np.repeat(np.eye(len(own)), [len(splits.cells[c].index) for c in own], axis=0)
+        x, y = check_design(np.hstack([features[index], constants]), splits.right[index])
+        items, code = np.unique(splits.row_item[index], return_inverse=True)
         rows, near = prepare_rows(x, y, code), np.zeros(x.shape[1])
         near[[0, *range(width, len(near))]] = fit_logit(np.delete(x, range(1, width), 1), y).coef
-        start, counts = start_at(rows, near * rows.scale), study.fits_on[:, items].astype(np.float64)
+        start, counts = start_at(rows, near * rows.scale), splits.fits_on[:, items].astype(np.float64)
         fits = [fit_replicates(rows, counts[k : k + _CHUNK], start) for k in range(0, len(counts), _CHUNK)]
         coef = np.concatenate([beta for beta, _ in fits]) / rows.scale
         if np.isnan(coef).any():
-            raise VetoError(f"model {model}: entropy and vision depend on each other in a split; add items")
+            raise EstimateError(f"model {model}: entropy and vision depend on each other in a split; add items")
         for c in own:
             # term by term, not a matrix product: equal rows must get equal scores to the last bit
-            terms = [coef[:, j, None] * features[study.cells[c].index, j] for j in range(width)]
+            terms = [coef[:, j, None] * features[splits.cells[c].index, j] for j in range(width)]
             scores[c], n_separated[c] = np.sum(terms, axis=0), sum(int(flag.sum()) for _, flag in fits)
     return scores, n_separated
 
@@ -268,9 +265,9 @@ def _accept_cheapest(cell: Cell, cost: Floats, coverage: float | Fraction) -> Ac
     return Accepted((held <= limit).astype(np.float64), np.zeros(len(held)))
 
 
-def _accept_seeing(cell: Cell, vision: Floats, coverage: float | Fraction, study: Study) -> Accepted:
+def _accept_seeing(cell: Cell, vision: Floats, coverage: float | Fraction, n_shares: int) -> Accepted:
     """Accept what the veto of `fit_veto` leaves."""
-    limit, floor, share = fit_veto(cell, vision, coverage, study.n_shares)
+    limit, floor, share = fit_veto(cell, vision, coverage, n_shares)
     kept = (cell.entropy[cell.held] <= limit[:, None]) & (vision[cell.held] >= floor[:, None])
     return Accepted(kept.astype(np.float64), share)
 

@@ -16,14 +16,10 @@ from numpy.typing import ArrayLike
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from dontblink.errors import NamedError
-from dontblink.statistics.bootstrap import STANDARD, Floats, Resampling, bootstrap_sums
+from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Resampling, bootstrap_sums
 
 RESPONSE = ["model", "benchmark", "item_id"]
 
-
-class WithinError(NamedError, ValueError):
-    """Numbers without a correlation within subjects; the message says why and what to do."""
 
 
 def centre_within(x: ArrayLike, y: ArrayLike, subject: ArrayLike) -> tuple[Floats, int]:
@@ -34,9 +30,8 @@ def centre_within(x: ArrayLike, y: ArrayLike, subject: ArrayLike) -> tuple[Float
     codes = pd.factorize(np.asarray(subject))[0]
     values = np.column_stack([np.asarray(x, np.float64), np.asarray(y, np.float64)])
     if not np.isfinite(values).all() or (codes < 0).any() or not len(values):
-        raise WithinError(
-            f"{len(values)} rows with {(~np.isfinite(values)).sum()} gaps; expected numbers, drop and count"
-        )
+        gaps = (~np.isfinite(values)).sum()
+        raise EstimateError(f"{len(values)} rows with {gaps} gaps; expected numbers, drop and count")
     size = np.bincount(codes)
     means = np.stack([np.bincount(codes, column) for column in values.T], axis=1) / size[:, None]
     centred = values - means[codes]
@@ -53,13 +48,13 @@ def within_correlation(x: ArrayLike, y: ArrayLike, subject: ArrayLike, confidenc
 
     Raises
     ------
-    WithinError
+    EstimateError
         For a gap, dof < 2, or an x or y that is constant within every subject.
     """
     parts, dof = centre_within(x, y, subject)
     both, xx, yy = parts.sum(axis=0)
     if dof < 2 or not xx > 0 or not yy > 0:
-        raise WithinError(f"dof {dof}, sums of squares {xx:g} and {yy:g}; expected dof >= 2 and values that vary")
+        raise EstimateError(f"dof {dof}, sums of squares {xx:g} and {yy:g}; expected dof >= 2 and values that vary")
     r = float(np.clip(both / np.sqrt(xx * yy), -1, 1))
     with np.errstate(divide="ignore"):
         centre, reach = np.arctanh(r), norm.ppf((1 + confidence) / 2) / np.sqrt(dof - 1)
@@ -75,7 +70,7 @@ def join_step_entropy(steps: pd.DataFrame, tokens: pd.DataFrame, head_set: str =
     own = steps.loc[steps["head_set"] == head_set, [*keys, "step_kind", "evidence_mass"]]
     joined = own.merge(means, on=keys, validate="1:1")
     if len(joined) != len(own):
-        raise WithinError(f"{len(own)} steps, {len(joined)} with tokens; build both tables from the same shards")
+        raise EstimateError(f"{len(own)} steps, {len(joined)} with tokens; build both tables from the same shards")
     return joined.astype({name: "str" for name in (*RESPONSE, "step_kind")})
 
 

@@ -20,7 +20,7 @@ from scipy.special import expit, ndtr, ndtri
 
 from dontblink.statistics.bootstrap import Floats
 from dontblink.statistics.firth import pair_columns
-from dontblink.studies.interaction import ENTROPY, VISION
+from dontblink.studies.cells import ENTROPY, VISION
 
 _NODES = 60  # of the quadrature, an axis; 40 give the same coefficients to 1e-8
 
