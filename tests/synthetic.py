@@ -29,3 +29,18 @@ def make_bins(
                     "uniform_evidence_share": uniform,
                 })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def draw_logit(n_items: int = 60, repeats: int = 2, seed: int = 0, slope: float = -0.8) -> tuple[np.ndarray, ...]:
+    """Design (constant, E, V, E V), outcome and item, with an item effect."""
+    rng = np.random.default_rng(seed)
+    item = np.repeat(np.arange(n_items), repeats)
+    e, v = rng.normal(size=(2, len(item)))
+    X = np.column_stack([np.ones(len(item)), e, v, e * v])
+    odds = X @ [0.4, slope, 0.3, -0.3] + 0.5 * np.repeat(rng.normal(size=n_items), repeats)
+    return X, (rng.random(len(item)) < 1 / (1 + np.exp(-odds))).astype(float), item
+
+
+def separate(X: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Add an indicator that is 1 only in rows with y = 1 (quasi-separation)."""
+    return np.column_stack([X, (y == 1) & (np.arange(len(y)) % 3 == 0)])

@@ -45,6 +45,12 @@ def make_items(
     return pd.concat(parts, ignore_index=True)
 
 
+def make_fit(n_items: int = 60, seed: int = 9, **options: Any) -> pd.DataFrame:
+    """Calibration items: as the test items, and others."""
+    items = make_items(n_items, seed=seed, **options)
+    return items.assign(split="calibration", item_id="fit " + items["item_id"])
+
+
 def read_case(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
     """Return the input, expected values and tolerances of a reference case, or skip the test."""
     if not VECTORS.exists():

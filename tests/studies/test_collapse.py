@@ -1,9 +1,6 @@
-"""Claims about evidence collapse, its controls and its cross-checks."""
+"""Claims about evidence collapse and its cross-checks."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,24 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import CELLS, make_bins
+from synthetic_items import read_case
 
+from dontblink.statistics.bootstrap import EstimateError, Resampling
 from dontblink.studies.collapse import (
-    MASSES,
     QUANTITIES,
-    EstimateError,
     add_fraction,
     collapse_by,
     collapse_table,
     curves,
     describe_cells,
+    log_ratio_check,
     pair_bins,
     pair_kinds,
     signed_rank,
     stratify,
 )
 
-VECTORS = Path(__file__).parents[1].parent / "shared" / "fixtures" / "stats" / "vectors.json"
-FAST = {"n_replicates": 200}
+FAST = {"resampling": Resampling(200)}
 
 
 def make_steps(kinds: tuple[str, ...], masses: tuple[float, ...], n_items: int = 25) -> pd.DataFrame:
@@ -67,28 +64,21 @@ def test_one_item_with_a_tiny_first_mass_does_not_take_over() -> None:
 def test_mass_that_only_dilutes_has_no_collapse_beyond_dilution() -> None:
     table = collapse_table(pair_bins(make_bins(fall=0.5, dilution=0.5)), CELLS, **FAST)
     assert row(table, "evidence").estimate == pytest.approx(0.5)
-    assert row(table, "evidence_over_uniform").estimate == pytest.approx(0.0, abs=1e-12)
-    assert row(table, "evidence_over_control").estimate == pytest.approx(0.0, abs=1e-12)
+    for name in ("evidence_over_uniform", "evidence_over_control"):
+        assert row(table, name).estimate == pytest.approx(0.0, abs=1e-12)
     assert row(table, "evidence_over_uniform").p > 0.05
+    more = collapse_table(pair_bins(make_bins(fall=0.75, dilution=0.5)), CELLS, **FAST)
+    for name, expected in (("evidence_over_uniform", 1 - 0.25 / 0.5), ("uniform", 0.5), ("prompt", 0.0)):
+        assert row(more, name).estimate == pytest.approx(expected)
 
 
-def test_collapse_beyond_dilution_is_the_ratio_of_the_two_falls() -> None:
-    table = collapse_table(pair_bins(make_bins(fall=0.75, dilution=0.5)), CELLS, **FAST)
-    assert row(table, "evidence_over_uniform").estimate == pytest.approx(1 - 0.25 / 0.5)
-    assert row(table, "uniform").estimate == pytest.approx(0.5)
-    assert row(table, "prompt").estimate == pytest.approx(0.0)
-
-
-def test_interval_holds_the_estimate_and_counts_are_reported() -> None:
-    table = collapse_table(pair_bins(make_bins(seed=4)), CELLS, n_replicates=500)
+def test_interval_holds_the_estimate_and_the_test_sees_every_item_fall() -> None:
+    table = collapse_table(pair_bins(make_bins(seed=4)), CELLS, resampling=Resampling(500))
     assert ((table["ci_low"] <= table["estimate"] + 1e-12) & (table["estimate"] <= table["ci_high"] + 1e-12)).all()
     assert (table["n_items"] == 30).all() and (table["n_degenerate"] == 0).all() and (table["method"] == "bca").all()
-
-
-def test_rank_biserial_is_plus_one_where_every_item_falls() -> None:
-    table = collapse_table(pair_bins(make_bins()), CELLS, quantities=["evidence"], **FAST)
-    assert (table["rank_biserial"] == 1).all() and (table["wilcoxon_w"] == 0).all()
-    assert (table["p_holm"] >= table["p"]).all()
+    evidence = table[table["quantity"] == "evidence"]
+    assert (evidence["rank_biserial"] == 1).all() and (evidence["wilcoxon_w"] == 0).all()
+    assert (evidence["p_holm"] >= evidence["p"]).all()
 
 
 @settings(max_examples=4, deadline=None)
@@ -100,7 +90,9 @@ def test_rescaled_masses_and_shuffled_rows_do_not_change_the_collapse(scale: flo
         evidence_mass=other["evidence_mass"] * scale, other_image_mass=other["other_image_mass"] * scale
     )
     quantities = ["evidence", "evidence_over_uniform", "evidence_over_visual"]
-    one, two = (collapse_table(pair_bins(b), CELLS, quantities=quantities, n_replicates=100) for b in (bins, other))
+    one, two = (
+        collapse_table(pair_bins(b), CELLS, quantities=quantities, resampling=Resampling(100)) for b in (bins, other)
+    )
     for column in ("estimate", "ci_low", "ci_high"):
         assert np.allclose(one[column], two[column], rtol=1e-6, atol=1e-9)
 
@@ -109,7 +101,9 @@ def test_renamed_copies_of_items_keep_the_estimate_and_narrow_the_interval() -> 
     bins = make_bins(20, 2, noise=0.5, seed=2)
     bins["evidence_mass"] *= np.where(bins["bin"] == 1, np.random.default_rng(0).uniform(0.5, 1.5, len(bins)), 1)
     twice = pd.concat([bins, bins.assign(item_id=bins["item_id"] + "-copy")])
-    one, two = (row(collapse_table(pair_bins(b), CELLS, n_replicates=2000), "evidence") for b in (bins, twice))
+    one, two = (
+        row(collapse_table(pair_bins(b), CELLS, resampling=Resampling(2000)), "evidence") for b in (bins, twice)
+    )
     assert two.estimate == pytest.approx(one.estimate)
     assert (one.ci_high - one.ci_low) / (two.ci_high - two.ci_low) == pytest.approx(2**0.5, rel=0.15)
 
@@ -131,33 +125,25 @@ def test_items_without_both_ends_or_without_evidence_are_left_out_and_counted() 
     assert row(collapse_table(pairs, CELLS, **FAST), "evidence").n_items == 23
 
 
-def test_calibration_rows_are_refused() -> None:
-    bins = make_bins()
-    bins.loc[0, "split"] = "calibration"
-    with pytest.raises(EstimateError, match="calibration split"):
-        pair_bins(bins)
-
-
-def test_nan_mass_is_refused() -> None:
-    bins = make_bins()
-    bins.loc[bins["bin"] == 0, "prompt_mass"] = np.nan
-    with pytest.raises(EstimateError, match="prompt_mass_first: NaN"):
-        pair_bins(bins)
-
-
-def test_missing_and_small_cells_are_errors() -> None:
-    pairs = pair_bins(make_bins(25))
+def test_tables_that_support_no_estimate_are_named() -> None:
+    bins = make_bins(25)
+    pairs = pair_bins(bins)
     with pytest.raises(EstimateError, match="cell other x symbolic, grounding_layers: 0 items"):
         collapse_table(pairs, [*CELLS, ("other", "symbolic")], **FAST)
     with pytest.raises(EstimateError, match="25 items with both ends, expected >= 26"):
         collapse_table(pairs, CELLS, min_items=26, **FAST)
-
-
-def test_cell_whose_first_mass_is_zero_is_named() -> None:
-    bins = make_bins()
-    bins["control_box_mass"] = 0.0
     with pytest.raises(EstimateError, match="cell glm x symbolic.*denominator"):
-        collapse_table(pair_bins(bins), CELLS, quantities=["control_box"], **FAST)
+        collapse_table(pair_bins(bins.assign(control_box_mass=0.0)), CELLS, quantities=["control_box"], **FAST)
+    items = bins[["model", "benchmark", "item_id"]].drop_duplicates().iloc[1:20].assign(chain_length=2.0)
+    with pytest.raises(EstimateError, match="pairs without an item"):
+        collapse_by(pairs, items, "chain_length", **FAST)
+    with pytest.raises(EstimateError, match="prompt_mass_first: NaN"):
+        pair_bins(bins.assign(prompt_mass=bins["prompt_mass"].where(bins["bin"] > 0)))
+    with pytest.raises(EstimateError, match="1 NaN in 3 pairs"):
+        signed_rank(np.array([1.0, np.nan, 2.0]), np.zeros(3))
+    bins.loc[0, "split"] = "calibration"
+    with pytest.raises(EstimateError, match="calibration split"):
+        pair_bins(bins)
 
 
 def test_a_recall_is_held_against_the_read_of_the_same_thing() -> None:
@@ -213,13 +199,6 @@ def test_strata_show_the_raw_row_beside_the_strata() -> None:
     assert set(stratify(items, "chain_kind")["stratum"]) == {"recall", "step"}
 
 
-def test_pairs_without_an_items_row_are_an_error() -> None:
-    bins = make_bins()
-    items = bins[["model", "benchmark", "item_id"]].drop_duplicates().iloc[1:20].assign(chain_length=2.0)
-    with pytest.raises(EstimateError, match="pairs without an item"):
-        collapse_by(pair_bins(bins), items, "chain_length", **FAST)
-
-
 def test_curve_is_the_mean_over_items_with_a_band_around_it() -> None:
     bins = make_bins(seed=6)
     line = curves(bins, quantities=["evidence", "evidence_over_uniform"], **FAST)
@@ -242,29 +221,26 @@ def test_curve_of_steps_keeps_rare_positions_without_a_band() -> None:
     assert line.loc[line["step_index"] == 0, "ci_low"].notna().all()
 
 
-def test_nan_pair_is_an_error_for_the_signed_rank_test() -> None:
-    with pytest.raises(EstimateError, match="1 NaN in 3 pairs"):
-        signed_rank(np.array([1.0, np.nan, 2.0]), np.zeros(3))
-
-
-def test_pairs_without_any_difference_have_p_one() -> None:
+def test_signed_rank_equals_hollander_and_wolfe_and_needs_a_difference() -> None:
+    case, expected, tol = read_case("wilcoxon_hollander_wolfe")
+    for value, name in zip(signed_rank(case["x"], case["y"]), ("W", "p", "RBC"), strict=True):
+        assert value == pytest.approx(float(expected[name]), abs=tol[name])
     assert signed_rank(np.ones(30), np.ones(30)) == (0.0, 1.0, 0.0)
 
 
-def test_quantities_name_columns_that_are_paired() -> None:
-    assert {mass for pair in QUANTITIES.values() for mass in pair if mass} <= set(MASSES)
+def test_log_ratio_by_paired_t_and_by_mixed_model_agree() -> None:
+    bins = make_bins(40, fall=0.6, seed=8)
+    bins["evidence_mass"] *= np.exp(0.3 * np.random.default_rng(1).normal(size=len(bins)))
+    check = log_ratio_check(pair_bins(bins), "grounding_layers")
+    assert len(check) == 4 and check["converged"].all() and (check["n_zero"] == 0).all()
+    assert np.allclose(check["estimate"], np.log(0.4), atol=0.3)
+    assert np.allclose(check["estimate"], check["mixed_estimate"], atol=0.02)
+    assert ((check["ci_low"] < check["estimate"]) & (check["estimate"] < check["ci_high"])).all()
 
 
-@pytest.fixture
-def vectors() -> dict:
-    if not VECTORS.exists():
-        pytest.skip("the reference vectors lie beside the project and are absent here")
-    return json.loads(VECTORS.read_text())
-
-
-def test_signed_rank_equals_hollander_and_wolfe(vectors: dict) -> None:
-    case = vectors["wilcoxon_hollander_wolfe"]
-    expected = case["expected"]
-    found = signed_rank(np.array(case["input"]["x"]), np.array(case["input"]["y"]))
-    for value, name in zip(found, ("W", "p", "RBC"), strict=True):
-        assert value == pytest.approx(expected[name]["value"], abs=expected[name]["tol"])
+def test_item_with_zero_mass_has_no_log_ratio_and_is_counted() -> None:
+    bins = make_bins(40, seed=8)
+    bins["evidence_mass"] *= np.exp(0.3 * np.random.default_rng(1).normal(size=len(bins)))
+    bins.loc[(bins["item_id"] == "visual-003") & (bins["bin"] == 3), "evidence_mass"] = 0.0
+    check = log_ratio_check(pair_bins(bins), "grounding_layers").set_index(["model", "benchmark"])
+    assert check.loc[("glm", "visual"), "n_zero"] == 1 and check.loc[("glm", "visual"), "n_items"] == 39

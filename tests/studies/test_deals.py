@@ -1,4 +1,4 @@
-"""Claims about the negative controls: dealt labels and dealt vision say nothing."""
+"""Claims about the negative controls: dealt labels, vision and boxes say nothing."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic_items import make_items
+from synthetic_items import make_fit, make_items
 
-from dontblink.statistics.auroc import auroc
-from dontblink.studies.deals import shuffled_labels, shuffled_vision
-from dontblink.studies.entropy import EstimateError, auroc_table
+from dontblink.statistics.bootstrap import EstimateError, Resampling
+from dontblink.statistics.logit import fit_logit
+from dontblink.studies.cells import ENTROPY, VISION, deal_rows, number_items, select_rows
+from dontblink.studies.deals import dealt_table, find_biased, shuffled_labels, shuffled_lift, shuffled_vision
+from dontblink.studies.entropy import auroc_table
+from dontblink.studies.interaction import build_design
 from dontblink.studies.transfer import transfer_table
-
-
-def make_fit(n_items: int = 100, seed: int = 9, **options: object) -> pd.DataFrame:
-    items = make_items(n_items, seed=seed, **options)  # type: ignore[arg-type]
-    return items.assign(split="calibration", item_id="fit " + items["item_id"])
 
 
 def test_dealt_labels_separate_nothing_and_observed_ones_do() -> None:
@@ -34,7 +32,7 @@ def test_observed_values_are_those_of_the_table() -> None:
     items.loc[:5, "answer_entropy_nats"] = np.nan
     keys = ["scope", "model", "benchmark", "score"]
     control = shuffled_labels(items, covariates=["noise_level"], n_deals=2).set_index(keys)
-    table = auroc_table(items, covariates=["noise_level"], n_boot=20).set_index(keys)
+    table = auroc_table(items, covariates=["noise_level"], resampling=Resampling(20)).set_index(keys)
     assert control["observed"].to_numpy() == pytest.approx(table.loc[control.index, "estimate"].to_numpy(), abs=1e-12)
     assert (control["n_left_out"] == table.loc[control.index, "n_left_out"]).all()
 
@@ -90,15 +88,84 @@ def test_observed_gains_are_those_of_the_transfer_table() -> None:
     fit, items = make_fit(vision=0.8), make_items(vision=0.8)
     control = shuffled_vision(fit, items, n_deals=2).set_index(["scaling", "train", "test", "rule"])
     for scaling in ("train", "test"):
-        table = transfer_table(fit, items, ["linear", "interaction"], scaling=scaling, n_boot=20, n_refits=0)
+        table = transfer_table(fit, items, ["linear", "interaction"], scaling=scaling, resampling=Resampling(20))
         gains = table.query("model == 'all'").set_index(["train", "test", "rule"])["gain"]
         found = control.xs(scaling)["gain"]
         assert found.to_numpy() == pytest.approx(gains.loc[found.index].to_numpy(), abs=1e-9)
     assert control.xs("train").index.equals(control.xs("test").index)
 
 
-def test_auroc_of_a_cell_is_scikit_learns() -> None:
-    items = make_items()
-    cell = items.query("model == 'glm' and benchmark == 'visual'")
-    found = shuffled_labels(items, n_deals=2).query("model == 'glm' and benchmark == 'visual' and score == 'vision'")
-    assert found["observed"].item() == pytest.approx(auroc(cell["correct"], cell["vision_evidence_mass"]), abs=1e-13)
+@pytest.mark.parametrize("dealt", ["labels", "vision"])
+def test_dealt_labels_or_vision_leave_no_interaction(dealt: str) -> None:
+    table = dealt_table(make_items(150, interaction=-0.8), dealt, n_deals=60)  # type: ignore[arg-type]
+    assert len(table) == 7
+    assert find_biased(table).empty
+    pooled = table[table["scope"] == "pooled"].iloc[0]
+    assert pooled["observed"] < pooled["low"] < 0 < pooled["high"]
+    assert pooled["p"] == pytest.approx(1 / 61)
+
+
+def test_observed_value_and_deals_are_those_of_the_library_fit() -> None:
+    items = make_items(60, interaction=-0.5)
+    table = dealt_table(items, "vision", ["noise_level"], scopes=["pooled"], n_deals=1, seed=4)
+    rows = select_rows(items, [ENTROPY, VISION, "noise_level"])
+    design = build_design(rows, ["noise_level"])
+    assert table["observed"][0] == pytest.approx(fit_logit(design.x, design.y).coef[2], abs=1e-9)
+    order = deal_rows(*number_items(rows), np.random.default_rng(4))
+    moved = build_design(rows.assign(**{VISION: rows[VISION].to_numpy()[order]}), ["noise_level"])
+    assert table["mean"][0] == pytest.approx(fit_logit(moved.x, moved.y).coef[2], abs=1e-9)
+
+
+def test_an_observed_value_without_interaction_lies_among_the_deals() -> None:
+    p = [dealt_table(make_items(80, seed=s), "vision", scopes=["pooled"], n_deals=40)["p"][0] for s in range(12)]
+    assert 0.2 < np.mean(p) < 0.8
+
+
+def test_a_control_that_is_not_one_is_found() -> None:
+    table = dealt_table(make_items(150, interaction=-0.8), "labels", scopes=["pooled"], n_deals=60)
+    assert len(find_biased(table.assign(mean=table["observed"]))) == 1
+    assert len(find_biased(table.assign(mean=np.nan))) == 1
+    assert len(find_biased(table.assign(sd=0.0, mean=0.0))) == 1  # nothing was dealt
+
+
+def test_cells_of_one_class_and_calibration_rows_are_no_control() -> None:
+    items = make_items(40)
+    items.loc[items["model"] == "glm", "correct"] = True
+    assert set(dealt_table(items, "labels", n_deals=2, scopes=["cell"])["model"]) == {"qwen"}
+    with pytest.raises(EstimateError, match="calibration"):
+        dealt_table(items.assign(split="calibration"), "labels", n_deals=2)
+
+
+def make_maps(n: int = 300, n_tokens: int = 36, focus: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    coverage = np.zeros((n, n_tokens))
+    coverage[np.arange(n)[:, None], rng.random((n, n_tokens)).argsort(axis=1)[:, :3]] = 1
+    return rng.dirichlet(np.ones(n_tokens), n) + focus * coverage, coverage
+
+
+def test_boxes_dealt_to_other_items_have_a_lift_of_one() -> None:
+    found = shuffled_lift(*make_maps(focus=0.2), n_deals=300)
+    assert found["lift"] > 4 and found["p"] < 0.01
+    assert found["shuffled_lift"] == pytest.approx(1, abs=0.05)
+    assert found["shuffled_low"] < 1 < found["shuffled_high"]
+
+
+def test_look_without_preference_has_a_lift_of_one() -> None:
+    found = shuffled_lift(*make_maps(), n_deals=300)
+    assert found["lift"] == pytest.approx(1, abs=0.15) and found["p"] > 0.01
+
+
+def test_no_item_keeps_its_boxes_and_the_scale_of_a_map_does_not_matter() -> None:
+    found = shuffled_lift(np.eye(8), np.eye(8), n_deals=50)
+    assert found["lift"] == 8 and found["shuffled_high"] == 0
+    maps, coverage = make_maps(focus=0.1)
+    scaled = maps * np.random.default_rng(2).uniform(0.1, 9, (len(maps), 1))
+    one, two = (shuffled_lift(x, coverage, n_deals=5)["lift"] for x in (maps, scaled))
+    assert one == pytest.approx(two)
+
+
+def test_maps_without_mass_or_evidence_are_refused() -> None:
+    with pytest.raises(EstimateError, match="some evidence"):
+        shuffled_lift(np.ones((4, 6)), np.zeros((4, 6)))
+    with pytest.raises(EstimateError, match="mass in each map"):
+        shuffled_lift(np.zeros((4, 6)), np.ones((4, 6)))

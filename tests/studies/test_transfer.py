@@ -12,18 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
-from synthetic_items import make_items
+from synthetic_items import make_fit, make_items
 
-from dontblink.studies.cells import EstimateError
-from dontblink.studies.transfer import RULES, EstimateError, describe_gains, predict_rows, transfer_table
+from dontblink.statistics.bootstrap import EstimateError, Resampling
+from dontblink.studies.transfer import RULES, describe_gains, predict_rows, transfer_table
 
-FAST: dict[str, Any] = {"n_boot": 200, "n_refits": 50, "method": "percentile"}
-
-
-def make_fit(n_items: int = 60, seed: int = 9, **options: Any) -> pd.DataFrame:
-    """Calibration items: as the test items, and others."""
-    items = make_items(n_items, seed=seed, **options)
-    return items.assign(split="calibration", item_id="fit " + items["item_id"])
+FAST: dict[str, Any] = {"resampling": Resampling(200, method="percentile"), "refit": Resampling(50)}
 
 
 def test_every_pair_model_and_rule_has_a_row() -> None:
@@ -70,7 +64,11 @@ def test_fitted_scores_are_those_of_a_logit_on_the_other_benchmark() -> None:
 def test_vision_that_means_the_opposite_elsewhere_hurts_the_global_rule_and_not_the_per_task_rule() -> None:
     vision = {"symbolic": 1.5, "visual": -1.5}
     table = transfer_table(
-        make_fit(500, vision=vision), make_items(500, vision=vision), ["linear", "per_task"], n_boot=300, n_refits=100
+        make_fit(500, vision=vision),
+        make_items(500, vision=vision),
+        ["linear", "per_task"],
+        resampling=Resampling(300),
+        refit=Resampling(100),
     ).query("model == 'all'")
     away, home = table.query("train != test"), table.query("train == test")
     linear = away.query("rule == 'linear'")
@@ -85,7 +83,9 @@ def test_vision_that_means_the_opposite_elsewhere_hurts_the_global_rule_and_not_
 
 def test_vision_that_means_the_same_elsewhere_helps() -> None:
     fit, items = (x.assign(task_type="one type") for x in (make_fit(500, vision=1.5), make_items(500, vision=1.5)))
-    table = transfer_table(fit, items, ["linear", "interaction", "per_task"], n_boot=300, n_refits=100)
+    table = transfer_table(
+        fit, items, ["linear", "interaction", "per_task"], resampling=Resampling(300), refit=Resampling(100)
+    )
     gains = table.query("model == 'all'").set_index(["train", "test", "rule"])
     assert (gains["gain_low"] > 0.03).all()
     assert (gains["n_text_only"] == 0).all()
@@ -95,10 +95,7 @@ def test_vision_that_means_the_same_elsewhere_helps() -> None:
 
 def test_resampling_the_fit_widens_the_interval_of_a_rule_that_was_learnt_from_few_items() -> None:
     # few items to learn from, many to test on: most of the uncertainty is in the fit
-    table = transfer_table(
-        make_fit(60, benchmarks=("few",)), make_items(600, benchmarks=("many",)), ["interaction"],
-        n_boot=500, n_refits=500,
-    )  # fmt: skip
+    table = transfer_table(make_fit(60, benchmarks=("few",)), make_items(600, benchmarks=("many",)), ["interaction"], resampling=Resampling(500), refit=Resampling(500))  # fmt: skip
     row = table.query("model == 'all'").iloc[0]
     assert row["refit_high"] - row["refit_low"] > 1.2 * (row["ci_high"] - row["ci_low"])
 
@@ -108,7 +105,7 @@ def test_scale_of_the_test_cell_matters_only_to_rules_with_two_features() -> Non
     other = items.copy()
     own = other["benchmark"] == "visual"
     other.loc[own, "vision_evidence_mass"] = 5 * other.loc[own, "vision_evidence_mass"] + 0.3
-    options = {**FAST, "n_refits": 0}
+    options = {"resampling": FAST["resampling"]}
     for scaling, same in (("test", True), ("train", False)):
         one, two = (transfer_table(fit, x, ["full", "linear"], scaling=scaling, **options) for x in (items, other))
         equal = np.isclose(one["auroc"], two["auroc"], atol=1e-12)
@@ -146,7 +143,7 @@ def test_units_of_the_features_change_nothing(seed: int, slope: float, offset: f
     fit, items = make_fit(50, seed, vision=0.5), make_items(50, vision=0.5, seed=seed + 2_000)
     columns = ["full_entropy_nats", "answer_entropy_nats", "vision_evidence_mass"]
     others = [x.assign(**{name: slope * x[name] + offset for name in columns}) for x in (fit, items)]
-    options = {"n_boot": 20, "n_refits": 0, "method": "percentile", "min_class": 5}
+    options = {"resampling": Resampling(20, method="percentile"), "min_class": 5}
     first, second = (transfer_table(*pair, **options) for pair in ((fit, items), others))
     for column in ("auroc", "gain"):
         assert first[column].to_numpy() == pytest.approx(second[column].to_numpy(), abs=2e-3)  # a tie may turn

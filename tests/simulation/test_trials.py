@@ -9,11 +9,15 @@ import pandas as pd
 import pytest
 
 from dontblink.statistics.auroc import auroc_difference, auroc_interval, delong_test
+from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import collapse
+from dontblink.studies.cells import ENTROPY, VISION
 from dontblink.studies.interaction import interaction_table
 from dontblink.studies.transfer import transfer_table
-from dontblink_simulation.register import STATISTICS
+from dontblink.studies.veto import veto_table
 from dontblink_simulation.populations import Answers, Benchmarks, Masses, Scores
+from dontblink_simulation.register import STATISTICS
+from dontblink_simulation.selection import Blind, study_selective, study_veto
 from dontblink_simulation.trials import (
     Row,
     Statistic,
@@ -54,10 +58,7 @@ def test_collapse_rows_are_those_of_the_collapse_table(n_models: int) -> None:
         pairs[[f"{mass}_first", f"{mass}_last"]] = 1.0
     cells = [(str(model), "b") for model in pairs["model"].unique()]
     for method in ("bca", "percentile", "t"):
-        table = collapse.collapse_table(
-            pairs, cells, pooled=n_models > 1, quantities=["evidence", "evidence_over_uniform"],
-            n_replicates=99, seed=seed, method=method,
-        )  # fmt: skip
+        table = collapse.collapse_table(pairs, cells, pooled=n_models > 1, quantities=["evidence", "evidence_over_uniform"], resampling=Resampling(99, seed, method=method))  # fmt: skip
         for _, row in table[table["model"] == ("all" if n_models > 1 else "model 0")].iterrows():
             expected = (row["estimate"], row["ci_low"], row["ci_high"])
             assert ends(found, row["quantity"], method) == pytest.approx(expected, rel=1e-9)
@@ -69,14 +70,14 @@ def test_collapse_rows_are_those_of_the_collapse_table(n_models: int) -> None:
 def test_auroc_rows_are_those_of_the_public_functions() -> None:
     population = Scores(n_items=40, n_models=2)
     rows, seed = draw_again(population, 4)
-    options = {"cell": rows["cell"].to_numpy(), "n_boot": 99, "seed": seed}
+    cell = rows["cell"].to_numpy()
     labels, a, b, item = (rows[name].to_numpy() for name in ("correct", "a", "b", "item"))
     single = study_auroc(population, np.random.default_rng(4), 99)
     both = study_difference(population, np.random.default_rng(4), 99)
     for method in ("bca", "percentile"):
-        one = auroc_interval(labels, a, item, method=method, **options)
+        one = auroc_interval(labels, a, item, Resampling(99, seed, method=method), cell=cell)
         assert ends(single, "auroc", method) == (one.estimate, one.ci_low, one.ci_high)
-        two = auroc_difference(labels, a, b, item, method=method, **options)
+        two = auroc_difference(labels, a, b, item, Resampling(99, seed, method=method), cell=cell)
         assert ends(both, "difference", method) == (two.estimate, two.ci_low, two.ci_high)
     assert [row.p for row in both if row.method == "delong_pooled"] == [delong_test(labels, a, b).p]
 
@@ -87,7 +88,9 @@ def test_interaction_rows_are_those_of_the_interaction_table() -> None:
     rows, seed = draw_again(population, 5)
     items = rows.rename(columns={"cell": "model"}).assign(benchmark="b", item_id=rows["cluster"].map("{:03d}".format))
     for method in ("bca", "percentile", "t"):
-        table = interaction_table(items, scopes=["benchmark"], n_boot=199, seed=seed, method=method).set_index("term")
+        table = interaction_table(
+            items, scopes=["benchmark"], resampling=Resampling(199, seed, method=method)
+        ).set_index("term")
         row = table.loc["entropy:vision"]
         assert ends(found, "entropy:vision", method) == pytest.approx((row["estimate"], row["ci_low"], row["ci_high"]))
         if method == "t":
@@ -103,7 +106,9 @@ def test_transfer_rows_are_those_of_the_table_and_know_the_fitted_rules_gain() -
     found = study_transfer(population, np.random.default_rng(6), 49)
     items, seed = draw_again(population, 6)
     train, test = (items[items["benchmark"] == name] for name in ("train", "test"))
-    table = transfer_table(train.assign(split="calibration"), test, ["linear"], n_boot=49, n_refits=24, seed=seed)
+    table = transfer_table(
+        train.assign(split="calibration"), test, ["linear"], resampling=Resampling(49, seed), refit=Resampling(24, seed)
+    )
     table = table.set_index(["train", "model"])
     row = table.loc[("train", "all")]
     assert ends(found, "gain", "bca_fixed_fit") == (row["gain"], row["gain_low"], row["gain_high"])
@@ -140,3 +145,45 @@ def test_a_study_with_other_rows_than_the_register_says_is_an_error() -> None:
     statistic = Statistic(lambda *_: [Row("a", "bca")], {"iid": Scores()}, {"a": ("bca", "t")}, {"a": "bca"}, ())
     with pytest.raises(ValueError, match=r"rows \['a bca'\]; expected \['a bca', 'a t'\]"):
         run_study(statistic, "iid", [1], 9)
+
+
+def test_low_vision_costs_answers_in_the_targeted_benchmark_and_nowhere_else() -> None:
+    items = Blind(n_items=20_000).draw(np.random.default_rng(0))
+    low = items[VISION] < -1.3
+    assert low.mean() == pytest.approx(0.0968, abs=0.005)
+    for benchmark, danger in (("targeted", True), ("other", False)):
+        own = items["benchmark"] == benchmark
+        lost = items.loc[own & ~low, "correct"].mean() - items.loc[own & low, "correct"].mean()
+        assert (lost > 0.25) if danger else (abs(lost) < 0.04)
+    harmless = Blind(n_items=20_000, danger=0.0).draw(np.random.default_rng(0))
+    assert abs(harmless["correct"][low].mean() - harmless["correct"][~low].mean()) < 0.03
+
+
+def test_models_share_their_items() -> None:
+    items = Blind(n_items=5_000, n_models=2).draw(np.random.default_rng(1)).query("benchmark == 'other'")
+    e = items.pivot_table(index="item_id", columns="model", values=ENTROPY)
+    assert e.corr().iloc[0, 1] == pytest.approx(0.3, abs=0.04)
+
+
+def test_the_rows_of_a_veto_study_are_those_of_the_table() -> None:
+    population = Blind(n_items=60, danger=0.0)
+    rows = {(row.quantity, row.method): row for row in study_veto(population, np.random.default_rng(2), 0)}
+    rng = np.random.default_rng(2)
+    items, seed = population.draw(rng), int(rng.integers(2**32))
+    table = veto_table(items, ["targeted"], rules=("linear", "veto"), n_splits=20, n_blocks=10, n_deals=19, seed=seed)
+    pooled = table.query("scope == 'pooled' and rule == 'veto'").iloc[0]
+    gain = rows["gain_veto", "block_jackknife"]
+    assert (gain.estimate, gain.ci_low, gain.ci_high) == (pooled["gain"], pooled["ci_low"], pooled["ci_high"])
+    assert rows["permutation", "permutation"].p == pooled["p"]
+    assert rows["best_cell", "permutation"].p == table.query("scope == 'cell' and rule == 'veto'")["p_max"].min()
+    assert population.truth() == {"permutation": 0.0, "best_cell": 0.0}
+    with_danger = study_veto(Blind(n_items=60), np.random.default_rng(2), 0)
+    assert all(np.isnan(row.p) for row in with_danger) and np.isnan(Blind().truth()["permutation"])
+
+
+def test_the_rows_of_a_selective_study_are_aurc_and_risk_and_one_class_is_a_reason() -> None:
+    rows = study_selective(Scores(n_items=50), np.random.default_rng(3), 99)
+    assert [row.quantity for row in rows] == ["aurc", "risk"]
+    assert all(row.ci_low <= row.estimate <= row.ci_high and row.reason == "" for row in rows)
+    hopeless = study_selective(Scores(n_items=20, accuracy=0.999999), np.random.default_rng(3), 9)
+    assert all("one class" in row.reason and np.isnan(row.estimate) for row in hopeless)

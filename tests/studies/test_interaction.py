@@ -1,34 +1,38 @@
-"""Claims about the entropy x vision interaction and the tables of notebook 04."""
+"""Claims about the entropy x vision interaction, its effects on risk and its quadrants."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_items import make_items, read_case
 
-from dontblink.statistics.firth import EstimateError
+from dontblink.statistics.bootstrap import EstimateError, Resampling
 from dontblink.statistics.logit import bootstrap_logit, fit_logit
-from dontblink.studies.cells import EstimateError, select_rows, standardise
+from dontblink.studies.cells import ENTROPY, VISION, select_rows
 from dontblink.studies.interaction import (
     EFFECTS,
-    ENTROPY,
     TERMS,
-    VISION,
+    _newcombe,
     add_holm,
     build_design,
     cross_check,
     describe_row,
     describe_signs,
+    hazard_table,
     interaction_table,
     marginal_effects,
+    quadrant_table,
     surface_table,
 )
 
-FAST = {"n_boot": 200}
+FAST = {"resampling": Resampling(200, method="t")}
+PLAIN = {"resampling": Resampling(200, method="percentile")}
+BRIEF = {"scopes": ["benchmark"], "resampling": Resampling(30, method="percentile"), "brief": True}
 
 
 def test_reference_gee_and_sandwich() -> None:
@@ -47,7 +51,9 @@ def test_reference_independence_gee_is_the_sandwich_without_its_correction() -> 
     case, expected, tol = read_case("cluster_bootstrap_logit")
     e, v, n, g = case["E"], case["V"], 180, 60
     X = np.column_stack([np.ones(n), e, v, e * v])
-    corrected = bootstrap_logit(X, case["y"], case["cluster"], 1, errors_of=range(4)).error
+    corrected = bootstrap_logit(
+        X, case["y"], case["cluster"], Resampling(1, method="percentile"), errors_of=range(4)
+    ).error
     plain = corrected / np.sqrt(g / (g - 1) * (n - 1) / (n - 4))
     assert plain == pytest.approx(expected["gee_indep_se_robust"], abs=tol["gee_indep_se_robust"])
 
@@ -68,7 +74,7 @@ def test_pooled_fit_is_the_formula_with_cell_effects_and_values_standardised_wit
         by_cell = rows.groupby("cell")[column]
         rows[name] = (rows[column] - by_cell.transform("mean")) / by_cell.transform("std", ddof=0)
     theirs = smf.logit("correct ~ zE * zV + C(cell)", rows.assign(correct=rows["correct"].astype(int))).fit(disp=0)
-    table = interaction_table(items, scopes=["pooled"], method="percentile", **FAST).set_index("term")
+    table = interaction_table(items, scopes=["pooled"], **PLAIN).set_index("term")
     for term, name in zip(TERMS, ("zE", "zV", "zE:zV"), strict=True):
         assert table.loc[term, "estimate"] == pytest.approx(theirs.params[name], abs=1e-7)
     assert table.loc["entropy:vision", "adjusted_for"] == ""
@@ -76,7 +82,7 @@ def test_pooled_fit_is_the_formula_with_cell_effects_and_values_standardised_wit
 
 def test_table_finds_the_interaction_where_it_was_put() -> None:
     items = make_items(400, interaction={"visual": -0.7})
-    table = interaction_table(items, scopes=["benchmark", "pooled"], n_boot=500)
+    table = interaction_table(items, scopes=["benchmark", "pooled"], resampling=Resampling(500, method="t"))
     coefficient = table[table["term"] == "entropy:vision"].set_index("benchmark")
     assert coefficient.loc["visual", "ci_high"] < -0.3
     assert coefficient.loc["visual", "p"] < 0.01
@@ -92,7 +98,7 @@ def test_table_finds_the_interaction_where_it_was_put() -> None:
 
 @pytest.mark.parametrize("method", ["bca", "t", "percentile"])
 def test_every_method_gives_every_term_of_every_scope(method: str) -> None:
-    table = interaction_table(make_items(), method=method, **FAST)
+    table = interaction_table(make_items(), resampling=Resampling(200, method=method))
     assert len(table) == (4 + 2 + 1) * 8
     assert (table["ci_low"] <= table["estimate"]).all() and (table["estimate"] <= table["ci_high"]).all()
     assert (table["n_replicates"] == 200).all()
@@ -107,7 +113,7 @@ def test_adjusting_for_a_confounder_removes_its_effect() -> None:
     confounder = items["full_entropy_nats"].to_numpy() * 10
     items["chain_length"] = confounder + 0.2 * rng.normal(size=len(items))
     raw, adjusted = (
-        interaction_table(items, names, scopes=["pooled"], method="percentile", **FAST).set_index("term")
+        interaction_table(items, names, scopes=["pooled"], **PLAIN).set_index("term")
         for names in ((), ("chain_length", "noise_level", "log_n_response_tokens"))
     )
     assert adjusted.loc["entropy", "ci_high"] - adjusted.loc["entropy", "ci_low"] > 3 * (
@@ -126,8 +132,8 @@ def test_covariate_that_is_constant_everywhere_is_left_out() -> None:
 def test_marginal_effects_are_differences_of_predicted_probabilities() -> None:
     rows = select_rows(make_items(100, interaction=-0.5), [ENTROPY, VISION, "chain_length"])
     design = build_design(rows, ["chain_length"])
-    drawn = bootstrap_logit(design.x, design.y, design.cluster, 200, strata=design.cell, jackknife=True)
-    found = marginal_effects(design, drawn)
+    drawn = bootstrap_logit(design.x, design.y, design.cluster, Resampling(200), strata=design.cell)
+    found = marginal_effects(design, drawn, method="percentile")
     beta = fit_logit(design.x, design.y).coef
 
     def predict(e: float, v: float) -> float:
@@ -148,7 +154,7 @@ def test_coefficient_of_zero_can_still_be_a_difference_of_risks() -> None:
     # the reason for marginal effects: with main effects and b_EV = 0, risks do interact
     rows = select_rows(make_items(50), [ENTROPY, VISION])
     design = build_design(rows)
-    drawn = bootstrap_logit(design.x, design.y, design.cluster, 20, strata=design.cell)
+    drawn = bootstrap_logit(design.x, design.y, design.cluster, Resampling(20, method="percentile"), strata=design.cell)
     flat = drawn.estimate.copy()
     flat[:3] = [-1.5, 1.5, 0.0]
     fixed = type(drawn)(**{**vars(drawn), "estimate": flat})
@@ -162,7 +168,7 @@ def test_coefficient_of_zero_can_still_be_a_difference_of_risks() -> None:
 def test_difference_of_risks_is_the_main_effects_part_plus_one_with_the_sign_of_the_interaction(b_ev: float) -> None:
     # entropy costs less where vision has brought the risk down: the whole can be positive while b_EV is negative
     design = build_design(select_rows(make_items(50), [ENTROPY, VISION]))
-    drawn = bootstrap_logit(design.x, design.y, design.cluster, 20, strata=design.cell)
+    drawn = bootstrap_logit(design.x, design.y, design.cluster, Resampling(20, method="percentile"), strata=design.cell)
     fixed = type(drawn)(**{**vars(drawn), "estimate": np.r_[-1.5, 1.5, b_ev, np.ones(4)]})
     found = {name: interval.estimate for name, interval in marginal_effects(design, fixed).items()}
     assert tuple(found) == EFFECTS
@@ -172,24 +178,11 @@ def test_difference_of_risks_is_the_main_effects_part_plus_one_with_the_sign_of_
     assert found["effect_difference"] > 0
 
 
-def test_marginal_effects_do_not_depend_on_how_many_replicates_are_held_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rows = select_rows(make_items(40), [ENTROPY, VISION, "noise_level"])
-    design = build_design(rows, ["noise_level"])
-    drawn = bootstrap_logit(design.x, design.y, design.cluster, 50, strata=design.cell)
-    first = marginal_effects(design, drawn)
-    monkeypatch.setattr("dontblink.studies.interaction._BLOCK", 500)
-    assert marginal_effects(design, drawn)["effect_difference"].ci_low == pytest.approx(
-        first["effect_difference"].ci_low, abs=1e-12
-    )
-
-
 def test_shuffled_vision_leaves_no_interaction() -> None:
     items = make_items(300, interaction=-0.8)
     rng = np.random.default_rng(0)
     items[VISION] = items.groupby(["model", "benchmark"])[VISION].transform(rng.permutation)
-    found = interaction_table(items, scopes=["pooled"], method="t", **FAST).set_index("term").loc["entropy:vision"]
+    found = interaction_table(items, scopes=["pooled"], **FAST).set_index("term").loc["entropy:vision"]
     assert found["ci_low"] < 0 < found["ci_high"]
     assert found["p"] > 0.05
 
@@ -198,7 +191,7 @@ def test_separated_cell_is_fitted_by_firth_and_says_so() -> None:
     items = make_items(30, benchmarks=("symbolic",))
     own = items["model"] == "glm"
     items.loc[own, "correct"] = items.loc[own, ENTROPY] < items.loc[own, ENTROPY].median()
-    table = interaction_table(items, scopes=["cell"], method="percentile", **FAST)
+    table = interaction_table(items, scopes=["cell"], **PLAIN)
     found = table.query("model == 'glm' and term == 'entropy'").iloc[0]
     assert found["separated"] and found["n_separated"] == 200
     assert np.isfinite(found["estimate"]) and np.isnan(found["sandwich_se"])
@@ -211,43 +204,12 @@ def test_small_and_one_class_cells_are_left_out_and_counted() -> None:
     items = items[~((items["model"] == "qwen") & (items["benchmark"] == "visual") & (items["item_id"] > "item 010"))]
     items = items.reset_index(drop=True)
     items.loc[0, VISION] = np.nan
-    table = interaction_table(items, method="percentile", **FAST)
+    table = interaction_table(items, **PLAIN)
     visual = table.query("benchmark == 'visual'")
     assert visual["estimate"].isna().all() and visual["n_cells"].eq(0).all()
     assert sorted(visual["n_items"]) == [11, 60, 60]
     assert table.query("scope == 'pooled'")["n_cells"].eq(2).all()
     assert table["n_left_out"].eq(1).all()
-
-
-def test_constant_entropy_in_a_cell_is_named() -> None:
-    items = make_items(30)
-    items.loc[items["model"] == "glm", ENTROPY] = 0.25
-    with pytest.raises(EstimateError, match="cell glm x symbolic: full_entropy_nats is 0.25 in all 30 rows"):
-        interaction_table(items, **FAST)
-
-
-def test_row_order_changes_no_table() -> None:
-    items = make_items(40, interaction=-0.4)
-    shuffled = items.sample(frac=1, random_state=3)
-    first, second = (interaction_table(x, scopes=["benchmark"], **FAST) for x in (items, shuffled))
-    columns = ["estimate", "ci_low", "ci_high", "p"]
-    assert first[columns].to_numpy() == pytest.approx(second[columns].to_numpy(), abs=1e-8, nan_ok=True)
-
-
-def test_log_covariate_is_the_logarithm_and_needs_positive_numbers() -> None:
-    rows = select_rows(make_items(20), ["log_n_response_tokens", "n_response_tokens"])
-    assert rows["log_n_response_tokens"].to_numpy() == pytest.approx(np.log(rows["n_response_tokens"].to_numpy()))
-    with pytest.raises(EstimateError, match="column n_response_tokens: 0.0 has no logarithm"):
-        select_rows(make_items(20).assign(n_response_tokens=0), ["log_n_response_tokens"])
-
-
-def test_standardised_values_have_mean_zero_and_deviation_one_in_each_cell() -> None:
-    values, cell = np.random.default_rng(0).gamma(2, 3, 50), np.repeat(["a", "b"], 25)
-    scaled = standardise(values, cell)
-    for name in ("a", "b"):
-        assert scaled[cell == name].mean() == pytest.approx(0, abs=1e-12)
-        assert scaled[cell == name].std() == pytest.approx(1)
-    assert not standardise(np.ones(50), cell, constant="zero").any()
 
 
 def test_flexible_form_takes_a_bend_that_passes_for_an_interaction() -> None:
@@ -257,7 +219,9 @@ def test_flexible_form_takes_a_bend_that_passes_for_an_interaction() -> None:
     items[VISION] = 0.1 + 0.02 * (0.8 * e + 0.6 * rng.normal(size=len(items)))
     items["correct"] = rng.random(len(items)) < 1 / (1 + np.exp(-(1.0 - 0.4 * e**2)))  # E alone, and bent
     plain, bent = (
-        interaction_table(items, scopes=["pooled"], n_boot=300, method="percentile", brief=True, flexible=flexible)
+        interaction_table(
+            items, scopes=["pooled"], brief=True, flexible=flexible, resampling=Resampling(300, method="percentile")
+        )
         .set_index("term")
         .loc["entropy:vision"]
         for flexible in (False, True)
@@ -275,7 +239,7 @@ def test_flexible_form_holds_squares_and_products_and_has_no_marginal_effects() 
     assert design.names[:8] == (*TERMS, "noise_level", *squares)
     assert design.x[:, 4] == pytest.approx(design.x[:, 0] ** 2)
     assert design.x[:, 7] == pytest.approx(design.x[:, 3] * design.x[:, 1])
-    table = interaction_table(items, ["noise_level"], flexible=True, method="percentile", scopes=["pooled"], **FAST)
+    table = interaction_table(items, ["noise_level"], flexible=True, scopes=["pooled"], **PLAIN)
     assert tuple(table["term"]) == TERMS
 
 
@@ -287,14 +251,16 @@ def test_brief_table_has_the_same_coefficients_and_nothing_else() -> None:
 
 
 def test_bootstrap_sandwich_and_gee_errors_agree_where_items_are_answered_once() -> None:
-    table = interaction_table(make_items(500), scopes=["cell"], n_boot=500).dropna(subset=["sandwich_se"])
+    table = interaction_table(make_items(500), scopes=["cell"], resampling=Resampling(500, method="t")).dropna(
+        subset=["sandwich_se"]
+    )
     assert table["bootstrap_se"].to_numpy() == pytest.approx(table["sandwich_se"].to_numpy(), rel=0.2)
     assert table["gee_se"].to_numpy() == pytest.approx(table["sandwich_se"].to_numpy(), rel=0.01)
 
 
 def test_a_task_type_of_several_benchmarks_is_a_scope() -> None:
     items = make_items(60).assign(task_type="sustained")
-    table = interaction_table(items, scopes=["task_type", "pooled"], method="percentile", **FAST)
+    table = interaction_table(items, scopes=["task_type", "pooled"], **PLAIN)
     one, everything = (table[table["scope"] == scope] for scope in ("task_type", "pooled"))
     assert set(one["benchmark"]) == {"sustained"}
     assert one["estimate"].to_numpy() == pytest.approx(everything["estimate"].to_numpy())
@@ -302,7 +268,7 @@ def test_a_task_type_of_several_benchmarks_is_a_scope() -> None:
 
 def test_holm_runs_within_a_kind_of_scope_and_refuses_a_gap() -> None:
     items = make_items(60, interaction=-0.5)
-    table = interaction_table(items, method="percentile", brief=True, **FAST)
+    table = interaction_table(items, brief=True, **PLAIN)
     found = add_holm(table)
     assert set(found["term"]) == {"entropy:vision"} and len(found) == 7
     for scope, size in (("cell", 4), ("benchmark", 2), ("pooled", 1)):
@@ -310,7 +276,7 @@ def test_holm_runs_within_a_kind_of_scope_and_refuses_a_gap() -> None:
         assert own["p_holm"].min() == pytest.approx(min(1, size * own["p"].min()))
     few = items[(items["benchmark"] != "visual") | (items["model"] != "glm") | (items["item_id"] < "item 005")]
     with pytest.raises(EstimateError, match="no p-value for glm x visual: too few items or one class"):
-        add_holm(interaction_table(few, method="percentile", **FAST))
+        add_holm(interaction_table(few, **PLAIN))
 
 
 def test_sentences_count_signs_and_intervals() -> None:
@@ -356,7 +322,7 @@ def test_a_scope_that_cannot_be_fitted_is_named() -> None:
 def test_scale_and_origin_of_entropy_and_vision_change_nothing(seed: int, scale: float, shift: float) -> None:
     items = make_items(40, interaction=-0.4, seed=seed)
     moved = items.assign(**{ENTROPY: items[ENTROPY] * scale + shift, VISION: items[VISION] * scale - shift})
-    options = {"scopes": ["benchmark"], "method": "percentile", "n_boot": 30, "brief": True}
+    options = {"scopes": ["benchmark"], "resampling": Resampling(30, method="percentile"), "brief": True}
     first, second = (interaction_table(x, **options) for x in (items, moved))
     columns = ["estimate", "ci_low", "ci_high"]
     assert second[columns].to_numpy() == pytest.approx(first[columns].to_numpy(), abs=1e-6)
@@ -366,7 +332,7 @@ def test_scale_and_origin_of_entropy_and_vision_change_nothing(seed: int, scale:
 @given(seed=st.integers(0, 1000))
 def test_turning_entropy_around_turns_the_interaction_around(seed: int) -> None:
     items = make_items(40, interaction=-0.4, seed=seed)
-    options = {"scopes": ["benchmark"], "method": "percentile", "n_boot": 30, "brief": True}
+    options = {"scopes": ["benchmark"], "resampling": Resampling(30, method="percentile"), "brief": True}
     first, second = (interaction_table(x, **options) for x in (items, items.assign(**{ENTROPY: -items[ENTROPY]})))
     sign = np.array([-1, 1, -1] * 2)
     assert second["estimate"].to_numpy() == pytest.approx(sign * first["estimate"].to_numpy(), abs=1e-8)
@@ -380,8 +346,97 @@ def test_a_second_model_that_says_the_same_changes_no_interval(seed: int) -> Non
     items = make_items(40, interaction=-0.4, seed=seed)
     one = items[items["model"] == "glm"]
     twice = pd.concat([one, one.assign(model="copy")], ignore_index=True)
-    options = {"scopes": ["benchmark"], "method": "percentile", "n_boot": 50, "brief": True}
+    options = {"scopes": ["benchmark"], "resampling": Resampling(50, method="percentile"), "brief": True}
     first, second = (interaction_table(x, **options) for x in (one, twice))
     own = (first["n_separated"] == 0).to_numpy()  # Firth's penalty does not double with the rows
     columns = ["estimate", "ci_low", "ci_high"]
     assert second.loc[own, columns].to_numpy() == pytest.approx(first.loc[own, columns].to_numpy(), abs=1e-6)
+
+
+def test_quadrants_count_every_row_once_and_follow_the_risk() -> None:
+    items = make_items(400, interaction=-0.9)
+    table = quadrant_table(items)
+    for _, part in table.groupby(["scope", "model", "benchmark"]):
+        assert part["n"].sum() == part["n_rows"].iloc[0]
+        assert part["n_quadrant_wrong"].sum() == part["n_wrong"].iloc[0]
+    pooled = table.query("scope == 'pooled'").set_index(["entropy_level", "vision_level"])
+    assert pooled["risk"].idxmax() == ("high", "high")  # b_EV < 0: entropy costs most where vision is high
+    assert (pooled["ci_low"] < pooled["risk"]).all() and (pooled["risk"] < pooled["ci_high"]).all()
+    by_hand = sm.stats.proportion_confint(*pooled.loc[("low", "low"), ["n_quadrant_wrong", "n"]], method="wilson")
+    assert tuple(pooled.loc[("low", "low"), ["ci_low", "ci_high"]]) == pytest.approx(by_hand)
+
+
+def test_extreme_quadrants_leave_the_middle_out_and_empty_ones_are_defined() -> None:
+    items = make_items(40, benchmarks=("symbolic",))
+    items[VISION] = -items[ENTROPY]  # low entropy with low vision never happens
+    table = quadrant_table(items, share=0.25, scopes=["cell"]).set_index(["model", "entropy_level", "vision_level"])
+    assert table.loc[("glm", "low", "high"), "n"] == 10
+    empty = table.loc[("glm", "low", "low")]
+    assert (empty["n"], empty["ci_low"], empty["ci_high"]) == (0, 0.0, 1.0) and np.isnan(empty["risk"])
+    with pytest.raises(EstimateError, match="share 0.7"):
+        quadrant_table(items, share=0.7)
+
+
+def test_all_tied_entropy_is_low_in_every_row() -> None:
+    table = quadrant_table(make_items(20).assign(full_entropy_nats=0.3), scopes=["pooled"])
+    assert table.query("entropy_level == 'high'")["n"].eq(0).all()
+    assert table["n"].sum() == 80
+
+
+def test_row_order_and_a_rising_transformation_change_no_quadrant() -> None:
+    items = make_items(40, interaction=-0.4)
+    table = quadrant_table(items)
+    assert table.equals(quadrant_table(items.sample(frac=1, random_state=3)))
+    assert table.equals(quadrant_table(items.assign(**{ENTROPY: np.exp(items[ENTROPY]), VISION: items[VISION] ** 3})))
+
+
+def test_rows_without_a_number_are_counted_and_in_no_quadrant() -> None:
+    items = make_items(40)
+    items.loc[:2, VISION] = np.nan
+    table = quadrant_table(items, scopes=["pooled"])
+    assert table["n"].sum() == 157 and table["n_left_out"].eq(3).all()
+
+
+def test_hazard_is_the_difference_of_two_risks_of_the_quadrant_table() -> None:
+    items = make_items(300, vision={"visual": 0.8})
+    risks = quadrant_table(items).set_index(["scope", "model", "benchmark", "entropy_level", "vision_level"])["risk"]
+    table = hazard_table(items, resampling=Resampling(300))
+    for row in table.itertuples():
+        low, high = (risks[row.scope, row.model, row.benchmark, row.entropy_level, v] for v in ("low", "high"))
+        assert row.estimate == pytest.approx(low - high, abs=1e-12)
+    assert (table["ci_low"] <= table["estimate"]).all() and (table["estimate"] <= table["ci_high"]).all()
+    own = table.set_index(["scope", "benchmark", "entropy_level"])
+    assert own.loc[("benchmark", "visual", "high"), "ci_low"] > 0
+    assert (
+        own.loc[("benchmark", "symbolic", "high"), "ci_low"] < 0 < own.loc[("benchmark", "symbolic", "high"), "ci_high"]
+    )
+    assert set(table.loc[table["scope"] == "cell", "method"]) == {"newcombe"}
+    assert set(table.loc[table["scope"] != "cell", "method"]) == {"bca"}
+
+
+def test_published_newcombe_interval() -> None:
+    # Newcombe (1998), Statistics in Medicine 17: 873-890, table II, method 10: 56/70 - 48/80 is 0.2 [0.0524, 0.3339]
+    found = _newcombe([56, 48], [70, 80], 0.95)
+    assert found["estimate"] == pytest.approx(0.2)
+    assert (found["ci_low"], found["ci_high"]) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_a_quadrant_without_any_wrong_answer_gets_no_interval_of_no_width() -> None:
+    items = make_items(100).assign(correct=True)
+    table = hazard_table(items, resampling=Resampling(50))
+    cells = table[table["scope"] == "cell"]
+    assert (cells["ci_high"] - cells["ci_low"]).min() > 0.05
+    assert table.loc[table["scope"] != "cell", "estimate"].isna().all()
+    few = hazard_table(make_items(12), scopes=["cell"], resampling=Resampling(50))
+    assert "estimate" not in few or few["estimate"].isna().all()
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_a_model_that_repeats_another_changes_no_interval(seed: int) -> None:
+    items = make_items(120, seed=seed, benchmarks=("visual",))
+    one = items[items["model"] == "glm"]
+    twice = pd.concat([one, one.assign(model="copy")], ignore_index=True)
+    first, second = (hazard_table(x, scopes=["benchmark"], resampling=Resampling(100)) for x in (one, twice))
+    columns = ["estimate", "ci_low", "ci_high"]
+    assert second[columns].to_numpy() == pytest.approx(first[columns].to_numpy(), abs=1e-12)

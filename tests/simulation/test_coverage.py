@@ -15,10 +15,10 @@ import pytest
 from matplotlib.colors import to_rgb
 from scipy.stats import beta
 
-from dontblink.statistics.bootstrap import bootstrap_ratio
+from dontblink.statistics.bootstrap import Resampling, bootstrap_ratio
 from dontblink_simulation.coverage import COVERAGE_BAND, draw_coverage, list_numbers, summarise
-from dontblink_simulation.register import STATISTICS
 from dontblink_simulation.populations import Masses
+from dontblink_simulation.register import STATISTICS
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def simulate_ratio(by_item: bool, n_studies: int = 150) -> pd.DataFrame:
         rows = population.draw(np.random.default_rng([17, study]))
         cluster = rows["item"] if by_item else np.arange(len(rows))
         interval = bootstrap_ratio(
-            rows["evidence_last"], rows["evidence_first"], cluster, n_replicates=199, seed=study, method="bca"
+            rows["evidence_last"], rows["evidence_first"], cluster, resampling=Resampling(199, study, method="bca")
         )
         found.append((1 - interval.ci_high, 1 - interval.ci_low))
     low, high = np.array(found).T

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from synthetic_items import read_case
 
+from dontblink.statistics.bootstrap import EstimateError
 from dontblink.studies.risk_coverage import (
-    EstimateError,
     accepted_errors,
     aurc,
     count_accepted,

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_items import read_case
 
-from dontblink.studies.within import EstimateError, join_step_entropy, link_table, within_correlation
+from dontblink.statistics.bootstrap import EstimateError, Resampling
+from dontblink.studies.within import join_step_entropy, link_table, within_correlation
 
 
 def draw(n: int = 12, repeats: int = 5, seed: int = 0, slope: float = -0.5) -> pd.DataFrame:
@@ -110,7 +111,7 @@ def test_link_joins_the_mean_entropy_of_a_step_to_its_look() -> None:
     assert len(joined) == 120
     by_hand = tokens[(tokens["item_id"] == "item 3") & (tokens["step_index"] == 2)]["entropy_nats"].mean()
     assert joined.query("item_id == 'item 3' and step_index == 2")["entropy_nats"].item() == pytest.approx(by_hand)
-    table = link_table(joined, ("all", "read", "recall"), n_replicates=200).set_index("kind")
+    table = link_table(joined, ("all", "read", "recall"), resampling=Resampling(200)).set_index("kind")
     assert table.index.tolist() == ["all", "read"]  # nobody recalls
     assert table.loc["all", ["n_steps", "n_responses", "dof"]].tolist() == [120, 30, 89]
     assert table.loc["read", "n_steps"] == 60 and (table["ci_high"] < -0.9).all()

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 import pytest
 
 from dontblink_simulation.coverage import MARKS
 from dontblink_simulation.register import STATISTICS
 from dontblink_simulation.trials import MIN_ITEMS
 
-LIB = Path(__file__).parents[1] / "lib" / "dontblink"
 DEMANDED = ("iid", "clustered", "tied", "small", "null_v", "separation")
-TESTS = ("signed_rank", "obuchowski", "delong_pooled", "firth_lr", "t")
 
 
 @pytest.mark.parametrize("name", STATISTICS)
@@ -56,13 +51,3 @@ def test_each_method_has_a_mark_of_its_own_and_each_primary_is_a_method() -> Non
             assert statistic.primary[quantity] in methods
             marks = [MARKS[method]["marker"] for method in methods]
             assert len(set(marks)) == len(marks)
-
-
-def test_the_modules_of_a_statistic_are_all_that_its_code_imports() -> None:
-    for name, statistic in STATISTICS.items():
-        for module in statistic.modules:
-            tree = ast.parse((LIB / f"{module}.py").read_text())
-            found = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-            imported = {path.split(".")[1] for path in found if path.startswith("dontblink.")}
-            if module not in ("trials", "studies"):  # these serve all statistics at once
-                assert imported - {"messages"} <= set(statistic.modules), f"{name}: {module} imports {imported}"

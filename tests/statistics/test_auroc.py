@@ -1,0 +1,257 @@
+"""Claims about the AUROC, its clustered bootstrap and its tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from synthetic_items import read_case
+
+from dontblink.statistics.auroc import (
+    auroc,
+    auroc_difference,
+    auroc_each,
+    auroc_interval,
+    clustered_test,
+    delong_test,
+    draw_aurocs,
+)
+from dontblink.statistics.bootstrap import EstimateError, Resampling, resample
+
+
+def plain(n_replicates: int, seed: int = 0) -> Resampling:
+    """A resampling that needs no jackknife."""
+    return Resampling(n_replicates, seed, method="percentile")
+
+
+def draw(n_items: int = 40, repeats: int = 1, seed: int = 0, decimals: int = 1) -> tuple[np.ndarray, ...]:
+    """Labels, two tied scores that share the item, and the item of each row."""
+    rng = np.random.default_rng(seed)
+    item = np.repeat(np.arange(n_items), repeats)
+    hard = np.repeat(rng.normal(size=n_items), repeats)
+    correct = hard + rng.normal(size=len(item)) < 0.4
+    a = np.round(-hard + rng.normal(size=len(item)), decimals)
+    return correct, a, np.round(0.3 * a + rng.normal(size=len(item)), decimals), item
+
+
+def pairwise(correct: np.ndarray, score: np.ndarray) -> float:
+    wins = np.sign(score[correct][:, None] - score[~correct][None, :])
+    return float((wins.mean() + 1) / 2)
+
+
+def test_reference_delong_and_bca() -> None:
+    case, expected, tol = read_case("delong_bca_synthetic")
+    test = delong_test(case["y"], case["a"], case["b"])
+    for name in ("auc_a", "auc_b", "p"):
+        assert getattr(test, name) == pytest.approx(float(expected[name]), abs=tol[name])
+    assert test.z == pytest.approx(float(expected["delong_z_a_minus_b"]), abs=tol["delong_z_a_minus_b"])
+    for name in ("a", "b"):
+        auc, reach = getattr(test, f"auc_{name}"), stats.norm.ppf(0.975) * getattr(test, f"se_{name}")
+        assert [auc - reach, auc + reach] == pytest.approx(list(expected[f"ci_{name}"]), abs=tol[f"ci_{name}"])
+    for method, name in (("bca", "boot_diff_BCa"), ("percentile", "boot_diff_percentile")):
+        resampling = Resampling(9999, 12345, method=method)
+        found = auroc_difference(case["y"], case["a"], case["b"], np.arange(120), resampling)
+        assert [found.ci_low, found.ci_high] == pytest.approx(list(expected[name]), abs=tol[name])
+    assert found.replicates[:5] == pytest.approx(expected["boot_first5"], abs=tol["boot_first5"])
+    assert found.replicates.std(ddof=1) == pytest.approx(float(expected["boot_diff_se"]), abs=tol["boot_diff_se"])
+
+
+def test_reference_clustered_difference() -> None:
+    case, expected, tol = read_case("cluster_bootstrap_logit")
+    a, b = case["E"], -case["V"]
+    found = auroc_difference(case["y"], a, b, case["cluster"], plain(2000, 99))
+    assert found.auc_a == pytest.approx(float(expected["auroc_E"]), abs=tol["auroc_E"])
+    assert found.auc_b == pytest.approx(float(expected["auroc_negV"]), abs=tol["auroc_negV"])
+    first, low_high = expected["auroc_diff_boot_first3"], expected["auroc_diff_boot_pct95"]
+    assert found.replicates[:3] == pytest.approx(first, abs=tol["auroc_diff_boot_first3"])
+    se, tolerance = float(expected["auroc_diff_boot_se"]), tol["auroc_diff_boot_se"]
+    assert found.replicates.std(ddof=1) == pytest.approx(se, abs=tolerance)
+    assert [found.ci_low, found.ci_high] == pytest.approx(list(low_high), abs=tol["auroc_diff_boot_pct95"])
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_interval_equals_scipy_on_the_same_draws(repeats: int) -> None:
+    correct, a, b, item = draw(40, repeats)
+    rows = np.arange(len(item)).reshape(40, repeats)
+
+    def difference(index: np.ndarray) -> float:
+        chosen = rows[index].ravel()
+        return pairwise(correct[chosen], a[chosen]) - pairwise(correct[chosen], b[chosen])
+
+    theirs = stats.bootstrap(
+        (np.arange(40),), difference, method="BCa", n_resamples=400, rng=np.random.default_rng(3), vectorized=False
+    ).confidence_interval
+    ours = auroc_difference(correct, a, b, item, Resampling(400, 3))
+    assert (ours.ci_low, ours.ci_high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_each_replicate_is_the_auroc_of_the_drawn_rows_within_each_cell() -> None:
+    correct, a, b, item = draw(30, 2)
+    cell = np.tile(["x", "y"], 30)
+    found = auroc_difference(correct, a, b, item, plain(20, 1), cell=cell)
+    for draws, replicate in zip(next(resample([np.arange(30)], Resampling(20, 1))), found.replicates, strict=True):
+        chosen = (2 * draws[:, None] + np.arange(2)).ravel()
+        parts = [chosen[cell[chosen] == name] for name in ("x", "y")]
+        by_hand = np.mean([pairwise(correct[p], a[p]) - pairwise(correct[p], b[p]) for p in parts])
+        assert replicate == pytest.approx(by_hand, abs=1e-13)
+
+
+def test_delong_is_its_textbook_definition() -> None:
+    correct, a, b, _ = draw(60)
+    kernels = [(np.sign(s[correct][:, None] - s[~correct][None, :]) + 1) / 2 for s in (a, b)]
+    rows, columns = (np.array([k.mean(axis=axis) for k in kernels]) for axis in (1, 0))
+    s = np.cov(rows) / correct.sum() + np.cov(columns) / (~correct).sum()
+    found = delong_test(correct, a, b)
+    assert found.se == pytest.approx(np.sqrt(s[0, 0] + s[1, 1] - 2 * s[0, 1]), rel=1e-12)
+    assert found.difference == pytest.approx(kernels[0].mean() - kernels[1].mean(), abs=1e-13)
+
+
+def test_clustered_variance_agrees_with_the_clustered_bootstrap_and_delong_does_not() -> None:
+    rows_of_items = draw(250)
+    correct, a, _, item = (np.repeat(x, 4) for x in rows_of_items)  # four models that agree but for a little noise
+    a, constant = a + 0.1 * np.random.default_rng(0).normal(size=1000), np.zeros(1000)
+    boot = auroc_interval(correct, a, item, Resampling(2000)).replicates.std(ddof=1)
+    clustered, rows = clustered_test(correct, a, constant, item).se, delong_test(correct, a, constant).se
+    assert clustered == pytest.approx(boot, rel=0.06)  # 2000 replicates: 1.6 % standard error; the rest is 250 items
+    assert rows < 0.6 * boot  # four rows of an item are not four items
+
+
+def test_clustered_variance_of_several_cells_agrees_with_the_bootstrap() -> None:
+    correct, a, b, item = draw(200, 3, decimals=6)
+    cell = np.tile(["x", "y", "z"], 200)
+    boot = auroc_difference(correct, a, b, item, plain(2000), cell=cell)
+    test = clustered_test(correct, a, b, item, cell=cell)
+    assert test.difference == pytest.approx(boot.estimate, abs=1e-13)
+    assert test.se == pytest.approx(boot.replicates.std(ddof=1), rel=0.08)
+
+
+def test_scores_of_each_replicate_with_ties_equal_pair_counting() -> None:
+    rng = np.random.default_rng(2)
+    positive, weights = rng.random(25) < 0.5, rng.integers(0, 3, (6, 25)).astype(float)
+    scores = rng.integers(0, 5, (6, 25)).astype(float)
+    for found, score, weight in zip(auroc_each(positive, scores, weights), scores, weights, strict=True):
+        rows = np.repeat(np.arange(25), weight.astype(int))
+        assert found == pytest.approx(pairwise(positive[rows], score[rows]), abs=1e-14)
+    assert np.isnan(auroc_each(positive, scores, weights * positive)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), order=st.permutations(range(60)))
+def test_monotone_transform_and_row_order_change_nothing(seed: int, order: list[int]) -> None:
+    correct, a, b, item = draw(30, 2, seed)
+    first = auroc_difference(correct, a, b, item, plain(50, 1))
+    second = auroc_difference(correct[order], np.exp(a[order]), b[order] ** 3, item[order], plain(50, 1))
+    assert np.array_equal(first.replicates, second.replicates, equal_nan=True)
+    tests = (
+        clustered_test(correct, a, b, item),
+        clustered_test(correct[order], np.exp(a[order]), b[order], item[order]),
+    )
+    assert tests[0].z == pytest.approx(tests[1].z, rel=1e-9)
+    assert tests[0].p == pytest.approx(tests[1].p, rel=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), copies=st.integers(2, 4))
+def test_copied_rows_of_a_cluster_change_nothing_and_copied_clusters_only_the_width(seed: int, copies: int) -> None:
+    correct, a, b, item = (np.repeat(x, copies) for x in draw(30, 2, seed))
+    own, copied = draw(30, 2, seed), clustered_test(correct, a, b, item)
+    same = clustered_test(*own)
+    assert copied.difference == pytest.approx(same.difference, abs=1e-12)
+    assert copied.se == pytest.approx(same.se, rel=1e-9)
+    drawn = [auroc_difference(*rows, plain(50, 1)) for rows in (own, (correct, a, b, item))]
+    assert drawn[0].replicates == pytest.approx(drawn[1].replicates, abs=1e-12, nan_ok=True)
+    apart = clustered_test(correct, a, b, item * copies + np.tile(np.arange(copies), 60))
+    assert apart.difference == pytest.approx(same.difference, abs=1e-12)
+    assert apart.se == pytest.approx(same.se / copies**0.5, rel=0.1)  # but for the corrections I / (I - 1)
+
+
+def test_swapping_the_scores_mirrors_the_test() -> None:
+    correct, a, b, item = draw()
+    one, two = delong_test(correct, a, b), delong_test(correct, b, a)
+    assert (one.z, one.p, one.se_a) == pytest.approx((-two.z, two.p, two.se_b), rel=1e-12)
+
+
+def test_ties_count_one_half() -> None:
+    correct, _, _, item = draw()
+    flat, score = np.full(40, 0.3), np.zeros(40)
+    score[np.flatnonzero(correct)[0]] = 1.0
+    assert auroc(correct, score) == pytest.approx(0.5 + 0.5 / correct.sum())
+    assert auroc(correct, flat) == 0.5
+    found = auroc_difference(correct, flat, flat + 1, item, Resampling(300))
+    assert (found.estimate, found.ci_low, found.ci_high) == (0.0, 0.0, 0.0)
+    test = delong_test(correct, flat, flat + 1)
+    assert (test.difference, test.se, test.z, test.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_replicates_with_one_class_are_counted_and_widen_the_interval() -> None:
+    correct = np.array([True] * 10 + [False])
+    score = np.r_[np.linspace(0, 1, 10), 0.45]
+    found = auroc_interval(correct, score, np.arange(11), plain(2000))
+    missing = (10 / 11) ** 11
+    assert found.n_degenerate / 2000 == pytest.approx(missing, abs=4 * np.sqrt(missing * (1 - missing) / 2000))
+    assert (found.ci_low, found.ci_high) == (-np.inf, np.inf)
+    with pytest.raises(EstimateError, match="undefined without one of the clusters"):
+        auroc_interval(correct, score, np.arange(11), Resampling(200))
+
+
+def test_a_row_without_a_score_counts_for_the_other_scores_only() -> None:
+    correct, a, b, item = draw(40, 2)
+    gap = np.where(np.arange(80) % 5 == 0, np.nan, a)
+    cell = np.tile(["x", "y"], 40)
+    shared = draw_aurocs(correct, [a, gap, b], item, cell=cell, resampling=Resampling(100))
+    own = np.isfinite(gap)
+    assert shared.estimate[1, 0] == pytest.approx(pairwise(correct[own & (cell == "x")], a[own & (cell == "x")]))
+    with_b = draw_aurocs(correct, [a, b], item, cell=cell, resampling=Resampling(100))
+    assert np.array_equal(shared.drawn[[0, 2]], with_b.drawn, equal_nan=True)  # the others do not notice
+    nowhere = np.where(cell == "x", np.nan, b)
+    found = draw_aurocs(correct, [nowhere], item, cell=cell, resampling=Resampling(20))
+    assert np.isnan(found.estimate[0, 0]) and np.isfinite(found.interval(0, cells=[1]).estimate)
+
+
+def test_jackknife_of_shared_draws_leaves_out_one_item_each() -> None:
+    correct, a, _, item = draw(30, 2)
+    cell = np.tile(["x", "y"], 30)
+    [left_out] = draw_aurocs(correct, [a], item, cell=cell, resampling=Resampling(5)).jackknife
+    for g in (0, 17, 29):
+        rows = (item != g) & (cell == "y")
+        assert left_out[0, 1, g] == pytest.approx(pairwise(correct[rows], a[rows]), abs=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"correct": np.ones(40)}, "40 correct of 40 rows: one class only"),
+        ({"correct": np.zeros(40)}, "0 correct of 40 rows: one class only"),
+        ({"correct": np.full(40, 2.0)}, "row 0: label 2.0"),
+        ({"score": np.r_[np.zeros(5), np.nan, np.zeros(34)]}, "row 5: score nan; expected a finite number"),
+        ({"score": np.zeros(39)}, "expected one label and one score a row"),
+    ],
+)
+def test_unusable_rows_are_named(change: dict, message: str) -> None:
+    correct, a, _, item = draw()
+    given_rows = {"correct": correct, "score": a} | change
+    for call in (
+        lambda: auroc(given_rows["correct"], given_rows["score"]),
+        lambda: delong_test(given_rows["correct"], given_rows["score"], given_rows["score"]),
+        lambda: auroc_difference(given_rows["correct"], given_rows["score"], given_rows["score"], item, Resampling(10)),
+    ):
+        with pytest.raises(EstimateError, match=message):
+            call()
+
+
+def test_too_few_rows_or_clusters_are_refused() -> None:
+    correct, a, b, item = draw()
+    few = np.r_[np.flatnonzero(correct)[:4], np.flatnonzero(~correct)[:4]]
+    with pytest.raises(EstimateError, match="8 clusters for 8 rows; expected >= 10"):
+        delong_test(correct[few], a[few], b[few])
+    with pytest.raises(EstimateError, match="8 items for 8 rows; an interval needs >= 10"):
+        auroc_difference(correct[few], a[few], b[few], item[few], Resampling(10))
+    with pytest.raises(EstimateError, match="1 cluster"):
+        auroc_difference(correct, a, b, np.zeros(40), Resampling(10))
+    one_wrong = np.arange(40) != 3
+    with pytest.raises(EstimateError, match="39 clusters with correct and 1 with wrong rows"):
+        delong_test(one_wrong, a, b)
+    with pytest.raises(EstimateError, match="without any variance"):
+        delong_test(correct, correct.astype(float), np.zeros(40))

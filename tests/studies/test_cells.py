@@ -1,0 +1,58 @@
+"""Claims about the rows of an estimate: cells that can carry one, values within a cell, deals within a cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_items import make_items
+
+from dontblink.statistics.bootstrap import EstimateError
+from dontblink.studies.cells import ENTROPY, VISION, deal_rows, number_items, require_cells, select_rows, standardise
+
+
+def make_cell(n: int, right: int) -> pd.DataFrame:
+    """Rows of one cell."""
+    return pd.DataFrame({"model": "m", "benchmark": "large", "correct": [k < right for k in range(n)]})
+
+
+def test_one_cell_that_can_carry_an_estimate_is_enough() -> None:
+    require_cells(pd.concat([make_cell(20, 8), make_cell(3, 1).assign(benchmark="small")]), 20, 8)
+
+
+@pytest.mark.parametrize(("n", "right"), [(19, 9), (40, 3), (40, 37), (40, 40)])
+def test_too_few_items_of_either_kind_are_an_error_with_the_counts(n: int, right: int) -> None:
+    with pytest.raises(
+        EstimateError, match=rf"no cell has 20 measured items with 4 .* \(m x large has {n}, {right} corr"
+    ):
+        require_cells(make_cell(n, right), 20, 4)
+
+
+def test_log_covariate_is_the_logarithm_and_needs_positive_numbers() -> None:
+    rows = select_rows(make_items(20), ["log_n_response_tokens", "n_response_tokens"])
+    assert rows["log_n_response_tokens"].to_numpy() == pytest.approx(np.log(rows["n_response_tokens"].to_numpy()))
+    with pytest.raises(EstimateError, match="column n_response_tokens: 0.0 has no logarithm"):
+        select_rows(make_items(20).assign(n_response_tokens=0), ["log_n_response_tokens"])
+
+
+def test_standardised_values_have_mean_zero_and_deviation_one_in_each_cell() -> None:
+    values, cell = np.random.default_rng(0).gamma(2, 3, 50), np.repeat(["a", "b"], 25)
+    scaled = standardise(values, cell)
+    for name in ("a", "b"):
+        assert scaled[cell == name].mean() == pytest.approx(0, abs=1e-12)
+        assert scaled[cell == name].std() == pytest.approx(1)
+    assert not standardise(np.ones(50), cell, constant="zero").any()
+
+
+@pytest.mark.parametrize("lost", [[], [0, 5, 40]])
+def test_a_deal_stays_within_the_cell_and_is_the_same_for_all_models_of_a_benchmark(lost: list[int]) -> None:
+    rows = select_rows(make_items(50).drop(index=lost).sample(frac=1, random_state=0), [ENTROPY, VISION])
+    order = deal_rows(*number_items(rows), np.random.default_rng(0))
+    assert sorted(order) == list(range(len(rows)))
+    assert (rows["cell"].to_numpy()[order] == rows["cell"]).all()
+    if not lost:
+        donor = rows.assign(donor=rows["item_id"].to_numpy()[order])
+        for _, part in donor.groupby("benchmark"):
+            assert part.groupby("item_id")["donor"].nunique().eq(1).all()
+        given = donor.groupby("benchmark")["donor"].agg(list)
+        assert given["symbolic"] != given["visual"]
