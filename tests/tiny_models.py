@@ -15,12 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import (
-    Glm4vConfig,
-    Glm4vForConditionalGeneration,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-)
+from transformers import Glm4vConfig, Glm4vForConditionalGeneration, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 FAMILY_NAMES = ("qwen3_vl", "glm4v")
 IMAGE, VIDEO, OPEN, CLOSE, EOS = 3, 4, 5, 6, 7  # special ids; ordinary text starts at 8
@@ -83,70 +78,33 @@ def build_vlm(
 ) -> TinyVLM:
     """Return a random model of `family` in eval mode: 4 heads, 2 key/value heads, patch 8, merge 2."""
     torch.manual_seed(seed)
-    text = {
-        "vocab_size": n_vocabulary,
-        "hidden_size": width,
-        "intermediate_size": 3 * width,
-        "num_hidden_layers": n_layers,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "initializer_range": std,
-        "bos_token_id": None,
-        "eos_token_id": EOS,
-        "pad_token_id": 0,
-    }
-    vision = {
-        "depth": 2,
-        "hidden_size": 32,
-        "num_heads": 2,
-        "intermediate_size": 64,
-        "patch_size": 8,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-        "out_hidden_size": width,
-        "initializer_range": std,
-    }
     pairs = width // 4 // 2  # rotary frequencies of one head
+    text: dict[str, Any] = {
+        "vocab_size": n_vocabulary, "hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": n_layers,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096, "initializer_range": std,
+        "bos_token_id": None, "eos_token_id": EOS, "pad_token_id": 0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    }  # fmt: skip
+    vision = {
+        "depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "patch_size": 8,
+        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": width, "initializer_range": std,
+    }  # fmt: skip
     model: Any
     if family == "qwen3_vl":
         sections = [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
-        rope = {
-            "rope_type": "default",
-            "rope_theta": 1e4,
-            "mrope_section": sections,
-            "mrope_interleaved": True,
-        }
-        model = Qwen3VLForConditionalGeneration(
-            Qwen3VLConfig(
-                text_config={**text, "head_dim": width // 4, "rope_parameters": rope},
-                vision_config={**vision, "num_position_embeddings": 144, "deepstack_visual_indexes": [0]},
-                image_token_id=IMAGE,
-                video_token_id=VIDEO,
-                vision_start_token_id=OPEN,
-                vision_end_token_id=CLOSE,
-            )
-        )
-    elif family == "glm4v":
-        sections = [pairs // 2 - 2 * (pairs // 6), pairs // 6, pairs // 6] if pairs >= 6 else [pairs // 2 - 2, 1, 1]
-        rope = {
-            "rope_type": "default",
-            "rope_theta": 1e4,
-            "mrope_section": sections,
-            "partial_rotary_factor": 0.5,
-        }
-        model = Glm4vForConditionalGeneration(
-            Glm4vConfig(
-                text_config={**text, "rope_parameters": rope},
-                vision_config={**vision, "image_size": 96},
-                image_token_id=IMAGE,
-                video_token_id=VIDEO,
-                image_start_token_id=OPEN,
-                image_end_token_id=CLOSE,
-            )
-        )
+        text["rope_parameters"] |= {"mrope_section": sections, "mrope_interleaved": True}
+        model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(
+            text_config={**text, "head_dim": width // 4},
+            vision_config={**vision, "num_position_embeddings": 144, "deepstack_visual_indexes": [0]},
+            image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=OPEN, vision_end_token_id=CLOSE,
+        ))  # fmt: skip
     else:
-        raise ValueError(f"family {family!r}; expected one of {FAMILY_NAMES}")
+        sections = [pairs // 2 - 2 * (pairs // 6), pairs // 6, pairs // 6] if pairs >= 6 else [pairs // 2 - 2, 1, 1]
+        text["rope_parameters"] |= {"mrope_section": sections, "partial_rotary_factor": 0.5}
+        model = Glm4vForConditionalGeneration(Glm4vConfig(
+            text_config=text, vision_config={**vision, "image_size": 96},
+            image_token_id=IMAGE, video_token_id=VIDEO, image_start_token_id=OPEN, image_end_token_id=CLOSE,
+        ))  # fmt: skip
     return TinyVLM(model.eval().requires_grad_(False), n_vocabulary)
 
 

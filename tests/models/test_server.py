@@ -27,8 +27,8 @@ import stand_in_server
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from stand_in_server import KEY
 from small_items import make_item, png
+from stand_in_server import KEY
 
 from dontblink import params, paths, store
 from dontblink.attention import traces
@@ -74,6 +74,10 @@ def weightless(family: str) -> VLM:
 def local_responses(family: str) -> dict[str, Response]:
     found = generate_responses(whole_vlm(family), ITEMS, Sampling(N_NEW), batch_size=4, progress=False)
     return {response.item_id: response for response in found}
+
+
+def prompt_ids(family: str, item: Item) -> list[int]:
+    return whole_vlm(family).encode(item).ids.tolist()
 
 
 @pytest.fixture(scope="module")
@@ -138,16 +142,11 @@ def ask_spoilt(url: str, fault: str, **options: Any) -> tuple[dict[str, Response
 def test_greedy_responses_equal_the_local_engines_token_for_token(servers: dict[str, str], family: str) -> None:
     spoil(servers[family])
     found = ask(servers[family], family=family)
+    for name, short in ask(servers[family], ITEMS[:2], family, max_new_tokens=5).items():
+        assert (short.response_ids, short.finish_reason) == (found[name].response_ids[:5], "length")
     assert {r.finish_reason for r in found.values()} == {"stop"}
     assert {r.engine for r in found.values()} == {"vllm 0.0.test, unverified"}
     assert {key: dataclasses.replace(r, engine="local") for key, r in found.items()} == local_responses(family)
-
-
-def test_a_truncated_response_is_kept_and_says_so(url: str) -> None:
-    found = ask(url, ITEMS[:2], max_new_tokens=5)
-    for item in ITEMS[:2]:
-        assert found[item.id].response_ids == local_responses("qwen3_vl")[item.id].response_ids[:5]
-        assert found[item.id].finish_reason == "length"
 
 
 def test_pictures_reach_the_server_turned_lossless_and_where_the_question_has_them(url: str) -> None:
@@ -176,15 +175,17 @@ def test_pictures_reach_the_server_turned_lossless_and_where_the_question_has_th
 
 
 def test_every_setting_is_stated_and_seeds_belong_to_items(url: str) -> None:
-    ask(url, ITEMS[:1], max_new_tokens=2, temperature=0.7, top_p=0.9, top_k=20, seed=3)
+    vlm = dataclasses.replace(weightless("qwen3_vl"), template_options={"enable_thinking": False})
+    list(generate_on_server(vlm, ITEMS[:1], Sampling(2, 0.7, 0.9, 20, 3), url=url, unverified=True, progress=False))
     settings = asked(url)["settings"]
     stated = {
         "temperature": 0.7, "top_p": 0.9, "top_k": 20, "min_p": 0.0, "repetition_penalty": 1.0,
         "presence_penalty": 0.0, "frequency_penalty": 0.0, "n": 1, "stream": False, "max_completion_tokens": 2,
         "stop": [], "stop_token_ids": [2], "ignore_eos": False, "skip_special_tokens": False,
         "include_stop_str_in_output": False, "return_token_ids": True, "return_prompt_token_ids": True,
-        "logit_bias": {"5": -100.0, "6": -100.0}, "model": "qwen3vl-tiny-s", "chat_template_kwargs": {},
+        "logit_bias": {"5": -100.0, "6": -100.0}, "model": "qwen3vl-tiny-s",
         "mm_processor_kwargs": {"size": {"shortest_edge": 9216, "longest_edge": 36864}},
+        "chat_template_kwargs": {"enable_thinking": False},
     }  # fmt: skip
     assert {key: settings.get(key) for key in stated} == stated
     seeds = []
@@ -352,9 +353,8 @@ def test_a_lasting_fault_of_the_server_ends_the_run_and_keeps_what_is_finished(u
         ):  # fmt: skip
             found.append(response.item_id)
     assert "\n" not in str(error.value)
-    assert found == [ITEMS[0].id] and len(asked(url)["questions"]) == (
-        2 if fault.startswith(("unauthorized", "busy")) else 3
-    )
+    n_asked = 2 if fault.startswith(("unauthorized", "busy")) else 3
+    assert found == [ITEMS[0].id] and len(asked(url)["questions"]) == n_asked
 
 
 def test_the_key_is_sent_and_never_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,11 +414,8 @@ def test_the_pixel_budget_of_the_study_reaches_the_server_and_the_prompts_agree(
     assert len(found) == 2
     for item, response in zip(ITEMS[:2], sorted(found, key=lambda r: r.item_id), strict=True):
         assert response.prompt_ids == tuple(vlm.encode(item).ids)
-        assert (
-            response.prompt_ids.count(vlm.image_token_id)
-            <= 20
-            < whole_vlm(family).encode(item).ids.tolist().count(vlm.image_token_id)
-        )
+        counts = [ids.count(vlm.image_token_id) for ids in (response.prompt_ids, prompt_ids(family, item))]
+        assert counts[0] <= 20 < counts[1]
 
 
 @pytest.mark.parametrize("family", FOLDERS)
@@ -439,21 +436,13 @@ def test_a_server_with_another_pixel_budget_ends_the_run_before_any_item(url: st
     vlm = load_vlm(FOLDERS["qwen3_vl"], weights=False)
     images = vlm.processor.image_processor
     images.size = type(images.size)(shortest_edge=images.size["shortest_edge"], longest_edge=100 * 16 * 16)  # of 144
-    with pytest.raises(
-        NamedError,
-        match='item probe of a large picture: .* --mm-processor-kwargs \'{"size": .*"longest_edge": 25600}}',
-    ) as error:
+    told = 'item probe of a large picture: .* --mm-processor-kwargs \'{"size": .*"longest_edge": 25600}}'
+    with pytest.raises(NamedError, match=told) as error:
         list(generate_on_server(
             vlm, ITEMS, Sampling(2), url=url, unverified=True, progress=False,
             quarantine=lambda name, reason: pytest.fail(f"{name} was quarantined"),
         ))  # fmt: skip
     assert "\n" not in str(error.value) and asked(url)["questions"] == []
-
-
-def test_the_switches_of_the_template_go_along(url: str) -> None:
-    vlm = dataclasses.replace(weightless("qwen3_vl"), template_options={"enable_thinking": False})
-    list(generate_on_server(vlm, ITEMS[:1], Sampling(1), url=url, unverified=True, progress=False))
-    assert asked(url)["settings"]["chat_template_kwargs"] == {"enable_thinking": False}
 
 
 @pytest.mark.parametrize("verification", ["required", "skip"])
@@ -475,9 +464,8 @@ def test_a_study_with_a_server_asks_it_with_the_studys_settings(
     assert {r.item_id for r in found} == {item.id for item in ITEMS[:2]}
     assert {r.engine for r in found} == {"vllm 0.0.test" + (", unverified" if verification == "skip" else "")}
     stated = asked(url)["settings"]
-    assert (
-        stated["mm_processor_kwargs"]["size"]["longest_edge"] == 20 * 16 * 16 and stated["max_completion_tokens"] == 2
-    )
+    assert stated["mm_processor_kwargs"]["size"]["longest_edge"] == 20 * 16 * 16
+    assert stated["max_completion_tokens"] == 2
 
 
 def test_an_address_without_a_server_is_one_line() -> None:
@@ -493,12 +481,6 @@ def test_an_address_without_a_server_is_one_line() -> None:
     assert str(error.value).startswith("http://127.0.0.1:9: /v1/models: no connection")
 
 
-def test_impossible_settings_are_one_line() -> None:
-    for options in ({"max_new_tokens": 0}, {"concurrent_requests": 0}, {"timeout_s": 0.0}, {"retries": -1}):
-        with pytest.raises(NamedError, match="correct the parameters"):
-            ask("http://127.0.0.1:9", **options)
-
-
 def state_fingerprint(folder: Path, target: Path) -> Path:
     """Write what the command prints on a serving machine that has nothing but Python."""
     command = [sys.executable, "-S", "-m", "dontblink.models.fingerprint", str(folder)]
@@ -507,24 +489,18 @@ def state_fingerprint(folder: Path, target: Path) -> Path:
     return target
 
 
-def test_the_command_states_the_files_of_a_folder_and_refuses_any_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stated = state_fingerprint(FOLDERS["glm4v"], tmp_path / "stated.json")  # python -S: no torch to import
-    assert json.loads(stated.read_text()) == fingerprint.fingerprint_checkpoint(FOLDERS["glm4v"])
-    monkeypatch.setattr(sys, "argv", ["fingerprint", str(tmp_path)])
-    with pytest.raises(SystemExit, match="fingerprint: .*: no config.json here"):
-        fingerprint.main()
-
-
-def test_the_server_must_state_our_checkpoint(url: str, tmp_path: Path) -> None:
+def test_the_server_must_state_our_checkpoint(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = FOLDERS["qwen3_vl"]
     stated = state_fingerprint(ours, tmp_path / "stated.json")
     found = ask(url, ITEMS[:1], unverified=False, checkpoint=ours, server_fingerprint=stated)
     assert {r.engine for r in found.values()} == {"vllm 0.0.test"}
+    monkeypatch.setattr(sys, "argv", ["fingerprint", str(tmp_path)])
+    with pytest.raises(SystemExit, match="fingerprint: .*: no config.json here"):
+        fingerprint.main()
     with pytest.raises(NamedError, match="nothing says .* this checkpoint; save .* or set server.verification: skip"):
         ask(url, unverified=False)
     hashes = json.loads(stated.read_text())
+    assert hashes == fingerprint.fingerprint_checkpoint(ours)
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} < set(hashes)
     assert "README.md" not in hashes and "training.json" not in hashes
     for name, value in (("model.safetensors", "0" * 64), ("preprocessor_config.json", None)):
@@ -584,12 +560,3 @@ def test_closing_the_iterator_ends_the_requests_that_wait(url: str) -> None:
     started = time.monotonic()
     responses.close()
     assert time.monotonic() - started < 0.7 and len(asked(url)["questions"]) == 2
-
-
-def test_an_item_that_cannot_be_encoded_is_quarantined_before_it_is_asked(url: str) -> None:
-    unreadable = make_item("u", (32, 32))
-    unreadable = dataclasses.replace(unreadable, images=(b"",))
-    reasons: list[tuple[str, str]] = []
-    found = ask(url, [unreadable, ITEMS[0]], quarantine=lambda *row: reasons.append(row), concurrent_requests=1)
-    assert list(found) == [ITEMS[0].id] and [name for name, _ in reasons] == ["u"]
-    assert asked(url)["questions"] == [ITEMS[0].question]
