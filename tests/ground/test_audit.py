@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parents[1]
+from dontblink import paths
+
+ROOT = paths.ROOT
 PINS = map(Requirement, re.findall(r"^[a-z0-9].*?==[^\\]*", (ROOT / "requirements.lock").read_text(), re.M))
 LOCKED = {pin.name: str(pin.specifier)[2:] for pin in PINS if pin.marker is None or pin.marker.evaluate()}
 
