@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -46,3 +49,19 @@ def painted_item(orientation: int, name: str = "t") -> tuple[Item, tuple[int, in
 def list_images(items: list[Item]) -> dict[Key, ImageFacts]:
     """The facts of every image of every item."""
     return {(item.id, k): describe_image(item, k) for item in items for k in range(len(item.images))}
+
+
+def write_rows(folder: Path, n_rows: int, **last: Any) -> Path:
+    """Write rows of MMMU_Pro's layout with pictures; `last` changes the last row."""
+    rows = []
+    for k in range(n_rows):
+        pixels = np.full((20, 30, 3), k, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k}.png")
+        rows.append({
+            "id": f"test_Art_{k}", "question": "What is in <image 1>?", "options": "['a cat', 'a dog']", "answer": "B",
+            "image_1": f"{k}.png", "subject": "Art" if k % 2 else "Music", "topic_difficulty": "Easy",
+            "img_type": "['Photographs']", "explanation": "?",
+        })  # fmt: skip
+    rows[-1] |= last
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "rows.jsonl"

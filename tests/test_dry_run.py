@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from small_items import write_rows
 from test_makefile import Tree
-from test_registry import write_rows
 
 from dontblink import params, paths
 from dontblink.extraction import dry_run

@@ -46,7 +46,7 @@ def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
 def annotate(file: Path) -> None:
     """Accept the middle of every picture as the evidence of every item but two: one proposed only, one left out."""
     rows = mmmu_pro.load_rows(Source(str(MINI)))
-    items = [mmmu_pro.build_item(row, "test", "other") for row in rows]
+    items = [mmmu_pro.build_item(row) for row in rows]
     found = []
     for number, item in enumerate(items[:-1]):
         for image in range(len(item.images)):

@@ -45,25 +45,17 @@ def test_replies_of_both_families_become_boxes_in_px(text: str, expected: list[t
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no JSON in ''"),
-        ("I see a chart.", "no JSON in 'I see a chart.'"),
-        ("[{'bbox_2d': [1, 2, 3, 4]}]", "broken JSON"),
-        ('[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5', "broken JSON"),
-        ("[]", "the model names no region"),
-        ("<|begin_of_box|>[]<|end_of_box|>", "the model names no region"),
-        ("[[1, 2, 3, 4]]</think>", "no JSON"),
-        ("[[1, 2, 3]]", "expected four numbers"),
-        ("[[1, 2, 3, 1001]]", "out of range; expected 0 to 1000"),
-        ("[[-1, 2, 3, 4]]", "out of range"),
-        ("[[1, 2, NaN, 4]]", "out of range"),
-        (f"[[1, 2, {'9' * 400}, 4]]", "out of range"),
-        ("[[5, 2, 3, 4]]", "inverted or without area"),
-        ("[[3, 2, 3, 4]]", "inverted or without area"),
-        ('[{"label": "bar"}]', "expected four numbers"),
-        ('[{"bbox_2d": [true, 0, 3, 4]}]', "expected four numbers"),
+        ("", "no JSON in ''"), ("I see a chart.", "no JSON in 'I see a chart.'"),
+        ("[{'bbox_2d': [1, 2, 3, 4]}]", "broken JSON"), ('[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5', "broken JSON"),
+        ("[]", "the model names no region"), ("<|begin_of_box|>[]<|end_of_box|>", "the model names no region"),
+        ("[[1, 2, 3, 4]]</think>", "no JSON"), ("[[1, 2, 3]]", "expected four numbers"),
+        ("[[1, 2, 3, 1001]]", "out of range; expected 0 to 1000"), ("[[-1, 2, 3, 4]]", "out of range"),
+        ("[[1, 2, NaN, 4]]", "out of range"), (f"[[1, 2, {'9' * 400}, 4]]", "out of range"),
+        ("[[5, 2, 3, 4]]", "inverted or without area"), ("[[3, 2, 3, 4]]", "inverted or without area"),
+        ('[{"label": "bar"}]', "expected four numbers"), ('[{"bbox_2d": [true, 0, 3, 4]}]', "expected four numbers"),
         ("[" * 500_000, "broken JSON"),
     ],
-)
+)  # fmt: skip
 def test_every_reply_without_boxes_says_why(text: str, reason: str) -> None:
     boxes, problems = parse_proposals(text, SIZE)
     assert boxes == () and reason in problems[0] and "\n" not in problems[0]

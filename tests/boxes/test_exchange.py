@@ -111,10 +111,9 @@ def test_the_bounding_box_of_a_turned_rectangle_turns_its_middle_about_the_corne
     [
         ({"kind": "predictions"}, "M", "proposed", "proposed by M"),
         ({"completed_by": {"id": 3, "email": "ana@x.org"}}, "ana@x.org", "accepted", ""),
-        ({"completed_by": {"id": 3}}, "3", "accepted", ""),
-        ({"completed_by": 4}, "4", "accepted", ""),
+        ({"completed_by": {"id": 3}}, "3", "accepted", ""), ({"completed_by": 4}, "4", "accepted", ""),
     ],
-)
+)  # fmt: skip
 def test_predictions_are_their_models_proposals_and_what_a_person_drew_is_none(
     document: dict[str, Any], person: str, status: str, source: str
 ) -> None:
@@ -242,15 +241,11 @@ def test_the_upright_copy_is_known_to_be_upright(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        ((39, 5, 2.5, 5), "leaves its picture of 40 x 30 px"),
-        ((-1.5, 5, 9, 5), "leaves its picture"),
-        ((5, 5, 0, 5), "has no area"),
-        ((9, 9, -3, 2), "has no area"),
-        ((float("nan"), 5, 2, 5), "leaves its picture"),
-        ((1, 2, 3), "expected bbox"),
-        (("a", 5, 2, 5), "expected bbox"),
+        ((39, 5, 2.5, 5), "leaves its picture of 40 x 30 px"), ((-1.5, 5, 9, 5), "leaves its picture"),
+        ((5, 5, 0, 5), "has no area"), ((9, 9, -3, 2), "has no area"), ((float("nan"), 5, 2, 5), "leaves its picture"),
+        ((1, 2, 3), "expected bbox"), (("a", 5, 2, 5), "expected bbox"),
     ],
-)
+)  # fmt: skip
 def test_impossible_boxes_are_rejected_rows_and_the_rest_of_the_image_waits_for_a_person(
     tmp_path: Path, box: tuple[Any, ...], message: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Claims about the box widget: what is on screen is saved, whatever the browser sends, and no text of a data set runs."""
+"""Claims about the box widget: what is on screen is saved, whatever the browser sends; no text of a data set runs."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def make_items() -> list[Item]:
         for number, edit in enumerate(edits):
             picture = {"mathvista": "image", "mmmu_pro": "image_1", "hallusionbench": "filename"}[name]
             row = Row("row 1", {**fields, **edit, "config": "", "pid": f"{number}"}, {picture: make_picture(1)})
-            items.append(registry.REAL[name].build_item(row, "test", "other"))
+            items.append(registry.REAL[name].build_item(row))
     gold = (GoldStep("$x$ is <b>", "read", ()),)
     testbed = Item("q1", "symbolic", "test", (make_picture(1),), HOSTILE[10], "7", "other", ("a",), gold_steps=gold)
     return [*items, testbed]

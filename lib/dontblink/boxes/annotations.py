@@ -237,7 +237,8 @@ def read_images(folder: Path) -> dict[Key, ImageFacts]:
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ItemError(f"{file}: cannot be read ({error}); write the folder with `python -m dontblink.boxes pictures`") from error
+        remedy = "write the folder with `python -m dontblink.boxes pictures`"
+        raise ItemError(f"{file}: cannot be read ({error}); {remedy}") from error
     facts: dict[Key, ImageFacts] = {}
     for number, line in enumerate(lines, 1):
         if line:

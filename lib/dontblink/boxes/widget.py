@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets  # type: ignore[import-untyped]
-from jupyter_bbox_widget import BBoxWidget  # type: ignore[import-untyped]
+from jupyter_bbox_widget import BBoxWidget
 
 from dontblink.boxes.annotations import (
     Annotation,
@@ -116,8 +116,10 @@ class BoxWidget(ipywidgets.VBox):
         self.canvas.image_bytes, self.canvas.bboxes = picture, shown
         where = f"{place + 1} of {len(self.places)}: {item.id}, image {image + 1} of {len(item.images)}"
         self.title.value, self.question.value = f"{where}. You are {self.annotator}.", item.question
-        notes = [f"{len(lines) - len(current)} annotations belong to another picture"] * (len(current) < len(lines))
-        self.status.value = "; ".join([{"accepted": "accepted", "proposed": "not accepted yet"}.get(status, ""), *notes])
+        said = {"accepted": ["accepted"], "proposed": ["not accepted yet"]}.get(status, [])
+        if len(current) < len(lines):
+            said.append(f"{len(lines) - len(current)} annotations belong to another picture")
+        self.status.value = "; ".join(said)
 
     def accept(self) -> None:
         """Save the boxes on screen as what this annotator stands for; none says that the image holds no evidence."""

@@ -1,18 +1,10 @@
-"""What a response says once its reasoning is over, and what its writer marks as the answer.
+r"""What a response answers once its reasoning is over: its final text, what that states, which option that names.
 
-In: the text of a whole response, special tokens kept. Out: the text behind the reasoning, or what the family's answer
-box holds; a text without its dress; the marked answers. Never: guess an answer, or look for one inside the reasoning.
-
-What a response states as its answer: `Answer: ...`, "the answer is ...", `\boxed{...}`, `<answer>...</answer>`.
-
-Why it exists: the strict scorers of yes/no questions and lettered options share these statements, and with MathVista's
-numbers (`answers.read_marked`) the markers. In: the final part of a response (`read_final`). Out: the stated texts,
-first to last, without markup. Never: decide which choice a text means.
-
-Which of several options a response names: by letter, or by the option's own text.
-
-Why it exists: a strict scorer must tell "B. dog", "the answer is (B)" and "it is a dog" from a letter that happens to
-stand in a sentence. In: the final part of a response, and the options. Out: one letter, or None. Never: guess; a
+Why it exists: the scorers of all benchmarks share what counts as the end of a reasoning, as a statement (`Answer: ...`,
+"the answer is ...", `\boxed{...}`, `<answer>...</answer>`) and as a named option ("B. dog", "it is a dog"). In: the
+text of a whole response, special tokens kept, and a question's options. Out: the text behind the reasoning, or what the
+family's answer box holds; marked answers, the surest first; stated texts, first to last; one letter, or None. Never:
+guess, look for an answer inside the reasoning, or take a letter for an option that merely stands in a sentence; a
 statement that names two options names none.
 """
 
@@ -22,6 +14,8 @@ import math
 import re
 import string
 from collections.abc import Sequence
+
+from dontblink.questions.items import Score
 
 BOX = re.compile(r"<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|$)", re.DOTALL)
 SPECIAL = re.compile(r"<\|[^|<>]*\|>")
@@ -101,6 +95,11 @@ def read_value(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def compare(gold: str, **answers: str | None) -> dict[str, Score]:
+    """Return the score of each scorer's answer; what a scorer could not read is wrong and flagged as not parsed."""
+    return {scorer: Score(read == gold, read is not None, read or "") for scorer, read in answers.items()}
+
+
 def find_markers(text: str) -> list[int]:
     """Return where the last `MARKERS` markers of an answer ("the answer is", "Answer:") in a text end, in order."""
     return [match.end() for match in ANSWER.finditer(text)][-MARKERS:]
@@ -116,8 +115,6 @@ def _read_braced(text: str) -> str:
     return text
 
 
-
-
 NESTED = r"[^{}]*"
 for _ in range(5):  # \frac inside \sqrt inside \text inside a box
     NESTED = rf"(?:[^{{}}]|\{{{NESTED}\}})*"
@@ -131,8 +128,8 @@ def read_statements(final: str) -> list[str]:
     """Return the last stated answers in reading order: the rest of the marker's line, or the next line if it is empty.
 
     A box is a statement of its own, and its line goes on behind it. A statement may hold another one ("The answer: the
-    correct option is B"). Statements end after `STATEMENT_REACH` characters, and the last `answers.MARKERS` are read, so that a
-    response that repeats itself stays cheap.
+    correct option is B"). Statements end after `STATEMENT_REACH` characters, and the last `MARKERS` are
+    read, so that a response that repeats itself stays cheap.
     """
     lines = BOXED.sub(lambda box: f"\nAnswer: {(box[1] or box[2] or '').strip()} ", final)
     text = strip_markup(lines)
@@ -142,8 +139,6 @@ def read_statements(final: str) -> list[str]:
 def strip_markup(text: str) -> str:
     """Return the text without bold, code, headings, mathematics' wrappers and tags; lines stay lines."""
     return WRAPPER.sub("", text).translate(MARKUP)
-
-
 
 
 LEAD = re.compile(

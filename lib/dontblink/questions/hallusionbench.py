@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from dontblink.questions.answers import read_final, read_statements, strip_markup
-from dontblink.questions.items import Item, ItemError, Score, Split, TaskType
-from dontblink.questions.sources import Row, Source, is_file, name_item, read_rows, require_columns, require_text
+from dontblink.questions.answers import compare, read_final, read_statements, strip_markup
+from dontblink.questions.items import Item, ItemError, Score
+from dontblink.questions.sources import Row, Source, find_picture, name_item, read_rows, require_columns, require_text
 
 NAME = "hallusionbench"
 LICENCE = "BSD-3-Clause"
@@ -67,8 +67,8 @@ def group(row: Row) -> str:
     return f"{stratum(row)}/{row.fields['set_id']}"
 
 
-def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
-    """Return the row as an Item whose answer is `yes` or `no`.
+def build_item(row: Row) -> Item:
+    """Return the row as a draft whose answer is `yes` or `no`.
 
     The picture is the row's own, or the file beside the JSON, or the file in `hallusion_bench/` beside it.
 
@@ -80,41 +80,25 @@ def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
     """
     require_columns(row, REQUIRED)
     picture = row.images.get("image") or row.images.get("filename")
-    if picture is None:
-        raise ItemError(f"{row.name}: no picture; this package measures attention to images, leave the row out")
+    places = [picture]
     if isinstance(picture, Path):
-        picture = find_picture(row.name, picture)
+        root = picture.parents[min(2, len(picture.parents) - 1)]  # of <root>/VD/<subcategory>/<file>
+        places.append(root / UNPACKED / picture.relative_to(root))
     gold = str(row.fields["gt_answer"])
     if gold not in ("0", "1"):
         raise ItemError(f"{row.name}: gt_answer {gold!r}; expected '0' (no) or '1' (yes); correct the row")
     return Item(
         id=name_item(NAME, row_id(row)),
         benchmark=NAME,
-        split=split,
-        images=(picture,),
+        split="test",
+        images=(find_picture(row, places, "unpack the official archive there"),),
         question=f"{require_text(row, 'question').strip()} {INSTRUCTION}",
         answer="yes" if gold == "1" else "no",
-        task_type=task_type,
+        task_type="other",
         covariates={key: str(row.fields[key]) for key in KEYS},
         source=row.name,
         licence=LICENCE,
     )
-
-
-def find_picture(name: str, beside: Path) -> Path:
-    """Return the picture file `<root>/VD/<subcategory>/<file>`, or the one in `<root>/hallusion_bench/`.
-
-    Raises
-    ------
-    ItemError
-        If neither exists.
-    """
-    root = beside.parents[min(2, len(beside.parents) - 1)]
-    places = (beside, root / UNPACKED / beside.relative_to(root))
-    for place in places:
-        if is_file(place):
-            return place
-    raise ItemError(f"{name}: no picture {places[0]}, nor {places[1]}; unpack the official archive there")
 
 
 def official_answer(response: str) -> Answer | None:
@@ -163,16 +147,10 @@ def only(words: Iterable[str]) -> Answer | None:
     return None if len(said) != 1 else "yes" if "yes" in said else "no"
 
 
-def score(response: str, row_fields: Mapping[str, Any]) -> Score:
-    """Score a response strictly."""
-    return scores(response, row_fields)["strict"]
-
-
-def scores(response: str, row_fields: Mapping[str, Any]) -> dict[str, Score]:
-    """Score a response by both rules; what a rule cannot read is wrong and flagged as not parsed."""
-    gold = "yes" if str(row_fields["gt_answer"]) == "1" else "no"
-    answers = {"official": official_answer(response), "strict": strict_answer(response)}
-    return {scorer: Score(read == gold, read is not None, read or "") for scorer, read in answers.items()}
+def scores(response: str, fields: Mapping[str, Any]) -> dict[str, Score]:
+    """Score a response by both rules."""
+    gold = "yes" if str(fields["gt_answer"]) == "1" else "no"
+    return compare(gold, official=official_answer(response), strict=strict_answer(response))
 
 
 def item_fields(item: Item) -> dict[str, Any]:

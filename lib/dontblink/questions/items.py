@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -26,7 +26,8 @@ from dontblink.errors import NamedError
 
 Split = Literal["test", "calibration"]
 TaskType = Literal["sustained_visual_reference", "symbolic", "other"]
-TASK_TYPES: tuple[TaskType, ...] = ("sustained_visual_reference", "symbolic", "other")
+SPLITS: tuple[Split, ...] = get_args(Split)
+TASK_TYPES: tuple[TaskType, ...] = get_args(TaskType)
 STEP_KINDS = ("read", "recall", "compute", "scan", "judge")
 ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # an item's id becomes a part of file names
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")  # of pictures that are opened; MPO counts as JPEG

@@ -1,19 +1,17 @@
-"""What a response to a MathVista question answers, found by rules: the step that the official code gives to an LLM.
+r"""MathVista (testmini, 1000 rows): its rows as Items, the rules that find a response's answer, and its two scorers.
 
-In: the text of a response and the row that it answers. Out: an option letter ("B"), a plain number ("1000") or a list
-("[2014, 2016]"); '' where the text gives no answer. The rules take time linear in the text and never see the gold
-answer. Never: guess, or compute what the text does not state.
+Why it exists: the official code gives the step from a response to its answer to an LLM, and normalises what that finds
+in ways that score some right answers wrong and some wrong ones right. In: rows of the hub data set `AI4Math/MathVista`,
+or of the official `testmini.json` beside its `query.json` and its folder `images`; the text of a response. Out: Items,
+and Scores. Never: an Item whose answer no scorer can reach, a look at the gold answer while a response is read, or a
+guess under the strict scorer.
 
-Order: the text as a whole; the last `\boxed{}`; what follows "the answer is"; then, behind the last sentence that
-declines to answer, an option alone on a line or at the start, the last `(B)`, what the last sentences state.
+`find_answer` takes the place of the LLM: an option letter ("B"), a plain number ("1000") or a list ("[2014, 2016]"), ''
+where the text gives no answer, in time linear in the text. It looks at the text as a whole; the last `\boxed{}`; what
+follows "the answer is"; then, behind the last sentence that declines to answer, an option alone on a line or at the
+start, the last `(B)`, what the last sentences state.
 
-MathVista's two scorers: the official one, with rules in the place of its LLM, and a strict one.
-
-In: a response and the official columns of its row. Out: extraction, prediction, Score. `score` is the strict one.
-Never: guess under the strict scorer.
-
-`official` is the official code with `mathvista_extraction` in the place of its LLM. `strict` (the one that `score`
-returns) differs from it where the official code
+`official` is the official code with these rules. `strict` differs from it where the official code
 
 - reads the whole response, a reasoning that never closed included: strict reads what `answers.read_final` leaves;
 - takes the Levenshtein-nearest choice when no choice was named, even for '': strict has no parse, and is wrong;
@@ -22,11 +20,6 @@ returns) differs from it where the official code
 - compares texts: strict compares values, so 1.50 is 1.5 at two decimals and [2007,2008] is [2007, 2008];
 - takes no `1,000` in its normalisation: under both scorers our extraction has made it 1000 before;
 - accepts inf, nan and `1_000` as numbers: strict finds no number in the first two and the number 1 in the last.
-
-MathVista (testmini, 1000 rows): its rows as Items; its scorers stand in `mathvista_scores`.
-
-In: rows of the hub data set `AI4Math/MathVista`, or of the official `testmini.json` beside its `query.json` and its
-folder `images`. Out: Items, and what a subset of them is drawn by. Never: an Item whose answer no scorer can reach.
 """
 
 from __future__ import annotations
@@ -43,20 +36,27 @@ from typing import Any
 
 import numpy as np
 
-from dontblink.paths import ROOT
+from dontblink import paths
 from dontblink.questions.answers import make_plain, read_final, read_marked, read_value
-from dontblink.questions.items import Item, ItemError, Score, Split, TaskType
+from dontblink.questions.items import Item, ItemError, Score
 from dontblink.questions.sources import (
     Row,
     Source,
     SourceError,
-    is_file,
+    find_picture,
     name_item,
     read_rows,
     require_columns,
     require_text,
 )
 
+NAME = "mathvista"
+LICENCE = "CC BY-SA 4.0 (test use)"
+REQUIRED = ("pid", "question", "question_type", "answer_type", "choices", "answer", "metadata")
+IMAGE_COLUMNS = ("decoded_image", "image")
+REMEDY = "unpack images.zip of AI4Math/MathVista beside the rows, or read the hub's set"
+KNOWN_WRONG = {"479": "the published answer is known to be wrong"}
+DECIMALS = {1: ("one decimal place", "1.2, 1.3, 1.4"), 2: ("two decimal places", "1.23, 1.34, 1.45")}
 # verbs and signs behind which a sentence states its result
 STATES = re.compile(
     r"[=≈]|:(?=\s)|\b(?:is|are|was|were|be|by|equals?|gives?|gets?|yields?|has|have|had|totals?|approximately|about)\b",
@@ -87,6 +87,135 @@ NAMED_LETTER = re.compile(
     r"(?<!\w)\(([A-Z])\)|\b(?i:option|choice|answer) ([B-Z])\b|\b([A-Z])(?= is (?:the )?(?:correct|right|best))"
 )
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+def load_rows(source: Source, config: str = "") -> list[Row]:
+    """Return the rows of testmini, with the official prompt text (`query`) where a `query.json` lies beside them.
+
+    Raises
+    ------
+    SourceError
+        If the source cannot be read, or `query.json` is not a mapping of row ids to texts.
+    """
+    rows = read_rows(source, split="testmini", config=config, image_columns=IMAGE_COLUMNS)
+    place = paths.ROOT / source.location
+    folder = place.parent if place.is_file() else place
+    path = next((path for path in (folder / "query.json", folder / "data" / "query.json") if path.is_file()), None)
+    if path is None:
+        return rows
+    try:
+        queries = json.loads(path.read_text(encoding="utf-8"))
+        texts = {str(pid): text for pid, text in queries.items() if isinstance(text, str)}
+    except (ValueError, AttributeError, OSError) as error:
+        raise SourceError(
+            f"{path}: not a JSON mapping of pid to text ({error}); fetch it again or remove it"
+        ) from error
+    named = [(row, texts.get(str(row.fields.get("pid")))) for row in rows]
+    return [replace(row, fields={**row.fields, "query": text}) if text else row for row, text in named]
+
+
+def build_item(row: Row) -> Item:
+    """Return a row as a draft, asked in the words of the official prompt.
+
+    Raises
+    ------
+    ItemError
+        If a column is missing, the answer cannot be scored, options are too few, or there is no picture.
+    """
+    fields = row.fields
+    require_columns(row, REQUIRED)
+    require_text(row, "question")
+    where, choices = f"{row.name} (pid {fields['pid']})", list_choices(fields)
+    answer = "" if fields["answer"] is None else str(fields["answer"])
+    _check_answer(where, fields, answer, choices)
+    if not isinstance(fields["metadata"], Mapping) or not fields["metadata"].get("category"):
+        raise ItemError(
+            f"{where}: metadata {fields['metadata']!r} names no category; take the row of AI4Math/MathVista"
+        )
+    return Item(
+        id=name_item(NAME, row_id(row)),
+        benchmark=NAME,
+        split="test",
+        images=(find_picture(row, map(row.images.get, IMAGE_COLUMNS), REMEDY),),
+        question=str(fields.get("query") or compose_query(fields)),
+        answer=answer,
+        task_type="other",
+        choices=tuple(choices),
+        covariates=_list_covariates(fields),
+        source=f"AI4Math/MathVista testmini, pid {row_id(row)}",
+        licence=LICENCE,
+    )
+
+
+def _check_answer(where: str, fields: Mapping[str, Any], answer: str, choices: list[str]) -> None:
+    """Raise ItemError unless a response can be right."""
+    kind, remedy = fields["answer_type"], "correct or remove the row"
+    if not isinstance(fields["answer"], str | int | float | None):
+        raise ItemError(f"{where}: answer {fields['answer']!r}; expected a text or a number; {remedy}")
+    if not answer.strip():
+        raise ItemError(f"{where}: no answer (those of the split `test` are withheld); take the split testmini")
+    if fields["question_type"] not in ("multi_choice", "free_form") or kind not in ("text", "integer", "float", "list"):
+        raise ItemError(f"{where}: {fields['question_type']}/{kind} is no MathVista question; {remedy}")
+    if fields["question_type"] == "multi_choice":
+        if not 2 <= len(choices) <= len(ascii_uppercase):
+            raise ItemError(f"{where}: {len(choices)} choice(s) of a multi_choice row; expected 2 to 26; {remedy}")
+        if answer not in choices:
+            raise ItemError(f"{where}: answer {answer!r} is none of the choices {choices}; {remedy}")
+    elif kind != "list" and read_value(answer) is None:
+        raise ItemError(f"{where}: answer {answer!r} of a row of type {kind}; expected a number; {remedy}")
+
+
+def _list_covariates(fields: Mapping[str, Any]) -> dict[str, float | str]:
+    """Return what the task-type rule and the scorers read of a row; columns without a value are left out."""
+    metadata, precision, note = fields["metadata"], read_precision(fields), KNOWN_WRONG.get(str(fields["pid"]))
+    skills = metadata.get("skills")
+    texts = {name: metadata.get(name) for name in ("category", "task", "context", "grade", "language", "source")}
+    texts |= {name: fields.get(name) for name in ("question_type", "answer_type", "unit")}
+    texts |= {"skills": ", ".join(map(str, skills)) if isinstance(skills, list | tuple) else skills, "note": note}
+    known: dict[str, float | str] = {name: str(text) for name, text in texts.items() if text}
+    return known if precision is None else {**known, "precision": float(precision)}
+
+
+def compose_query(row: Mapping[str, Any]) -> str:
+    """Return the official prompt text of a row: hint, question, unit and lettered choices."""
+    decimals, example = DECIMALS.get(read_precision(row) or 0, ("decimals", "1.2, 1.3, 1.4"))
+    hint = {
+        "integer": "requiring an integer answer and provide the final value, e.g., 1, 2, 3",
+        "float": f"requiring a floating-point number with {decimals} and provide the final value, e.g., {example}",
+        "list": "requiring a Python list as an answer and provide the final list, e.g., [1, 2, 3], [1.2, 1.3, 1.4]",
+    }.get(str(row["answer_type"]), "and provide the correct option letter, e.g., A, B, C, D")
+    unit = f" (Unit: {row['unit']})" if row.get("unit") else ""
+    lines = [f"Hint: Please answer the question {hint}, at the end.", f"Question: {row['question']}{unit}"]
+    choices = list_choices(row)
+    lines += ["Choices:", *(f"({letter}) {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))]
+    return "\n".join(lines if choices else lines[:2]).strip()
+
+
+def row_id(row: Row) -> str:
+    """Return a row's official number (pid) as text."""
+    return str(row.fields.get("pid", row.name))
+
+
+def stratum(row: Row) -> str:
+    """Return what a subset is balanced over: category and answer type, as in 'general-vqa/integer'."""
+    metadata = row.fields.get("metadata")
+    category = metadata.get("category") if isinstance(metadata, Mapping) else None
+    return f"{category}/{row.fields.get('answer_type')}"
+
+
+def group(row: Row) -> str:
+    """Return what rows on one picture share: its file's folder and name, else a hash of its bytes, else the pid."""
+    named, held = row.images.get("image"), row.images.get("decoded_image")
+    if isinstance(named, Path):
+        return "/".join(named.parts[-2:])
+    return sha256(held).hexdigest() if isinstance(held, bytes) else row_id(row)
+
+
+def item_fields(item: Item) -> dict[str, Any]:
+    """Return the official columns that the scorers read, rebuilt from an Item."""
+    names = ("question_type", "answer_type", "precision", "unit")
+    columns = {name: item.covariates.get(name) for name in names}
+    return {**columns, "choices": list(item.choices) or None, "answer": item.answer}
 
 
 def find_answer(text: str, row: Mapping[str, Any]) -> str:
@@ -262,7 +391,6 @@ class Options:
         return ""
 
 
-
 def extract(response: str, row: Mapping[str, Any]) -> str:
     """Return the official extraction, rules in place of the LLM; where no choice is named, the response's own refusal.
 
@@ -313,7 +441,7 @@ def official_normalise(extraction: str, row: Mapping[str, Any]) -> str | None:
     return extraction
 
 
-def score(response: str, row: Mapping[str, Any]) -> Score:
+def score_strictly(response: str, row: Mapping[str, Any]) -> Score:
     """Return the strict score of a response; see the module for how it differs from the official one."""
     answer, gold = find_answer(read_final(response), row), str(row["answer"])
     if not answer:
@@ -333,39 +461,16 @@ def score(response: str, row: Mapping[str, Any]) -> Score:
     return Score(value == read_value(gold), True, str(int(value)) if value.is_integer() else repr(value))
 
 
-def scores(response: str, row: Mapping[str, Any]) -> dict[str, Score]:
+def scores(response: str, fields: Mapping[str, Any]) -> dict[str, Score]:
     """Return both scores of a response.
 
     The official code always answers for multi_choice; its score is `parsed` only where the extraction found something,
     so a correct score without a parse is a right guess by the nearest choice.
     """
-    prediction = official_normalise(extract(response, row), row)
-    parsed = bool(_extract_official(response, row)) and prediction is not None
-    official = Score(prediction == str(row["answer"]), parsed, prediction or "")
-    return {"official": official, "strict": score(response, row)}
-
-
-def list_disagreements(stored: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the pids whose stored official verdict (`true_false`) ours does not reach, by kind.
-
-    A stored row has the official columns, `response`, `extraction`, `prediction` and `true_false`.
-    """
-    kinds: dict[str, list[str]] = {}
-    for row in stored:
-        ours = scores(row["response"], row)["official"]
-        if ours.correct == row["true_false"]:
-            continue
-        quoted = str(row["extraction"]).strip()
-        letter = re.fullmatch(r"\(?[A-Z]\)?|\([A-Z]\).*", quoted) or quoted in list_choices(row)
-        theirs = bool(letter) if row["question_type"] == "multi_choice" else row["prediction"] is not None
-        kind = {
-            (True, True): "both found an answer, another one",
-            (True, False): "we found an answer, they none",
-            (False, True): "they found an answer, we none",
-            (False, False): "neither found an answer: the nearest choice to another refusal",
-        }[ours.parsed, theirs]
-        kinds.setdefault(kind, []).append(str(row["pid"]))
-    return kinds
+    prediction = official_normalise(extract(response, fields), fields)
+    parsed = bool(_extract_official(response, fields)) and prediction is not None
+    official = Score(prediction == str(fields["answer"]), parsed, prediction or "")
+    return {"official": official, "strict": score_strictly(response, fields)}
 
 
 def read_precision(row: Mapping[str, Any]) -> int | None:
@@ -382,156 +487,3 @@ def count_edits(text: str, other: str) -> int:
         row = np.concatenate(([row[0] + 1], np.minimum(row[1:] + 1, row[:-1] + (codes != ord(sign)))))
         row = np.minimum.accumulate(row - places) + places
     return int(row[-1])
-
-
-__all__ = [
-    "LICENCE", "NAME", "REQUIRED", "build_item", "compose_query", "extract", "group", "item_fields", "load_rows",
-    "official_normalise", "row_id", "score", "scores", "stratum",
-]  # fmt: skip
-
-NAME = "mathvista"
-LICENCE = "CC BY-SA 4.0 (test use)"
-REQUIRED = ("pid", "question", "question_type", "answer_type", "choices", "answer", "metadata")
-IMAGE_COLUMNS = ("decoded_image", "image")
-KNOWN_WRONG = {"479": "the published answer is known to be wrong"}
-DECIMALS = {1: ("one decimal place", "1.2, 1.3, 1.4"), 2: ("two decimal places", "1.23, 1.34, 1.45")}
-
-
-def load_rows(source: Source, config: str = "") -> list[Row]:
-    """Return the rows of testmini, with the official prompt text (`query`) where a `query.json` lies beside them.
-
-    Raises
-    ------
-    SourceError
-        If the source cannot be read, or `query.json` is not a mapping of row ids to texts.
-    """
-    rows = read_rows(source, split="testmini", config=config, image_columns=IMAGE_COLUMNS)
-    place = ROOT / source.location
-    folder = place.parent if place.is_file() else place
-    path = next((path for path in (folder / "query.json", folder / "data" / "query.json") if path.is_file()), None)
-    if path is None:
-        return rows
-    try:
-        queries = json.loads(path.read_text(encoding="utf-8"))
-        texts = {str(pid): text for pid, text in queries.items() if isinstance(text, str)}
-    except (ValueError, AttributeError, OSError) as error:
-        raise SourceError(
-            f"{path}: not a JSON mapping of pid to text ({error}); fetch it again or remove it"
-        ) from error
-    named = [(row, texts.get(str(row.fields.get("pid")))) for row in rows]
-    return [replace(row, fields={**row.fields, "query": text}) if text else row for row, text in named]
-
-
-def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
-    """Return a row as an Item, asked in the words of the official prompt.
-
-    Raises
-    ------
-    ItemError
-        If a column is missing, the answer cannot be scored, options are too few, or there is no picture.
-    """
-    fields = row.fields
-    require_columns(row, REQUIRED)
-    require_text(row, "question")
-    where, choices = f"{row.name} (pid {fields['pid']})", list_choices(fields)
-    answer = "" if fields["answer"] is None else str(fields["answer"])
-    _check_answer(where, fields, answer, choices)
-    if not isinstance(fields["metadata"], Mapping) or not fields["metadata"].get("category"):
-        raise ItemError(
-            f"{where}: metadata {fields['metadata']!r} names no category; take the row of AI4Math/MathVista"
-        )
-    return Item(
-        id=name_item(NAME, row_id(row)),
-        benchmark=NAME,
-        split=split,
-        images=(_find_image(row, where),),
-        question=str(fields.get("query") or compose_query(fields)),
-        answer=answer,
-        task_type=task_type,
-        choices=tuple(choices),
-        covariates=_list_covariates(fields),
-        source=f"AI4Math/MathVista testmini, pid {row_id(row)}",
-        licence=LICENCE,
-    )
-
-
-def _check_answer(where: str, fields: Mapping[str, Any], answer: str, choices: list[str]) -> None:
-    """Raise ItemError unless a response can be right."""
-    kind, remedy = fields["answer_type"], "correct or remove the row"
-    if not isinstance(fields["answer"], str | int | float | None):
-        raise ItemError(f"{where}: answer {fields['answer']!r}; expected a text or a number; {remedy}")
-    if not answer.strip():
-        raise ItemError(f"{where}: no answer (those of the split `test` are withheld); take the split testmini")
-    if fields["question_type"] not in ("multi_choice", "free_form") or kind not in ("text", "integer", "float", "list"):
-        raise ItemError(f"{where}: {fields['question_type']}/{kind} is no MathVista question; {remedy}")
-    if fields["question_type"] == "multi_choice":
-        if not 2 <= len(choices) <= len(ascii_uppercase):
-            raise ItemError(f"{where}: {len(choices)} choice(s) of a multi_choice row; expected 2 to 26; {remedy}")
-        if answer not in choices:
-            raise ItemError(f"{where}: answer {answer!r} is none of the choices {choices}; {remedy}")
-    elif kind != "list" and read_value(answer) is None:
-        raise ItemError(f"{where}: answer {answer!r} of a row of type {kind}; expected a number; {remedy}")
-
-
-def _list_covariates(fields: Mapping[str, Any]) -> dict[str, float | str]:
-    """Return what the task-type rule and the scorers read of a row; columns without a value are left out."""
-    metadata, precision, note = fields["metadata"], read_precision(fields), KNOWN_WRONG.get(str(fields["pid"]))
-    skills = metadata.get("skills")
-    texts = {name: metadata.get(name) for name in ("category", "task", "context", "grade", "language", "source")}
-    texts |= {name: fields.get(name) for name in ("question_type", "answer_type", "unit")}
-    texts |= {"skills": ", ".join(map(str, skills)) if isinstance(skills, list | tuple) else skills, "note": note}
-    known: dict[str, float | str] = {name: str(text) for name, text in texts.items() if text}
-    return known if precision is None else {**known, "precision": float(precision)}
-
-
-def _find_image(row: Row, where: str) -> bytes | Path:
-    absent = ""
-    for column in IMAGE_COLUMNS:
-        image = row.images.get(column)
-        if isinstance(image, bytes) or (image is not None and is_file(image)):
-            return image
-        absent = str(image) if image is not None else absent
-    found = f"{absent} is no file" if absent else f"no picture in {' or '.join(IMAGE_COLUMNS)}"
-    raise ItemError(f"{where}: {found}; unpack images.zip of AI4Math/MathVista beside the rows, or read the hub's set")
-
-
-def compose_query(row: Mapping[str, Any]) -> str:
-    """Return the official prompt text of a row: hint, question, unit and lettered choices."""
-    decimals, example = DECIMALS.get(read_precision(row) or 0, ("decimals", "1.2, 1.3, 1.4"))
-    hint = {
-        "integer": "requiring an integer answer and provide the final value, e.g., 1, 2, 3",
-        "float": f"requiring a floating-point number with {decimals} and provide the final value, e.g., {example}",
-        "list": "requiring a Python list as an answer and provide the final list, e.g., [1, 2, 3], [1.2, 1.3, 1.4]",
-    }.get(str(row["answer_type"]), "and provide the correct option letter, e.g., A, B, C, D")
-    unit = f" (Unit: {row['unit']})" if row.get("unit") else ""
-    lines = [f"Hint: Please answer the question {hint}, at the end.", f"Question: {row['question']}{unit}"]
-    choices = list_choices(row)
-    lines += ["Choices:", *(f"({letter}) {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))]
-    return "\n".join(lines if choices else lines[:2]).strip()
-
-
-def row_id(row: Row) -> str:
-    """Return a row's official number (pid) as text."""
-    return str(row.fields.get("pid", row.name))
-
-
-def stratum(row: Row) -> str:
-    """Return what a subset is balanced over: category and answer type, as in 'general-vqa/integer'."""
-    metadata = row.fields.get("metadata")
-    category = metadata.get("category") if isinstance(metadata, Mapping) else None
-    return f"{category}/{row.fields.get('answer_type')}"
-
-
-def group(row: Row) -> str:
-    """Return what rows on one picture share: its file's folder and name, else a hash of its bytes, else the pid."""
-    named, held = row.images.get("image"), row.images.get("decoded_image")
-    if isinstance(named, Path):
-        return "/".join(named.parts[-2:])
-    return sha256(held).hexdigest() if isinstance(held, bytes) else row_id(row)
-
-
-def item_fields(item: Item) -> dict[str, Any]:
-    """Return the official columns that the scorers read, rebuilt from an Item."""
-    names = ("question_type", "answer_type", "precision", "unit")
-    columns = {name: item.covariates.get(name) for name in names}
-    return {**columns, "choices": list(item.choices) or None, "answer": item.answer}

@@ -15,9 +15,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dontblink.questions.answers import read_final, strict_choice
-from dontblink.questions.items import IMAGE_TAG, Item, ItemError, Score, Split, TaskType
-from dontblink.questions.sources import Row, Source, is_file, name_item, read_rows, require_columns, require_text
+from dontblink.questions.answers import compare, read_final, strict_choice
+from dontblink.questions.items import IMAGE_TAG, Item, ItemError, Score
+from dontblink.questions.sources import (
+    Row,
+    Source,
+    find_picture,
+    is_file,
+    name_item,
+    read_rows,
+    require_columns,
+    require_text,
+)
 
 NAME = "mmmu_pro"
 LICENCE = "Apache-2.0"
@@ -63,8 +72,8 @@ def group(row: Row) -> str:
     return row_id(row) if picture is None else hashlib.sha256(picture).hexdigest()
 
 
-def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
-    """Return the row as an Item: question, lines `A. option` and instruction, as in the official prompt.
+def build_item(row: Row) -> Item:
+    """Return the row as a draft: question, lines `A. option` and instruction, as in the official prompt.
 
     `images` holds the pictures that question and options name, in the order of first naming, and their tags are
     renumbered to it; all pictures where nothing is named. In the vision configuration the one picture holds question
@@ -101,19 +110,15 @@ def build_item(row: Row, split: Split, task_type: TaskType) -> Item:
         text, *options = (
             IMAGE_TAG.sub(lambda tag: f"<image {numbers[int(tag[1][:9])]}>", part) for part in (text, *options)
         )
-    pictures = tuple(image for image in images if image is not None)
-    if not pictures:
-        raise ItemError(f"{row.name}: no picture; this package measures attention to images, leave the row out")
-    if absent := [image for image in pictures if isinstance(image, Path) and not is_file(image)]:
-        raise ItemError(f"{row.name}: no picture {absent[0]}; unpack the pictures there")
+    pictures = tuple(find_picture(row, [image], "unpack the pictures there") for image in images or [None])
     return Item(
         id=name_item(NAME, row_id(row)),
         benchmark=NAME,
-        split=split,
+        split="test",
         images=pictures,
         question=text,
         answer=answer,
-        task_type=task_type,
+        task_type="other",
         choices=tuple(options),
         covariates={name: read_label(row.fields.get(name)) for name in COVARIATES},
         source=row.name,
@@ -187,23 +192,14 @@ def official_answer(response: str, options: str | Sequence[Any]) -> str | None:
 
 
 def strict_answer(response: str, options: str | Sequence[Any]) -> str | None:
-    """Return the letter that the response's final part names (see `choices.strict_choice`); None for none or two."""
+    """Return the letter that the response's final part names (see `answers.strict_choice`); None for none or two."""
     return strict_choice(read_final(response), parse_options(options))
 
 
-def score(response: str, row_fields: Mapping[str, Any]) -> Score:
-    """Score a response strictly."""
-    return scores(response, row_fields)["strict"]
-
-
-def scores(response: str, row_fields: Mapping[str, Any]) -> dict[str, Score]:
-    """Score a response by both parsers; what a parser cannot read is wrong and flagged as not parsed."""
-    answers = {
-        "official": official_answer(response, row_fields["options"]),
-        "strict": strict_answer(response, row_fields["options"]),
-    }
-    gold = str(row_fields["answer"]).strip()
-    return {scorer: Score(read == gold, read is not None, read or "") for scorer, read in answers.items()}
+def scores(response: str, fields: Mapping[str, Any]) -> dict[str, Score]:
+    """Score a response by both parsers."""
+    gold, options = str(fields["answer"]).strip(), fields["options"]
+    return compare(gold, official=official_answer(response, options), strict=strict_answer(response, options))
 
 
 def item_fields(item: Item) -> dict[str, Any]:

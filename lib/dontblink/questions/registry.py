@@ -6,26 +6,102 @@ row that makes no Item is named with its reason and not drawn. Pictures are deco
 where one is corrupt, its row is named, too, and the subset drawn anew without it. Never: guess a missing box, picture
 or answer.
 
-To add a benchmark: a module like `mmmu_pro`, one entry in REAL, its `<name>_source` keys in params/. Generated benchmarks
-are named by a parameter, `questions.generator`: this package never imports the testbed by itself.
+To add a benchmark, write a module that has the names of `Benchmark`, here of yes/no questions in one file:
+
+    NAME, LICENCE = "spot", "MIT"
+
+    def load_rows(source, config=""):
+        return read_rows(source, split="test", config=config, image_columns=("picture",))
+
+    def row_id(row):
+        return str(row.fields["id"])
+
+    def stratum(row):  # what a subset keeps the proportions of
+        return row.fields["topic"]
+
+    def group(row):  # rows on one picture never stand in both splits
+        return row_id(row)
+
+    def build_item(row):
+        require_columns(row, ("id", "topic", "question", "answer"))
+        picture = find_picture(row, row.images.values(), "unpack the pictures there")
+        question = f"{require_text(row, 'question')} Please answer yes or no."
+        return Item(name_item(NAME, row_id(row)), NAME, "test", (picture,), question, row.fields["answer"], "other",
+                    covariates={"topic": row.fields["topic"]}, source=row.name, licence=LICENCE)
+
+    def item_fields(item):
+        return {"answer": item.answer}
+
+    def scores(response, fields):
+        return compare(fields["answer"], official=official_answer(response), strict=strict_answer(response))
+
+then name it in REAL, and give params/ its `spot_source`, `spot_revision` and `spot_config` and a rule among
+`task_types`. Generated benchmarks are named by a parameter, `questions.generator`: this package never imports the
+testbed by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from types import ModuleType
-from typing import Any, get_args
+from typing import Any, Protocol, cast
 
 from dontblink.errors import NamedError
 from dontblink.questions import hallusionbench, mathvista, mmmu_pro
+from dontblink.questions.items import SPLITS as SPLITS
 from dontblink.questions.items import Item, ItemError, Score, Split, validate
 from dontblink.questions.sources import Row, Source, SourceError, require_writable, resolve_revision
 from dontblink.questions.subset import draw_subset, find_shortfalls, task_type_of
 
-SPLITS: tuple[Split, ...] = get_args(Split)
-REAL: dict[str, ModuleType] = {module.NAME: module for module in (mathvista, mmmu_pro, hallusionbench)}
+
+class Benchmark(Protocol):
+    """What the module of a real benchmark has; the module's docstring shows a whole one."""
+
+    NAME: str
+    LICENCE: str
+
+    def load_rows(self, source: Source, config: str = "") -> list[Row]:
+        """Return the rows of the split that is asked, pictures still encoded; SourceError if it cannot be read."""
+
+    def row_id(self, row: Row) -> str:
+        """Return the official id of a row, or what tells it from all others."""
+
+    def stratum(self, row: Row) -> str:
+        """Return what a subset keeps the proportions of."""
+
+    def group(self, row: Row) -> str:
+        """Return what rows share that must not stand in both splits, such as a picture."""
+
+    def build_item(self, row: Row) -> Item:
+        """Return a row as a draft, of which split and task type are set here; ItemError with the reason if it is none.
+
+        Its covariates are what rules of `task_types` may ask for.
+        """
+
+    def item_fields(self, item: Item) -> dict[str, Any]:
+        """Return the official columns that `scores` reads, rebuilt from an Item."""
+
+    def scores(self, response: str, fields: Mapping[str, Any]) -> dict[str, Score]:
+        """Return the scores of a response by scorer: at least `strict`, which takes no guess, and `official`."""
+
+
+class Generator(Protocol):
+    """What a module has that makes benchmarks from a seed."""
+
+    BENCHMARKS: Sequence[str]
+
+    def read_difficulty(self, benchmark: str, settings: dict[str, Any]) -> Any:
+        """Return what the settings say of a benchmark's difficulty, as `load_items` wants it."""
+
+    def load_items(self, benchmark: str, split: Split, n_items: int, seed: int, difficulty: Any) -> Iterable[Item]:
+        """Return the items of a split."""
+
+    def score(self, item: Item, answer_text: str) -> Score:
+        """Return the score of what an answer span says."""
+
+
+REAL: dict[str, Benchmark] = {module.NAME: module for module in (mathvista, mmmu_pro, hallusionbench)}
 
 
 @dataclass(frozen=True)
@@ -54,55 +130,51 @@ def load_questions(
 
     Raises
     ------
-    NamedError, SourceError
+    NamedError
         If the benchmark is unknown, or its source cannot be read; one line.
     """
     if benchmark not in REAL:
-        generator = load_generator(settings["generator"])
-        if benchmark not in generator.BENCHMARKS:
-            known = ", ".join((*generator.BENCHMARKS, *REAL))
-            raise NamedError(f"benchmark {benchmark!r} has no loader; expected one of {known}")
-        return _generate_questions(generator, benchmark, testbed_settings)
+        return _generate_questions(benchmark, settings["generator"], testbed_settings)
     module, rejected = REAL[benchmark], list[tuple[str, str]]()
-    usable: dict[str, tuple[Row, Item]] = {}
     source = Source(settings[f"{benchmark}_source"], settings[f"{benchmark}_revision"])
+    drafts: dict[str, Item] = {}
+    names: dict[str, str] = {}
+    places: dict[str, tuple[str, str, str]] = {}  # id, stratum, group
     for row in map(prepare, module.load_rows(source, settings[f"{benchmark}_config"])):
         try:
             require_writable(row)
-            draft = module.build_item(row, "test", "other")
-            if draft.id in usable:
-                first = usable[draft.id][0].name
-                raise ItemError(f"{row.name}: its id {draft.id} is that of {first}, too; make the ids unique")
+            draft = module.build_item(row)
+            if draft.id in drafts:
+                raise ItemError(f"{row.name}: its id {draft.id} is that of {names[draft.id]}, too; make the ids unique")
         except ItemError as error:
             rejected.append((f"{benchmark}: {row.name}", str(error)))
         else:
-            usable[draft.id] = (row, draft)
-    places = {item_id: (item_id, module.stratum(row), module.group(row)) for item_id, (row, _) in usable.items()}
+            drafts[draft.id], names[draft.id] = draft, row.name
+            places[draft.id] = draft.id, module.stratum(row), module.group(row)
     sizes = {split: settings[f"n_{split}_items"] for split in SPLITS}
     checked = set[str]()
     while unchecked := (drawn := draw_subset(list(places.values()), sizes, settings["subset_seed"])).keys() - checked:
         for item_id in sorted(unchecked):
-            if fault := find_fault(usable[item_id][1]):
+            if fault := find_fault(drafts[item_id]):
                 rejected.append((item_id, fault))
                 del places[item_id]
         checked |= unchecked
     items: dict[Split, list[Item]] = {split: [] for split in SPLITS}
-    for item_id, (_, draft) in usable.items():
+    for item_id, draft in drafts.items():
         if item_id in drawn:
             kind = task_type_of(draft.covariates, benchmark, settings["task_types"])
             items[drawn[item_id]].append(replace(draft, split=drawn[item_id], task_type=kind))
-    strata = {item_id: places[item_id][1] for item_id in drawn}
     notes = find_shortfalls(sizes, drawn)
     try:
         origin = f"{source.location} {resolve_revision(source)}".rstrip()
     except SourceError as error:  # the rows came from the hub's cache, which does not say what a branch meant
         origin = f"{source.location} {source.revision}"
         notes.append(str(error))
-    return Questions(items, rejected, strata, notes, origin)
+    return Questions(items, rejected, {item_id: places[item_id][1] for item_id in drawn}, notes, origin)
 
 
-def load_generator(name: str) -> ModuleType:
-    """Return the module that makes benchmarks from a seed: it has BENCHMARKS, read_difficulty, load_items and score.
+def load_generator(name: str) -> Generator:
+    """Return the module that makes benchmarks from a seed.
 
     Raises
     ------
@@ -110,22 +182,24 @@ def load_generator(name: str) -> ModuleType:
         If there is no such module.
     """
     try:
-        return import_module(name)
+        return cast(Generator, import_module(name))
     except ModuleNotFoundError as error:
         raise NamedError(f"questions.generator {name!r}: no such module ({error}); correct it") from error
 
 
-def _generate_questions(generator: ModuleType, benchmark: str, settings: dict[str, Any]) -> Questions:
-    difficulty = generator.read_difficulty(benchmark, settings)
-    items: dict[Split, list[Item]] = {
-        split: list(
-            generator.load_items(benchmark, split, settings[f"n_{split}_items"], settings["item_seed"], difficulty)
-        )
+def _generate_questions(benchmark: str, generator_name: str, settings: dict[str, Any]) -> Questions:
+    generator = load_generator(generator_name)
+    if benchmark not in generator.BENCHMARKS:
+        known = ", ".join((*generator.BENCHMARKS, *REAL))
+        raise NamedError(f"benchmark {benchmark!r} has no loader; expected one of {known}")
+    difficulty, seed = generator.read_difficulty(benchmark, settings), settings["item_seed"]
+    made: dict[Split, list[Item]] = {
+        split: list(generator.load_items(benchmark, split, settings[f"n_{split}_items"], seed, difficulty))
         for split in SPLITS
     }
-    faults = {item.id: fault for found in items.values() for item in found if (fault := find_fault(item))}
-    kept = {split: [item for item in found if item.id not in faults] for split, found in items.items()}
-    return Questions(kept, list(faults.items()), {item.id: benchmark for found in kept.values() for item in found})
+    faults = {item.id: fault for items in made.values() for item in items if (fault := find_fault(item))}
+    kept = {split: [item for item in items if item.id not in faults] for split, items in made.items()}
+    return Questions(kept, list(faults.items()), {item.id: benchmark for items in kept.values() for item in items})
 
 
 def find_fault(item: Item) -> str:
@@ -150,5 +224,5 @@ def score(item: Item, response_text: str, answer_text: str, is_closed: bool, gen
     if item.benchmark not in REAL:
         return {"strict": load_generator(generator).score(item, answer_text)}
     module = REAL[item.benchmark]
-    found: dict[str, Score] = module.scores(response_text, module.item_fields(item))
+    found = module.scores(response_text, module.item_fields(item))
     return found if is_closed else {**found, "strict": Score(False, False, "")}

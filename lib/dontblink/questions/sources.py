@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath
@@ -18,8 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dontblink import paths
 from dontblink.errors import NamedError, make_line
-from dontblink.paths import ROOT, show
+from dontblink.paths import show
 from dontblink.questions.items import ItemError
 
 FORMATS = (".parquet", ".jsonl", ".json")  # in this order where a folder holds the same split twice
@@ -98,7 +99,7 @@ def read_rows(source: Source, *, split: str, config: str = "", image_columns: Se
 
 def find_local(source: Source) -> Path | None:
     """Return the file or folder that a source names, or None where it must be on the hub."""
-    path = ROOT / source.location
+    path = paths.ROOT / source.location
     if source.location and path.exists():
         return path
     if HUB_ID.fullmatch(source.location) and Path(source.location).suffix not in FORMATS:
@@ -163,13 +164,15 @@ def read_file(file: Path) -> Iterator[Named]:
 
 
 def read_parquet(file: Path) -> Iterator[Named]:
-    """Yield the rows of one parquet file, one batch in memory at a time; rows count from 1."""
-    number = 0
+    """Yield the rows of one parquet file."""
     with pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(batch_size=64):
-            for fields in batch.to_pylist():
-                number += 1
-                yield f"{file.name}, row {number}", fields
+        yield from name_rows(file.name, parquet.iter_batches(batch_size=64))
+
+
+def name_rows(place: str, batches: Iterable[Any]) -> Iterator[Named]:
+    """Yield the rows of Arrow batches, one batch in memory at a time; rows count from 1."""
+    rows = (fields for batch in batches for fields in batch.to_pylist())
+    yield from ((f"{place}, row {number}", fields) for number, fields in enumerate(rows, start=1))
 
 
 def read_lines(file: Path) -> Iterator[Named]:
@@ -219,11 +222,7 @@ def read_hub(source: Source, split: str, config: str) -> Iterator[Named]:
     except Exception as error:  # its errors share no base class below this one
         asked = " ".join(filter(None, (source.location, config, split, source.revision)))
         raise SourceError(f"hub data set {asked}: {first_line(error)}; {REMEDY}") from error
-    number = 0
-    for batch in rows.iter(batch_size=64):
-        for fields in batch.to_pylist():
-            number += 1
-            yield f"{source.location}, row {number}", fields
+    yield from name_rows(source.location, rows.iter(batch_size=64))
 
 
 def resolve_revision(source: Source) -> str:
@@ -271,6 +270,21 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a name that is too long
         return False
+
+
+def find_picture(row: Row, places: Iterable[bytes | Path | None], remedy: str) -> bytes | Path:
+    """Return the first encoded picture or file that is there; raise ItemError, naming the row and the places, if none.
+
+    `remedy` says what to do where the row names a picture.
+    """
+    absent = []
+    for place in places:
+        if isinstance(place, bytes) or (place is not None and is_file(place)):
+            return place
+        absent += [str(place)] if place is not None else []
+    if not absent:
+        raise ItemError(f"{row.name}: no picture; this package measures attention to images, leave the row out")
+    raise ItemError(f"{row.name}: no picture {', nor '.join(absent)}; {remedy}")
 
 
 def require_columns(row: Row, columns: Sequence[str]) -> None:

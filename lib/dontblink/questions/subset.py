@@ -12,9 +12,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from dontblink.questions.items import TASK_TYPES, Split, TaskType
+from dontblink.questions.items import SPLITS, TASK_TYPES, Split, TaskType
 
-SPLITS: tuple[Split, ...] = ("test", "calibration")
 RULE = re.compile(r"\s*(?P<benchmark>\w+)\.(?:\*|(?P<covariate>\w+)=(?P<value>.*)):(?P<task_type>[^:]*)")
 FORMS = "'<benchmark>.<covariate>=<value>:<task type>' or '<benchmark>.*:<task type>'"
 

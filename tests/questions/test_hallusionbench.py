@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dontblink import paths
 from dontblink.questions.hallusionbench import (
     build_item,
     group,
@@ -24,7 +25,7 @@ from dontblink.questions.hallusionbench import (
 from dontblink.questions.items import Item, ItemError
 from dontblink.questions.sources import Row, Source
 
-OFFICIAL = Path(__file__).parents[1].parent / "shared" / "fixtures" / "hallusionbench" / "HallusionBench.json"
+OFFICIAL = paths.ROOT.parent / "shared" / "fixtures" / "hallusionbench" / "HallusionBench.json"
 needs_fixtures = pytest.mark.skipif(not OFFICIAL.is_file(), reason="../shared/fixtures/hallusionbench is absent")
 
 
@@ -40,7 +41,7 @@ def make_row(picture: bytes | Path | None = b"picture", **fields: Any) -> Row:
 
 
 def build(row: Row) -> Item:
-    return build_item(row, "test", "other")
+    return build_item(row)
 
 
 def gold(row: dict[str, str]) -> str:

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from small_items import write_rows
 
+from dontblink.errors import NamedError
 from dontblink.params import load
 from dontblink.paths import ROOT
-from dontblink.questions import registry
+from dontblink.questions import answers, hallusionbench, items, registry, sources
 from dontblink.questions.items import Score, validate
 
 _, SECTIONS = load(ROOT / "params" / "paper.yaml")
-
-
-def write_rows(folder: Path, n_rows: int, **last: Any) -> Path:
-    """Write rows of MMMU_Pro's layout with pictures; `last` changes the last row."""
-    rows = []
-    for k in range(n_rows):
-        pixels = np.full((20, 30, 3), k, dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{k}.png")
-        rows.append({
-            "id": f"test_Art_{k}", "question": "What is in <image 1>?", "options": "['a cat', 'a dog']", "answer": "B",
-            "image_1": f"{k}.png", "subject": "Art" if k % 2 else "Music", "topic_difficulty": "Easy",
-            "img_type": "['Photographs']", "explanation": "?",
-        })  # fmt: skip
-    rows[-1] |= last
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder / "rows.jsonl"
 
 
 def load_rows(file: Path, **settings: Any) -> registry.Questions:
@@ -54,15 +42,11 @@ def test_the_subset_shares_no_item_and_is_the_same_in_any_order(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"options": "['a cat']"}, "option"),
-        ({"options": "[a cat"}, "options"),
-        ({"image_1": None}, "image"),
-        ({"image_1": "lost.png"}, "lost.png"),
-        ({"question": "What is in <image 3>?"}, "image"),
-        ({"answer": "Z"}, "Z"),
+        ({"options": "['a cat']"}, "option"), ({"options": "[a cat"}, "options"), ({"image_1": None}, "image"),
+        ({"image_1": "lost.png"}, "lost.png"), ({"question": "What is in <image 3>?"}, "image"), ({"answer": "Z"}, "Z"),
         ({"question": " "}, "question"),
     ],
-)
+)  # fmt: skip
 def test_a_row_that_cannot_be_used_is_named_with_its_reason_and_the_others_go_on(
     tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
@@ -116,12 +100,40 @@ def test_rules_of_the_parameters_decide_the_task_type(tmp_path: Path) -> None:
 
 
 def test_an_unknown_benchmark_is_named() -> None:
-    with pytest.raises(ValueError, match="benchmark 'chess' has no loader; expected one of symbolic, .*hallusionbench"):
+    with pytest.raises(NamedError, match="benchmark 'chess' has no loader; expected one of symbolic, .*hallusionbench"):
         registry.load_questions("chess", SECTIONS["testbed"], SECTIONS["questions"])
 
 
 def test_a_chain_that_never_ends_has_no_strict_answer_and_keeps_its_official_score(tmp_path: Path) -> None:
-    item = load_rows(write_rows(tmp_path, 12)).items["test"][0]
-    scores = registry.score(item, "I look at it. Answer: B", "", is_closed=False)
+    item, generator = load_rows(write_rows(tmp_path, 12)).items["test"][0], "nobody"
+    scores = registry.score(item, "I look at it. Answer: B", "", is_closed=False, generator=generator)
     assert scores["strict"] == Score(False, False, "") and scores["official"].correct
-    assert registry.score(item, "So</think>Answer: B", "B", is_closed=True)["strict"] == Score(True, True, "B")
+    scores = registry.score(item, "So</think>Answer: B", "B", is_closed=True, generator=generator)
+    assert scores["strict"] == Score(True, True, "B")
+
+
+def test_the_worked_example_is_a_whole_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line for line in (registry.__doc__ or "").splitlines() if line.startswith("    ") or not line]
+    module = ModuleType("spot")
+    module.__dict__.update(vars(items) | vars(sources) | vars(answers))
+    module.__dict__.update(official_answer=hallusionbench.official_answer, strict_answer=hallusionbench.strict_answer)
+    exec(textwrap.dedent("\n".join(lines)), module.__dict__)
+    wanted = {*registry.Benchmark.__annotations__, *vars(registry.Benchmark)}
+    assert all(hasattr(module, name) for name in wanted if not name.startswith("_"))
+    monkeypatch.setitem(registry.REAL, "spot", module)
+    rows = []
+    for k in range(6):
+        Image.fromarray(np.full((8, 8, 3), k, dtype=np.uint8)).save(tmp_path / f"{k}.png")
+        rows.append({"id": k, "topic": "ab"[k % 2], "question": "Red?", "answer": "yes", "picture": f"{k}.png"})
+    rows[5]["picture"] = None
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    settings = {"spot_source": str(tmp_path), "spot_revision": "", "spot_config": "", "task_types": ["spot.*:other"]}
+    sizes = {"n_test_items": 3, "n_calibration_items": 2, "subset_seed": 1}
+    found = registry.load_questions("spot", {}, settings | sizes)
+    assert [len(found.items[split]) for split in registry.SPLITS] == [3, 2] and set(found.strata.values()) == {"a", "b"}
+    assert [reason for _, reason in found.rejected] == [
+        "test.json, row 6: no picture; this package measures attention to images, leave the row out"
+    ]
+    item = found.items["test"][0]
+    assert item.question == "Red? Please answer yes or no."
+    assert registry.score(item, "**Yes**", "", True, "nobody")["strict"] == Score(True, True, "yes")

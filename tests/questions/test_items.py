@@ -53,8 +53,7 @@ def test_a_box_that_fills_its_image_is_valid() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"question": " \n"}, "item q1: empty question"),
-        ({"answer": ""}, "item q1: empty answer"),
+        ({"question": " \n"}, "item q1: empty question"), ({"answer": ""}, "item q1: empty answer"),
         ({"task_type": "visual"}, "item q1: task type 'visual'; expected one of"),
         ({"images": ()}, "item q1: no image"),
         ({"images": (b"GIF89a nothing",)}, "item q1: embedded image: not a readable image"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dontblink import paths
 from dontblink.questions.items import Item, ItemError, split_question, validate
 from dontblink.questions.mmmu_pro import (
     INSTRUCTION,
@@ -20,14 +21,13 @@ from dontblink.questions.mmmu_pro import (
     official_answer,
     parse_options,
     row_id,
-    score,
     scores,
     stratum,
     strict_answer,
 )
 from dontblink.questions.sources import Row, Source
 
-FIXTURES = Path(__file__).parents[1].parent / "shared" / "fixtures" / "mmmu_pro"
+FIXTURES = paths.ROOT.parent / "shared" / "fixtures" / "mmmu_pro"
 needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason="../shared/fixtures/mmmu_pro is absent")
 ANIMALS = ["cat", "dog", "bird", "fish", "horse", "cow", "bee", "ant", "owl", "fox"]
 
@@ -38,7 +38,7 @@ def make_row(images: tuple[int, ...] = (1,), **fields: Any) -> Row:
 
 
 def build(row: Row) -> Item:
-    return build_item(row, "test", "other")
+    return build_item(row)
 
 
 @needs_fixtures
@@ -65,11 +65,10 @@ def test_the_strict_parser_reads_what_the_official_one_does_but_for_its_misreadi
         ("Answer: B", "B", "B"), ("Answer: $B", "B", "B"), (r"Answer: \boxed{F}", "F", "F"),
         ("**Answer: E**", "E", "E"), ("Answer: B. dog", "B", "B"), ("Answer: B\nAnswer: C", "C", "C"),
         ("The answer is B.", "B", "B"), ("(A) is wrong, (C) is right", "C", "C"),
-        ("<think>B or C</think>Answer: C", "C", "C"), ("Answer: C\n\nI am sure.", "I", "C"),
-        ("", None, None), ("b", None, "B"), ("Answer: b", None, "B"),
-        (r"\boxed{B}", None, "B"), ("Option B: dog", None, "B"), ("<|begin_of_box|>C<|end_of_box|>", None, "C"),
-        ("I am sure that it is a fish there", "I", "D"), ("we are sure that it is a fish there", "D", "D"),
-        ("<think>Answer: B", "B", None),
+        ("<think>B or C</think>Answer: C", "C", "C"), ("Answer: C\n\nI am sure.", "I", "C"), ("", None, None),
+        ("b", None, "B"), ("Answer: b", None, "B"), (r"\boxed{B}", None, "B"), ("Option B: dog", None, "B"),
+        ("<|begin_of_box|>C<|end_of_box|>", None, "C"), ("I am sure that it is a fish there", "I", "D"),
+        ("we are sure that it is a fish there", "D", "D"), ("<think>Answer: B", "B", None),
     ],
 )  # fmt: skip
 def test_the_parsers_read_each_form(response: str, official: str | None, strict: str | None) -> None:
@@ -95,7 +94,7 @@ def test_scores_flag_what_was_not_parsed() -> None:
     row = {"options": ANIMALS, "answer": "B"}
     both = scores(r"\boxed{B}", row)
     assert both["official"] == (False, False, "")
-    assert both["strict"] == score(r"\boxed{B}", row) == (True, True, "B")
+    assert both["strict"] == (True, True, "B")
     assert scores("Answer: C", row)["official"] == (False, True, "C")
 
 

@@ -217,7 +217,7 @@ def test_a_location_relative_to_the_project_is_found_from_anywhere(
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "items.jsonl").write_text('{"id": 1}\n')
-    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     assert len(read_rows(Source("data/items.jsonl"), split="test", image_columns=())) == 1
 
 
