@@ -267,12 +267,16 @@ def import_boxes(
             name = shape.annotator or annotator
             if not name:
                 raise AnnotationError("names no annotator; give one to the import")
-            placed = shape if shape.error else place_shape(shape, facts, is_copy, shown, clipped)
-            groups.setdefault(((facts.item_id, facts.image), name), []).append((placed, facts))
-            if placed.note and not placed.error:
-                result.notes.append(f"{shape.where}: {placed.note}")
         except AnnotationError as error:
             result.rejected.append(Rejected(shape.where, f"{shape.where}: {error}"))
+            continue
+        try:
+            placed = shape if shape.error else place_shape(shape, facts, is_copy, shown, clipped)
+        except AnnotationError as error:  # its image is known, so the rest of it waits for a person
+            placed = replace(shape, error=str(error))
+        groups.setdefault(((facts.item_id, facts.image), name), []).append((placed, facts))
+        if placed.note and not placed.error:
+            result.notes.append(f"{shape.where}: {placed.note}")
     for (_, name), shapes in groups.items():
         _close_group(name, shapes, f"imported from {path.name}", result)
     if clipped:
@@ -304,14 +308,16 @@ def identify(shape: Shape, images: Mapping[Key, ImageFacts]) -> tuple[ImageFacts
 
 
 def place_shape(shape: Shape, facts: ImageFacts, is_copy: bool, shown: Shown, clipped: Counter[str]) -> Shape:
-    """Return the shape with corners in px of the turned picture; `error` says why it cannot be placed."""
+    """Return the shape with corners in px of the turned picture, clipped (and counted) by at most TOLERANCE_PX.
+
+    Raises AnnotationError where it cannot be placed.
+    """
     if shape.corners is None:
         return shape
-    stored = facts.stored_size
-    fits_turned, fits_stored = (shape.size in (None, size) for size in (facts.size, stored))
+    fits_turned, fits_stored = (shape.size in (None, size) for size in (facts.size, facts.stored_size))
     if not fits_turned and not fits_stored:
         found, expected = (f"{w:g} x {h:g} px" for w, h in (shape.size or (0, 0), facts.size))
-        return replace(shape, error=f"was drawn on {found}; expected {expected}; use the benchmark's own picture")
+        raise AnnotationError(f"was drawn on {found}; expected {expected}; use the benchmark's own picture")
     corners, note = shape.corners, shape.note
     if facts.orientation != 1:
         if fits_turned != fits_stored:
@@ -320,26 +326,20 @@ def place_shape(shape: Shape, facts: ImageFacts, is_copy: bool, shown: Shown, cl
             shown = "turned"
         elif shown == "unknown":
             text = f"EXIF turns this picture (orientation {facts.orientation}) and its size does not tell whether the"
-            return replace(shape, error=f"{text} tool did, too; say which: --shown turned or --shown stored")
+            raise AnnotationError(f"{text} tool did, too; say which: --shown turned or --shown stored")
         if shown == "stored":
-            corners = turn_corners(corners, stored, facts.orientation)
+            corners = turn_corners(corners, facts.stored_size, facts.orientation)
             turn = f"turned with its picture (EXIF orientation {facts.orientation})"
             note = "; ".join(filter(None, (note, turn)))
-    return finish_shape(shape, corners, note, facts, clipped)
-
-
-def finish_shape(shape: Shape, corners: Corners, note: str, facts: ImageFacts, clipped: Counter[str]) -> Shape:
-    """Return the shape with its final corners: at most TOLERANCE_PX are clipped, and counted."""
-    width, height = facts.size
-    x0, y0, x1, y1 = corners
+    (width, height), (x0, y0, x1, y1), found = facts.size, corners, f"{[round(value, 2) for value in corners]}"
     inside = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
-    if not all(abs(a - b) <= TOLERANCE_PX for a, b in zip(corners, inside, strict=True)):
-        text = f"{[round(value, 2) for value in corners]} leaves its picture of {width} x {height} px"
-        return replace(shape, error=f"{text}; correct it in the tool")
+    over = [abs(a - b) for a, b in zip(corners, inside, strict=True)]
+    if not all(px <= TOLERANCE_PX for px in over):
+        raise AnnotationError(f"{found} leaves its picture of {width} x {height} px; correct it in the tool")
     if not (inside[0] < inside[2] and inside[1] < inside[3]):
-        return replace(shape, error=f"{[round(value, 2) for value in corners]} has no area; remove it in the tool")
+        raise AnnotationError(f"{found} has no area; remove it in the tool")
     # what the conversion's round-off alone puts over the edge is no mistake of anybody
-    clipped.update([facts.file] * any(abs(a - b) > 1e-6 for a, b in zip(corners, inside, strict=True)))
+    clipped.update([facts.file] * any(px > 1e-6 for px in over))
     return replace(shape, corners=inside, note=note)
 
 
@@ -387,13 +387,8 @@ def export_boxes(
     for key in sorted(images):
         rows.append((images[key], [found for found in groups.get(key, []) if is_on(found, images[key])]))
     kept = {found.key() for _, lines in rows for found in lines}
-    left_out = [
-        Rejected(
-            found.item_id, f"item {found.item_id!r}, image {found.image}, by {found.annotator}: no such picture here"
-        )
-        for lines in groups.values()
-        for found in lines
-        if found.key() not in kept
-    ]
+    lost = [found for lines in groups.values() for found in lines if found.key() not in kept]
+    text = "item {!r}, image {}, by {}: no such picture here"
+    left_out = [Rejected(found.item_id, text.format(*found.key())) for found in lost]
     document = write_coco(rows) if kind == "coco" else write_label_studio(rows)
     return (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode(), left_out

@@ -16,14 +16,8 @@ KEY = ["model", "benchmark", "item_id"]
 COLUMNS = (*KEY, "scorer", "correct", "parsed", "prediction")
 FIRST, SECOND = "official", "strict"
 COUNTS = (
-    "n",
-    "both_right",
-    "both_wrong",
-    "only_official_right",
-    "only_strict_right",
-    "official_unparsed",
-    "strict_unparsed",
-)
+    "n", "both_right", "both_wrong", "only_official_right", "only_strict_right", "official_unparsed", "strict_unparsed",
+)  # fmt: skip
 
 
 def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
@@ -42,22 +36,19 @@ def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"scorer {unknown[0]!r}; expected {FIRST!r} and {SECOND!r}; leave the others out")
     benchmark = scores["benchmark"].astype(str)
     scores = scores[benchmark.isin(benchmark[scores["scorer"] == FIRST])].astype(dict.fromkeys([*KEY, "scorer"], str))
-    sides = {}
-    for scorer in (FIRST, SECOND):
-        sides[scorer] = scores[scores["scorer"] == scorer].drop(columns="scorer")[
-            [*KEY, "correct", "parsed", "prediction"]
-        ]
-        twice = sides[scorer][sides[scorer].duplicated(KEY)]
-        if len(twice):
-            raise ValueError(f"{' '.join(twice.iloc[0][KEY])}: scored twice by {scorer!r}; keep one row per response")
-    pairs = sides[FIRST].merge(sides[SECOND], on=KEY, how="outer", suffixes=(f"_{FIRST}", f"_{SECOND}"), indicator=True)
-    alone = pairs[pairs["_merge"] != "both"]
+    twice = scores[scores.duplicated([*KEY, "scorer"])]
+    if len(twice):
+        name, scorer = " ".join(twice.iloc[0][KEY]), twice.iloc[0]["scorer"]
+        raise ValueError(f"{name}: scored twice by {scorer!r}; keep one row per response")
+    alone = scores[~scores.duplicated(KEY, keep=False)]
     if len(alone):
         raise ValueError(f"{' '.join(alone.iloc[0][KEY])}: scored by one scorer only; score it by both")
-    for column in ("correct", "parsed"):
-        for scorer in (FIRST, SECOND):
-            pairs[f"{column}_{scorer}"] = pairs[f"{column}_{scorer}"].astype(bool)
-    return pairs.drop(columns="_merge").sort_values(KEY, ignore_index=True)
+    first, second = (
+        scores.loc[scores["scorer"] == scorer, [*KEY, "correct", "parsed", "prediction"]] for scorer in (FIRST, SECOND)
+    )
+    pairs = first.merge(second, on=KEY, suffixes=(f"_{FIRST}", f"_{SECOND}")).sort_values(KEY, ignore_index=True)
+    flags = [f"{column}_{scorer}" for column in ("correct", "parsed") for scorer in (FIRST, SECOND)]
+    return pairs.astype(dict.fromkeys(flags, bool))
 
 
 def tabulate_agreement(scores: pd.DataFrame) -> pd.DataFrame:
@@ -123,16 +114,11 @@ def list_disagreements(scores: pd.DataFrame) -> pd.DataFrame:
 def read_side(pairs: pd.DataFrame, scorer: str) -> list[Side]:
     """Return one scorer's side of each response; what was not parsed predicts nothing, a number predicts its value."""
     columns = (pairs[f"{column}_{scorer}"] for column in ("correct", "parsed", "prediction"))
-    return [
-        (correct, parsed, read_prediction(str(text)) if parsed else "")
-        for correct, parsed, text in zip(*columns, strict=True)
-    ]
-
-
-def read_prediction(text: str) -> str | float:
-    """Return the value of a prediction that is a number, and else its text: '45.0' is '45'."""
-    value = read_value(text)
-    return text if value is None else value
+    sides = []
+    for correct, parsed, text in zip(*columns, strict=True):
+        value = read_value(str(text))
+        sides.append((correct, parsed, "" if not parsed else str(text) if value is None else value))
+    return sides
 
 
 def name_verdict(official: bool, strict: bool) -> str:

@@ -6,38 +6,38 @@ row that makes no Item is named with its reason and not drawn. Pictures are deco
 where one is corrupt, its row is named, too, and the subset drawn anew without it. Never: guess a missing box, picture
 or answer.
 
-To add a benchmark, write a module that has the names of `Benchmark`, here of yes/no questions in one file:
+To add a benchmark, write a module that has the names of `Benchmark`; a whole one, of yes/no questions:
 
-    NAME, LICENCE = "spot", "MIT"
+    NAME = "spot"
 
-    def load_rows(source, config=""):
+    def load_rows(source, config=""):  # of the split that is asked, pictures still encoded; SourceError if unreadable
         return read_rows(source, split="test", config=config, image_columns=("picture",))
 
-    def row_id(row):
+    def row_id(row):  # the official one, or what tells a row from all others
         return str(row.fields["id"])
 
     def stratum(row):  # what a subset keeps the proportions of
         return row.fields["topic"]
 
-    def group(row):  # rows on one picture never stand in both splits
+    def group(row):  # what rows share that must not stand in both splits, such as a picture
         return row_id(row)
 
-    def build_item(row):
+    def build_item(row):  # a draft: split and task type are set here; ItemError with the reason if it is none
         require_columns(row, ("id", "topic", "question", "answer"))
         picture = find_picture(row, row.images.values(), "unpack the pictures there")
         question = f"{require_text(row, 'question')} Please answer yes or no."
         return Item(name_item(NAME, row_id(row)), NAME, "test", (picture,), question, row.fields["answer"], "other",
-                    covariates={"topic": row.fields["topic"]}, source=row.name, licence=LICENCE)
+                    covariates={"topic": row.fields["topic"]}, source=row.name, licence="MIT")
 
-    def item_fields(item):
+    def item_fields(item):  # the official columns that `scores` reads, rebuilt from an Item
         return {"answer": item.answer}
 
-    def scores(response, fields):
+    def scores(response, fields):  # by scorer: `strict`, which takes no guess, and `official`
         return compare(fields["answer"], official=official_answer(response), strict=strict_answer(response))
 
 then name it in REAL, and give params/ its `spot_source`, `spot_revision` and `spot_config` and a rule among
-`task_types`. Generated benchmarks are named by a parameter, `questions.generator`: this package never imports the
-testbed by itself.
+`task_types`, which may ask for a covariate. Generated benchmarks are named by a parameter, `questions.generator`: this
+package never imports the testbed by itself.
 """
 
 from __future__ import annotations
@@ -56,49 +56,27 @@ from dontblink.questions.subset import draw_subset, find_shortfalls, task_type_o
 
 
 class Benchmark(Protocol):
-    """What the module of a real benchmark has; the module's docstring shows a whole one."""
+    """What the module of a real benchmark has; this module's docstring shows a whole one."""
 
     NAME: str
-    LICENCE: str
 
-    def load_rows(self, source: Source, config: str = "") -> list[Row]:
-        """Return the rows of the split that is asked, pictures still encoded; SourceError if it cannot be read."""
-
-    def row_id(self, row: Row) -> str:
-        """Return the official id of a row, or what tells it from all others."""
-
-    def stratum(self, row: Row) -> str:
-        """Return what a subset keeps the proportions of."""
-
-    def group(self, row: Row) -> str:
-        """Return what rows share that must not stand in both splits, such as a picture."""
-
-    def build_item(self, row: Row) -> Item:
-        """Return a row as a draft, of which split and task type are set here; ItemError with the reason if it is none.
-
-        Its covariates are what rules of `task_types` may ask for.
-        """
-
-    def item_fields(self, item: Item) -> dict[str, Any]:
-        """Return the official columns that `scores` reads, rebuilt from an Item."""
-
-    def scores(self, response: str, fields: Mapping[str, Any]) -> dict[str, Score]:
-        """Return the scores of a response by scorer: at least `strict`, which takes no guess, and `official`."""
+    def load_rows(self, source: Source, config: str = "") -> list[Row]: ...
+    def row_id(self, row: Row) -> str: ...
+    def stratum(self, row: Row) -> str: ...
+    def group(self, row: Row) -> str: ...
+    def build_item(self, row: Row) -> Item: ...
+    def item_fields(self, item: Item) -> dict[str, Any]: ...
+    def scores(self, response: str, fields: Mapping[str, Any]) -> dict[str, Score]: ...
 
 
 class Generator(Protocol):
-    """What a module has that makes benchmarks from a seed."""
+    """What a module has that makes benchmarks from a seed, as difficult as the settings say."""
 
     BENCHMARKS: Sequence[str]
 
-    def read_difficulty(self, benchmark: str, settings: dict[str, Any]) -> Any:
-        """Return what the settings say of a benchmark's difficulty, as `load_items` wants it."""
-
-    def load_items(self, benchmark: str, split: Split, n_items: int, seed: int, difficulty: Any) -> Iterable[Item]:
-        """Return the items of a split."""
-
-    def score(self, item: Item, answer_text: str) -> Score:
-        """Return the score of what an answer span says."""
+    def read_difficulty(self, benchmark: str, settings: dict[str, Any]) -> Any: ...
+    def load_items(self, benchmark: str, split: Split, n_items: int, seed: int, difficulty: Any) -> Iterable[Item]: ...
+    def score(self, item: Item, answer_text: str) -> Score: ...
 
 
 REAL: dict[str, Benchmark] = {module.NAME: module for module in (mathvista, mmmu_pro, hallusionbench)}
