@@ -30,6 +30,10 @@ _LOGIT_METHODS = {
     "entropy:vision": ("bca", "percentile", "t", "wald", "firth_lr"),
     "effect_difference": _INTERVALS,
 }
+_VETO_METHODS = {
+    **dict.fromkeys(("gain_linear", "gain_veto"), "block_jackknife"),
+    **dict.fromkeys(("permutation", "best_cell"), "permutation"),
+}
 
 STATISTICS: dict[str, Statistic] = {
     "collapse": Statistic(
@@ -145,18 +149,8 @@ STATISTICS: dict[str, Statistic] = {
             "null_v": Blind(n_models=3, danger=0.0),
             "null_v_small_60": Blind(n_items=60, danger=0.0),
         },
-        {
-            "gain_linear": ("block_jackknife",),
-            "gain_veto": ("block_jackknife",),
-            "permutation": ("permutation",),
-            "best_cell": ("permutation",),
-        },
-        {
-            "gain_linear": "block_jackknife",
-            "gain_veto": "block_jackknife",
-            "permutation": "permutation",
-            "best_cell": "permutation",
-        },
+        {name: (method,) for name, method in _VETO_METHODS.items()},
+        _VETO_METHODS,
         averaged=("block_jackknife",),
         absent={
             "small": "the notebook asks 150 items of a cell; small_60 shows why",

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+from tqdm import tqdm
 
 from dontblink import lineage, paths, store
 from dontblink.errors import NamedError
@@ -107,34 +108,20 @@ def run_block(block: Block) -> pa.Table:
 
 
 def run_missing(blocks: Sequence[Block], n_processes: int = 2) -> None:
-    """Simulate the blocks whose file is not there, the costly ones first, and say how long it will take."""
+    """Simulate the blocks whose file is not there, those of many rows first, with a bar of the time that is left."""
     missing = [block for block in blocks if not block.file.exists()]
     print(f"{len(blocks) - len(missing)} of {len(blocks)} blocks of {_BLOCK} studies are there", flush=True)
     if not missing:
         return
-    cost = measure_cost(missing)
-    work = {block: cost[block.statistic, block.setting] * (block.stop - block.start) for block in missing}
-    total, left = sum(work.values()), sum(work.values())
-    print(f"{total:.0f} CPU seconds of work, about {total / n_processes / 60:.1f} minutes on {n_processes} idle cores")
-    open_blocks = {(block.statistic, block.setting): 0 for block in missing}
-    for block in missing:
-        open_blocks[block.statistic, block.setting] += 1
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the processes are the parallel part
     started, context = time.monotonic(), multiprocessing.get_context("spawn")
     # pandas collects garbage after some operations; without the frozen modules that is half of a short study
     with ProcessPoolExecutor(n_processes, context, initializer=gc.freeze) as pool:
-        futures = {pool.submit(run_block, block): block for block in sorted(missing, key=lambda b: -work[b])}
+        futures = {pool.submit(run_block, block): block for block in sorted(missing, key=_count_rows, reverse=True)}
         try:
-            for future in as_completed(futures):
+            for future in tqdm(as_completed(futures), "simulated", len(futures), unit="block", disable=None):
                 block = futures[future]
                 store.write_table(block.file, future.result(), {"statistic": block.statistic, "setting": block.setting})
-                left -= work[block]
-                open_blocks[block.statistic, block.setting] -= 1
-                if not open_blocks[block.statistic, block.setting]:
-                    minutes = (time.monotonic() - started) / 60
-                    rest = minutes * left / max(total - left, 1e-9)
-                    name = f"{block.statistic}, {block.setting}"
-                    print(f"{name}: done; {minutes:.1f} min so far, about {rest:.1f} min left", flush=True)
         except BaseException:
             pool.shutdown(cancel_futures=True)  # what is finished stays; the next run goes on from there
             raise
@@ -143,15 +130,9 @@ def run_missing(blocks: Sequence[Block], n_processes: int = 2) -> None:
     print(f"simulated in {(time.monotonic() - started) / 60:.1f} minutes, {seconds:.0f} CPU seconds", flush=True)
 
 
-def measure_cost(blocks: Sequence[Block]) -> dict[tuple[str, str], float]:
-    """Return the CPU seconds of one study of each setting (the second of two, so that nothing is loaded in it)."""
-    cost = {}
-    for block in {(block.statistic, block.setting): block for block in blocks}.values():
-        for study in (0, 1):
-            seed, started = seed_study(block.statistic, block.setting, study), time.process_time()
-            run_study(STATISTICS[block.statistic], block.setting, seed, block.n_replicates)
-        cost[block.statistic, block.setting] = time.process_time() - started
-    return cost
+def _count_rows(block: Block) -> int:
+    population = STATISTICS[block.statistic].settings[block.setting]
+    return int(population.n_items * population.n_models * (block.stop - block.start))
 
 
 def read_rows(blocks: Sequence[Block]) -> dict[str, pd.DataFrame]:

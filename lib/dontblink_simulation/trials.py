@@ -1,7 +1,7 @@
 """What `make simulate` puts to the test: each statistic of the notebooks as a function from one study to rows.
 
-Why: an interval is only as good as its coverage where the truth is known. In: a population of `populations`, a Generator,
-the number of bootstrap replicates. Out: a `Row` per quantity and method, by the same public functions that the
+Why: an interval is only as good as its coverage where the truth is known. In: a population, a Generator, the
+number of bootstrap replicates. Out: a `Row` per quantity and method, by the same public functions that the
 notebooks call; `register` says which statistic meets which populations. Never: a study left out in silence; one that a
 function refuses keeps its rows, with the reason.
 """
@@ -66,9 +66,8 @@ class Statistic:
     """A statistic, the populations it meets by setting, and what is expected of it.
 
     `methods` are those of each quantity (`one_model` and `several_models` those of them that need it), `primary` the
-    one that its notebook leads with, by quantity, `null` the value that tests are of,
-    `absent` why a setting of the requirement is not there. `averaged` methods target the mean over studies
-    of what their rows name as truth.
+    one that its notebook leads with, by quantity, `null` the value that tests are of, `absent` why a setting of the
+    requirement is not there. `averaged` methods target the mean over studies of what their rows name as truth.
     """
 
     study: Callable[[Any, np.random.Generator, int], list[Row]]
@@ -212,10 +211,11 @@ def study_interaction(population: Answers, rng: np.random.Generator, n_replicate
     results.append(Row(TERMS[column], "wald", estimate, *ends, n_separated=drawn.n_separated))
     if population.n_models == 1:
         results.append(Row(TERMS[column], "firth_lr", p=float(firth_logit(design.x, design.y).lrt_p[column])))
-    for m in _METHODS:
-        find = partial(marginal_effects, design, drawn, method=m)
-        results.append(answer("effect_difference", m, lambda find=find: find()["effect_difference"], **counts))
-    return results
+
+    def find_effect(method: Method) -> Interval:
+        return marginal_effects(design, drawn, method=method)["effect_difference"]
+
+    return results + [answer("effect_difference", m, partial(find_effect, m), **counts) for m in _METHODS]
 
 
 def study_transfer(population: Benchmarks, rng: np.random.Generator, n_replicates: int) -> list[Row]:

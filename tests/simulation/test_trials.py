@@ -58,7 +58,10 @@ def test_collapse_rows_are_those_of_the_collapse_table(n_models: int) -> None:
         pairs[[f"{mass}_first", f"{mass}_last"]] = 1.0
     cells = [(str(model), "b") for model in pairs["model"].unique()]
     for method in ("bca", "percentile", "t"):
-        table = collapse.collapse_table(pairs, cells, pooled=n_models > 1, quantities=["evidence", "evidence_over_uniform"], resampling=Resampling(99, seed, method=method))  # fmt: skip
+        quantities, resampling = ["evidence", "evidence_over_uniform"], Resampling(99, seed, method=method)
+        table = collapse.collapse_table(
+            pairs, cells, pooled=n_models > 1, quantities=quantities, resampling=resampling
+        )
         for _, row in table[table["model"] == ("all" if n_models > 1 else "model 0")].iterrows():
             expected = (row["estimate"], row["ci_low"], row["ci_high"])
             assert ends(found, row["quantity"], method) == pytest.approx(expected, rel=1e-9)

@@ -95,7 +95,8 @@ def test_vision_that_means_the_same_elsewhere_helps() -> None:
 
 def test_resampling_the_fit_widens_the_interval_of_a_rule_that_was_learnt_from_few_items() -> None:
     # few items to learn from, many to test on: most of the uncertainty is in the fit
-    table = transfer_table(make_fit(60, benchmarks=("few",)), make_items(600, benchmarks=("many",)), ["interaction"], resampling=Resampling(500), refit=Resampling(500))  # fmt: skip
+    fit, items = make_fit(60, benchmarks=("few",)), make_items(600, benchmarks=("many",))
+    table = transfer_table(fit, items, ["interaction"], resampling=Resampling(500), refit=Resampling(500))
     row = table.query("model == 'all'").iloc[0]
     assert row["refit_high"] - row["refit_low"] > 1.2 * (row["ci_high"] - row["ci_low"])
 

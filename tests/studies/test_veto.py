@@ -49,7 +49,7 @@ def make_danger(n_items: int = 200, strength: float = 2.5, seed: int = 0) -> pd.
 def study_of(items: pd.DataFrame, n_splits: int = 20, **options: Any) -> Splits:
     rows = keep_usable(select_rows(items, COLUMNS), 20)
     defaults: dict[str, Any] = {"fit_share": 0.5, "n_shares": 10, "seed": 0}
-    return prepare_splits(rows, *COLUMNS, TARGETS, n_splits=n_splits, **(defaults | options))
+    return prepare_splits(rows, TARGETS, n_splits=n_splits, **(defaults | options))
 
 
 def accept(splits: Splits, rule: str, coverage: float = 0.9) -> list[Accepted]:
@@ -287,7 +287,7 @@ def test_a_label_of_a_held_out_item_changes_no_acceptance_of_its_split() -> None
     held = np.concatenate([cell.index[cell.held[0]] for cell in splits.cells])
     rows = select_rows(items, COLUMNS)
     rows.loc[held, "correct"] = np.random.default_rng(3).permutation(rows["correct"].to_numpy()[held])
-    other = prepare_splits(rows, *COLUMNS, TARGETS, n_splits=1, fit_share=0.5, n_shares=10, seed=0)
+    other = prepare_splits(rows, TARGETS, n_splits=1, fit_share=0.5, n_shares=10, seed=0)
     for rule in ("entropy", "linear", "interaction", "veto"):
         for mine, theirs in zip(accept(splits, rule), accept(other, rule), strict=True):
             np.testing.assert_array_equal(mine.weight, theirs.weight)

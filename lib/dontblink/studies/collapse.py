@@ -62,23 +62,23 @@ def pair_bins(bins: pd.DataFrame) -> pd.DataFrame:
     return _pair(bins[bins["bin"] == 0], bins[bins["bin"] == bins["n_bins"] - 1], bins)
 
 
-def pair_kinds(steps: pd.DataFrame, first: str = "read", last: str = "recall") -> pd.DataFrame:
-    """Return pairs of a `first` step and the `last` steps about the same thing, averaged per response.
+def pair_kinds(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return pairs of a read step and the recall steps about the same thing, averaged per response.
 
-    With read and recall, `f5 is 3` is held against `f5 was 3`: the first word says what a step is about. Does the
-    model look again where copying its own text would do as well? A response whose last steps restate nothing that it
-    read is left out and counted.
+    `f5 is 3` is held against `f5 was 3`: the first word says what a step is about. Does the model look again where
+    copying its own text would do as well? A response whose recall steps restate nothing that it read is left out and
+    counted.
     """
     keys = _keys(steps)
-    rows = _with_visual(steps[steps["step_kind"].isin([first, last])]).astype(dict.fromkeys(keys, "str"))
+    rows = _with_visual(steps[steps["step_kind"].isin(["read", "recall"])]).astype(dict.fromkeys(keys, "str"))
     rows = rows.assign(about=rows["step_text"].astype("str").str.split().str[0]).sort_values("step_index")
-    read = rows[rows["step_kind"] == first].drop_duplicates([*keys, "about"])
-    both = read.merge(rows[rows["step_kind"] == last], on=[*keys, "about"], suffixes=("_first", "_last"))
-    means = both.groupby(keys, observed=True)[[f"{mass}_{end}" for end in ("first", "last") for mass in MASSES]].mean()
-    ends = [
-        means[[f"{mass}_{end}" for mass in MASSES]].set_axis(MASSES, axis=1).reset_index() for end in ("first", "last")
-    ]
-    return _pair(ends[0], ends[1], steps[steps["step_kind"] == last])
+    read = rows[rows["step_kind"] == "read"].drop_duplicates([*keys, "about"])
+    both = read.merge(rows[rows["step_kind"] == "recall"], on=[*keys, "about"], suffixes=("_first", "_last"))
+    first, last = (
+        both.groupby(keys, observed=True)[[f"{mass}_{end}" for mass in MASSES]].mean().set_axis(MASSES, axis=1)
+        for end in ("first", "last")
+    )
+    return _pair(first.reset_index(), last.reset_index(), steps[steps["step_kind"] == "recall"])
 
 
 def add_fraction(rows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
@@ -280,21 +280,19 @@ def curves(
     position: str = "bin",
     *,
     quantities: Sequence[str] = ("evidence",),
-    by: Sequence[str] = (),
     min_items: int = 20,
     resampling: Resampling = STANDARD,
 ) -> pd.DataFrame:
     """Return the mean over items of each quantity at each position, with a pointwise cluster-bootstrap band.
 
-    `position` is `bin` or `step_index`; `by` names columns to split on (step_kind, chain_kind, a stratum).
-    A quantity held against another is the ratio of the two means. Columns: model, benchmark, head_set, `by`,
-    quantity, `position`, estimate, ci_low, ci_high, n_items, n_degenerate; positions with fewer than
-    `min_items` items are kept without an interval.
+    `position` is `bin` or `step_index`. A quantity held against another is the ratio of the two means. Columns: model,
+    benchmark, head_set, quantity, `position`, estimate, ci_low, ci_high, n_items, n_degenerate; positions with fewer
+    than `min_items` items are kept without an interval.
     """
     known = {**QUANTITIES, **LIFT}
     columns = {name: (known[name][0], known[name][1] or "one") for name in quantities}
     rows = _with_visual(rows).assign(one=1.0, item_id=rows["item_id"].astype("str"))
-    groups, results = [*CELL, "head_set", *by], []
+    groups, results = [*CELL, "head_set"], []
     for key, group in rows.groupby(groups, observed=True):
         labels = dict(zip(groups, key, strict=True))
         n_items = group.groupby(position, observed=True)["item_id"].nunique()
@@ -316,7 +314,7 @@ def curves(
 
 
 
-def log_ratio_check(pairs: pd.DataFrame, head_set: str, mass: str = "evidence_mass") -> pd.DataFrame:
+def log_ratio_check(pairs: pd.DataFrame, head_set: str) -> pd.DataFrame:
     """Cross-check: the mean over items of log(last / first) per cell, by a paired t and by a mixed model.
 
     Within a cell an item gives one log-ratio, so a mixed model of log mass on the two ends IS the paired t.
@@ -324,8 +322,8 @@ def log_ratio_check(pairs: pd.DataFrame, head_set: str, mass: str = "evidence_ma
     zero mass has no log-ratio: `n_zero` counts them. Estimates and ends are in nats.
     """
     rows = pairs[pairs["head_set"] == head_set]
-    positive = (rows[f"{mass}_first"] > 0) & (rows[f"{mass}_last"] > 0)
-    used = rows[positive].assign(y=lambda t: np.log(t[f"{mass}_last"] / t[f"{mass}_first"]))
+    positive = (rows["evidence_mass_first"] > 0) & (rows["evidence_mass_last"] > 0)
+    used = rows[positive].assign(y=lambda t: np.log(t["evidence_mass_last"] / t["evidence_mass_first"]))
     design = pd.get_dummies(used["model"] + "\n" + used["benchmark"], dtype=float)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # an item_sd of 0 is a result

@@ -171,8 +171,6 @@ def dealt_table(
     dealt: Dealt,
     covariates: Sequence[str] = (),
     *,
-    entropy: str = ENTROPY,
-    vision: str = VISION,
     scopes: Sequence[str] = SCOPES,
     n_deals: int = 200,
     seed: int = 0,
@@ -183,13 +181,13 @@ def dealt_table(
     low and high hold 95 % of the deals; p is the two-sided share (1 + #{|dealt| >= |observed|}) / (1 + n_deals). A
     scope without a usable cell has no row. Values are standardised within the cell, which no deal changes.
     """
-    rows = keep_usable(select_rows(items, list(dict.fromkeys([entropy, vision, *covariates]))), min_items)
+    rows = keep_usable(select_rows(items, [ENTROPY, VISION, *covariates]), min_items)
     rows = rows.assign(row=np.arange(len(rows)))
     rng, places = np.random.default_rng(seed), number_items(rows)
     orders = [deal_rows(*places, rng) for _ in range(n_deals)]
     results: list[dict[str, Any]] = []
     for scope in list_scopes(rows, scopes):
-        design = build_design(scope, covariates, entropy=entropy, vision=vision)
+        design = build_design(scope, covariates)
         observed = fit_logit(design.x, design.y).coef[_EV]  # checks the design, which a deal leaves usable
         place = np.empty(len(rows), np.int64)
         place[scope["row"]] = np.arange(len(scope))

@@ -247,8 +247,6 @@ def surface_table(
     items: pd.DataFrame,
     covariates: Sequence[str] = (),
     *,
-    entropy: str = ENTROPY,
-    vision: str = VISION,
     scopes: Sequence[str] = ("benchmark",),
     reach: float = 2.0,
     n_points: int = 41,
@@ -261,14 +259,14 @@ def surface_table(
     own cell and covariates) and n_near, the rows within `near` of the point in both: where it is 0 the surface is the
     model's word alone. A scope without a usable cell has no rows.
     """
-    rows = select_rows(items, list(dict.fromkeys([entropy, vision, *covariates])))
+    rows = select_rows(items, [ENTROPY, VISION, *covariates])
     line, parts = np.linspace(-reach, reach, n_points), []
     e, v = (axis.ravel() for axis in np.meshgrid(line, line))
     for scope in list_scopes(rows, scopes):
         used = keep_usable(scope, min_items)
         if not len(used):
             continue
-        design = build_design(used, covariates, entropy=entropy, vision=vision)
+        design = build_design(used, covariates)
         beta, k = fit_logit(design.x, design.y).coef, len(TERMS)
         rest, count = np.unique(design.rest @ beta[k:], return_counts=True)
         odds = np.column_stack([e, v, e * v]) @ beta[:k]
@@ -309,7 +307,7 @@ LEVELS = ("low", "high")
 QUADRANTS = [(entropy, vision) for entropy in LEVELS for vision in LEVELS]
 
 
-def add_levels(rows: pd.DataFrame, entropy: str, vision: str, share: float) -> pd.DataFrame:
+def add_levels(rows: pd.DataFrame, share: float) -> pd.DataFrame:
     """Return the rows with entropy_level and vision_level: low, high or middle, by quantiles of the own cell.
 
     Low is at or below the `share` quantile (an order statistic: no value between two rows), high is above the
@@ -318,7 +316,7 @@ def add_levels(rows: pd.DataFrame, entropy: str, vision: str, share: float) -> p
     if not 0 < share <= 0.5:
         raise EstimateError(f"share {share}; expected a number in (0, 0.5], the part of a cell that is called low")
     levels = {}
-    for name, column in (("entropy_level", entropy), ("vision_level", vision)):
+    for name, column in (("entropy_level", ENTROPY), ("vision_level", VISION)):
         by_cell = rows.groupby("cell")[column]
         low, high = (
             by_cell.transform(lambda x, q=q: np.quantile(x, q, method="inverted_cdf")) for q in (share, 1 - share)
@@ -330,8 +328,6 @@ def add_levels(rows: pd.DataFrame, entropy: str, vision: str, share: float) -> p
 def quadrant_table(
     items: pd.DataFrame,
     *,
-    entropy: str = ENTROPY,
-    vision: str = VISION,
     share: float = 0.5,
     scopes: Sequence[str] = SCOPES,
     confidence: float = 0.95,
@@ -341,8 +337,8 @@ def quadrant_table(
     Four rows a scope: entropy_level, vision_level, n, n_quadrant_wrong, risk (NaN if n = 0), ci_low, ci_high. Wilson
     takes rows as independent: right within a cell, too narrow over several models of the same items.
     """
-    rows = select_rows(items, [entropy, vision])
-    n_left_out, rows = rows.attrs["n_left_out"], add_levels(rows, entropy, vision, share)
+    rows = select_rows(items, [ENTROPY, VISION])
+    n_left_out, rows = rows.attrs["n_left_out"], add_levels(rows, share)
     results = []
     for scope in list_scopes(rows, scopes):
         facts = count_rows(scope) | {"n_left_out": n_left_out, "share": share}
@@ -359,8 +355,6 @@ def quadrant_table(
 def hazard_table(
     items: pd.DataFrame,
     *,
-    entropy: str = ENTROPY,
-    vision: str = VISION,
     share: float = 0.5,
     min_items: int = 20,
     scopes: Sequence[str] = SCOPES,
@@ -374,7 +368,7 @@ def hazard_table(
     the levels are held fixed. A pair with fewer than `min_items` rows on a side, or a bootstrap of nothing but right
     or nothing but wrong answers (which would give an interval of no width), keeps its counts alone.
     """
-    rows = add_levels(select_rows(items, [entropy, vision]), entropy, vision, share)
+    rows = add_levels(select_rows(items, [ENTROPY, VISION]), share)
     results = []
     for scope in list_scopes(rows, scopes):
         wrong = ~scope["correct"].to_numpy()

@@ -27,23 +27,6 @@ class RiskCoverage(NamedTuple):
     risk: Floats
 
 
-class SelectiveRisk(float):
-    """An expected selective risk that knows `n_accepted` of `n`, and so the `coverage` at which it was realised."""
-
-    n_accepted: int
-    n: int
-
-    def __new__(cls, risk: float, n_accepted: int, n: int) -> SelectiveRisk:
-        self = super().__new__(cls, risk)
-        self.n_accepted, self.n = n_accepted, n
-        return self
-
-    @property
-    def coverage(self) -> float:
-        """Return the realised coverage n_accepted / n, at least the coverage that was asked for."""
-        return self.n_accepted / self.n
-
-
 def risk_coverage(confidence: ArrayLike, error: ArrayLike) -> RiskCoverage:
     """Return the risk-coverage curve, expected over all orders of tied rows.
 
@@ -78,11 +61,11 @@ def aurc(confidence: ArrayLike, error: ArrayLike) -> float:
     return float(risk_coverage(confidence, error).risk.mean())
 
 
-def risk_at_coverage(confidence: ArrayLike, error: ArrayLike, coverage: float | Fraction) -> SelectiveRisk:
-    """Return the expected risk of the k = ceil(coverage n) surest rows, a float with n_accepted and coverage."""
+def risk_at_coverage(confidence: ArrayLike, error: ArrayLike, coverage: float | Fraction) -> float:
+    """Return the expected risk of the k = ceil(coverage n) surest rows: realised coverage is k / n."""
     values, wrong = check_rows(confidence, error)
     k = count_accepted(len(values), coverage)
-    return SelectiveRisk(float(accepted_errors(values, wrong)[k] / k), k, len(values))
+    return float(accepted_errors(values, wrong)[k] / k)
 
 
 def count_accepted(n: int, coverage: float | Fraction) -> int:

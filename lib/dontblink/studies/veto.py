@@ -30,7 +30,6 @@ from mapie.risk_control import control_fwer
 from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
 from numpy.typing import ArrayLike
 from statsmodels.stats.proportion import proportion_confint
-from tqdm import tqdm
 
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, block_interval, divide, permutation_p
 from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, keep_usable, list_scopes, select_rows
@@ -70,8 +69,6 @@ def veto_table(
     *,
     coverages: Sequence[float | Fraction] = (0.9,),
     rules: Sequence[str] = RULES,
-    entropy: str = ENTROPY,
-    vision: str = VISION,
     covariates: Sequence[str] = (),
     n_splits: int = 100,
     fit_share: float | Fraction = 0.5,
@@ -81,7 +78,6 @@ def veto_table(
     confidence: float = 0.95,
     min_items: int = 60,
     seed: int = 0,
-    progress: bool = False,
 ) -> pd.DataFrame:
     """Return a row per scope (cell, benchmark, pooled), coverage and rule.
 
@@ -126,19 +122,18 @@ def veto_table(
         raise EstimateError(f"targets {list(targets)}: no row has such a task type, found {known}; correct targets")
     if min_items < 3 * n_blocks:
         raise EstimateError(f"{n_blocks} blocks in cells of {min_items} items; a block needs 3, give fewer blocks")
-    rows = select_rows(items, [entropy, vision, *covariates])
+    rows = select_rows(items, [ENTROPY, VISION, *covariates])
     left_out = rows.attrs["n_left_out"]
-    rows = adjust(rows, (entropy, vision), covariates)
+    rows = adjust(rows, (ENTROPY, VISION), covariates)
     usable, settings = keep_usable(rows, min_items), [(coverage, rule) for rule in rules for coverage in coverages]
     found: list[_Setting] = []
     names: list[str] = []
     if len(usable):
         splits = prepare_splits(
-            usable, entropy, vision, targets,
-            n_splits=n_splits, fit_share=fit_share, n_shares=n_shares, n_blocks=n_blocks, seed=seed,
-        )  # fmt: skip
+            usable, targets, n_splits=n_splits, fit_share=fit_share, n_shares=n_shares, n_blocks=n_blocks, seed=seed
+        )
         names = [cell.name for cell in splits.cells]
-        found = [setting for rule in rules for setting in _run(splits, rule, coverages, n_deals, seed, progress)]
+        found = [setting for rule in rules for setting in _run(splits, rule, coverages, n_deals, seed)]
     results: list[dict[str, Any]] = []
     for scope in list_scopes(rows):
         cells = np.flatnonzero(np.isin(names, scope["cell"].unique()))
@@ -155,16 +150,14 @@ def veto_table(
     return pd.DataFrame(results)
 
 
-def plant_blind_errors(
-    items: pd.DataFrame, targets: Sequence[str], share: float, *, vision: str = VISION
-) -> pd.DataFrame:
+def plant_blind_errors(items: pd.DataFrame, targets: Sequence[str], share: float) -> pd.DataFrame:
     """Return the items with the blindest `share` of each targeted cell made wrong: the positive control.
 
     What the paper describes, put into the data: answers with the lowest vision are wrong, however low their entropy.
     A study that finds no gain here could not have found one.
     """
-    cell = items.groupby([items["model"].astype("str"), items["benchmark"].astype("str")])[vision]
-    blind = items[vision] <= cell.transform(lambda values: np.quantile(values, share, method="inverted_cdf"))
+    cell = items.groupby([items["model"].astype("str"), items["benchmark"].astype("str")])[VISION]
+    blind = items[VISION] <= cell.transform(lambda values: np.quantile(values, share, method="inverted_cdf"))
     return items.assign(correct=items["correct"] & ~(blind & items["task_type"].astype("str").isin(targets)))
 
 
@@ -189,15 +182,13 @@ def describe_gain(name: str, table: pd.DataFrame) -> str:
     )
 
 
-def _run(
-    splits: Splits, rule: str, coverages: Sequence[float | Fraction], n_deals: int, seed: int, progress: bool
-) -> list[_Setting]:
+def _run(splits: Splits, rule: str, coverages: Sequence[float | Fraction], n_deals: int, seed: int) -> list[_Setting]:
     """Judge a rule on the data, without each block, and on dealt vision; one entry a coverage."""
     n_deals = n_deals if rule in VISION_RULES else 0
     n_blocks, rng = int(splits.block.max()) + 1, np.random.default_rng([seed, 2])
     own = list(_count(splits, rule, splits.vision, coverages))
     again: list[list[Floats]] = []
-    for turn in tqdm(range(n_blocks + n_deals), f"rule {rule}", unit="refit", disable=None if progress else True):
+    for turn in range(n_blocks + n_deals):
         rest = leave_out(splits, turn) if turn < n_blocks else splits
         vision = rest.vision if turn < n_blocks else permute_vision(splits, rng)
         again.append([counts.sum(axis=1) for counts, *_ in _count(rest, rule, vision, coverages)])
@@ -323,9 +314,6 @@ def certify_table(
     max_risk: float,
     delta: float = 0.1,
     coverage: float | Fraction = 0.9,
-    candidates: Sequence[float] = CANDIDATES,
-    entropy: str = ENTROPY,
-    vision: str = VISION,
     n_shares: int = 10,
     confidence: float = 0.95,
     min_items: int = 60,
@@ -333,21 +321,19 @@ def certify_table(
 ) -> pd.DataFrame:
     """Return a row per cell and rule (entropy, veto): certified on one third of the items, checked on another.
 
-    A first third fixes the candidate thresholds (the `candidates` are coverages on it) and, for the veto, the vision
-    floor as in `veto_rules.fit_veto`; a vetoed answer has confidence -inf. Columns: model, benchmark, n_items, rule,
-    max_risk, delta, threshold (minus nats), vision_floor (NaN without a veto), n_certifying, n_accepted, risk, p_value,
-    and on the checking third n_checked, n_checked_accepted, checked_coverage, checked_risk, ci_low, ci_high
+    A first third fixes the candidate thresholds (those of coverages 0.3, 0.35, ..., 1 of it) and, for the veto, the
+    vision floor as in `veto_rules.fit_veto`; a vetoed answer has confidence -inf. Columns: model, benchmark, n_items,
+    rule, max_risk, delta, threshold (minus nats), vision_floor (NaN without a veto), n_certifying, n_accepted, risk,
+    p_value, and on the checking third n_checked, n_checked_accepted, checked_coverage, checked_risk, ci_low, ci_high
     (Clopper-Pearson, the risk), guarantee. The guarantee is one cell's: over C cells, use delta / C. A cell below
     `min_items` is left out.
     """
-    rows = keep_usable(select_rows(items, [entropy, vision]), min_items)
+    rows = keep_usable(select_rows(items, [ENTROPY, VISION]), min_items)
     if not len(rows):
         raise EstimateError(f"no cell has {min_items} items and both right and wrong answers; add items")
-    splits = prepare_splits(
-        rows, entropy, vision, targets, n_splits=1, fit_share=Fraction(1, 3), n_shares=n_shares, seed=seed
-    )
+    splits = prepare_splits(rows, targets, n_splits=1, fit_share=Fraction(1, 3), n_shares=n_shares, seed=seed)
     checks = np.random.default_rng([seed, 1]).permutation(splits.fits_on.shape[1]) % 2 == 0
-    e_all, v_all = (rows[name].to_numpy(np.float64) for name in (entropy, vision))
+    e_all, v_all = (rows[name].to_numpy(np.float64) for name in (ENTROPY, VISION))
     results: list[dict[str, Any]] = []
     for cell in splits.cells:
         e, v, held = e_all[cell.index], np.where(cell.targeted, v_all[cell.index], np.inf), cell.held[0]
@@ -357,7 +343,7 @@ def certify_table(
             floor = float(fit_veto(cell, v, coverage, n_shares)[1][0]) if rule == "veto" else -np.inf
             surety = np.where(v >= floor, -e, -np.inf)
             ranked = np.sort(surety[cell.fit[0]])[::-1]
-            edges = [float(ranked[count_accepted(len(ranked), share) - 1]) for share in candidates]
+            edges = [float(ranked[count_accepted(len(ranked), share) - 1]) for share in CANDIDATES]
             thresholds = [edge for edge in edges if edge > -np.inf]  # -inf would accept the vetoed answers
             tested, seen = held[~apart], held[apart]
             found = certify_threshold(surety[tested], cell.wrong[tested], thresholds, max_risk=max_risk, delta=delta)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, number_clusters, split_strata
 from dontblink.statistics.firth import check_design
 from dontblink.statistics.logit import fit_logit, fit_replicates, prepare_rows, start_at
-from dontblink.studies.cells import deal_rows, name_cell, standardise
+from dontblink.studies.cells import ENTROPY, VISION, deal_rows, name_cell, standardise
 from dontblink.studies.risk_coverage import accepted_errors, count_accepted, count_surer
 
 Bools = NDArray[np.bool_]
@@ -85,8 +85,6 @@ class Accepted(NamedTuple):
 
 def prepare_splits(
     rows: pd.DataFrame,
-    entropy: str,
-    vision: str,
     targets: Sequence[str] | None,
     *,
     n_splits: int,
@@ -118,7 +116,7 @@ def prepare_splits(
             order = np.argsort(rng.random((n_splits, len(own))), axis=1)
             fits_on[np.arange(n_splits)[:, None], own[order[:, : count_accepted(len(own), fit_share)]]] = True
     labels = rows["cell"].to_numpy()
-    e, v = (standardise(rows[name], labels, name) for name in (entropy, vision))
+    e, v = (standardise(rows[name], labels, name) for name in (ENTROPY, VISION))
     right = rows["correct"].to_numpy(np.float64)
     targeted = np.ones(len(rows), bool) if targets is None else rows["task_type"].isin(list(targets)).to_numpy()
     cells = tuple(
