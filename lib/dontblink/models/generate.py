@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -25,7 +26,6 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
-from tqdm import tqdm
 
 from dontblink.errors import NamedError
 from dontblink.models.vlm import VLM, Prompt

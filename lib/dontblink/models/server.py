@@ -86,7 +86,8 @@ def build_request(vlm: VLM, item: Item, sampling: Sampling) -> dict[str, Any]:
         if isinstance(part, str):
             content.append({"type": "text", "text": part})
         else:
-            content.append({"type": "image_url", "image_url": {"url": encode_image(item.images[part])}})
+            data = base64.b64encode(encode_png(open_image(item.images[part]))).decode()
+            content.append({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}})
     sampled = sampling.temperature > 0
     return {
         "model": vlm.name, "messages": [{"role": "user", "content": content}], "n": 1, "stream": False,
@@ -120,21 +121,19 @@ def make_probes(vlm: VLM) -> tuple[Item, Item]:
     """
     images = vlm.processor.image_processor
     side = images.patch_size * images.merge_size * (math.isqrt(read_image_tokens(images, vlm.family)[1]) + 1)
-    return make_probe("probe", (96, 64)), make_probe("probe of a large picture", (side, side))
+
+    def make_probe(name: str, width: int, height: int) -> Item:
+        picture = encode_png(Image.linear_gradient("L").resize((width, height)))
+        return Item(name, "", "test", (picture,), "look <image 1> there", "", "other")
+
+    return make_probe("probe", 96, 64), make_probe("probe of a large picture", side, side)
 
 
-def make_probe(name: str, size: tuple[int, int]) -> Item:
-    """Return an item with one picture of a (width, height) in px."""
+def encode_png(picture: Image.Image) -> bytes:
+    """Return a picture as PNG, which loses nothing: a server sees our pixels."""
     buffer = io.BytesIO()
-    Image.linear_gradient("L").resize(size).save(buffer, "PNG", compress_level=1)
-    return Item(name, "", "test", (buffer.getvalue(),), "look <image 1> there", "", "other")
-
-
-def encode_image(source: Any) -> str:
-    """Return an image as a data URL: PNG of the EXIF-turned RGB picture, so that a server sees our pixels."""
-    buffer = io.BytesIO()
-    open_image(source).save(buffer, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def read_reply(
@@ -243,18 +242,19 @@ def check_prompt(vlm: VLM, prompt: Prompt, found: Sequence[int], n_counted: Any)
         return
     shorter = min(len(found), len(expected))
     k = next((k for k in range(shorter) if found[k] != expected[k]), shorter)
-    there, here = (f"id {ids[k]} {show_token(vlm, ids[k])}" if k < len(ids) else "the end" for ids in (found, expected))
+
+    def show(ids: Sequence[int]) -> str:
+        if k == len(ids):
+            return "the end"
+        known = 0 <= ids[k] < vlm.n_vocabulary
+        return f"id {ids[k]} {repr(vlm.decode([ids[k]])) if known else '(outside the vocabulary)'}"
+
     raise ContractError(
-        f"item {prompt.item_id}: prompt position {k} is {there} on the server and {here} here (prompts of "
-        f"{len(found)} and {len(expected)} ids); serve this checkpoint's own template with the switches "
+        f"item {prompt.item_id}: prompt position {k} is {show(found)} on the server and {show(expected)} here "
+        f"(prompts of {len(found)} and {len(expected)} ids); serve this checkpoint's own template with the switches "
         f"{json.dumps(vlm.template_options)}, and pictures where the question has them (vLLM: "
         "--chat-template-content-format openai)"
     )
-
-
-def show_token(vlm: VLM, token: int) -> str:
-    """Return a token's text for messages."""
-    return repr(vlm.decode([token])) if 0 <= token < vlm.n_vocabulary else "(outside the vocabulary)"
 
 
 def close_ids(vlm: VLM, where: str, ids: Sequence[int], reason: str, choice: Mapping[str, Any]) -> list[int]:
@@ -339,10 +339,7 @@ class Connection:
 
     def look(self, page: str) -> dict[str, Any]:
         """Return a page of the server; raise NamedError where it has none."""
-        try:
-            found = self._start(self._request("GET", page, page)).result()
-        except ContractError as error:
-            raise NamedError(str(error)) from error
+        found = self._start(self._request("GET", page, page)).result()
         if not isinstance(found, dict):
             raise NamedError(f"{self.name}{page}: not a JSON object; give the address of an OpenAI-compatible server")
         return found
