@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
-from small_extraction import PROFILE, extract
+from small_extraction import PROFILE
 
 from dontblink import paths
 from dontblink.publish import pages
@@ -80,10 +81,10 @@ def write_notebook(root: Path, **metadata: Any) -> None:
         (paths.figures(PROFILE) / f"{STEM}.{suffix}").write_text("tracked")
 
 
-def build(root: Path, patch: pytest.MonkeyPatch) -> Path:
-    """Build the whole site in a checkout of its own and return its folder."""
+def build(small: Path, root: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Build the whole site in a copy of the small extraction and return its folder."""
+    shutil.copytree(small, root)
     patch.setattr(paths, "ROOT", root)
-    extract(root)
     write_notebook(root)
     patch.setattr(benchmark, "load_items", load_hostile)
     return pages.build_site(PROFILE, [STEM]).parent

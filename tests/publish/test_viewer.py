@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from small_site import HOSTILE, PROFILE, extract
+from small_extraction import MODEL, PROFILE
 
 from dontblink import paths, schema
 from dontblink.attention import traces as shards
@@ -20,18 +20,17 @@ from dontblink.extraction.tables import bin_table
 from dontblink.publish import viewer
 from dontblink.studies import collapse
 
-MODEL = "qwen3vl-tiny-s"
+HOSTILE = "</script><img src=x onerror=\"hacked=1\">&'"
 QUANTILES = [0.2, 0.8]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    root = tmp_path_factory.mktemp("checkout")
+def folder(small_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    site = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "ROOT", root)
-        extract(root)
-        viewer.write_viewer(PROFILE, root / "site", QUANTILES)
-        yield root / "site"
+        patch.setattr(paths, "ROOT", small_root)
+        viewer.write_viewer(PROFILE, site, QUANTILES)
+        yield site
 
 
 def read(file: Path) -> Any:
