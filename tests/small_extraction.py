@@ -44,6 +44,7 @@ def write_settings(root: Path, **changes: Any) -> None:
 
 def extract(root: Path) -> None:
     """Run the small extraction in a folder that is like a checkout."""
+    (root / "lib").symlink_to(HERE / "lib")  # its sources are part of the shards' names
     (root / "params").mkdir()
     shutil.copy(HERE / "params" / "testbed.yaml", root / "params" / f"{PROFILE}.yaml")
     write_settings(root)

@@ -132,7 +132,8 @@ def test_parameters_have_the_value_that_was_given_and_the_meaning_that_was_decla
 
 def test_printed_text_has_no_terminal_colours_and_names_no_folder_of_the_machine(tmp_path: Path) -> None:
     printed = new_output("stream", name="stdout", text=f"\x1b[31mred\x1b[0m <b>\n{paths.ROOT}/results\n")
-    assert '<pre class="printed"><code>red &lt;b&gt;\nresults</code></pre>' in render(new_code_cell("x", outputs=[printed]))
+    html = render(new_code_cell("x", outputs=[printed]))
+    assert '<pre class="printed"><code>red &lt;b&gt;\nresults</code></pre>' in html
 
 
 def test_a_notebook_without_a_title_is_refused() -> None:
@@ -197,7 +198,8 @@ def test_a_page_shows_its_parameters_and_where_it_ran_and_links_what_was_recorde
         assert str(paths.ROOT) not in (site / file).read_text() and "PosixPath" not in re.sub("<pre.*?</pre>", "", text)
     names = {f"{STEM}.{suffix}" for suffix in ("pdf", "png", "json")}
     assert {file.name for file in (site / "figures").iterdir()} == names
-    assert names == {a["href"].removeprefix("figures/") for _, a in read(site, f"{STEM}.html") if "figures" in a.get("href", "")}
+    links = [a.get("href", "") for _, a in read(site, f"{STEM}.html")]
+    assert names == {link.removeprefix("figures/") for link in links if "figures" in link}
 
 
 def test_navigation_names_every_page_and_marks_this_one(site: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import platform
 import re
 import shutil
@@ -81,38 +82,43 @@ def read_parameters(declared: str, injected: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def prepare_outputs(outputs: Sequence[Any], prose: str) -> list[nbformat.NotebookNode]:
+def make_output(data: dict[str, str], words: str = "") -> dict[str, Any]:
+    """Return a notebook's output that holds one thing; `words` are a picture's."""
+    metadata = {"image/png": {"alt": words}} if words else {}
+    return {"output_type": "display_data", "metadata": metadata, "data": data}
+
+
+def prepare_outputs(outputs: Sequence[Any], prose: str) -> list[dict[str, Any]]:
     """Return what a page shows of a cell's outputs, each in one form: a table, a picture with its words, or text."""
     printed = [output.text for output in outputs if output.output_type == "stream"]
     words = [found[2] for text in printed for found in DESCRIPTION.finditer(text)]
     shown = []
     for output in outputs:
-        data, metadata = output.get("data", {}), {}
+        data = output.get("data", {})
         text = DESCRIPTION.sub("", output.get("text", data.get("text/plain", "")))
         if "image/png" in data:
-            metadata = {"image/png": {"alt": words.pop(0) if words else f"figure: {prose}"}}
-            data = {"image/png": data["image/png"]}
+            said = words.pop(0) if words else f"figure: {prose}"
+            shown.append(make_output({"image/png": data["image/png"]}, said))
         elif "<table" in data.get("text/html", ""):
-            data = {"text/html": data["text/html"]}
+            shown.append(make_output({"text/html": data["text/html"]}))
         elif text.strip() and not RECORDED.match(text):
-            data = {"text/plain": COLOUR.sub("", text).replace(f"{paths.ROOT}/", "").strip("\n")}
-        else:
-            continue
-        shown.append(nbformat.v4.new_output("display_data", data, metadata=metadata))
+            plain = COLOUR.sub("", text).replace(f"{paths.ROOT}/", "").strip("\n")
+            shown.append(make_output({"text/plain": plain}))
     return shown
 
 
-def prepare(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return the cells that a page shows, with nothing but what `site/page.lua` renders.
+def prepare(notebook: Any) -> dict[str, Any]:
+    """Return a notebook of the cells that a page shows, with nothing but what `site/page.lua` renders.
 
     Declared defaults are left out; the parameters that were given become a table with the declared meanings.
     """
-    cells, declared, prose = [], "", ""
+    cells: list[dict[str, Any]] = []
+    declared, prose = "", ""
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if cell.cell_type == "markdown":
             prose = " ".join(cell.source.replace("#", "").split())[:160]
-            cells.append(nbformat.v4.new_markdown_cell(cell.source))
+            cells.append({"cell_type": "markdown", "metadata": {}, "source": cell.source})
         elif "parameters" in tags:
             declared = cell.source
         elif cell.cell_type == "code" and "remove-cell" not in tags and cell.source.strip():
@@ -122,15 +128,15 @@ def prepare(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 cells_of = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in rows)
                 head, *body = (f"<tr>{texts}</tr>" for texts in cells_of)
                 table = f"<table class='text'><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
-                outputs, source = [nbformat.v4.new_output("display_data", {"text/html": table})], ""
-            cells.append(nbformat.v4.new_code_cell(source, outputs=outputs))
-    return nbformat.v4.new_notebook(cells=cells)  # type: ignore[no-any-return]
+                outputs, source = [make_output({"text/html": table})], ""
+            code = {"cell_type": "code", "metadata": {}, "execution_count": None, "source": source}
+            cells.append(code | {"outputs": outputs})
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}
 
 
-def render_notebook(stem: str, notebook: nbformat.NotebookNode) -> Page:
+def render_notebook(stem: str, notebook: Any) -> Page:
     """Return the page of an executed notebook, without its frame."""
-    source = nbformat.writes(prepare(notebook))  # type: ignore[no-untyped-call]
-    body = pypandoc.convert_text(source, "html5", format="ipynb", extra_args=list(PANDOC))
+    body = pypandoc.convert_text(json.dumps(prepare(notebook)), "html5", format="ipynb", extra_args=list(PANDOC))
     found = re.findall(r'<h([12])\s+id="([^"]+)">(.*?)</h\1>', body, flags=re.S)
     headings = [(level, name, unescape(re.sub("<[^>]*>", "", text))) for level, name, text in found]
     titles = [text for level, _, text in headings if level == "1"]
@@ -143,13 +149,13 @@ def render_notebook(stem: str, notebook: nbformat.NotebookNode) -> Page:
     return page
 
 
-def read_notebook(profile: str, stem: str) -> nbformat.NotebookNode:
+def read_notebook(profile: str, stem: str) -> Any:
     """Return an executed notebook; raise NamedError where it is not there or did not finish."""
     file = paths.notebooks(profile) / f"{stem}.ipynb"
     remedy = f"delete results/{profile}/done/{stem} and run `make all`"
     if not file.is_file():
         raise NamedError(f"{paths.show(file)}: not there; {remedy}")
-    notebook: nbformat.NotebookNode = nbformat.read(file, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(file, as_version=4)  # type: ignore[no-untyped-call]
     if notebook.metadata.get("papermill", {}).get("exception"):
         raise NamedError(f"{paths.show(file)}: its last run failed; {remedy}")
     return notebook
@@ -183,7 +189,8 @@ def write_pages(profile: str, stems: Sequence[str], folder: Path) -> int:
     environment, parameters = describe_environment(platform.python_version()), list_parameters(profile)
     index = Page("index.html", "Overview", parameters=parameters, environment=environment)
     note = f"{n_items} responses, step by step: picture, attention map, masses and entropy per token"
-    trace = Page("viewer.html", "Trace viewer", note, parameters={"pages": parameters["pages"]}, environment=environment)
+    own = {"pages": parameters["pages"]}
+    trace = Page("viewer.html", "Trace viewer", note, parameters=own, environment=environment)
     pages = [index, *notebooks, trace]
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(SITE), autoescape=True, undefined=jinja2.StrictUndefined,

@@ -1,6 +1,11 @@
 -- What pandoc keeps of an executed notebook: text, maths, code, tables as tables, figures with words, and nothing else.
 -- No raw HTML of the data survives: a table is read as a table, a picture comes from an output, an attribute is ours.
 
+-- What is wider than a phone moves sideways on its own, with a keyboard, too.
+local function frame(label)
+  return { { "role", "group" }, { "tabindex", "0" }, { "aria-label", label } }
+end
+
 local function is_safe(address)
   return address:match("^https://") or address:match("^#") or address:match("^[%w_/-]+%.%w+$")
 end
@@ -72,7 +77,7 @@ local function show_table(tbl)
   align_numbers(tbl)
   local is_empty = #tbl.bodies == 0 or #tbl.bodies[1].body == 0
   local content = is_empty and { tbl, pandoc.Plain("no rows") } or { tbl }
-  return pandoc.Div(content, pandoc.Attr("", classes, { role = "group", tabindex = "0", ["aria-label"] = "table" }))
+  return pandoc.Div(content, pandoc.Attr("", classes, frame("table")))
 end
 
 local function show_output(div)
@@ -86,8 +91,7 @@ local function show_output(div)
       local image = block.content[1]
       local words = image.attributes.alt or ""
       image.caption, image.attributes = { pandoc.Str(words) }, {}
-      local box = { role = "group", tabindex = "0", ["aria-label"] = "figure" }
-      shown:insert(pandoc.Div(pandoc.Plain(image), pandoc.Attr("", { "scroll", "figure" }, box)))
+      shown:insert(pandoc.Div(pandoc.Plain(image), pandoc.Attr("", { "scroll", "figure" }, frame("figure"))))
     end
   end
   return shown
@@ -119,8 +123,7 @@ local function show_text(cell)
     end,
     Table = function(e)
       for k, spec in ipairs(e.colspecs) do e.colspecs[k] = { spec[1], nil } end
-      local scroll = { role = "group", tabindex = "0", ["aria-label"] = "table" }
-      return pandoc.Div(e, pandoc.Attr("", { "scroll", "text" }, scroll)), false
+      return pandoc.Div(e, pandoc.Attr("", { "scroll", "text" }, frame("table"))), false
     end,
   }
   return cell:walk(plain).content
