@@ -75,17 +75,13 @@ def read(*tasks: dict[str, Any]) -> list[Shape | Rejected]:
     return list(read_label_studio(list(tasks), "x.json"))
 
 
-def test_percent_become_px_of_the_recorded_size() -> None:
-    (shape,) = read(task(region()))
-    assert isinstance(shape, Shape) and shape.corners == pytest.approx((20, 20, 80, 60))
-    assert (shape.size, shape.reason, shape.annotator, shape.status) == ((200, 100), "bar", "4", "accepted")
-    assert (shape.key, shape.where) == (("a", 0), "x.json, task 9, annotations[0], region r1")
-
-
-def test_a_regions_own_text_is_its_reason() -> None:
+def test_percent_become_px_of_the_recorded_size_and_a_regions_own_text_is_its_reason() -> None:
     text = {"id": "r1", "type": "textarea", "from_name": "reason", "value": {"text": ["the axis", "its unit"]}}
-    shapes = read(task(region(), text, region("r2")))
-    assert [shape.reason for shape in shapes if isinstance(shape, Shape)] == ["the axis, its unit", "bar"]
+    first, second = (shape for shape in read(task(region(), text, region("r2"))) if isinstance(shape, Shape))
+    assert first.corners == pytest.approx((20, 20, 80, 60))
+    assert (first.reason, second.reason) == ("the axis, its unit", "bar")
+    assert (first.size, first.annotator, first.status, first.key) == ((200, 100), "4", "accepted", ("a", 0))
+    assert first.where == "x.json, task 9, annotations[0], region r1"
 
 
 def test_a_turned_rectangle_is_its_bounding_box_about_its_own_corner_and_says_so() -> None:
@@ -235,7 +231,7 @@ def test_boxes_of_the_stored_picture_turn_with_it(tmp_path: Path, orientation: i
 def test_the_upright_copy_is_known_to_be_upright(tmp_path: Path) -> None:
     facts = list_images([painted_item(3)[0]])
     found = load(tmp_path, coco(facts["t", 0], (1, 2, 3, 4)), images=facts)
-    assert found.annotations[0].boxes[0].x0 == 1 and len(found.notes) == 0
+    assert found.annotations[0].boxes[0].x0 == 1 and found.notes == []
 
 
 @pytest.mark.parametrize(
@@ -303,25 +299,18 @@ def test_what_an_annotator_accepted_takes_the_place_of_their_own_draft_and_of_no
     assert [(row.annotator, row.status) for row in found.annotations] == [("ana", "accepted"), ("M", "proposed")]
 
 
-def test_without_an_annotator_nothing_comes_in(tmp_path: Path) -> None:
-    found = load(tmp_path, coco(IMAGES["a", 0], (1, 1, 2, 2)), annotator="")
-    assert found.annotations == [] and "names no annotator" in found.rejected[0].reason
-
-
-def test_an_image_that_one_annotator_did_twice_is_left_out(tmp_path: Path) -> None:
+def test_what_names_nobody_comes_twice_or_contradicts_itself_is_left_out(tmp_path: Path) -> None:
     document = coco(IMAGES["a", 0], (1, 1, 2, 2))
+    nobody = load(tmp_path, document, annotator="")
     document["images"].append(document["images"][0] | {"id": 2})
     document["annotations"].append(document["annotations"][0] | {"id": 9, "image_id": 2})
-    found = load(tmp_path, document)
-    assert found.annotations == [] and len(found.rejected) == 2 and "2 times" in found.rejected[0].reason
-
-
-def test_no_evidence_beside_a_box_is_a_contradiction(tmp_path: Path) -> None:
-    document = coco(
-        IMAGES["a", 0], (1, 1, 2, 2), no_evidence_by=[{"annotator": "ana", "status": "accepted", "source": "drawn"}]
-    )
-    found = load(tmp_path, document)
-    assert found.annotations == [] and 'says "no evidence" and draws boxes' in found.rejected[0].reason
+    verdict = {"annotator": "ana", "status": "accepted", "source": "drawn"}
+    contradiction = load(tmp_path, coco(IMAGES["a", 0], (1, 1, 2, 2), no_evidence_by=[verdict]))
+    for found, n_rejected, message in (
+        (nobody, 1, "names no annotator"), (load(tmp_path, document), 2, "2 times"),
+        (contradiction, 2, 'says "no evidence" and draws boxes'),
+    ):  # fmt: skip
+        assert found.annotations == [] and len(found.rejected) == n_rejected and message in found.rejected[0].reason
 
 
 @pytest.mark.parametrize("kind", KINDS)

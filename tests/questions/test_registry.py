@@ -41,12 +41,8 @@ def test_the_subset_shares_no_item_and_is_the_same_in_any_order(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [
-        ({"options": "['a cat']"}, "option"), ({"options": "[a cat"}, "options"), ({"image_1": None}, "image"),
-        ({"image_1": "lost.png"}, "lost.png"), ({"question": "What is in <image 3>?"}, "image"), ({"answer": "Z"}, "Z"),
-        ({"question": " "}, "question"),
-    ],
-)  # fmt: skip
+    [({"options": "['a cat']"}, "option"), ({"image_1": "lost.png"}, "lost.png"), ({"question": " "}, "question")],
+)
 def test_a_row_that_cannot_be_used_is_named_with_its_reason_and_the_others_go_on(
     tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
@@ -54,14 +50,6 @@ def test_a_row_that_cannot_be_used_is_named_with_its_reason_and_the_others_go_on
     assert len(found.rejected) == 1 and sum(map(len, found.items.values())) == 11
     assert "row 12" in found.rejected[0][0] + found.rejected[0][1] and reason in found.rejected[0][1]
     assert "\n" not in found.rejected[0][1]
-
-
-def test_a_corrupt_picture_is_found_before_anything_starts(tmp_path: Path) -> None:
-    file = write_rows(tmp_path, 10)
-    (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:40])
-    found = load_rows(file)
-    assert [row for row, _ in found.rejected] == ["mmmu_pro-test_Art_3"]
-    assert "not a readable image" in found.rejected[0][1]
 
 
 def test_a_corrupt_picture_is_replaced_and_each_is_decoded_once(
@@ -86,7 +74,8 @@ def test_where_nothing_can_replace_a_corrupt_picture_a_note_gives_the_number_tha
     (tmp_path / "3.png").write_bytes(b"version https://git-lfs")
     found = load_rows(file)
     sizes = {split: len(items) for split, items in found.items.items()}
-    assert sum(sizes.values()) == 9
+    assert sum(sizes.values()) == 9 and [row for row, _ in found.rejected] == ["mmmu_pro-test_Art_3"]
+    assert "not a readable image" in found.rejected[0][1]
     asked = {"test": 6, "calibration": 4}
     lines = [f"{split}: {size} rows drawn of {asked[split]}" for split, size in sizes.items() if size < asked[split]]
     assert [note.split(" asked")[0] for note in found.notes] == lines and lines

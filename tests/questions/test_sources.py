@@ -95,7 +95,7 @@ def test_parts_may_end_in_a_hash_of_many_missing_ones_five_are_named_and_no_othe
     hub_folder: Path,
 ) -> None:
     for new, message in (
-        ("-of-00002-725687bf7a18d64b", ""), ("-of-99999", "lacks 00002-of-99999, .*, 00006-of-99999 and 99992 more of "),
+        ("-of-00002-725687bf7a18d64b", ""), ("-of-99999", "lacks 00002-of-99999, .*, 00006-of-99999 and 99992 more"),
     ):  # fmt: skip
         for file in (hub_folder / "data").glob("test*"):
             file.rename(file.with_name(re.sub("-of-.*.parquet", f"{new}.parquet", file.name)))

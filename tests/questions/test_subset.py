@@ -43,14 +43,8 @@ def test_the_draw_holds_its_promises(rows: Rows, test: int, calibration: int, se
     slack = len({stratum for _, stratum, _ in rows}) * (max(Counter(group_of.values()).values()) - 1)
     if len(rows) >= test + calibration + slack:
         assert (drawn["test"], drawn["calibration"]) == (test, calibration)
-
-
-@given(draw_rows(), st.integers(0, 40), st.integers(0, 40))
-def test_every_short_draw_is_said(rows: Rows, test: int, calibration: int) -> None:
     sizes = {"test": test, "calibration": calibration}
-    chosen = draw_subset(rows, sizes, 1)  # type: ignore[arg-type]
-    drawn = Counter(chosen.values())
-    short = [split for split, size in sizes.items() if drawn[split] < size]  # type: ignore[index]
+    short = [split for split, size in sizes.items() if drawn[split] < size]
     assert [line.split(":")[0] for line in find_shortfalls(sizes, chosen)] == short  # type: ignore[arg-type]
 
 
