@@ -43,6 +43,6 @@ def small(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def small_copy(small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of the small extraction that the test may change, `paths.ROOT` while it runs."""
     root = tmp_path / "checkout"
-    shutil.copytree(small_root, root)
+    shutil.copytree(small_root, root, symlinks=True)
     monkeypatch.setattr(paths, "ROOT", root)
     return root

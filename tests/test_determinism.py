@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_replay import ENTROPY_BAR, MAP_BAR, MASS_BAR
+from tiny_models import ENTROPY_BAR, MAP_BAR, MASS_BAR
 
 from dontblink import params
-from dontblink.attention.replay import Trace, replay_responses
+from dontblink.attention.replay import Measures, replay_responses
 from dontblink.boxes import evidence
 from dontblink.models.checkpoints import load_vlm
 from dontblink.models.generate import Sampling, encode_items, generate_responses
@@ -231,7 +231,7 @@ def items() -> list[Item]:
 
 def measure(
     vlm: VLM, items: list[Item], *, threads: int, batch: int, budget: int
-) -> tuple[dict[str, Any], list[Trace]]:
+) -> tuple[dict[str, Any], list[Measures]]:
     """Return the greedy ids by item, and the traces of each, with so many threads, items a batch, tokens a replay."""
     kept = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -20,6 +20,7 @@ from transformers import Glm4vConfig, Glm4vForConditionalGeneration, Qwen3VLConf
 FAMILY_NAMES = ("qwen3_vl", "glm4v")
 IMAGE, VIDEO, OPEN, CLOSE, EOS = 3, 4, 5, 6, 7  # special ids; ordinary text starts at 8
 FIRST_TEXT = 8
+MASS_BAR, ENTROPY_BAR, MAP_BAR = 2e-6, 1e-5, 1e-6  # fp32 parity with eager attention
 PATCH_VALUES = 3 * 2 * 8 * 8  # channels x temporal patch x patch x patch
 
 

@@ -1,8 +1,21 @@
-"""The schemas of the tidy tables: every column's type, unit and meaning, checked on each write.
+"""The tidy tables' columns: the only place of a measure's name, type, unit and meaning, checked on each write.
 
-Why: a number is only as good as the column it was read from. In: columns of a table by name. Out: Arrow tables that
-have exactly the columns of `SCHEMAS`, on disk with their units as metadata, and read back as DataFrames. Never: a
-column without a unit or a meaning, or a NaN where the schema does not allow one.
+Why it exists: a number is only as good as the column it was read from. In: columns of a table by name. Out: Arrow
+tables that have exactly the columns of `SCHEMAS`, on disk with their units and meanings as metadata, read back as
+DataFrames; and `describe`, by which captions, the trace viewer and the paper name a measure. Never: a column without a
+meaning, or a NaN where the schema does not allow one.
+
+To add a measure, say the share of a step's attention that goes to its most attended image token: one line here, in
+SCHEMAS["steps"],
+
+    "peak_share": Column(REAL, "share", "largest part of the visual mass on one image token", True),
+
+and one where the others of its table are computed, in `extraction.tables._step_rows`,
+
+    "peak_share": (maps.max(axis=-1) / maps.sum(axis=-1)).reshape(-1),
+
+then `make extract`, which writes the tables again and replays nothing. A measure of what no trace holds starts in
+`attention.replay`, and every response is replayed.
 """
 
 from __future__ import annotations
@@ -23,11 +36,8 @@ from dontblink.errors import NamedError
 REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box")
 MASSES = tuple(f"{region}_mass" for region in REGIONS)
 HEAD_SETS = ("grounding_layers", "grounding_heads", "all_layers", "layer_0")
+UNITS = {"mass": "share of attention"}  # units in words, where their name does not say it
 TEXT, INT, REAL = pa.dictionary(pa.int32(), pa.string()), pa.int32(), pa.float32()
-
-
-class TableError(NamedError, ValueError):
-    """A table or record that breaks its schema; the message says where, what was found and what to do."""
 
 
 class Column(NamedTuple):
@@ -108,13 +118,22 @@ SCHEMAS: dict[str, dict[str, Column]] = {
 }  # fmt: skip
 
 
+def describe(table: str, column: str) -> str:
+    """Return a column's name and unit as an axis or a caption says them, as "evidence mass (share of attention)"."""
+    unit = SCHEMAS[table][column].unit
+    if column.startswith("n_"):
+        return f"number of {column[2:]}".replace("_", " ")
+    words = (column if unit in UNITS else column.removesuffix(f"_{unit}")).replace("_", " ")
+    return f"{words} ({UNITS.get(unit, unit)})" if unit else words
+
+
 def to_table(name: str, columns: Mapping[str, Any] | pd.DataFrame) -> pa.Table:
     """Cast columns to the schema `name` (text becomes a dictionary) and return the checked table."""
     arrays = {}
     for column, spec in SCHEMAS[name].items():
         values = pd.Series(columns[column]) if column in columns else None
         if values is None:
-            raise TableError(f"table {name}: no column {column}; expected {', '.join(SCHEMAS[name])}")
+            raise NamedError(f"table {name}: no column {column}; expected {', '.join(SCHEMAS[name])}")
         if spec.type == TEXT:
             codes, labels = pd.factorize(values.astype("str"))
             indices, words = pa.array(codes, pa.int32()), pa.array(list(labels), pa.string())
@@ -125,7 +144,7 @@ def to_table(name: str, columns: Mapping[str, Any] | pd.DataFrame) -> pa.Table:
 
 
 def check_table(name: str, table: pa.Table, file: Path | None = None) -> pa.Table:
-    """Return the table; raise TableError unless columns, types and values are those of `SCHEMAS[name]`.
+    """Return the table; raise NamedError unless columns, types and values are those of `SCHEMAS[name]`.
 
     A message names the file where the table was read from one: delete it, and the next run builds it again.
     """
@@ -134,13 +153,13 @@ def check_table(name: str, table: pa.Table, file: Path | None = None) -> pa.Tabl
     found = dict(zip(table.column_names, table.schema.types, strict=True))
     if found != expected or table.num_columns != len(expected):
         wrong = sorted(c for c in expected.keys() | found.keys() if found.get(c) != expected.get(c))
-        raise TableError(
+        raise NamedError(
             f"{where}: columns {wrong or table.column_names} are {[str(found.get(c)) for c in wrong]}, expected "
             f"{[str(expected.get(c)) for c in wrong]}; build the table again"
         )
     for column, spec in SCHEMAS[name].items():
         if n_nulls := table[column].null_count:
-            raise TableError(f"{where}, column {column}: {n_nulls} nulls; fill the column")
+            raise NamedError(f"{where}, column {column}: {n_nulls} nulls; fill the column")
         if spec.type != REAL:
             continue
         values = table[column].to_numpy()
@@ -149,7 +168,7 @@ def check_table(name: str, table: pa.Table, file: Path | None = None) -> pa.Tabl
             bad |= (values < -1e-6) | (values > 1 + 1e-3)
         if bad.any():
             row = int(np.argmax(bad))
-            raise TableError(
+            raise NamedError(
                 f"{where}, row {row}, column {column}: {values[row]}; expected a finite "
                 f"{spec.unit or 'number'} in its range; look at this item's trace"
             )
@@ -167,16 +186,16 @@ def read_manifest(profile: str) -> dict[str, Any]:
 
     Raises
     ------
-    TableError
+    NamedError
         If none has finished, or the manifest is damaged; the message names it and the remedy.
     """
     file = paths.extraction_manifest(profile)
     try:
         manifest: dict[str, Any] = json.loads(file.read_bytes())
     except FileNotFoundError as error:
-        raise TableError(f"{paths.show(file)}: not there; run `make extract PROFILE={profile}` to its end") from error
+        raise NamedError(f"{paths.show(file)}: not there; run `make extract PROFILE={profile}` to its end") from error
     except ValueError as error:
-        raise TableError(f"{paths.show(file)}: damaged ({error}); delete it and run `make extract` again") from error
+        raise NamedError(f"{paths.show(file)}: damaged ({error}); delete it and run `make extract` again") from error
     return manifest
 
 
@@ -189,7 +208,7 @@ def read_tables(profile: str, names: Sequence[str], split: str | None = None) ->
     for name in names:
         path = paths.tables(profile) / f"{name}.parquet"
         if not path.exists():
-            raise TableError(f"{paths.show(path)}: no such table; extract profile {profile} first")
+            raise NamedError(f"{paths.show(path)}: no such table; extract profile {profile} first")
         table = store.read_table(path)
         if name in SCHEMAS:
             check_table(name, table, path)

@@ -10,6 +10,7 @@ never delete a damaged file, and never drop an unusable item without a quarantin
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -18,7 +19,7 @@ import mmap
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,7 @@ DIGEST = re.compile(rb"dontblink\.sha256\x18\x40(.{64})", re.DOTALL)
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("item_id", "model", "stage", "reason")])
 
 
-class StoreError(NamedError, RuntimeError):
-    """A stored file or a key that cannot be used; the message names it and the remedy."""
-
-
-class DamagedError(StoreError):
+class DamagedError(NamedError):
     """A file of ours that is not what was written; computing it again repairs it."""
 
     def __init__(self, path: Path, found: str) -> None:
@@ -75,7 +72,7 @@ def shard_key(*parts: Any) -> str:
 
     Raises
     ------
-    StoreError
+    NamedError
         If a part cannot be written as JSON; a path or an array must be turned into its content's hash first.
     """
     for part in parts:
@@ -85,22 +82,17 @@ def shard_key(*parts: Any) -> str:
 
 
 def _check_part(part: Any) -> None:
-    """Raise StoreError for what JSON would write in a way that two different parts could share."""
+    """Raise NamedError for what JSON would write in a way that two different parts could share."""
     if isinstance(part, Mapping):
         for key, value in part.items():
             if not isinstance(key, str):
-                raise StoreError(f"shard key: mapping key {key!r}; expected text, because JSON turns it into one")
+                raise NamedError(f"shard key: mapping key {key!r}; expected text, because JSON turns it into one")
             _check_part(value)
     elif isinstance(part, list | tuple):
         for value in part:
             _check_part(value)
     elif not (part is None or isinstance(part, str | int) or (isinstance(part, float) and part - part == 0)):
-        raise StoreError(f"shard key: found {part!r} ({type(part).__name__}); give text, a finite number or a hash")
-
-
-def missing(files: Iterable[Path]) -> list[Path]:
-    """Return the files that are still to be computed, in order. The files decide, nothing else."""
-    return [file for file in files if not file.is_file()]
+        raise NamedError(f"shard key: found {part!r} ({type(part).__name__}); give text, a finite number or a hash")
 
 
 def clean_leftovers(folder: Path, older_than_s: float = 3600.0, pattern: str = "**/.*.tmp") -> list[Path]:
@@ -173,26 +165,35 @@ def _find_damage(path: Path, size: int, *_: int) -> str:
         return "" if found.hexdigest().encode() == stated[1] else "its content does not fit its hash"
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, or some columns of it.
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn the failure to read a file of ours into a NamedError with the remedy.
 
-    Raises
-    ------
-    StoreError
-        If the file is not there, is damaged, or lacks a column.
+    A file of which the disk returns other bytes than were written is damaged; one that may not be read is not.
     """
-    with _Readable(path):
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        lacking = sorted(set(columns or ()) - set(file.schema_arrow.names))
-        if lacking:
-            found = f"no column {', '.join(lacking)}, it has {', '.join(file.schema_arrow.names)}"
-            raise StoreError(f"{paths.show(path)}: {found}; delete it, the next run recomputes it")
-        return file.read(columns=None if columns is None else list(columns))
+    if not path.is_file():
+        raise NamedError(f"{paths.show(path)}: not there; run `make extract`, which computes what is missing")
+    try:
+        status = path.stat()
+        if damage := _find_damage(path, status.st_size, status.st_mtime_ns, status.st_ino):
+            raise DamagedError(path, f"damaged or truncated ({damage})")
+        yield
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        found = " ".join(str(error).split())
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.EIO):
+            raise NamedError(f"{paths.show(path)}: cannot be read ({found}); make it readable, run again") from error
+        raise DamagedError(path, f"damaged or truncated ({found})") from error
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read a table; raise NamedError if the file is not there or may not be read, DamagedError if it is damaged."""
+    with _readable(path):
+        return pq.ParquetFile(path, page_checksum_verification=True).read()
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Return what `write_table` was given as metadata; raises like `read_table`."""
-    with _Readable(path):
+    with _readable(path):
         stored = pq.read_schema(path).metadata or {}
     ours = {
         key.removeprefix(PREFIX).decode(errors="replace"): value.decode(errors="replace")
@@ -200,38 +201,6 @@ def read_metadata(path: Path) -> dict[str, str]:
         if key.startswith(PREFIX)
     }
     return {key: value for key, value in ours.items() if key != "sha256"}
-
-
-class _Readable:
-    """A context in which failures to read `path` become StoreErrors with a remedy.
-
-    A file of which the disk returns other bytes than were written is damaged; one that may not be read is not.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        if not self.path.is_file():
-            raise StoreError(f"{paths.show(self.path)}: not there; run `make extract`, which computes what is missing")
-        try:
-            status = self.path.stat()
-            damage = _find_damage(self.path, status.st_size, status.st_mtime_ns, status.st_ino)
-        except OSError as error:
-            self.__exit__(type(error), error, None)
-            raise
-        if damage:
-            raise DamagedError(self.path, f"damaged or truncated ({damage})")
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if not isinstance(error, pa.ArrowException | OSError | UnicodeError):
-            return
-        found = " ".join(str(error).split())
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.EIO):
-            raise StoreError(
-                f"{paths.show(self.path)}: cannot be read ({found}); make it readable, run again"
-            ) from error
-        raise DamagedError(self.path, f"damaged or truncated ({found})") from error
 
 
 def write_quarantine(path: Path, rows: Sequence[Quarantine]) -> None:

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from dontblink.attention import traces
-from dontblink.extraction.study import Study
+from dontblink.extraction import study
 from dontblink_testbed.benchmark import score
 
 
@@ -24,20 +23,20 @@ def count_misreads(profile: str, models: Sequence[str], benchmarks: Sequence[str
     -------
     DataFrame with model, benchmark, item_id, correct, reads_right
     """
-    study = Study(profile)
+    own = study.Study(profile)
     rows = []
     for benchmark in benchmarks:
-        items = {item.id: item for item in study.items[benchmark, "test"]}
+        items = {item.id: item for item in own.items[benchmark, "test"]}
         for model in models:
-            for record in traces.iterate_traces(profile, model, benchmark):
-                item = items[record.trace.item_id]
+            for trace in study.iterate_traces(profile, model, benchmark):
+                item = items[trace.item_id]
                 if not item.gold_steps:
                     continue
-                written = {text.strip(" .") for text in record.step_texts}
+                written = {text.strip(" .") for text in trace.step_texts}
                 gold = {step.text for step in item.gold_steps if step.kind == "read"}
                 rows.append({
                     "model": model, "benchmark": benchmark, "item_id": item.id,
-                    "correct": score(item, record.answer_text).correct, "reads_right": gold <= written,
+                    "correct": score(item, trace.answer_text).correct, "reads_right": gold <= written,
                 })  # fmt: skip
     table = pd.DataFrame(rows, columns=["model", "benchmark", "item_id", "correct", "reads_right"])
     return table.astype({"correct": bool, "reads_right": bool})  # also where it is empty

@@ -19,15 +19,14 @@ from bad_input import HOSTILE, attack, make_picture
 from hypothesis import strategies as st
 
 from dontblink import paths, schema, store
-from dontblink.attention import traces
-from dontblink.attention.replay import SetTrace
-from dontblink.attention.traces import TraceRecord, pack_responses, pack_traces, unpack_responses, unpack_traces
-from dontblink.extraction import tables
+from dontblink.attention.traces import Trace, pack_traces, unpack_traces
+from dontblink.errors import NamedError
+from dontblink.extraction import study, tables
+from dontblink.extraction.study import pack_responses, unpack_responses
 from dontblink.models.generate import Response, build_response
 from dontblink.models.spans import Markers, Spans, segment
 from dontblink.models.vlm import Prompt
 from dontblink.publish import viewer
-from dontblink.questions import registry
 from dontblink.questions.items import GoldStep, Item
 from dontblink.schema import HEAD_SETS, REGIONS
 
@@ -61,13 +60,17 @@ ITEM = Item(
 )  # fmt: skip
 
 
-def trace_of(response: Response, steps: int) -> SetTrace:
-    """Return measures of the right shapes."""
+def trace_of(response: Response, spans: Spans) -> Trace:
+    """Return a trace whose parts fit together."""
     n, sets, m = len(response.response_ids), len(HEAD_SETS), GRID[0] * GRID[1]
-    mass = np.full((sets, n, len(REGIONS)), 0.2, np.float32)
-    return SetTrace("q1", "m", np.ones(n, np.float32), -np.ones(n, np.float32), np.full((2, 2, 2), 0.1, np.float32),
-    mass,
-                    np.full((steps, sets, m), 0.05, np.float32))  # fmt: skip
+    texts = tuple(token_texts(response.response_ids))
+    coverage = np.array([0, 0, 1, 0, 0.5, 0], np.float32)
+    return Trace(
+        "q1", "m", np.ones(n, np.float32), -np.ones(n, np.float32),
+        np.full((sets, n, len(REGIONS)), 0.2, np.float32), np.full((len(spans.steps), sets, m), 0.05, np.float32),
+        np.full((2, 2, 2), 0.1, np.float32), spans, texts, tuple("".join(texts[a:b]) for a, b in spans.steps),
+        "".join(texts[slice(*spans.answer)]), coverage, coverage[::-1], (GRID,), (0,),
+    )  # fmt: skip
 
 
 def use_ids(ids: list[int], folder: Path) -> None:
@@ -81,21 +84,13 @@ def use_ids(ids: list[int], folder: Path) -> None:
     store.write_table(folder / "responses.parquet", pack_responses([response]), {})
     [again] = unpack_responses(store.read_table(folder / "responses.parquet"))
     assert again == response
-    texts = tuple(token_texts(response.response_ids))
-    coverage = np.array([0, 0, 1, 0, 0.5, 0], np.float32)
-    record = TraceRecord(
-        trace_of(response, len(spans.steps)), spans, texts, tuple("".join(texts[a:b]) for a, b in spans.steps),
-        "".join(texts[slice(*spans.answer)]), coverage, coverage[::-1], (GRID,), (0,),
-    )  # fmt: skip
-    store.write_table(folder / "traces.parquet", pack_traces([record]), {})
+    trace = trace_of(response, spans)
+    store.write_table(folder / "traces.parquet", pack_traces([trace]), {})
     [found] = unpack_traces(store.read_table(folder / "traces.parquet"))
-    assert found.spans == spans and found.token_texts == texts and found.step_texts == record.step_texts
-    assert found.trace.mass.shape == record.trace.mass.shape
-    scores = registry.score(ITEM, response.text, found.answer_text, spans.closed, GENERATOR)
-    measured = tables.Measured(
-        ITEM, response, found.trace, spans, found.token_texts, found.step_texts, found.coverage, found.grids, scores
-    )
-    blocks = tables.build_blocks([measured], sink_rule="first")
+    texts = trace.token_texts
+    assert (found.spans, found.token_texts, found.step_texts) == (spans, texts, trace.step_texts)
+    assert found.mass.shape == trace.mass.shape
+    blocks = tables.build_blocks([ITEM], [response], [found], GENERATOR, "first")
     assert blocks["tokens"].num_rows == len(texts) and blocks["items"].num_rows == 1
     assert blocks["tokens"]["token_text"].to_pylist() == list(texts)
     if len(texts) < 1000:
@@ -122,23 +117,7 @@ test_ids_of_a_response = attack(
 
 Deed = tuple[str, int, int]
 RESPONSE = build_response(VLM, PROMPT, [6, 9, 2, 7, 8, EOS])
-SPANS = Spans((0, 2), (4, 5), ((0, 2),), True)
-COVERAGE = np.array([0, 0, 1, 0, 0.5, 0], np.float32)
-RECORD = TraceRecord(
-    trace_of(RESPONSE, 1),
-    SPANS,
-    tuple(token_texts(RESPONSE.response_ids)),
-    ("word",),
-    "B",
-    COVERAGE,
-    COVERAGE,
-    ((2, 3),),
-    (0,),
-)
-MEASURED = tables.Measured(
-    ITEM, RESPONSE, RECORD.trace, SPANS, RECORD.token_texts, RECORD.step_texts, COVERAGE, RECORD.grids,
-    registry.score(ITEM, "7", "7", True, GENERATOR),
-)  # fmt: skip
+TRACE = trace_of(RESPONSE, Spans((0, 2), (4, 5), ((0, 2),), True))
 DEEDS = ["drop", "rename", "retype", "null", "empty", "double", "shorten", "swap", "extra", "rows", "strip", "pandas"]
 DAMAGE = ["cut", "byte", "zero", "text", "folder", "missing"]
 
@@ -146,11 +125,11 @@ DAMAGE = ["cut", "byte", "zero", "text", "folder", "missing"]
 @functools.cache
 def good_tables() -> dict[str, pa.Table]:
     """Return one good table of each kind."""
-    blocks = tables.build_blocks([MEASURED], sink_rule="first")
+    blocks = tables.build_blocks([ITEM], [RESPONSE], [TRACE], GENERATOR, "first")
     blocks["bins"] = schema.to_table(
         "bins", tables.bin_table(blocks["tokens"].to_pandas(), blocks["token_masses"].to_pandas(), 2)
     )
-    return {"responses": pack_responses([RESPONSE]), "traces": pack_traces([RECORD]), **blocks}
+    return {"responses": pack_responses([RESPONSE]), "traces": pack_traces([TRACE]), **blocks}
 
 
 def alter(table: pa.Table, deed: str, column: int, to: int) -> pa.Table:
@@ -237,21 +216,18 @@ def use(value: tuple[str, list[Deed], tuple[str, int]], folder: Path) -> None:
         file.write_bytes(spoilt[damage])
     try:
         if name == "responses":
-            [found] = traces.read_responses(file) or [RESPONSE]
+            [found] = study.read_responses(file) or [RESPONSE]
             assert found == RESPONSE or (damage or deeds)
-            traces.read_note(file, "quarantined")
+            study.read_reasons(file)
         elif name == "traces":
-            for record in traces.read_traces(file):
-                tables.check_record(tables.Measured(
-                    ITEM, RESPONSE, record.trace, record.spans, record.token_texts, record.step_texts,
-                    record.coverage, record.grids, {}
-                ))  # fmt: skip
-            traces.read_note(file, "responses")
+            for trace in study.read_traces(file):
+                tables.check_trace(RESPONSE, trace)
+            study.read_reasons(file)
         else:
             with patch.object(paths, "ROOT", folder):
                 found = schema.read_tables("testbed", [name], split="test")[name]
             assert sorted(found) == sorted(schema.SCHEMAS[name])
-    except (store.StoreError, schema.TableError) as error:
+    except NamedError as error:
         # a record whose parts do not fit together is named by its item, everything else by its file
         assert file.name in str(error) or "item " in str(error), f"does not name the file: {error}"
         assert ";" in str(error), f"names no remedy: {error}"

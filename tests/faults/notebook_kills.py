@@ -27,7 +27,8 @@ height = 3  # of the line
 from pathlib import Path
 import time
 import matplotlib.pyplot as plt
-from dontblink import paths, record
+from dontblink import paths
+from dontblink.publish import record
 paths.ROOT = Path.cwd()
 
 # %%

@@ -68,7 +68,7 @@ def damage_texts(bench: Bench) -> None:
             bench.report.faults["damaged list"] += 1
             if name == "extraction.json":
                 study.run(root, lambda: schema.read_manifest(study.PROFILE))
-                if "TableError: results/small/extraction.json: damaged" not in (root / "log.txt").read_text():
+                if "Error: results/small/extraction.json: damaged" not in (root / "log.txt").read_text():
                     bench.report.problems.append(f"{name} with {content!r}: its readers do not name it")
             bench.resume(root, f"{name} with {content!r}")
     root = bench.trial()

@@ -24,12 +24,11 @@ import torch
 
 from dontblink import params, paths, schema, store
 from dontblink.extraction import run as extract
-from dontblink.extraction import study as engines
-from dontblink.extraction import tables
+from dontblink.extraction import study, tables
 from dontblink.publish import notebook, record
 from dontblink_testbed import benchmark
 
-HERE = Path(__file__).resolve().parents[2]
+HERE = paths.ROOT
 PROFILE, MODEL, N_ITEMS = "small", "qwen3vl-tiny-s", 12
 CHANGES: dict[str, dict[str, Any]] = {
     "extraction": {
@@ -55,6 +54,9 @@ def prepare(folder: Path, **extraction: Any) -> Path:
     for section, values in CHANGES.items():
         sections[section] |= values
     sections["extraction"] |= extraction
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "lib").exists():
+        (folder / "lib").symlink_to(HERE / "lib")  # its sources are part of the shards' names
     params.write_sections(sections, folder / "results" / PROFILE / "params")
     return folder
 
@@ -63,11 +65,11 @@ def load_once(folder: Path) -> None:
     """Load the model here, so that forks have it, and spoil one picture; `folder` is for the parameters."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    load, loaded, make = engines.load_model, {}, benchmark.load_items
+    load, loaded, make = study.Study.load_model, {}, benchmark.load_items
 
-    def load_model(study: Any, model: str, **options: Any) -> Any:
+    def load_model(own: Any, model: str, **options: Any) -> Any:
         if model not in loaded:
-            loaded[model] = load(study, model, **options)
+            loaded[model] = load(own, model, **options)
         return loaded[model]
 
     def spoil(*arguments: Any) -> Iterator[Any]:
@@ -75,9 +77,9 @@ def load_once(folder: Path) -> None:
             is_spoilt = item.split == "test" and index == 0
             yield dataclasses.replace(item, images=(item.images[0][:200],)) if is_spoilt else item
 
-    extract.load_model, benchmark.load_items = load_model, spoil
+    study.Study.load_model, benchmark.load_items = load_model, spoil  # type: ignore[method-assign]
     root, paths.ROOT = paths.ROOT, prepare(folder)
-    load_model(extract.Extraction(PROFILE), MODEL)
+    study.Study(PROFILE).load_model(MODEL)
     paths.ROOT = root
 
 
@@ -101,7 +103,7 @@ def watch_stages() -> None:
     def name_writing(path: Path, *_: Any) -> str:
         return "table writing" if path.parent.name == "tables" else "shard writing"
 
-    watched(extract, "generate_shard", "generation")
+    watched(extract.Extraction, "generate", "generation")
     watched(extract.Extraction, "write_heads", "heads")
     watched(extract.Extraction, "write_traces", "replay")
     watched(store, "write_table", name_writing)

@@ -31,10 +31,9 @@ from small_items import make_item, png
 from stand_in_server import KEY
 
 from dontblink import params, paths, store
-from dontblink.attention import traces
 from dontblink.errors import NamedError
-from dontblink.extraction import study as engines
-from dontblink.extraction.study import Shard
+from dontblink.extraction.run import Extraction
+from dontblink.extraction.study import Shard, pack_responses, unpack_responses
 from dontblink.models import fingerprint, server
 from dontblink.models.checkpoints import load_vlm
 from dontblink.models.generate import Response, Sampling, generate_responses
@@ -455,12 +454,13 @@ def test_a_study_with_a_server_asks_it_with_the_studys_settings(
     settings = parameters["extraction"] | {"engine": "server", "max_image_tokens": 20, "max_new_tokens": 2}
     study: Any = SimpleNamespace(profile="testbed", settings=settings, checkpoint=lambda model: FOLDERS["qwen3_vl"])
     shard = Shard("qwen3vl-tiny-s", "visual_reference", "test", 0, tuple(ITEMS[:2]), "", "")
-    vlm = engines.load_model(study, shard.model, weights=False)
+    vlm = Extraction.load_model(study, shard.model, weights=False)
     if verification == "required":
         with pytest.raises(NamedError, match=f"{tmp_path}/qwen3vl-tiny-s.json: not a fingerprint"):
-            engines.generate_shard(study, vlm, shard, lambda name, reason: pytest.fail(f"{name}: {reason}"))
+            Extraction.generate(study, vlm, shard)
         state_fingerprint(FOLDERS["qwen3_vl"], tmp_path / "qwen3vl-tiny-s.json")
-    found = engines.generate_shard(study, vlm, shard, lambda name, reason: pytest.fail(f"{name}: {reason}"))
+    found, reasons = Extraction.generate(study, vlm, shard)
+    assert not reasons
     assert {r.item_id for r in found} == {item.id for item in ITEMS[:2]}
     assert {r.engine for r in found} == {"vllm 0.0.test" + (", unverified" if verification == "skip" else "")}
     stated = asked(url)["settings"]
@@ -524,7 +524,7 @@ def finish_missing(url: str, folder: Path) -> None:
         weightless("qwen3_vl"), missing, Sampling(N_NEW), url=url, unverified=True, concurrent_requests=1,
         progress=False,
     ):  # fmt: skip
-        store.write_table(folder / f"{response.item_id}.parquet", traces.pack_responses([response]), {})
+        store.write_table(folder / f"{response.item_id}.parquet", pack_responses([response]), {})
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -547,7 +547,7 @@ def test_a_killed_client_asks_again_only_for_what_is_missing(url: str, tmp_path:
     finish_missing(url, tmp_path)
     assert asked(url)["questions"] == [item.question for item in ITEMS[n_done:]]
     whole = pa.concat_tables(store.read_table(tmp_path / f"{item.id}.parquet") for item in ITEMS)
-    found = {r.item_id: dataclasses.replace(r, engine="local") for r in traces.unpack_responses(whole)}
+    found = {r.item_id: dataclasses.replace(r, engine="local") for r in unpack_responses(whole)}
     assert found == local_responses("qwen3_vl")
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from small_extraction import MODEL, PROFILE
 
 from dontblink import paths, schema
-from dontblink.attention import traces as shards
 from dontblink.extraction import examples
+from dontblink.extraction.study import iterate_traces
 from dontblink.extraction.tables import bin_table
 from dontblink.publish import viewer
 from dontblink.studies import collapse
@@ -87,8 +87,7 @@ def test_values_are_those_of_the_tables_and_traces(folder: Path) -> None:
         np.testing.assert_allclose(shown["entropy_nats"], own["tokens"]["entropy_nats"], rtol=1e-3, atol=1e-7)
         assert shown["tokens"] == list(own["tokens"]["token_text"])
         assert shown["prediction"] == own["items"]["prediction"].item()
-        traces = shards.iterate_traces(PROFILE, MODEL, entry["benchmark"])
-        trace = next(record.trace for record in traces if record.trace.item_id == entry["id"])
+        trace = next(t for t in iterate_traces(PROFILE, MODEL, entry["benchmark"]) if t.item_id == entry["id"])
         assert shown["layers"] == [layer]
         for step, step_map in zip(shown["steps"], trace.step_map[:, examples.GROUNDING_LAYERS], strict=True):
             np.testing.assert_allclose(step["map"], step_map, rtol=1e-3)

@@ -37,15 +37,9 @@ from transformers.masking_utils import sdpa_mask
 from dontblink.errors import NamedError
 
 Implementation = Literal["fused", "chunk"]
-REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink")  # a partition of the keys
-MASS_COLUMNS = (*REGIONS, "control_box")  # the last one overlaps the others
 CHUNK_ROWS = 64  # query rows per explicit softmax: bounds memory, changes no result; 64 was fastest in float32
 NARROW_CHUNK_ROWS = 128  # the same for narrower dtypes, whose matrix units are half as fast on 64 rows
 LANE = 8  # columns of the [value | weights] product are padded to this, a third faster on CPU
-
-
-class CaptureError(NamedError, RuntimeError):
-    """The recording plan and the forward pass do not fit together; the message says where."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +85,8 @@ class RecordingPlan:
 
     def to(self, device: torch.device) -> RecordingPlan:
         """Return the plan with its tensors on `device` (layers of a split model sit on several)."""
-        weights, steps, index = (t.to(device) for t in (self.weights, self.step_weights, self.image_index))
-        sets = None if self.head_sets is None else self.head_sets.to(device)
-        return RecordingPlan(self.samples, weights, steps, index, sets)
+        tensors = (self.weights, self.step_weights, self.image_index, self.head_sets)
+        return RecordingPlan(self.samples, *(t if t is None else t.to(device) for t in tensors))
 
 
 def plan_recording(
@@ -129,7 +122,7 @@ class Recording:
     def read(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return sample `row`'s masses float32 [L, H, T, R] and step maps float32 [S, L, H, M], or [S, G, M]."""
         if (found := len(self.layers)) != self.n_layers:
-            raise CaptureError(f"{found} of {self.n_layers} text layers recorded; run the model in `record`")
+            raise NamedError(f"{found} of {self.n_layers} text layers recorded; run the model in `record`")
         sample, layers = self.plan.samples[row], [self.layers[layer] for layer in sorted(self.layers)]
         start = sample.first_row - self.plan.first_row
         n_steps, n_image = len(sample.steps), len(sample.image_index)
@@ -152,10 +145,10 @@ _ACTIVE: ContextVar[Recording | None] = ContextVar("dontblink_recording", defaul
 def record(model: Any, plan: RecordingPlan, implementation: Implementation = "fused") -> Iterator[Recording]:
     """Switch the text layers of `model` to a recording attention function for one forward pass, without gradients.
 
-    Raises CaptureError if the model is in training mode (dropout), or if the pass does not fit `plan`.
+    Raises NamedError if the model is in training mode (dropout), or if the pass does not fit `plan`.
     """
     if model.training:
-        raise CaptureError("the model is in training mode; call model.eval() before recording")
+        raise NamedError("the model is in training mode; call model.eval() before recording")
     text = model.config.get_text_config()
     before = text._attn_implementation
     recording = Recording(plan.to(model.device), text.num_hidden_layers)
@@ -237,16 +230,16 @@ def attend_chunk(
 
 
 def _recording_for(module: Any, query: Tensor, key: Tensor) -> Recording | None:
-    """Return the open recording for a text layer, else None; raise CaptureError if its shape was not planned."""
+    """Return the open recording for a text layer, else None; raise NamedError if its shape was not planned."""
     recording = _ACTIVE.get()
     if recording is None or not hasattr(module, "layer_idx"):
         return None
     n_samples, n_keys, _ = recording.plan.weights.shape
     found, planned = (query.shape[0], query.shape[2], key.shape[2]), (n_samples, n_keys, n_keys)
     if found != planned:
-        raise CaptureError(f"(batch, rows, keys) are {found}, planned {planned}; record one uncached pass")
+        raise NamedError(f"(batch, rows, keys) are {found}, planned {planned}; record one uncached pass")
     if module.layer_idx in recording.layers:
-        raise CaptureError(f"layer {module.layer_idx} ran twice; open `record` once for each forward pass")
+        raise NamedError(f"layer {module.layer_idx} ran twice; open `record` once for each forward pass")
     return recording
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dontblink.schema import HEAD_SETS, TableError
+from dontblink.errors import NamedError
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,18 @@ def select_grounding(heads: pd.DataFrame, n_layers: int, n_heads: int) -> dict[s
 
     Raises
     ------
-    TableError
+    NamedError
         If a row of another split is passed, or a model has fewer layers or heads than asked for.
     """
     if (heads["split"].astype(str) != "calibration").any():
-        raise TableError("heads of the test split; calibration items choose the grounding, filter the rows")
+        raise NamedError("heads of the test split; calibration items choose the grounding, filter the rows")
     rows = heads.assign(expected=heads["visual_mass"] * heads["evidence_fraction"])
     chosen = {}
     for model, part in rows.groupby("model", observed=True):
         sums = (part.groupby(by)[["evidence_mass", "expected"]].sum() for by in ("layer", ["layer", "head"]))
         layer_lift, pair_lift = (total["evidence_mass"] / total["expected"] for total in sums)
         if not (0 < n_layers <= len(layer_lift) and 0 < n_heads <= len(pair_lift)) or layer_lift.isna().any():
-            raise TableError(
+            raise NamedError(
                 f"model {model}: {n_layers} layers and {n_heads} heads asked of "
                 f"{len(layer_lift)} and {len(pair_lift)}, or no boxes; ask for fewer"
             )
@@ -95,8 +95,11 @@ def list_looks(
 
 
 def weigh_heads(grounding: Grounding, n_layers: int, n_heads: int) -> NDArray[np.float32]:
-    """Return float32 [4 head sets, L, H], weights of each set that sum to 1: the mean over its heads."""
-    weights = np.zeros((len(HEAD_SETS), n_layers, n_heads), np.float32)
+    """Return float32 [4, L, H], the weights of a mean over each set of heads, in the order of `schema.HEAD_SETS`.
+
+    The sets are the heads of the grounding layers, the grounding heads, all heads, and those of layer 0.
+    """
+    weights = np.zeros((4, n_layers, n_heads), np.float32)
     weights[0, list(grounding.layers)] = 1
     weights[1, [layer for layer, _ in grounding.heads], [head for _, head in grounding.heads]] = 1
     weights[2], weights[3, 0] = 1, 1

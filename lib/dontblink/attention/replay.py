@@ -1,56 +1,79 @@
-"""Which key of the attention belongs to which region, and whether a response can be replayed at all.
+"""Responses replayed: one teacher-forced pass over prompt + response, whatever engine wrote the response.
 
-In: a prompt, response token ids, the evidence coverage of its image tokens, the control coverage, the steps. Out: the
-`capture.Sample` that says what to record. Never: run a model, or repair an input in silence.
-
-Responses to traces: one teacher-forced pass over prompt + response, whatever engine wrote the response.
-
-Why it exists: entropies and attention of a whole response come from ONE forward pass, about as costly as its
-prefill, instead of from a slow token-by-token run that stores attention matrices.
-
-In: a loaded VLM, prompts, response token ids (never text), and per item the evidence coverage of its image
-tokens, the matched control coverage, and the reasoning steps. Out: a `Trace` per item, in input order, or a
-`SetTrace`, which keeps sets of heads instead of every head: what a study stores (a thousandth of the size).
-The row that predicts response token j is P - 1 + j, P the prompt length in tokens.
-
-Never do here: pad on the left or pass a mask (right padding with `attention_mask=None` is the causal fast
-path), let the model infer 1-D positions, hold [tokens, vocabulary] logits of a response, or re-tokenise text.
+Why it exists: entropies and attention of a whole response come from ONE forward pass, about as costly as its prefill,
+instead of from a slow token-by-token run that stores attention matrices. Which key belongs to which region is decided
+here, and whether a response can be replayed at all. In: a loaded VLM, prompts, response token ids (never text), and per
+item the evidence coverage of its image tokens, the matched control coverage, the reasoning and its steps. Out: the
+`Measures` of each item, of every head or summed over sets of heads (a thousandth of the size: what a study stores). The
+row that predicts response token j is P - 1 + j, P the prompt length in tokens. Never: pad on the left or pass a mask
+(right padding with `attention_mask=None` is the causal fast path), let the model infer 1-D positions, hold [tokens,
+vocabulary] logits of a response, re-tokenise text, or repair an input in silence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from dontblink.attention.capture import MASS_COLUMNS, Implementation, RecordingPlan, Sample, plan_recording, record
+from dontblink.attention.capture import Implementation, RecordingPlan, Sample, plan_recording, record
 from dontblink.errors import NamedError
 
 if TYPE_CHECKING:
     from dontblink.models.vlm import VLM, Prompt
 
 Floats = NDArray[np.float32]
-Steps = Sequence[tuple[int, int]]
+Span = tuple[int, int]
+
+# The first five are a partition of the keys, the last one overlaps them. schema.REGIONS, which names the columns of the
+# tables alike, is not imported here: a new column of a table must not make every stored trace out of date.
+REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box")
+TOO_LARGE = "does not fit into the accelerator's memory alone; lower the image size or the dtype"
+HEAD_ROWS = 64  # rows of the vocabulary head at a time: bounds memory, changes no result
 
 
-class ReplayError(NamedError, ValueError):
-    """A response that cannot be replayed; one line that names the item, what was found and what to do."""
+@dataclass(frozen=True)
+class Measures:
+    """The measures of one response of T tokens (its end token included), S steps, M image tokens.
+
+    Attributes
+    ----------
+    item_id, model : str
+    entropy_nats : float32 [T]
+        H[t] = -sum_v p(v) log p(v) of the distribution that produced token t, at temperature 1.
+    log_probability_nats : float32 [T]
+        log p(token t).
+    mass : float32 [L, H, T, 6], or [G, T, 6] over G sets of heads
+        Attention mass on `REGIONS`; the first five sum to 1.
+    step_map : float32 [S, L, H, M], or [S, G, M]
+        Attention to each image token (images in order, row-major), averaged over the tokens of a step.
+    head_mass : float32 [L, H, 2]
+        Mean mass on evidence and on other image over the reasoning, for every head; zeros without a reasoning.
+    """
+
+    item_id: str
+    model: str
+    entropy_nats: Floats
+    log_probability_nats: Floats
+    mass: Floats
+    step_map: Floats
+    head_mass: Floats
 
 
 def weigh_regions(
     is_image: NDArray[np.bool_], n_prompt: int, coverage: ArrayLike, control: ArrayLike
 ) -> NDArray[np.float32]:
-    """Return float32 [keys, 6]: how much of each key belongs to each of `capture.MASS_COLUMNS`.
+    """Return float32 [keys, 6]: how much of each key belongs to each of `REGIONS`.
 
     The first five columns partition the keys (rows sum to 1). An image token that the boxes cover by c counts
     c as evidence and 1 - c as other image; key 0 is the sink alone; `control_box` overlaps the rest.
     """
-    weights = np.zeros((len(is_image), len(MASS_COLUMNS)), dtype=np.float32)
-    column = {name: weights[:, number] for number, name in enumerate(MASS_COLUMNS)}
+    weights = np.zeros((len(is_image), len(REGIONS)), dtype=np.float32)
+    column = {name: weights[:, number] for number, name in enumerate(REGIONS)}
     column["prompt"][:n_prompt] = ~is_image[:n_prompt]
     column["earlier_response"][n_prompt:] = 1
     column["evidence"][is_image] = coverage
@@ -62,36 +85,31 @@ def weigh_regions(
 
 
 def plan_sample(
-    vlm: VLM,
-    prompt: Prompt,
-    response: Sequence[int] | NDArray[np.int64],
-    coverage: Floats,
-    control: Floats,
-    steps: Steps,
+    vlm: VLM, prompt: Prompt, response: Sequence[int], coverage: Floats, control: Floats, steps: Sequence[Span]
 ) -> Sample:
-    """Return what to record for one item; raise a one-line ReplayError if it cannot be replayed."""
+    """Return what to record for one item; raise a one-line NamedError if it cannot be replayed."""
     item, n_prompt, n_response = f"item {prompt.item_id}", len(prompt.ids), len(response)
     if n_response == 0:
-        raise ReplayError(f"{item}: empty response; expected at least one token: quarantine the item")
+        raise NamedError(f"{item}: empty response; expected at least one token: quarantine the item")
     ids = np.asarray(response)
     wrong = np.flatnonzero((ids < 0) | (ids >= vlm.n_vocabulary) | (ids == vlm.image_token_id))
     if len(wrong):
-        raise ReplayError(
+        raise NamedError(
             f"{item}: response token {wrong[0]} has id {ids[wrong[0]]}; expected 0..{vlm.n_vocabulary - 1} and "
             "no image placeholder: check the engine's tokenizer, or quarantine the item"
         )
     image_index = np.flatnonzero(np.asarray(prompt.ids) == vlm.image_token_id)
     for name, values in (("coverage", coverage), ("control", control)):
         if np.shape(values) != (len(image_index),):
-            raise ReplayError(
+            raise NamedError(
                 f"{item}: {name} of shape {np.shape(values)}; expected ({len(image_index)},), one per image "
                 "token: compute it from image_grid(prompt)"
             )
         if not np.all((np.asarray(values) >= 0) & (np.asarray(values) <= 1)):
-            raise ReplayError(f"{item}: {name} outside 0..1; expected shares of a token's area: recompute it")
+            raise NamedError(f"{item}: {name} outside 0..1; expected shares of a token's area: recompute it")
     for number, (start, stop) in enumerate(steps):
         if not 0 <= start < stop <= n_response:
-            raise ReplayError(
+            raise NamedError(
                 f"{item}: step {number} is [{start}, {stop}); expected a non-empty range of its {n_response} "
                 "tokens: segment the response again"
             )
@@ -101,114 +119,24 @@ def plan_sample(
     return Sample(weights, n_prompt - 1, n_response, image_index, tuple(steps))
 
 
-
-if TYPE_CHECKING:
-    from dontblink.models.vlm import VLM, Prompt
-
-TOO_LARGE = "does not fit into the accelerator's memory alone; lower the image size or the dtype"
-HEAD_ROWS = 64  # rows of the vocabulary head at a time: bounds memory, changes no result
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The measures of one response of T tokens (its end token included), S steps, M image tokens.
-
-    Attributes
-    ----------
-    item_id, model : str
-    entropy_nats : float32 [T]
-        H[t] = -sum_v p(v) log p(v) of the distribution that produced token t, at temperature 1.
-    log_probability_nats : float32 [T]
-        log p(token t).
-    mass : float32 [L, H, T, 6]
-        Attention mass on `capture.MASS_COLUMNS`, per layer and head; the first five sum to 1.
-    step_map : float32 [S, L, H, M]
-        Attention to each image token (images in order, row-major), averaged over the tokens of a step.
-    """
-
-    item_id: str
-    model: str
-    entropy_nats: Floats
-    log_probability_nats: Floats
-    mass: Floats
-    step_map: Floats
-
-
-@dataclass(frozen=True)
-class SetTrace:
-    """The measures of one response over G sets of heads.
-
-    Attributes
-    ----------
-    item_id, model, entropy_nats, log_probability_nats : as of a `Trace`
-    head_mass : float32 [L, H, 2]
-        Mean mass on evidence and on other image over the reasoning, for every head; zeros without a reasoning.
-    mass : float32 [G, T, 6]
-    step_map : float32 [S, G, M]
-    """
-
-    item_id: str
-    model: str
-    entropy_nats: Floats
-    log_probability_nats: Floats
-    head_mass: Floats
-    mass: Floats
-    step_map: Floats
-
-
-def replay_sets(
+def replay_responses(
     vlm: VLM,
     prompts: Sequence[Prompt],
     responses: Sequence[Sequence[int]],
     *,
-    head_sets: Floats,
-    reasoning: Sequence[tuple[int, int]],
     coverage: Sequence[Floats],
     control: Sequence[Floats],
-    steps: Sequence[Steps],
+    steps: Sequence[Sequence[Span]],
+    reasoning: Sequence[Span] | None = None,
+    head_sets: Floats | None = None,
     implementation: Implementation = "fused",
     token_budget: int = 8192,
     quarantine: Callable[[str, str], None] | None = None,
-) -> list[SetTrace]:
-    """Replay `responses` and keep sets of heads; memory holds one batch of whole traces at a time.
+) -> list[Measures]:
+    """Replay `responses` and return their measures, in input order.
 
-    Parameters
-    ----------
-    head_sets : float32 [G, L, H], weights of every head in a set; G may be 0
-    reasoning : half-open range of response tokens per item
-    quarantine : called with (item id, reason) for an item that does not fit into the accelerator's memory alone or
-        whose measures are not finite; it is left out then. By default that is an error.
-    others : as of `replay_responses`
-    """
-    found: dict[int, SetTrace] = {}
-    weights = head_sets.reshape(len(head_sets), head_sets.shape[1] * head_sets.shape[2])
-    for row, trace in iterate_replays(
-        vlm, prompts, responses, coverage, control, steps, implementation, token_budget, head_sets, quarantine
-    ):
-        begin, end = reasoning[row]
-        n_layers, n_heads, n_tokens, n_regions = trace.mass.shape
-        looks = trace.mass[:, :, begin:end, :2]
-        head_mass = looks.mean(axis=2, dtype=np.float64) if end > begin else np.zeros((n_layers, n_heads, 2))
-        mass = weights @ trace.mass.reshape(n_layers * n_heads, n_tokens * n_regions)
-        found[row] = SetTrace(
-            trace.item_id, trace.model, trace.entropy_nats, trace.log_probability_nats, head_mass.astype(np.float32),
-            mass.reshape(len(weights), n_tokens, n_regions), trace.step_map,
-        )  # fmt: skip
-    return [found[row] for row in sorted(found)]
-
-
-def replay_responses(
-    vlm: VLM,
-    prompts: Sequence[Prompt],
-    responses: Sequence[Sequence[int] | NDArray[np.int64]],
-    *,
-    coverage: Sequence[Floats],
-    control: Sequence[Floats],
-    steps: Sequence[Steps],
-    implementation: Implementation = "fused",
-    token_budget: int = 8192,
-) -> list[Trace]:
-    """Replay `responses` and return their traces, every head's, in input order.
+    Batches are run longest first; one that runs out of memory is halved and goes on. Memory holds the measures of
+    every head for one batch at a time where there are `head_sets`, else for all items.
 
     Parameters
     ----------
@@ -218,61 +146,59 @@ def replay_responses(
     coverage, control : float32 [M] each, in 0..1
         Share of each image token inside the evidence boxes, and inside the matched control box.
     steps : half-open ranges of response tokens, each not empty
+    reasoning : half-open range of response tokens per item, for `head_mass`; by default the whole response
+    head_sets : float32 [G, L, H], weights of every head in a set, G may be 0; by default every head is kept
     implementation : "fused" or "chunk" (the cross-check)
     token_budget : int
         Upper bound, in tokens, of batch size x longest sequence; a longer item runs alone.
+    quarantine : called with (item id, reason) for an item that does not fit into the accelerator's memory alone or
+        whose measures are not finite; it is left out then. By default that is an error.
 
     Raises
     ------
-    ReplayError
+    NamedError
         Before any computation, if a response is empty, holds an id outside the vocabulary or an image
         placeholder, or if coverage, control or steps do not fit it; after it, if a measure is not finite or an
-        item does not fit into the accelerator's memory alone.
+        item does not fit into the accelerator's memory alone, and there is no `quarantine`.
     """
-    found = dict(iterate_replays(vlm, prompts, responses, coverage, control, steps, implementation, token_budget))
-    return [found[row] for row in range(len(prompts))]
-
-
-def iterate_replays(
-    vlm: VLM,
-    prompts: Sequence[Prompt],
-    responses: Sequence[Sequence[int] | NDArray[np.int64]],
-    coverage: Sequence[Floats],
-    control: Sequence[Floats],
-    steps: Sequence[Steps],
-    implementation: Implementation,
-    token_budget: int,
-    head_sets: Floats | None = None,
-    quarantine: Callable[[str, str], None] | None = None,
-) -> Iterator[tuple[int, Trace]]:
-    """Yield (row, trace) batch by batch, longest first; a batch that runs out of memory is halved and goes on.
-
-    With `head_sets` a trace's step_map is [S, G, M] instead of [S, L, H, M].
-    """
-    rows = list(zip(prompts, responses, coverage, control, steps, strict=True))
+    rows = zip(prompts, responses, coverage, control, steps, strict=True)
     samples = [plan_sample(vlm, *row) for row in rows]
     lengths = [len(prompt.ids) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+    found: dict[int, Measures] = {}
     queue = list(batch_by_length(lengths, token_budget))
     while queue:
         batch = queue.pop(0)
-        chosen = [prompts[row] for row in batch]
-        ids = [[int(token) for token in responses[row]] for row in batch]
         plan = plan_recording([samples[row] for row in batch], max(lengths[row] for row in batch), head_sets)
-        found = read_batch(vlm, chosen, ids, plan, implementation)
-        if found is None and len(batch) > 1:
+        ids = [[int(token) for token in responses[row]] for row in batch]
+        measured = read_batch(vlm, [prompts[row] for row in batch], ids, plan, implementation)
+        if measured is None and len(batch) > 1:
             half = len(batch) // 2
             queue[:0] = [batch[:half], batch[half:]]
             continue
         for place, row in enumerate(batch):
-            item_id, reason = chosen[place].item_id, TOO_LARGE
-            if found is not None:
-                trace = Trace(item_id, vlm.name, *found[place])
-                if (reason := find_flaw(trace)) == "":
-                    yield row, trace
-                    continue
-            if quarantine is None:
-                raise ReplayError(f"item {item_id}: {reason}")
-            quarantine(item_id, reason)
+            reason = TOO_LARGE if measured is None else find_flaw(measured[place])
+            if measured is not None and not reason:
+                span = (0, len(responses[row])) if reasoning is None else reasoning[row]
+                found[row] = condense(measured[place], span, head_sets)
+            elif quarantine is None:
+                raise NamedError(f"item {prompts[row].item_id}: {reason}")
+            else:
+                quarantine(prompts[row].item_id, reason)
+    return [found[row] for row in sorted(found)]
+
+
+def condense(measures: Measures, reasoning: Span, head_sets: Floats | None) -> Measures:
+    """Return the measures with the mean looks of every head over the reasoning, and masses summed over each set."""
+    begin, end = reasoning
+    n_layers, n_heads, n_tokens, n_regions = measures.mass.shape
+    mass, head_mass = measures.mass, measures.head_mass
+    if end > begin:
+        head_mass = mass[:, :, begin:end, :2].mean(axis=2, dtype=np.float64).astype(np.float32)
+    if head_sets is not None:
+        weights = head_sets.reshape(len(head_sets), n_layers * n_heads)
+        mass = weights @ mass.reshape(n_layers * n_heads, n_tokens * n_regions)
+        mass = mass.reshape(len(weights), n_tokens, n_regions)
+    return replace(measures, mass=mass, head_mass=head_mass)
 
 
 def read_batch(
@@ -281,12 +207,17 @@ def read_batch(
     ids: Sequence[Sequence[int]],
     plan: RecordingPlan,
     implementation: Implementation,
-) -> list[tuple[Floats, Floats, Floats, Floats]] | None:
-    """Return (entropy, log probability, mass, step map) of each sequence of a batch; None when memory ran out."""
+) -> list[Measures] | None:
+    """Return the measures of each sequence of a batch, `head_mass` still zero; None when memory ran out."""
     try:
         with record(vlm.model, plan, implementation) as recording:
             tokens = read_tokens(vlm, prompts, ids)
-        return [(*tokens[place], *recording.read(place)) for place in range(len(prompts))]
+        found = []
+        for place, (prompt, (entropy, log_probability)) in enumerate(zip(prompts, tokens, strict=True)):
+            mass, step_map = recording.read(place)
+            looks = np.zeros((*mass.shape[:2], 2), np.float32)
+            found.append(Measures(prompt.item_id, vlm.name, entropy, log_probability, mass, step_map, looks))
+        return found
     except torch.OutOfMemoryError:
         recording = None  # free it before the caller tries a smaller batch
     if torch.cuda.is_available():
@@ -331,8 +262,8 @@ def read_tokens(vlm: VLM, prompts: Sequence[Prompt], responses: Sequence[Sequenc
     return list(zip(*parts, strict=True))
 
 
-def find_flaw(trace: Trace) -> str:
+def find_flaw(measures: Measures) -> str:
     """Return '' or which measure a broken checkpoint or a narrow dtype made NaN or inf, with the remedy."""
     names = ("entropy_nats", "log_probability_nats", "mass", "step_map")
-    flawed = [name for name in names if not np.isfinite(getattr(trace, name)).all()]
+    flawed = [name for name in names if not np.isfinite(getattr(measures, name)).all()]
     return f"{flawed[0]} is not finite; check the checkpoint or use a wider dtype" if flawed else ""

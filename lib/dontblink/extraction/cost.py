@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from dontblink.attention.replay import replay_sets
+from dontblink.attention.replay import replay_responses
 from dontblink.boxes import evidence
 from dontblink.errors import NamedError
 from dontblink.extraction.study import Shard, Study
@@ -28,10 +28,6 @@ from dontblink.schema import HEAD_SETS, REGIONS
 
 PROBE_TOKENS = 32
 TOKENS_PER_STEP = 25  # of a reasoning step, for the size of the maps
-
-
-class ProbeError(NamedError, RuntimeError):
-    """None of the probe's items can be measured; one line with the first reason."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
 
     Raises
     ------
-    ProbeError
+    NamedError
         If no item can be encoded, or none of the batch replayed.
     """
     vlm_config = vlm.model.config.get_text_config()
@@ -98,7 +94,7 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
     pairs = list(islice(encoded, study.settings["batch_size"]))
     batch, prompts = [item for item, _ in pairs], [prompt for _, prompt in pairs]
     if not batch:
-        raise ProbeError(f"none of {len(items)} items can be encoded, the first: {reasons[0]}")
+        raise NamedError(f"none of {len(items)} items can be encoded, the first: {reasons[0]}")
     seconds: dict[str, float] = {}
     for _ in range(2):
         for name, n_tokens in (("prompt", 1), ("whole", PROBE_TOKENS)):
@@ -113,14 +109,14 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
             for item, grid, prompt in zip(batch, grids, prompts, strict=True)
         ]
         start = time.perf_counter()
-        replayed = replay_sets(
+        replayed = replay_responses(
             vlm, prompts, ids, head_sets=sets, reasoning=[(0, len(r)) for r in ids], coverage=covered, control=covered,
             steps=[[(0, len(r))] for r in ids], implementation=study.settings["replay_implementation"],
             token_budget=study.settings["replay_batch_tokens"], quarantine=quarantine,
         )  # fmt: skip
         seconds["replay"] = time.perf_counter() - start
     if not (replayed_ids := {trace.item_id for trace in replayed}):
-        raise ProbeError(f"none of {len(batch)} items can be replayed: {reasons[-1]}")
+        raise NamedError(f"none of {len(batch)} items can be replayed: {reasons[-1]}")
     n_replayed = sum(len(p.ids) + len(responses[p.item_id]) for p in prompts if p.item_id in replayed_ids)
     longest = max(max(map(len, ids)) - 1, 1)
     return Speed(
@@ -161,7 +157,7 @@ def estimate(study: Study, vlm: VLM, speed: Speed, n_items: int, n_tokens: float
 def expected_tokens(study: Study, model: str) -> float:
     """Return the mean length of the responses that are there, else what the parameters expect."""
     shards = [shard for shard in study.shards(model) if study.response_file(shard).is_file()]
-    lengths = [len(r.response_ids) for shard in shards for r in study.read_shard_responses(shard)]
+    lengths = [len(r.response_ids) for shard in shards for r in study.read_responses(shard)]
     return float(np.mean(lengths)) if lengths else float(study.settings["expected_response_tokens"])
 
 
@@ -185,6 +181,6 @@ def probe_model(study: Study, vlm: VLM, missing: Sequence[Shard]) -> str:
     n_items = sum(len(shard.items) for shard in missing)
     try:
         speed = measure_speed(study, vlm, missing[0].items)
-    except ProbeError as error:
+    except NamedError as error:
         return f"{vlm.name}: {n_items} items left; what they cost is unknown: {error}"
     return estimate(study, vlm, speed, n_items, expected_tokens(study, vlm.name)).describe()

@@ -24,7 +24,7 @@ from PIL import Image
 
 from dontblink import paths
 from dontblink.errors import NamedError
-from dontblink.extraction.study import Study, load_model
+from dontblink.extraction.study import Study
 from dontblink.models.checkpoints import load_vlm
 from dontblink.models.stand_in import StandIn, build_stand_in
 from dontblink.models.vlm import VLM
@@ -40,21 +40,17 @@ OFFICIAL = {  # where a folder of official files has each benchmark
 CHAIN = "The picture shows what is asked. I look at it again. So the answer follows."
 
 
-class DryRunError(NamedError, RuntimeError):
-    """A step that would fail in the real run; one line."""
-
-
 def use_official_files(study: Study, folder: Path) -> list[str]:
     """Point the sources at the official files of a folder; return which benchmarks have one there.
 
     Raises
     ------
-    DryRunError
+    NamedError
         If none has.
     """
     found = [name for name, file in OFFICIAL.items() if (folder / file).is_file()]
     if not found:
-        raise DryRunError(f"{folder}: no official file; expected one of {', '.join(OFFICIAL.values())}; correct it")
+        raise NamedError(f"{folder}: no official file; expected one of {', '.join(OFFICIAL.values())}; correct it")
     for name in found:
         study.question_settings[f"{name}_source"] = str((folder / OFFICIAL[name]).resolve())
     return found
@@ -88,10 +84,10 @@ def draw_grey(row: Row) -> bytes:
 def open_model(study: Study, model: str, folder: Path) -> tuple[VLM, str]:
     """Return a model without weights and whose prompts it makes: its own, or those of a stand-in of its family."""
     if study.checkpoint(model).is_dir():
-        return load_model(study, model, weights=False), "its own processor"
+        return study.load_model(model, weights=False), "its own processor"
     likely = [name for name in get_args(StandIn) if model.startswith(name)]
     if not likely:
-        raise DryRunError(
+        raise NamedError(
             f"{paths.show(study.checkpoint(model))}: no checkpoint, and no stand-in of {model}; download it"
         )
     made = build_stand_in(likely[0], folder / model, weights="none", instruct=model.endswith("-Instruct"))
@@ -123,7 +119,7 @@ def report(study: Study, pictures: GreyPictures, n_items: int) -> Iterator[str]:
 
     Raises
     ------
-    DryRunError
+    NamedError
         At the end, if a chosen item could not be prompted or its gold answer is scored wrong by the strict scorer.
     """
     failures: list[str] = []
@@ -147,7 +143,7 @@ def report(study: Study, pictures: GreyPictures, n_items: int) -> Iterator[str]:
             for name, questions in found.items():
                 yield f"  {name}: {check_prompts(vlm, questions.items['test'][:n_items], generator, failures)}"
     if failures:
-        raise DryRunError(f"{len(failures)} problems, the first: {failures[0]}")
+        raise NamedError(f"{len(failures)} problems, the first: {failures[0]}")
 
 
 def check_prompts(vlm: VLM, items: list[Item], generator: str, failures: list[str]) -> str:
@@ -176,7 +172,8 @@ def check_prompts(vlm: VLM, items: list[Item], generator: str, failures: list[st
 
 def main(arguments: list[str] | None = None) -> int:
     """Run: `python -m dontblink.extraction.dry_run --profile paper [--official FOLDER] [--items 20]`."""
-    parser = argparse.ArgumentParser(prog="python -m dontblink.extraction.dry_run", description=(__doc__ or "").splitlines()[0])
+    about = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m dontblink.extraction.dry_run", description=about)
     parser.add_argument("--profile", default="paper", help="which params/<profile>.yaml")
     parser.add_argument("--official", type=Path, help="folder of official benchmark files, in place of the sources")
     parser.add_argument("--items", type=int, default=20, help="items to prompt and score, per model and benchmark")

@@ -1,12 +1,9 @@
-"""Single items for pictures, and the attention maps behind a cell: chosen by rule, never by eye.
+"""Second looks at a finished extraction: single items for pictures, chosen by rule, maps of a cell, another replay.
 
-In: the shards of a finished extraction, the pairs table of `collapse`. Out: what `plots.evidence_strip` draws, and
-mean maps for the shuffled-boxes control.
-
-Second looks at an extraction: an independent replay of some items, and whether errors begin in the picture.
-
-In: the shards of a finished extraction and the items behind them. Out: small tables for notebook 01. Nothing here
-feeds a result; it says how far the results can be trusted.
+Why it exists: a mean hides what single responses look like, and an independent implementation says how far the measures
+can be trusted. In: the shards of a finished extraction, the items behind them, the pairs table of `collapse`. Out: what
+`plots.evidence_strip` draws, mean maps for the shuffled-boxes control, a small table for notebook 01. Never: pick an
+item by eye.
 """
 
 from __future__ import annotations
@@ -18,15 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dontblink.attention import traces
-from dontblink.attention import traces as shards
 from dontblink.attention.capture import Implementation
-from dontblink.attention.grounding import weigh_heads
-from dontblink.attention.replay import replay_sets
-from dontblink.attention.traces import TraceRecord
+from dontblink.attention.traces import Trace, trace_responses
 from dontblink.boxes.evidence import split_images
-from dontblink.extraction.study import Study, load_model
-from dontblink.models.generate import encode_items
+from dontblink.extraction import study
 from dontblink.questions.items import open_image
 from dontblink.schema import HEAD_SETS, read_manifest
 
@@ -39,18 +31,18 @@ def read_grounding_layers(profile: str, model: str) -> list[int]:
     return [int(layer) for layer in manifest["grounding"][model]["layers"]]
 
 
-def average_map(record: TraceRecord) -> npt.NDArray[np.float64]:
+def average_map(trace: Trace) -> npt.NDArray[np.float64]:
     """Return the mean attention of the grounding layers to each image token [M] over the steps, weighted by length."""
-    lengths = np.array([end - begin for begin, end in record.spans.steps], dtype=np.float64)
-    per_step = record.trace.step_map[:, GROUNDING_LAYERS].astype(np.float64)
+    lengths = np.array([end - begin for begin, end in trace.spans.steps], dtype=np.float64)
+    per_step = trace.step_map[:, GROUNDING_LAYERS].astype(np.float64)
     return np.asarray(lengths @ per_step / lengths.sum())
 
 
 def mean_maps(profile: str, model: str, benchmark: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the average maps and the coverages [n_items, M] of a cell's test responses that have a step."""
-    records = [r for r in shards.iterate_traces(profile, model, benchmark) if r.spans.steps]
-    maps = np.stack([average_map(record) for record in records])
-    return maps, np.stack([record.coverage for record in records]).astype(np.float64)
+    traces = [trace for trace in study.iterate_traces(profile, model, benchmark) if trace.spans.steps]
+    maps = np.stack([average_map(trace) for trace in traces])
+    return maps, np.stack([trace.coverage for trace in traces]).astype(np.float64)
 
 
 def pick_by_collapse(
@@ -92,21 +84,22 @@ def load_strip(profile: str, model: str, item_id: str) -> dict[str, Any]:
     dict with image, boxes, step_maps [S, rows * columns] over the grounding layers, step_texts and grid
     """
     item = next(
-        i for (_, split), items in Study(profile).items.items() for i in items if (i.id, split) == (item_id, "test")
+        i
+        for (_, split), items in study.Study(profile).items.items()
+        for i in items
+        if (i.id, split) == (item_id, "test")
     )
-    traces = shards.iterate_traces(profile, model, item.benchmark)
-    record = next(r for r in traces if r.trace.item_id == item_id)
-    shown = int(np.argmax([part.sum() for part in split_images(record.coverage, record.grids)]))
-    ends = np.cumsum([0, *(rows * columns for rows, columns in record.grids)])
-    place = record.image_order[shown]
+    trace = next(t for t in study.iterate_traces(profile, model, item.benchmark) if t.item_id == item_id)
+    shown = int(np.argmax([part.sum() for part in split_images(trace.coverage, trace.grids)]))
+    ends = np.cumsum([0, *(rows * columns for rows, columns in trace.grids)])
+    place = trace.image_order[shown]
     return {
         "image": open_image(item.images[place]),
         "boxes": tuple(box for box in item.boxes if box.image == place),
-        "step_maps": record.trace.step_map[:, GROUNDING_LAYERS, ends[shown] : ends[shown + 1]],
-        "step_texts": list(record.step_texts),
-        "grid": record.grids[shown],
+        "step_maps": trace.step_map[:, GROUNDING_LAYERS, ends[shown] : ends[shown + 1]],
+        "step_texts": list(trace.step_texts),
+        "grid": trace.grids[shown],
     }
-
 
 
 def compare_replays(profile: str, models: Sequence[str], n_items: int, implementation: Implementation) -> pd.DataFrame:
@@ -116,26 +109,24 @@ def compare_replays(profile: str, models: Sequence[str], n_items: int, implement
     -------
     DataFrame with model, benchmark, n_items and the largest absolute differences `mass`, `step_map`, `entropy_nats`
     """
-    study = Study(profile)
+    own = study.Study(profile)
+    settings = own.settings | {"replay_implementation": implementation}
     rows = []
     for model in models:
-        vlm = load_model(study, model)
-        config = vlm.model.config.get_text_config()
-        sets = weigh_heads(study.grounding(model), config.num_hidden_layers, config.num_attention_heads)
-        for benchmark in study.settings["benchmarks"]:
-            stored = list(traces.iterate_traces(profile, model, benchmark))[:n_items]
-            by_id = {item.id: item for item in study.items[benchmark, "test"]}
-            responses = study.read_responses(model, benchmark)
-            again = replay_sets(
-                vlm, encode_items(vlm, [by_id[t.trace.item_id] for t in stored]),
-                [responses[t.trace.item_id].response_ids for t in stored],
-                coverage=[t.coverage for t in stored], control=[t.control for t in stored],
-                steps=[t.spans.steps for t in stored], reasoning=[t.spans.reasoning for t in stored], head_sets=sets,
-                implementation=implementation, token_budget=study.settings["replay_batch_tokens"],
-            )  # fmt: skip
+        vlm, shards = own.load_model(model), [shard for shard in own.shards(model) if shard.split == "test"]
+        for benchmark in own.settings["benchmarks"]:
+            stored = list(study.iterate_traces(profile, model, benchmark))[:n_items]
+            wanted = {trace.item_id for trace in stored}
+            responses = [
+                response for shard in shards if shard.benchmark == benchmark
+                for response in own.read_responses(shard) if response.item_id in wanted
+            ]  # fmt: skip
+            again, _ = trace_responses(
+                vlm, own.items[benchmark, "test"], responses, settings, own.lacking_boxes, own.grounding(model)
+            )
             row: dict[str, Any] = {"model": model, "benchmark": benchmark, "n_items": len(stored)}
             for name in ("mass", "step_map", "entropy_nats"):
-                pairs = zip(again, stored, strict=True)
-                row[name] = max(float(np.abs(getattr(a, name) - getattr(s.trace, name)).max()) for a, s in pairs)
+                pairs = [(getattr(a, name), getattr(b, name)) for a, b in zip(again, stored, strict=True)]
+                row[name] = max(float(np.abs(a - b).max()) for a, b in pairs)
             rows.append(row)
     return pd.DataFrame(rows)

@@ -1,19 +1,20 @@
 """Items -> responses -> traces -> tables: the command that strings the stages together and can stop anywhere.
 
-In: a `Study`. Out: response, heads and trace shards; then `collect` makes the tables from them. Per model: responses of
-every shard; the looks of every head on the calibration split, which choose the grounding; then the traces, averaged
-over the sets of heads. What is there already is not computed again; what turns out to be damaged is kept aside and is.
-One run at a time works on a profile, and as long as its files do not belong together there is no manifest.
-Nothing here measures or decides anything: it calls `engines`, `traces` and `collect`.
+In: a `Study`. Out: response, heads and trace shards, then the tables from them. Per model: responses of every shard;
+the looks of every head on the calibration split, which choose the grounding; then the traces, averaged over the sets of
+heads. What is there already is not computed again; what turns out to be damaged is kept aside and is. One run at a time
+works on a profile, and as long as its files do not belong together there is no manifest. Never: measure or decide
+anything here; that is what `models.generate` and `models.server`, `attention.traces` and `tables` do.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -23,14 +24,17 @@ import pyarrow as pa
 import torch
 from tqdm import tqdm
 
-from dontblink import files, paths, store
-from dontblink.attention.grounding import weigh_heads
-from dontblink.attention.traces import Reasons, TraceRecord, pack_responses, pack_traces, read_note, trace_responses
+from dontblink import files, params, paths, store
+from dontblink.attention.traces import Reasons, pack_heads, pack_traces, trace_responses
 from dontblink.errors import NamedError
 from dontblink.extraction import cost, tables
-from dontblink.extraction.study import Shard, Study, generate_shard, load_model
+from dontblink.extraction.study import Shard, Study, hash_responses, pack_responses, read_reasons
+from dontblink.models.generate import Response, Sampling, generate_responses
+from dontblink.models.server import generate_on_server
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry
+
+Load = Callable[[bool], VLM]  # returns the model of a run, with its weights or without
 
 
 class Extraction(Study):
@@ -39,62 +43,70 @@ class Extraction(Study):
     def run_model(self, model: str, position: int | None = None) -> None:
         """Compute the missing shards of one model, stage by stage; `position` is its bar's line."""
         self.forget_grounding()  # of responses that were damaged, if this is a repair
-        shards, loaded = self.shards(model), ModelLoader(self, model)
-        self._fill("generate", model, shards, self.response_file, loaded, self.write_responses, position)
+        shards, load = self.shards(model), functools.cache(lambda weights: self.load_model(model, weights=weights))
         calibration = [shard for shard in shards if shard.split == "calibration"]
-        self._fill("heads of", model, calibration, self.heads_file, loaded, self.write_heads, position)
+        self._fill("generate", model, shards, self.response_file, self.write_responses, load, position)
+        self._fill("heads of", model, calibration, self.heads_file, self.write_heads, load, position)
         for shard in calibration:
-            tables.check_responses(self, shard, self.heads_file(shard))
-        self._fill("replay", model, shards, self.trace_file, loaded, self.write_traces, position)
+            self.check_measured(shard, self.heads_file(shard))
+        self._fill("replay", model, shards, self.trace_file, self.write_traces, load, position)
 
     def _fill(
-        self, stage: str, model: str, shards: list[Shard], file: Callable[[Shard], Any], loaded: ModelLoader,
-        write: Callable[[ModelLoader, Shard], None], position: int | None,
+        self, stage: str, model: str, shards: Sequence[Shard], file: Callable[[Shard], Path],
+        write: Callable[[Load, Shard], None], load: Load, position: int | None,
     ) -> None:  # fmt: skip
         """Write the files of a stage that are not there."""
         missing = [shard for shard in shards if not file(shard).is_file()]
         print(f"{model}: {stage}: {len(shards) - len(missing)} of {len(shards)} shards are there", flush=True)
         for shard in tqdm(missing, f"{stage} {model}", unit="shard", position=position, disable=None):
-            write(loaded, shard)
+            write(load, shard)
 
-    def write_responses(self, loaded: ModelLoader, shard: Shard) -> None:
-        """Generate the responses of one shard."""
-        found: Reasons = []
-        responses = generate_shard(self, loaded.for_generation(), shard, lambda i, reason: found.append((i, reason)))
+    def write_responses(self, load: Load, shard: Shard) -> None:
+        """Generate the responses of one shard; a server needs no weights here."""
+        responses, reasons = self.generate(load(self.settings["engine"] == "local"), shard)
         order = {item.id: row for row, item in enumerate(shard.items)}
         responses.sort(key=lambda response: order[response.item_id])
-        self._write(self.response_file(shard), pack_responses(responses), {"quarantined": json.dumps(found)})
+        self._write(self.response_file(shard), pack_responses(responses), {"quarantined": json.dumps(reasons)})
+
+    def generate(self, vlm: VLM, shard: Shard) -> tuple[list[Response], Reasons]:
+        """Return the responses of one shard from its engine, and (item id, reason) of each item that has none."""
+        s, reasons = self.settings, Reasons()
+        sampling = Sampling(s["max_new_tokens"], s["temperature"], s["top_p"], s["top_k"], s["generation_seed"])
+        shared: dict[str, Any] = {"progress": False, "quarantine": lambda *row: reasons.append(row)}
+        if s["engine"] == "local":
+            found = generate_responses(vlm, shard.items, sampling, batch_size=s["batch_size"], **shared)
+        else:
+            server = params.read_section(self.profile, "server")
+            stated = paths.ROOT / server.pop("fingerprints_folder") / f"{shard.model}.json"
+            is_unverified = server.pop("verification") == "skip"
+            found = generate_on_server(
+                vlm, shard.items, sampling, **server, **shared, retokenise=s["retokenised"] != "refuse",
+                checkpoint=self.checkpoint(shard.model), unverified=is_unverified,
+                server_fingerprint=None if is_unverified else stated,
+            )  # fmt: skip
+        return list(found), reasons
+
+    def write_heads(self, load: Load, shard: Shard) -> None:
+        """Measure every head's look at the evidence on one calibration shard."""
+        responses = self.read_responses(shard)
+        traces, _ = trace_responses(load(True), shard.items, responses, self.settings, self.lacking_boxes, None)
+        heads = pack_heads(shard.benchmark, shard.split, traces)
+        self._write(self.heads_file(shard), heads, {"responses": hash_responses(responses)})
+
+    def write_traces(self, load: Load, shard: Shard) -> None:
+        """Replay one shard over the sets of heads."""
+        responses, grounding = self.read_responses(shard), self.grounding(shard.model)
+        traces, reasons = trace_responses(
+            load(True), shard.items, responses, self.settings, self.lacking_boxes, grounding
+        )
+        reasons = read_reasons(self.response_file(shard)) + reasons
+        metadata = {"quarantined": json.dumps(reasons), "responses": hash_responses(responses)}
+        self._write(self.trace_file(shard), pack_traces(traces), metadata)
 
     def _write(self, file: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
         """Write a shard; from here on the manifest is out of date."""
         tables.withdraw_manifest(self.profile)
         store.write_table(file, table, metadata)
-
-    def write_heads(self, loaded: ModelLoader, shard: Shard) -> None:
-        """Measure every head's look at the evidence on one calibration shard."""
-        records, _ = self.trace(loaded.for_replay(), shard, None)
-        heads = tables.build_heads(tables.join_records(self, shard, records))
-        measured = {"responses": tables.hash_responses(self.read_shard_responses(shard))}
-        self._write(self.heads_file(shard), heads, measured)
-
-    def write_traces(self, loaded: ModelLoader, shard: Shard) -> None:
-        """Replay one shard over the sets of heads."""
-        vlm = loaded.for_replay()
-        config = vlm.model.config.get_text_config()
-        sets = weigh_heads(self.grounding(shard.model), config.num_hidden_layers, config.num_attention_heads)
-        records, reasons = self.trace(vlm, shard, sets)
-        response_file = self.response_file(shard)
-        found = json.loads(read_note(response_file, "quarantined")) + reasons
-        metadata = {
-            "quarantined": json.dumps(found),
-            "responses": tables.hash_responses(self.read_shard_responses(shard)),
-        }
-        self._write(self.trace_file(shard), pack_traces(records), metadata)
-
-    def trace(self, vlm: VLM, shard: Shard, head_sets: Any | None) -> tuple[list[TraceRecord], Reasons]:
-        """Return the trace records of a shard; see `traces.trace_responses`."""
-        responses = self.read_shard_responses(shard)
-        return trace_responses(vlm, shard.items, responses, self.settings, head_sets, self.lacking_boxes)
 
     def run(self, jobs: int) -> None:
         """Extract everything that is missing, then write the tables, the quarantine and the manifest.
@@ -116,7 +128,7 @@ class Extraction(Study):
         models = self.settings["models"]
         self.forget_grounding()
         if any(name in registry.REAL for name in self.settings["benchmarks"]):
-            for line in cost.describe_costs(self, lambda model: load_model(self, model)):
+            for line in cost.describe_costs(self, self.load_model):
                 print(f"estimate: {line}", flush=True)
         if jobs > 1 and len(models) > 1:
             # Small models use one core each better than one model uses several.
@@ -129,29 +141,6 @@ class Extraction(Study):
         tables.withdraw_manifest(self.profile)
         tables.write_tables(self, shards)
         tables.write_manifest(self, shards, tables.write_quarantine(self, shards))
-
-
-class ModelLoader:
-    """Loads a model when a stage first needs it: with its weights, or for a server without them."""
-
-    def __init__(self, study: Study, model: str) -> None:
-        self.study, self.model = study, model
-        self._whole: VLM | None = None
-        self._light: VLM | None = None
-
-    def for_replay(self) -> VLM:
-        """Return the model with its weights."""
-        if self._whole is None:
-            self._whole = load_model(self.study, self.model, weights=True)
-        return self._whole
-
-    def for_generation(self) -> VLM:
-        """Return the model, without weights where a server generates."""
-        if self.study.settings["engine"] == "local":
-            return self.for_replay()
-        if self._light is None:
-            self._light = load_model(self.study, self.model, weights=False)
-        return self._light
 
 
 def extract_model(profile: str, model: str, position: int) -> None:

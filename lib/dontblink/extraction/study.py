@@ -1,14 +1,11 @@
-"""One study: its questions, its shards, and the names under which they are kept.
+"""One study: its questions, its shards, the names under which they are kept, and what a finished shard holds.
 
 Why it exists: extraction, second looks and pictures must agree on which items a profile asks and where their results
-lie. In: the parameters of a profile. Out: items, shards and file names. A file's name carries a hash of everything that
-its content depends on, so that a run recomputes what is missing or changed and nothing else: of a response what the
-model was shown and with which settings; of heads and traces besides the evidence boxes and how they are replayed.
-Never: a model, or anything that is written here except the cache of checkpoint hashes.
-
-Who writes the responses: the local engine, or a server elsewhere.
-
-In: a study's settings and items. Out: loaded models and the responses of a shard. Never: measure anything.
+lie. In: the parameters of a profile. Out: items, shards, file names, loaded models, and the responses and traces read
+back from their files. A file's name carries a hash of everything that its content depends on, so that a run recomputes
+what is missing or changed and nothing else: of a response what the model was shown and with which settings; of heads
+and traces besides the evidence boxes and how they are replayed. A response shard is the contract between any engine and
+the replay. Never: measure anything, or write anything except the cache of checkpoint hashes.
 """
 
 from __future__ import annotations
@@ -16,35 +13,35 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 
 from dontblink import lineage, params, paths, store
 from dontblink.attention.grounding import Grounding, select_grounding
-from dontblink.attention.traces import read_responses
+from dontblink.attention.traces import HEADS, INTEGERS, TRACES, Reasons, Trace, unpack_traces
 from dontblink.boxes.annotations import attach_boxes, read_annotations
+from dontblink.errors import NamedError
 from dontblink.files import hash_file, whole_file
 from dontblink.models.checkpoints import find_backend, load_vlm
 from dontblink.models.fingerprint import list_checkpoint
-from dontblink.models.generate import Response, Sampling, generate_responses
-from dontblink.models.server import generate_on_server
+from dontblink.models.generate import FinishReason, Response
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry
 from dontblink.questions.items import Item, Split
 from dontblink.questions.sources import Row
-from dontblink.schema import check_table
 
 # The modules that make a shard: the code behind them is part of its key, as are the versions of what computes it.
-RESPONSES = {
+MADE_BY = {
     "local": ("dontblink.models.checkpoints", "dontblink.models.generate"),
     "server": ("dontblink.models.checkpoints", "dontblink.models.server"),
 }
-TRACES = ("dontblink.attention.traces", "dontblink.attention.grounding")
+MEASURED_BY = ("dontblink.attention.traces",)  # heads and traces
 VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "pillow", "torchvision")
 # And so are the parameters that can change it; those of LOCAL are of no effect where a server generates.
 GENERATION = (
@@ -52,6 +49,11 @@ GENERATION = (
 )  # fmt: skip
 LOCAL = ("batch_size", "device", "dtype", "attention")
 REPLAY = ("replay_implementation", "replay_batch_tokens", "control_seed", "device", "dtype", "retokenised")
+
+RESPONSES = pa.schema({
+    "item_id": pa.string(), "model": pa.string(), "prompt_ids": INTEGERS, "response_ids": INTEGERS,
+    "text": pa.string(), "finish_reason": pa.string(), "engine": pa.string(), "retokenised": pa.bool_(),
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Study:
         size, made = self.settings["shard_items"], []
         is_local = self.settings["engine"] == "local"
         generation = {name: self.settings[name] for name in (*GENERATION, *(LOCAL if is_local else ()))}
-        made_by, measured_by = hash_code(RESPONSES[self.settings["engine"]]), hash_code(TRACES)
+        made_by, measured_by = hash_code(MADE_BY[self.settings["engine"]]), hash_code(MEASURED_BY)
         if not is_local:
             generation["verification"] = params.read_section(self.profile, "server")["verification"]
         for (benchmark, split), items in self.items.items():
@@ -169,14 +171,14 @@ class Study:
 
         Raises
         ------
-        StoreError, TableError
+        NamedError
             If the heads of a calibration shard are not there yet; if no calibration item has evidence.
         """
         if model not in self._grounding:
             files = [self.heads_file(shard) for shard in self.shards(model) if shard.split == "calibration"]
-            heads = pa.concat_tables([check_table("heads", store.read_table(file), file) for file in files])
+            heads = pa.concat_tables([read_shard(file, HEADS) for file in files])
             if not heads.num_rows:
-                raise store.StoreError(
+                raise NamedError(
                     f"{model}: no calibration item has a reasoning and accepted evidence boxes, so no grounding layer "
                     f"can be chosen; annotate {self.question_settings['evidence_folder']} and run again"
                 )
@@ -190,18 +192,121 @@ class Study:
         """Choose every model's grounding again when it is asked for next: the heads may have been measured again."""
         self._grounding.clear()
 
-    def read_shard_responses(self, shard: Shard) -> list[Response]:
+    def load_model(self, model: str, *, weights: bool = True) -> VLM:
+        """Return a model as the parameters say; without weights it still prompts, decodes and cuts spans."""
+        s = self.settings
+        return load_vlm(
+            self.checkpoint(model), name=model, device=s["device"], dtype=s["dtype"], attention=s["attention"],
+            thinking=s["thinking"] == "enabled", max_image_tokens=s["max_image_tokens"], weights=weights,
+        )  # fmt: skip
+
+    def read_responses(self, shard: Shard) -> list[Response]:
         """Return the stored responses of one shard."""
         return read_responses(self.response_file(shard))
 
-    def read_responses(self, model: str, benchmark: str) -> dict[str, Response]:
-        """Return the stored test responses of one cell by item id."""
-        return {
-            response.item_id: response
-            for shard in self.shards(model)
-            if (shard.benchmark, shard.split) == (benchmark, "test")
-            for response in self.read_shard_responses(shard)
-        }
+    def read_traces(self, shard: Shard) -> list[Trace]:
+        """Return the stored traces of one shard; raises like `check_measured`."""
+        file = self.trace_file(shard)
+        self.check_measured(shard, file)
+        return read_traces(file)
+
+    def check_measured(self, shard: Shard, file: Path) -> None:
+        """Check that heads or traces were measured on the responses that are there, in case those were written again.
+
+        Raises
+        ------
+        DamagedError
+            If not; computing `file` again repairs it.
+        """
+        measured = store.read_metadata(file).get("responses")
+        if measured is not None and measured != hash_responses(self.read_responses(shard)):
+            found = f"measured on other responses than {paths.show(self.response_file(shard))} holds"
+            raise store.DamagedError(file, found)
+
+
+def pack_responses(responses: Sequence[Response]) -> pa.Table:
+    """Return the responses as rows of `RESPONSES`."""
+    return pa.Table.from_pylist([vars(response) for response in responses], RESPONSES)
+
+
+def unpack_responses(table: pa.Table) -> list[Response]:
+    """Return the rows of a response shard as records."""
+    return [
+        Response(**{**row, "prompt_ids": tuple(row["prompt_ids"]), "response_ids": tuple(row["response_ids"])})
+        for row in table.to_pylist()
+    ]
+
+
+def hash_responses(responses: Sequence[Response]) -> str:
+    """Return a hash of the token ids of some responses."""
+    return store.shard_key([[r.item_id, list(r.response_ids)] for r in responses])
+
+
+def read_shard(file: Path, expected: pa.Schema) -> pa.Table:
+    """Return a shard's table with the columns of `expected`, by name; raise NamedError unless it has them, filled."""
+    table = store.read_table(file)
+    found, wanted = ({field.name: field.type for field in schema} for schema in (table.schema, expected))
+    if found != wanted or table.num_columns != len(wanted):
+        wrong = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        raise other_version(file, f"other columns than expected: {', '.join(wrong or table.column_names)}")
+    if empty := [name for name in wanted if table[name].null_count]:
+        raise other_version(file, f"nothing in column {empty[0]}")
+    return table.select(expected.names)
+
+
+def read_responses(file: Path) -> list[Response]:
+    """Return the responses of a shard file.
+
+    Raises
+    ------
+    NamedError
+        In one line with the file and the remedy: it is damaged, or another version of this package wrote it.
+    """
+    responses = unpack_responses(read_shard(file, RESPONSES))
+    if odd := [r.finish_reason for r in responses if r.finish_reason not in get_args(FinishReason)]:
+        raise other_version(file, f"finish reason {odd[0]!r}")
+    return responses
+
+
+def read_traces(file: Path) -> list[Trace]:
+    """Return the traces of a shard file; raises like `read_responses`."""
+    table = read_shard(file, TRACES)
+    try:
+        return unpack_traces(table)
+    except ValueError as error:  # arrays that have not the shapes which stand beside them
+        raise other_version(file, str(error)) from error
+
+
+def read_reasons(file: Path) -> Reasons:
+    """Return which items a shard of responses or traces left out, and why; raises like `read_responses`."""
+    if (noted := store.read_metadata(file).get("quarantined")) is None:
+        raise other_version(file, "no 'quarantined' in its metadata")
+    return [(item_id, reason) for item_id, reason in json.loads(noted)]
+
+
+def other_version(file: Path, found: str) -> NamedError:
+    """Return the error about a file that is whole and not what this version of the package writes."""
+    return NamedError(f"{paths.show(file)}: holds {found}; delete it, the next run recomputes it")
+
+
+def iterate_traces(profile: str, model: str, benchmark: str, split: str = "test") -> Iterator[Trace]:
+    """Yield the traces of one cell in item order, reading one listed shard at a time.
+
+    Raises
+    ------
+    NamedError
+        If no extraction of this profile has finished, or it has no such cell.
+    """
+    listing = paths.shard_list(profile)
+    files = [paths.ROOT / name for name in (listing.read_text().split() if listing.exists() else [])]
+    folder = paths.traces(profile) / model
+    wanted = sorted(f for f in files if f.parent == folder and f.name.startswith(f"{benchmark}-{split}-"))
+    if not wanted:
+        raise NamedError(
+            f"{paths.show(listing)}: no trace shard of {model} x {benchmark}, {split}; run `make extract`"
+        )
+    for file in wanted:
+        yield from read_traces(file)
 
 
 def hash_code(modules: tuple[str, ...]) -> str:
@@ -242,33 +347,3 @@ def hash_checkpoint(folder: Path, cache: Path) -> str:
         with whole_file(cache) as temporary:
             temporary.write_text(json.dumps(seen, indent=0, sort_keys=True))
     return digest.hexdigest()
-
-
-
-def load_model(study: Study, model: str, *, weights: bool = True) -> VLM:
-    """Return a model of the study as its parameters say; without weights it still prompts, decodes and cuts spans."""
-    s = study.settings
-    return load_vlm(
-        study.checkpoint(model), name=model, device=s["device"], dtype=s["dtype"], attention=s["attention"],
-        thinking=s["thinking"] == "enabled", max_image_tokens=s["max_image_tokens"], weights=weights,
-    )  # fmt: skip
-
-
-def generate_shard(study: Study, vlm: VLM, shard: Shard, quarantine: Callable[[str, str], None]) -> list[Response]:
-    """Return the responses of one shard; `quarantine` gets (item id, reason) for an item that has none."""
-    s = study.settings
-    sampling = Sampling(s["max_new_tokens"], s["temperature"], s["top_p"], s["top_k"], s["generation_seed"])
-    if s["engine"] == "local":
-        found = generate_responses(
-            vlm, shard.items, sampling, batch_size=s["batch_size"], progress=False, quarantine=quarantine,
-        )  # fmt: skip
-    else:
-        server = params.read_section(study.profile, "server")
-        stated = paths.ROOT / server.pop("fingerprints_folder") / f"{shard.model}.json"
-        is_unverified = server.pop("verification") == "skip"
-        found = generate_on_server(
-            vlm, shard.items, sampling, **server, progress=False, quarantine=quarantine,
-            retokenise=s["retokenised"] != "refuse", checkpoint=study.checkpoint(shard.model), unverified=is_unverified,
-            server_fingerprint=None if is_unverified else stated,
-        )  # fmt: skip
-    return list(found)

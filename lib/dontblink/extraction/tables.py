@@ -1,16 +1,10 @@
-"""Traces to tidy tables: one row per token, step, head, item or bin, each table with a declared schema.
+"""Finished shards to the tidy tables, the quarantine and the manifest of a study.
 
-Why: every later number reads these tables, so a column's unit and meaning are fixed here, once. In:
-`Measured` records (an item, its response, trace, spans and score), one shard at a time. Out: pyarrow blocks,
-checked against `SCHEMAS`. Head sets weigh the (layer, head) pairs; the regions of capture sum to 1 and
-`control_box` overlaps them. Never: fill an empty bin or a missing measure silently (NaN only where the schema
-allows it), or choose grounding layers on items that a test uses.
-
-Finished shards to the tidy tables, the quarantine and the manifest of a study.
-
-In: a `Study` and its shards. Out: tables, one row of quarantine for everything that was left out, the list of chosen
-items of every real benchmark, and the manifest that names every file, written last. Never: load a model, or leave a
-row out without its reason.
+Why it exists: every later number reads these tables, one row per token, step, head, item, scorer or bin, in the columns
+that `schema` declares; a measure is computed here and nowhere else. In: a `Study` and its shards, that is items, their
+responses and traces. Out: the tables, a row of quarantine for everything that was left out, the list of chosen items of
+every real benchmark, and the manifest that names every file, written last. Never: load a model, fill an empty bin or a
+missing measure in silence (NaN only where the schema allows it), or leave a row out without its reason.
 """
 
 from __future__ import annotations
@@ -19,31 +13,30 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
-import transformers
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dontblink import paths, schema, store
 from dontblink.attention.grounding import list_looks
-from dontblink.attention.traces import TraceRecord, read_note, read_traces
 from dontblink.boxes.evidence import border_mask, map_auc, mass_set_iou, pointing_hit
-from dontblink.errors import make_cell
-from dontblink.extraction.study import Shard, Study
+from dontblink.errors import NamedError, make_cell
 from dontblink.files import hash_file, whole_file, writable
-from dontblink.models.checkpoints import find_backend
-from dontblink.models.generate import Response
 from dontblink.questions import registry
 from dontblink.questions.items import GoldStep, Item, Score
-from dontblink.schema import HEAD_SETS, KEYS, MASSES, REGIONS, SCHEMAS, TableError, to_table
+from dontblink.schema import HEAD_SETS, KEYS, MASSES, REGIONS, SCHEMAS, to_table
+
+if TYPE_CHECKING:  # they bring torch, which is not needed to bin a table
+    from dontblink.attention.traces import Trace
+    from dontblink.extraction.study import Shard, Study
+    from dontblink.models.generate import Response
 
 OVERLAPS = {"pointing_hit": pointing_hit, "iou50": mass_set_iou, "map_auc": map_auc}
 STEP_PATTERNS = (
@@ -55,94 +48,76 @@ STEP_PATTERNS = (
 )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One response with all that was measured on it.
-
-    `response` is a generate.Response, `trace` a replay.SetTrace over the sets of `HEAD_SETS`, `spans` a vlm.Spans;
-    `token_texts` [T] and `step_texts` [S] are decoded by the model's tokenizer; `coverage` float32[M] and `grids` are
-    the evidence over the image tokens; `scores` holds the benchmark's scorers by name, `strict` among them.
-    """
-
-    item: Item
-    response: Any
-    trace: Any
-    spans: Any
-    token_texts: Sequence[str]
-    step_texts: Sequence[str]
-    coverage: NDArray[np.float32]
-    grids: Sequence[tuple[int, int]]
-    scores: Mapping[str, Score]
-
-
-def build_heads(records: Iterable[Measured]) -> pa.Table:
-    """Return the heads block: means over the reasoning span, L * H rows per response that has a reasoning."""
-    return join_blocks(
-        "heads",
-        [(record, list_looks(record.trace.head_mass, record.coverage, record.spans.reasoning)) for record in records],
-    )
-
-
 def build_blocks(
-    records: Sequence[Measured],
-    *,
-    sink_rule: str = "border",
-    patterns: Sequence[tuple[str, str]] = STEP_PATTERNS,
+    items: Sequence[Item], responses: Sequence[Response], traces: Sequence[Trace], generator: str, sink_rule: str
 ) -> dict[str, pa.Table]:
-    """Return the tokens, token_masses, heads, steps, items and scores blocks of a shard (one model)."""
-    parts: dict[str, list[tuple[Measured, dict[str, Any]]]] = {
-        name: [] for name in ("tokens", "token_masses", "heads", "steps", "items", "scores")
-    }
-    for record in records:
-        check_record(record)
-        masses, n_tokens = record.trace.mass, record.trace.mass.shape[1]
-        kinds = name_steps(record.step_texts, record.item.gold_steps, patterns)
-        tokens = _token_rows(record, kinds)
-        parts["tokens"].append((record, tokens))
-        parts["token_masses"].append(
-            (
-                record,
-                {
-                    "token_index": np.tile(np.arange(n_tokens), len(HEAD_SETS)),
-                    "head_set": np.repeat(HEAD_SETS, n_tokens),
-                    **_name_masses(masses),
-                },
-            )
-        )
-        parts["heads"].append((record, list_looks(record.trace.head_mass, record.coverage, record.spans.reasoning)))
-        uniform = tokens["uniform_evidence_share"]
-        parts["steps"].append((record, _step_rows(record, kinds, masses, uniform, sink_rule)))
-        parts["items"].append((record, _item_row(record, masses[0])))
-        parts["scores"].append((record, _score_rows(record)))
-    return {name: join_blocks(name, rows) for name, rows in parts.items()}
+    """Return a block of each table from the traces of one shard.
+
+    Parameters
+    ----------
+    items, responses : those of the shard, in any order; one without a trace has no row
+    generator : the module of the generated benchmarks, `questions.generator`
+    sink_rule : image tokens that the sink-masked variant drops, see `evidence.border_mask`
+    """
+    by_id, written = {item.id: item for item in items}, {response.item_id: response for response in responses}
+    keys, parts = [], []
+    for trace in traces:
+        item, response = by_id[trace.item_id], written[trace.item_id]
+        check_trace(response, trace)
+        kinds = name_steps(trace.step_texts, item.gold_steps)
+        tokens, n_tokens = _token_rows(response, trace, kinds), len(trace.token_texts)
+        # the scorers of the benchmarks know nothing of an end-of-sequence token
+        end = trace.token_texts[-1] if response.finish_reason == "stop" else ""
+        text = response.text.removesuffix(end)
+        scores = registry.score(item, text, trace.answer_text, trace.spans.closed, generator)
+        keys.append((trace.model, item.benchmark, item.split, item.id))
+        parts.append({
+            "tokens": tokens,
+            "token_masses": {
+                "token_index": np.tile(np.arange(n_tokens), len(HEAD_SETS)),
+                "head_set": np.repeat(HEAD_SETS, n_tokens), **_name_masses(trace.mass),
+            },
+            "heads": list_looks(trace.head_mass, trace.coverage, trace.spans.reasoning),
+            "steps": _step_rows(trace, kinds, tokens["uniform_evidence_share"], sink_rule),
+            "items": _item_row(item, response, trace, scores["strict"]),
+            "scores": _score_rows(scores),
+        })  # fmt: skip
+    return {name: join_rows(name, keys, [part[name] for part in parts]) for name in SCHEMAS if name != "bins"}
 
 
-def check_record(record: Measured) -> None:
-    """Raise TableError unless ids, texts, trace, steps and image tokens of a record fit together."""
-    mass, steps = record.trace.mass, record.trace.step_map
+def join_rows(name: str, keys: Sequence[tuple[str, ...]], parts: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Stack the rows of all responses into one table of schema `name`, their keys in front, and check it."""
+    sizes = [len(next(iter(rows.values()))) for rows in parts]
+    columns: dict[str, Any] = {}
+    for place, key in enumerate(KEYS):
+        columns[key] = np.repeat(np.asarray([own[place] for own in keys], object), sizes)
+    for column in SCHEMAS[name].keys() - KEYS.keys():
+        columns[column] = np.concatenate([rows[column] for rows in parts]) if parts else np.array([])
+    return to_table(name, columns)
+
+
+def check_trace(response: Response, trace: Trace) -> None:
+    """Raise NamedError unless ids, texts, measures, steps and image tokens of a trace fit together."""
     found = (
-        mass.shape,
-        len(record.trace.entropy_nats),
-        len(record.token_texts),
-        len(record.step_texts),
-        steps.shape,
-        sum(r * c for r, c in record.grids),
+        trace.mass.shape,
+        len(trace.entropy_nats),
+        len(trace.token_texts),
+        len(trace.step_texts),
+        trace.step_map.shape,
+        sum(rows * columns for rows, columns in trace.grids),
     )
-    n_tokens, n_steps = len(record.response.response_ids), len(record.spans.steps)
-    n_image = len(record.coverage)
-    n_sets = len(HEAD_SETS)
+    n_tokens, n_steps = len(response.response_ids), len(trace.spans.steps)
+    n_image, n_sets = len(trace.coverage), len(HEAD_SETS)
     expected = ((n_sets, n_tokens, len(REGIONS)), *[n_tokens] * 2, n_steps, (n_steps, n_sets, n_image), n_image)
     if found != expected:
-        raise TableError(
-            f"item {record.item.id}: (mass, entropies, token texts, step texts, maps, "
+        raise NamedError(
+            f"item {trace.item_id}: (mass, entropies, token texts, step texts, maps, "
             f"grid) = {found}, expected {expected}; replay this response"
         )
 
 
-def name_steps(
-    texts: Sequence[str], gold: Sequence[GoldStep], patterns: Sequence[tuple[str, str]] = STEP_PATTERNS
-) -> list[str]:
-    """Return each step's kind: that of the gold step with its text, else of the first pattern that fits it.
+def name_steps(texts: Sequence[str], gold: Sequence[GoldStep]) -> list[str]:
+    """Return each step's kind: that of the gold step with its text, else of the first of `STEP_PATTERNS` that fits it.
 
     A kind that none of the item's gold steps has is never given; '' where nothing fits.
     """
@@ -150,7 +125,7 @@ def name_steps(
     known = set(exact.values())
     kinds = []
     for text in (text.strip(" .\n") for text in texts):
-        fitting = (kind for pattern, kind in patterns if kind in known and re.search(pattern, text))
+        fitting = (kind for pattern, kind in STEP_PATTERNS if kind in known and re.search(pattern, text))
         kinds.append(exact[text] if text in exact else next(fitting, ""))
     return kinds
 
@@ -159,80 +134,73 @@ def _name_masses(masses: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     return {name: masses[..., k].reshape(-1) for k, name in enumerate(MASSES)}
 
 
-def _token_rows(record: Measured, kinds: Sequence[str]) -> dict[str, Any]:
-    n_tokens, spans = len(record.response.response_ids), record.spans
+def _token_rows(response: Response, trace: Trace, kinds: Sequence[str]) -> dict[str, Any]:
+    n_tokens, spans = len(response.response_ids), trace.spans
     span, step = np.full(n_tokens, "marker", "<U9"), np.full(n_tokens, -1)
     span[slice(*spans.reasoning)], span[slice(*spans.answer)] = "reasoning", "answer"
     for index, (begin, end) in enumerate(spans.steps):
         step[begin:end] = index
-    context = len(record.response.prompt_ids) + np.arange(n_tokens)
+    context = len(response.prompt_ids) + np.arange(n_tokens)
     return {
         "token_index": np.arange(n_tokens),
-        "token_id": np.asarray(record.response.response_ids),
-        "token_text": np.asarray(record.token_texts, object),
+        "token_id": np.asarray(response.response_ids),
+        "token_text": np.asarray(trace.token_texts, object),
         "span": span,
         "step_index": step,
         "step_kind": np.asarray([*kinds, ""], object)[step],
-        "entropy_nats": record.trace.entropy_nats,
-        "log_probability_nats": record.trace.log_probability_nats,
+        "entropy_nats": trace.entropy_nats,
+        "log_probability_nats": trace.log_probability_nats,
         "context_length_tokens": context,
-        "uniform_evidence_share": record.coverage.sum() / context,
+        "uniform_evidence_share": trace.coverage.sum() / context,
     }
 
 
-def _step_rows(
-    record: Measured,
-    kinds: Sequence[str],
-    masses: NDArray[np.float32],
-    uniform: NDArray[Any],
-    sink_rule: str,
-) -> dict[str, Any]:
-    steps = np.asarray(record.spans.steps, np.int64).reshape(-1, 2)
+def _step_rows(trace: Trace, kinds: Sequence[str], uniform: NDArray[Any], sink_rule: str) -> dict[str, Any]:
+    steps = np.asarray(trace.spans.steps, np.int64).reshape(-1, 2)
     n_steps, sizes = len(steps), steps[:, 1] - steps[:, 0]
     look = np.broadcast_to(uniform[:, None], (len(HEAD_SETS), len(uniform), 1))
-    columns = np.concatenate([masses, look], axis=2)
+    columns = np.concatenate([trace.mass, look], axis=2)
     total = np.pad(np.cumsum(columns, axis=1, dtype=np.float64), ((0, 0), (1, 0), (0, 0)))
     means = (total[:, steps[:, 1]] - total[:, steps[:, 0]]) / sizes[:, None]
-    maps = record.trace.step_map.transpose(1, 0, 2)
-    kept = ~border_mask(record.grids, sink_rule)  # type: ignore[arg-type]
+    maps = trace.step_map.transpose(1, 0, 2)
+    kept = ~border_mask(trace.grids, sink_rule)  # type: ignore[arg-type]
     off_sinks = 1 - maps[..., ~kept].sum(axis=-1)
-    flat = maps.reshape(len(HEAD_SETS) * n_steps, len(record.coverage))
+    flat = maps.reshape(len(HEAD_SETS) * n_steps, len(trace.coverage))
     overlaps = {
-        name: np.array([measure(row, record.coverage) for row in flat], np.float64)
-        for name, measure in OVERLAPS.items()
+        name: np.array([measure(row, trace.coverage) for row in flat], np.float64) for name, measure in OVERLAPS.items()
     }
     return {
         "step_index": np.tile(np.arange(n_steps), len(HEAD_SETS)),
         "step_kind": np.tile(np.asarray(kinds, object), len(HEAD_SETS)),
         "head_set": np.repeat(HEAD_SETS, n_steps),
-        "step_text": np.tile(np.asarray(record.step_texts, object), len(HEAD_SETS)),
+        "step_text": np.tile(np.asarray(trace.step_texts, object), len(HEAD_SETS)),
         "n_tokens": np.tile(sizes, len(HEAD_SETS)),
         **_name_masses(means),
         "uniform_evidence_share": means[..., -1].reshape(-1),
         **overlaps,
-        "sink_masked_evidence_mass": ((maps * kept) @ record.coverage / off_sinks).reshape(-1),
+        "sink_masked_evidence_mass": ((maps * kept) @ trace.coverage / off_sinks).reshape(-1),
     }
 
 
-def _item_row(record: Measured, masses: NDArray[np.float32]) -> dict[str, Any]:
-    item, response, spans, score = record.item, record.response, record.spans, record.scores["strict"]
-    entropy = np.asarray(record.trace.entropy_nats, np.float64)
-    begin, end = spans.reasoning
-    late = masses[begin + 2 * (end - begin) // 3 : end]  # never empty while there is a reasoning token
+def _item_row(item: Item, response: Response, trace: Trace, score: Score) -> dict[str, Any]:
+    entropy = np.asarray(trace.entropy_nats, np.float64)
+    begin, end = trace.spans.reasoning
+    # of the grounding layers; never empty while there is a reasoning token
+    late = trace.mass[0, begin + 2 * (end - begin) // 3 : end]
     covariates = item.covariates
     row = {
         "correct": score.correct, "parsed": score.parsed, "answer": item.answer,
         "prediction": score.prediction, "finish_reason": response.finish_reason,
         "engine": response.engine, "retokenised": response.retokenised,
         "n_prompt_tokens": len(response.prompt_ids), "n_response_tokens": len(entropy),
-        "n_reasoning_tokens": end - begin, "n_steps": len(spans.steps),
-        "evidence_fraction": record.coverage.mean(),
+        "n_reasoning_tokens": end - begin, "n_steps": len(trace.spans.steps),
+        "evidence_fraction": trace.coverage.mean(),
         "noise_level": float(covariates.get("noise_level", np.nan)),
         "chain_length": float(covariates.get("chain_length", np.nan)),
         "chain_kind": str(covariates.get("chain_kind", "")),
         "prior_side": str(covariates.get("prior_side", "")),
         "task_type": item.task_type, "full_entropy_nats": _mean(entropy),
-        "answer_entropy_nats": _mean(entropy[slice(*spans.answer)]),
+        "answer_entropy_nats": _mean(entropy[slice(*trace.spans.answer)]),
         "max_entropy_nats": entropy.max() if len(entropy) else np.nan,
         "last_decile_entropy_nats": _mean(entropy[9 * len(entropy) // 10 :]),
         "vision_evidence_mass": _mean(late[:, 0]), "vision_visual_mass": _mean(late[:, :2].sum(axis=1)),
@@ -240,37 +208,15 @@ def _item_row(record: Measured, masses: NDArray[np.float32]) -> dict[str, Any]:
     return {name: np.array([value]) for name, value in row.items()}
 
 
-def _score_rows(record: Measured) -> dict[str, Any]:
-    names = sorted(record.scores, key=lambda name: name != "strict")
-    scores = [record.scores[name] for name in names]
-    return {
-        "scorer": np.asarray(names, object),
-        **{
-            field: np.array([getattr(s, field) for s in scores], object)
-            for field in ("correct", "parsed", "prediction")
-        },
-    }
+def _score_rows(scores: Mapping[str, Score]) -> dict[str, Any]:
+    names = sorted(scores, key=lambda name: name != "strict")
+    fields = ("correct", "parsed", "prediction")
+    columns = {field: np.array([getattr(scores[name], field) for name in names], object) for field in fields}
+    return {"scorer": np.asarray(names, object), **columns}
 
 
 def _mean(values: NDArray[Any]) -> float:
     return float(values.mean(dtype=np.float64)) if len(values) else float("nan")
-
-
-def join_blocks(name: str, parts: Sequence[tuple[Measured, dict[str, Any]]]) -> pa.Table:
-    """Stack the rows of all records into one table of schema `name`, key columns first, and check it."""
-    sizes = [len(next(iter(rows.values()))) for _, rows in parts]
-    keys = {
-        "model": [r.response.model for r, _ in parts],
-        "benchmark": [r.item.benchmark for r, _ in parts],
-        "split": [r.item.split for r, _ in parts],
-        "item_id": [r.item.id for r, _ in parts],
-    }
-    columns: dict[str, Any] = {}
-    for key, values in keys.items():
-        columns[key] = np.repeat(np.asarray(values, object), sizes)
-    for column in SCHEMAS[name].keys() - KEYS.keys():
-        columns[column] = np.concatenate([rows[column] for _, rows in parts]) if parts else np.array([])
-    return to_table(name, columns)
 
 
 def bin_table(
@@ -291,7 +237,7 @@ def bin_table(
     rows = rows[rows["step_kind"].isin(list(step_kinds))] if step_kinds else rows
     joined = token_masses.merge(rows.drop(columns="step_kind"), on=[*keys, "token_index"], validate="m:1")
     if len(joined) != len(rows) * token_masses["head_set"].nunique():
-        raise TableError(f"{len(joined)} masses for {len(rows)} tokens; build both from the same shards")
+        raise NamedError(f"{len(joined)} masses for {len(rows)} tokens; build both from the same shards")
     groups = joined.groupby([*keys, "head_set", "bin"], observed=True)
     binned = groups[[*MASSES, "uniform_evidence_share"]].mean().assign(n_tokens=groups.size()).reset_index()
     filled = binned.groupby([*keys, "head_set"], observed=True)["bin"].transform("size")
@@ -299,62 +245,19 @@ def bin_table(
     return to_table("bins", binned).to_pandas()
 
 
-
-def join_records(study: Study, shard: Shard, records: Sequence[TraceRecord]) -> list[Measured]:
-    """Return trace records with their items, responses and scores."""
-    responses = {response.item_id: response for response in study.read_shard_responses(shard)}
-    by_id = {item.id: item for item in shard.items}
-    generator = study.question_settings["generator"]
-    joined = []
-    for t in records:
-        item, response = by_id[t.trace.item_id], responses[t.trace.item_id]
-        # the scorers of the benchmarks know nothing of an end-of-sequence token
-        end = t.token_texts[-1] if response.finish_reason == "stop" else ""
-        scores = registry.score(item, response.text.removesuffix(end), t.answer_text, t.spans.closed, generator)
-        joined.append(Measured(
-            item=item, response=response, trace=t.trace, spans=t.spans, token_texts=t.token_texts,
-            step_texts=t.step_texts, coverage=t.coverage, grids=t.grids, scores=scores,
-        ))  # fmt: skip
-    return joined
-
-
-def hash_responses(responses: list[Response]) -> str:
-    """Return a hash of the token ids of some responses."""
-    return store.shard_key([[r.item_id, list(r.response_ids)] for r in responses])
-
-
-def check_responses(study: Study, shard: Shard, file: Path) -> None:
-    """Check that heads or traces were measured on the responses that are there, in case those were written again.
+def write_tables(study: Study, shards: Sequence[Shard]) -> None:
+    """Write every table, shard by shard.
 
     Raises
     ------
-    DamagedError
-        If not; computing `file` again repairs it.
+    NamedError, DamagedError
+        If a shard's file is missing; if one is damaged, or the traces were measured on other responses.
     """
-    measured, there = store.read_metadata(file).get("responses"), study.read_shard_responses(shard)
-    if measured is not None and measured != hash_responses(there):
-        found = f"measured on other responses than {paths.show(study.response_file(shard))} holds"
-        raise store.DamagedError(file, found)
-
-
-def read_shard(study: Study, shard: Shard) -> list[Measured]:
-    """Read one finished shard as the records that the tables are made from.
-
-    Raises
-    ------
-    StoreError, DamagedError
-        If a file is missing; if one is damaged, or the traces were measured on other responses.
-    """
-    trace_file = study.trace_file(shard)
-    check_responses(study, shard, trace_file)
-    return join_records(study, shard, read_traces(trace_file))
-
-
-def write_tables(study: Study, shards: list[Shard]) -> None:
-    """Write every table, shard by shard."""
     blocks: dict[str, list[pa.Table]] = {}
+    generator, sink_rule = study.question_settings["generator"], study.settings["sink_rule"]
     for shard in tqdm(shards, "tables", unit="shard", disable=None):
-        built = build_blocks(read_shard(study, shard), sink_rule=study.settings["sink_rule"])
+        responses, traces = study.read_responses(shard), study.read_traces(shard)
+        built = build_blocks(shard.items, responses, traces, generator, sink_rule)
         for name, block in built.items():
             blocks.setdefault(name, []).append(block)
     for name, parts in blocks.items():
@@ -386,11 +289,13 @@ def write_questions(study: Study) -> None:
         )
 
 
-def write_quarantine(study: Study, shards: list[Shard]) -> int:
+def write_quarantine(study: Study, shards: Sequence[Shard]) -> int:
     """Write a row for everything that was left out, and return their number."""
+    from dontblink.extraction.study import read_reasons
+
     rows = [store.Quarantine(row, "", "items", reason) for q in study.questions.values() for row, reason in q.rejected]
     for shard in shards:
-        for item_id, reason in json.loads(read_note(study.trace_file(shard), "quarantined")):
+        for item_id, reason in read_reasons(study.trace_file(shard)):
             rows.append(store.Quarantine(item_id, shard.model, "extraction", reason))
     store.write_quarantine(paths.tables(study.profile) / "quarantine.parquet", rows)
     print(f"quarantined rows: {len(rows)}", flush=True)
@@ -404,8 +309,10 @@ def withdraw_manifest(profile: str) -> None:
         os.replace(manifest, paths.withdrawn_manifest(profile))
 
 
-def write_manifest(study: Study, shards: list[Shard], n_quarantined: int) -> None:
+def write_manifest(study: Study, shards: Sequence[Shard], n_quarantined: int) -> None:
     """Write which files hold what; what did not change keeps its age, so that make reruns no notebook for it."""
+    from dontblink.models.checkpoints import find_backend
+
     files = [paths.show(path) for shard in shards for path in study.files(shard)]
     written = sorted(paths.tables(study.profile).glob("*.parquet"))
     with whole_file(paths.shard_list(study.profile)) as temporary:
@@ -415,7 +322,7 @@ def write_manifest(study: Study, shards: list[Shard], n_quarantined: int) -> Non
         "grounding": {model: asdict(study.grounding(model)) for model in study.settings["models"]},
         "tables": {file.stem: hash_file(file) for file in written},
         "n_items": sum(len(q.rejected) + sum(map(len, q.items.values())) for q in study.questions.values()),
-        "torch": torch.__version__, "transformers": transformers.__version__, "models": study.settings["models"],
+        "torch": version("torch"), "transformers": version("transformers"), "models": study.settings["models"],
         "benchmarks": study.settings["benchmarks"], "pixel_backend": find_backend(),
         "sources": {name: questions.origin for name, questions in study.questions.items()},
     }  # fmt: skip

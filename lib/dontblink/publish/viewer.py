@@ -19,11 +19,10 @@ import numpy as np
 import pandas as pd
 
 from dontblink import params
-from dontblink.attention import traces
-from dontblink.attention.traces import TraceRecord
+from dontblink.attention.traces import Trace
 from dontblink.extraction import examples
 from dontblink.extraction.examples import GROUNDING_LAYERS
-from dontblink.extraction.study import Study
+from dontblink.extraction.study import Study, iterate_traces
 from dontblink.extraction.tables import bin_table
 from dontblink.figures.picture import COLOUR_MAP
 from dontblink.questions.items import Item, open_image
@@ -65,13 +64,13 @@ def round_values(values: Any) -> Any:
     return rounded(array).tolist() if array.size else array.tolist()
 
 
-def describe_response(item: Item, record: TraceRecord, row: dict[str, Any], layers: Sequence[int]) -> dict[str, Any]:
+def describe_response(item: Item, trace: Trace, row: dict[str, Any], layers: Sequence[int]) -> dict[str, Any]:
     """Return everything that the viewer shows of one response, except its pictures' files.
 
     Lengths: `tokens`, `entropy_nats` and each entry of `masses` T, `steps` S, each `map` M over all pictures.
     """
-    masses = record.trace.mass[GROUNDING_LAYERS].astype(np.float64)
-    maps = record.trace.step_map[:, GROUNDING_LAYERS].astype(np.float64)
+    masses = trace.mass[GROUNDING_LAYERS].astype(np.float64)
+    maps = trace.step_map[:, GROUNDING_LAYERS].astype(np.float64)
     sizes = [open_image(source).size for source in item.images]
     boxes: list[list[dict[str, Any]]] = [[] for _ in sizes]
     for box in item.boxes:
@@ -79,7 +78,7 @@ def describe_response(item: Item, record: TraceRecord, row: dict[str, Any], laye
         corners = (box.x0 / width, box.y0 / height, box.x1 / width, box.y1 / height)
         boxes[box.image].append({"corners": round_values(corners), "label": box.label})
     return {
-        "id": item.id, "model": record.trace.model, "benchmark": item.benchmark, "question": item.question,
+        "id": item.id, "model": trace.model, "benchmark": item.benchmark, "question": item.question,
         "choices": [choice for choice in item.choices if choice not in item.question], "answer": item.answer,
         "prediction": str(row["prediction"]), "correct": bool(row["correct"]), "parsed": bool(row["parsed"]),
         "finish_reason": str(row["finish_reason"]), "collapse": round_values(row["collapse"]),
@@ -88,17 +87,17 @@ def describe_response(item: Item, record: TraceRecord, row: dict[str, Any], laye
             {"width": w, "height": h, "rows": rows, "columns": columns, "boxes": own}
             for (w, h), own, (rows, columns) in (
                 (sizes[place], boxes[place], grid)
-                for place, grid in zip(record.image_order, record.grids, strict=True)
+                for place, grid in zip(trace.image_order, trace.grids, strict=True)
             )
         ],
-        "coverage": round_values(record.coverage),
+        "coverage": round_values(trace.coverage),
         "steps": [
             {"text": text, "begin": begin, "end": end, "map": round_values(step_map)}
-            for text, (begin, end), step_map in zip(record.step_texts, record.spans.steps, maps, strict=True)
+            for text, (begin, end), step_map in zip(trace.step_texts, trace.spans.steps, maps, strict=True)
         ],
-        "tokens": list(record.token_texts), "entropy_nats": round_values(record.trace.entropy_nats),
+        "tokens": list(trace.token_texts), "entropy_nats": round_values(trace.entropy_nats),
         "masses": dict(zip(REGIONS, round_values(masses.T), strict=True)),
-        "answer_span": list(record.spans.answer),
+        "answer_span": list(trace.spans.answer),
     }  # fmt: skip
 
 
@@ -109,14 +108,10 @@ def describe_items(profile: str, chosen: pd.DataFrame) -> Iterator[tuple[Item, d
     for (model, benchmark), rows in chosen.groupby(["model", "benchmark"], sort=False, observed=True):
         layers = examples.read_grounding_layers(profile, model)
         wanted = set(rows["item_id"])
-        records = {
-            record.trace.item_id: record
-            for record in traces.iterate_traces(profile, model, benchmark)
-            if record.trace.item_id in wanted
-        }
+        traces = {t.item_id: t for t in iterate_traces(profile, model, benchmark) if t.item_id in wanted}
         for row in rows.to_dict("records"):
             item = items[row["item_id"]]
-            yield item, describe_response(item, records[item.id], row, layers)
+            yield item, describe_response(item, traces[item.id], row, layers)
 
 
 def to_script(call: str, value: Any) -> str:

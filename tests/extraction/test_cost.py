@@ -55,8 +55,7 @@ def extraction_settings() -> dict[str, Any]:
 
 
 def make_items(n: int) -> list[Item]:
-    _, sections = load(ROOT / "params" / "testbed.yaml")
-    difficulty = benchmark.read_difficulty("symbolic", sections["testbed"])
+    difficulty = benchmark.read_difficulty("symbolic", load(ROOT / "params" / "testbed.yaml")[1]["testbed"])
     return list(benchmark.load_items("symbolic", "test", n, 1, difficulty))
 
 

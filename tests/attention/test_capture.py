@@ -17,7 +17,6 @@ from dontblink.attention import capture
 from dontblink.attention.capture import (
     CHUNK_ROWS,
     NARROW_CHUNK_ROWS,
-    CaptureError,
     Recording,
     Sample,
     attend_chunk,
@@ -25,6 +24,7 @@ from dontblink.attention.capture import (
     plan_recording,
     record,
 )
+from dontblink.errors import NamedError
 
 IMPLEMENTATIONS = ("fused", "chunk")
 
@@ -225,7 +225,7 @@ def test_record_restores_the_implementation_even_after_an_error(vlm: TinyVLM) ->
 def test_a_pass_that_does_not_fit_the_plan_is_an_error(vlm: TinyVLM) -> None:
     plan = plan_recording([draw_sample(np.random.default_rng(0), 9, 4, [])], 9)
     batch, _ = draw_padded_pair(vlm)
-    with pytest.raises(CaptureError, match=r"planned \(1, 9, 9\)"), record(vlm.model, plan):
+    with pytest.raises(NamedError, match=r"planned \(1, 9, 9\)"), record(vlm.model, plan):
         vlm.model.model(**batch, use_cache=False)
 
 
@@ -235,13 +235,13 @@ def test_a_second_pass_in_one_recording_is_an_error(vlm: TinyVLM) -> None:
     plan = plan_recording([draw_sample(np.random.default_rng(0), n_keys, 4, [])], n_keys)
     with torch.inference_mode(), record(vlm.model, plan):
         vlm.model.model(**batch, use_cache=False)
-        with pytest.raises(CaptureError, match="layer 0 ran twice"):
+        with pytest.raises(NamedError, match="layer 0 ran twice"):
             vlm.model.model(**batch, use_cache=False)
 
 
 def test_reading_before_the_pass_is_an_error(vlm: TinyVLM) -> None:
     plan = plan_recording([draw_sample(np.random.default_rng(0), 9, 4, [])], 9)
-    with record(vlm.model, plan) as recording, pytest.raises(CaptureError, match="0 of 3 text layers"):
+    with record(vlm.model, plan) as recording, pytest.raises(NamedError, match="0 of 3 text layers"):
         recording.read(0)
 
 
@@ -249,7 +249,7 @@ def test_a_model_in_training_mode_is_an_error(vlm: TinyVLM) -> None:
     plan = plan_recording([draw_sample(np.random.default_rng(0), 9, 4, [])], 9)
     vlm.model.train()
     try:
-        with pytest.raises(CaptureError, match="training mode"), record(vlm.model, plan):
+        with pytest.raises(NamedError, match="training mode"), record(vlm.model, plan):
             pass
     finally:
         vlm.model.eval()

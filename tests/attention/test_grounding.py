@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dontblink.attention.grounding import Grounding, select_grounding, weigh_heads
-from dontblink.schema import TableError
+from dontblink.errors import NamedError
 
 
 def test_head_weights_of_each_set_sum_to_one() -> None:
@@ -43,10 +43,10 @@ def test_grounding_is_where_the_lift_is_largest_in_each_model() -> None:
 
 
 def test_grounding_refuses_test_items() -> None:
-    with pytest.raises(TableError, match="test split"):
+    with pytest.raises(NamedError, match="test split"):
         select_grounding(pd.concat([heads_with_lift((2, 1)), heads_with_lift((2, 1), "test")]), 1, 1)
 
 
 def test_grounding_refuses_more_layers_than_there_are() -> None:
-    with pytest.raises(TableError, match="5 layers and 1 heads asked of 4 and 8"):
+    with pytest.raises(NamedError, match="5 layers and 1 heads asked of 4 and 8"):
         select_grounding(heads_with_lift((2, 1)), 5, 1)

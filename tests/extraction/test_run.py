@@ -1,0 +1,188 @@
+"""An extraction can stop anywhere, recomputes what is missing and nothing else, and loses no item."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_extraction import BENCHMARKS, MODEL, N_CALIBRATION, N_SHARDS, N_TEST, PROFILE, write_settings
+
+from dontblink import files as locks
+from dontblink import paths, schema, store
+from dontblink.errors import NamedError
+from dontblink.extraction import study
+from dontblink.extraction.run import Extraction
+from dontblink.questions.items import Box
+from dontblink_testbed import benchmark
+
+SIZES = {"test": N_TEST, "calibration": N_CALIBRATION}
+
+
+def extract() -> None:
+    Extraction(PROFILE).run(jobs=1)
+
+
+def shard_files(root: Path) -> dict[Path, int]:
+    """Return every shard's file and age."""
+    return {p: p.stat().st_mtime_ns for p in sorted((root / "results" / PROFILE).glob("*/*/*.parquet"))}
+
+
+def find_shard(root: Path, kind: str) -> Path:
+    return next(path for path in shard_files(root) if path.parent.parent.name == kind)
+
+
+def test_every_item_is_in_the_tables_and_the_masses_sum_to_one(small: Path) -> None:
+    tables = schema.read_tables(PROFILE, ["items", "token_masses", "tokens"])
+    sizes = tables["items"].groupby(["benchmark", "split"], observed=True).size()
+    assert sizes.to_dict() == {(b, split): n for b in BENCHMARKS for split, n in SIZES.items()}
+    regions = [f"{name}_mass" for name in schema.REGIONS if name != "control_box"]
+    np.testing.assert_allclose(tables["token_masses"][regions].sum(axis=1), 1, atol=1e-5)
+    assert (tables["tokens"]["entropy_nats"] >= 0).all()
+    listed = paths.shard_list(PROFILE).read_text().split()
+    assert {small / name for name in listed} == {*shard_files(small), *paths.tables(PROFILE).iterdir()}
+    assert len(shard_files(small)) == N_SHARDS + 2 + N_SHARDS  # responses, heads of the calibration shards, traces
+
+
+def test_a_second_run_computes_nothing(small_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = shard_files(small_copy)
+    monkeypatch.setattr(Extraction, "load_model", lambda *_, **__: pytest.fail("the model was loaded again"))
+    extract()
+    assert shard_files(small_copy) == before
+
+
+def lose(file: Path) -> str:
+    file.unlink()
+    return ""
+
+
+def damage(file: Path) -> str:
+    file.write_bytes(file.read_bytes()[:-50])
+    return f"kept as {file.name}.damaged, computed again"
+
+
+def swap_responses(file: Path) -> str:
+    """Let a shard say that it was measured on responses of another day."""
+    store.write_table(file, store.read_table(file), store.read_metadata(file) | {"responses": "of another day"})
+    return f"kept as {file.name}.damaged, computed again"
+
+
+@pytest.mark.parametrize(
+    ("kind", "harm"),
+    [(kind, harm) for kind in ("responses", "heads", "traces") for harm in (lose, damage)]
+    + [(kind, swap_responses) for kind in ("heads", "traces")],
+)
+def test_a_lost_or_spoilt_shard_and_only_that_one_is_computed_again_to_the_same_bytes(
+    small_copy: Path, kind: str, harm: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, file = shard_files(small_copy), find_shard(small_copy, kind)
+    content = file.read_bytes()
+    said = harm(file)
+    spoilt = file.read_bytes() if said else b""
+    extract()
+    assert file.read_bytes() == content
+    lines = [line for line in capsys.readouterr().out.splitlines() if "computed again" in line]
+    assert len(lines) == bool(said) and (not said or said in lines[0])
+    assert not said or file.with_name(f"{file.name}.damaged").read_bytes() == spoilt
+    assert {p: a for p, a in shard_files(small_copy).items() if p != file} == {
+        p: a for p, a in before.items() if p != file
+    }
+
+
+def test_a_shard_that_is_damaged_whenever_it_is_written_ends_the_run(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = store.write_table
+
+    def write_badly(path: Path, *arguments: Any) -> None:
+        write(path, *arguments)
+        if path.parent.parent.name == "traces":
+            path.write_bytes(path.read_bytes()[:-1])
+
+    find_shard(small_copy, "traces").unlink()
+    monkeypatch.setattr(store, "write_table", write_badly)
+    with pytest.raises(store.DamagedError, match="damaged or truncated"):
+        extract()
+
+
+def test_while_something_is_written_there_is_no_manifest_and_afterwards_it_has_its_old_age(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, write, seen = paths.extraction_manifest(PROFILE), store.write_table, []
+    age = manifest.stat().st_mtime_ns
+
+    def look(*arguments: Any) -> None:
+        seen.append(manifest.exists())
+        write(*arguments)
+
+    monkeypatch.setattr(store, "write_table", look)
+    find_shard(small_copy, "traces").unlink()
+    extract()
+    assert len(seen) > 5 and not any(seen)
+    assert manifest.stat().st_mtime_ns == age and not paths.withdrawn_manifest(PROFILE).exists()
+
+
+def test_a_run_on_a_profile_that_another_works_on_says_who_that_is(small_copy: Path) -> None:
+    with locks.hold(paths.lock(PROFILE)), pytest.raises(locks.LockError, match=rf"in use by process {os.getpid()} on "):
+        extract()
+    extract()
+
+
+def test_a_repair_chooses_the_grounding_again(small_copy: Path) -> None:
+    extraction = Extraction(PROFILE)
+    true, file = extraction.grounding(MODEL), find_shard(small_copy, "heads")
+    extraction._grounding[MODEL] = dataclasses.replace(true, layers=(99,))
+    file.write_bytes(file.read_bytes()[:100])
+    extraction.run(jobs=1)
+    assert extraction.grounding(MODEL) == true
+    assert schema.read_manifest(PROFILE)["grounding"][MODEL]["layers"] == list(true.layers)
+
+
+def test_a_missing_checkpoint_is_one_line_with_the_remedy(small_copy: Path) -> None:
+    write_settings(small_copy, checkpoints_folder=str(small_copy / "nowhere"))
+    with pytest.raises(NamedError, match=r"nowhere/qwen3vl-tiny-s: no checkpoint here .*; run `make testbed`") as found:
+        extract()
+    assert "\n" not in str(found.value)
+
+
+def test_bad_items_are_quarantined_with_their_reasons_and_the_others_go_on(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = benchmark.load_items
+
+    def spoil(*arguments: Any) -> Iterator[Any]:
+        for item in make(*arguments):
+            if item.id == "visual_reference-test-0000":
+                item = dataclasses.replace(item, images=(item.images[0][:200],))
+            if item.id == "visual_reference-test-0001":
+                item = dataclasses.replace(item, boxes=(Box(0, 90.0, 0.0, 99.0, 5.0),))
+            yield item
+
+    monkeypatch.setattr(benchmark, "load_items", spoil)
+    extract()
+    rows = store.read_quarantine(paths.tables(PROFILE) / "quarantine.parquet")
+    assert [row.item_id for row in rows] == ["visual_reference-test-0000", "visual_reference-test-0001"]
+    assert "not a readable image" in rows[0].reason
+    assert "lies outside its 96x96 px image" in rows[1].reason
+    items = schema.read_tables(PROFILE, ["items"], split="test")["items"]
+    assert len(items) == 2 * N_TEST - 2 and not set(items["item_id"]) & {row.item_id for row in rows}
+
+
+def test_a_response_without_a_token_is_quarantined(small_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpack = study.unpack_responses
+
+    def empty_first(table: Any) -> list[Any]:
+        responses = unpack(table)
+        return [dataclasses.replace(responses[0], response_ids=()), *responses[1:]]
+
+    monkeypatch.setattr(study, "unpack_responses", empty_first)
+    for path in shard_files(small_copy):
+        if path.parent.parent.name == "traces":
+            path.unlink()
+    extract()
+    rows = store.read_quarantine(paths.tables(PROFILE) / "quarantine.parquet")
+    assert len(rows) == N_SHARDS and {row.reason for row in rows} == {"empty response: no token to replay"}
