@@ -124,8 +124,11 @@ def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def read_ranges(row: dict[str, Any]) -> Difficulty:
     """Return the difficulty that a row of candidates, or of the record, stands for."""
-    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Difficulty)}
-    return Difficulty(**{name: tuple(found) if isinstance(found, list) else found for name, found in values.items()})
+    values: dict[str, Any] = {
+        field.name: tuple(row[field.name]) if isinstance(row[field.name], list | tuple) else row[field.name]
+        for field in fields(Difficulty)
+    }
+    return Difficulty(**values)
 
 
 def is_chosen(difficulty: Difficulty, record: dict[str, Any], benchmark: str) -> bool:
