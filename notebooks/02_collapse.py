@@ -14,22 +14,15 @@
 # ## 1 Question
 #
 # The paper reports (C1) that attention to the annotated evidence falls by 57 to 91 % from the start to the end of the
-# reasoning in all nine model x dataset cells. Attention mass on any fixed set of tokens falls as the context grows, so
-# the question here has two parts: how far does the evidence mass fall, and how much of the fall remains beyond that
+# reasoning in all nine model x dataset cells. Attention mass on any fixed set of tokens falls as the context grows. So
+# the question has two parts: how far does the evidence mass fall, and how much of the fall remains beyond that
 # dilution? In the testbed the chain of thought scripts much of the look (each step reads a named cell), so the recall
 # steps, where the model may look again or copy its own text, are shown on their own.
 #
-# | | |
-# |---|---|
-# | inputs | the tables of the extraction, test split |
-# | outputs | collapse curves by bin and by step, the collapse table with its controls, pictures of the look |
-# | cost | one to two minutes |
-#
 # $$\text{collapse} = 1 - \frac{\sum_i m_i(\text{last bin})}{\sum_i m_i(\text{first bin})}$$
 #
-# with $m_i$ the mean attention mass of item $i$ on its evidence boxes, over the grounding layers: a ratio of means,
-# with intervals from an item-clustered bootstrap. In the simulation study (`make simulate`) the symmetric bootstrap-t
-# holds its level down to the smallest cells, where BCa and percentile intervals are too narrow; hence it leads here.
+# with $m_i$ the mean attention mass of item $i$ on its evidence boxes, over the grounding layers. It is a ratio of
+# sums: a mean of per-item ratios would explode on small denominators.
 
 # %% [markdown]
 # ## 2 Parameters
@@ -48,12 +41,15 @@ picture_benchmark = "visual_reference"  # from which question set
 picture_quantiles = [0.1, 0.9]  # of the per-item collapse: the more sustained and the more collapsing item
 
 # %% [markdown]
-# ## 3 Setup
+# ## 3 Data
+#
+# Test items only: the calibration items chose the grounding layers.
 
 # %%
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from dontblink.extraction import examples
@@ -64,59 +60,109 @@ from dontblink.schema import read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import collapse, deals
 
-full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, interval)
-light = replace(full, n_replicates=band_replicates)
-band = replace(light, method="percentile")
-primary = "grounding_layers"
-net_of = ["evidence", "evidence_over_uniform", "evidence_over_control"]
-
-# %% [markdown]
-# ## 4 Load and check
-#
-# Test items only: the calibration items chose the grounding layers.
-
 # %%
 tables = read_tables(profile, ["items", "tokens", "token_masses", "steps"], split="test")
-items, steps = tables["items"], tables["steps"]
+items, tokens, token_masses, steps = tables.values()
 manifest = read_manifest(profile)
 cells = [(model, benchmark) for model in manifest["models"] for benchmark in manifest["benchmarks"]]
 assert picture_model in manifest["models"], f"picture_model {picture_model}: expected one of {manifest['models']}"
-binned = collapse.add_fraction(bin_table(tables["tokens"], tables["token_masses"], bins), items)
-steps = collapse.add_fraction(steps, items)
-primary_bins = binned[binned["head_set"] == primary]
-pairs = collapse.pair_bins(binned)
-n_left_out = len(items) - int((pairs["head_set"] == primary).sum())
-print(f"{len(cells)} declared cells, {len(items)} responses; without a first or last bin: {n_left_out}")
+cell, primary = ["model", "benchmark"], "grounding_layers"
+response = [*cell, "item_id"]
+truncated = items.loc[items["finish_reason"] == "length", response].astype(str)
+print(f"{len(cells)} declared cells, {len(items)} responses, of them {len(truncated)} truncated")
 
 # %% [markdown]
-# ## 5 Compute
+# ## 4 The estimator, in the open
 #
-# Collapse per cell for the evidence and for what it must be held against: the whole image, a random box of equal area
-# elsewhere in the same picture, the prompt's text, and a uniform look (the share of evidence tokens among all keys that
-# a row sees). `evidence_over_uniform` is the collapse beyond dilution.
+# The reasoning is cut into equal parts, and each response gets the mean mass of its first and of its last part, so that
+# an item weighs the same whatever its length. A response without both parts, or without evidence, has no collapse.
+
 
 # %%
-table = collapse.collapse_table(pairs, cells, resampling=full)
-evidence = table[(table["head_set"] == primary) & (table["quantity"] == "evidence")]
-evidence[
-    ["model", "benchmark", "estimate", "ci_low", "ci_high", "rank_biserial", "p_holm", "n_items", "n_degenerate"]
-].round(3)
+def mark_bins(tokens, n):
+    """Return the reasoning tokens with their bin: token t of T (from 0) falls in bin floor(n (t + 1/2) / T)."""
+    rows = tokens[tokens["span"] == "reasoning"]
+    index = rows.groupby(response, observed=True)["token_index"]
+    t, length = index.rank(method="first") - 1, index.transform("size")
+    return rows.assign(bin=np.floor(n * (t + 0.5) / length).astype(int))
 
-# %% [markdown]
-# The same, beyond each control.
 
-# %%
-net = table[(table["head_set"] == primary) & table["quantity"].str.startswith("evidence_over")]
-net.pivot_table("estimate", ["model", "benchmark"], "quantity", observed=True).round(3)
+def mean_masses(rows, k):
+    """Return each response's mean mass over its tokens in bin k, in single precision as the bins table holds it."""
+    masses = ["evidence_mass", "uniform_evidence_share"]
+    return rows[rows["bin"] == k].groupby(response, observed=True)[masses].mean().astype("float32")
 
-# %% [markdown]
-# Robustness: the single grounding head, the mean over all layers, and layer 0.
 
 # %%
-by_heads = table[table["quantity"] == "evidence"].pivot_table(
-    "estimate", ["model", "benchmark"], "head_set", observed=True
+looks = mark_bins(tokens, bins).merge(
+    token_masses[token_masses["head_set"] == primary], on=[*response, "token_index"], validate="1:1"
 )
-by_heads.round(3)
+ends = pd.concat({"first": mean_masses(looks, 0), "last": mean_masses(looks, bins - 1)}, axis=1, join="inner")
+ends = ends[ends["first", "uniform_evidence_share"] > 0]
+n_left_out = len(items) - len(ends)
+print(f"{len(ends)} responses with evidence and with both parts; left out: {n_left_out}")
+
+# %% [markdown]
+# Dilution is what a look loses that is spread evenly over all keys which a token sees: its share on the evidence is the
+# number of evidence tokens over the number of these keys. That number of evidence tokens must not change in a response.
+
+# %%
+evidence_tokens = looks["uniform_evidence_share"] * looks["context_length_tokens"]
+at_start = evidence_tokens.groupby([looks[key] for key in response], observed=True).transform("first")
+assert np.allclose(evidence_tokens, at_start, rtol=1e-5), "the uniform look is not evidence tokens / keys seen"
+
+# %% [markdown]
+# The collapse of a cell, of the evidence and of the uniform look, and of the evidence beyond the uniform look.
+
+# %%
+sums = ends.astype(float).groupby(cell, observed=True).sum()
+kept = sums["last"] / sums["first"]  # the share of the mass that is left, a ratio of sums
+opened = pd.DataFrame(
+    {
+        "evidence": 1 - kept["evidence_mass"],
+        "uniform": 1 - kept["uniform_evidence_share"],
+        "evidence_over_uniform": 1 - kept["evidence_mass"] / kept["uniform_evidence_share"],
+    }
+)
+opened.round(3)
+
+# %% [markdown]
+# ## 5 Intervals
+#
+# The library resamples items and repeats the lines above, for every head set and every mass. The symmetric bootstrap-t
+# leads because it holds its level down to the smallest cells in the simulation study (`make simulate`), where BCa and
+# percentile intervals are too narrow. The test is the signed rank of the two ends, adjusted by Holm over the cells.
+
+# %%
+full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, interval)
+light = replace(full, n_replicates=band_replicates)
+band = replace(light, method="percentile")
+binned = collapse.add_fraction(bin_table(tokens, token_masses, bins), items)
+pairs = collapse.pair_bins(binned)
+table = collapse.collapse_table(pairs, cells, resampling=full)
+
+# %% [markdown]
+# The open lines are the table's estimates.
+
+# %%
+main = table[table["head_set"] == primary]
+for quantity, by_cell in opened.items():
+    listed = main[main["quantity"] == quantity].set_index(cell)["estimate"]
+    assert np.allclose(listed, [by_cell[c] for c in listed.index], rtol=0, atol=1e-12), quantity
+
+# %%
+evidence = main[main["quantity"] == "evidence"]
+shown = ["estimate", "ci_low", "ci_high", "rank_biserial", "p_holm", "n_items", "n_degenerate"]
+evidence[[*cell, *shown]].round(3)
+
+# %% [markdown]
+# ## 6 What it is held against
+#
+# The collapse beyond each control: a uniform look (dilution), a random box of equal area elsewhere in the same picture,
+# the whole image and the prompt's text. Each is the same ratio of sums with the control's mass in the denominator.
+
+# %%
+main[main["quantity"].str.startswith("evidence_over")].pivot_table("estimate", cell, "quantity").round(3)
 
 # %% [markdown]
 # Read against recall: within one chain, the evidence mass at the step that must look (`f5 is 3`) and at the step that
@@ -124,76 +170,53 @@ by_heads.round(3)
 # the model's own text (which is never wrong in a gold chain, while the picture is noisy).
 
 # %%
-recall_pairs = collapse.pair_kinds(steps[steps["head_set"] == primary])
+steps = collapse.add_fraction(steps, items)
+main_steps = steps[steps["head_set"] == primary]
+recall_pairs = collapse.pair_kinds(main_steps)
+net_of = ["evidence", "evidence_over_uniform", "evidence_over_control"]
 recall = collapse.collapse_table(recall_pairs, cells, quantities=net_of, resampling=full)
-print(f"recall chains that restate nothing they read, left out: {recall_pairs.attrs['n_left_out']}")
 recall_evidence = recall[recall["quantity"] == "evidence_over_uniform"]
-recall_evidence[["model", "benchmark", "estimate", "ci_low", "ci_high", "p_holm", "n_items"]].round(3)
+print(f"recall chains that restate nothing they read, left out: {recall_pairs.attrs['n_left_out']}")
+recall_evidence[[*cell, "estimate", "ci_low", "ci_high", "p_holm", "n_items"]].round(3)
 
 # %% [markdown]
-# Raw and stratified: the kind of chain, the noise of the picture, the length of the chain, the side of the prior.
+# Negative control: the lift of the evidence (its share of the image mass over its share of the image), and the lift
+# after the boxes were dealt to other items of the cell, which has to be one.
 
 # %%
-strata = pd.concat(
-    collapse.collapse_by(pairs[pairs["head_set"] == primary], items, column, quantities=net_of, resampling=light)
-    for column in ("chain_kind", "noise_level", "chain_length", "prior_side")
-)
-raw = strata[strata["quantity"] == "evidence"]
-raw.pivot_table("estimate", ["benchmark", "column", "stratum"], "model", observed=True).round(3)
-
-# %% [markdown]
-# Box overlap of the step-averaged map of the grounding layers, by the kind of step: does the most attended token lie in
-# the boxes, how well does the smallest set with half of the image mass match them, and is the map a score for them? The
-# last column drops the attention sink among the image tokens.
-
-# %%
-overlap_columns = ["pointing_hit", "iou50", "map_auc", "sink_masked_evidence_mass", "evidence_mass"]
-overlap = (
-    steps[(steps["head_set"] == primary) & (steps["step_kind"] != "")]
-    .groupby(["model", "benchmark", "step_kind"], observed=True)[overlap_columns]
-    .mean()
-    .reset_index()
-)
-overlap.round(3)
-
-# %% [markdown]
-# Truncated responses are kept and marked. Collapse without them, where there are any:
-
-# %%
-cut = items.loc[items["finish_reason"] == "length", ["model", "item_id"]].astype(str)
-is_cut = pd.MultiIndex.from_frame(pairs[["model", "item_id"]]).isin(pd.MultiIndex.from_frame(cut))
-whole = collapse.collapse_table(
-    pairs[~is_cut & (pairs["head_set"] == primary)], cells, quantities=["evidence"], resampling=light
-)
-moved = whole["estimate"].to_numpy() - evidence["estimate"].to_numpy()
-print(f"truncated responses: {len(cut)}; leaving them out moves the collapse by at most {abs(moved).max():.3f}")
-
-# %% [markdown]
-# Negative control: the lift of the evidence, and the lift after the boxes were dealt to other items of the cell.
-
-# %%
-shuffled = pd.DataFrame(
-    {
-        "model": m,
-        "benchmark": b,
-        **deals.shuffled_lift(*examples.mean_maps(profile, m, b), n_deals=shuffled_deals),
-    }
-    for m, b in cells
-)
+maps = {c: examples.mean_maps(profile, *c) for c in cells}
+dealt = [deals.shuffled_lift(*maps[c], n_deals=shuffled_deals) for c in cells]
+shuffled = pd.DataFrame([dict(zip(cell, c, strict=True)) | lift for c, lift in zip(cells, dealt, strict=True)])
+assert shuffled["shuffled_lift"].between(0.9, 1.1).all(), "shuffled boxes should have a lift of 1"
 shuffled.round(3)
 
 # %% [markdown]
-# Cross-check: per-item log-ratios, by a paired t per cell and by a mixed model with a random intercept per item.
+# ## 7 Figure and numbers
+#
+# Collapse with its controls, and what restating adds.
 
 # %%
-check = collapse.log_ratio_check(pairs, primary)
-check.round(3)
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.6), sharey=True)
+plots.collapse_forest(axes[0], main, confidence=confidence_level)
+plots.collapse_forest(
+    axes[1], recall, quantity="evidence_over_uniform", controls=["evidence"], confidence=confidence_level
+)
+axes[0].set_title("first to last bin", pad=38)
+axes[1].set_title("read steps to recall steps", pad=38)
+record.save_figure(figure, "02_collapse_forest", profile)
 
 # %% [markdown]
-# ## 6 Figure
-#
-# The picture to look at first: a more sustained and a more collapsing item, taken at fixed quantiles of the per-item
-# collapse among correct answers with at least the median mass at the start. "Sustained" is relative: see its collapse.
+# The same along the whole reasoning.
+
+# %%
+drawn = ["evidence", "evidence_lift", "evidence_over_uniform", "visual"]
+along = collapse.curves(binned[binned["head_set"] == primary], quantities=drawn, resampling=band)
+figure = plots.curve_grid(along, drawn, confidence=confidence_level)
+record.save_figure(figure, "02_collapse", profile)
+
+# %% [markdown]
+# What it looks like: a more sustained and a more collapsing item, taken at fixed quantiles of the per-item collapse
+# among correct answers with at least the median mass at the start. "Sustained" is relative: see its collapse.
 
 # %%
 picked = examples.pick_by_collapse(pairs, items, picture_model, picture_benchmark, picture_quantiles)
@@ -204,70 +227,99 @@ for name, item_id, quantile in zip(("sustained", "collapsing"), picked, picture_
     figure.suptitle(f"{item_id}, {picture_model}: its collapse is {own:.2f}, the {quantile:.0%} quantile of this cell")
     record.save_figure(figure, f"02_collapse_{name}", profile)
 
-# %%
-shown = ["evidence", "evidence_lift", "evidence_over_uniform", "visual"]
-along = collapse.curves(primary_bins, quantities=shown, resampling=band)
-figure = plots.curve_grid(along, shown, confidence=confidence_level)
-record.save_figure(figure, "02_collapse", profile)
-
 # %% [markdown]
-# By step. Later steps exist in longer chains only, so a curve changes its items as it goes; `n_items` in the numbers
-# says how many are left. Steps that fewer than twenty items reach are not drawn.
+# The numbers that the paper, the ledger and the pages name, by key. Whole tables lie beside them.
 
 # %%
-by_step = collapse.curves(steps[steps["head_set"] == primary], "step_index", quantities=shown, resampling=band)
-figure = plots.curve_grid(by_step.dropna(subset=["ci_low"]), shown, position="step_index", confidence=confidence_level)
-record.save_figure(figure, "02_collapse_steps", profile)
-
-# %%
-figure, axes = plt.subplots(1, 2, figsize=(7, 3.6), sharey=True)
-plots.collapse_forest(axes[0], table[table["head_set"] == primary], confidence=confidence_level)
-plots.collapse_forest(
-    axes[1], recall, quantity="evidence_over_uniform", controls=["evidence"], confidence=confidence_level
-)
-axes[0].set_title("first to last bin", pad=38)
-axes[1].set_title("read steps to recall steps", pad=38)
-record.save_figure(figure, "02_collapse_forest", profile)
-
-# %% [markdown]
-# ## 7 Record numbers
-
-# %%
-curves = {"bin": along, "step_index": by_step}
+keys, named = ["head_set", "quantity", *cell], ["estimate", "ci_low", "ci_high", "p", "p_holm", "n_items"]
+leading = main[main["quantity"].isin(["evidence", "evidence_over_uniform", "control_box"])]
 numbers = {
     "n_cells": len(cells),
     "n_without_both_bins": n_left_out,
-    "n_truncated": len(cut),
-    "collapse": record.nest(table, ["head_set", "quantity", "model", "benchmark"]),
-    "recall": record.nest(recall, ["head_set", "quantity", "model", "benchmark"]),
-    "strata": record.nest(strata.dropna(subset=["estimate"]), ["quantity", "column", "stratum", "model", "benchmark"]),
-    "n_strata_too_small": int(strata["estimate"].isna().sum()),
-    "overlap": record.nest(overlap, ["model", "benchmark", "step_kind"]),
-    "shuffled_boxes": record.nest(shuffled, ["model", "benchmark"]),
-    "log_ratio_check": record.nest(check, ["model", "benchmark"]),
+    "n_truncated": len(truncated),
+    "collapse": record.nest(leading[[*keys, *named]], keys),
+    "recall": record.nest(recall_evidence[[*keys, *named]], keys),
+    "shuffled_boxes": record.nest(shuffled, cell),
     "pictures": dict(zip(("sustained", "collapsing"), picked, strict=True)),
 }
-
-# %%
-for position, line in curves.items():
-    rows = line.dropna(subset=["ci_low"]).drop(columns=["head_set"])
-    numbers[f"curve_by_{position}"] = record.nest(rows, ["quantity", "model", "benchmark", position])
 record.save_numbers("02_collapse", numbers, profile)
+for name, whole in {"cells": table, "recall": recall, "curve_by_bin": along}.items():
+    record.save_table("02_collapse", name, whole, profile)
 
 # %% [markdown]
-# ## 8 Checks and reading
+# ## 8 Reading
 #
 # The counts below are computed. A fall of the raw evidence mass is expected from dilution alone. A fall beyond the
 # uniform look is more than dilution, but in chains that read first and work on text afterwards the script itself causes
 # it: only the recall steps speak of a choice.
 
 # %%
-beyond = table[(table["head_set"] == primary) & (table["quantity"] == "evidence_over_uniform")]
-print(collapse.describe_cells("evidence mass falls", evidence))
-print(collapse.describe_cells("evidence mass falls beyond a uniform look", beyond))
-print(
-    collapse.describe_cells(
-        "evidence mass at recall steps is below that at read steps, beyond a uniform look", recall_evidence
-    )
+beyond = main[main["quantity"] == "evidence_over_uniform"]
+claims = {
+    "evidence mass falls": evidence,
+    "evidence mass falls beyond a uniform look": beyond,
+    "evidence mass at recall steps is below that at read steps, beyond a uniform look": recall_evidence,
+}
+for claim, rows in claims.items():
+    print(collapse.describe_cells(claim, rows))
+
+# %% [markdown]
+# ## Appendix: other choices
+#
+# Other heads: the single grounding head, the mean over all layers, and layer 0.
+
+# %%
+table[table["quantity"] == "evidence"].pivot_table("estimate", cell, "head_set").round(3)
+
+# %% [markdown]
+# Raw and stratified: the kind of chain, the noise of the picture, the length of the chain, the side of the prior.
+# Strata that are too small have a count and no estimate.
+
+# %%
+strata = pd.concat(
+    collapse.collapse_by(pairs[pairs["head_set"] == primary], items, column, quantities=net_of, resampling=light)
+    for column in ("chain_kind", "noise_level", "chain_length", "prior_side")
 )
-assert shuffled["shuffled_lift"].between(0.9, 1.1).all(), "shuffled boxes should have a lift of 1"
+record.save_table("02_collapse", "strata", strata, profile)
+raw = strata[strata["quantity"] == "evidence"]
+raw.pivot_table("estimate", ["benchmark", "column", "stratum"], "model", observed=True).round(3)
+
+# %% [markdown]
+# By step. Later steps exist in longer chains only, so a curve changes its items as it goes; `n_items` in the table says
+# how many are left. Steps that fewer than twenty items reach are not drawn.
+
+# %%
+by_step = collapse.curves(main_steps, "step_index", quantities=drawn, resampling=band).dropna(subset=["ci_low"])
+record.save_table("02_collapse", "curve_by_step", by_step, profile)
+figure = plots.curve_grid(by_step, drawn, position="step_index", confidence=confidence_level)
+record.save_figure(figure, "02_collapse_steps", profile)
+
+# %% [markdown]
+# Box overlap of the step-averaged map of the grounding layers, by the kind of step: does the most attended token lie in
+# the boxes, how well does the smallest set with half of the image mass match them, and is the map a score for them? The
+# sink-masked mass drops the attention sink among the image tokens.
+
+# %%
+measures = ["pointing_hit", "iou50", "map_auc", "sink_masked_evidence_mass", "evidence_mass"]
+of_kind = main_steps[main_steps["step_kind"] != ""].groupby([*cell, "step_kind"], observed=True)
+overlap = of_kind[measures].mean().reset_index()
+record.save_table("02_collapse", "overlap", overlap, profile)
+overlap.round(3)
+
+# %% [markdown]
+# Truncated responses are kept and marked. Collapse without them, where there are any:
+
+# %%
+is_cut = pd.MultiIndex.from_frame(pairs[response]).isin(pd.MultiIndex.from_frame(truncated))
+whole = pairs[~is_cut & (pairs["head_set"] == primary)]
+without = collapse.collapse_table(whole, cells, quantities=["evidence"], resampling=light)
+moved = without["estimate"].to_numpy() - evidence["estimate"].to_numpy()
+print(f"leaving the {len(truncated)} truncated responses out moves the collapse by at most {abs(moved).max():.3f}")
+
+# %% [markdown]
+# Cross-check: per-item log-ratios, by a paired t per cell and by a mixed model with a random intercept per item.
+
+# %%
+check = collapse.log_ratio_check(pairs, primary)
+record.save_table("02_collapse", "log_ratio", check, profile)
+check.round(3)
