@@ -311,7 +311,7 @@ class Connection:
 
     def __enter__(self) -> Connection:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        self.client = httpx.AsyncClient(headers=headers, timeout=None, limits=httpx.Limits())
+        self.client = httpx.AsyncClient(headers=headers, timeout=None, limits=httpx.Limits())  # noqa: S113 (`_request` times)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
