@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,10 +138,11 @@ def run_export(given: argparse.Namespace) -> int:
 def run_agree(given: argparse.Namespace) -> int:
     """Print the agreement of annotators, pair by pair."""
     from dontblink.boxes.annotations import read_strictly
-    from dontblink.boxes.annotators import compare_annotators, name_pairs, summarize_agreement
+    from dontblink.boxes.annotators import compare_annotators, summarize_agreement
 
     annotations = read_strictly(given.file)
-    pairs = [tuple(given.between)] if given.between else name_pairs(annotations)
+    names = sorted({found.annotator for found in annotations})
+    pairs = [tuple(given.between)] if given.between else list(combinations(names, 2))
     for first, second in pairs:
         report = compare_annotators(annotations, first, second, token_px=given.token_px)
         print(summarize_agreement(report, first, second, seed=given.seed))

@@ -387,7 +387,6 @@ class Verdict:
 
     status: str
     boxes: tuple[Box, ...]
-    annotators: frozenset[str]
     reason: str
 
 
@@ -408,14 +407,12 @@ def is_on(found: Annotation, facts: ImageFacts) -> bool:
 def judge_item(images: Sequence[ImageFacts], groups: dict[Key, list[Annotation]]) -> Verdict:
     """Return an item's boxes (the union over annotators), or why it has none: every image needs an accepted line."""
     boxes: dict[Box, None] = {}
-    annotators: set[str] = set()
     problems: dict[str, list[str]] = {"stale": [], "lacking": [], "proposed only": []}
     for facts in images:
         lines = groups.get((facts.item_id, facts.image), [])
         accepted = [found for found in lines if found.status == "accepted"]
         if current := [found for found in accepted if is_on(found, facts)]:
             boxes |= dict.fromkeys(box for found in current for box in found.boxes)
-            annotators |= {found.annotator for found in current}
         elif accepted:
             old = accepted[0]
             problems["stale"].append(
@@ -431,8 +428,8 @@ def judge_item(images: Sequence[ImageFacts], groups: dict[Key, list[Annotation]]
     reason = "; ".join(text for texts in problems.values() for text in texts) or ("" if images else "no image")
     if reason:
         status = next((status for status, texts in problems.items() if texts), "lacking")
-        return Verdict(status, (), frozenset(annotators), reason)
-    return Verdict("annotated", tuple(boxes), frozenset(annotators), "")
+        return Verdict(status, (), reason)
+    return Verdict("annotated", tuple(boxes), "")
 
 
 def attach_boxes(
@@ -457,7 +454,7 @@ def attach_boxes(
         try:
             verdict = judge_item([describe_image(item, image) for image in range(len(item.images))], groups)
         except ItemError as error:
-            verdict = Verdict("lacking", (), frozenset(), str(error))
+            verdict = Verdict("lacking", (), str(error))
         if verdict.reason:
             lacking.append((item.id, verdict.reason))
         else:

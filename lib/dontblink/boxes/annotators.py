@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -89,11 +88,6 @@ def token_grid(image_size: tuple[int, int], token_px: int) -> Grid:
     """Return the (rows, columns) of image tokens of `token_px` px for an image (width, height), no pixel budget."""
     width, height = image_size
     return max(1, round(height / token_px)), max(1, round(width / token_px))
-
-
-def name_pairs(annotations: Iterable[Annotation]) -> list[tuple[str, str]]:
-    """Return every pair of annotators who have annotated, in order of their names."""
-    return list(combinations(sorted({found.annotator for found in annotations}), 2))
 
 
 def compare_annotators(annotations: Iterable[Annotation], a: str, b: str, *, token_px: int = 32) -> list[Comparison]:

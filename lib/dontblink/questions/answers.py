@@ -201,19 +201,15 @@ def read_statement(statement: str, options: Sequence[str]) -> set[str]:
 
     Else the letters of the options whose texts it holds.
     """
-    whole = {letter for letter, text in zip(string.ascii_uppercase, options, strict=False) if same(statement, text)}
-    if whole:
+    texts = dict(zip(string.ascii_uppercase, map(plain, options), strict=False))
+    # a lone letter is never an option's whole text, it is the letter of an option
+    if whole := {letter for letter, text in texts.items() if plain(statement) == text and len(text) > 1}:
         return whole
     statement = DENIED.sub("", statement)
     if found := leading_letters(statement, options):
         return found
-    texts, rest = named_texts(statement, options)
-    return lone_letters(rest, options) or texts
-
-
-def same(statement: str, option: str) -> bool:
-    """Say whether a statement is an option's whole text; a lone letter never is, it is the letter of an option."""
-    return plain(statement) == plain(option) and len(plain(option)) > 1
+    named, rest = named_texts(statement, options)
+    return lone_letters(rest, options) or named
 
 
 def leading_letters(text: str, options: Sequence[str], whole: bool = False) -> set[str]:
