@@ -83,6 +83,7 @@ def test_changing_accepted_boxes_takes_the_acceptance_back(tmp_path: Path) -> No
     widget = BoxWidget(ITEMS, file, "ana")
     for left in (1, 2):
         widget.canvas.bboxes = [on_screen(left, 1, 5, 5)]
+        assert widget.status.value == ("" if left == 1 else "not accepted yet")
         widget.accept() if left == 1 else widget.step(1)
     assert [(row.status, row.boxes[0].x0) for row in read_strictly(file)] == [("proposed", 2)]
 

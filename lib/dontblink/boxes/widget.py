@@ -171,7 +171,9 @@ class BoxWidget(ipywidgets.VBox):
         row = rows[index] if 0 <= index < len(rows) else None
         return row if isinstance(row, dict) else None
 
-    def _show_reason(self, _: Any) -> None:
+    def _show_reason(self, change: dict[str, Any]) -> None:
+        if change["name"] == "bboxes" and self.status.value.startswith("accepted"):  # what was accepted were all of them
+            self.status.value = "not accepted yet"
         row = self._find_selected()
         self.reason.disabled = row is None
         self.reason.value = str(row.get("reason", "")) if row else ""
