@@ -172,7 +172,7 @@ class BoxWidget(ipywidgets.VBox):
         return row if isinstance(row, dict) else None
 
     def _show_reason(self, change: dict[str, Any]) -> None:
-        if change["name"] == "bboxes" and self.status.value.startswith("accepted"):  # what was accepted were all of them
+        if change["name"] == "bboxes" and self.status.value.startswith("accepted"):  # all of them were, as they stood
             self.status.value = "not accepted yet"
         row = self._find_selected()
         self.reason.disabled = row is None
