@@ -1,6 +1,6 @@
 """What a study will cost: items, tokens, hours and gigabytes, from a short probe before anything starts.
 
-In: a `Study` and a loaded model. Out: one `Cost` per model, and a line of text. A probe generates a few tokens for one
+In: a `Study` and a loaded model. Out: a line of text per model. A probe generates a few tokens for one
 batch of items and replays them; the rest is arithmetic that the docstrings state. What the extraction would quarantine
 does not stop the probe. Never: a promise, or two models in memory. Chains longer than the probe's cost more per token
 in attention, which is left out.
@@ -51,28 +51,6 @@ class Speed:
     replay_s_per_token: float
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What is left to do for one model; `limit_` at max_new_tokens, else at the expected length."""
-
-    model: str
-    n_items: int
-    tokens_per_response: float
-    generate_h: float
-    limit_generate_h: float
-    replay_h: float
-    disk_gb: float
-
-    def describe(self) -> str:
-        """Return the cost as one line."""
-        total = self.n_items * self.tokens_per_response
-        return (
-            f"{self.model}: {self.n_items} items left, about {self.tokens_per_response:.0f} tokens each "
-            f"({total / 1e6:.2f} million); generate {self.generate_h:.2f} h (at most {self.limit_generate_h:.2f}), "
-            f"replay {self.replay_h:.2f} h, {self.disk_gb:.3f} GB of traces"
-        )
-
-
 def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
     """Generate PROBE_TOKENS tokens for one batch of items and replay them, twice; the second run counts.
 
@@ -95,6 +73,10 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
     batch, prompts = [item for item, _ in pairs], [prompt for _, prompt in pairs]
     if not batch:
         raise NamedError(f"none of {len(items)} items can be encoded, the first: {reasons[0]}")
+    covered = [
+        evidence.item_coverage(item, vlm.image_grid(prompt), prompt.image_sizes, prompt.image_order)
+        for item, prompt in pairs
+    ]
     seconds: dict[str, float] = {}
     for _ in range(2):
         for name, n_tokens in (("prompt", 1), ("whole", PROBE_TOKENS)):
@@ -103,11 +85,6 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
             responses = {r.item_id: r.response_ids for r in found}
             seconds[name] = time.perf_counter() - start
         ids = [responses[prompt.item_id] for prompt in prompts]
-        grids = [vlm.image_grid(prompt) for prompt in prompts]
-        covered = [
-            evidence.item_coverage(item, grid, prompt.image_sizes, prompt.image_order)
-            for item, grid, prompt in zip(batch, grids, prompts, strict=True)
-        ]
         start = time.perf_counter()
         replayed = replay_responses(
             vlm, prompts, ids, head_sets=sets, reasoning=[(0, len(r)) for r in ids], coverage=covered, control=covered,
@@ -140,18 +117,19 @@ def count_trace_bytes(speed: Speed, n_tokens: float, n_heads: int) -> float:
     return 4 * ((2 + len(REGIONS) * n_sets) * n_tokens + maps + 2 * n_heads)
 
 
-def estimate(study: Study, vlm: VLM, speed: Speed, n_items: int, n_tokens: float) -> Cost:
-    """Return the cost of `n_items` more items.
+def estimate(study: Study, vlm: VLM, speed: Speed, n_items: int, n_tokens: float) -> dict[str, float]:
+    """Return the hours and gigabytes that `n_items` more items of so many tokens cost; `limit_` at max_new_tokens.
 
     Generation: (items / batch) (prompt_s + tokens step_s). Replay: items (prompt + response tokens) seconds per token.
     """
     config = vlm.model.config.get_text_config()
-    n_batches = n_items / speed.n_items
-    lengths = (n_tokens, study.settings["max_new_tokens"])
-    hours = [n_batches * (speed.prompt_s + n * speed.step_s) / 3600 for n in lengths]
-    replay_h = n_items * (speed.prompt_tokens + n_tokens) * speed.replay_s_per_token / 3600
     size = count_trace_bytes(speed, n_tokens, config.num_hidden_layers * config.num_attention_heads)
-    return Cost(vlm.name, n_items, n_tokens, hours[0], hours[1], replay_h, n_items * size / 1e9)
+    generate, limit = (
+        n_items / speed.n_items * (speed.prompt_s + n * speed.step_s) / 3600
+        for n in (n_tokens, study.settings["max_new_tokens"])
+    )
+    replay = n_items * (speed.prompt_tokens + n_tokens) * speed.replay_s_per_token / 3600
+    return {"generate_h": generate, "limit_generate_h": limit, "replay_h": replay, "disk_gb": n_items * size / 1e9}
 
 
 def expected_tokens(study: Study, model: str) -> float:
@@ -183,4 +161,10 @@ def probe_model(study: Study, vlm: VLM, missing: Sequence[Shard]) -> str:
         speed = measure_speed(study, vlm, missing[0].items)
     except NamedError as error:
         return f"{vlm.name}: {n_items} items left; what they cost is unknown: {error}"
-    return estimate(study, vlm, speed, n_items, expected_tokens(study, vlm.name)).describe()
+    n_tokens = expected_tokens(study, vlm.name)
+    cost = estimate(study, vlm, speed, n_items, n_tokens)
+    return (
+        f"{vlm.name}: {n_items} items left, about {n_tokens:.0f} tokens each ({n_items * n_tokens / 1e6:.2f} million); "
+        f"generate {cost['generate_h']:.2f} h (at most {cost['limit_generate_h']:.2f}), "
+        f"replay {cost['replay_h']:.2f} h, {cost['disk_gb']:.3f} GB of traces"
+    )
