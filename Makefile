@@ -50,7 +50,7 @@ params: ; @: ## split params/<profile>.yaml into one JSON a section, under resul
 
 extract: $(if $(DRY),dry-run,$(R)/extraction.json) ## responses and traces; resumes (PROFILE=paper: only this target; DRY=1: no model)
 dry-run: params
-	$(PY) -m dontblink.extraction.dry_run --profile $(PROFILE) $(if $(OFFICIAL),--official '$(subst ','\'',$(OFFICIAL))')
+	$(PY) -m dontblink_testbed.dry_run --profile $(PROFILE) $(if $(OFFICIAL),--official '$(subst ','\'',$(OFFICIAL))')
 ifneq ($(filter testbed,$(PROFILE))$(filter extract,$(MAKECMDGOALS)),)
 $(D)/extraction: $(S)/extraction $(if $(filter testbed,$(PROFILE)),,again) | $(READY)
 	$(PY) -m dontblink.extraction --profile $(PROFILE)

@@ -28,7 +28,9 @@ def draw_items(n_items: int, settings: dict[str, Any]) -> list[Item]:
     """Return `n_items` items, one of each benchmark after the other."""
     n_each = -(-n_items // len(benchmark.BENCHMARKS))
     columns = [
-        benchmark.load_items(name, "calibration", n_each, settings["item_seed"], benchmark.read_difficulty(name, settings))
+        benchmark.load_items(
+            name, "calibration", n_each, settings["item_seed"], benchmark.read_difficulty(name, settings)
+        )
         for name in benchmark.BENCHMARKS
     ]
     return [item for row in zip(*columns, strict=True) for item in row][:n_items]

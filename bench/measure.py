@@ -33,7 +33,10 @@ from dontblink.files import whole_file
 FOLDER = paths.ROOT / "results" / "bench"
 TINY = paths.ROOT / "tests" / "tiny_models.py"
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "statsmodels")
-PRELOADED = ["dontblink.attention.replay", *(f"transformers.models.{name}.modeling_{name}" for name in ("qwen3_vl", "glm4v"))]
+PRELOADED = [
+    "dontblink.attention.replay",
+    *(f"transformers.models.{name}.modeling_{name}" for name in ("qwen3_vl", "glm4v")),
+]
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ from PIL import Image
 
 from dontblink.attention import replay
 from dontblink.models.families import FAMILIES
-from dontblink.models.stand_in import SHAPES, build_image_processor, true_shape
 from dontblink.models.vlm import VLM, Prompt
+from dontblink_testbed.stand_in import SHAPES, build_image_processor, true_shape
 
 WAYS = ("without", "again", "capture")
 SIDE_PX = 448

@@ -1,7 +1,7 @@
 """Write the table of costs from results/bench: every result of every script beside its bar.
 
 In: the JSON files that the scripts of bench/ wrote, whichever are there. Out: the block between the bench markers of
-bench/README.md; no date, so that its bytes change only where a number or the measured code does. A bar that is missed is
+bench/README.md; no date, so that its bytes change only where a number or the measured code does. A missed bar is
 shown as missed, named on standard error, and makes the exit code 1. What was measured with settings of its own says so
 and is not held against its bar; a script whose code has changed since is named below the table. Never measure, round
 for a comparison, or leave a result out.

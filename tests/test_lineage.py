@@ -1,4 +1,4 @@
-"""What a result depends on is found in the sources: checked against another reader of imports, and by changing lines."""
+"""What a result depends on is found in the sources: held against another reader of imports, and by changed lines."""
 
 from __future__ import annotations
 
@@ -175,7 +175,8 @@ def test_a_changed_value_makes_the_readers_of_its_section_stale(sections: dict[s
 
     def stale(section: str) -> set[str]:
         key = sorted(sections[section])[0]
-        return find_stale(before, lineage.describe_stages("testbed", sections | {section: {**sections[section], key: 9}}))
+        changed = sections | {section: {**sections[section], key: 9}}
+        return find_stale(before, lineage.describe_stages("testbed", changed))
 
     for section, stem in (("collapse", "02_collapse"), ("veto", "05_veto"), ("claims", "08_claims")):
         assert stale(section) - {lineage.PAGES} == {stem}

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Glm46VImageProcessorPil, PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
 from dontblink.models.checkpoints import load_vlm
-from dontblink.models.stand_in import SPECIAL_TOKENS, wrap_tokens
 from dontblink.models.vlm import VLM
+from dontblink_testbed.stand_in import SPECIAL_TOKENS, wrap_tokens
 from dontblink_testbed.vocabulary import FORMATS
 
 FAMILIES = ("qwen3_vl", "glm4v")

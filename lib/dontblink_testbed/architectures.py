@@ -25,8 +25,8 @@ from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProce
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
-from dontblink.models.stand_in import SPECIAL_TOKENS
 from dontblink_testbed.scenes import IMAGE_PX
+from dontblink_testbed.stand_in import SPECIAL_TOKENS
 from dontblink_testbed.vocabulary import token_ids
 
 PATCH_PX = 8

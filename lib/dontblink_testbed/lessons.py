@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dontblink.models.stand_in import SPECIAL_TOKENS
 from dontblink_testbed import questions
 from dontblink_testbed.architectures import N_IMAGE_TOKENS, patchify
 from dontblink_testbed.questions import Difficulty
 from dontblink_testbed.scenes import CELLS, COLOURS, GRID, SHAPES, Scenes, describe_cell, draw
+from dontblink_testbed.stand_in import SPECIAL_TOKENS
 from dontblink_testbed.vocabulary import encode_words, prompt_words, response_words
 
 TRAINING_DIFFICULTY = {

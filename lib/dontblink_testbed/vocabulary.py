@@ -13,9 +13,9 @@ from functools import lru_cache
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from dontblink.models.stand_in import SPECIAL_TOKENS, wrap_tokens
 from dontblink_testbed.questions import OPERATORS, OPTION_LETTERS
 from dontblink_testbed.scenes import ARROWS, CELLS, COLOURS, DIGITS, SHAPES
+from dontblink_testbed.stand_in import SPECIAL_TOKENS, wrap_tokens
 
 WORDS = (
     *DIGITS, *OPERATORS, *OPTION_LETTERS, *CELLS, *COLOURS, *SHAPES, *ARROWS,

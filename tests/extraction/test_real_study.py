@@ -18,10 +18,10 @@ import pytest
 
 from dontblink import paths, schema, store
 from dontblink.boxes.annotations import Annotation, describe_image, read_annotations, write_annotations
-from dontblink.models.stand_in import build_stand_in
 from dontblink.questions import mmmu_pro
 from dontblink.questions.items import Box
 from dontblink.questions.sources import Source
+from dontblink_testbed.stand_in import build_stand_in
 
 ROOT = paths.ROOT
 MINI = ROOT.parent / "shared" / "fixtures" / "mmmu_pro" / "mini" / "items.jsonl"

@@ -16,7 +16,7 @@ from tiny_checkpoints import FAMILIES, cut, save_checkpoint
 
 from dontblink.errors import NamedError
 from dontblink.models.checkpoints import check_checkpoint, find_damage, load_vlm
-from dontblink.models.stand_in import build_stand_in
+from dontblink_testbed.stand_in import build_stand_in
 
 
 @pytest.fixture(scope="module")

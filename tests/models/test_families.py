@@ -18,7 +18,7 @@ from dontblink.models.families import (
     pixels_per_token,
     read_image_tokens,
 )
-from dontblink.models.stand_in import SHAPES, build_image_processor, build_tokenizer
+from dontblink_testbed.stand_in import SHAPES, build_image_processor, build_tokenizer
 
 HEAD = "{%- for message in messages %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endfor -%}"
 MODELS = tuple(SHAPES)

@@ -12,10 +12,10 @@ from small_items import write_rows
 from test_makefile import Tree
 
 from dontblink import params, paths
-from dontblink.extraction import dry_run
 from dontblink.questions import registry
 from dontblink.questions.items import Score
 from dontblink.questions.sources import Row
+from dontblink_testbed import dry_run
 
 ROOT = paths.ROOT
 OFFICIAL = ROOT.parent / "shared" / "fixtures"
@@ -153,7 +153,7 @@ def test_make_asks_the_configured_sources_unless_a_folder_of_official_files_is_n
 
     def recipe(*arguments: str) -> str:
         printed = tree.make("-n", "extract", "PROFILE=paper", "DRY=1", *arguments).stdout
-        return next(line for line in printed.splitlines() if "dontblink.extraction.dry_run" in line).rstrip()
+        return next(line for line in printed.splitlines() if "dontblink_testbed.dry_run" in line).rstrip()
 
-    assert recipe().endswith("-m dontblink.extraction.dry_run --profile paper")
+    assert recipe().endswith("-m dontblink_testbed.dry_run --profile paper")
     assert recipe("OFFICIAL=it's here").endswith(r"--profile paper --official 'it'\''s here'")

@@ -26,11 +26,11 @@ from dontblink import paths
 from dontblink.errors import NamedError
 from dontblink.extraction.study import Study
 from dontblink.models.checkpoints import load_vlm
-from dontblink.models.stand_in import StandIn, build_stand_in
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry
 from dontblink.questions.items import MOST_PIXELS, Item, ItemError
 from dontblink.questions.sources import Row, is_file
+from dontblink_testbed.stand_in import StandIn, build_stand_in
 
 OFFICIAL = {  # where a folder of official files has each benchmark
     "mathvista": "mathvista/testmini.json",
@@ -171,9 +171,9 @@ def check_prompts(vlm: VLM, items: list[Item], generator: str, failures: list[st
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run: `python -m dontblink.extraction.dry_run --profile paper [--official FOLDER] [--items 20]`."""
+    """Run: `python -m dontblink_testbed.dry_run --profile paper [--official FOLDER] [--items 20]`."""
     about = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m dontblink.extraction.dry_run", description=about)
+    parser = argparse.ArgumentParser(prog="python -m dontblink_testbed.dry_run", description=about)
     parser.add_argument("--profile", default="paper", help="which params/<profile>.yaml")
     parser.add_argument("--official", type=Path, help="folder of official benchmark files, in place of the sources")
     parser.add_argument("--items", type=int, default=20, help="items to prompt and score, per model and benchmark")

@@ -15,7 +15,10 @@ from dontblink.attention.replay import replay_responses
 from dontblink.boxes import evidence
 from dontblink.models.checkpoints import load_vlm
 from dontblink.models.generate import Sampling, generate_responses, item_generator
-from dontblink.models.stand_in import (
+from dontblink.models.vlm import VLM
+from dontblink.paths import ROOT
+from dontblink.questions.items import Box, Item, open_image, split_question, validate
+from dontblink_testbed.stand_in import (
     FAMILIES,
     SHAPES,
     SPECIAL_TOKENS,
@@ -24,9 +27,6 @@ from dontblink.models.stand_in import (
     build_tokenizer,
     true_shape,
 )
-from dontblink.models.vlm import VLM
-from dontblink.paths import ROOT
-from dontblink.questions.items import Box, Item, open_image, split_question, validate
 
 MINI = ROOT.parent / "shared" / "fixtures" / "mmmu_pro" / "mini"
 SIDES = {"Qwen3-VL-2B": 32, "GLM-4.6V-Flash": 28}  # px of a merged image token
