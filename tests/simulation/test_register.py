@@ -6,7 +6,6 @@ import pytest
 
 from dontblink_simulation.coverage import MARKS
 from dontblink_simulation.register import STATISTICS
-from dontblink_simulation.trials import MIN_ITEMS
 
 DEMANDED = ("iid", "clustered", "tied", "small", "null_v", "separation")
 
@@ -17,21 +16,6 @@ def test_each_demanded_setting_is_there_or_its_absence_is_explained(name: str) -
     assert set(DEMANDED) <= set(statistic.settings) | set(statistic.absent)
     assert not set(statistic.settings) & set(statistic.absent)
     assert all(len(reason) > 10 for reason in statistic.absent.values())
-
-
-@pytest.mark.parametrize("name", STATISTICS)
-def test_settings_are_what_they_are_called(name: str) -> None:
-    for setting, population in STATISTICS[name].settings.items():
-        assert (population.n_models > 1) == (
-            setting in ("clustered", "null_clustered", "skewed", "null_v", "null_v_skewed")
-            or (name, setting) == ("interaction", "testbed")
-        ), setting
-        if setting.endswith("small"):
-            assert population.n_items == MIN_ITEMS
-        if "tied" in setting:
-            assert population.step > 0
-        if setting.startswith("null"):
-            assert any(abs(value - STATISTICS[name].null) < 1e-9 for value in population.truth().values()), setting
 
 
 @pytest.mark.parametrize("name", [name for name in STATISTICS if name not in ("transfer", "selective")])

@@ -139,12 +139,3 @@ def test_the_figure_and_the_numbers_are_published_together(root: Path) -> None:
     assert numbers["n_studies"] == 30 and numbers["n_replicates"] == 19
     assert numbers["simulated"]["collapse"]["small"]["evidence"]["bca"]["n_studies"] == 30
     assert numbers["settings"]["interaction"]["separation"]["constant"] == 4.5
-
-
-def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
-    printed = capsys.readouterr().out
-    for name in STATISTICS:
-        assert name in printed
-    assert "interrupt and run again" in printed

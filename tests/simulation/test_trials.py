@@ -59,9 +59,7 @@ def test_collapse_rows_are_those_of_the_collapse_table(n_models: int) -> None:
     cells = [(str(model), "b") for model in pairs["model"].unique()]
     for method in ("bca", "percentile", "t"):
         quantities, resampling = ["evidence", "evidence_over_uniform"], Resampling(99, seed, method=method)
-        table = collapse.collapse_table(
-            pairs, cells, pooled=n_models > 1, quantities=quantities, resampling=resampling
-        )
+        table = collapse.collapse_table(pairs, cells, pooled=n_models > 1, quantities=quantities, resampling=resampling)
         for _, row in table[table["model"] == ("all" if n_models > 1 else "model 0")].iterrows():
             expected = (row["estimate"], row["ci_low"], row["ci_high"])
             assert ends(found, row["quantity"], method) == pytest.approx(expected, rel=1e-9)

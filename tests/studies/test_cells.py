@@ -28,11 +28,22 @@ def test_too_few_items_of_either_kind_are_an_error_with_the_counts(n: int, right
         require_cells(make_cell(n, right), 20, 4)
 
 
-def test_log_covariate_is_the_logarithm_and_needs_positive_numbers() -> None:
-    rows = select_rows(make_items(20), ["log_n_response_tokens", "n_response_tokens"])
+def test_rows_are_those_with_a_number_of_the_split_that_is_named() -> None:
+    items = make_items(20)
+    rows = select_rows(items, ["log_n_response_tokens", "n_response_tokens"])
     assert rows["log_n_response_tokens"].to_numpy() == pytest.approx(np.log(rows["n_response_tokens"].to_numpy()))
-    with pytest.raises(EstimateError, match="column n_response_tokens: 0.0 has no logarithm"):
-        select_rows(make_items(20).assign(n_response_tokens=0), ["log_n_response_tokens"])
+    for other, columns, message in (
+        (
+            items.assign(n_response_tokens=0),
+            ["log_n_response_tokens"],
+            "column n_response_tokens: 0.0 has no logarithm",
+        ),
+        (items.assign(split="calibration"), [], "rows of the calibration split, test expected"),
+        (items.drop(columns="max_entropy_nats"), ["max_entropy_nats"], "no numeric column max_entropy_nats"),
+        (pd.concat([items, items.head(1)]), [], "occurs twice"),
+    ):
+        with pytest.raises(EstimateError, match=message):
+            select_rows(other, columns)
 
 
 def test_standardised_values_have_mean_zero_and_deviation_one_in_each_cell() -> None:

@@ -128,14 +128,6 @@ def test_a_control_that_is_not_one_is_found() -> None:
     assert len(find_biased(table.assign(sd=0.0, mean=0.0))) == 1  # nothing was dealt
 
 
-def test_cells_of_one_class_and_calibration_rows_are_no_control() -> None:
-    items = make_items(40)
-    items.loc[items["model"] == "glm", "correct"] = True
-    assert set(dealt_table(items, "labels", n_deals=2, scopes=["cell"])["model"]) == {"qwen"}
-    with pytest.raises(EstimateError, match="calibration"):
-        dealt_table(items.assign(split="calibration"), "labels", n_deals=2)
-
-
 def make_maps(n: int = 300, n_tokens: int = 36, focus: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     coverage = np.zeros((n, n_tokens))

@@ -150,41 +150,18 @@ def test_marginal_effects_are_differences_of_predicted_probabilities() -> None:
     assert (difference.method, found["effect_at_low_vision"].n_degenerate) == ("percentile", 0)
 
 
-def test_coefficient_of_zero_can_still_be_a_difference_of_risks() -> None:
-    # the reason for marginal effects: with main effects and b_EV = 0, risks do interact
-    rows = select_rows(make_items(50), [ENTROPY, VISION])
-    design = build_design(rows)
-    drawn = bootstrap_logit(design.x, design.y, design.cluster, Resampling(20, method="percentile"), strata=design.cell)
-    flat = drawn.estimate.copy()
-    flat[:3] = [-1.5, 1.5, 0.0]
-    fixed = type(drawn)(**{**vars(drawn), "estimate": flat})
-    found = {name: interval.estimate for name, interval in marginal_effects(design, fixed).items()}
-    assert abs(found["effect_difference"]) > 0.05
-    assert found["difference_without_interaction"] == pytest.approx(found["effect_difference"], abs=1e-12)
-    assert found["difference_by_interaction"] == pytest.approx(0, abs=1e-12)
-
-
-@pytest.mark.parametrize("b_ev", [-0.3, 0.3])
+@pytest.mark.parametrize("b_ev", [-0.3, 0.0, 0.3])
 def test_difference_of_risks_is_the_main_effects_part_plus_one_with_the_sign_of_the_interaction(b_ev: float) -> None:
-    # entropy costs less where vision has brought the risk down: the whole can be positive while b_EV is negative
+    # entropy costs less where vision has brought the risk down: the whole can be positive while b_EV is negative or 0
     design = build_design(select_rows(make_items(50), [ENTROPY, VISION]))
-    drawn = bootstrap_logit(design.x, design.y, design.cluster, Resampling(20, method="percentile"), strata=design.cell)
+    drawn = bootstrap_logit(design.x, design.y, design.cluster, **PLAIN, strata=design.cell)
     fixed = type(drawn)(**{**vars(drawn), "estimate": np.r_[-1.5, 1.5, b_ev, np.ones(4)]})
     found = {name: interval.estimate for name, interval in marginal_effects(design, fixed).items()}
     assert tuple(found) == EFFECTS
     whole = found["difference_without_interaction"] + found["difference_by_interaction"]
     assert whole == pytest.approx(found["effect_difference"], abs=1e-12)
-    assert np.sign(found["difference_by_interaction"]) == np.sign(b_ev)
-    assert found["effect_difference"] > 0
-
-
-def test_shuffled_vision_leaves_no_interaction() -> None:
-    items = make_items(300, interaction=-0.8)
-    rng = np.random.default_rng(0)
-    items[VISION] = items.groupby(["model", "benchmark"])[VISION].transform(rng.permutation)
-    found = interaction_table(items, scopes=["pooled"], **FAST).set_index("term").loc["entropy:vision"]
-    assert found["ci_low"] < 0 < found["ci_high"]
-    assert found["p"] > 0.05
+    assert np.sign(np.round(found["difference_by_interaction"], 12)) == np.sign(b_ev)
+    assert found["effect_difference"] > 0.02
 
 
 def test_separated_cell_is_fitted_by_firth_and_says_so() -> None:
@@ -375,12 +352,6 @@ def test_extreme_quadrants_leave_the_middle_out_and_empty_ones_are_defined() -> 
     assert (empty["n"], empty["ci_low"], empty["ci_high"]) == (0, 0.0, 1.0) and np.isnan(empty["risk"])
     with pytest.raises(EstimateError, match="share 0.7"):
         quadrant_table(items, share=0.7)
-
-
-def test_all_tied_entropy_is_low_in_every_row() -> None:
-    table = quadrant_table(make_items(20).assign(full_entropy_nats=0.3), scopes=["pooled"])
-    assert table.query("entropy_level == 'high'")["n"].eq(0).all()
-    assert table["n"].sum() == 80
 
 
 def test_row_order_and_a_rising_transformation_change_no_quadrant() -> None:

@@ -96,16 +96,10 @@ def test_several_curves_at_once_are_the_single_ones() -> None:
         assert (both[k, 1:] / np.arange(1, 41) == risk_coverage(confidence[k], error[k]).risk).all()
 
 
-@pytest.mark.parametrize("wrong", [0, 1])
-def test_one_class_is_a_constant_curve(wrong: int) -> None:
-    assert (risk_coverage(np.arange(9), np.full(9, wrong)).risk == wrong).all()
-
-
-def test_constant_confidence_is_the_error_rate_at_every_coverage() -> None:
+def test_one_class_constant_confidence_one_row_and_infinities_are_defined() -> None:
+    for wrong in (0, 1):
+        assert (risk_coverage(np.arange(9), np.full(9, wrong)).risk == wrong).all()
     np.testing.assert_allclose(risk_coverage(np.ones(9), [1, 0, 0] * 3).risk, 1 / 3, atol=1e-15)
-
-
-def test_one_row_and_infinite_confidence_are_defined() -> None:
     assert risk_at_coverage([0.3], [1], 0.1) == 1.0
     assert (risk_coverage([np.inf, 0.0, -np.inf], [0, 0, 1]).risk == [0, 0, 1 / 3]).all()
 

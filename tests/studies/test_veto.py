@@ -235,11 +235,6 @@ def test_unusable_options_are_named(options: dict[str, Any], message: str) -> No
         veto.veto_table(make_items(40), **({"targets": TARGETS} | FAST | options))
 
 
-def test_calibration_rows_are_refused() -> None:
-    with pytest.raises(EstimateError, match="calibration"):
-        veto.veto_table(make_items(40).assign(split="calibration"), TARGETS, **FAST)
-
-
 def test_separated_halves_are_counted() -> None:
     items = make_items(60, benchmarks=("visual",)).assign(correct=True)
     for model in ("glm", "qwen"):
