@@ -43,7 +43,7 @@ from dontblink_testbed import benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 GUARD = ROOT / "tests" / "guard"
-MODELS = ("qwen3vl-tiny-s", "glm4v-tiny")
+MODELS = ("qwen3vl-tiny-s",)
 NOTEBOOKS = ("02_collapse", "03_entropy", "04_interaction", "05_veto")
 OVERRIDES = (
     f"extraction.models=[{','.join(MODELS)}] extraction.benchmarks=[visual_reference,hallucination] "
@@ -58,7 +58,8 @@ OVERRIDES = (
 )
 RUN = """
 import sys
-from dontblink import notebook, params, paths
+from dontblink import params, paths
+from dontblink.publish import notebook
 assert str(paths.ROOT) == sys.argv[1], paths.ROOT
 folder = paths.results("small") / "params"
 if "extract" in sys.argv:

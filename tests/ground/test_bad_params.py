@@ -146,7 +146,7 @@ test_a_params_file = attack(
     edited_files(),
     [
         *(("testbed", text) for text in WHOLE),
-        *(with_value("extraction", "models", f"[{name}]") for name in MODELS),
+        *(with_value("extraction", key, f"[{name}]") for key in ("models", "benchmarks") for name in MODELS),
         *(with_value(*TRIED[number % len(TRIED)].split("."), scalar) for number, scalar in enumerate(SCALARS)),
         *(("paper", SHIPPED["paper"].replace(b"based_on: testbed", f"based_on: {text}".encode())) for text in BASES),
     ],

@@ -54,7 +54,7 @@ def test_each_kind_of_file_has_its_folder_below_its_profile() -> None:
     assert paths.show(paths.extraction_manifest("testbed")) == "results/testbed/extraction.json"
 
 
-@pytest.mark.parametrize("profile", ["", "..", "a/b", "Paper", "x y"])
+@pytest.mark.parametrize("profile", ["", "..", "a/b", "Paper", "x y", "$(x)", "a\n", "A"])
 def test_a_profile_that_could_leave_its_folder_is_refused(profile: str) -> None:
     with pytest.raises(NamedError, match="profile"):
         paths.results(profile)
