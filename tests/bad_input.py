@@ -45,6 +45,16 @@ HOSTILE = [
     "nan", "inf", "1e999", "9" * 5000, "True", "None", "[", "(" * 300, "-" * 3000 + "1", "{[]: 1}", "['a', 'b'",
     "%s %n {0}",
 ]  # fmt: skip
+MARKUP = [
+    "</script><script>hacked=1</script>", "<!--", "--><img src=x onerror=hacked=1>", "\u2028hacked=1",
+    "javascript:hacked=1", "]]>",
+    "<svg/onload=hacked=1>", "&lt;script&gt;", "<base href=//x>", "\0<script>", "{{ 7 * 7 }}", "{% raw %}",
+    "'\"><style>*{}</style>",
+    "[a](javascript:hacked=1)", "[a]: javascript:hacked=1\n\n[a]", "<javascript:hacked=1>", "![a](x.png)",
+    "$<script>$", "```\n</code>",
+]  # fmt: skip
+# those that a page and a paper can hold
+SHORT = [text for text in (*HOSTILE, *MARKUP) if text.encode("utf-8", "replace").decode() == text and len(text) < 1000]
 TEXTS = (
     st.sampled_from(HOSTILE) | st.text(st.characters(), max_size=40) | st.text(alphabet="${}\\^_<>&'\"#`|", max_size=20)
 )

@@ -20,32 +20,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from bad_input import HOSTILE, TEXTS, find_fault, make_picture
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from bad_input import HOSTILE, SHORT, TEXTS, find_fault, make_picture
+from hypothesis import example, given
 from test_makefile import Tree
-from test_markup import TAGS
 
 from dontblink import paths
 from dontblink.boxes.annotations import save_images
 from dontblink.extraction import tables
 from dontblink.figures import picture
-from dontblink.publish import manuscript, numbers, pages, record, viewer
+from dontblink.publish import manuscript, numbers, record, viewer
 from dontblink.publish.record import describe_figure
 from dontblink.questions.items import Item, ItemError, validate
 from dontblink.questions.registry import Questions
 from dontblink.questions.sources import name_item
 
 ROOT = Path(__file__).resolve().parents[1]
-EVIL = [
-    "</script><script>hacked=1</script>", "<!--", "--><img src=x onerror=hacked=1>", "\u2028hacked=1",
-    "javascript:hacked=1", "]]>",
-    "<svg/onload=hacked=1>", "&lt;script&gt;", "<base href=//x>", "\0<script>", "{{ 7 * 7 }}", "{% raw %}",
-    "'\"><style>*{}</style>",
-    "[a](javascript:hacked=1)", "[a]: javascript:hacked=1\n\n[a]", "<javascript:hacked=1>", "![a](x.png)",
-    "$<script>$", "```\n</code>",
-]  # fmt: skip
-WHOLE = [text for text in (*HOSTILE, *EVIL) if text.encode("utf-8", "replace").decode() == text and len(text) < 1000]
 
 
 def make_item(**fields: Any) -> Item:
@@ -82,36 +71,6 @@ def test_no_picture_is_written_outside_its_folder(text: str, tmp_path: Path) -> 
     assert all(file.parent == tmp_path / "pictures" for file in tmp_path.rglob("*.png"))
 
 
-@pytest.mark.parametrize("text", WHOLE)
-def test_a_page_shows_a_hostile_text_as_text(text: str) -> None:
-    frame = pd.DataFrame({text: [text]}, index=pd.Index([text], name=text))
-    for part in (
-        pages.render_markdown(text), pages.render_markdown(f"# {text}\n\n| {text} |\n|---|\n| {text} |"),
-        pages.render_code(text),
-        pages.render_text(text), pages.render_table(frame.to_html(), text),
-        pages.render_table(frame.to_html(escape=False), text),
-        pages.render_parameters([(text, text, text)]), pages.render_math(text), pages.render_math(text, True),
-        pages.break_name(text),
-    ):  # fmt: skip
-        check_html(str(part))
-
-
-@given(st.text(alphabet="<>\"'&`$\\{}_^ab \n#|-[]()!:/\0\u2028", max_size=40))
-@settings(max_examples=60, deadline=None)
-def test_a_page_shows_any_text_as_text(text: str) -> None:
-    for part in (pages.render_markdown(text), pages.render_math(text), pages.render_table(f"<table>{text}", text)):
-        check_html(str(part))
-
-
-def check_html(html: str) -> None:
-    """Fail where a fragment holds a tag that we do not write, a handler, a comment or an address that runs."""
-    bare = re.sub(r'="[^"]*"', '=""', html)
-    assert set(re.findall(r"</?([a-zA-Z0-9]+)", bare)) <= TAGS | {"wbr"}, html
-    assert "<!" not in bare and "<?" not in bare, html
-    assert not re.search(r"<[^>]*\son\w+\s*=", bare), html
-    assert not re.search(r'(?:href|src)="\s*(?:javascript|data|file|vbscript):', html, re.IGNORECASE), html
-
-
 @given(TEXTS)
 @example("</script>")
 @example("<!--")
@@ -123,12 +82,10 @@ def test_a_script_of_the_viewer_holds_its_data_and_nothing_else(text: str) -> No
     assert json.loads(script.removeprefix("dontblink.show(").removesuffix(");\n")) == {"question": text, text: [text]}
 
 
-@pytest.mark.parametrize("name", ["viewer.js", "site.js"])
-def test_no_script_of_ours_takes_a_text_for_markup(name: str) -> None:
-    source = (ROOT / "lib" / "dontblink" / "publish" / "site" / name).read_text()
-    assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setTimeout\(['\"]", source
-    )
+def test_no_script_of_ours_takes_a_text_for_markup() -> None:
+    hazards = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setTimeout\(['\"]"
+    scripts = list((ROOT / "lib").rglob("*.js"))
+    assert scripts and [file for file in scripts if re.search(hazards, file.read_text())] == []
 
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if len(text) < 1000])
@@ -173,7 +130,7 @@ def build() -> ModuleType:
 
 def test_the_paper_shows_hostile_names_and_texts_and_obeys_none(build: ModuleType) -> None:
     """Through the whole chain: placeholders, pandoc, typst."""
-    hostile = [text for text in WHOLE if text.strip()] + [
+    hostile = [text for text in SHORT if text.strip()] + [
         '`#panic("hacked")`{=typst}',
         "```{=typst}\n#panic()\n```",
         "@fig:none",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import bad_input
 import pandas as pd
 import pytest
 from browser import open_browser, read_axe
@@ -28,6 +29,7 @@ from dontblink.publish import pages
 
 PAGES = ("index.html", f"{STEM}.html", "viewer.html")
 TEXTS = [HOSTILE, "<img src=x onerror=hacked=1>", "</code></pre><b>", "\"' onclick=\"x", "&lt;b&gt;", "<p onclick=x>"]
+TEXTS += bad_input.SHORT
 
 
 class Elements(HTMLParser):
