@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from small_extraction import MODEL, PROFILE, write_settings
 
+from dontblink import lineage
 from dontblink.errors import NamedError
-from dontblink.extraction.study import Study, hash_checkpoint
+from dontblink.extraction.study import MADE_BY, MEASURED_BY, Study, hash_checkpoint
 
 ALL, MEASURED = {"responses", "heads", "traces"}, {"heads", "traces"}
 
@@ -76,6 +77,15 @@ def test_what_a_server_wrote_depends_on_how_it_was_checked_and_not_on_this_machi
     write_settings(small_copy, engine="server", **change)
     after = name_files()
     assert {stage for stage in ALL if before[stage] != after[stage]} == renamed and not after["traces"]
+
+
+@pytest.mark.parametrize("modules", [*MADE_BY.values(), MEASURED_BY])
+def test_no_shard_depends_on_code_that_names_stores_or_tabulates_what_it_holds(modules: tuple[str, ...]) -> None:
+    files, _ = lineage.trace(file for name in modules if (file := lineage.find_module(name)))
+    reached = {file.removeprefix("lib/dontblink/") for file in files}
+    assert {"models/generate.py", "models/vlm.py", "questions/items.py"} <= reached
+    assert not reached & {"schema.py", "store.py", "extraction/tables.py", "extraction/study.py", "extraction/run.py"}
+    assert ("attention/replay.py" in reached) == (modules == MEASURED_BY)
 
 
 def test_a_checkpoint_is_hashed_once_and_again_when_it_changes(tmp_path: Path) -> None:

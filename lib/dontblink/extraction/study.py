@@ -82,6 +82,7 @@ class Study:
         self.settings = params.read_section(profile, "extraction")
         self.testbed_settings = params.read_section(profile, "testbed")
         self.question_settings = params.read_section(profile, "questions")
+        self.lacking_boxes: dict[str, str] = {}  # why an item has no evidence; filled while the questions are loaded
         self._grounding: dict[str, Grounding] = {}
 
     @cached_property
@@ -112,11 +113,6 @@ class Study:
     def evidence_file(self, benchmark: str) -> Path:
         """Return the annotations of a real benchmark."""
         return paths.ROOT / self.question_settings["evidence_folder"] / f"{benchmark}.jsonl"
-
-    @cached_property
-    def lacking_boxes(self) -> dict[str, str]:
-        """Why an item has no evidence to measure, by item id; filled while the questions are loaded."""
-        return {}
 
     @property
     def items(self) -> dict[tuple[str, Split], list[Item]]:
