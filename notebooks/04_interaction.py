@@ -15,21 +15,14 @@
 #
 # The paper reports (C4) that the coefficient of entropy x vision is negative on sustained visual-reference tasks and
 # near zero or positive on symbolic ones: where the picture must be looked at again and again, a confident answer that
-# hardly looked is a hazard. Here the same coefficient, with what it needs to be read: intervals, covariates, the scale
-# of risks, other choices of entropy and vision, and controls that must show nothing.
-#
-# | | |
-# |---|---|
-# | inputs | the tables of the extraction, test split |
-# | outputs | coefficients and effects on risk, surfaces, quadrants, robustness, negative controls |
-# | cost | one to two minutes |
+# hardly looked is a hazard. Is it so here, and does it survive covariates, other choices and controls?
 #
 # $$\text{logit} P(\text{correct}) = \text{cell} + \beta_E z_E + \beta_V z_V + \beta_{EV} z_E z_V$$
 #
 # $E$ is the mean token entropy of the response, $V$ the evidence mass over the last third of the reasoning, both
-# standardised within the cell (model x benchmark). Negative $\beta_{EV}$: entropy costs more where vision is high, and
-# low entropy promises less where vision is low. Attention is observed, not set: no row of this notebook is a cause. The
-# noise of the picture can raise $E$, move $V$ and spoil the answer at once; that is what the adjusted columns are for.
+# standardised within the cell (model x benchmark). Negative $\beta_{EV}$: low entropy promises less at low vision.
+# Attention is observed, not set: no row of this notebook is a cause. The noise of the picture can raise $E$, move $V$
+# and spoil the answer at once; that is what the adjusted rows are for.
 
 # %% [markdown]
 # ## 2 Parameters
@@ -51,144 +44,172 @@ surface_min_rows = 3  # answers within a quarter of a standard deviation of a po
 shuffled_deals = 200  # permutations of labels, and of vision, within a cell (negative controls)
 
 # %% [markdown]
-# ## 3 Setup
+# ## 3 Data
+#
+# Test items only: the calibration items chose the grounding layers. An answer without a number for entropy or vision
+# (adjusted: or for a covariate) is left out and counted, and so is a cell with too few items or answers of one class. A
+# task type gets rows of its own unless each benchmark is one, as in the testbed.
 
 # %%
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import statsmodels.formula.api as smf
+from scipy.special import expit
 
 from dontblink.extraction.tables import bin_table
 from dontblink.figures import charts
 from dontblink.publish import record
 from dontblink.schema import read_tables
 from dontblink.statistics.bootstrap import Resampling
-from dontblink.studies import deals, interaction, within
-from dontblink.studies.cells import require_cells
-
-keys = ["model", "benchmark", "item_id"]
-full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, interval)
-light = replace(full, n_replicates=robustness_replicates)
-differences = replace(light, method="bca")  # of risks and of the link
-scope = ["scope", "model", "benchmark"]
-shown = [*scope[1:], "estimate", "ci_low", "ci_high"]
-
-# %% [markdown]
-# ## 4 Load and check
-#
-# Test items only: the calibration items chose the grounding layers. A task type that spans several benchmarks gets rows
-# of its own; where each benchmark is one task type, as in the testbed, those would repeat the benchmark's.
+from dontblink.studies import cells, deals, interaction, within
 
 # %%
 tables = read_tables(profile, ["items", "tokens", "token_masses", "steps"], split="test")
 items = tables["items"]
-require_cells(items, min_items)
+cells.require_cells(items, min_items)
 types = items[["benchmark", "task_type"]].drop_duplicates().astype("str")
 by_type = [] if len(types) == types["benchmark"].nunique() == types["task_type"].nunique() else ["task_type"]
-scopes = ["cell", "benchmark", *by_type, "pooled"]
-print(types.to_string(index=False))
-print(f"{len(items)} responses; rows without a number for entropy or vision are left out and counted below")
+scopes, scope = ["cell", "benchmark", *by_type, "pooled"], ["scope", "model", "benchmark"]
+E, V = "full_entropy_nats", "vision_evidence_mass"
+adjustments = {"unadjusted": [], "adjusted": covariates}
+measured = {name: cells.select_rows(items, [E, V, *own]) for name, own in adjustments.items()}
+usable = {name: cells.keep_usable(rows, min_items) for name, rows in measured.items()}
+for name, rows in usable.items():
+    print(f"{name}: {len(rows)} of {len(items)} answers, {rows['cell'].nunique()} cells")
 
 # %% [markdown]
-# ## 5 Compute
+# ## 4 The estimator, in the open
 #
-# The coefficients per cell, per benchmark (its models together, each with its own intercept) and pooled; first as the
-# paper has them, then adjusted for length, noise and chain length (standardised within the cell; one that is constant
-# adjusts nothing). Interval and p-value are those of the symmetric bootstrap-t, whose level holds in the simulation
-# study (`make simulate`) with skewed, tied and clustered answers; at about twenty items or a handful of errors it is
-# too wide. Effects on risk have percentile intervals, a little too narrow at fifty items or a dozen errors. Holm runs
-# over the benchmarks and over the cells, two families declared here.
+# Standardised within the cell, a value says how an answer compares with its own cell. Every cell has an intercept of
+# its own; the cells of a benchmark share the slopes. A covariate that is constant in a cell adjusts nothing there.
+
 
 # %%
-fit = {"scopes": scopes, "resampling": full, "min_items": min_items, "effect_at": effect_at}
-raw = interaction.interaction_table(items, **fit)
-adjusted = interaction.interaction_table(items, covariates, **fit)
-coefficients = {"unadjusted": interaction.add_holm(raw), "adjusted": interaction.add_holm(adjusted)}
-coefficients["unadjusted"][[*shown, "p", "p_holm", "n_items", "n_wrong", "n_left_out"]].round(3)
+def fit_logit(rows, covariates):
+    """Fit the formula of section 1 to the answers of a benchmark, each covariate standardised as one more term."""
+    of_cell = rows.groupby("cell")[[E, V, *covariates]]
+    spread = of_cell.transform("std", ddof=0)
+    z = (rows[[E, V, *covariates]] - of_cell.transform("mean")) / spread.where(spread > 0)
+    z = z.fillna(0).loc[:, lambda z: z.any()].rename(columns={E: "z_E", V: "z_V"})
+    formula = " + ".join(["correct ~ C(cell) + z_E * z_V", *z.columns[2:]])
+    return smf.logit(formula, z.assign(cell=rows["cell"], correct=rows["correct"].astype(float))).fit(disp=0)
 
-# %%
-coefficients["adjusted"][[*shown, "p", "p_holm", "n_items", "n_wrong", "n_left_out"]].round(3)
 
 # %% [markdown]
-# Replicates without a maximum-likelihood fit are fitted by Firth's penalty (separated) or count as infinite
-# (degenerate); both are counted. Two cross-checks of the standard errors: the cluster sandwich against the spread of
-# the bootstrap, and GEE against the sandwich. GEE weights the answers of the models to one item together, so its errors
-# may be smaller where those agree; that is a different estimator, not an error.
+# A coefficient is not a risk. What entropy does to P(correct), from `-effect_at` to `+effect_at` standard deviations,
+# is averaged over the answers with their own cell and covariates, at low vision and at high vision. The difference of
+# the two is not zero when $\beta_{EV}$ is: the logit is steepest at one half, so entropy costs less where vision has
+# already brought the risk close to its floor. A difference with the opposite sign of $\beta_{EV}$ is therefore no
+# contradiction; `difference_by_interaction`, which the main effects alone do not make, has its sign.
+
 
 # %%
-for name, table in (("unadjusted", raw), ("adjusted", adjusted)):
-    rows = table[table["unit"] == "log-odds per sd"]
-    counts = rows.drop_duplicates(scope)[["n_separated", "n_degenerate", "separated"]].sum()
-    print(f"{name}: {', '.join(f'{key} {int(n)}' for key, n in counts.items())}, over {rows['scope'].size // 3} scopes")
-    checked = rows.dropna(subset=["sandwich_se", "gee_se"])
-    for one, other in (("sandwich_se", "bootstrap_se"), ("gee_se", "sandwich_se")):
-        off = (checked[one] / checked[other] - 1).abs()
-        worst = checked.loc[off.idxmax()]
-        where = f"{worst['term']}, {worst['model']} x {worst['benchmark']}"
-        print(f"  {one} / {other}: off by at most {off.max():.1%} ({where})")
+def effect(fit, v, beta_EV):
+    """What going from low to high entropy does to P(correct) where vision is v."""
+    b, rest = fit.params, fit.predict(fit.model.data.frame.assign(z_E=0.0, z_V=0.0), which="linear")
+    low, high = (expit(rest + b["z_E"] * e + b["z_V"] * v + beta_EV * e * v).mean() for e in (-effect_at, effect_at))
+    return high - low
 
-# %% [markdown]
-# A coefficient is not a risk. The effect of entropy on P(correct), from `-effect_at` to `+effect_at` standard
-# deviations, at low vision and at high vision, and the difference of the two. That difference is not zero when
-# $\beta_{EV}$ is: the logit is steepest at one half, so entropy costs less where vision has already brought the risk
-# close to its floor. `difference_without_interaction` is what the main effects alone would make of it, and
-# `difference_by_interaction` the rest, which has the sign of $\beta_{EV}$ and is zero if that is. A difference of risks
-# with the opposite sign of $\beta_{EV}$ is therefore no contradiction.
+
+def describe(rows, covariates):
+    """Return the interaction of a benchmark, on the scale of the logit and on that of risks."""
+    fit = fit_logit(rows, covariates)
+    beta_EV = fit.params["z_E:z_V"]
+    low, high = (effect(fit, v, beta_EV) for v in (-effect_at, effect_at))
+    without = effect(fit, effect_at, 0) - effect(fit, -effect_at, 0)
+    risks = {"effect_at_low_vision": low, "effect_at_high_vision": high, "effect_difference": high - low}
+    return {"entropy:vision": beta_EV} | risks | {"difference_by_interaction": high - low - without}
+
 
 # %%
-effects = {
-    "unadjusted": raw[raw["unit"] == "probability"].reset_index(drop=True),
-    "adjusted": adjusted[adjusted["unit"] == "probability"].reset_index(drop=True),
+opened = {
+    (name, benchmark): describe(own, adjustments[name])
+    for name, rows in usable.items()
+    for benchmark, own in rows.groupby("benchmark")
 }
-effects["unadjusted"].pivot_table("estimate", scope, "term", sort=False)[list(interaction.EFFECTS)].round(3)
-
-# %%
-by_interaction = effects["adjusted"][effects["adjusted"]["term"] == "difference_by_interaction"]
-by_interaction[shown].round(3)
+opened = pd.DataFrame(opened).T
+opened.round(3)
 
 # %% [markdown]
-# The surface that each benchmark's adjusted fit draws, averaged over its models and covariates.
+# Quadrants assume no model: the share of wrong answers at low or high entropy and vision, by quantiles of the own cell.
+# The hazardous quadrant of the paper is low entropy with low vision.
+
 
 # %%
-surface = interaction.surface_table(items, covariates, reach=surface_reach, min_items=min_items)
-seen = surface["n_near"] >= surface_min_rows
-print(f"points of the surfaces with enough answers beside them: {seen.mean():.0%}")
+def level(values):
+    """Call the values of a cell low at or below its quantile, high above the opposite one."""
+    low, high = (np.quantile(values, q, method="inverted_cdf") for q in (quadrant_share, 1 - quadrant_share))
+    return np.select([values <= low, values > high], ["low", "high"], "middle")
+
+
+rows, quadrant = measured["unadjusted"], [*scope[1:], "entropy_level", "vision_level"]
+levels = rows.groupby("cell")[[E, V]].transform(level).set_axis(quadrant[2:], axis=1)
+risks = 1 - rows.join(levels).groupby(quadrant)["correct"].mean()
+risks.unstack(quadrant[2:]).round(3)
 
 # %% [markdown]
-# Quadrants, which assume no model: risk by low or high entropy and low or high vision, at the median of the cell and at
-# its extremes. The hazardous quadrant of the paper is low entropy with low vision; the paper had 2 to 8 answers in its
-# extreme quadrants. Within a cell every answer is to another item, so Wilson's interval is right there; over several
-# models it would be too narrow, hence the difference below is bootstrapped by item.
+# ## 5 Intervals
+#
+# The library repeats the fit on resampled items, for every scope. Interval and p-value are those of the symmetric
+# bootstrap-t, whose level holds in the simulation study (`make simulate`) with skewed, tied and clustered answers; at
+# about twenty items or a handful of errors it is too wide. Effects on risk have percentile intervals, a little too
+# narrow at fifty items or a dozen errors. Replicates without a maximum-likelihood fit are fitted by Firth's penalty
+# (separated) or count as infinite (degenerate). Holm runs over the benchmarks and over the cells. The cluster sandwich
+# and GEE check the standard errors; GEE weights the answers of all models to one item together.
 
 # %%
-quarters = interaction.quadrant_table(items, share=quadrant_share, scopes=scopes, confidence=confidence_level)
-extremes = interaction.quadrant_table(items, share=extreme_share, scopes=scopes, confidence=confidence_level)
-hazardous = extremes[(extremes["entropy_level"] == "low") & (extremes["vision_level"] == "low")]
-hazardous[[*scope[1:], "n", "n_quadrant_wrong", "risk", "ci_low", "ci_high"]].round(3)
+full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, interval)
+light = replace(full, n_replicates=robustness_replicates)
+differences = replace(light, method="bca")  # of risks and of the link
+fitted = {}
+for name, own in adjustments.items():
+    options = {"scopes": scopes, "resampling": full, "min_items": min_items, "effect_at": effect_at}
+    table = interaction.interaction_table(items, own, **options)
+    fitted[name] = table.merge(interaction.add_holm(table)[[*scope, "term", "p_holm"]], how="left")
 
 # %% [markdown]
-# What low vision adds to the risk of a confident answer (low entropy), and of an unsure one: risk at low vision minus
-# risk at high vision, within the same level of entropy, at the median split.
+# The open lines are the tables' estimates.
 
 # %%
-hazard = interaction.hazard_table(
-    items, share=quadrant_share, scopes=scopes, min_items=min_items, resampling=differences
+for name, table in fitted.items():
+    rows = table[(table["scope"] == "benchmark") & table["term"].isin(opened.columns)]
+    listed = rows.pivot(index="benchmark", columns="term", values="estimate")
+    assert np.allclose(listed, opened.loc[name].loc[listed.index, listed.columns], rtol=0, atol=1e-10), name
+quadrants = interaction.quadrant_table(items, share=quadrant_share, scopes=scopes, confidence=confidence_level)
+filled = quadrants[(quadrants["scope"] == "cell") & (quadrants["n"] > 0)]
+listed = filled.set_index(quadrant)["risk"]
+assert np.allclose(listed, risks[listed.index], rtol=0, atol=1e-12), "quadrants"
+
+# %%
+coefficients = {name: table[table["term"] == "entropy:vision"] for name, table in fitted.items()}
+shown = [*scope[1:], "estimate", "ci_low", "ci_high"]
+checks = ["bootstrap_se", "sandwich_se", "gee_se", "n_items", "n_wrong", "n_left_out", "n_separated", "n_degenerate"]
+pd.concat(coefficients)[[*shown, "p", "p_holm", *checks]].round(3)
+
+# %% [markdown]
+# ## 6 What it is held against
+#
+# Dealt data: the unadjusted fit after labels, or vision, were dealt to other items of the cell (the same deal for all
+# models of a benchmark). Dealt labels lose every effect, dealt vision those of vision; `p` is the share of deals at
+# least as far from zero as the observed coefficient, two-sided.
+
+# %%
+dealt = pd.concat(
+    deals.dealt_table(items, what, scopes=scopes, n_deals=shuffled_deals, seed=bootstrap_seed, min_items=min_items)
+    for what in ("labels", "vision")
 )
-hazard[[*scope[1:], "entropy_level", "n_low_vision", "n_high_vision", "estimate", "ci_low", "ci_high"]].round(3)
+strayed = deals.find_biased(dealt)
+assert strayed.empty, f"dealt labels or vision should leave no interaction:\n{strayed}"
+dealt[["dealt", *scope[1:], "observed", "mean", "sd", "low", "high", "p"]].round(3)
 
 # %% [markdown]
-# Robustness of $\beta_{EV}$ per benchmark: other entropies, other visions (evidence mass over a uniform look takes the
-# length of the context out), and a flexible form. The last adds $z_E^2$ and $z_V^2$ and, where adjusted, the products
-# of every covariate with $z_E$ and $z_V$: a bend in entropy or vision can pass for an interaction, and so can a
-# covariate that changes what entropy means. The logarithm of entropy asks the same of the scale of $E$; of two fits
-# with as many columns, the one with the higher log-likelihood describes the answers better.
-
-# %%
-thirds = bin_table(tables["tokens"], tables["token_masses"], 3)
-late = thirds[(thirds["head_set"] == "grounding_layers") & (thirds["bin"] == 2)].astype(dict.fromkeys(keys, "str"))
-late = late.assign(vision_over_uniform=late["evidence_mass"] / late["uniform_evidence_share"])
-items = items.astype(dict.fromkeys(keys, "str")).merge(late[[*keys, "vision_over_uniform"]], on=keys, how="left")
+# Other entropies, other visions (evidence mass over a uniform look takes the length of the context out), and a flexible
+# form: $z_E^2$ and $z_V^2$ and the products of every covariate with $z_E$ and $z_V$. A bend in entropy or vision can
+# pass for an interaction, and so can a covariate that changes what entropy means, or the scale of $E$. Of two fits with
+# as many columns, the one with the higher log-likelihood describes the answers better.
 
 # %%
 choices = {
@@ -203,40 +224,22 @@ choices = {
 }
 
 # %%
+keys = ["model", "benchmark", "item_id"]
+thirds = bin_table(tables["tokens"], tables["token_masses"], 3)
+late = thirds[(thirds["head_set"] == "grounding_layers") & (thirds["bin"] == 2)].astype(dict.fromkeys(keys, "str"))
+late = late.assign(vision_over_uniform=late["evidence_mass"] / late["uniform_evidence_share"])
+wider = items.astype(dict.fromkeys(keys, "str")).merge(late[[*keys, "vision_over_uniform"]], on=keys, how="left")
 lighter = {"scopes": ["benchmark"], "resampling": light, "min_items": min_items, "brief": True}
-columns = {"unadjusted": [], "adjusted": covariates}
-tried = [
-    interaction.interaction_table(items, names, **lighter, **choice).assign(adjustment=adjustment, choice=label)
-    for adjustment, names in columns.items()
+results = [
+    interaction.interaction_table(wider, own, **lighter, **choice).assign(adjustment=name, choice=label)
+    for name, own in adjustments.items()
     for label, choice in choices.items()
 ]
-robustness = pd.concat(tried, ignore_index=True).query("term == 'entropy:vision'")
+robustness = pd.concat(results, ignore_index=True).query("term == 'entropy:vision'")
 robustness[["adjustment", "choice", *shown[1:], "p", "log_likelihood"]].round(3)
 
 # %% [markdown]
-# The same steps within one response, where the picture cannot differ: do the entropy and the evidence mass of a step
-# move together? Over all steps the script drives both (a read step looks, a compute step does not), so the read steps
-# stand beside them. Fisher's interval takes the steps of a response as independent given its mean; the bootstrap by
-# response does not.
-
-# %%
-link = within.link_table(within.join_step_entropy(tables["steps"], tables["tokens"]), resampling=differences)
-link.round(3)
-
-# %% [markdown]
-# Negative controls: the unadjusted fit after labels, or vision, were dealt to other items of the cell (the same deal
-# for all models of a benchmark). Dealt labels lose every effect, dealt vision those of vision; `p` is the share of
-# deals at least as far from zero as the observed coefficient, two-sided.
-
-# %%
-dealt = pd.concat(
-    deals.dealt_table(items, what, scopes=scopes, n_deals=shuffled_deals, seed=bootstrap_seed, min_items=min_items)
-    for what in ("labels", "vision")
-)
-dealt[["dealt", *scope[1:], "observed", "mean", "sd", "low", "high", "p"]].round(3)
-
-# %% [markdown]
-# ## 6 Figure
+# ## 7 Figure and numbers
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharex=True, sharey=True)
@@ -246,39 +249,44 @@ for ax, (name, rows) in zip(axes, coefficients.items(), strict=True):
 record.save_figure(figure, "04_interaction", profile)
 
 # %% [markdown]
-# The same on the scale of risks (adjusted): how the effect of entropy differs between high and low vision in all, and
-# the part of it that is the interaction's.
+# The numbers that the paper and the ledger name, by key. Whole tables lie beside them.
 
 # %%
-panels = {"effect_difference": "all of it", "difference_by_interaction": "the part of the interaction"}
-figure, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharex=True, sharey=True)
-for ax, (term, title) in zip(axes, panels.items(), strict=True):
-    rows = effects["adjusted"][effects["adjusted"]["term"] == term]
-    charts.forest(ax, rows, label="P(correct), percentage points", scale=100, confidence=confidence_level)
-    ax.set_title(title)
-figure.suptitle("Effect of entropy on P(correct): at high vision minus at low vision (adjusted)")
-record.save_figure(figure, "04_interaction_risks", profile)
+found, tried = ["estimate", "ci_low", "ci_high"], ["adjustment", "choice", "benchmark"]
+named = [*scope, *found, "p", "p_holm", "n_items", "n_wrong"]
+numbers = {f"coefficients_{name}": record.nest(own[named], scope) for name, own in coefficients.items()}
+is_cited = robustness["choice"].isin(["Flexible", "Flexible, log E", "V: whole image"])
+cited = robustness[is_cited & (robustness["adjustment"] == "adjusted")]
+numbers["robustness"] = record.nest(cited[[*tried, *found]], tried)
+facts = dealt.loc[dealt["scope"] == "benchmark", ["dealt", *scope, "n_rows", "observed", "mean", "p"]]
+numbers["dealt"] = record.nest(facts, ["dealt", *scope])
+record.save_numbers("04_interaction", numbers | {"n_responses": len(items)}, profile)
+whole = pd.concat(table.assign(adjustment=name) for name, table in fitted.items())
+for name, table in {"coefficients": whole, "robustness": robustness, "dealt": dealt}.items():
+    record.save_table("04_interaction", name, table, profile)
+
+# %% [markdown]
+# ## 8 Reading
+#
+# The sentences below are computed. A coefficient that moves with the covariates was in part theirs. One that the
+# flexible form brings close to zero cannot be told from a bend of entropy or vision, or from what a covariate does; one
+# that depends on the scale of entropy is a statement about that scale. And one that survives all of them is still an
+# association: that the model looked less may be a sign of the error, not its cause.
 
 # %%
-names = sorted(surface["benchmark"].unique())
-figure, axes = plt.subplots(1, len(names), figsize=(7, 2.5), squeeze=False)
-for k, name in enumerate(names):
-    rows = surface[surface["benchmark"] == name]
-    charts.interaction_surface(axes[0, k], rows, min_near=surface_min_rows, colour_bar=k == len(names) - 1)
-    axes[0, k].label_outer()
-figure.suptitle(f"P(correct) by the adjusted fit; hatched: fewer than {surface_min_rows} answers near")
-record.save_figure(figure, "04_interaction_surface", profile)
+kind = types.groupby("benchmark")["task_type"].agg(", ".join)
+for name, rows in coefficients.items():
+    for benchmark, part in rows[rows["scope"] == "cell"].groupby("benchmark"):
+        print(f"{name}, cells of {benchmark} ({kind[benchmark]}): {interaction.describe_signs(part)}")
+    for _, row in rows[rows["scope"] != "cell"].iterrows():
+        print(f"{name}, {row['scope']} {row['benchmark']}: {interaction.describe_row(row)}")
+for _, row in cited.iterrows():
+    print(f"{row['choice']}, {row['adjustment']}, {row['benchmark']}: {interaction.describe_row(row)}")
 
-# %%
-for stem, table in (("quadrants", quarters), ("extremes", extremes)):
-    own = table[table["scope"] == "cell"]
-    models, names = (sorted(own[name].unique()) for name in ("model", "benchmark"))
-    figure, axes = plt.subplots(len(models), len(names), figsize=(7, 1.9 * len(models)), squeeze=False)
-    for (model, name), rows in own.groupby(["model", "benchmark"]):
-        ax = axes[models.index(model), names.index(name)]
-        charts.quadrant_risk(ax, rows, confidence=confidence_level, legend=ax is axes[0, 0]).label_outer()
-    figure.suptitle(f"Low and high: the {table['share'].iloc[0]:.0%} at either end of the model's answers")
-    record.save_figure(figure, f"04_interaction_{stem}", profile)
+# %% [markdown]
+# ## Appendix: other choices
+#
+# The other choices of section 6 as a figure.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(7, 4.8), sharex=True, sharey=True)
@@ -289,52 +297,68 @@ for ax, (name, rows) in zip(axes, robustness.groupby("adjustment", sort=False), 
 record.save_figure(figure, "04_interaction_robustness", profile)
 
 # %% [markdown]
-# ## 7 Record numbers
+# The adjusted fit on the scale of risks: how the effect of entropy differs between high and low vision in all, and the
+# part of it that is the interaction's.
 
 # %%
-facts = ["estimate", "ci_low", "ci_high", "method", "n_items", "n_wrong", "n_separated", "n_degenerate"]
-numbers = {"n_responses": len(items)}
-for name in coefficients:
-    rows = coefficients[name]
-    numbers[f"coefficients_{name}"] = record.nest(rows[[*scope, *facts, "p", "p_holm"]], scope)
-    numbers[f"effects_{name}"] = record.nest(effects[name][[*scope, "term", *facts]], [*scope, "term"])
-
-# %%
-tried_facts = robustness[["adjustment", "choice", "benchmark", *facts, "p", "log_likelihood"]]
-levels = ["entropy_level", "vision_level"]
-for name, table in (("quadrants", quarters), ("extremes", extremes)):
-    filled = table[table["n"] > 0]
-    numbers[name] = record.nest(
-        filled[[*scope, *levels, "n", "n_quadrant_wrong", "risk", "ci_low", "ci_high"]], [*scope, *levels]
-    )
-numbers["hazard"] = record.nest(hazard.dropna(subset=["estimate"]), [*scope, "entropy_level"])
-numbers["robustness"] = record.nest(tried_facts, ["adjustment", "choice", "benchmark"])
-numbers["within_response"] = record.nest(link, ["kind", "model", "benchmark"])
-numbers["dealt"] = record.nest(dealt, ["dealt", *scope])
-record.save_numbers("04_interaction", numbers, profile)
+panels = {"effect_difference": "all of it", "difference_by_interaction": "the part of the interaction"}
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharex=True, sharey=True)
+for ax, (term, title) in zip(axes, panels.items(), strict=True):
+    rows = fitted["adjusted"][fitted["adjusted"]["term"] == term]
+    charts.forest(ax, rows, label="P(correct), percentage points", scale=100, confidence=confidence_level)
+    ax.set_title(title)
+figure.suptitle("Effect of entropy on P(correct): at high vision minus at low vision (adjusted)")
+record.save_figure(figure, "04_interaction_risks", profile)
 
 # %% [markdown]
-# ## 8 Checks and reading
-#
-# The sentences below are computed. Read the adjusted ones first: a coefficient that moves with the covariates was in
-# part theirs. One that the flexible form brings close to zero cannot be told from a bend of entropy or vision, or from
-# what a covariate does; one that depends on the scale of entropy is a statement about that scale. And one that survives
-# all of them is still an association: that the model looked less may be a sign of the error, not its cause.
+# The surface that each benchmark's adjusted fit draws, averaged over its models and covariates.
 
 # %%
-kind = items.drop_duplicates("benchmark").set_index("benchmark")["task_type"]
-for name, rows in coefficients.items():
-    own = rows[rows["scope"] == "cell"]
-    for benchmark, part in own.groupby("benchmark"):
-        print(f"{name}, cells of {benchmark} ({kind[benchmark]}): {interaction.describe_signs(part)}")
-    for _, row in rows[rows["scope"] != "cell"].iterrows():
-        print(f"{name}, {row['scope']} {row['benchmark']}: {interaction.describe_row(row)}")
-for _, row in robustness[robustness["choice"].str.startswith("Flexible")].iterrows():
-    print(f"{row['choice']}, {row['adjustment']}, {row['benchmark']}: {interaction.describe_row(row)}")
+surface = interaction.surface_table(items, covariates, reach=surface_reach, min_items=min_items)
+names = sorted(surface["benchmark"].unique())
+figure, axes = plt.subplots(1, len(names), figsize=(7, 2.5), squeeze=False)
+for k, name in enumerate(names):
+    rows = surface[surface["benchmark"] == name]
+    charts.interaction_surface(axes[0, k], rows, min_near=surface_min_rows, colour_bar=k == len(names) - 1)
+    axes[0, k].label_outer()
+figure.suptitle(f"P(correct) by the adjusted fit; hatched: fewer than {surface_min_rows} answers near")
+record.save_figure(figure, "04_interaction_surface", profile)
+
+# %% [markdown]
+# Quadrants at the median of the cell and at its extremes, where the paper had 2 to 8 answers. Within a cell every
+# answer is to another item, so Wilson's interval is right there; over several models it would be too narrow.
 
 # %%
-confident = hazard[(hazard["entropy_level"] == "low") & (hazard["scope"] == "benchmark")]
-for _, row in confident.iterrows():
+extremes = interaction.quadrant_table(items, share=extreme_share, scopes=scopes, confidence=confidence_level)
+record.save_table("04_interaction", "quadrants", pd.concat([quadrants, extremes]), profile)
+for stem, table in (("quadrants", quadrants), ("extremes", extremes)):
+    own = table[table["scope"] == "cell"]
+    models, names = (sorted(own[name].unique()) for name in ("model", "benchmark"))
+    figure, axes = plt.subplots(len(models), len(names), figsize=(7, 1.9 * len(models)), squeeze=False)
+    for (model, name), rows in own.groupby(["model", "benchmark"]):
+        ax = axes[models.index(model), names.index(name)]
+        charts.quadrant_risk(ax, rows, confidence=confidence_level, legend=ax is axes[0, 0]).label_outer()
+    figure.suptitle(f"Low and high: the {table['share'].iloc[0]:.0%} at either end of the model's answers")
+    record.save_figure(figure, f"04_interaction_{stem}", profile)
+
+# %% [markdown]
+# What low vision adds to the risk of a confident answer (low entropy), and of an unsure one: risk at low vision minus
+# risk at high vision, within the same level of entropy, at the median split. Bootstrapped by item over several models.
+
+# %%
+options = {"share": quadrant_share, "scopes": scopes, "min_items": min_items}
+hazard = interaction.hazard_table(items, **options, resampling=differences)
+record.save_table("04_interaction", "hazard", hazard, profile)
+for _, row in hazard[(hazard["entropy_level"] == "low") & (hazard["scope"] == "benchmark")].iterrows():
     print(f"confident answers of {row['benchmark']}, risk at low minus high vision: {interaction.describe_row(row)}")
-strayed = deals.find_biased(dealt)
-assert strayed.empty, f"dealt labels or vision should leave no interaction:\n{strayed}"
+hazard[[*scope[1:], "entropy_level", "n_low_vision", "n_high_vision", *found]].round(3)
+
+# %% [markdown]
+# Within one response, where the picture cannot differ: do the entropy and the evidence mass of a step move together?
+# Over all steps the script drives both (a read step looks, a compute step does not), so the read steps stand beside
+# them. Fisher's interval takes the steps of a response as independent given its mean; the bootstrap does not.
+
+# %%
+link = within.link_table(within.join_step_entropy(tables["steps"], tables["tokens"]), resampling=differences)
+record.save_table("04_interaction", "within_response", link, profile)
+link.round(3)
