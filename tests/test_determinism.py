@@ -32,7 +32,7 @@ import pytest
 import torch
 from tiny_models import ENTROPY_BAR, MAP_BAR, MASS_BAR
 
-from dontblink import params
+from dontblink import params, paths
 from dontblink.attention.replay import Measures, replay_responses
 from dontblink.boxes import evidence
 from dontblink.models.checkpoints import load_vlm
@@ -41,9 +41,10 @@ from dontblink.models.vlm import VLM
 from dontblink.questions.items import Item
 from dontblink_testbed import benchmark
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow  # three minutes of one core
+ROOT = paths.ROOT
 GUARD = ROOT / "tests" / "guard"
-MODELS = ("qwen3vl-tiny-s",)
+MODELS = ("qwen3vl-tiny-s", "glm4v-tiny")
 NOTEBOOKS = ("02_collapse", "03_entropy", "04_interaction", "05_veto")
 OVERRIDES = (
     f"extraction.models=[{','.join(MODELS)}] extraction.benchmarks=[visual_reference,hallucination] "
@@ -222,11 +223,11 @@ def vlm(request: pytest.FixtureRequest) -> VLM:
 
 @pytest.fixture(scope="module")
 def items() -> list[Item]:
-    """Return two items of each benchmark, long and short."""
-    settings = params.load(ROOT / "params" / "testbed.yaml")[1]["testbed"]
+    """Return an item of each benchmark, long and short."""
+    settings = params.load(paths.params_file("testbed"))[1]["testbed"]
     found: list[Item] = []
     for name in ("symbolic", "visual_reference", "hallucination"):
-        found += benchmark.load_items(name, "test", 2, settings["item_seed"], benchmark.read_difficulty(name, settings))
+        found += benchmark.load_items(name, "test", 1, settings["item_seed"], benchmark.read_difficulty(name, settings))
     return found
 
 
@@ -257,9 +258,9 @@ def measure(
 
 
 def test_traces_agree_within_the_stated_tolerances_across_threads_and_batches(vlm: VLM, items: list[Item]) -> None:
-    ids, traces = measure(vlm, items, threads=1, batch=8, budget=8192)
+    ids, traces = measure(vlm, items, threads=1, batch=3, budget=8192)
     other_ids, others = measure(vlm, items, threads=2, batch=1, budget=1)
-    assert ids == other_ids and sum(map(len, ids.values())) > 100
+    assert ids == other_ids and sum(map(len, ids.values())) > 60
     for trace, other in zip(traces, others, strict=True):
         assert np.abs(trace.mass - other.mass).max() <= MASS_BAR
         assert np.abs(trace.entropy_nats - other.entropy_nats).max() <= ENTROPY_BAR
@@ -268,6 +269,6 @@ def test_traces_agree_within_the_stated_tolerances_across_threads_and_batches(vl
 
 def test_the_stated_tolerances_are_those_that_are_tested() -> None:
     assert (MASS_BAR, ENTROPY_BAR, MAP_BAR) == (2e-6, 1e-5, 1e-6)
-    for text in (__doc__ or "", (ROOT / "README.md").read_text()):
+    for text in (__doc__ or "", (ROOT / "REPRODUCING.md").read_text()):
         for value in ("2e-6", "1e-5", "1e-6"):
             assert value in text
