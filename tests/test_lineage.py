@@ -95,7 +95,7 @@ def name_entries() -> dict[str, tuple[str, ...]]:
     from dontblink.extraction import study
     from dontblink_simulation.register import STATISTICS
 
-    entries = {"responses": study.RESPONSES["local"], "traces": study.TRACES}
+    entries = {"responses": study.MADE_BY["local"], "traces": study.MEASURED_BY}
     return entries | {f"simulated {name}": (found.study.__module__,) for name, found in STATISTICS.items()}
 
 
