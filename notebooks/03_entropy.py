@@ -19,16 +19,10 @@
 # tells noisy or long items from easy ones, an opponent that cannot win, and a loss that a useless feature would cause
 # as well. Each is held against its control here.
 #
-# | | |
-# |---|---|
-# | inputs | the items table: test split to judge on, calibration split to fit on; the tokens of the answer spans |
-# | outputs | AUROCs and differences, transfer maps, reliability curves, each with its negative control |
-# | cost | one to two minutes |
-#
 # $$\text{AUROC}_s = P(s_i > s_j) + \tfrac{1}{2} P(s_i = s_j), \quad i \text{ correct}, j \text{ wrong, of one cell}$$
 #
 # with $s$ minus an entropy (or minus the length, or the evidence mass). Over several cells it is the mean of the AUROCs
-# within each; an item is resampled with the responses of all models (BCa).
+# within each.
 
 # %% [markdown]
 # ## 2 Parameters
@@ -48,226 +42,250 @@ shuffled_deals = 200  # permutations of the labels within a cell; draws of calib
 vision_deals = 100  # permutations of vision within a cell, each with its fits (negative control)
 
 # %% [markdown]
-# ## 3 Setup
+# ## 3 Data
+#
+# Every estimate is over test items. The calibration items, which are others, fit the rules and the probabilities.
 
 # %%
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from dontblink.figures import charts
 from dontblink.publish import record
 from dontblink.schema import read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
-from dontblink.studies import deals as shuffles
-from dontblink.studies import entropy, transfer
+from dontblink.studies import deals, entropy, transfer
 from dontblink.studies.cells import require_cells
 
-usable = {"min_items": min_items, "min_class": min_class_items}
-full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level)
-light = replace(full, n_replicates=transfer_replicates)
-deals = {"n_deals": shuffled_deals, "confidence": confidence_level, "seed": bootstrap_seed}
-scales = {"train": "fit", "test": "test cell"}  # whose mean and deviation standardise the test features
-adjustments = {"unadjusted": [], "adjusted": covariates}
-names = ["model", "benchmark"]
-
-# %% [markdown]
-# ## 4 Load and check
-#
-# Every estimate is over test items. The calibration items, which are others, fit the rules and the probabilities.
-
 # %%
-tables = read_tables(profile, ["items", "tokens"], split="test")
-items, tokens = tables["items"], tables["tokens"]
+items, tokens = read_tables(profile, ["items", "tokens"], split="test").values()
 fit_items = read_tables(profile, ["items"], split="calibration")["items"]
 require_cells(items, min_items, min_class_items)
 manifest = read_manifest(profile)
-cells = [(model, benchmark) for model in manifest["models"] for benchmark in manifest["benchmarks"]]
-assert set(cells) == set(items[names].astype(str).itertuples(index=False, name=None)), "cells differ from the manifest"
-truncated = items["finish_reason"].astype(str) == "length"
+cell, benchmarks = ["model", "benchmark"], manifest["benchmarks"]
+response = [*cell, "item_id"]
+cells = [(model, benchmark) for model in manifest["models"] for benchmark in benchmarks]
+assert set(cells) == set(items[cell].astype(str).itertuples(index=False, name=None)), "cells differ from the manifest"
+truncated, unparsed = items["finish_reason"].astype(str) == "length", ~items["parsed"]
 no_answer = items["answer_entropy_nats"].isna()
 print(f"{len(items)} responses to judge, {len(fit_items)} to fit on; truncated: {truncated.sum()}, unparsed: ", end="")
-print(f"{(~items['parsed']).sum()}, without an answer span: {no_answer.sum()} (of these correct: ", end="")
-print(f"{items.loc[no_answer, 'correct'].sum()})")
+print(f"{unparsed.sum()}, without an answer span: {no_answer.sum()}")
 
 # %% [markdown]
-# How strong an opponent is the answer span? Where it is one or two tokens and the reasoning has already settled it,
-# its entropy is near zero for correct and wrong answers alike. Medians per cell:
-
-# %%
-in_answer = tokens[tokens["span"].astype(str) == "answer"].groupby([*names, "item_id"], observed=True).size()
-opponent = items.groupby(names, observed=True)[["full_entropy_nats", "answer_entropy_nats"]].median()
-opponent["answer_tokens"] = in_answer.groupby(names, observed=True).median()
-opponent["accuracy"] = items.groupby(names, observed=True)["correct"].mean()
-opponent.round(4)
-
-# %% [markdown]
-# ## 5 Compute
+# ## 4 The estimator, in the open
 #
-# Every score and every difference, unadjusted and with the covariates taken out of the scores within each cell by least
-# squares. The declared family is `full - answer`, unadjusted, over the declared cells: its clustered tests are adjusted
-# by Holm. The other families (other pairs, adjusted scores) are exploratory and get their own. A covariate is no score
-# in its own adjusted table. Intervals are BCa for an AUROC and percentile for a difference, and the test is
-# Obuchowski's: the choices that hold best in the simulation study (`make simulate`). With about 25 wrong answers or
-# less the interval of a single AUROC is too narrow, with about ten that of a difference, too (the test holds); at 20
-# items the former is too wide. The counts stand in the table.
+# The entropy of a response is the mean entropy of its tokens, that of its answer the mean over the tokens of the answer
+# span; a score is minus an entropy. The AUROC is the share of pairs, of a correct and a wrong answer of one cell, in
+# which the correct one has the higher score. A cell that is too small for an estimate gets none.
+
 
 # %%
-table = pd.concat(
-    entropy.add_holm(entropy.auroc_table(items, covariates=chosen, **usable, resampling=full), cells)
-    .assign(adjustment=name)
-    for name, chosen in adjustments.items()
-)
-table = table.reset_index(drop=True)
+def mean_entropy(tokens):
+    """Return the mean token entropy (nats) of each response, in single precision as the items table holds it."""
+    return tokens.groupby(response, observed=True)["entropy_nats"].mean().astype("float32")
+
+
+def auroc(rows, score):
+    """Return the share of (correct, wrong) pairs in which the correct answer scores higher; ties count one half."""
+    correct, wrong = (rows.loc[rows["correct"] == truth, score].to_numpy() for truth in (True, False))
+    lead = correct[:, None] - wrong[None, :]
+    return ((lead > 0) + (lead == 0) / 2).mean()
+
+
+# %%
+def is_enough(rows):
+    """Return whether a cell has enough responses, and enough correct and wrong ones."""
+    correct = rows["correct"].sum()
+    return len(rows) >= min_items and min(correct, len(rows) - correct) >= min_class_items
+
+
+def auroc_of_cells(rows, score):
+    """Return the AUROC of each cell that has enough rows."""
+    by_cell = rows.groupby(cell, observed=True)
+    return pd.Series({key: auroc(own, score) for key, own in by_cell if is_enough(own)}).rename_axis(cell)
+
+
+# %%
+scores = {"full": -mean_entropy(tokens), "answer": -mean_entropy(tokens[tokens["span"] == "answer"])}
+judged = items.drop(columns="answer").merge(pd.DataFrame(scores).reset_index(), on=response, validate="1:1")
+for name in scores:
+    listed = judged[f"{name}_entropy_nats"]
+    assert np.array_equal(-judged[name], listed, equal_nan=True), f"{name}: not the items table's entropy"
+
+# %% [markdown]
+# AUROC of each cell, the difference of the two over the responses that have both, and that of the length, a score with
+# many ties. How strong an opponent is the answer span? Where it is one or two tokens and the reasoning has already
+# settled it, its entropy is near zero for correct and wrong answers alike: hence the medians.
+
+# %%
+have_both = judged.dropna(subset=["answer"])
+opened = pd.DataFrame({"full": auroc_of_cells(judged, "full"), "answer": auroc_of_cells(have_both, "answer")})
+opened["full - answer"] = auroc_of_cells(have_both, "full") - opened["answer"]
+opened["length"] = auroc_of_cells(judged.assign(length=-judged["n_response_tokens"]), "length")
+medians = judged.groupby(cell, observed=True)[["full_entropy_nats", "answer_entropy_nats"]].median()
+opened.join(medians.add_prefix("median_")).round(4)
+
+# %% [markdown]
+# A rule is a logit of being correct on z-scores, fitted per model on the calibration items of one benchmark. Carried to
+# another, it keeps the mean, the deviation and the coefficients of its fit.
+
+
+# %%
+def standardise(rows, fit, features):
+    """Return a constant and the z-scores of the features, by mean and standard deviation of the rows of the fit."""
+    values, known = rows[features].astype(float), fit[features].astype(float)
+    return np.column_stack([np.ones(len(rows)), (values - known.mean()) / known.std(ddof=0)])
+
+
+def fit_logit(x, y):
+    """Return the coefficients of greatest likelihood, by Newton's steps."""
+    beta = np.zeros(x.shape[1])
+    for _ in range(30):
+        p = 1 / (1 + np.exp(-x @ beta))
+        beta += np.linalg.solve((x.T * (p * (1 - p))) @ x, x.T @ (y - p))
+    return beta
+
+
+# %% [markdown]
+# One pair of benchmarks, with and without vision: entropy alone, and the linear rule of C3.
+
+# %%
+here, there = benchmarks[0], benchmarks[-1]
+rules = {"full": ["full_entropy_nats"], "linear": ["full_entropy_nats", "vision_evidence_mass"]}
+known, new = (rows.dropna(subset=["answer_entropy_nats"]) for rows in (fit_items, items))  # those with every feature
+carried_open = {}
+for model in manifest["models"]:
+    fit = known[(known["model"] == model) & (known["benchmark"] == here)]
+    own = new[(new["model"] == model) & (new["benchmark"] == there)]
+    for rule, features in rules.items() if is_enough(fit) and is_enough(own) else ():
+        beta = fit_logit(standardise(fit, fit, features), fit["correct"].to_numpy(float))
+        carried_open[rule, model] = auroc(own.assign(score=standardise(own, fit, features) @ beta), "score")
+pd.Series(carried_open).unstack(0).round(4)
+
+# %% [markdown]
+# ## 5 Intervals
+#
+# The library repeats this for every score and rule, resampling an item with the responses of all models: BCa for an
+# AUROC, percentile for a difference, and Obuchowski's test, the choices that hold best in the simulation study
+# (`make simulate`). With about 25 wrong answers or less the interval of a single AUROC is too narrow, with about ten
+# that of a difference, too (the test holds); at 20 items the former is too wide. The counts stand in the table.
+#
+# The declared family is `full - answer`, unadjusted, over the declared cells, adjusted by Holm; other pairs and
+# adjusted scores are exploratory. *Adjusted* takes the covariates out of a score within its cell by least squares, so
+# that only answers to items of like length and noise are compared; a covariate is no score in its own adjusted table.
+
+# %%
+full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level)
+light = replace(full, n_replicates=transfer_replicates)
+usable = {"min_items": min_items, "min_class": min_class_items}
+adjustments = {"unadjusted": [], "adjusted": covariates}
+
+
+def for_both(estimate, *tables, **options):
+    """Return a table without and with the covariates taken out of the scores."""
+    given = usable | options
+    both = (estimate(*tables, covariates=c, **given).assign(adjustment=name) for name, c in adjustments.items())
+    return pd.concat(both, ignore_index=True)
+
+
+# %%
+both = for_both(entropy.auroc_table, items, resampling=full)
+table = pd.concat(entropy.add_holm(own, cells) for _, own in both.groupby("adjustment", sort=False))
 scope = ["adjustment", "scope", "benchmark", "model"]
-singles = table[~table["score"].str.contains(" - ")]
-singles.pivot_table("estimate", scope, "score", sort=False).round(3)
-
-# %%
 differences = table[table["p"].notna()]
-declared = differences[(differences["score"] == "full - answer")]
-declared[[*scope, "auc_a", "auc_b", "estimate", "ci_low", "ci_high", "p", "p_holm", "n_wrong", "n_left_out"]].round(3)
+shown = ["auc_a", "auc_b", "estimate", "ci_low", "ci_high", "p", "p_holm", "n_wrong", "n_left_out"]
+differences.query("score == 'full - answer'")[[*scope, *shown]].round(3)
 
 # %% [markdown]
-# The other pairs.
+# Rules carried over: with the fit held and test items resampled, and with both resampled (`refit`). The AUROC of one
+# feature depends on its fit through a sign alone: that `full` ranks as well elsewhere as at home says nothing about its
+# fit, whose transfer shows in the Brier score. Where the test benchmark has a task type that the fit has not seen,
+# `per_task` falls back on the text-only rule, and its gain is zero without any data.
 
 # %%
-others = differences[differences["score"] != "full - answer"]
-others[["score", *scope, "estimate", "ci_low", "ci_high", "p", "p_holm"]].round(3)
-
-# %% [markdown]
-# A response without an answer span has no answer entropy, so that `full - answer` leaves it out. Does the difference
-# hang on that? Without truncated responses, and with every missing answer entropy taken as the largest one (as if the
-# answer span had flagged these responses: the choice that favours the opponent):
-
-# %%
-largest = items["answer_entropy_nats"].max() + 1
-variants = {
-    "without_truncated": items[~truncated],
-    "missing_answer_flagged": items.assign(answer_entropy_nats=items["answer_entropy_nats"].fillna(largest)),
-}
-duel = {name: entropy.SCORES[name] for name in ("full", "answer")}
-truncation = pd.concat(
-    entropy.auroc_table(rows, duel, [("full", "answer")], **usable, resampling=light)
-    .query("score == 'full - answer'")
-    .assign(variant=name)
-    for name, rows in variants.items()
-)
-truncation.pivot_table("estimate", ["benchmark", "model"], "variant").round(3)
-
-# %% [markdown]
-# Negative control: the same quantities after the labels were dealt to other items of the cell (an item's labels move
-# together for all models). The mean over deals has to be one half for an AUROC and zero for a difference; the spread
-# says what chance alone does. `share_below` is the place of the observed value among the deals.
-
-# %%
-shuffled = pd.concat(
-    shuffles.shuffled_labels(items, covariates=chosen, **usable, **deals).assign(adjustment=name)
-    for name, chosen in adjustments.items()
-)
-spread = ["null", "observed", "shuffled_mean", "shuffled_low", "shuffled_high", "share_below"]
-wide = shuffled[shuffled["scope"] != "cell"]
-wide.pivot_table([*spread[1:], "p"], ["score", "benchmark"], "adjustment", sort=False).round(3)
-
-# %% [markdown]
-# Transfer: rules fitted on the calibration items of one benchmark, judged on the test items of another, and of the same
-# one for comparison. Features are standardised by the mean and deviation of the fit (`train`). One feature's AUROC
-# depends on the fit through a sign alone: that `full` ranks as well elsewhere as at home says nothing about its fit,
-# whose transfer shows in the Brier score. Where the test benchmark has a task type that the fit has not seen,
-# `per_task` falls back on the text-only rule by construction, and its gain is zero without any data.
-
-# %%
-carry = {"resampling": light, "refit": replace(full, n_replicates=refit_replicates), **usable}
+scales = {"train": "fit", "test": "test cell"}  # whose mean and deviation standardise the test features
+carry = {"resampling": light, "refit": replace(full, n_replicates=refit_replicates)}
 carried = pd.concat(
-    transfer.transfer_table(fit_items, items, covariates=chosen, **carry).assign(adjustment=name, scaling="train")
-    for name, chosen in adjustments.items()
+    for_both(transfer.transfer_table, fit_items, items, scaling=scaling, **carry).assign(scaling=scaling)
+    for scaling in scales
 )
+fallen = carried.query("rule == 'per_task' and n_text_only > 0 and train != test and scaling == 'train'")
+assert (fallen["gain"] == 0).all(), "a rule that fell back on text alone has to rank as it does"
 over_models = "all" if items["model"].nunique() > 1 else str(items["model"].iloc[0])  # one model is its own mean
 mean_carried = carried[carried["model"] == over_models]
-columns = ["auroc", "gain", "refit_gain_low", "refit_gain_high", "brier"]
-mean_carried.pivot_table(columns, ["rule", "train", "test"], "adjustment", sort=False).round(3)
-
-# %%
-away = mean_carried[mean_carried["train"] != mean_carried["test"]]
-for name, rows in away.groupby("adjustment"):
-    text, per_task = (rows[rows["rule"] == rule] for rule in ("full", "per_task"))
-    print(
-        f"{name}: per_task falls back on text in {(per_task['n_text_only'] > 0).sum()} of {len(rows) // 5} pairs; ",
-        end="",
-    )
-    print(f"the Brier score of full is below that of the constant in {(text['brier'] < text['brier_constant']).sum()}")
+on_fit_scale = mean_carried[mean_carried["scaling"] == "train"]
+columns = ["auroc", "gain", "refit_gain_low", "refit_gain_high", "brier", "brier_constant"]
+on_fit_scale.query("adjustment == 'unadjusted'").set_index(["rule", "train", "test"])[columns].round(3)
 
 # %% [markdown]
-# The same with the test features standardised by the mean and deviation of the unlabelled test cell itself (`test`):
-# what a shift of scale between benchmarks costs, apart from a change of meaning. Gains over `full`:
+# The open lines are the estimates of both tables, and over the models of a benchmark the table holds their mean.
 
 # %%
-rescaled = pd.concat(
-    transfer.transfer_table(fit_items, items, covariates=chosen, scaling="test", **carry).assign(
-        adjustment=name, scaling="test"
-    )
-    for name, chosen in adjustments.items()
-)
-both = pd.concat([carried, rescaled], ignore_index=True).query("model == @over_models and rule != 'full'")
-both.pivot_table("gain", ["rule", "train", "test"], ["adjustment", "scaling"], sort=False).round(3)
+plain = table.query("adjustment == 'unadjusted' and score in @opened.columns").set_index(["score", *cell])
+of_cells = plain.loc[plain["scope"] == "cell", "estimate"].dropna()
+for name in opened:
+    assert np.allclose(of_cells[name], opened[name].reindex(of_cells[name].index), rtol=0, atol=1e-12), name
+of_benchmarks = plain.loc[plain["scope"] == "benchmark", "estimate"].droplevel("model").dropna()
+mean = of_cells.groupby(["score", "benchmark"]).mean().reindex(of_benchmarks.index)
+assert np.allclose(of_benchmarks, mean, rtol=0, atol=1e-12)
+one_pair = carried.query("adjustment == 'unadjusted' and scaling == 'train' and train == @here and test == @there")
+listed = one_pair.set_index(["rule", "model"])["auroc"].reindex(carried_open.keys())
+assert np.allclose(listed, [*carried_open.values()], rtol=0, atol=1e-12), "rules carried over"
 
 # %% [markdown]
-# Negative control: vision dealt to other items of its cell, before the fit and after. It keeps its scale and loses its
-# meaning, so that the loss that is left is the price of ANY useless feature. Only a gain outside the range of these
-# deals speaks of vision.
+# ## 6 What it is held against
+#
+# Other opponents: the most uncertain token and the length.
 
 # %%
-dealt = pd.concat(
-    shuffles.shuffled_vision(fit_items, items, covariates=chosen, **usable, **deals | {"n_deals": vision_deals}).assign(
-        adjustment=name
-    )
-    for name, chosen in adjustments.items()
-)
+others = differences.query("score != 'full - answer' and scope != 'cell'")
+others[["score", *scope, "estimate", "ci_low", "ci_high", "p"]].round(3)
+
+# %% [markdown]
+# Labels dealt to other items of the cell (an item's labels move together for all models). The mean over deals has to be
+# one half for an AUROC and zero for a difference; the spread says what chance alone does. `share_below` is the place of
+# the observed value among the deals.
+
+# %%
+dealing = {"confidence": confidence_level, "seed": bootstrap_seed}
+shuffled = for_both(deals.shuffled_labels, items, n_deals=shuffled_deals, **dealing)
+drift = (shuffled["shuffled_mean"] - shuffled["null"]).abs() / shuffled["shuffled_se"]
+assert drift.max() < 5, f"dealt labels are off their null by {drift.max():.1f} Monte Carlo errors"
+columns = ["observed", "shuffled_mean", "shuffled_low", "shuffled_high", "share_below", "p"]
+shuffled[shuffled["scope"] != "cell"].set_index(["score", *scope])[columns].round(3)
+
+# %% [markdown]
+# Vision dealt to other items of its cell, before the fit and after. It keeps its scale and loses its meaning, so that
+# the loss that is left is the price of ANY useless feature. Only a gain outside the range of these deals speaks of
+# vision.
+
+# %%
+dealt = for_both(deals.shuffled_vision, fit_items, items, n_deals=vision_deals, **dealing)
+assert dealt["shuffled_mean"].max() < 0.01, "dealt vision should not help"
 columns = ["gain", "shuffled_mean", "shuffled_low", "shuffled_high", "share_below"]
 dealt.pivot_table(columns, ["scaling", "rule", "train", "test"], "adjustment", sort=False).round(3)
 
 # %% [markdown]
-# Calibration: the probability of a correct answer by the rule `full`, fitted per model on the calibration items of the
-# same benchmark, judged on test items. `estimate` is the Brier score of the constant accuracy less that of the rule. A
-# calibration error depends on its bins and is never zero at a finite number of rows: `ece_calibrated` is what labels
-# drawn from the probabilities themselves give.
+# Test features standardised by the mean and deviation of the unlabelled test cell itself (`test`): what a shift of
+# scale between benchmarks costs, apart from a change of meaning. Gains over `full`:
 
 # %%
-predicted = {
-    name: transfer.predict_rows(fit_items, items, covariates=chosen, **usable) for name, chosen in adjustments.items()
-}
-calibrated = pd.concat(
-    entropy.calibration_table(rows, reliability_bins, n_draws=shuffled_deals, resampling=full).assign(adjustment=name)
-    for name, rows in predicted.items()
-)
-shown = ["brier", "brier_constant", "estimate", "ci_low", "ci_high"]
-errors = [f"{name}_{rule}" for rule in entropy.BIN_RULES for name in ("ece", "ece_calibrated")]
-calibrated[[*scope, *shown, *errors]].round(3)
-
-# %%
-curves = pd.concat(
-    entropy.reliability_curve(
-        rows["probability"], rows["correct"], reliability_bins, rule, confidence_level
-    ).assign(model=model, benchmark=benchmark, adjustment=name, bin_rule=rule)
-    for name, everything in predicted.items()
-    for rule in entropy.BIN_RULES
-    for (model, benchmark), rows in everything.groupby(names)
-)
+gains = mean_carried[mean_carried["rule"] != "full"]
+gains.pivot_table("gain", ["rule", "train", "test"], ["adjustment", "scaling"], sort=False).round(3)
 
 # %% [markdown]
-# ## 6 Figure
+# ## 7 Figure and numbers
 #
 # Does the full response separate better than its answer? Each benchmark (bold) above its models.
 
 # %%
 parts = table.merge(shuffled[[*scope, "score", "shuffled_low", "shuffled_high"]], on=[*scope, "score"], how="left")
 parts = {key: rows for key, rows in parts.groupby(["score", "adjustment"])}
-note = (
-    "filled: unadjusted; hollow: adjusted for "
-    + ", ".join(covariates).replace("_", " ")
-    + "; grey: labels dealt within the cell"
-)
+hollow = f"hollow: adjusted for {', '.join(covariates).replace('_', ' ')}"
+note = f"filled: unadjusted; {hollow}; grey: labels dealt within the cell"
 looks = {"null": ("shuffled_low", "shuffled_high"), "confidence": confidence_level}
 
 
@@ -285,24 +303,14 @@ for ax, score in zip(axes, ("full", "answer", "full - answer"), strict=True):
 figure.suptitle(note, fontsize=7)
 record.save_figure(figure, "03_entropy", profile)
 
-# %%
-figure, axes = plt.subplots(2, 3, figsize=(7, 8.2), sharey=True)
-for ax, score in zip(axes.flat, ("max", "last_decile", "length", "vision", "full - max", "full - length"), strict=True):
-    draw(ax, score)
-figure.suptitle(note, fontsize=7)
-record.save_figure(figure, "03_entropy_scores", profile)
-
 # %% [markdown]
 # What vision adds elsewhere. A gain in brackets may be zero; intervals resample the fit and the test items. (The map of
 # `per_task` would show `interaction` on its diagonal, and zero wherever it falls back on text.)
 
 # %%
 maps = [("full", "train"), ("linear", "train"), ("interaction", "train"), ("linear", "test")]  # rule, scaling
-everything = pd.concat([carried, rescaled]).query("model == @over_models")
-reach = everything.loc[everything["rule"].isin(["linear", "interaction"]), "gain"].abs().max()
-everything = everything.set_index(["adjustment", "rule", "scaling"], drop=False).sort_index()
-
-# %%
+reach = mean_carried.loc[mean_carried["rule"].isin(["linear", "interaction"]), "gain"].abs().max()
+everything = mean_carried.set_index(["adjustment", "rule", "scaling"], drop=False).sort_index()
 for name, suffix in {"unadjusted": "", "adjusted": "_adjusted"}.items():
     figure, axes = plt.subplots(2, 2, figsize=(7, 5.6))
     for ax, (rule, scaling) in zip(axes.flat, maps, strict=True):
@@ -313,54 +321,44 @@ for name, suffix in {"unadjusted": "", "adjusted": "_adjusted"}.items():
     record.save_figure(figure, f"03_entropy_transfer{suffix}", profile)
 
 # %% [markdown]
-# Does a probability keep its promise?
+# The numbers that the paper, the ledger and the pages name, by key: unadjusted ones. Whole tables lie beside them.
 
 # %%
-benchmarks = sorted(manifest["benchmarks"])
-rows_of = [("unadjusted", "equal_width"), ("unadjusted", "equal_mass"), ("adjusted", "equal_mass")]
-figure, axes = plt.subplots(3, len(benchmarks), figsize=(7, 7.4), sharex=True, sharey=True)
-for (name, rule), line in zip(rows_of, axes, strict=True):
-    for benchmark, ax in zip(benchmarks, line, strict=True):
-        chosen = curves.query("adjustment == @name and bin_rule == @rule and benchmark == @benchmark")
-        charts.reliability_curve(ax, chosen, confidence=confidence_level, legend=ax is axes[0, 0])
-        ax.set_title(f"{benchmark}\n{name}, {rule.replace('_', ' ')}")
-        ax.label_outer()
-record.save_figure(figure, "03_entropy_reliability", profile)
-
-# %% [markdown]
-# ## 7 Record numbers
-
-# %%
-keys = ["adjustment", "scope", "score", "benchmark", "model"]
-counts = ["n_left_out", "n_cells", "n_wrong", "n_items", "n_degenerate"]
-single = singles.dropna(subset=["estimate"])[[*keys, "estimate", "ci_low", "ci_high", *counts]]
-pair = differences.drop(columns=["p_holm", "method", "adjusted_for"])
-holm = differences.dropna(subset=["p_holm"])[[*keys, "p_holm"]]
+keys, ends = ["adjustment", "scope", "score", "benchmark", "model"], ["estimate", "ci_low", "ci_high"]
+unadjusted = table[table["adjustment"] == "unadjusted"].dropna(subset=["estimate"])
+single = unadjusted[unadjusted["score"].isin(["full", "answer"])]
+pair = unadjusted.query("p.notna() and (scope != 'cell' or score == 'full - answer')")
 numbers = {
     "n_responses": len(items),
     "n_truncated": int(truncated.sum()),
-    "n_unparsed": int((~items["parsed"]).sum()),
+    "n_unparsed": int(unparsed.sum()),
     "n_without_answer_span": int(no_answer.sum()),
-    "auroc": record.nest(single, keys),
-    "difference": record.nest(pair, keys),
-    "difference_holm": record.nest(holm, keys),
+    "auroc": record.nest(single[[*keys, *ends, "n_wrong", "n_items"]], keys),
+    "difference": record.nest(pair[[*keys, *ends, "p", "n_rows", "n_items"]], keys),
+    "difference_holm": record.nest(pair.dropna(subset=["p_holm"])[[*keys, "p_holm"]], keys),
 }
 
 # %%
+of = ["adjustment", "rule", "train", "test", "model"]
+named = ["auroc", "refit_low", "refit_high", "gain", "refit_gain_low", "refit_gain_high", "n_test_items"]
+elsewhere = "adjustment == 'unadjusted' and train != test"
+kept = mean_carried.query(f"{elsewhere} and scaling == 'train' and rule in ['full', 'answer', 'linear']")
+rescaled = mean_carried.query(f"{elsewhere} and scaling == 'test' and rule == 'linear'")
+useless = dealt.query(f"{elsewhere} and scaling == 'train' and rule == 'linear'").drop(columns="n_deals")
 numbers |= {
-    "truncation": record.nest(truncation[["variant", "benchmark", "model", "estimate", "ci_low", "ci_high"]],
-                              ["variant", "benchmark", "model"]),
-    "shuffled_labels": record.nest(shuffled[[*keys, *spread, "shuffled_se", "p"]].dropna(), keys),
-    "transfer": record.nest(carried, ["adjustment", "rule", "train", "test", "model"]),
-    "transfer_test_scaling": record.nest(rescaled, ["adjustment", "rule", "train", "test", "model"]),
-    "shuffled_vision": record.nest(dealt, ["adjustment", "scaling", "rule", "train", "test"]),
-    "calibration": record.nest(calibrated, ["adjustment", "scope", "benchmark", "model"]),
-    "reliability": record.nest(curves, ["adjustment", "bin_rule", "benchmark", "model", "bin"]),
-}  # fmt: skip
+    "transfer": record.nest(kept[[*of, *named]], of),
+    "transfer_test_scaling": record.nest(rescaled[[*of, "gain", "gain_low", "gain_high"]], of),
+    "shuffled_vision": record.nest(useless, ["adjustment", "scaling", "rule", "train", "test"]),
+}
 record.save_numbers("03_entropy", numbers, profile)
 
+# %%
+whole = {"aurocs": table, "transfer": carried, "shuffled_labels": shuffled, "shuffled_vision": dealt}
+for name, rows in whole.items():
+    record.save_table("03_entropy", name, rows, profile)
+
 # %% [markdown]
-# ## 8 Checks and reading
+# ## 8 Reading
 #
 # The sentences below are computed. Three limits stand whatever they say. The answer span of a short answer is one or
 # two tokens, and where the reasoning has settled it, its entropy is near zero: "better than the answer's entropy" is a
@@ -370,31 +368,84 @@ record.save_numbers("03_entropy", numbers, profile)
 # %%
 for (_, name), rows in differences.groupby(["score", "adjustment"], sort=False):
     print(f"{name}: {entropy.describe_differences(rows)}")
-for (_, name, scaling), rows in both.groupby(["rule", "adjustment", "scaling"], sort=False):
+for (_, name, scaling), rows in gains.groupby(["rule", "adjustment", "scaling"], sort=False):
     print(f"{name}, on the scale of the {scales[scaling]}: {transfer.describe_gains(rows)}")
+for name, rows in on_fit_scale.query("rule == 'full' and train != test").groupby("adjustment", sort=False):
+    better = (rows["brier"] < rows["brier_constant"]).sum()
+    print(f"{name}: carried over, full has a better Brier score than the constant in {better} of {len(rows)} pairs")
 
 # %%
-elsewhere = dealt[dealt["train"] != dealt["test"]]
-beyond = elsewhere.assign(
-    worse=elsewhere["gain"] < elsewhere["shuffled_low"], better=elsewhere["gain"] > elsewhere["shuffled_high"]
-)
-for (rule, name, scaling), rows in beyond.groupby(["rule", "adjustment", "scaling"], sort=False):
-    counts = f"worse in {rows['worse'].sum()} and better in {rows['better'].sum()} of {len(rows)} ordered pairs"
+for (rule, name, scaling), rows in dealt.query("train != test").groupby(["rule", "adjustment", "scaling"], sort=False):
+    worse, better = (rows["gain"] < rows["shuffled_low"]).sum(), (rows["gain"] > rows["shuffled_high"]).sum()
+    counts = f"worse in {worse} and better in {better} of {len(rows)} ordered pairs"
     print(f"{name}, on the scale of the {scales[scaling]}: {rule} against dealt vision: {counts}")
 
-# %%
-for name, rows in calibrated[calibrated["scope"] == "cell"].groupby("adjustment", sort=False):
-    off = {
-        rule: int((rows[f"ece_{rule}"] > rows[f"ece_calibrated_high_{rule}"]).sum()) for rule in entropy.BIN_RULES
-    }
-    print(
-        f"{name}: Brier score surely below that of the constant in {(rows['ci_low'] > 0).sum()} of {len(rows)} cells; "
-    )
-    print(f"calibration error beyond that of calibrated labels in {off} of them")
+# %% [markdown]
+# ## Appendix: other choices
+#
+# Further scores and differences, per cell.
 
 # %%
-drift = (shuffled["shuffled_mean"] - shuffled["null"]).abs() / shuffled["shuffled_se"]
-assert drift.max() < 5, f"dealt labels are off their null by {drift.max():.1f} Monte Carlo errors"
-fallen = carried[(carried["rule"] == "per_task") & (carried["n_text_only"] > 0) & (carried["train"] != carried["test"])]
-assert (fallen["gain"] == 0).all(), "a rule that fell back on text alone has to rank as it does"
-assert dealt["shuffled_mean"].max() < 0.01, "dealt vision should not help"
+figure, axes = plt.subplots(2, 3, figsize=(7, 8.2), sharey=True)
+for ax, score in zip(axes.flat, ("max", "last_decile", "length", "vision", "full - max", "full - length"), strict=True):
+    draw(ax, score)
+figure.suptitle(note, fontsize=7)
+record.save_figure(figure, "03_entropy_scores", profile)
+
+# %% [markdown]
+# A response without an answer span has no answer entropy, so that `full - answer` leaves it out. Does the difference
+# hang on that? Without truncated responses, and with every missing answer entropy taken as the largest one (as if the
+# answer span had flagged these responses: the choice that favours the opponent):
+
+# %%
+largest = items["answer_entropy_nats"].max() + 1
+flagged = items.assign(answer_entropy_nats=items["answer_entropy_nats"].fillna(largest))
+duel = {name: entropy.SCORES[name] for name in ("full", "answer")}
+truncation = pd.concat(
+    entropy.auroc_table(rows, duel, [("full", "answer")], **usable, resampling=light).assign(variant=name)
+    for name, rows in {"without_truncated": items[~truncated], "missing_answer_flagged": flagged}.items()
+).query("score == 'full - answer'")
+record.save_table("03_entropy", "truncation", truncation, profile)
+truncation.pivot_table("estimate", ["benchmark", "model"], "variant").round(3)
+
+# %% [markdown]
+# Calibration: the probability of a correct answer by the rule `full`, fitted per model on the calibration items of the
+# same benchmark, judged on test items. `estimate` is the Brier score of the constant accuracy less that of the rule. A
+# calibration error depends on its bins and is never zero at a finite number of rows: `ece_calibrated` is what labels
+# drawn from the probabilities themselves give.
+
+# %%
+predicted = for_both(transfer.predict_rows, fit_items, items)
+calibrated = pd.concat(
+    entropy.calibration_table(rows, reliability_bins, n_draws=shuffled_deals, resampling=full).assign(adjustment=name)
+    for name, rows in predicted.groupby("adjustment", sort=False)
+)
+record.save_table("03_entropy", "calibration", calibrated, profile)
+for name, rows in calibrated[calibrated["scope"] == "cell"].groupby("adjustment", sort=False):
+    off = {rule: (rows[f"ece_{rule}"] > rows[f"ece_calibrated_high_{rule}"]).sum() for rule in entropy.BIN_RULES}
+    said = ", ".join(f"{n} ({rule.replace('_', ' ')} bins)" for rule, n in off.items())
+    print(f"{name}: in {(rows['ci_low'] > 0).sum()} of {len(rows)} cells the Brier score is surely below that of the")
+    print(f"constant; the calibration error is beyond that of calibrated labels in {said}")
+
+# %%
+curves = pd.concat(
+    entropy.reliability_curve(rows["probability"], rows["correct"], reliability_bins, rule, confidence_level)
+    .assign(adjustment=name, model=model, benchmark=benchmark, bin_rule=rule)
+    for rule in entropy.BIN_RULES
+    for (name, model, benchmark), rows in predicted.groupby(["adjustment", *cell])
+)  # fmt: skip
+record.save_table("03_entropy", "reliability", curves, profile)
+
+# %% [markdown]
+# Does a probability keep its promise?
+
+# %%
+panels = [("unadjusted", "equal_width"), ("unadjusted", "equal_mass"), ("adjusted", "equal_mass")]
+figure, axes = plt.subplots(3, len(benchmarks), figsize=(7, 7.4), sharex=True, sharey=True)
+for (name, rule), line in zip(panels, axes, strict=True):
+    for benchmark, ax in zip(sorted(benchmarks), line, strict=True):
+        chosen = curves.query("adjustment == @name and bin_rule == @rule and benchmark == @benchmark")
+        charts.reliability_curve(ax, chosen, confidence=confidence_level, legend=ax is axes[0, 0])
+        ax.set_title(f"{benchmark}\n{name}, {rule.replace('_', ' ')}")
+        ax.label_outer()
+record.save_figure(figure, "03_entropy_reliability", profile)
