@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 from dontblink.models.checkpoints import load_vlm
-from dontblink.models.generate import Response, Sampling, generate_responses
+from dontblink.models.generate import Sampling, generate_responses
+from dontblink.models.response import Response
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Item
 

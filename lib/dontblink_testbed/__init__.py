@@ -6,6 +6,7 @@ are trained from scratch to answer them with a chain of thought. Nothing in thei
 evidence box, so whatever the instrument finds in them was not put there. `scenes` draws the pictures, `questions` asks
 and answers, `benchmark` makes Items of both and scores, `vocabulary` tokenizes, `architectures` builds the models,
 `lessons` makes training batches, `train` trains, `calibrate` fixes the difficulty, `publish` brings weights and cards
-to models/testbed, and `misreads` counts which of the finished responses went wrong in the text. `stand_in` makes small checkpoints of the
-real families' shape, without meaning, and `dry_run` takes a real study through them (`make extract DRY=1`).
+to models/testbed, and `misreads` counts which of the finished responses went wrong in the text. `stand_in` makes small
+checkpoints of the real families' shape, without meaning, and `dry_run` takes a real study through them (`make extract
+DRY=1`).
 """

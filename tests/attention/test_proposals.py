@@ -15,7 +15,7 @@ from dontblink.attention import proposals
 from dontblink.attention.proposals import build_prompt, parse_proposals, propose_boxes
 from dontblink.boxes.annotations import attach_boxes, read_strictly, write_annotations
 from dontblink.models.checkpoints import load_vlm
-from dontblink.models.generate import Response
+from dontblink.models.response import Response
 from dontblink.questions.items import Box, Item
 
 SIZE = (200, 100)

@@ -22,8 +22,8 @@ from dontblink import paths, schema, store
 from dontblink.attention.traces import Trace, pack_traces, unpack_traces
 from dontblink.errors import NamedError
 from dontblink.extraction import study, tables
-from dontblink.extraction.study import pack_responses, unpack_responses
-from dontblink.models.generate import Response, build_response
+from dontblink.models.generate import build_response
+from dontblink.models.response import Response, pack_responses, unpack_responses
 from dontblink.models.spans import Markers, Spans, segment
 from dontblink.models.vlm import Prompt
 from dontblink.publish import viewer

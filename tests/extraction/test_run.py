@@ -127,7 +127,7 @@ def test_while_something_is_written_there_is_no_manifest_and_afterwards_it_has_i
 
 
 def test_a_run_on_a_profile_that_another_works_on_says_who_that_is(small_copy: Path) -> None:
-    with locks.hold(paths.lock(PROFILE)), pytest.raises(locks.LockError, match=rf"in use by process {os.getpid()} on "):
+    with locks.hold(paths.lock(PROFILE)), pytest.raises(NamedError, match=rf"in use by process {os.getpid()} on "):
         extract()
     extract()
 

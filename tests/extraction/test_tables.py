@@ -16,7 +16,7 @@ from dontblink.attention.grounding import Grounding, weigh_heads
 from dontblink.attention.traces import Trace, pack_heads
 from dontblink.errors import NamedError
 from dontblink.extraction.tables import bin_table, build_blocks, name_steps
-from dontblink.models.generate import Response
+from dontblink.models.response import Response
 from dontblink.models.spans import Spans
 from dontblink.questions import registry
 from dontblink.questions.items import GoldStep, Item, Score

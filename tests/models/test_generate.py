@@ -15,16 +15,8 @@ from small_items import make_item
 from tiny_checkpoints import FAMILIES, tiny_vlm
 
 from dontblink.errors import NamedError
-from dontblink.models.generate import (
-    Response,
-    Sampling,
-    SeededChoice,
-    build_response,
-    build_warpers,
-    check_ids,
-    generate_responses,
-    item_generator,
-)
+from dontblink.models.generate import Sampling, SeededChoice, build_response, build_warpers, check_ids, generate_responses, item_generator
+from dontblink.models.response import Response
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Item, ItemError
 

@@ -25,7 +25,8 @@ from dontblink.boxes.annotations import (
     read_strictly,
     write_annotations,
 )
-from dontblink.models.generate import Response, Sampling, generate_responses
+from dontblink.models.generate import Sampling, generate_responses
+from dontblink.models.response import Response
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Box, Item, ItemError
 

@@ -21,7 +21,8 @@ import pyarrow as pa
 from dontblink.attention.grounding import Grounding, list_looks, weigh_heads
 from dontblink.attention.replay import Floats, Measures, replay_responses
 from dontblink.boxes import evidence
-from dontblink.models.generate import Response, encode_items, item_generator
+from dontblink.models.generate import encode_items, item_generator
+from dontblink.models.response import Response
 from dontblink.models.spans import Spans
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Item

@@ -28,8 +28,9 @@ from dontblink import files, params, paths, store
 from dontblink.attention.traces import Reasons, pack_heads, pack_traces, trace_responses
 from dontblink.errors import NamedError
 from dontblink.extraction import cost, tables
-from dontblink.extraction.study import Shard, Study, hash_responses, pack_responses, read_reasons
-from dontblink.models.generate import Response, Sampling, generate_responses
+from dontblink.extraction.study import Shard, Study, hash_responses, read_reasons
+from dontblink.models.generate import Sampling, generate_responses
+from dontblink.models.response import Response, pack_responses
 from dontblink.models.server import generate_on_server
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry

@@ -24,13 +24,13 @@ import pyarrow as pa
 
 from dontblink import lineage, params, paths, store
 from dontblink.attention.grounding import Grounding, select_grounding
-from dontblink.attention.traces import HEADS, INTEGERS, TRACES, Reasons, Trace, unpack_traces
+from dontblink.attention.traces import HEADS, TRACES, Reasons, Trace, unpack_traces
 from dontblink.boxes.annotations import attach_boxes, read_annotations
 from dontblink.errors import NamedError
 from dontblink.files import hash_file, whole_file
 from dontblink.models.checkpoints import find_backend, load_vlm
 from dontblink.models.fingerprint import list_checkpoint
-from dontblink.models.generate import FinishReason, Response
+from dontblink.models.response import RESPONSES, FinishReason, Response, unpack_responses
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry
 from dontblink.questions.items import Item, Split
@@ -49,12 +49,6 @@ GENERATION = (
 )  # fmt: skip
 LOCAL = ("batch_size", "device", "dtype", "attention")
 REPLAY = ("replay_implementation", "replay_batch_tokens", "control_seed", "device", "dtype", "retokenised")
-
-RESPONSES = pa.schema({
-    "item_id": pa.string(), "model": pa.string(), "prompt_ids": INTEGERS, "response_ids": INTEGERS,
-    "text": pa.string(), "finish_reason": pa.string(), "engine": pa.string(), "retokenised": pa.bool_(),
-})  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Shard:
@@ -218,19 +212,6 @@ class Study:
         if measured is not None and measured != hash_responses(self.read_responses(shard)):
             found = f"measured on other responses than {paths.show(self.response_file(shard))} holds"
             raise store.DamagedError(file, found)
-
-
-def pack_responses(responses: Sequence[Response]) -> pa.Table:
-    """Return the responses as rows of `RESPONSES`."""
-    return pa.Table.from_pylist([vars(response) for response in responses], RESPONSES)
-
-
-def unpack_responses(table: pa.Table) -> list[Response]:
-    """Return the rows of a response shard as records."""
-    return [
-        Response(**{**row, "prompt_ids": tuple(row["prompt_ids"]), "response_ids": tuple(row["response_ids"])})
-        for row in table.to_pylist()
-    ]
 
 
 def hash_responses(responses: Sequence[Response]) -> str:

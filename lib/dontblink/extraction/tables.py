@@ -36,7 +36,7 @@ from dontblink.schema import HEAD_SETS, KEYS, MASSES, REGIONS, SCHEMAS, to_table
 if TYPE_CHECKING:  # they bring torch, which is not needed to bin a table
     from dontblink.attention.traces import Trace
     from dontblink.extraction.study import Shard, Study
-    from dontblink.models.generate import Response
+    from dontblink.models.response import Response
 
 OVERLAPS = {"pointing_hit": pointing_hit, "iou50": mass_set_iou, "map_auc": map_auc}
 STEP_PATTERNS = (

@@ -28,30 +28,11 @@ from transformers import (
 )
 
 from dontblink.errors import NamedError
+from dontblink.models.response import FinishReason, Response
 from dontblink.models.vlm import VLM, Prompt
 from dontblink.questions.items import Item, ItemError
 
-FinishReason = Literal["stop", "length", "empty"]
 TOO_LARGE = "does not fit into the accelerator's memory alone; lower max_new_tokens, the image size or the dtype"
-
-
-@dataclass(frozen=True)
-class Response:
-    """What a model answered to one item. `response_ids` keeps the EOS that ended it as its last id.
-
-    finish_reason: 'stop' (EOS), 'length' (max_new_tokens reached, no EOS), 'empty' (nothing but EOS).
-    engine: 'local', or which server generated it. retokenised: the ids were made from text, and may not be
-    those that the model produced.
-    """
-
-    item_id: str
-    model: str
-    prompt_ids: tuple[int, ...]
-    response_ids: tuple[int, ...]
-    text: str
-    finish_reason: FinishReason
-    engine: str = "local"
-    retokenised: bool = False
 
 
 @dataclass(frozen=True)

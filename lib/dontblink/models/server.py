@@ -53,7 +53,8 @@ from tqdm import tqdm
 from dontblink.errors import NamedError
 from dontblink.models import fingerprint
 from dontblink.models.families import read_image_tokens
-from dontblink.models.generate import Response, Sampling, build_response, encode_items, item_generator
+from dontblink.models.generate import Sampling, build_response, encode_items, item_generator
+from dontblink.models.response import Response
 from dontblink.models.vlm import VLM, Prompt
 from dontblink.questions.items import Item, open_image, split_question
 
