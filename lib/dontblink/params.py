@@ -34,14 +34,6 @@ SHORT.maxlist = SHORT.maxdict = 20
 # what PyYAML lets through for a value that its tag or its form promises and its text does not keep, or nested too deep
 NOT_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 TEXT_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-WORDS = {
-    "Input should be": "expected",
-    "String should match pattern": "expected a text that matches",
-    "List should have": "expected a list of",
-    "a valid integer": "a whole number",
-    "a valid string": "a text",
-    "a valid ": "a ",
-}
 Sections = dict[str, dict[str, Any]]
 Entry = TypeVar("Entry")
 
@@ -61,18 +53,23 @@ def refuse_disorder(entries: list[Any]) -> list[Any]:
 
 
 # no seed and no count needs more than 64 bits, and a whole number of 400 digits is no float either
-Whole = Annotated[int, Field(lt=2**63)]
+Whole = Annotated[int, Field(lt=2**63)]  # its lower bound stands with the key: an own one would win over that
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
 Real = Annotated[float, Field(lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Coverage = Annotated[float, Field(ge=0.01, le=1)]
-Noise = Share
+ChainLength = Annotated[int, Field(ge=1, le=12)]
 Text = Annotated[str, Field(pattern=r"^\S+$")]
 Line = Annotated[str, Field(pattern=r"^.+$")]
 Word = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # a folder's or a file's, never a way out of one
 Several = Annotated[list[Entry], Field(min_length=1), AfterValidator(refuse_repetition)]
 Span = Annotated[list[Entry], AfterValidator(refuse_disorder)]
+Module = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?|mps|auto)$")]
+TaskRule = Annotated[str, Field(pattern=r"^[a-z_]+\..+:[a-z_]+$")]
 Interval = Literal["t", "bca", "percentile"]
 
 
@@ -85,21 +82,17 @@ class Section(BaseModel):
 class Testbed(Section):
     """00: the procedural question sets, regenerated from the seed."""
 
-    item_seed: Whole = Field(ge=0, description="seed of every picture and question")
-    n_test_items: Whole = Field(ge=1, description="per benchmark; the items behind every result")
-    n_calibration_items: Whole = Field(
-        ge=1, description="per benchmark, disjoint: chooses grounding layers and thresholds, fits the rules of 03"
-    )
-    n_example_items: Whole = Field(ge=1, description="per benchmark, shown as pictures")
-    symbolic_chain_length: Span[Annotated[Whole, Field(ge=1, le=12)]] = Field(description="compound steps")
-    symbolic_noise_level: Span[Noise] = Field(description="0 clean, 1 heavy")
-    symbolic_operators_per_step: Span[Annotated[Whole, Field(ge=1, le=4)]] = Field(
-        description="operators joined in one step"
-    )
-    visual_reference_chain_length: Span[Annotated[Whole, Field(ge=1, le=12)]] = Field(description="hops")
-    visual_reference_noise_level: Span[Noise] = Field(description="0 clean, 1 heavy")
-    hallucination_chain_length: Span[Annotated[Whole, Field(ge=1, le=12)]] = Field(description="conjuncts")
-    hallucination_noise_level: Span[Noise] = Field(description="0 clean, 1 heavy")
+    item_seed: Seed = Field(description="seed of every picture and question")
+    n_test_items: Count = Field(description="per benchmark; the items behind every result")
+    n_calibration_items: Count = Field(description="disjoint: chooses heads and thresholds, fits the rules of 03")
+    n_example_items: Count = Field(description="per benchmark, shown as pictures")
+    symbolic_chain_length: Span[ChainLength] = Field(description="compound steps")
+    symbolic_noise_level: Span[Share] = Field(description="0 clean, 1 heavy")
+    symbolic_operators_per_step: Span[Annotated[int, Field(ge=1, le=4)]] = Field(description="joined in one step")
+    visual_reference_chain_length: Span[ChainLength] = Field(description="hops")
+    visual_reference_noise_level: Span[Share] = Field(description="0 clean, 1 heavy")
+    hallucination_chain_length: Span[ChainLength] = Field(description="conjuncts")
+    hallucination_noise_level: Span[Share] = Field(description="0 clean, 1 heavy")
     hallucination_typical_share: Share = Field(description="decisive shapes in their typical colour (0.9 in training)")
 
 
@@ -112,37 +105,31 @@ class Extraction(Section):
     engine: Literal["local", "server"] = Field(description="who writes the responses; server: see that section")
     attention: Literal["sdpa", "flash_attention_2"] = Field(description="implementation of attention in generation")
     thinking: Literal["enabled", "disabled"] = Field(description="where the chat template has the switch")
-    max_image_tokens: Whole = Field(ge=1, description="picture size: at most so many image tokens")
-    retokenised: Literal["refuse", "leave_out", "keep"] = Field(
-        description="text without token ids: refuse it, leave it out (marked, in no table) or keep it"
-    )
-    expected_response_tokens: Whole = Field(ge=1, description="until responses are there: for the cost estimate")
-    max_new_tokens: Whole = Field(ge=1, description="length at which a response is cut off")
-    batch_size: Whole = Field(ge=1, description="items generated together")
+    max_image_tokens: Count = Field(description="picture size: at most so many image tokens")
+    retokenised: Literal["refuse", "leave_out", "keep"] = Field(description="text without token ids; left out: marked")
+    expected_response_tokens: Count = Field(description="until responses are there: for the cost estimate")
+    max_new_tokens: Count = Field(description="length at which a response is cut off")
+    batch_size: Count = Field(description="items generated together")
     temperature: Real = Field(ge=0, description="of sampling; 0 is greedy")
     top_p: float = Field(gt=0, le=1, description="of sampling; 1 keeps every token")
     top_k: Whole = Field(ge=0, description="of sampling; 0 keeps every token")
-    generation_seed: Whole = Field(ge=0, description="used only when temperature > 0")
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?|mps|auto)$")] = Field(
-        description="auto spreads one model over several GPUs"
-    )
+    generation_seed: Seed = Field(description="used only when temperature > 0")
+    device: Device = Field(description="auto spreads one model over several GPUs")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(description="of the weights")
     replay_implementation: Literal["fused", "chunk"] = Field(description="chunk is the independent cross-check")
-    replay_batch_tokens: Whole = Field(ge=1, description="prompt + response tokens replayed together")
-    shard_items: Whole = Field(ge=1, description="items a file; what a crash can lose")
-    control_seed: Whole = Field(ge=0, description="draws the equal-area control boxes")
-    grounding_layers: Whole = Field(ge=1, description="layers with the largest evidence lift on the calibration split")
-    grounding_heads: Whole = Field(ge=1, description="heads with the largest evidence lift on the calibration split")
+    replay_batch_tokens: Count = Field(description="prompt + response tokens replayed together")
+    shard_items: Count = Field(description="items a file; what a crash can lose")
+    control_seed: Seed = Field(description="draws the equal-area control boxes")
+    grounding_layers: Count = Field(description="layers with the largest evidence lift on the calibration split")
+    grounding_heads: Count = Field(description="heads with the largest evidence lift on the calibration split")
     sink_rule: Literal["first", "border"] = Field(description="image tokens that the sink-masked variant drops")
-    n_cross_checked_items: Whole = Field(ge=1, description="per model, replayed again with the other implementation")
+    n_cross_checked_items: Count = Field(description="per model, replayed again with the other implementation")
 
 
 class Questions(Section):
     """The questions of the real benchmarks; the testbed makes its own (section testbed)."""
 
-    generator: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")] = Field(
-        description="module that makes the benchmarks without a source"
-    )
+    generator: Module = Field(description="makes the benchmarks without a source")
     mathvista_source: Line = Field(description="hub id, or a local folder or file")
     mathvista_revision: Line = Field(description="commit of the hub; the manifest says which one main was")
     mathvista_config: str = Field(description="configuration of the data set")
@@ -152,12 +139,10 @@ class Questions(Section):
     hallusionbench_source: Line = Field(description="hub id, or a local folder or file")
     hallusionbench_revision: Line = Field(description="commit of the hub; the manifest says which one main was")
     hallusionbench_config: str = Field(description="configuration of the data set")
-    n_test_items: Whole = Field(ge=1, description="per benchmark, balanced over its strata")
-    n_calibration_items: Whole = Field(ge=1, description="per benchmark, sharing no picture with the test")
-    subset_seed: Whole = Field(ge=0, description="draws the items")
-    task_types: Several[Annotated[str, Field(pattern=r"^[a-z_]+\..+:[a-z_]+$")]] = Field(
-        description="first match wins: benchmark.field=value:task_type, * is every item"
-    )
+    n_test_items: Count = Field(description="per benchmark, balanced over its strata")
+    n_calibration_items: Count = Field(description="per benchmark, sharing no picture with the test")
+    subset_seed: Seed = Field(description="draws the items")
+    task_types: Several[TaskRule] = Field(description="benchmark.field=value:task_type; first match wins; *: all")
     evidence_folder: Text = Field(description="<benchmark>.jsonl of evidence boxes, see its README")
 
 
@@ -166,11 +151,9 @@ class Server(Section):
 
     url: Annotated[str, Field(pattern=r"^https?://\S+$")] = Field(description="base address, with its version")
     fingerprints_folder: Text = Field(description="<model>.json, written where the server runs")
-    verification: Literal["required", "skip"] = Field(
-        description="skip: nobody states which weights the server has; every response says so"
-    )
-    concurrent_requests: Whole = Field(ge=1, description="requests under way at a time")
-    requests_per_minute: Whole = Field(ge=1, description="requests begun within a minute")
+    verification: Literal["required", "skip"] = Field(description="skip: its weights are not known; responses say so")
+    concurrent_requests: Count = Field(description="requests under way at a time")
+    requests_per_minute: Count = Field(description="requests begun within a minute")
     timeout_s: Real = Field(ge=1, description="of one response, in seconds")
     retries: Whole = Field(ge=0, description="after a refused connection, a time-out, 429 or 5xx")
 
@@ -179,27 +162,25 @@ class Collapse(Section):
     """02: does attention to the evidence collapse while the model reasons?"""
 
     bins: Whole = Field(ge=2, description="equal parts of the reasoning span")
-    bootstrap_replicates: Whole = Field(ge=1, description="of the collapse table")
-    band_replicates: Whole = Field(ge=1, description="of the bands of curves, and of strata")
+    bootstrap_replicates: Count = Field(description="of the collapse table")
+    band_replicates: Count = Field(description="of the bands of curves, and of strata")
     interval: Interval = Field(description="of the tables; t is the symmetric bootstrap-t, see `make simulate`")
     confidence_level: OpenShare = Field(description="of every interval")
-    bootstrap_seed: Whole = Field(ge=0, description="draws items with replacement")
-    shuffled_deals: Whole = Field(ge=1, description="permutations of the boxes between items (negative control)")
+    bootstrap_seed: Seed = Field(description="draws items with replacement")
+    shuffled_deals: Count = Field(description="permutations of the boxes between items (negative control)")
     picture_model: Name = Field(description="whose look is drawn")
     picture_benchmark: Text = Field(description="whose items are drawn")
-    picture_quantiles: Span[Share] = Field(
-        description="of the per-item collapse: one sustained, one collapsing item"
-    )
+    picture_quantiles: Span[Share] = Field(description="of the per-item collapse: one sustained, one collapsing item")
 
 
 class Entropy(Section):
     """03: does entropy separate correct from wrong answers, and does a rule carry over to another benchmark?"""
 
-    bootstrap_replicates: Whole = Field(ge=1, description="of items drawn with replacement")
-    transfer_replicates: Whole = Field(ge=1, description="test items resampled, the fit held")
-    refit_replicates: Whole = Field(ge=1, description="both benchmarks resampled, the rule fitted again")
+    bootstrap_replicates: Count = Field(description="of items drawn with replacement")
+    transfer_replicates: Count = Field(description="test items resampled, the fit held")
+    refit_replicates: Count = Field(description="both benchmarks resampled, the rule fitted again")
     confidence_level: OpenShare = Field(description="of every interval")
-    bootstrap_seed: Whole = Field(ge=0, description="draws items with replacement")
+    bootstrap_seed: Seed = Field(description="draws items with replacement")
     min_items: Whole = Field(ge=10, description="a smaller cell keeps its counts and gets no estimate")
     min_class_items: Whole = Field(ge=2, description="the same for fewer correct or fewer wrong answers")
     covariates: Several[Word] = Field(description="taken out in the adjusted tables")
@@ -207,32 +188,24 @@ class Entropy(Section):
     shuffled_deals: Whole = Field(
         ge=2, description="permutations of the labels within a cell; draws of calibrated labels (negative controls)"
     )
-    vision_deals: Whole = Field(
-        ge=2, description="permutations of vision within a cell, each with its fits (negative control)"
-    )
+    vision_deals: Whole = Field(ge=2, description="permutations of vision within a cell, each with its fits")
 
 
 class Interaction(Section):
     """04: does low vision change what low entropy means?"""
 
-    bootstrap_replicates: Whole = Field(ge=1, description="of items drawn with replacement")
-    robustness_replicates: Whole = Field(
-        ge=1, description="of the other choices of entropy and vision, and of the link within responses"
-    )
+    bootstrap_replicates: Count = Field(description="of items drawn with replacement")
+    robustness_replicates: Count = Field(description="of other choices, and of the link within responses")
     interval: Interval = Field(description="of the tables; t is the symmetric bootstrap-t, see `make simulate`")
     confidence_level: OpenShare = Field(description="of every interval")
-    bootstrap_seed: Whole = Field(ge=0, description="draws items with replacement")
+    bootstrap_seed: Seed = Field(description="draws items with replacement")
     min_items: Whole = Field(ge=10, description="a smaller cell keeps its counts and gets no estimate")
     covariates: Several[Word] = Field(description="taken out in the adjusted tables")
     effect_at: float = Field(gt=0, lt=4, description="standard deviations, of entropy and of vision")
     quadrant_share: float = Field(ge=0.01, le=0.5, description="share of a cell that is called low; the rest is high")
-    extreme_share: float = Field(
-        ge=0.01, le=0.5, description="the same for the extreme quadrants: lowest and highest share only"
-    )
+    extreme_share: float = Field(ge=0.01, le=0.5, description="the same for the extreme quadrants")
     surface_reach: float = Field(gt=0, lt=4, description="standard deviations that the surface shows")
-    surface_min_rows: Whole = Field(
-        ge=1, description="answers within a quarter of a standard deviation; fewer: hatched, not drawn"
-    )
+    surface_min_rows: Count = Field(description="answers within a quarter of a standard deviation; fewer: hatched")
     shuffled_deals: Whole = Field(
         ge=20, description="permutations of labels, and of vision, within a cell (negative controls)"
     )
@@ -244,17 +217,15 @@ class Veto(Section):
     coverage: Coverage = Field(description="share of the answers that a rule accepts")
     curve_coverages: Several[Coverage] = Field(description="shares at which the curves are drawn")
     targets: Several[Word] = Field(description="task types that the veto is for, declared beforehand")
-    splits: Whole = Field(ge=1, description="repeated divisions by item: fit on one part, judge on the other")
+    splits: Count = Field(description="repeated divisions by item: fit on one part, judge on the other")
     fit_share: OpenShare = Field(description="share of the items that a split fits on")
-    veto_shares: Whole = Field(ge=1, description="candidate vetoes: so many equal parts of the withheld answers")
+    veto_shares: Count = Field(description="candidate vetoes: so many equal parts of the withheld answers")
     jackknife_blocks: Whole = Field(ge=2, description="blocks of items left out in turn, for the interval")
-    permutations: Whole = Field(ge=1, description="deals of vision within a cell, every fit repeated")
-    bootstrap_replicates: Whole = Field(ge=1, description="of the risk-coverage table, where nothing is fitted")
+    permutations: Count = Field(description="deals of vision within a cell, every fit repeated")
+    bootstrap_replicates: Count = Field(description="of the risk-coverage table, where nothing is fitted")
     confidence_level: OpenShare = Field(description="of every interval")
-    split_seed: Whole = Field(ge=0, description="draws splits, blocks, deals and replicates")
-    planted_share: OpenShare = Field(
-        description="positive control: share of the blindest answers of the targets that is made wrong"
-    )
+    split_seed: Seed = Field(description="draws splits, blocks, deals and replicates")
+    planted_share: OpenShare = Field(description="of the targets' blindest answers, made wrong (control)")
     min_items: Whole = Field(ge=10, description="a smaller cell keeps its counts: see `make simulate`")
     covariates: Several[Word] = Field(description="taken out in the adjusted tables")
     max_risk: OpenShare = Field(description="of an accepted answer, learn then test")
@@ -267,22 +238,18 @@ class Claims(Section):
     reported_points: float = Field(ge=0, le=100, description="risk saved, percentage points, as the paper reports it")
     reported_decimals: Whole = Field(ge=0, le=6, description="to which it is rounded")
     coverage: Coverage = Field(description="at which it is reported")
-    item_counts: Span[Annotated[Whole, Field(ge=1)]] = Field(description="answered items of a cell that are tried")
+    item_counts: Span[Count] = Field(description="answered items of a cell that are tried")
     reported_falls: Span[OpenShare] = Field(description="of the evidence mass, smallest and largest")
     reasoning_parts: Whole = Field(ge=2, description="between whose first and last it falls")
-    small_counts: Several[Annotated[Whole, Field(ge=1)]] = Field(
-        description="samples of the extreme quadrants, fewest and most"
-    )
-    reported_cells: Whole = Field(ge=1, description="that all fall")
+    small_counts: Several[Count] = Field(description="samples of the extreme quadrants, fewest and most")
+    reported_cells: Count = Field(description="that all fall")
     confidence_level: OpenShare = Field(description="of every interval")
 
 
 class Pages(Section):
     """`make pages`: the items of the trace viewer."""
 
-    item_quantiles: Several[Share] = Field(
-        description="of the per-item collapse, among the correct and among the wrong answers of a cell"
-    )
+    item_quantiles: Several[Share] = Field(description="of the collapse, in a cell's correct and wrong answers")
 
 
 class Parameters(Section):
@@ -380,20 +347,18 @@ def check(values: Mapping[str, Any], name: str, places: Mapping[tuple[Any, ...],
         raise NamedError(f"{place}: {dotted}: unknown key; expected one of {', '.join(known)}; correct or remove it")
     if kind == "missing":
         raise NamedError(f"{place}: {dotted}: missing; add it (params/testbed.yaml shows how)")
-    if kind == "model_type":
+    if len(where) == 1:
         raise NamedError(f"{place}: {dotted}: found {show_value(value)}, expected keys with values; correct it")
     expected, remedy = str(first["msg"]), "correct it"
-    if kind == "value_error":
-        expected, remedy = "expected other entries", expected.removeprefix("Value error, ")
-    for old, new in WORDS.items():
-        expected = expected.replace(old, new)
+    if kind == "value_error":  # of the rules for lists above, which say what to do
+        expected, remedy = "entries do not fit", expected.removeprefix("Value error, ")
     if kind in ("int_type", "float_type") and isinstance(value, str) and TEXT_NUMBER.fullmatch(value):
         mantissa, exponent = re.split("[eE]", value)  # YAML 1.1 wants a point and a sign
         remedy = f"write {mantissa}{'' if '.' in mantissa else '.0'}e{int(exponent):+d}"
     elif kind in ("string_type", "literal_error") and isinstance(value, bool | int | float):
         remedy = "quote it"
     meaning = describe(str(section))[str(where[1])]
-    raise NamedError(f"{place}: {dotted}: found {show_value(value)}, {expected} ({meaning}); {remedy}")
+    raise NamedError(f"{place}: {dotted}: found {show_value(value)}; {expected} ({meaning}); {remedy}")
 
 
 def read_document(path: Path) -> Node:
