@@ -62,7 +62,8 @@ OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Coverage = Annotated[float, Field(ge=0.01, le=1)]
 ChainLength = Annotated[int, Field(ge=1, le=12)]
 Text = Annotated[str, Field(pattern=r"^\S+$")]
-Line = Annotated[str, Field(pattern=r"^.+$")]
+Line = Annotated[str, Field(pattern=r"^.*$")]
+Source = Annotated[str, Field(pattern=r"^.+$")]
 Word = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # a folder's or a file's, never a way out of one
 Several = Annotated[list[Entry], Field(min_length=1), AfterValidator(refuse_repetition)]
@@ -130,15 +131,15 @@ class Questions(Section):
     """The questions of the real benchmarks; the testbed makes its own (section testbed)."""
 
     generator: Module = Field(description="makes the benchmarks without a source")
-    mathvista_source: Line = Field(description="hub id, or a local folder or file")
-    mathvista_revision: Line = Field(description="commit of the hub; the manifest says which one main was")
-    mathvista_config: str = Field(description="configuration of the data set")
-    mmmu_pro_source: Line = Field(description="hub id, or a local folder or file")
-    mmmu_pro_revision: Line = Field(description="commit of the hub; the manifest says which one main was")
-    mmmu_pro_config: str = Field(description="configuration of the data set")
-    hallusionbench_source: Line = Field(description="hub id, or a local folder or file")
-    hallusionbench_revision: Line = Field(description="commit of the hub; the manifest says which one main was")
-    hallusionbench_config: str = Field(description="configuration of the data set")
+    mathvista_source: Source = Field(description="hub id, or a local folder or file")
+    mathvista_revision: Source = Field(description="commit of the hub; the manifest says which one main was")
+    mathvista_config: Line = Field(description="configuration of the data set")
+    mmmu_pro_source: Source = Field(description="hub id, or a local folder or file")
+    mmmu_pro_revision: Source = Field(description="commit of the hub; the manifest says which one main was")
+    mmmu_pro_config: Line = Field(description="configuration of the data set")
+    hallusionbench_source: Source = Field(description="hub id, or a local folder or file")
+    hallusionbench_revision: Source = Field(description="commit of the hub; the manifest says which one main was")
+    hallusionbench_config: Line = Field(description="configuration of the data set")
     n_test_items: Count = Field(description="per benchmark, balanced over its strata")
     n_calibration_items: Count = Field(description="per benchmark, sharing no picture with the test")
     subset_seed: Seed = Field(description="draws the items")

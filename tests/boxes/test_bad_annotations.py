@@ -36,35 +36,17 @@ GOOD = [
 FORMATS: tuple[Format, ...] = get_args(Format)
 DOCUMENTS = {kind: export_boxes(GOOD, IMAGES, kind)[0] for kind in FORMATS}
 ODD = [
-    None,
-    "",
-    0,
-    -1,
-    2**70,
-    10**400,
-    1e308,
-    float("nan"),
-    float("inf"),
-    "7",
-    "x",
-    True,
-    [],
-    {},
-    [1],
-    {"a": 1},
-    "\ud800",
+    None, "", 0, -1, 2**70, 10**400, 1e308, float("nan"), float("inf"), "7", "x", True, [], {}, [1], {"a": 1}, "\ud800",
     "a\nb",
-]
+]  # fmt: skip
 XML = [b"<", b"<annotations/>", b"<?xml version='1.0' encoding='x'?><a/>", b"<!DOCTYPE a SYSTEM 'file:///etc/passwd'>"]
 Edit = tuple[int, Any]
 
 
 def list_places(value: Any) -> list[tuple[Any, Any]]:
     """Return every (container, key) of a parsed document."""
-    pairs = (
-        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
-    )
-    return [(value, key) for key, _ in pairs] + [place for _, inner in pairs for place in list_places(inner)]
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, inner in list(pairs) for place in [(value, key), *list_places(inner)]]
 
 
 def change(document: Any, edits: list[Edit]) -> Any:

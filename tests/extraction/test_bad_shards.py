@@ -45,13 +45,9 @@ def token_texts(ids: Sequence[int]) -> list[str]:
 
 
 VLM: Any = SimpleNamespace(
-    name="m",
-    model=None,
-    n_vocabulary=len(VOCABULARY),
-    eos_ids=(EOS,),
-    suppressed_ids=(IMAGE,),
+    name="m", model=None, n_vocabulary=len(VOCABULARY), eos_ids=(EOS,), suppressed_ids=(IMAGE,),
     decode=lambda ids: "".join(token_texts(ids)),
-)
+)  # fmt: skip
 PROMPT = Prompt("q1", np.arange(N_PROMPT), np.zeros((1, 1), np.float32), np.array([[1, 4, 6]]), ((40, 30),), (0,))
 GENERATOR = "dontblink_testbed.benchmark"
 ITEM = Item(
@@ -137,15 +133,7 @@ def alter(table: pa.Table, deed: str, column: int, to: int) -> pa.Table:
     names = table.column_names
     place = column % len(names)
     values = table.column(place)
-    types: list[pa.DataType] = [
-        pa.string(),
-        pa.int64(),
-        pa.float64(),
-        pa.bool_(),
-        pa.list_(pa.int64()),
-        pa.binary(),
-        pa.null(),
-    ]
+    types = [pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.list_(pa.int64()), pa.binary(), pa.null()]
     if deed == "drop":
         return table.remove_column(place)
     if deed == "rename":
