@@ -54,7 +54,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from dontblink import paths
-from dontblink.figures import plots
+from dontblink.figures import charts, picture
 from dontblink.publish import record
 from dontblink.questions.items import open_image, validate
 from dontblink_testbed import benchmark, calibrate, lessons
@@ -131,16 +131,16 @@ curves["chains"] = curves[[f"chains_{name}" for name in benchmark.BENCHMARKS]].m
 examples = [items[name, "test"][k] for k in range(n_example_items) for name in benchmark.BENCHMARKS]
 figure, axes = plt.subplots(n_example_items, len(benchmark.BENCHMARKS), figsize=(7, 3.1 * n_example_items))
 for ax, item in zip(axes.ravel(), examples, strict=True):
-    plots.picture_with_boxes(ax, open_image(item.images[0]), item.boxes)
+    picture.picture_with_boxes(ax, open_image(item.images[0]), item.boxes)
     chain = " . ".join(step.text for step in item.gold_steps)
-    ax.set_title(plots.wrap(f"{item.benchmark}: {item.question}", 36), fontsize="small")
-    ax.set_xlabel(plots.wrap(f"{chain} -> {item.answer}", 40), fontsize="x-small")
+    ax.set_title(picture.wrap(f"{item.benchmark}: {item.question}", 36), fontsize="small")
+    ax.set_xlabel(picture.wrap(f"{chain} -> {item.answer}", 40), fontsize="x-small")
 record.save_figure(figure, "00_testbed", profile)
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(7, 2.8))
-plots.learning_curves(axes[0], curves, "perception", x="step")
-plots.learning_curves(axes[1], curves, "chains", x="step", legend=False)
+charts.learning_curves(axes[0], curves, "perception")
+charts.learning_curves(axes[1], curves, "chains", legend=False)
 record.save_figure(figure, "00_testbed_learning", profile)
 
 # %% [markdown]

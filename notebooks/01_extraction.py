@@ -65,7 +65,7 @@ import numpy as np
 import pandas as pd
 
 from dontblink.extraction import examples
-from dontblink.figures import plots
+from dontblink.figures import charts
 from dontblink.publish import record
 from dontblink.questions import agreement
 from dontblink.schema import read_manifest, read_tables
@@ -150,16 +150,16 @@ differences
 
 # %%
 figure, axes = plt.subplots(2, 2, figsize=(7, 5.6), width_ratios=[1, 1.15])
-plots.accuracy_panel(axes[0, 0], test)
-plots.length_panel(axes[0, 1], test)
-plots.finish_panel(axes[1, 0], test)
-plots.noise_panel(axes[1, 1], test)
+charts.accuracy_panel(axes[0, 0], test)
+charts.length_panel(axes[0, 1], test)
+charts.finish_panel(axes[1, 0], test)
+charts.noise_panel(axes[1, 1], test)
 record.save_figure(figure, "01_extraction", profile)
 
 # %%
 figure, axes = plt.subplots(1, len(models), figsize=(7, 2.9))
 for ax, model in zip(np.atleast_1d(axes), models, strict=True):
-    plots.head_lift_map(ax, calibration_heads[calibration_heads["model"] == model], chosen[model])
+    charts.head_lift_map(ax, calibration_heads[calibration_heads["model"] == model], chosen[model])
 record.save_figure(figure, "01_extraction_heads", profile)
 
 # %% [markdown]

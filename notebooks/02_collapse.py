@@ -54,7 +54,7 @@ import pandas as pd
 
 from dontblink.extraction import examples
 from dontblink.extraction.tables import bin_table
-from dontblink.figures import plots
+from dontblink.figures import charts, picture
 from dontblink.publish import record
 from dontblink.schema import read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
@@ -197,10 +197,12 @@ shuffled.round(3)
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.6), sharey=True)
-plots.collapse_forest(axes[0], main, confidence=confidence_level)
-plots.collapse_forest(
-    axes[1], recall, quantity="evidence_over_uniform", controls=["evidence"], confidence=confidence_level
-)
+label = "collapse = 1 - last / first (share)"
+falls, recalled = (dict(list(part.groupby("quantity"))) for part in (main, recall))
+controls = {words: falls[name] for name, words in charts.CONTROLS.items()}
+charts.forest(axes[0], falls["evidence"], label=label, controls=controls, confidence=confidence_level)
+controls = {"evidence": recalled["evidence"]}
+charts.forest(axes[1], recalled["evidence_over_uniform"], label=label, controls=controls, confidence=confidence_level)
 axes[0].set_title("first to last bin", pad=38)
 axes[1].set_title("read steps to recall steps", pad=38)
 record.save_figure(figure, "02_collapse_forest", profile)
@@ -211,7 +213,7 @@ record.save_figure(figure, "02_collapse_forest", profile)
 # %%
 drawn = ["evidence", "evidence_lift", "evidence_over_uniform", "visual"]
 along = collapse.curves(binned[binned["head_set"] == primary], quantities=drawn, resampling=band)
-figure = plots.curve_grid(along, drawn, confidence=confidence_level)
+figure = charts.curve_grid(along, drawn, confidence=confidence_level)
 record.save_figure(figure, "02_collapse", profile)
 
 # %% [markdown]
@@ -222,7 +224,7 @@ record.save_figure(figure, "02_collapse", profile)
 picked = examples.pick_by_collapse(pairs, items, picture_model, picture_benchmark, picture_quantiles)
 for name, item_id, quantile in zip(("sustained", "collapsing"), picked, picture_quantiles, strict=True):
     figure = plt.figure(figsize=(7, 2.9))
-    plots.evidence_strip(figure, **examples.load_strip(profile, picture_model, item_id))
+    picture.evidence_strip(figure, **examples.load_strip(profile, picture_model, item_id))
     own = examples.item_collapse(pairs, picture_model, item_id)
     figure.suptitle(f"{item_id}, {picture_model}: its collapse is {own:.2f}, the {quantile:.0%} quantile of this cell")
     record.save_figure(figure, f"02_collapse_{name}", profile)
@@ -291,7 +293,7 @@ raw.pivot_table("estimate", ["benchmark", "column", "stratum"], "model", observe
 # %%
 by_step = collapse.curves(main_steps, "step_index", quantities=drawn, resampling=band).dropna(subset=["ci_low"])
 record.save_table("02_collapse", "curve_by_step", by_step, profile)
-figure = plots.curve_grid(by_step, drawn, position="step_index", confidence=confidence_level)
+figure = charts.curve_grid(by_step, drawn, position="step_index", confidence=confidence_level)
 record.save_figure(figure, "02_collapse_steps", profile)
 
 # %% [markdown]

@@ -2,7 +2,7 @@
 
 Why it exists: a mean hides what single responses look like, and an independent implementation says how far the measures
 can be trusted. In: the shards of a finished extraction, the items behind them, the pairs table of `collapse`. Out: what
-`plots.evidence_strip` draws, mean maps for the shuffled-boxes control, a small table for notebook 01. Never: pick an
+`picture.evidence_strip` draws, mean maps for the shuffled-boxes control, a small table for notebook 01. Never: pick an
 item by eye.
 """
 

@@ -1,28 +1,43 @@
-"""Figures of the statistics: coefficients, transfer, interaction surface, selective risk, quadrants, calibration.
+"""Charts of the tables: every function takes the axes to draw on, and gives it back (`curve_grid`: the figure).
 
-Why: as `plots`, a figure reads a table and decides nothing. In: the tables of entropy.py, transfer.py, reliability.py,
-interaction.py and veto.py. Out: the same axes. What is compared differs by colour, line and marker at once, and every
-interval says what it is. Never: compute a statistic that a table should hold, write a file, or set a style globally.
-
-The claims figure: the reported value beside our estimates, a panel a claim.
-
-Why it exists: one look must tell what was reported, what came out here, and what the rule said. In: an axes and an
-entry of the ledger. Out: the axes. Never: compute an estimate or a verdict, or tell things apart by colour alone.
+Why it exists: a figure reads tables and decides nothing, so that a notebook shows what was computed and a reviewer may
+redraw it. In: tables of the extraction and of the studies, entries of the ledger. Out: axes. What is compared differs
+by colour, line and marker at once, and every interval says what it is. Never: compute a statistic that a table should
+hold (plain counts and means excepted), write a file, or set a style globally.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
-import matplotlib as mpl
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
-from dontblink.figures.picture import COLOUR_MAP
-from dontblink.figures.plots import HATCHES, expect_one, style_models
-import textwrap
-from collections.abc import Mapping
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
+from statsmodels.stats.proportion import proportion_confint
 
+from dontblink.figures.style import COLOUR_MAP, HATCHES, expect_one, shade, style_models
+
+LABELS = {
+    "evidence": "evidence mass\n(share of attention)",
+    "visual": "image mass\n(share of attention)",
+    "control_box": "control-box mass\n(share of attention)",
+    "prompt": "prompt-text mass\n(share of attention)",
+    "uniform": "uniform look at evidence\n(share of attention)",
+    "evidence_lift": "evidence lift (ratio;\n1 = no preference)",
+    "evidence_over_uniform": "evidence mass /\nuniform look (ratio)",
+    "evidence_over_control": "evidence mass /\ncontrol-box mass (ratio)",
+    "evidence_over_visual": "evidence share of\nthe image mass (ratio)",
+    "evidence_over_prompt": "evidence mass /\nprompt-text mass (ratio)",
+}
+CONTROLS = {"control_box": "equal area elsewhere", "prompt": "prompt text", "uniform": "uniform look"}
+POSITIONS = {"bin": "position in the reasoning (%)", "step_index": "reasoning step (number)"}
 RULE_NAMES = {
     "entropy": "entropy only",
     "linear": "one linear rule",
@@ -32,6 +47,12 @@ RULE_NAMES = {
 }
 VALUES = {"gain": "gain in AUROC over entropy alone", "auroc": "AUROC"}
 ALL = "all"
+UNITS = {
+    "percent": (100, "fall of the evidence mass (%)"),
+    "points": (100, "risk saved (points)"),
+    "auroc": (1, "difference of AUROCs"),
+    "log_odds": (1, "entropy x vision (log-odds)"),
+}
 
 
 def forest(
@@ -44,20 +65,33 @@ def forest(
     zero: float = 0.0,
     beside: pd.DataFrame | None = None,
     null: str | tuple[str, str] | None = None,
-    confidence: float = 0.95,
+    controls: Mapping[str, pd.DataFrame] | None = None,
+    confidence: float | None = 0.95,
     interval: str = "bootstrap by item",
 ) -> Axes:
-    """Draw one value per scope with its interval: each benchmark (bold) above its models, the pooled row last.
+    """Draw one value a row with its interval: each benchmark (bold) above its models, the pooled row last.
 
-    `table` has one row per scope (filter the term, rule or score), with columns scope, model, benchmark, `value`,
-    ci_low and ci_high; rows without a value are named and left empty. `beside` is a second table of the same kind,
-    drawn hollow beneath the first (adjusted beside unadjusted). `null` names a column, the upper end of a null (a mark
-    |), or two, a null's ends (a pale bar). `label` names the value and its unit; `scale` multiplies (100 for percentage
-    points); the vertical line stands at `zero`.
+    Parameters
+    ----------
+    table
+        One row a scope (filter the term, rule or score): scope, model, benchmark, `value`, ci_low and ci_high. Rows
+        without a value are named and left empty. Without a column scope all rows are cells, and benchmarks only heads;
+        with a column `row` the rows stand in their order under that name.
+    label
+        Of the value, with its unit; `scale` multiplies it (100 for percentage points), a line stands at `zero`.
+    beside
+        A second table of the same kind, drawn hollow beneath the first (adjusted beside unadjusted).
+    null
+        The column of the upper end of a null (a mark |), or those of its two ends (a pale bar).
+    controls
+        Tables of the same kind by what they are, drawn as hollow marks without intervals.
+    confidence
+        Of the interval, which the label then names; None where it is named elsewhere.
     """
-    rows = _order_scopes(table)
-    place = {(row["benchmark"], row["model"]): y for y, (_, row) in enumerate(rows.iterrows())}
-    styles = style_models([m for m in rows["model"] if m != ALL])
+    rows = _order_rows(table)
+    place = {_key(row): y for y, (_, row) in enumerate(rows.iterrows())}
+    dark = {"color": shade(0.0), "marker": "P" if "scope" in table else "o"}
+    styles = style_models(rows.loc[rows["model"] != ALL, "model"]) if "scope" in table else {}
     lift = 0.0 if beside is None else 0.17
     if isinstance(null, tuple):
         low, high = (scale * rows[name].to_numpy(float) for name in null)
@@ -65,30 +99,127 @@ def forest(
             bar.sticky_edges.x.clear()  # leave a margin beside the bars too
     elif null:
         ax.plot(scale * rows[null], range(len(rows)), marker="|", markersize=9, color="0.35", linestyle="none")
-    for part, shift, hollow in ((rows, -lift, False), (beside, lift, True)):
+    handles: list[Any] = []
+    for part, shift, hollow in ((rows[~rows["_is_head"]], -lift, False), (beside, lift, True)):
         for _, row in () if part is None else part.iterrows():
-            y = place[row["benchmark"], row["model"]] + shift
+            y = place[_key(row)] + shift
             if pd.isna(row[value]):
                 ax.text(zero, y, "no estimate", va="center", fontsize="small", fontstyle="italic")
                 continue
-            style = styles.get(str(row["model"]), {"color": mpl.colormaps[COLOUR_MAP](0.0), "marker": "P"})
+            style = styles.get(str(row.get("model")), dark)
             x, low, high = (scale * float(row[name]) for name in (value, "ci_low", "ci_high"))
-            ax.errorbar(
+            bars = ax.errorbar(
                 x, y, xerr=[[max(x - low, 0)], [max(high - x, 0)]], color=style["color"], marker=style["marker"],
-                capsize=2, linestyle="none", markersize=5 if row["model"] == ALL else 3.5, elinewidth=0.9,
-                markerfacecolor="white" if hollow else style["color"],
+                capsize=2, linestyle="none", markersize=5 if row.get("model") == ALL else 3.5, elinewidth=0.9,
+                markerfacecolor="white" if hollow else style["color"], zorder=3,
             )  # fmt: skip
+            handles = handles or [bars]
+    for k, part in enumerate((controls or {}).values()):
+        handles += ax.plot(
+            scale * part[value], [place[_key(row)] for _, row in part.iterrows()], linestyle="none",
+            marker=("s", "^", "D")[k % 3], markerfacecolor="none", markeredgecolor=shade((0.45, 0.6, 0.3)[k % 3]),
+        )  # fmt: skip
     ax.axvline(zero, color="0.5", linewidth=0.8, zorder=0)
-    names = [_name_scope(row) if row["model"] == ALL else str(row["model"]) for _, row in rows.iterrows()]
-    ax.set(yticks=range(len(rows)), yticklabels=names, ylim=(len(rows) - 0.4, -0.6))
-    for text, (_, row) in zip(ax.get_yticklabels(), rows.iterrows(), strict=False):  # hidden labels have no text
-        text.set_fontweight("bold" if row["model"] == ALL else "normal")
-    ax.tick_params(axis="y", length=0)
-    note = f"bar: {confidence:.0%} {interval}"
+    _name_rows(ax, rows)
+    note = "" if confidence is None else f"\nbar: {confidence:.0%} {interval}"
     if null:
         note += f"\n{'|: upper end of' if isinstance(null, str) else 'grey:'} the null"
-    ax.set_xlabel(f"{label}\n{note}")
+    ax.set_xlabel(f"{label}{note}")
+    if controls:
+        names = [str(table["quantity"].iloc[0]).replace("_", " "), *controls]
+        ax.legend(handles, names, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return ax
+
+
+def _order_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows by benchmark (its head or all models together, then each model), the pooled row last."""
+    if "row" in table:
+        return table.assign(_name=table["row"].map(name_row), _is_head=False, model="")
+    rows = table.astype({"model": str, "benchmark": str}).assign(_is_head=False)
+    if "scope" not in rows:
+        heads = pd.DataFrame({"benchmark": rows["benchmark"].unique(), "model": ALL, "scope": "benchmark"})
+        rows = pd.concat([rows.assign(scope="cell"), heads.assign(_is_head=True)])
+    if (twice := rows.duplicated(["scope", "model", "benchmark"])).any():
+        row = rows[twice].iloc[0]
+        raise ValueError(f"{_name_scope(row)}: several rows; expected one a scope, filter the term or rule")
+    rows["_last"] = rows["scope"] == "pooled"
+    rows["_place"] = rows["scope"].map({"benchmark": 0, "cell": 1, "pooled": 2})
+    rows["_name"] = [_name_scope(row) if row["model"] == ALL else row["model"] for _, row in rows.iterrows()]
+    return rows.sort_values(["_last", "benchmark", "_place", "model"], ignore_index=True)
+
+
+def _name_rows(ax: Axes, rows: pd.DataFrame) -> None:
+    ax.set(yticks=range(len(rows)), yticklabels=rows["_name"], ylim=(len(rows) - 0.4, -0.6))
+    for text, is_bold in zip(ax.get_yticklabels(), rows["model"] == ALL, strict=False):  # hidden labels have no text
+        text.set_fontweight("bold" if is_bold else "normal")
+    ax.tick_params(axis="y", length=0)
+
+
+def _key(row: Any) -> tuple[str, ...]:
+    return (str(row["row"]),) if "row" in row else (str(row["benchmark"]), str(row["model"]))
+
+
+def collapse_curves(
+    ax: Axes,
+    curves: pd.DataFrame,
+    quantity: str = "evidence",
+    *,
+    position: str = "bin",
+    models: Sequence[str] = (),
+    confidence: float = 0.95,
+    legend: bool = True,
+) -> Axes:
+    """Draw one quantity along the reasoning, a line and band per model, for ONE benchmark and head set.
+
+    `position` is `bin` (drawn at the bin's centre, in %) or `step_index` (counted from 1). `models` fixes the
+    styles where a panel shows fewer models than its figure. The legend goes beneath the figure (constrained
+    layout): ask one panel for it.
+    """
+    rows = curves[curves["quantity"] == quantity]
+    expect_one(rows, "benchmark", "head_set")
+    styles = style_models(models or [str(m) for m in rows["model"].unique()])
+    n_bins = int(curves[position].max()) + 1
+    for model, line in rows.sort_values(position).groupby("model", observed=True):
+        index = line[position].to_numpy(float)
+        x = 100 * (index + 0.5) / n_bins if position == "bin" else index + 1
+        style = styles[str(model)]
+        ax.plot(x, line["estimate"], **style, label=str(model))
+        if {"ci_low", "ci_high"} <= set(line):
+            low, high = line["ci_low"].to_numpy(float), line["ci_high"].to_numpy(float)
+            ax.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    ax.set(xlabel=POSITIONS[position], ylabel=LABELS[quantity], title=str(rows["benchmark"].iloc[0]))
+    if position == "bin":
+        ax.set_xlim(0, 100)
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_ylim(bottom=0)
+    if legend:
+        _legend_below(ax, 3, f"mean over items; band: {confidence:.0%} cluster bootstrap")
+    return ax
+
+
+def curve_grid(
+    curves: pd.DataFrame, quantities: Sequence[str] = ("evidence",), *, position: str = "bin", confidence: float = 0.95
+) -> Figure:
+    """Return a figure with a row per quantity and a column per benchmark: the curves of ONE head set."""
+    benchmarks = sorted(curves["benchmark"].astype(str).unique())
+    models = [str(model) for model in curves["model"].unique()]
+    figure: Figure = plt.figure(figsize=(7, 0.6 + 1.7 * len(quantities)), layout="constrained")
+    axes = figure.subplots(len(quantities), len(benchmarks), sharex=position == "bin", sharey="row", squeeze=False)
+    for (row, column), ax in np.ndenumerate(axes):
+        part = curves[curves["benchmark"].astype(str) == benchmarks[column]]
+        is_first = row == column == 0
+        looks: dict[str, Any] = {"position": position, "models": models, "confidence": confidence, "legend": is_first}
+        collapse_curves(ax, part, quantities[row], **looks)
+        ax.label_outer()
+        if row:
+            ax.set_title("")
+    for quantity, ax in zip(quantities, axes[:, 0], strict=True):
+        # The panels of a row share their axis, and the first one drawn would fix its top.
+        rows = curves[curves["quantity"] == quantity]
+        highest = rows[[name for name in ("estimate", "ci_high") if name in rows]].max().max()
+        ax.set_ylim(0, 1.05 * float(highest))
+    return figure
 
 
 def transfer_heat_map(ax: Axes, table: pd.DataFrame, value: str = "gain", *, reach: float | None = None) -> Axes:
@@ -194,10 +325,7 @@ def risk_coverage_curves(
     else:
         ax.axhline(0, color="0.5", linewidth=0.8, zorder=0)
     if legend:
-        ax.figure.legend(
-            *ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,
-            title=f"held-out halves, realised coverage; band: {confidence:.0%} block jackknife",
-        )  # fmt: skip
+        _legend_below(ax, 3, f"held-out halves, realised coverage; band: {confidence:.0%} block jackknife")
     return ax
 
 
@@ -208,7 +336,6 @@ def quadrant_risk(ax: Axes, table: pd.DataFrame, *, confidence: float = 0.95, le
     beneath the figure (constrained layout): ask one panel for it.
     """
     expect_one(table, "scope", "model", "benchmark")
-    shade = mpl.colormaps[COLOUR_MAP]
     for j, vision in enumerate(("low", "high")):
         rows = table[table["vision_level"] == vision].set_index("entropy_level").loc[["low", "high"]]
         x, risk = np.arange(2) + (j - 0.5) * 0.44, 100 * rows["risk"].to_numpy(float)
@@ -226,10 +353,7 @@ def quadrant_risk(ax: Axes, table: pd.DataFrame, *, confidence: float = 0.95, le
     ax.set(ylabel="risk (% wrong)", xlim=(-0.5, 1.5), ylim=(0, 119), yticks=range(0, 101, 25))
     ax.set_title(_name_scope(table.iloc[0]))
     if legend:
-        ax.figure.legend(
-            *ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False,
-            title=f"bar: {confidence:.0%} Wilson interval; above it: wrong / all answers of the quadrant",
-        )  # fmt: skip
+        _legend_below(ax, 2, f"bar: {confidence:.0%} Wilson interval; above it: wrong / all answers of the quadrant")
     return ax
 
 
@@ -252,62 +376,24 @@ def reliability_curve(ax: Axes, curves: pd.DataFrame, *, confidence: float = 0.9
     ticks = range(0, 101, 25)
     ax.set(xlim=(-3, 103), ylim=(-3, 103), xticks=ticks, yticks=ticks, aspect="equal")
     if legend:
-        ax.figure.legend(
-            *ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,
-            title=f"bar: {confidence:.0%} Wilson interval of a bin",
-        )  # fmt: skip
+        _legend_below(ax, 3, f"bar: {confidence:.0%} Wilson interval of a bin")
     return ax
-
-
-def _order_scopes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows by benchmark (all models together, then each of them), the pooled row last."""
-    if (twice := table.duplicated(["scope", "model", "benchmark"])).any():
-        row = table[twice].iloc[0]
-        raise ValueError(f"{_name_scope(row)}: several rows; expected one a scope, filter the term or rule")
-    place = {"benchmark": 0, "cell": 1, "pooled": 2}
-    rows = table.assign(_last=table["scope"] == "pooled", _place=table["scope"].map(place))
-    return rows.sort_values(["_last", "benchmark", "_place", "model"], ignore_index=True)
-
-
-def _name_scope(row: Any) -> str:
-    if row["scope"] == "pooled":
-        return "pooled"
-    return str(row["benchmark"]) if row["scope"] == "benchmark" else f"{row['benchmark']}, {row['model']}"
-
-
-def _say(model: str) -> str:
-    return "mean over models" if model == ALL else str(model)
-
-
-AXES = {
-    "percent": (100, "fall of the evidence mass (%)"),
-    "points": (100, "risk saved (points)"),
-    "auroc": (1, "difference of AUROCs"),
-    "log_odds": (1, "entropy x vision (log-odds)"),
-}
 
 
 def claim_panel(ax: Axes, name: str, claim: Mapping[str, Any]) -> Axes:
     """Draw one tested claim: rows with intervals over the band (one number: the line) that was reported."""
-    scale, label = AXES[claim["unit"]]
-    rows = claim["shown"]
-    value, low, high = (scale * np.array([row[key] for row in rows]) for key in ("estimate", "ci_low", "ci_high"))
-    y = np.arange(len(rows))
-    reach = np.stack([value - low, high - value])
-    ax.errorbar(value, y, xerr=reach, fmt="o", color=mpl.colormaps[COLOUR_MAP](0.0), capsize=2, zorder=3)
+    scale, label = UNITS[claim["unit"]]
+    rows = pd.DataFrame(claim["shown"])
+    forest(ax, rows, label=label, scale=scale, confidence=None).tick_params(axis="y", labelsize=6)
     ends = {end: scale * claim["reported"][end] for end in ("low", "high") if end in claim["reported"]}
-    found = [*low, *high, *ends.values(), 0]
+    found = [*(scale * rows["ci_low"]), *(scale * rows["ci_high"]), *ends.values(), 0]
     margin = 0.06 * (max(found) - min(found))
     left, right = min(found) - margin, max(found) + margin
     if ends.get("low") == ends.get("high"):
         ax.axvline(ends["low"], color="0.45", linestyle="--", linewidth=1.4, zorder=1)
     else:
         ax.axvspan(ends.get("low", left), ends.get("high", right), color="0.86", linewidth=0, zorder=0)
-    ax.axvline(0, color="0.3", linewidth=0.6, zorder=1)
-    ax.set(xlim=(left, right), ylim=(len(rows) - 0.5, -0.5), xlabel=label)
-    ax.set_yticks(y, [name_row(row["row"]) for row in rows], fontsize=6)
-    ax.tick_params(axis="y", length=0)
-    ax.set_title(f"{name} {claim['title']}:\n{claim['verdict']}")
+    ax.set(xlim=(left, right), title=f"{name} {claim['title']}:\n{claim['verdict']}")
     return ax
 
 
@@ -331,3 +417,129 @@ def note_panel(ax: Axes, claims: Mapping[str, Mapping[str, Any]], confidence: fl
     ax.text(-0.1, 1, "\n".join(textwrap.fill(line, 112) for line in lines), va="top", fontsize=7)
     ax.set_axis_off()
     return ax
+
+
+def accuracy_panel(ax: Axes, items: pd.DataFrame, confidence: float = 0.95) -> Axes:
+    """Draw the share of correct responses per benchmark and model, with Wilson intervals."""
+    models, benchmarks = (sorted(items[c].astype(str).unique()) for c in ("model", "benchmark"))
+    styles = style_models(models)
+    for k, model in enumerate(models):
+        cells = items[items["model"].astype(str) == model].groupby(items["benchmark"].astype(str))["correct"]
+        right, n = cells.sum(), cells.size()
+        share = (right / n).to_numpy(float)
+        low, high = proportion_confint(right.to_numpy(), n.to_numpy(), alpha=1 - confidence, method="wilson")
+        x = np.array([benchmarks.index(b) for b in right.index]) + (k - (len(models) - 1) / 2) * 0.2
+        style = styles[model]
+        reach = 100 * np.abs(np.stack([share - low, high - share]))
+        ax.errorbar(x, 100 * share, yerr=reach, fmt=style["marker"], color=style["color"], capsize=2.5, label=model)
+    ax.set_xticks(range(len(benchmarks)), [name.replace("_", "\n") for name in benchmarks])
+    ax.set(ylabel="accuracy (% of items)", ylim=(0, 100), xlim=(-0.5, len(benchmarks) - 0.5))
+    ax.legend(title=f"bar: {confidence:.0%} Wilson interval", loc="lower left", frameon=False)
+    return ax
+
+
+def length_panel(ax: Axes, items: pd.DataFrame) -> Axes:
+    """Draw response lengths per benchmark and model: box = quartiles, whiskers = 5th to 95th percentile."""
+    models, benchmarks = (sorted(items[c].astype(str).unique()) for c in ("model", "benchmark"))
+    styles = style_models(models)
+    handles = []
+    for k, model in enumerate(models):
+        rows = items[items["model"].astype(str) == model]
+        lengths = [rows.loc[rows["benchmark"].astype(str) == name, "n_response_tokens"] for name in benchmarks]
+        look = {name: styles[model][name] for name in ("color", "linestyle")}
+        parts: dict[str, Any] = dict.fromkeys(("boxprops", "whiskerprops", "capprops", "medianprops"), look)
+        x = np.arange(len(benchmarks)) + (k - (len(models) - 1) / 2) * 0.26
+        parts |= {"whis": (5, 95), "showfliers": False, "manage_ticks": False}
+        boxes = ax.boxplot(lengths, positions=x, widths=0.2, **parts)
+        handles.append(boxes["boxes"][0])
+    ax.set_xticks(range(len(benchmarks)), [name.replace("_", "\n") for name in benchmarks])
+    ax.set(ylabel="response length (tokens)", ylim=(0, 1.45 * ax.get_ylim()[1]))
+    ax.legend(handles, models, title="box: quartiles; whiskers: 5-95 %", loc="upper left", frameon=False)
+    return ax
+
+
+def finish_panel(ax: Axes, items: pd.DataFrame) -> Axes:
+    """Draw the shares of finish reasons per cell as stacked bars; what did not stop is counted beside."""
+    cells = [items[column].astype(str) for column in ("benchmark", "model")]
+    counts = pd.crosstab(cells, items["finish_reason"].astype(str))
+    counts = counts[sorted(counts, key=lambda reason: (reason != "stop", reason))]
+    shares, left = 100 * counts.div(counts.sum(axis=1), axis=0), np.zeros(len(counts))
+    rows = _order_rows(shares.reset_index(names=["benchmark", "model"]))
+    y = rows.index[~rows["_is_head"]]
+    for k, reason in enumerate(shares):
+        ax.barh(
+            y, shares[reason], left=left, height=0.7, label=reason, hatch=HATCHES[k], edgecolor="white",
+            color=shade((0.85, 0.3, 0.55)[k % 3]), linewidth=0.6,
+        )  # fmt: skip
+        left += shares[reason].to_numpy()
+    for row, cut in zip(y, counts.drop(columns="stop", errors="ignore").sum(axis=1), strict=True):
+        ax.text(101, row, f"{cut:.0f}", va="center", fontsize="small")
+    ax.set(xlabel="responses (%); beside: how many did not stop", xlim=(0, 100))
+    _name_rows(ax, rows)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, title="finish reason")
+    return ax
+
+
+def noise_panel(ax: Axes, items: pd.DataFrame, n_parts: int = 5) -> Axes:
+    """Draw accuracy against picture noise: per benchmark, in `n_parts` equal shares of its responses."""
+    styles = style_models(items["benchmark"].astype(str).unique())
+    for benchmark, rows in items.dropna(subset=["noise_level"]).groupby(items["benchmark"].astype(str)):
+        parts = rows.groupby(pd.qcut(rows["noise_level"], n_parts, duplicates="drop"), observed=True)
+        means = parts[["noise_level", "correct"]].mean()
+        ax.plot(means["noise_level"], 100 * means["correct"], **styles[benchmark], label=benchmark)
+    ax.set(xlabel="picture noise (level)", ylabel="accuracy (% of items)", ylim=(0, 100))
+    ax.legend(title="all models, equal shares by noise", loc="lower left", frameon=False)
+    return ax
+
+
+def learning_curves(ax: Axes, history: pd.DataFrame, y: str, *, x: str = "step", legend: bool = True) -> Axes:
+    """Draw a training measure of each model (columns: model, `x`, `y`) against samples or optimiser steps."""
+    styles = style_models(history["model"].astype(str).unique())
+    for model, line in history.sort_values(x).groupby(history["model"].astype(str)):
+        ax.plot(line[x] / 1000, line[y], **styles[model], label=model, markevery=max(1, len(line) // 8))
+    names = {"n_samples": "training samples (thousands)", "step": "optimiser steps (thousands)"}
+    ax.set(xlabel=names[x], ylabel=f"{y.replace('_', ' ')} (share)")
+    if legend:
+        ax.legend(title="model", frameon=False)
+    return ax
+
+
+def head_lift_map(ax: Axes, heads: pd.DataFrame, chosen: Sequence[tuple[int, int]] = ()) -> Axes:
+    """Draw the evidence lift of each head of ONE model (a ratio of means), the `chosen` heads framed."""
+    expect_one(heads, "model")
+    rows = heads.assign(expected=heads["visual_mass"] * heads["evidence_fraction"])
+    sums = rows.groupby(["layer", "head"])[["evidence_mass", "expected"]].sum()
+    lift = (sums["evidence_mass"] / sums["expected"]).unstack("head")
+    small = lift.size <= 64
+    sns.heatmap(
+        lift, ax=ax, cmap=COLOUR_MAP, vmin=0, annot=small, fmt=".2g" if lift.size <= 16 else ".1f",
+        linewidths=0.5 * small, xticklabels=-(-lift.shape[1] // 12), yticklabels=-(-lift.shape[0] // 12),
+        cbar_kws={"label": "evidence lift (ratio; 1 = no preference)"},
+    )  # fmt: skip
+    ax.tick_params(axis="y", rotation=0)
+    for layer, head in chosen:
+        where = (list(lift.columns).index(head), list(lift.index).index(layer))
+        for colour, line in (("white", 3.0), ("black", 1.2)):
+            ax.add_patch(Rectangle(where, 1, 1, fill=False, edgecolor=colour, linewidth=line, clip_on=False))
+    ax.set(xlabel="head (number)", ylabel="layer (number)", title=str(heads["model"].iloc[0]))
+    if len(chosen):
+        ax.figure.legend(
+            [Patch(fill=False, edgecolor="black")], ["grounding heads"], frameon=False, loc="outside lower center"
+        )
+    return ax
+
+
+def _legend_below(ax: Axes, ncols: int, title: str) -> None:
+    ax.figure.legend(
+        *ax.get_legend_handles_labels(), loc="outside lower center", ncols=ncols, frameon=False, title=title
+    )
+
+
+def _name_scope(row: Any) -> str:
+    if row["scope"] == "pooled":
+        return "pooled"
+    return str(row["benchmark"]) if row["scope"] == "benchmark" else f"{row['benchmark']}, {row['model']}"
+
+
+def _say(model: str) -> str:
+    return "mean over models" if model == ALL else str(model)

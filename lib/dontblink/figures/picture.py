@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from dontblink.questions.items import Box
 from dontblink.errors import make_printable
-
-COLOUR_MAP = "cividis"
-STYLE = Path(__file__).with_name("dontblink.mplstyle")
+from dontblink.figures.style import COLOUR_MAP
+from dontblink.questions.items import Box
 
 
 def wrap(text: str, width: int) -> str:
@@ -43,11 +38,8 @@ def picture_with_boxes(ax: Axes, image: Any, boxes: Sequence[Box]) -> Axes:
     ax.imshow(pixels, extent=(0, width, height, 0), interpolation="nearest", cmap="gray", vmin=0, vmax=255)
     for box in boxes:
         for colour, line in (("white", 2.6), ("black", 1.2)):
-            ax.add_patch(
-                Rectangle(
-                    (box.x0, box.y0), box.x1 - box.x0, box.y1 - box.y0, fill=False, edgecolor=colour, linewidth=line
-                )
-            )
+            corner, size = (box.x0, box.y0), (box.x1 - box.x0, box.y1 - box.y0)
+            ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=line))
     ax.set(xticks=[], yticks=[], frame_on=False)
     return ax
 
@@ -91,47 +83,9 @@ def evidence_strip(
         picture_with_boxes(ax, pixels.mean(axis=-1), boxes)
         ax.set_xlabel(wrap(f"{k}. {text.strip(' .')}", letters))
         shown = ax.imshow(
-            np.reshape(step_map, grid),
-            cmap=COLOUR_MAP,
-            vmin=0,
-            vmax=np.max(step_maps),
-            alpha=0.8,
-            extent=(0, width, height, 0),
-            interpolation="nearest",
-        )
+            np.reshape(step_map, grid), cmap=COLOUR_MAP, vmin=0, vmax=np.max(step_maps), alpha=0.8,
+            extent=(0, width, height, 0), interpolation="nearest",
+        )  # fmt: skip
     if n_panels > 1:
         fig.colorbar(shown, ax=list(panels), label="attention mass\nper image token", shrink=0.8, pad=0.02)
     return fig
-
-
-def head_lift_map(ax: Axes, heads: pd.DataFrame, chosen: Sequence[tuple[int, int]] = ()) -> Axes:
-    """Draw the evidence lift of each head of ONE model (a ratio of means), the `chosen` heads framed."""
-    if heads["model"].nunique() != 1:
-        raise ValueError(f"models {sorted(map(str, heads['model'].unique()))}; expected exactly one")
-    rows = heads.assign(expected=heads["visual_mass"] * heads["evidence_fraction"])
-    sums = rows.groupby(["layer", "head"])[["evidence_mass", "expected"]].sum()
-    lift = (sums["evidence_mass"] / sums["expected"]).unstack("head")
-    small = lift.size <= 64
-    sns.heatmap(
-        lift,
-        ax=ax,
-        cmap=COLOUR_MAP,
-        vmin=0,
-        annot=small,
-        fmt=".2g" if lift.size <= 16 else ".1f",
-        linewidths=0.5 * small,
-        xticklabels=-(-lift.shape[1] // 12),
-        yticklabels=-(-lift.shape[0] // 12),
-        cbar_kws={"label": "evidence lift (ratio; 1 = no preference)"},
-    )
-    ax.tick_params(axis="y", rotation=0)
-    for layer, head in chosen:
-        where = (list(lift.columns).index(head), list(lift.index).index(layer))
-        ax.add_patch(Rectangle(where, 1, 1, fill=False, edgecolor="white", linewidth=3, clip_on=False))
-        ax.add_patch(Rectangle(where, 1, 1, fill=False, edgecolor="black", linewidth=1.2, clip_on=False))
-    ax.set(xlabel="head (number)", ylabel="layer (number)", title=str(heads["model"].iloc[0]))
-    if len(chosen):
-        ax.figure.legend(
-            [Patch(fill=False, edgecolor="black")], ["grounding heads"], frameon=False, loc="outside lower center"
-        )
-    return ax

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 
 from dontblink import files, paths
 from dontblink.errors import NamedError, make_printable
-from dontblink.figures.picture import STYLE
+from dontblink.figures.style import STYLE
 
 UNDATED = {
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},

@@ -24,7 +24,7 @@ from dontblink.extraction import examples
 from dontblink.extraction.examples import GROUNDING_LAYERS
 from dontblink.extraction.study import Study, iterate_traces
 from dontblink.extraction.tables import bin_table
-from dontblink.figures.picture import COLOUR_MAP
+from dontblink.figures.style import COLOUR_MAP
 from dontblink.questions.items import Item, open_image
 from dontblink.schema import REGIONS, read_manifest, read_tables
 from dontblink.studies import collapse
