@@ -315,7 +315,7 @@ for name, suffix in {"unadjusted": "", "adjusted": "_adjusted"}.items():
     figure, axes = plt.subplots(2, 2, figsize=(7, 5.6))
     for ax, (rule, scaling) in zip(axes.flat, maps, strict=True):
         value = "auroc" if rule == "full" else "gain"
-        charts.transfer_heat_map(ax, everything.loc[(name, rule, scaling)], value, reach=reach)
+        charts.transfer_heat_map(ax, everything.loc[[(name, rule, scaling)]], value, reach=reach)
         ax.set_title(f"{rule}, features on the scale of the {scales[scaling]}")
     figure.suptitle(f"{name}, mean over models; {confidence_level:.0%} bootstrap by item, with refits")
     record.save_figure(figure, f"03_entropy_transfer{suffix}", profile)
@@ -368,7 +368,7 @@ for name, rows in whole.items():
 # %%
 for (_, name), rows in differences.groupby(["score", "adjustment"], sort=False):
     print(f"{name}: {entropy.describe_differences(rows)}")
-for (_, name, scaling), rows in gains.groupby(["rule", "adjustment", "scaling"], sort=False):
+for (_, name, scaling), rows in gains.query("train != test").groupby(["rule", "adjustment", "scaling"], sort=False):
     print(f"{name}, on the scale of the {scales[scaling]}: {transfer.describe_gains(rows)}")
 for name, rows in on_fit_scale.query("rule == 'full' and train != test").groupby("adjustment", sort=False):
     better = (rows["brier"] < rows["brier_constant"]).sum()
@@ -441,7 +441,7 @@ record.save_table("03_entropy", "reliability", curves, profile)
 
 # %%
 panels = [("unadjusted", "equal_width"), ("unadjusted", "equal_mass"), ("adjusted", "equal_mass")]
-figure, axes = plt.subplots(3, len(benchmarks), figsize=(7, 7.4), sharex=True, sharey=True)
+figure, axes = plt.subplots(3, len(benchmarks), figsize=(7, 7.4), sharex=True, sharey=True, squeeze=False)
 for (name, rule), line in zip(panels, axes, strict=True):
     for benchmark, ax in zip(sorted(benchmarks), line, strict=True):
         chosen = curves.query("adjustment == @name and bin_rule == @rule and benchmark == @benchmark")
