@@ -37,12 +37,12 @@ env: $(READY) ## install the locked versions into the active environment, else i
 $(READY):
 	@.ci/install $(ENV) $(PYTHON)
 	@rm -f $(ENV)/.dontblink-*; touch $@
-
-# make reads this file again after the recipe, so fingerprints and parameters are those of now, whatever was asked for.
+# An included file is made before all else: fingerprints and parameters are those of now, whatever was asked for.
 ifneq ($(filter all params extract figures tex tex-check pages bench,$(MAKECMDGOALS)),)
+$(shell mkdir -p $(R); [ -e $(R)/.looked ] || touch $(R)/.looked)
 include $(R)/.looked
 $(R)/.looked: again | $(READY)
-	@mkdir -p $(R); $(PY) -m dontblink.lineage --profile $(PROFILE) --set '$(subst ','\'',$(SET))'; [ -e $@ ] || touch $@
+	@$(PY) -m dontblink.lineage --profile $(PROFILE) --set '$(subst ','\'',$(SET))'
 endif
 
 all: figures $(D)/paper $(D)/manifest ## everything: extract if needed, every figure and number, the paper
