@@ -21,9 +21,9 @@ import typst
 import yaml
 
 from dontblink import files, paths
+from dontblink.errors import NamedError
 from dontblink.publish import claims, manuscript
-from dontblink.publish.claims import ClaimsError
-from dontblink.publish.numbers import Numbers, NumbersError
+from dontblink.publish.numbers import Numbers
 
 FOLDER = Path(__file__).resolve().parent
 READER = "markdown-auto_identifiers"
@@ -147,8 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{paths.show(file)}: written")
             return check_tex(file) if given.check else 0
         pdf = build_pdf(given.profile)
-    except (ClaimsError, NumbersError, manuscript.ManuscriptError) as error:
-        print(f"paper: {error}", file=sys.stderr)
+    except NamedError as error:
+        print(f"paper/paper.md: {error}", file=sys.stderr)
         return 1
     own = given.profile == "testbed"
     file = FOLDER / "paper.pdf" if own else paths.results(given.profile) / "paper" / "paper.pdf"

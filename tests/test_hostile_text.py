@@ -28,7 +28,7 @@ from dontblink import paths
 from dontblink.boxes.annotations import save_images
 from dontblink.extraction import tables
 from dontblink.figures import picture
-from dontblink.publish import manuscript, numbers, record, viewer
+from dontblink.publish import manuscript, record, viewer
 from dontblink.publish.record import describe_figure
 from dontblink.questions.items import Item, ItemError, validate
 from dontblink.questions.registry import Questions
@@ -146,23 +146,6 @@ def test_the_paper_shows_hostile_names_and_texts_and_obeys_none(build: ModuleTyp
     assert build.compile_pdf(document).startswith(b"%PDF")
     latex = build.convert(f"x {manuscript.escape(chr(92) + 'input{/etc/passwd}')} y", "latex", ".", {})
     assert "\\input{/etc" not in latex and "textbackslash" in latex
-
-
-def test_a_placeholder_in_a_recorded_text_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    planted = "{{02_x.secret | text}}"
-    folder = paths.figures("testbed")
-    folder.mkdir(parents=True)
-    recorded = {"secret": "told", "title": planted, "rows": {planted: {"word": planted}}}
-    (folder / "02_x.json").write_text(json.dumps(recorded))
-    (folder / "08_claims.json").write_text(json.dumps({"claims": {}}))
-    found = numbers.Numbers("testbed")
-    assert manuscript.fill(planted, found, {}) == "told"  # in the paper's own text it is filled
-    source = "{{02_x.title | text}}{{#each 02_x.rows.*}}; {{@1 | text}}; {{.word | text}}{{/each}}"
-    shown = "\\{\\{02\\_x.secret \\| text\\}\\}"
-    filled = manuscript.fill(source, found, {})
-    assert filled == "; ".join([shown] * 3)
-    assert manuscript.fill(filled, found, {}) == filled  # nor when it is filled once more
 
 
 def test_the_list_of_questions_holds_no_cell_that_a_spreadsheet_computes(

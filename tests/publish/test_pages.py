@@ -29,7 +29,7 @@ from dontblink.publish import pages
 
 PAGES = ("index.html", f"{STEM}.html", "viewer.html")
 TEXTS = [HOSTILE, "<img src=x onerror=hacked=1>", "</code></pre><b>", "\"' onclick=\"x", "&lt;b&gt;", "<p onclick=x>"]
-TEXTS += bad_input.SHORT
+TEXTS += [*bad_input.SHORT, "`<b>`{=html}", "```{=html}\n<script>hacked=1</script>\n```"]
 
 
 class Elements(HTMLParser):

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dontblink import paths
+from dontblink.errors import NamedError
 from dontblink.publish import claims
-from dontblink.publish.claims import ClaimsError
-from dontblink.publish.numbers import Numbers, NumbersError
+from dontblink.publish.numbers import Numbers
 
 
 class Change(NamedTuple):
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         found = find_changes(given.profile, given.against)
-    except (ClaimsError, NumbersError) as error:
+    except NamedError as error:
         print(error, file=sys.stderr)
         return 1
     shown = [change for change in found if abs(change.percent) > given.above]

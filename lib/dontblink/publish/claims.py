@@ -36,8 +36,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from dontblink import params, paths
 from dontblink.errors import NamedError
-from dontblink.files import whole_file
-from dontblink.publish.numbers import Numbers, NumbersError, Row, hash_file
+from dontblink.files import hash_file, whole_file
+from dontblink.publish.numbers import Numbers, Row
 from dontblink.studies.risk_coverage import count_accepted
 
 
@@ -116,32 +116,28 @@ TEXTS = ("title", "statement", "estimand", "reported_in", "reported_as")
 TESTED = ("rows", "show", "headline", "unit", "test", "seed", "why", "conditions", "reproduced", "same_direction")
 
 
-class ClaimsError(NamedError, ValueError):
-    """A ledger that cannot be used; the message names the claim, what was found and the remedy."""
-
-
 def check_claim(claim: Mapping[str, Any]) -> None:
-    """Raise ClaimsError unless a claim holds exactly what an evaluation needs."""
+    """Raise NamedError unless a claim holds exactly what an evaluation needs."""
     tested = "not_testable" not in claim
     expected = {*TEXTS, *(TESTED if tested else ("not_testable",))}
     if wrong := (set(claim) - {"reported"}) ^ expected:
-        raise ClaimsError(f"unknown or missing keys {', '.join(sorted(wrong))}; expected {', '.join(sorted(expected))}")
+        raise NamedError(f"unknown or missing keys {', '.join(sorted(wrong))}; expected {', '.join(sorted(expected))}")
     if not tested:
         return
     if claim["headline"]["pick"] not in PICKS:
-        raise ClaimsError(f"pick is one of {', '.join(PICKS)}; correct it")
+        raise NamedError(f"pick is one of {', '.join(PICKS)}; correct it")
     for name, condition in claim["conditions"].items():
         comparison = set(condition) & set(COMPARISONS)
         others = set(condition) - comparison - {"only_in"}
         if len(comparison) != 1 or others != {"says", "rows", "field", "in"} or condition["in"] not in SHARES:
-            raise ClaimsError(f"condition {name}: expected says, rows, field, in (all, half, any) and one comparison")
+            raise NamedError(f"condition {name}: expected says, rows, field, in (all, half, any) and one comparison")
         if condition["rows"] not in claim["rows"]:
-            raise ClaimsError(
+            raise NamedError(
                 f"condition {name}: rows {condition['rows']!r}, expected one of {', '.join(claim['rows'])}"
             )
     for rule in ("reproduced", "same_direction"):
         if not claim[rule] or (unknown := set(claim[rule]) - set(claim["conditions"])):
-            raise ClaimsError(f"{rule}: {unknown if claim[rule] else 'no conditions'}; name conditions of the claim")
+            raise NamedError(f"{rule}: {unknown if claim[rule] else 'no conditions'}; name conditions of the claim")
 
 
 def judge_condition(condition: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> dict[str, Any]:
@@ -155,11 +151,11 @@ def judge_condition(condition: Mapping[str, Any], rows: Mapping[str, list[Row]])
         if isinstance(bound, Mapping):
             origin = rows[bound["rows"]] if "rows" in bound else [row]
             if len(origin) != 1:
-                raise ClaimsError(f"bound {dict(bound)} names {len(origin)} rows; expected one")
+                raise NamedError(f"bound {dict(bound)} names {len(origin)} rows; expected one")
             limit = origin[0].fields[bound["field"]]
         value = row.fields.get(condition["field"])
         if value is None or not math.isfinite(value):
-            raise ClaimsError(f"row {' / '.join(row.stars)} has no {condition['field']}; correct the condition")
+            raise NamedError(f"row {' / '.join(row.stars)} has no {condition['field']}; correct the condition")
         n_met += bool(COMPARISONS[comparison](value, limit))
     needed = max(1, math.ceil(SHARES[condition["in"]] * len(chosen)))
     return {"n_met": n_met, "n_rows": len(chosen), "n_needed": needed, "holds": n_met >= needed}
@@ -190,9 +186,9 @@ def read_ledger(file: Path | None = None) -> dict[str, Any]:
         try:
             check_claim(claim)
             if claim.get("unit", "percent") not in UNITS:
-                raise ClaimsError(f"unit {claim['unit']!r}, expected one of {', '.join(UNITS)}; correct it")
-        except ClaimsError as error:
-            raise ClaimsError(f"{paths.show(file)}: {name}: {error}") from error
+                raise NamedError(f"unit {claim['unit']!r}, expected one of {', '.join(UNITS)}; correct it")
+        except NamedError as error:
+            raise NamedError(f"{paths.show(file)}: {name}: {error}") from error
     return ledger
 
 
@@ -252,7 +248,7 @@ def build_ledger(profile: str, file: Path | None = None) -> dict[str, Any]:
 
     Raises
     ------
-    ClaimsError
+    NamedError
         If the ledger is wrong, or a number that it names is not recorded.
     """
     ledger, numbers = read_ledger(file), Numbers(profile)
@@ -269,8 +265,8 @@ def build_ledger(profile: str, file: Path | None = None) -> dict[str, Any]:
             active = {k: c for k, c in claim["conditions"].items() if profile in c.get("only_in", [profile])}
             judged = {k: judge_condition(c, rows) for k, c in active.items()}
             headline, shown = take_headline(claim, rows), list_shown(claim, rows)
-        except (ClaimsError, NumbersError) as error:
-            raise ClaimsError(f"{name}: {error}") from error
+        except NamedError as error:
+            raise NamedError(f"{name}: {error}") from error
         stem, (section, key) = next(iter(claim["rows"].values())).split(".")[0], claim["seed"].split(".")
         claims[name] = entry | {
             "rule": {key: claim[key] for key in ("why", "conditions", "reproduced", "same_direction")},
@@ -280,7 +276,7 @@ def build_ledger(profile: str, file: Path | None = None) -> dict[str, Any]:
             "unit": claim["unit"],
             "test": claim["test"],
             "source": stem,
-            "data_hash": hash_file(numbers.file(stem)),
+            "data_hash": hash_file(numbers.file(stem))[:16],
             "seed": sections[section][key],
             "verdict": decide(claim, judged),
         }
@@ -290,7 +286,7 @@ def build_ledger(profile: str, file: Path | None = None) -> dict[str, Any]:
 def hash_inputs(profile: str) -> dict[str, str]:
     """Return the hash of every number file but the ledger's own: one changed digit anywhere changes one of them."""
     numbers = Numbers(profile)
-    return {stem: hash_file(numbers.file(stem)) for stem in numbers.stems() if stem != STEM}
+    return {stem: hash_file(numbers.file(stem))[:16] for stem in numbers.stems() if stem != STEM}
 
 
 def show_value(value: float, unit: str) -> str:
@@ -333,9 +329,9 @@ def hash_text(recorded: Mapping[str, Any]) -> str:
 
 
 def replace_block(text: str, block: str) -> str:
-    """Return a README with its claims block replaced; raise ClaimsError unless the markers stand there once."""
+    """Return a README with its claims block replaced; raise NamedError unless the markers stand there once."""
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ClaimsError(f"README.md: expected one {START} and, after it, one {END}; put them back")
+        raise NamedError(f"README.md: expected one {START} and, after it, one {END}; put them back")
     return text[: text.index(START)] + block + text[text.index(END) + len(END) :]
 
 
@@ -353,7 +349,7 @@ def main(arguments: list[str] | None = None) -> int:
         file = paths.ROOT / "README.md"
         old = file.read_text(encoding="utf-8")
         new = replace_block(old, block)
-    except (ClaimsError, NumbersError) as error:
+    except NamedError as error:
         print(error, file=sys.stderr)
         return 1
     if new != old:

@@ -1,32 +1,36 @@
-"""The paper's text with its numbers: placeholders filled, sentences chosen by verdict, stray digits refused.
+"""The paper's text with its numbers: a jinja2 template filled from what the notebooks recorded.
 
 Why it exists: no number of a result is typed by hand, and no sentence may claim what another run would not show. In:
-the markdown of paper/ and the recorded numbers. Out: plain markdown for pandoc. Never: compute a statistic, or let a
-key, a figure or a digit pass that nobody accounts for. The whole language:
+paper/paper.md and the recorded numbers. Out: plain markdown for pandoc. Never: compute a statistic, or let a key, a
+figure or a digit pass that nobody accounts for. What a template may write:
 
-    {{02_collapse.n_cells | count}}               one number; `| format` is one of FORMATS, and <visual> a benchmark
-    {{05_veto.rules.pooled.all.all.veto | interval points}}    estimate (or gain) [ci_low, ci_high] of a row
-    {{#case C1}}{{:reproduced}}...{{:same direction}}...{{:not reproduced}}...{{:not testable}}...{{/case}}
-    {{#case profile}}{{:testbed}}...{{:paper}}...{{/case}}
-    {{#if KEY above 0}}...{{:else}}...{{/if}}     above, below, at_least, at_most a number or another key
-    {{#each 02_collapse.collapse.grounding_layers.evidence.*.*}}...{{@1 | name}} {{.estimate | percent}}...{{/each}}
-
-Every alternative of a case and of an if has to be written, also those that this run does not show.
+    {{ collapse.n_cells | count }}                     figures/<profile>/02_collapse.json; every number needs a format
+    {{ C1.verdict | text }}                            an entry of the ledger, figures/<profile>/08_claims.json
+    {{ veto.rules.pooled.all.all.veto | interval("points") }}       estimate (or gain) [ci_low, ci_high] of a row
+    {{ interaction.robustness.adjusted["V: whole image"][visual] | two }}   visual, symbolic, other: this profile's
+    {% for model in collapse.collapse.grounding_layers.evidence %} ... {% endfor %}                     sorted keys
+    {% if C1 is reproduced %}...{% elif C1 is same_direction %}...{% elif C1 is not_reproduced %}...
+      {% elif C1 is not_testable %}...{% endif %}      all four, also those that this run does not show
+    {% if extraction.n_quarantined > 0 %}...{% else %}...{% endif %}           never without its other side
+    {% if profile == "testbed" %}...{% endif %}                                which may, of a profile, be empty
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
-from typing import Any, NamedTuple
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.sandbox import SandboxedEnvironment
 
 from dontblink.errors import NamedError, make_printable
-from dontblink.publish.claims import COMPARISONS, STEM, VERDICTS, show_estimate
-from dontblink.publish.numbers import Numbers, Row
+from dontblink.publish.claims import STEM, VERDICTS, show_estimate
+from dontblink.publish.numbers import Numbers
 
-PROFILES = ("testbed", "paper")
-TAG = re.compile(r"\{\{(.*?)\}\}", flags=re.S)
+TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", flags=re.S)
 FIGURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 # what may hold digits: front matter fences, comments, equations, citations, labels, targets, headings
 ACCOUNTED = re.compile(
@@ -36,10 +40,7 @@ ACCOUNTED = re.compile(
 TOKEN = re.compile(r"[^\s()\[\]{},;:*|/]*\d[^\s()\[\]{},;:*|/]*")
 MARKS = re.compile(r"[\\`*_{}\[\]<>$@#^~|!&]")  # what markdown, or pandoc's, reads as more than a letter
 NO_BREAK, MINUS, DASH = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}", "\N{EN DASH}"
-
-
-class ManuscriptError(NamedError, ValueError):
-    """A text that cannot be built; the message names the tag, the digit or the figure, and the remedy."""
+ENDS = ("ci_low", "ci_high")
 
 
 def escape(text: str) -> str:
@@ -61,11 +62,19 @@ def _p(value: Any, name: str = "p = ") -> str:
 
 
 def _counts(headline: Mapping[str, Any]) -> str:
-    items, n = headline["clusters"], headline.get("n", headline["clusters"])
+    items = headline["clusters"]
+    n = headline["n" if "n" in headline else "clusters"]
     return f"{items:,}" if n == items else f"{items:,} ({n:,})"
 
 
-FORMATS: dict[str, Callable[[Any], str]] = {
+def _interval(row: Mapping[str, Any], kind: str) -> str:
+    """Return `estimate [low, high]` of a row, or its gain where it has no estimate, in one of the formats."""
+    middle, low, high = (FORMATS[kind](row[key]) for key in ("estimate" if "estimate" in row else "gain", *ENDS))
+    low, high = (text.removesuffix(f"{NO_BREAK}%") for text in (low, high))
+    return f"{middle}{NO_BREAK}[{low},{NO_BREAK}{high}]"
+
+
+FORMATS: dict[str, Callable[..., str]] = {
     "percent": _fixed(100, 0, f"{NO_BREAK}%"),
     "percent1": _fixed(100, 1, f"{NO_BREAK}%"),
     "points": _fixed(100, 2),
@@ -82,176 +91,154 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "p_value": lambda value: _p(value, ""),
     "name": lambda value: escape(str(value).replace("_", " ")),
     "text": lambda value: escape(str(value)),
-}
-# of a whole entry of the ledger
-LEDGER: dict[str, Callable[[Any], str]] = {
+    "interval": _interval,  # of a row
+    # of a whole entry of the ledger
     "claim_estimate": lambda claim: show_estimate(claim).replace(" ", NO_BREAK),
     "claim_row": lambda claim: escape(str(claim["headline"]["row"]).replace("_", " ")) if claim["tested"] else DASH,
     "claim_counts": lambda claim: _counts(claim["headline"]) if claim["tested"] else DASH,
-    "claim_p": lambda claim: _p(claim["headline"]["p"], "") if "p" in claim.get("headline", {}) else DASH,
+    "claim_p": lambda claim: _p(claim["headline"]["p"], "") if claim["tested"] and "p" in claim["headline"] else DASH,
     "claim_source": lambda claim: f"{claim['data_hash'][:8]}, {claim['seed']}" if claim["tested"] else DASH,
 }
 
 
-class Block(NamedTuple):
-    """A tag with alternatives: its kind, what it asks, and the text under each label (`""` before the first)."""
-
-    kind: str
-    question: str
-    parts: dict[str, list[Any]]
+class Shown(str):
+    """A text that a format made: nothing else may stand in the paper."""
 
 
-def parse(source: str) -> list[Any]:
-    """Return the text as a list of texts, placeholders (`Tag`) and `Block`s."""
-    stack: list[Block] = [Block("", "", {"": []})]
-    end = 0
-    for found in TAG.finditer(source):
-        here = list(stack[-1].parts.values())[-1]
-        here.append(source[end : found.start()])
-        end, content = found.end(), " ".join(found[1].split())
-        if content.startswith("#"):
-            kind, _, question = content[1:].partition(" ")
-            if kind not in ("case", "if", "each"):
-                raise ManuscriptError(f"{{{{{content}}}}}: expected #case, #if or #each")
-            stack.append(Block(kind, question, {"": []}))
-            here.append(stack[-1])
-        elif content.startswith(":"):
-            if content[1:] in stack[-1].parts or stack[-1].kind not in ("case", "if"):
-                raise ManuscriptError(f"{{{{{content}}}}}: stands twice in its block, or in none; correct it")
-            stack[-1].parts[content[1:]] = []
-        elif content.startswith("/"):
-            if len(stack) < 2 or stack.pop().kind != content[1:]:
-                raise ManuscriptError(f"{{{{{content}}}}}: closes what is not open; correct the nesting")
-        else:
-            here.append(Tag(content))
-    if len(stack) > 1:
-        raise ManuscriptError(f"{{{{#{stack[-1].kind} {stack[-1].question}}}}}: is never closed")
-    stack[0].parts[""].append(source[end:])
-    return stack[0].parts[""]
+class Branch:
+    """Recorded numbers below a key; a key that is not there is an error, and none is hidden by a method's name."""
+
+    def __init__(self, numbers: Numbers, path: tuple[str, ...]) -> None:
+        self._numbers, self._path = numbers, path
+
+    def __getitem__(self, key: object) -> Any:
+        value = self._numbers.get((*self._path, str(key)))
+        return Branch(self._numbers, (*self._path, str(key))) if isinstance(value, Mapping) else value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._numbers.get(self._path)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._numbers.get(self._path)))
 
 
-class Tag(str):
-    """The content of a placeholder."""
+def make_format(name: str) -> Callable[..., Shown]:
+    """Return a format as a filter that names itself and the value where they do not fit."""
 
-
-class Writer:
-    """Fills a parsed text from the recorded numbers of a profile."""
-
-    def __init__(self, numbers: Numbers, names: Mapping[str, str]) -> None:
-        self.numbers, self.names = numbers, names
-        self.claims: Any = numbers.read(STEM)["claims"]
-
-    def write(self, parts: Sequence[Any], row: Row | None = None) -> str:
-        """Return the filled text; `row` is that of the loop around it."""
-        return "".join(self._write_one(part, row) for part in parts)
-
-    def _write_one(self, part: Any, row: Row | None) -> str:
-        if isinstance(part, Tag):
-            return self._fill(part, row)
-        if isinstance(part, str):
-            return part
-        if part.kind == "each":
-            rows = self.numbers.select(self._name(part.question))
-            return "".join(self.write(part.parts[""], found) for found in rows)
-        return self.write(self._choose(part, row), row)
-
-    def _choose(self, block: Block, row: Row | None) -> Sequence[Any]:
-        labels = [label for label in block.parts if label]
-        if block.kind == "if":
-            asked = re.fullmatch(rf"(.+) ({'|'.join(COMPARISONS)}) (.+)", block.question)
-            if not asked or labels != ["else"]:
-                raise ManuscriptError(
-                    f"{{{{#if {block.question}}}}}: expected KEY, a comparison, a bound, and {{{{:else}}}}"
-                )
-            key, comparison, bound = asked.groups()
-            limit = float(bound) if re.fullmatch(r"-?\d+(\.\d+)?", bound) else self.value(bound, row)
-            return block.parts["" if COMPARISONS[comparison](self.value(key, row), limit) else "else"]
-        expected = PROFILES if block.question == "profile" else VERDICTS
-        if set(labels) != set(expected) or "".join(map(str, block.parts[""])).strip():
-            raise ManuscriptError(f"{{{{#case {block.question}}}}}: found {labels}, expected exactly {list(expected)}")
-        if block.question == "profile":
-            return block.parts[self.numbers.profile]
-        if block.question not in self.claims:
-            raise ManuscriptError(f"{{{{#case {block.question}}}}}: no such claim, nor `profile`")
-        return block.parts[self.claims[block.question]["verdict"]]
-
-    def _name(self, path: str) -> str:
-        for name, value in self.names.items():
-            path = path.replace(f"<{name}>", value)
-        return path
-
-    def value(self, key: str, row: Row | None = None) -> Any:
-        """Return the value of a key: `stem.key`, `.field` of the loop's row, `@1` for its first star."""
-        if key.startswith("."):
-            if row is None:
-                raise ManuscriptError(f"{{{{{key}}}}}: stands outside of an #each")
-            value = row.fields
-            for field in key[1:].split(".") if key[1:] else []:
-                if field not in value:
-                    raise ManuscriptError(f"{{{{{key}}}}}: no such field; expected one of {', '.join(sorted(value))}")
-                value = value[field]
-            return value
-        parts = [self._star(part, row) for part in self._name(key).split(".")]
-        return parts[0] if key.startswith("@") else self.numbers.get(tuple(parts))
-
-    def _star(self, part: str, row: Row | None) -> str:
-        if not part.startswith("@"):
-            return part
-        if row is None or not part[1:].isdigit() or not 0 < int(part[1:]) <= len(row.stars):
-            raise ManuscriptError(f"{{{{{part}}}}}: no such star of the #each around it")
-        return row.stars[int(part[1:]) - 1]
-
-    def _fill(self, tag: str, row: Row | None) -> str:
-        key, bar, wanted = (text.strip() for text in tag.partition("|"))
-        kind, _, name = wanted.partition(" ")
-        if not bar or (name if kind == "interval" else kind) not in {**FORMATS, **LEDGER}:
-            known = ", ".join((*FORMATS, *LEDGER))
-            raise ManuscriptError(f"{{{{{tag}}}}}: expected `key | format`, format one of {known}")
+    def show(value: Any, *kind: str) -> Shown:
+        if isinstance(value, Branch) and not name.startswith(("claim", "interval")):
+            raise NamedError(f"holds several values, {', '.join(value)}; name one of them")
         try:
-            found = self.value(key, row)
-            if kind == "interval":
-                middle = found["estimate"] if "estimate" in found else found["gain"]
-                low, high = (FORMATS[name](found[end]).removesuffix(f"{NO_BREAK}%") for end in ("ci_low", "ci_high"))
-                return f"{FORMATS[name](middle)}{NO_BREAK}[{low},{NO_BREAK}{high}]"
-            if kind in LEDGER:
-                return LEDGER[kind](found)
-            if isinstance(found, Mapping | list):
-                raise ManuscriptError(f"{{{{{tag}}}}}: holds several values; name one of {', '.join(map(str, found))}")
-            return FORMATS[kind](found)
-        except ManuscriptError:
-            raise
+            return Shown(FORMATS[name](value, *kind))
         except (KeyError, TypeError, ValueError) as error:  # a value of another kind than its format
-            raise ManuscriptError(f"{{{{{tag}}}}}: {error}") from error
+            raise NamedError(f"{value!r} is nothing for the format {name}: {error}; correct either") from error
+
+    return show
+
+
+def expect_format(value: Any) -> Shown:
+    """Return what a placeholder shows; raise NamedError where no format made it."""
+    if not isinstance(value, Shown):
+        undefined = isinstance(value, jinja2.Undefined)
+        found = value._undefined_message if undefined else f"{value!r}: expected `key | format`"
+        raise NamedError(f"{found}; formats are {', '.join(FORMATS)}")
+    return value
+
+
+def make_environment() -> SandboxedEnvironment:
+    """Return the sandbox with the formats as filters and the verdicts as tests."""
+    environment = SandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, finalize=expect_format, keep_trailing_newline=True,
+        comment_start_string="<#", comment_end_string="#>",  # `{#` begins a label of pandoc's
+    )  # fmt: skip
+    environment.filters = {name: make_format(name) for name in FORMATS}
+    for verdict in VERDICTS:
+        environment.tests[_word(verdict)] = lambda claim, wanted=verdict: claim["verdict"] == wanted
+    return environment
+
+
+def _word(verdict: str) -> str:
+    return verdict.replace(" ", "_")
+
+
+def check_alternatives(tree: nodes.Template) -> None:
+    """Raise NamedError for an `if` without its other side, a verdict without a sentence, or a number typed in a tag."""
+    branches = list(tree.find_all(nodes.If))
+    later = {id(branch) for node in branches for branch in node.elif_}
+    for node in (node for node in branches if id(node) not in later):
+        asked = [branch.test.name for branch in (node, *node.elif_) if isinstance(branch.test, nodes.Test)]
+        if asked and sorted(asked) != sorted(map(_word, VERDICTS)):
+            expected = ", ".join(map(_word, VERDICTS))
+            raise NamedError(f"line {node.lineno}: sentences for {', '.join(asked)}; expected exactly {expected}")
+        is_choice = asked or {name.name for name in node.test.find_all(nodes.Name)} == {"profile"}
+        if not is_choice and not node.else_:
+            raise NamedError(f"line {node.lineno}: a sentence decided by a number lacks its {{% else %}}")
+    for output in tree.find_all(nodes.Output):
+        for tag in (part for part in output.nodes if not isinstance(part, nodes.TemplateData)):
+            if not isinstance(tag, nodes.Name) and tag.find(nodes.Name) is None:
+                raise NamedError(f"line {tag.lineno}: a value typed by hand; name a recorded number")
 
 
 def fill(source: str, numbers: Numbers, names: Mapping[str, str]) -> str:
-    """Return the text with every placeholder filled and every block decided."""
-    return Writer(numbers, names).write(parse(source))
+    """Return the text with every placeholder filled and every sentence chosen.
+
+    Parameters
+    ----------
+    names
+        What `visual`, `symbolic` and `other` stand for in this profile.
+
+    Raises
+    ------
+    NamedError
+        For whatever the template asks that nobody recorded; the message names its line and the key.
+    """
+    environment = make_environment()
+    claims = Branch(numbers, (STEM, "claims"))
+    known = {stem.partition("_")[2]: Branch(numbers, (stem,)) for stem in numbers.stems()}
+    known |= {name: claims[name] for name in claims} | {**names, "profile": numbers.profile}
+    try:
+        check_alternatives(environment.parse(source))
+        return environment.from_string(source).render(known)
+    except jinja2.TemplateSyntaxError as error:
+        raise NamedError(f"line {error.lineno}: {error.message}; see the docstring of publish/manuscript.py") from error
+    except (jinja2.TemplateError, NamedError, TypeError) as error:
+        if (line := find_line(error)) is None:
+            raise
+        what = f"{error}; known are {', '.join(known)}" if isinstance(error, jinja2.UndefinedError) else error
+        raise NamedError(f"line {line}: {what}") from error
+
+
+def find_line(error: BaseException) -> int | None:
+    """Return the template's line in which an error came up, None where it did not come from the template."""
+    line, frame = None, error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_filename == "<template>":
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    return line
 
 
 def check_digits(source: str, allowed: Mapping[str, str]) -> None:
-    """Raise ManuscriptError for a digit that nobody accounts for, or for an allowance that nothing uses."""
+    """Raise NamedError for a digit that nobody accounts for, or for an allowance that nothing uses."""
     rest = ACCOUNTED.sub(" ", TAG.sub(" ", source))
     found = {token.strip("\"'.`_!?") for token in TOKEN.findall(rest)}
     if stray := sorted(found - set(allowed)):
-        raise ManuscriptError(
-            f"digits typed by hand: {', '.join(stray)}; use a placeholder, or allow each with a reason"
-        )
+        raise NamedError(f"digits typed by hand: {', '.join(stray)}; use a placeholder, or allow each with a reason")
     if idle := sorted(set(allowed) - found):
-        raise ManuscriptError(f"allowed digits that the text does not have: {', '.join(idle)}; remove them")
+        raise NamedError(f"allowed digits that the text does not have: {', '.join(idle)}; remove them")
 
 
 def check_figures(source: str, there: Sequence[str], left_out: Mapping[str, str]) -> list[str]:
-    """Return the figures that the text shows; raise ManuscriptError if one is not there, or one there is unaccounted.
+    """Return the figures that the text shows; raise NamedError if one is not there, or one there is unaccounted.
 
     `left_out` names figures (a pattern may end in `*`) that the paper leaves out, each with a reason.
     """
     shown = list(dict.fromkeys(FIGURE.findall(source)))
     if lost := sorted(set(shown) - set(there)):
-        raise ManuscriptError(f"figures that no notebook made: {', '.join(lost)}; expected some of {', '.join(there)}")
+        raise NamedError(f"figures that no notebook made: {', '.join(lost)}; expected some of {', '.join(there)}")
     spare = [name for name in there if name not in shown]
     if unused := [name for name in spare if not any(fnmatch(name, pattern) for pattern in left_out)]:
-        raise ManuscriptError(f"unused figures: {', '.join(unused)}; show them, or leave them out with a reason")
+        raise NamedError(f"unused figures: {', '.join(unused)}; show them, or leave them out with a reason")
     if idle := [pattern for pattern in left_out if not any(fnmatch(name, pattern) for name in spare)]:
-        raise ManuscriptError(f"figures left out that are shown or not there: {', '.join(idle)}; remove the line")
+        raise NamedError(f"figures left out that are shown or not there: {', '.join(idle)}; remove the line")
     return shown

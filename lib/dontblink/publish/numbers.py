@@ -7,7 +7,6 @@ that a path with stars names. Never: round, format, or fall back on a default.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,24 +18,11 @@ from dontblink.errors import NamedError
 STAR, OTHER = "*", "*other"
 
 
-class NumbersError(NamedError, KeyError):
-    """A key that leads nowhere; the message names the file, the key and what stands there instead."""
-
-    def __str__(self) -> str:
-        """Return the message without the quotes of KeyError."""
-        return str(self.args[0])
-
-
 class Row(NamedTuple):
     """One mapping that a path with stars names: what the stars stand for, and its fields."""
 
     stars: tuple[str, ...]
     fields: Any
-
-
-def hash_file(file: Path) -> str:
-    """Return the first 16 hex digits of a file's SHA-256."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 class Numbers:
@@ -56,11 +42,11 @@ class Numbers:
         return self.folder / f"{stem}.json"
 
     def read(self, stem: str) -> Any:
-        """Return all numbers of a stem; raise NumbersError if they are not there."""
+        """Return all numbers of a stem; raise NamedError if they are not there."""
         if stem not in self._read:
             file = self.file(stem)
             if not file.is_file():
-                raise NumbersError(f"{paths.show(file)}: not there; run `make figures PROFILE={self.profile}`")
+                raise NamedError(f"{paths.show(file)}: not there; run `make figures PROFILE={self.profile}`")
             self._read[stem] = json.loads(file.read_text(encoding="utf-8"))
         return self._read[stem]
 
@@ -78,7 +64,7 @@ class Numbers:
         if not isinstance(value, Mapping) or part not in value:
             there = ", ".join(sorted(value)[:12]) if isinstance(value, Mapping) else f"a {type(value).__name__}"
             where = f"{paths.show(self.file(done[0]))}: {'.'.join(done[1:]) or 'top level'}"
-            raise NumbersError(f"{where} has no key {part!r}; there stands {there}; correct the key")
+            raise NamedError(f"{where} has no key {part!r}; there stands {there}; correct the key")
         return value[part]
 
     def select(self, path: str) -> list[Row]:
@@ -88,7 +74,7 @@ class Numbers:
 
         Raises
         ------
-        NumbersError
+        NamedError
             If a key is unknown, or the stars match nothing.
         """
         stem, *parts = path.split(".")
@@ -98,7 +84,7 @@ class Numbers:
             for row, done in found:
                 if part in (STAR, OTHER):
                     if not isinstance(row.fields, Mapping):
-                        raise NumbersError(f"{path}: {'.'.join(done)} holds no keys for {part}; correct the path")
+                        raise NamedError(f"{path}: {'.'.join(done)} holds no keys for {part}; correct the path")
                     for key, value in sorted(row.fields.items()):
                         if part == STAR or key not in row.stars:
                             grown.append((Row((*row.stars, key), value), (*done, key)))
@@ -106,5 +92,5 @@ class Numbers:
                     grown.append((Row(row.stars, self._step(row.fields, part, done)), (*done, part)))
             found = grown
         if not found:
-            raise NumbersError(f"{path}: names no row; correct the path")
+            raise NamedError(f"{path}: names no row; correct the path")
         return [row for row, _ in found]

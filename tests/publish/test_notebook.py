@@ -10,8 +10,8 @@ import nbformat
 import pytest
 
 from dontblink import files, paths
+from dontblink.errors import NamedError
 from dontblink.publish import notebook
-from dontblink.publish.notebook import NotebookError
 
 SOURCE = """\
 # ---
@@ -176,7 +176,7 @@ def test_a_whole_number_is_accepted_for_a_declared_float() -> None:
 )
 def test_a_parameters_cell_holds_only_named_literals(root: Path, old: str, new: str, expected: str) -> None:
     assert old in SOURCE
-    with pytest.raises(NotebookError, match=expected):
+    with pytest.raises(NamedError, match=expected):
         notebook.run_notebook(write(root, SOURCE.replace(old, new)), PARAMETERS, "scratch")
 
 
