@@ -45,7 +45,9 @@ hallucination_noise_level = [0.2, 1.0]  # 0 clean, 1 heavy
 hallucination_typical_share = 0.7  # decisive shapes in their typical colour (0.9 in training)
 
 # %% [markdown]
-# ## 3 Setup
+# ## 3 Data
+#
+# Items are made anew from the seed every time. Each one is validated: a readable picture, boxes inside it.
 
 # %%
 import json
@@ -62,11 +64,6 @@ from dontblink_testbed.architectures import MODELS
 
 settings = {key: value for key, value in globals().items() if key.startswith(benchmark.BENCHMARKS)}
 difficulties = {name: benchmark.read_difficulty(name, settings) for name in benchmark.BENCHMARKS}
-
-# %% [markdown]
-# ## 4 Load and check
-#
-# Items are made anew from the seed every time. Each one is validated: a readable picture, boxes inside it.
 
 # %%
 counts = {"test": n_test_items, "calibration": n_calibration_items}
@@ -90,9 +87,10 @@ cards = pd.DataFrame(trainings)[["name", "seed", "parameters", "steps", "phase_2
 cards
 
 # %% [markdown]
-# ## 5 Compute
+# ## 4 The estimator, in the open
 #
-# What the items look like: lengths, evidence, and the sides of the prior.
+# Nothing is estimated here: these are means of what was generated. What the items look like: lengths, evidence, and
+# the sides of the prior.
 
 # %%
 rows = pd.DataFrame(
@@ -123,7 +121,20 @@ curves["perception"] = curves[perception].mean(axis=1)
 curves["chains"] = curves[[f"chains_{name}" for name in benchmark.BENCHMARKS]].mean(axis=1)
 
 # %% [markdown]
-# ## 6 Figure
+# ## 6 What it is held against
+#
+# The test and the calibration split share no item. The difficulty of the parameters is the one that the rule of
+# `calibrate` picked from answers to calibration items alone; no attention and no entropy enters it.
+
+# %%
+hashes = {
+    wanted: {item.content_hash for (_, split), group in items.items() if split == wanted for item in group}
+    for wanted in counts
+}
+assert not hashes["test"] & hashes["calibration"], "an item is in both splits"
+
+# %% [markdown]
+# ## 7 Figure and numbers
 #
 # Example items. The boxes are the evidence of the gold steps, exact by construction.
 
@@ -143,9 +154,6 @@ charts.learning_curves(axes[0], curves, "perception")
 charts.learning_curves(axes[1], curves, "chains", legend=False)
 record.save_figure(figure, "00_testbed_learning", profile)
 
-# %% [markdown]
-# ## 7 Record numbers
-
 # %%
 final = {
     f"{t['name']}-seed{t['seed']}": {k: v for k, v in t["curve"][-1].items() if k.startswith(("perception", "chains"))}
@@ -164,21 +172,13 @@ numbers = {
     "difficulty": {name: found["chosen"] for name, found in fixed["benchmarks"].items()},
 }
 record.save_numbers("00_testbed", numbers, profile)
+record.save_table("00_testbed", "learning_curves", curves, profile)
 
 # %% [markdown]
-# ## 8 Checks and reading
+# ## 8 Reading
 #
-# The test and the calibration split share no item. The difficulty of the parameters is the one that the rule of
-# `calibrate` picked from answers to calibration items alone; no attention and no entropy enters it. The candidates
-# were widened once, after the first calibration answers of two models, because every range was too easy for one
-# benchmark and one model answered another by its prior.
-
-# %%
-hashes = {
-    wanted: {item.content_hash for (_, split), group in items.items() if split == wanted for item in group}
-    for wanted in counts
-}
-assert not hashes["test"] & hashes["calibration"], "an item is in both splits"
+# The candidates of the difficulty were widened once, after the first calibration answers of two models, because every
+# range was too easy for one benchmark and one model answered another by its prior. Accuracies are those of calibration.
 
 # %%
 chosen = {name: record_of["chosen"] for name, record_of in fixed["benchmarks"].items()}

@@ -15,7 +15,8 @@
 #
 # Are the responses and traces that every later claim stands on complete, plausible and correctly measured? And which
 # layers and heads look at the evidence at all? Responses come from greedy generation; attention and entropy come from
-# ONE teacher-forced replay of the generated token ids (`dontblink.attention.replay`), whose masses sum to 1 over five regions.
+# ONE teacher-forced replay of the generated token ids (`dontblink.attention.replay`), whose masses sum to 1 over five
+# regions.
 #
 # | | |
 # |---|---|
@@ -26,44 +27,23 @@
 # %% [markdown]
 # ## 2 Parameters
 #
-# The extraction stage reads the same section.
+# What the extraction itself was told stands below, as its manifest has it.
 
 # %% tags=["parameters"]
 profile = "testbed"  # which params/<profile>.yaml
-models = ["qwen3vl-tiny-s", "qwen3vl-tiny-m", "glm4v-tiny"]  # folders below checkpoints_folder
-checkpoints_folder = "models/testbed"  # where from_pretrained finds them
-benchmarks = ["symbolic", "visual_reference", "hallucination"]  # question sets
-engine = "local"  # who writes the responses: local or server
-attention = "sdpa"  # of generation: sdpa or flash_attention_2
-thinking = "enabled"  # or disabled, where the chat template has the switch
-max_image_tokens = 144  # picture size: at most so many image tokens
-retokenised = "refuse"  # text without token ids: refuse, leave_out or keep
-expected_response_tokens = 60  # for the cost estimate, until responses are there
-max_new_tokens = 160  # a longer response is cut and marked
-batch_size = 64  # responses generated side by side
-temperature = 0.0  # 0 is greedy
-top_p = 1.0  # nucleus sampling, off
-top_k = 0  # top-k sampling, off
-generation_seed = 0  # matters only when sampling
-device = "cpu"  # or cuda
-dtype = "float32"  # or bfloat16
-replay_implementation = "fused"  # or chunk, the slower cross-check
-replay_batch_tokens = 8192  # tokens per replay batch
-shard_items = 250  # items per file on disk
-control_seed = 11  # seed of the matched control boxes
-grounding_layers = 1  # layers of largest evidence lift, chosen on the calibration split
-grounding_heads = 1  # heads of largest evidence lift, likewise
-sink_rule = "first"  # image tokens that the sink-masked variant drops: first or border
 n_cross_checked_items = 8  # items per model replayed again with the other implementation
 
 # %% [markdown]
-# ## 3 Setup
+# ## 3 Data
+#
+# Every item is either in the tables or in the quarantine with its reason: the counts must add up.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from dontblink import params
 from dontblink.extraction import examples
 from dontblink.figures import charts
 from dontblink.publish import record
@@ -71,25 +51,46 @@ from dontblink.questions import agreement
 from dontblink.schema import read_manifest, read_tables
 from dontblink_testbed import misreads
 
-# %% [markdown]
-# ## 4 Load and check
-#
-# Every item is either in the tables or in the quarantine with its reason: the counts must add up.
-
 # %%
 tables = read_tables(profile, ["items", "heads", "scores", "quarantine"])
 items, heads, quarantine = tables["items"], tables["heads"], tables["quarantine"]
 manifest = read_manifest(profile)
-grounding = manifest["grounding"]
+models, benchmarks, grounding = manifest["models"], manifest["benchmarks"], manifest["grounding"]
 assert set(items["model"]) == set(models) and set(items["benchmark"]) == set(benchmarks), "stale tables: make extract"
 n_expected = manifest["n_items"] * len(models)
 n_lost = n_expected - len(items) - sum(quarantine["model"] != "") - len(models) * sum(quarantine["model"] == "")
 assert n_lost == 0, f"{n_lost} of {n_expected} responses are neither in the tables nor in the quarantine"
 quarantine.head(10)
 
+# %%
+settings, meanings = manifest["settings"], params.describe("extraction")
+pd.DataFrame({"value": map(str, settings.values()), "meaning": map(meanings.get, settings)}, index=list(settings))
+
 # %% [markdown]
-# ## 5 Compute
+# ## 4 The estimator, in the open
 #
+# Evidence lift of layers and heads on the calibration split: the evidence share of the attention to the image, divided
+# by the evidence's share of the image tokens; 1 means no preference. A ratio of sums over items,
+#
+# $$\text{lift} = \frac{\sum_i m_i(\text{evidence})}{\sum_i m_i(\text{image}) \, f_i},$$
+#
+# with $f_i$ the evidence's fraction of the image tokens of item $i$. The layers and heads of largest lift are the
+# grounding layers and heads of every later notebook; no test item enters their choice.
+
+# %%
+calibration = heads[heads["split"] == "calibration"]
+expected = calibration["visual_mass"].astype(float) * calibration["evidence_fraction"]
+sums = calibration.assign(expected=expected).groupby(["model", "layer"], observed=True)[["evidence_mass", "expected"]]
+layer_lift = sums.sum()["evidence_mass"] / sums.sum()["expected"]
+
+# %%
+for model, found in grounding.items():
+    assert np.allclose(layer_lift[model], found["layer_lift"], rtol=1e-6), "not the lift that the extraction used"
+    assert sorted(layer_lift[model].nlargest(len(found["layers"])).index) == found["layers"]
+chosen = {model: [tuple(pair) for pair in found["heads"]] for model, found in grounding.items()}
+pd.DataFrame({m: {"layers": g["layers"], "heads": g["heads"], "n_items": g["n_items"]} for m, g in grounding.items()}).T
+
+# %% [markdown]
 # Accuracy by the benchmark's own scorer (no parse counts as wrong), with the responses that were cut at the limit.
 
 # %%
@@ -105,6 +106,18 @@ accuracy = cells.agg(
     full_entropy_nats=("full_entropy_nats", "mean"),
 )
 accuracy.round(3)
+
+# %% [markdown]
+# ## 6 What it is held against
+#
+# A second implementation of the measures (`chunk`: SDPA for the model, a separate softmax for the masses; it shares the
+# positions and the evidence with the first) replays some items again from their stored token ids.
+
+# %%
+other = "chunk" if settings["replay_implementation"] == "fused" else "fused"
+differences = examples.compare_replays(profile, models, n_cross_checked_items, other)
+assert differences[["mass", "step_map"]].to_numpy().max() <= 1e-5, "the two implementations disagree"
+differences
 
 # %% [markdown]
 # Responses to the real benchmarks are scored twice: strictly (reasoning and box tokens stripped, no parse is no
@@ -128,25 +141,9 @@ textual = reads[~reads["correct"]].groupby(["model", "benchmark"], observed=True
 textual.rename("share of errors with every read right").to_frame().round(3)
 
 # %% [markdown]
-# Evidence lift per layer and head on the calibration split: the evidence share of the attention to the image, divided
-# by the evidence's share of the image tokens. 1 means no preference.
-
-# %%
-calibration_heads = heads[heads["split"] == "calibration"]
-chosen = {model: [tuple(pair) for pair in found["heads"]] for model, found in grounding.items()}
-pd.DataFrame({m: {"layers": g["layers"], "heads": g["heads"], "n_items": g["n_items"]} for m, g in grounding.items()}).T
-
-# %% [markdown]
-# A second implementation of the measures (`chunk`: SDPA for the model, a separate softmax for the masses; it shares the
-# positions and the evidence with the first) replays some items again from their stored token ids.
-
-# %%
-other = "chunk" if replay_implementation == "fused" else "fused"
-differences = examples.compare_replays(profile, models, n_cross_checked_items, other)
-differences
-
-# %% [markdown]
-# ## 6 Figure
+# ## 7 Figure and numbers
+#
+# Bars of the accuracy are Wilson intervals.
 
 # %%
 figure, axes = plt.subplots(2, 2, figsize=(7, 5.6), width_ratios=[1, 1.15])
@@ -159,11 +156,8 @@ record.save_figure(figure, "01_extraction", profile)
 # %%
 figure, axes = plt.subplots(1, len(models), figsize=(7, 2.9))
 for ax, model in zip(np.atleast_1d(axes), models, strict=True):
-    charts.head_lift_map(ax, calibration_heads[calibration_heads["model"] == model], chosen[model])
+    charts.head_lift_map(ax, calibration[calibration["model"] == model], chosen[model])
 record.save_figure(figure, "01_extraction_heads", profile)
-
-# %% [markdown]
-# ## 7 Record numbers
 
 # %%
 by_cell = {f"{m}/{b}": row for (m, b), row in accuracy.astype(float).to_dict("index").items()}
@@ -179,15 +173,16 @@ numbers = {
     "largest_entropy_difference_nats": float(differences["entropy_nats"].max()),
 }
 record.save_numbers("01_extraction", numbers, profile)
+record.save_table("01_extraction", "cells", accuracy, profile)
+record.save_table("01_extraction", "replays", differences, profile)
 
 # %% [markdown]
-# ## 8 Checks and reading
+# ## 8 Reading
 #
 # The testbed should be informative, not trivial: accuracy between 55 % and 92 % and at least 60 errors in every cell.
 # Where a cell is outside, it is said here and in the model's card.
 
 # %%
-assert differences[["mass", "step_map"]].to_numpy().max() <= 1e-5, "the two implementations disagree"
 for cell, share in textual.items():
     print(f"{' x '.join(cell)}: {share:.0%} of the errors have every read right")
 by_prior = test[test["prior_side"] != "none"].groupby(["model", "prior_side"], observed=True)["correct"].mean()

@@ -43,22 +43,19 @@ reported_cells = 9  # that all fall
 confidence_level = 0.95  # of every interval
 
 # %% [markdown]
-# ## 3 Setup
+# ## 3 Data
+#
+# The ledger is read strictly: an unknown key, a condition without its rows or a rule without its conditions stops it.
+# Every number file that it could rest on is named by its hash.
 
 # %%
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from dontblink.figures import charts
-from dontblink.publish import claims, record
+from dontblink.publish import claims, numbers, record
 
 pd.set_option("display.max_colwidth", None)  # a condition is read as a whole
-
-# %% [markdown]
-# ## 4 Load and check
-#
-# The ledger is read strictly: an unknown key, a condition without its rows or a rule without its conditions stops it.
-# Every number file that it could rest on is named by its hash.
 
 # %%
 ledger = claims.build_ledger(profile)
@@ -68,8 +65,19 @@ assert not missing, f"no numbers of {missing}; run `make figures`"
 pd.Series(inputs, name="hash").to_frame()
 
 # %% [markdown]
-# ## 5 Compute
+# ## 4 The estimator, in the open
 #
+# A condition counts the rows whose value lies on the claimed side of its bound; a rule holds if all of its conditions
+# do. The first claim by hand: the interval of the fall must lie above zero in every cell.
+
+# %%
+falls = numbers.Numbers(profile).get("02_collapse.collapse.grounding_layers.evidence")
+n_met = sum(row["ci_low"] > 0 for benchmarks in falls.values() for row in benchmarks.values())
+judged = ledger["C1"]["conditions"]["falls"]
+assert (n_met, n_met == judged["n_rows"]) == (judged["n_met"], judged["holds"]), "not the ledger's count"
+print(f"the evidence mass falls in {n_met} of {judged['n_rows']} cells")
+
+# %% [markdown]
 # The verdicts, with the row that decides: of a claim about every cell the weakest one, of "often" the median.
 
 # %%
@@ -95,22 +103,22 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# Arithmetic. A gain in selective risk is a whole number of saved errors over a whole number of accepted answers,
-# $k = \lceil \text{coverage} \cdot n \rceil$. Which pairs round to the gain that the paper reports?
-
-# %%
-points = claims.explain_points(reported_points, reported_decimals, coverage, *item_counts)
-points
-
-# %% [markdown]
-# A uniform look gives a fixed box the share one over the context. How long must the reasoning be, counted in prompts,
-# for dilution alone to make the smallest and the largest fall that the paper reports?
+# Some reported numbers can be checked without data. A uniform look gives a fixed box the share one over the context.
+# How long must the reasoning be, counted in prompts, for dilution alone to make the smallest and the largest fall that
+# the paper reports? With $K$ parts, $P$ prompt and $T$ reasoning tokens,
+#
+# $$\frac{1}{1 - \text{fall}} = \frac{1 + (1 - 1/2K) \, T/P}{1 + T/P / 2K} .$$
 
 # %%
 lengths = [claims.explain_by_dilution(fall, reasoning_parts) for fall in reported_falls]
+edge = 1 / (2 * reasoning_parts)
+for fall, length in zip(reported_falls, lengths, strict=True):
+    assert abs(1 - (1 + edge * length) / (1 + (1 - edge) * length) - fall) < 1e-12
 dict(zip(reported_falls, lengths, strict=True))
 
 # %% [markdown]
+# ## 5 Intervals
+#
 # The paper counts two to eight samples in its extreme quadrants. What do so many say about an error rate, if none is
 # wrong, and if half are? And how surprising is it that every cell falls, were the cells independent and each a coin?
 
@@ -121,7 +129,17 @@ print(f"all {reported_cells} cells one way: p = {sign_p:.4f}, if they were indep
 small.round(3)
 
 # %% [markdown]
-# ## 6 Figure
+# ## 6 What it is held against
+#
+# A gain in selective risk is a whole number of saved errors over a whole number of accepted answers,
+# $k = \lceil \text{coverage} \cdot n \rceil$. Which pairs round to the gain that the paper reports?
+
+# %%
+points = claims.explain_points(reported_points, reported_decimals, coverage, *item_counts)
+points
+
+# %% [markdown]
+# ## 7 Figure and numbers
 
 # %%
 drawn = {name: claim for name, claim in ledger.items() if "headline" in claim}
@@ -134,11 +152,8 @@ for name, claim in drawn.items():
 charts.note_panel(axes["note"], ledger, confidence_level)
 record.save_figure(figure, "08_claims", profile)
 
-# %% [markdown]
-# ## 7 Record numbers
-
 # %%
-numbers = {
+recorded = {
     "coverage": coverage,
     "claims": ledger,
     "inputs": inputs,
@@ -148,10 +163,10 @@ numbers = {
     "small_counts": record.nest(small, ["n"]),
     "sign_probability": sign_p,
 }
-record.save_numbers("08_claims", numbers, profile)
+record.save_numbers("08_claims", recorded, profile)
 
 # %% [markdown]
-# ## 8 Checks and reading
+# ## 8 Reading
 #
 # The sentences are computed. A verdict is as good as its rule, and a rule that somebody would have written otherwise
 # is in `paper/claims.yaml` to be changed: `make diff` then shows what moved.

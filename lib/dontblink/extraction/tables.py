@@ -309,6 +309,9 @@ def withdraw_manifest(profile: str) -> None:
         os.replace(manifest, paths.withdrawn_manifest(profile))
 
 
+UNUSED = ("n_cross_checked_items", "expected_response_tokens")  # settings that no result of the extraction depends on
+
+
 def write_manifest(study: Study, shards: Sequence[Shard], n_quarantined: int) -> None:
     """Write which files hold what; what did not change keeps its age, so that make reruns no notebook for it."""
     from dontblink.models.checkpoints import find_backend
@@ -324,6 +327,7 @@ def write_manifest(study: Study, shards: Sequence[Shard], n_quarantined: int) ->
         "n_items": sum(len(q.rejected) + sum(map(len, q.items.values())) for q in study.questions.values()),
         "torch": version("torch"), "transformers": version("transformers"), "models": study.settings["models"],
         "benchmarks": study.settings["benchmarks"], "pixel_backend": find_backend(),
+        "settings": {key: value for key, value in study.settings.items() if key not in UNUSED},
         "sources": {name: questions.origin for name, questions in study.questions.items()},
     }  # fmt: skip
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"

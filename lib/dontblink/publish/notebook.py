@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,14 @@ from dontblink.errors import NamedError
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TAG = "parameters"
+SHARED = ("extraction",)  # sections of a stage: their notebook is given only what its cell declares
 HIDDEN = "remove-cell"  # the declared defaults: the injected values beside them are the ones that count
-
-
-class NotebookError(NamedError, RuntimeError):
-    """A notebook that cannot run, or that failed; the message is one line with notebook, cell and remedy."""
 
 
 def read_source(source: Path) -> NotebookNode:
     """Return the notebook of a py:percent file, with a complete kernelspec; the file itself is only read."""
     if not source.is_file():
-        raise NotebookError(f"{paths.show(source)}: not there; give a file of notebooks/")
+        raise NamedError(f"{paths.show(source)}: not there; give a file of notebooks/")
     notebook: NotebookNode = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
     notebook.metadata["kernelspec"] = dict(KERNEL)
     notebook.metadata.pop("jupytext", None)  # the executed copy is no pair of the source
@@ -55,7 +52,7 @@ def find_parameters_cell(notebook: NotebookNode, name: str) -> NotebookNode:
     """Return the one cell with the tag `parameters`."""
     tagged: list[NotebookNode] = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
-        raise NotebookError(f'{name}: {len(tagged)} cells tagged {TAG!r}, expected one: # %% tags=["parameters"]')
+        raise NamedError(f'{name}: {len(tagged)} cells tagged {TAG!r}, expected one: # %% tags=["parameters"]')
     return tagged[0]
 
 
@@ -64,7 +61,7 @@ def read_defaults(cell: NotebookNode, name: str) -> dict[str, Any]:
 
     Raises
     ------
-    NotebookError
+    NamedError
         If a statement is anything but `name = literal` (a type annotation is allowed).
     """
     defaults: dict[str, Any] = {}
@@ -76,24 +73,29 @@ def read_defaults(cell: NotebookNode, name: str) -> dict[str, Any]:
             target = statement.target if isinstance(statement, ast.AnnAssign) else None
         value = getattr(statement, "value", None)
         if not isinstance(target, ast.Name) or value is None:
-            raise NotebookError(f"{where}: expected only `name = value`; move the rest to the setup section")
+            raise NamedError(f"{where}: expected only `name = value`; move the rest to the setup section")
         try:
             defaults[target.id] = ast.literal_eval(value)
         except ValueError as error:
-            raise NotebookError(f"{where}: {target.id} is computed; write a number, a text or a list") from error
+            raise NamedError(f"{where}: {target.id} is computed; write a number, a text or a list") from error
     return defaults
 
 
+def pick_parameters(declared: Iterable[str], values: Mapping[str, Any], stem: str) -> dict[str, Any]:
+    """Return what a notebook is given of its section: everything, of a stage's own section what its cell declares."""
+    return {key: value for key, value in values.items() if key in declared or stem.partition("_")[2] not in SHARED}
+
+
 def check_parameters(defaults: dict[str, Any], given: dict[str, Any], name: str, origin: str) -> None:
-    """Raise NotebookError unless the cell declares exactly the given parameters, with the same types."""
+    """Raise NamedError unless the cell declares exactly the given parameters, with the same types."""
     for key in sorted(given.keys() - defaults.keys()):
-        raise NotebookError(f"{name}: parameters cell lacks {key}, which {origin} holds; add a line for it")
+        raise NamedError(f"{name}: parameters cell lacks {key}, which {origin} holds; add a line for it")
     for key in sorted(defaults.keys() - given.keys()):
-        raise NotebookError(f"{name}: unknown parameter {key}, not in {origin}; add it to params/ or remove its line")
+        raise NamedError(f"{name}: unknown parameter {key}, not in {origin}; add it to params/ or remove its line")
     for key, value in given.items():
         if not _same_kind(defaults[key], value):
             kinds = f"{type(defaults[key]).__name__} {defaults[key]!r}, {origin} holds {type(value).__name__} {value!r}"
-            raise NotebookError(f"{name}: parameter {key} is declared as {kinds}; make them agree")
+            raise NamedError(f"{name}: parameter {key} is declared as {kinds}; make them agree")
 
 
 def _same_kind(declared: Any, given: Any) -> bool:
@@ -183,7 +185,7 @@ def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin:
 
     Raises
     ------
-    NotebookError
+    NamedError
         If the parameters do not fit or a cell fails; the executed copy then shows how far it came.
     NamedError
         If an extraction or the same notebook is running; if a file cannot be written.
@@ -191,8 +193,9 @@ def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin:
     name = paths.show(source.resolve())
     notebook = read_source(source)
     cell = find_parameters_cell(notebook, name)
-    given = {"profile": profile, **parameters}
-    check_parameters(read_defaults(cell, name), given, name, origin)
+    declared = read_defaults(cell, name)
+    given = {"profile": profile} | pick_parameters(declared, parameters, source.stem)
+    check_parameters(declared, given, name, origin)
     cell.metadata["tags"] = [TAG, HIDDEN]
     target = paths.notebooks(profile) / f"{source.stem}.ipynb"
     started = time.perf_counter()
@@ -213,9 +216,9 @@ def execute(notebook: NotebookNode, given: dict[str, Any], target: Path, name: s
         )  # fmt: skip
     except PapermillExecutionError as error:
         reason = f"cell {error.exec_count}: {error.ename}: {' '.join(str(error.evalue).split())}"
-        raise NotebookError(f"{name}: {reason}; see {paths.show(target)}") from error
+        raise NamedError(f"{name}: {reason}; see {paths.show(target)}") from error
     except (PapermillException, RuntimeError) as error:  # nbclient reports a dead kernel as a RuntimeError
-        raise NotebookError(f"{name}: {' '.join(str(error).split())}; see {paths.show(target)}") from error
+        raise NamedError(f"{name}: {' '.join(str(error).split())}; see {paths.show(target)}") from error
 
 
 def main(arguments: list[str] | None = None) -> int:
