@@ -1,20 +1,11 @@
-"""Arithmetic of reported numbers: what must be true of the counts behind them, without any data.
+"""The claims ledger: what the paper reports, our estimate, and a verdict by a rule that was fixed beforehand.
 
-Why it exists: a percentage point at 90 % coverage is a whole number of answers divided by a whole number, a fall of
-attention can be mere dilution, and a handful of samples bounds nothing; each can be said from the report alone. In:
-reported numbers. Out: tidy tables. Never: a number of ours.
-
-Verdicts: does a claim's rule hold on its rows, evaluated from data alone.
-
-Why it exists: a rule that was fixed beforehand has to be small enough to be read, and its evaluation small enough to
-be trusted. In: a claim of paper/claims.yaml and the rows that it names. Out: how many rows meet each condition, and the
-verdict. Never: read a file, evaluate a text as code, or give a verdict where a number lacks.
-
-The claims ledger: what the paper reports, our estimate, and a verdict by a rule fixed beforehand.
-
-Why it exists: "reproduced" must not be a matter of taste after the fact. In: paper/claims.yaml (statements, rules, as
-data) and the recorded numbers of a profile. Out: one entry a claim with its conditions, its headline estimate and its
-verdict; the README's block. Never: evaluate a text as code, round a number, or give a verdict where a number lacks.
+Why it exists: "reproduced" must not be a matter of taste after the fact, and some reported numbers can be checked
+without any data: a percentage point at 90 % coverage is a whole number of answers divided by a whole number, a fall of
+attention can be mere dilution, a handful of samples bounds nothing. In: paper/claims.yaml (statements, rules, as data)
+and the recorded numbers of a profile. Out: one entry a claim with its conditions, its headline estimate and its
+verdict; the README's block; tables about the report. Never: evaluate a text as code, round a number, or give a verdict
+where a number lacks.
 """
 
 from __future__ import annotations
@@ -27,80 +18,17 @@ import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
-from scipy.stats import binomtest
-from statsmodels.stats.proportion import proportion_confint
 
 from dontblink import params, paths
 from dontblink.errors import NamedError
 from dontblink.files import hash_file, whole_file
 from dontblink.publish.numbers import Numbers, Row
-from dontblink.studies.risk_coverage import count_accepted
 
-
-def explain_points(points: float, decimals: int, coverage: float, n_low: int, n_high: int) -> pd.DataFrame:
-    """Return every number of saved errors that a reported gain allows, with the item counts that fit it.
-
-    With k = ceil(coverage x n) accepted answers, saving s errors cuts the risk by s / k. Columns: saved_errors,
-    n_low, n_high (answered items), accepted_low, accepted_high, n_counts (how many n between them fit).
-
-    Parameters
-    ----------
-    points
-        The reported gain in percentage points, rounded to `decimals`.
-    n_low, n_high
-        The item counts that are tried, both included.
-    """
-    half = Fraction(1, 2 * 10**decimals)
-    low, high = Fraction(str(points)) - half, Fraction(str(points)) + half
-    fits: dict[int, list[int]] = {}
-    for n in range(n_low, n_high + 1):
-        k = count_accepted(n, coverage)
-        for saved in range(math.floor(low * k / 100), math.ceil(high * k / 100) + 1):
-            if low <= Fraction(100 * saved, k) < high:
-                fits.setdefault(saved, []).append(n)
-    return pd.DataFrame(
-        {
-            "saved_errors": saved,
-            "n_low": min(counts),
-            "n_high": max(counts),
-            "accepted_low": count_accepted(min(counts), coverage),
-            "accepted_high": count_accepted(max(counts), coverage),
-            "n_counts": len(counts),
-        }
-        for saved, counts in sorted(fits.items())
-    )
-
-
-def explain_by_dilution(fall: float, bins: int) -> float:
-    """Return the length of the reasoning, in prompts, at which a uniform look falls by `fall`; inf if it never does.
-
-    A uniform look gives a fixed set of tokens the share 1 / context. Between the middles of the first and the last of
-    K bins the context grows from P + T / 2K to P + (1 - 1 / 2K) T, with P prompt and T reasoning tokens:
-
-        1 / (1 - fall) = (1 + (1 - 1/2K) T/P) / (1 + T/P / 2K)
-    """
-    growth, first = 1 / (1 - fall), 1 / (2 * bins)
-    rest = (1 - first) - growth * first
-    return (growth - 1) / rest if rest > 0 else math.inf
-
-
-def bound_small_counts(counts: list[int], confidence: float) -> pd.DataFrame:
-    """Return what n samples of which none is wrong, or half, say about an error rate (Clopper-Pearson)."""
-    rows = []
-    for n in counts:
-        _, none_high = proportion_confint(0, n, alpha=1 - confidence, method="beta")
-        low, high = proportion_confint(n // 2, n, alpha=1 - confidence, method="beta")
-        rows.append({"n": n, "none_high": float(none_high), "half_low": float(low), "half_high": float(high)})
-    return pd.DataFrame(rows)
-
-
-def sign_probability(n_cells: int) -> float:
-    """Return the two-sided p of all n cells moving one way under a fair coin, if the cells were independent."""
-    return float(binomtest(n_cells, n_cells).pvalue)
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 VERDICTS = ("reproduced", "same direction", "not reproduced", "not testable")
@@ -114,6 +42,11 @@ SHARES = {"all": 1.0, "half": 0.5, "any": 0.0}
 PICKS = ("lowest", "median", "highest")
 TEXTS = ("title", "statement", "estimand", "reported_in", "reported_as")
 TESTED = ("rows", "show", "headline", "unit", "test", "seed", "why", "conditions", "reproduced", "same_direction")
+ENDS = (("ci_low", "low"), ("ci_high", "high"))
+STEM = "08_claims"
+START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
+
+UNITS = {"percent": (100, 0, " %"), "points": (100, 2, " points"), "auroc": (1, 3, ""), "log_odds": (1, 3, "")}
 
 
 def check_claim(claim: Mapping[str, Any]) -> None:
@@ -168,14 +101,6 @@ def decide(claim: Mapping[str, Any], judged: Mapping[str, Mapping[str, Any]]) ->
         if asked and all(asked):  # a rule without a condition in this profile decides nothing
             return rule.replace("_", " ")
     return "not reproduced"
-
-
-
-ENDS = (("ci_low", "low"), ("ci_high", "high"))
-STEM = "08_claims"
-START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
-
-UNITS = {"percent": (100, 0, " %"), "points": (100, 2, " points"), "auroc": (1, 3, ""), "log_odds": (1, 3, "")}
 
 
 def read_ledger(file: Path | None = None) -> dict[str, Any]:
@@ -333,6 +258,77 @@ def replace_block(text: str, block: str) -> str:
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
         raise NamedError(f"README.md: expected one {START} and, after it, one {END}; put them back")
     return text[: text.index(START)] + block + text[text.index(END) + len(END) :]
+
+
+def explain_points(points: float, decimals: int, coverage: float, n_low: int, n_high: int) -> pd.DataFrame:
+    """Return every number of saved errors that a reported gain allows, with the item counts that fit it.
+
+    With k = ceil(coverage x n) accepted answers, saving s errors cuts the risk by s / k. Columns: saved_errors,
+    n_low, n_high (answered items), accepted_low, accepted_high, n_counts (how many n between them fit).
+
+    Parameters
+    ----------
+    points
+        The reported gain in percentage points, rounded to `decimals`.
+    n_low, n_high
+        The item counts that are tried, both included.
+    """
+    import pandas as pd
+
+    from dontblink.studies.risk_coverage import count_accepted
+
+    half = Fraction(1, 2 * 10**decimals)
+    low, high = Fraction(str(points)) - half, Fraction(str(points)) + half
+    fits: dict[int, list[int]] = {}
+    for n in range(n_low, n_high + 1):
+        k = count_accepted(n, coverage)
+        for saved in range(math.floor(low * k / 100), math.ceil(high * k / 100) + 1):
+            if low <= Fraction(100 * saved, k) < high:
+                fits.setdefault(saved, []).append(n)
+    return pd.DataFrame(
+        {
+            "saved_errors": saved,
+            "n_low": min(counts),
+            "n_high": max(counts),
+            "accepted_low": count_accepted(min(counts), coverage),
+            "accepted_high": count_accepted(max(counts), coverage),
+            "n_counts": len(counts),
+        }
+        for saved, counts in sorted(fits.items())
+    )
+
+
+def explain_by_dilution(fall: float, bins: int) -> float:
+    """Return the length of the reasoning, in prompts, at which a uniform look falls by `fall`; inf if it never does.
+
+    A uniform look gives a fixed set of tokens the share 1 / context. Between the middles of the first and the last of
+    K bins the context grows from P + T / 2K to P + (1 - 1 / 2K) T, with P prompt and T reasoning tokens:
+
+        1 / (1 - fall) = (1 + (1 - 1/2K) T/P) / (1 + T/P / 2K)
+    """
+    growth, first = 1 / (1 - fall), 1 / (2 * bins)
+    rest = (1 - first) - growth * first
+    return (growth - 1) / rest if rest > 0 else math.inf
+
+
+def bound_small_counts(counts: list[int], confidence: float) -> pd.DataFrame:
+    """Return what n samples of which none is wrong, or half, say about an error rate (Clopper-Pearson)."""
+    import pandas as pd
+    from statsmodels.stats.proportion import proportion_confint
+
+    rows = []
+    for n in counts:
+        _, none_high = proportion_confint(0, n, alpha=1 - confidence, method="beta")
+        low, high = proportion_confint(n // 2, n, alpha=1 - confidence, method="beta")
+        rows.append({"n": n, "none_high": float(none_high), "half_low": float(low), "half_high": float(high)})
+    return pd.DataFrame(rows)
+
+
+def sign_probability(n_cells: int) -> float:
+    """Return the two-sided p of all n cells moving one way under a fair coin, if the cells were independent."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(n_cells, n_cells).pvalue)
 
 
 def main(arguments: list[str] | None = None) -> int:

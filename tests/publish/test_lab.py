@@ -18,7 +18,9 @@ import jupytext
 import pytest
 from browser import open_browser
 
-ROOT = Path(__file__).resolve().parents[1]
+from dontblink import paths
+
+ROOT = paths.ROOT
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 QUICK = """
 # %% [markdown]
