@@ -177,7 +177,8 @@ for name, own in adjustments.items():
 for name, table in fitted.items():
     rows = table[(table["scope"] == "benchmark") & table["term"].isin(opened.columns)]
     listed = rows.pivot(index="benchmark", columns="term", values="estimate")
-    assert np.allclose(listed, opened.loc[name].loc[listed.index, listed.columns], rtol=0, atol=1e-10), name
+    own = opened.loc[name]
+    assert np.allclose(listed.loc[own.index, own.columns], own, rtol=0, atol=1e-10), name
 quadrants = interaction.quadrant_table(items, share=quadrant_share, scopes=scopes, confidence=confidence_level)
 filled = quadrants[(quadrants["scope"] == "cell") & (quadrants["n"] > 0)]
 listed = filled.set_index(quadrant)["risk"]
