@@ -64,7 +64,9 @@ from dontblink.publish import notebook
 assert str(paths.ROOT) == sys.argv[1], paths.ROOT
 folder = paths.results("small") / "params"
 if "extract" in sys.argv:
-    assert params.main(["params/testbed.yaml", "--out", str(folder), "--set", sys.argv[2]]) == 0
+    _, sections = params.load(paths.params_file("testbed"))
+    params.override(sections, sys.argv[2])
+    params.write_sections(sections, folder)
     from dontblink.extraction.run import Extraction
     Extraction("small").run(jobs=1)
     sys.path.insert(0, str(paths.ROOT / "paper"))

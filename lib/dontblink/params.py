@@ -12,11 +12,9 @@ only what differs from it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import reprlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -268,13 +266,13 @@ class Parameters(Section):
     pages: Pages
 
 
-MODELS: dict[str, type[Section]] = {name: field.annotation for name, field in Parameters.model_fields.items()}  # type: ignore[misc]
-SECTIONS = list(MODELS)
+SECTIONS = list(Parameters.model_fields)
 
 
 def describe(section: str) -> dict[str, str]:
     """Return what each key of a section means."""
-    return {key: field.description or "" for key, field in MODELS[section].model_fields.items()}
+    model: Any = Parameters.model_fields[section].annotation
+    return {key: field.description or "" for key, field in model.model_fields.items()}
 
 
 class Node(dict[Any, Any]):
@@ -455,39 +453,18 @@ def write_sections(sections: Sections, folder: Path) -> list[str]:
 
 def read_values(file: Path) -> dict[str, Any]:
     """Return the values of a section's JSON as `write_sections` left it."""
-    if not file.exists():
-        raise NamedError(f"{paths.show(file.resolve())}: not there; run `make params`")
+    name = paths.show(file.resolve())
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NamedError(f"{name}: not there; run `make params`") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise NamedError(f"{paths.show(file)}: cannot be read ({error}); delete it and run `make params`") from error
+        raise NamedError(f"{name}: cannot be read ({error}); delete it and run `make params`") from error
     if not isinstance(values, dict):
-        raise NamedError(f"{paths.show(file)}: holds {show_value(values)}; delete it and run `make params`")
+        raise NamedError(f"{name}: holds {show_value(values)}; delete it and run `make params`")
     return values
 
 
 def read_section(profile: str, section: str) -> dict[str, Any]:
     """Return one section's values, for commands that run outside a notebook."""
     return read_values(paths.section_file(profile, section))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Split a parameters file: `python -m dontblink.params params/testbed.yaml --out FOLDER`."""
-    parser = argparse.ArgumentParser(prog="python -m dontblink.params", description=main.__doc__)
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the <section>.json files")
-    parser.add_argument("--set", default="", metavar="SECTION.KEY=VALUE ...", help="values in place of the file's")
-    given = parser.parse_args(arguments)
-    try:
-        _, sections = load(given.file)
-        override(sections, given.set)
-    except NamedError as error:
-        print(error, file=sys.stderr)
-        return 1
-    changed = write_sections(sections, given.out)
-    print(f"parameters: {', '.join(changed) if changed else 'nothing'} changed")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -202,7 +202,7 @@ def read_manifest(profile: str) -> dict[str, Any]:
 def read_tables(profile: str, names: Sequence[str], split: str | None = None) -> dict[str, pd.DataFrame]:
     """Read tables of an extraction, checked against their schemas; with `split`, the rows of that split only.
 
-    `quarantine` has no schema here: it is the store's own table.
+    `quarantine` has no measure and no schema here: see `extraction.tables`.
     """
     tables = {}
     for name in names:

@@ -3,9 +3,8 @@
 Why it exists: extraction takes hours on real models and must survive a crash, a full disk and impatience. A
 shard's name holds a key, the hash of everything that determines its content, so a finished file is never
 computed again and a changed input never meets a stale file; a hash of the whole file inside it tells when a bit of it
-has changed since. In: arrow tables and rows of items that could not be used. Out: files below results/<profile>, which
-one run at a time may change. Never write a file in place, never trust a list of finished work instead of the files,
-never delete a damaged file, and never drop an unusable item without a quarantine row.
+has changed since. In: arrow tables. Out: files below results/<profile>, which one run at a time may change. Never write
+a file in place, trust a list of finished work instead of the files, or delete a damaged file.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ import mmap
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,6 @@ PREFIX = b"dontblink."  # of our metadata keys, beside those that arrow and pand
 PLACEHOLDER = b"the sha256 of this file with these sixty-four characters in here"
 # As parquet writes the key, the hash's length and the hash:
 DIGEST = re.compile(rb"dontblink\.sha256\x18\x40(.{64})", re.DOTALL)
-QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("item_id", "model", "stage", "reason")])
 
 
 class DamagedError(NamedError):
@@ -49,16 +46,6 @@ class DamagedError(NamedError):
     def __reduce__(self) -> tuple[type[DamagedError], tuple[Path, str]]:
         """Let the error survive the way from another process."""
         return type(self), (self.path, self.found)
-
-
-@dataclass(frozen=True)
-class Quarantine:
-    """One item that a stage could not use, and why (one line)."""
-
-    item_id: str
-    model: str
-    stage: str
-    reason: str
 
 
 def shard_key(*parts: Any) -> str:
@@ -75,24 +62,11 @@ def shard_key(*parts: Any) -> str:
     NamedError
         If a part cannot be written as JSON; a path or an array must be turned into its content's hash first.
     """
-    for part in parts:
-        _check_part(part)
-    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    try:
+        canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise NamedError(f"shard key: {error}; give text, a finite number or a hash") from error
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _check_part(part: Any) -> None:
-    """Raise NamedError for what JSON would write in a way that two different parts could share."""
-    if isinstance(part, Mapping):
-        for key, value in part.items():
-            if not isinstance(key, str):
-                raise NamedError(f"shard key: mapping key {key!r}; expected text, because JSON turns it into one")
-            _check_part(value)
-    elif isinstance(part, list | tuple):
-        for value in part:
-            _check_part(value)
-    elif not (part is None or isinstance(part, str | int) or (isinstance(part, float) and part - part == 0)):
-        raise NamedError(f"shard key: found {part!r} ({type(part).__name__}); give text, a finite number or a hash")
 
 
 def clean_leftovers(folder: Path, older_than_s: float = 3600.0, pattern: str = "**/.*.tmp") -> list[Path]:
@@ -195,20 +169,6 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Return what `write_table` was given as metadata; raises like `read_table`."""
     with _readable(path):
         stored = pq.read_schema(path).metadata or {}
-    ours = {
-        key.removeprefix(PREFIX).decode(errors="replace"): value.decode(errors="replace")
-        for key, value in stored.items()
-        if key.startswith(PREFIX)
-    }
-    return {key: value for key, value in ours.items() if key != "sha256"}
-
-
-def write_quarantine(path: Path, rows: Sequence[Quarantine]) -> None:
-    """Write the quarantine table; without rows it is an empty table, which says that nothing was left out."""
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=QUARANTINE_SCHEMA)
-    write_table(path, table, {"rows": str(len(rows))})
-
-
-def read_quarantine(path: Path) -> list[Quarantine]:
-    """Return the rows of a quarantine table, in order; raises like `read_table`."""
-    return [Quarantine(**row) for row in read_table(path).to_pylist()]
+    ours = {key.removeprefix(PREFIX): value for key, value in stored.items() if key.startswith(PREFIX)}
+    ours.pop(b"sha256", None)
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in ours.items()}

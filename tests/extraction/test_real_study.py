@@ -72,7 +72,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for model, kind in MODELS.items():
         build_stand_in(kind, root / "models" / "paper" / model, seed=1)  # type: ignore[arg-type]
     annotate(root / "data" / "evidence" / "mmmu_pro.jsonl")
-    params = run(root, "dontblink.params", "params/paper.yaml", "--out", "results/paper/params", "--set", OVERRIDES)
+    params = run(root, "dontblink.lineage", "--profile", "paper", "--set", OVERRIDES)
     assert params.returncode == 0, params.stderr
     done = run(root, "dontblink.extraction", "--profile", "paper", "--jobs", "1")
     assert done.returncode == 0, done.stderr
@@ -140,8 +140,8 @@ def test_boxes_that_come_later_cost_a_replay_and_no_new_answer(checkout: Path, t
     done = run(root, "dontblink.extraction", "--profile", "paper", "--jobs", "1")
     assert done.returncode == 0, done.stderr
     assert responses == {p.name for p in (root / "results" / "paper" / "responses").rglob("*.parquet")}
-    quarantine = store.read_quarantine(root / "results" / "paper" / "tables" / "quarantine.parquet")
-    assert {row.item_id for row in quarantine} == {"mmmu_pro-21"}
+    quarantine = store.read_table(root / "results" / "paper" / "tables" / "quarantine.parquet")
+    assert set(quarantine["item_id"].to_pylist()) == {"mmmu_pro-21"}
 
 
 def test_notebook_01_reads_the_study(checkout: Path) -> None:

@@ -204,7 +204,7 @@ def count_items(root: Path) -> dict[str, int]:
 
     def count() -> None:
         items = schema.read_tables(PROFILE, ["items"])["items"]["item_id"].astype(str).tolist()
-        left_out = [row.item_id for row in store.read_quarantine(paths.tables(PROFILE) / "quarantine.parquet")]
+        left_out = store.read_table(paths.tables(PROFILE) / "quarantine.parquet")["item_id"].to_pylist()
         there = [*items, *left_out]
         expected = {f"visual_reference-test-{k:04d}" for k in range(8)}
         expected |= {f"visual_reference-calibration-{k:04d}" for k in range(4)}

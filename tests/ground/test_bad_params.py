@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from bad_input import HOSTILE, TEXTS, attack
 from hypothesis import strategies as st
 
 from dontblink import params, paths
+from dontblink.errors import NamedError
 
 SHIPPED = {name: paths.params_file(name).read_bytes() for name in ("testbed", "paper")}
 _, SECTIONS = params.load(paths.params_file("testbed"))
@@ -176,6 +176,6 @@ test_the_parameters_of_a_stage = attack(
 def test_tags_run_no_code(tmp_path: Path) -> None:
     file = tmp_path / "testbed.yaml"
     file.write_text(f"profile: !!python/object/apply:os.system ['touch {tmp_path}/canary']\n")
-    command = [sys.executable, "-m", "dontblink.params", str(file), "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and not (tmp_path / "canary").exists()
+    with pytest.raises(NamedError, match="not YAML: could not determine a constructor"):
+        params.load(file)
+    assert not (tmp_path / "canary").exists()

@@ -193,28 +193,6 @@ def test_a_mistaken_override_is_one_line_and_changes_nothing(overrides: str, exp
     assert sections == before
 
 
-def test_the_command_splits_a_file_takes_overrides_and_reports_a_mistake_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    file, out = tmp_path / "testbed.yaml", tmp_path / "results/testbed/params"
-    file.write_text(TESTBED)
-    command = [str(file), "--out", str(out), "--set"]
-    assert params.main([*command, ""]) == 0
-    assert params.read_section("testbed", "collapse")["bins"] == 10
-    assert params.main([*command, "collapse.bins=12 veto.coverage=0.8"]) == 0
-    assert params.main([*command, ""]) == 0
-    changed = "parameters: collapse, veto changed\n"
-    assert capsys.readouterr().out == f"parameters: {', '.join(params.SECTIONS)} changed\n" + 2 * changed
-    assert params.main([*command, "collapse.bins=ten"]) == 1
-    printed = capsys.readouterr().err
-    assert printed.startswith("SET: collapse.bins: found 'ten'") and printed.count("\n") == 1
-    file.write_text(edit("  bins: 10", "  bins: 1e1"))
-    assert params.main([str(file), "--out", str(tmp_path / "none")]) == 1 and not (tmp_path / "none").exists()
-    printed = capsys.readouterr().err
-    assert printed.count("\n") == 1 and "write 1.0e+1" in printed
-
-
 def test_files_that_are_not_there_are_named_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     with pytest.raises(NamedError, match="none.yaml: cannot be read"):

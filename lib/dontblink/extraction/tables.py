@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # they bring torch, which is not needed to bin a table
     from dontblink.extraction.study import Shard, Study
     from dontblink.models.response import Response
 
+QUARANTINE = pa.schema([(name, pa.string()) for name in ("item_id", "model", "stage", "reason")])
 OVERLAPS = {"pointing_hit": pointing_hit, "iou50": mass_set_iou, "map_auc": map_auc}
 STEP_PATTERNS = (
     (r"^\S+ is ", "read"),
@@ -290,14 +291,14 @@ def write_questions(study: Study) -> None:
 
 
 def write_quarantine(study: Study, shards: Sequence[Shard]) -> int:
-    """Write a row for everything that was left out, and return their number."""
+    """Write a row for everything that was left out, none where nothing was, and return their number."""
     from dontblink.extraction.study import read_reasons
 
-    rows = [store.Quarantine(row, "", "items", reason) for q in study.questions.values() for row, reason in q.rejected]
+    rows = [(item_id, "", "items", reason) for q in study.questions.values() for item_id, reason in q.rejected]
     for shard in shards:
-        for item_id, reason in read_reasons(study.trace_file(shard)):
-            rows.append(store.Quarantine(item_id, shard.model, "extraction", reason))
-    store.write_quarantine(paths.tables(study.profile) / "quarantine.parquet", rows)
+        rows += [(name, shard.model, "extraction", reason) for name, reason in read_reasons(study.trace_file(shard))]
+    table = pa.Table.from_pylist([dict(zip(QUARANTINE.names, row, strict=True)) for row in rows], QUARANTINE)
+    store.write_table(paths.tables(study.profile) / "quarantine.parquet", table, {"rows": str(len(rows))})
     print(f"quarantined rows: {len(rows)}", flush=True)
     return len(rows)
 
