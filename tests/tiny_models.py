@@ -37,12 +37,13 @@ class TinyPrompt:
 
 @dataclass
 class TinyVLM:
-    """The part of `vlm.VLM` that replay uses: name, model, n_vocabulary, image_token_id and collate."""
+    """The part of `vlm.VLM` that replay uses: name, model, n_vocabulary, placeholder ids and collate."""
 
     model: Any
     n_vocabulary: int
     name: str = "tiny"
     image_token_id: int = IMAGE
+    suppressed_ids: tuple[int, ...] = (IMAGE, VIDEO)
 
     def collate(
         self,

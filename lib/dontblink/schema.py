@@ -150,16 +150,8 @@ def check_table(name: str, table: pa.Table, file: Path | None = None) -> pa.Tabl
     """
     where = f"table {name}" if file is None else f"{paths.show(file)}: table {name}"
     expected = {column: spec.type for column, spec in SCHEMAS[name].items()}
-    found = dict(zip(table.column_names, table.schema.types, strict=True))
-    if found != expected or table.num_columns != len(expected):
-        wrong = sorted(c for c in expected.keys() | found.keys() if found.get(c) != expected.get(c))
-        raise NamedError(
-            f"{where}: columns {wrong or table.column_names} are {[str(found.get(c)) for c in wrong]}, expected "
-            f"{[str(expected.get(c)) for c in wrong]}; build the table again"
-        )
+    store.check_columns(where, table, expected, "build the table again")
     for column, spec in SCHEMAS[name].items():
-        if n_nulls := table[column].null_count:
-            raise NamedError(f"{where}, column {column}: {n_nulls} nulls; fill the column")
         if spec.type != REAL:
             continue
         values = table[column].to_numpy()
@@ -168,10 +160,8 @@ def check_table(name: str, table: pa.Table, file: Path | None = None) -> pa.Tabl
             bad |= (values < -1e-6) | (values > 1 + 1e-3)
         if bad.any():
             row = int(np.argmax(bad))
-            raise NamedError(
-                f"{where}, row {row}, column {column}: {values[row]}; expected a finite "
-                f"{spec.unit or 'number'} in its range; look at this item's trace"
-            )
+            what = f"{values[row]}; expected a finite {spec.unit or 'number'} in its range; look at this item's trace"
+            raise NamedError(f"{where}, row {row}, column {column}: {what}")
     return table
 
 

@@ -165,6 +165,20 @@ def read_table(path: Path) -> pa.Table:
         return pq.ParquetFile(path, page_checksum_verification=True).read()
 
 
+def check_columns(where: str, table: pa.Table, expected: Mapping[str, pa.DataType], remedy: str) -> None:
+    """Raise NamedError unless a table has these columns, of these types and filled, and no others."""
+    found = dict(zip(table.column_names, table.schema.types, strict=True))
+    if found != expected or table.num_columns != len(expected):
+        wrong = sorted(c for c in expected.keys() | found.keys() if found.get(c) != expected.get(c))
+        types = [[str(columns.get(c)) for c in wrong] for columns in (found, expected)]
+        raise NamedError(
+            f"{where}: columns {wrong or table.column_names} are {types[0]}, expected {types[1]}; {remedy}"
+        )
+    for column in expected:
+        if n_nulls := table[column].null_count:
+            raise NamedError(f"{where}, column {column}: {n_nulls} nulls; {remedy}")
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """Return what `write_table` was given as metadata; raises like `read_table`."""
     with _readable(path):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dontblink.extraction.cost import PROBE_TOKENS, Speed, count_trace_bytes, describe_costs, estimate, measure_speed
+from dontblink.extraction.cost import PROBE_TOKENS, Speed, describe_costs, estimate, measure_speed
 from dontblink.models.checkpoints import load_vlm
 from dontblink.models.vlm import VLM
 from dontblink.params import load
@@ -32,17 +32,13 @@ def make_vlm(n_layers: int = 28, n_heads: int = 16) -> Any:
     return SimpleNamespace(name="model", model=SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: config)))
 
 
-def test_hours_follow_batches_tokens_and_prompts() -> None:
+def test_hours_follow_batches_tokens_and_prompts_and_gigabytes_entropies_masses_maps_and_heads() -> None:
     cost = estimate(make_study(), make_vlm(), SPEED, 800, 2000.0)
+    trace = 4 * (2000 * 2 + 2000 * 4 * 6 + 4 * 200 * 2000 / 25 + 2 * 28 * 16)
     assert cost == pytest.approx({
         "generate_h": 100 * (2 + 2000 * 0.05) / 3600, "limit_generate_h": 100 * (2 + 8000 * 0.05) / 3600,
-        "replay_h": 800 * 2500 * 0.001 / 3600, "disk_gb": 800 * count_trace_bytes(SPEED, 2000, 28 * 16) / 1e9,
+        "replay_h": 800 * 2500 * 0.001 / 3600, "disk_gb": 800 * trace / 1e9,
     })  # fmt: skip
-
-
-def test_trace_size_counts_entropies_masses_maps_and_heads() -> None:
-    expected = 4 * (2000 * 2 + 2000 * 4 * 6 + 4 * 200 * 2000 / 25 + 2 * 448)
-    assert count_trace_bytes(SPEED, 2000, 448) == pytest.approx(expected)
 
 
 CHECKPOINT = ROOT / "models" / "testbed" / "qwen3vl-tiny-s"

@@ -107,7 +107,7 @@ def kill_with_workers(bench: Bench) -> None:
     shutil.copy(study.HERE / "pyproject.toml", root)
     study.prepare(root, models=[study.MODEL, "qwen3vl-tiny-m"])
     environment = {**os.environ, "PYTHONPATH": str(root / "lib")}
-    command = [sys.executable, "-m", "dontblink.extraction.run", "--profile", study.PROFILE, "--jobs", "2"]
+    command = [sys.executable, "-m", "dontblink.extraction", "--profile", study.PROFILE, "--jobs", "2"]
     responses = root / "results" / study.PROFILE / "responses"
     for victim in ("parent", "worker"):
         with (root / "log.txt").open("w") as log:

@@ -34,11 +34,10 @@ from dontblink import params, paths, store
 from dontblink.errors import NamedError
 from dontblink.extraction.run import Extraction
 from dontblink.extraction.study import Shard
-from dontblink.models.response import pack_responses, unpack_responses
 from dontblink.models import fingerprint, server
 from dontblink.models.checkpoints import load_vlm
 from dontblink.models.generate import Sampling, generate_responses
-from dontblink.models.response import Response
+from dontblink.models.response import Response, pack_responses, unpack_responses
 from dontblink.models.server import (
     ContractError,
     build_request,

@@ -20,11 +20,11 @@ from transformers import Glm46VProcessor, PreTrainedTokenizerFast, Qwen3VLProces
 
 from dontblink.boxes.evidence import item_coverage
 from dontblink.models.checkpoints import find_backend, load_vlm
-from dontblink_testbed.stand_in import SHAPES, SPECIAL_TOKENS, build_stand_in
 from dontblink.models.vlm import VLM, Prompt
 from dontblink.paths import ROOT
 from dontblink.questions.items import Box, ItemError
 from dontblink_testbed import architectures, benchmark, questions, vocabulary
+from dontblink_testbed.stand_in import SHAPES, SPECIAL_TOKENS, build_stand_in
 
 PROMPTS = {
     "qwen3_vl": "<|im_start|> user {} <|im_end|> <|im_start|> assistant <think>",

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dontblink.attention.capture import Implementation, RecordingPlan, Sample, plan_recording, record
 from dontblink.errors import NamedError
+from dontblink.models.generate import check_ids
 
 if TYPE_CHECKING:
     from dontblink.models.vlm import VLM, Prompt
@@ -91,22 +92,15 @@ def plan_sample(
     item, n_prompt, n_response = f"item {prompt.item_id}", len(prompt.ids), len(response)
     if n_response == 0:
         raise NamedError(f"{item}: empty response; expected at least one token: quarantine the item")
-    ids = np.asarray(response)
-    wrong = np.flatnonzero((ids < 0) | (ids >= vlm.n_vocabulary) | (ids == vlm.image_token_id))
-    if len(wrong):
-        raise NamedError(
-            f"{item}: response token {wrong[0]} has id {ids[wrong[0]]}; expected 0..{vlm.n_vocabulary - 1} and "
-            "no image placeholder: check the engine's tokenizer, or quarantine the item"
-        )
+    check_ids(vlm, prompt.item_id, response)
     image_index = np.flatnonzero(np.asarray(prompt.ids) == vlm.image_token_id)
     for name, values in (("coverage", coverage), ("control", control)):
-        if np.shape(values) != (len(image_index),):
+        found = np.asarray(values)
+        if found.shape != image_index.shape or not np.all((found >= 0) & (found <= 1)):
             raise NamedError(
-                f"{item}: {name} of shape {np.shape(values)}; expected ({len(image_index)},), one per image "
-                "token: compute it from image_grid(prompt)"
+                f"{item}: {name} of shape {found.shape}, {found.min(initial=1)} to {found.max(initial=0)}; expected a "
+                f"share of each of {len(image_index)} image tokens, 0 to 1: compute it from image_grid(prompt)"
             )
-        if not np.all((np.asarray(values) >= 0) & (np.asarray(values) <= 1)):
-            raise NamedError(f"{item}: {name} outside 0..1; expected shares of a token's area: recompute it")
     for number, (start, stop) in enumerate(steps):
         if not 0 <= start < stop <= n_response:
             raise NamedError(
@@ -220,8 +214,7 @@ def read_batch(
         return found
     except torch.OutOfMemoryError:
         recording = None  # free it before the caller tries a smaller batch
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     return None
 
 

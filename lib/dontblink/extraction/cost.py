@@ -61,8 +61,8 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
     NamedError
         If no item can be encoded, or none of the batch replayed.
     """
-    vlm_config = vlm.model.config.get_text_config()
-    sets = np.zeros((len(HEAD_SETS), vlm_config.num_hidden_layers, vlm_config.num_attention_heads), np.float32)
+    config = vlm.model.config.get_text_config()
+    sets = np.zeros((len(HEAD_SETS), config.num_hidden_layers, config.num_attention_heads), np.float32)
     reasons: list[str] = []
 
     def quarantine(item_id: str, reason: str) -> None:
@@ -97,33 +97,24 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
     n_replayed = sum(len(p.ids) + len(responses[p.item_id]) for p in prompts if p.item_id in replayed_ids)
     longest = max(max(map(len, ids)) - 1, 1)
     return Speed(
-        n_items=len(batch),
-        prompt_tokens=sum(len(p.ids) for p in prompts) / len(batch),
-        image_tokens=float(np.mean([len(c) for c in covered])),
-        prompt_s=seconds["prompt"],
+        n_items=len(batch), prompt_tokens=sum(len(p.ids) for p in prompts) / len(batch),
+        image_tokens=float(np.mean([len(c) for c in covered])), prompt_s=seconds["prompt"],
         step_s=max(seconds["whole"] - seconds["prompt"], 0.0) / longest,
         replay_s_per_token=seconds["replay"] / n_replayed,
-    )
-
-
-def count_trace_bytes(speed: Speed, n_tokens: float, n_heads: int) -> float:
-    """Return the size of one trace before compression, bytes.
-
-    4 (2 + 6 G) T for entropies and masses, 4 G M T / 25 for the maps of steps of 25 tokens, 8 L H for the heads; G sets
-    of heads, T tokens, M image tokens.
-    """
-    n_sets = len(HEAD_SETS)
-    maps = n_sets * speed.image_tokens * n_tokens / TOKENS_PER_STEP
-    return 4 * ((2 + len(REGIONS) * n_sets) * n_tokens + maps + 2 * n_heads)
+    )  # fmt: skip
 
 
 def estimate(study: Study, vlm: VLM, speed: Speed, n_items: int, n_tokens: float) -> dict[str, float]:
-    """Return the hours and gigabytes that `n_items` more items of so many tokens cost; `limit_` at max_new_tokens.
+    """Return the hours and gigabytes that `n_items` more items of T = `n_tokens` cost; `limit_` at max_new_tokens.
 
-    Generation: (items / batch) (prompt_s + tokens step_s). Replay: items (prompt + response tokens) seconds per token.
+    Generation: (items / batch) (prompt_s + T step_s). Replay: items (prompt tokens + T) seconds per token. A trace is,
+    before compression, 4 (2 + 6 G) T bytes for entropies and masses, 4 G M T / 25 for the maps of steps of 25 tokens
+    and 8 L H for the heads; G sets of heads, M image tokens.
     """
-    config = vlm.model.config.get_text_config()
-    size = count_trace_bytes(speed, n_tokens, config.num_hidden_layers * config.num_attention_heads)
+    config, n_sets = vlm.model.config.get_text_config(), len(HEAD_SETS)
+    n_heads = config.num_hidden_layers * config.num_attention_heads
+    maps = n_sets * speed.image_tokens * n_tokens / TOKENS_PER_STEP
+    size = 4 * ((2 + len(REGIONS) * n_sets) * n_tokens + maps + 2 * n_heads)
     generate, limit = (
         n_items / speed.n_items * (speed.prompt_s + n * speed.step_s) / 3600
         for n in (n_tokens, study.settings["max_new_tokens"])
@@ -132,37 +123,32 @@ def estimate(study: Study, vlm: VLM, speed: Speed, n_items: int, n_tokens: float
     return {"generate_h": generate, "limit_generate_h": limit, "replay_h": replay, "disk_gb": n_items * size / 1e9}
 
 
-def expected_tokens(study: Study, model: str) -> float:
-    """Return the mean length of the responses that are there, else what the parameters expect."""
-    shards = [shard for shard in study.shards(model) if study.response_file(shard).is_file()]
-    lengths = [len(r.response_ids) for shard in shards for r in study.read_responses(shard)]
-    return float(np.mean(lengths)) if lengths else float(study.settings["expected_response_tokens"])
-
-
 def describe_costs(study: Study, load: Callable[[str], VLM]) -> Iterator[str]:
     """Yield a line for each model that has responses to write; `load` loads it for the probe, and it is freed then.
 
-    Where a server generates, its speed is unknown here, and the hours of generation are those of this machine.
+    A response is expected to be as long as those that are there, else as the parameters say. Where a server generates,
+    its speed is unknown here, and the hours of generation are those of this machine.
     """
     for model in study.settings["models"]:
-        missing = [shard for shard in study.shards(model) if not study.response_file(shard).is_file()]
-        if missing:
-            line = probe_model(study, load(model), missing)
+        shards: dict[bool, list[Shard]] = {True: [], False: []}
+        for shard in study.shards(model):
+            shards[study.response_file(shard).is_file()].append(shard)
+        if missing := shards[False]:
+            lengths = [len(r.response_ids) for shard in shards[True] for r in study.read_responses(shard)]
+            n_tokens = float(np.mean(lengths or [study.settings["expected_response_tokens"]]))
+            line = probe_model(study, load(model), missing, n_tokens)
             gc.collect()  # a model may be part of a cycle
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()
             yield line
 
 
-def probe_model(study: Study, vlm: VLM, missing: Sequence[Shard]) -> str:
+def probe_model(study: Study, vlm: VLM, missing: Sequence[Shard], n_tokens: float) -> str:
     """Return the line of one model: what its missing shards cost, or why that cannot be said."""
     n_items = sum(len(shard.items) for shard in missing)
     try:
-        speed = measure_speed(study, vlm, missing[0].items)
+        cost = estimate(study, vlm, measure_speed(study, vlm, missing[0].items), n_items, n_tokens)
     except NamedError as error:
         return f"{vlm.name}: {n_items} items left; what they cost is unknown: {error}"
-    n_tokens = expected_tokens(study, vlm.name)
-    cost = estimate(study, vlm, speed, n_items, n_tokens)
     return (
         f"{vlm.name}: {n_items} items left, about {n_tokens:.0f} tokens each ({n_items * n_tokens / 1e6:.2f} million); "
         f"generate {cost['generate_h']:.2f} h (at most {cost['limit_generate_h']:.2f}), "

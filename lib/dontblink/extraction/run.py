@@ -43,7 +43,7 @@ class Extraction(Study):
 
     def run_model(self, model: str, position: int | None = None) -> None:
         """Compute the missing shards of one model, stage by stage; `position` is its bar's line."""
-        self.forget_grounding()  # of responses that were damaged, if this is a repair
+        self._grounding.clear()  # of responses that were damaged, if this is a repair
         shards, load = self.shards(model), functools.cache(lambda weights: self.load_model(model, weights=weights))
         calibration = [shard for shard in shards if shard.split == "calibration"]
         self._fill("generate", model, shards, self.response_file, self.write_responses, load, position)
@@ -65,8 +65,8 @@ class Extraction(Study):
     def write_responses(self, load: Load, shard: Shard) -> None:
         """Generate the responses of one shard; a server needs no weights here."""
         responses, reasons = self.generate(load(self.settings["engine"] == "local"), shard)
-        order = {item.id: row for row, item in enumerate(shard.items)}
-        responses.sort(key=lambda response: order[response.item_id])
+        order = [item.id for item in shard.items]
+        responses.sort(key=lambda response: order.index(response.item_id))
         self._write(self.response_file(shard), pack_responses(responses), {"quarantined": json.dumps(reasons)})
 
     def generate(self, vlm: VLM, shard: Shard) -> tuple[list[Response], Reasons]:
@@ -96,12 +96,10 @@ class Extraction(Study):
 
     def write_traces(self, load: Load, shard: Shard) -> None:
         """Replay one shard over the sets of heads."""
-        responses, grounding = self.read_responses(shard), self.grounding(shard.model)
-        traces, reasons = trace_responses(
-            load(True), shard.items, responses, self.settings, self.lacking_boxes, grounding
-        )
-        reasons = read_reasons(self.response_file(shard)) + reasons
-        metadata = {"quarantined": json.dumps(reasons), "responses": hash_responses(responses)}
+        responses, inputs = self.read_responses(shard), (self.settings, self.lacking_boxes, self.grounding(shard.model))
+        traces, reasons = trace_responses(load(True), shard.items, responses, *inputs)
+        quarantined = json.dumps(read_reasons(self.response_file(shard)) + reasons)
+        metadata = {"quarantined": quarantined, "responses": hash_responses(responses)}
         self._write(self.trace_file(shard), pack_traces(traces), metadata)
 
     def _write(self, file: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
@@ -127,7 +125,7 @@ class Extraction(Study):
 
     def _run(self, jobs: int) -> None:
         models = self.settings["models"]
-        self.forget_grounding()
+        self._grounding.clear()
         if any(name in registry.REAL for name in self.settings["benchmarks"]):
             for line in cost.describe_costs(self, self.load_model):
                 print(f"estimate: {line}", flush=True)
@@ -177,7 +175,3 @@ def main() -> None:
         raise SystemExit(f"extract: a worker process has ended abruptly; {remedy}") from error
     except (NamedError, ValueError, RuntimeError) as error:
         raise SystemExit(f"extract: {error}") from error
-
-
-if __name__ == "__main__":
-    main()

@@ -48,7 +48,9 @@ GENERATION = (
     "engine", "max_new_tokens", "temperature", "top_p", "top_k", "generation_seed", "thinking", "max_image_tokens",
 )  # fmt: skip
 LOCAL = ("batch_size", "device", "dtype", "attention")
+ANEW = "delete it, the next run recomputes it"
 REPLAY = ("replay_implementation", "replay_batch_tokens", "control_seed", "device", "dtype", "retokenised")
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -84,9 +86,8 @@ class Study:
         """The questions of every benchmark, the boxes of real ones attached; rejected rows with their reasons."""
         found = {}
         for benchmark in self.settings["benchmarks"]:
-            questions = registry.load_questions(
-                benchmark, self.testbed_settings, self.question_settings, self.prepare_row
-            )
+            settings = self.testbed_settings, self.question_settings
+            questions = registry.load_questions(benchmark, *settings, self.prepare_row)
             if benchmark in registry.REAL:
                 self._attach_boxes(questions, self.evidence_file(benchmark))
             found[benchmark] = questions
@@ -172,15 +173,9 @@ class Study:
                     f"{model}: no calibration item has a reasoning and accepted evidence boxes, so no grounding layer "
                     f"can be chosen; annotate {self.question_settings['evidence_folder']} and run again"
                 )
-            self._grounding |= select_grounding(
-                heads.unify_dictionaries().to_pandas(), self.settings["grounding_layers"],
-                self.settings["grounding_heads"],
-            )  # fmt: skip
+            sizes = self.settings["grounding_layers"], self.settings["grounding_heads"]
+            self._grounding |= select_grounding(heads.unify_dictionaries().to_pandas(), *sizes)
         return self._grounding[model]
-
-    def forget_grounding(self) -> None:
-        """Choose every model's grounding again when it is asked for next: the heads may have been measured again."""
-        self._grounding.clear()
 
     def load_model(self, model: str, *, weights: bool = True) -> VLM:
         """Return a model as the parameters say; without weights it still prompts, decodes and cuts spans."""
@@ -221,13 +216,8 @@ def hash_responses(responses: Sequence[Response]) -> str:
 
 def read_shard(file: Path, expected: pa.Schema) -> pa.Table:
     """Return a shard's table with the columns of `expected`, by name; raise NamedError unless it has them, filled."""
-    table = store.read_table(file)
-    found, wanted = ({field.name: field.type for field in schema} for schema in (table.schema, expected))
-    if found != wanted or table.num_columns != len(wanted):
-        wrong = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-        raise other_version(file, f"other columns than expected: {', '.join(wrong or table.column_names)}")
-    if empty := [name for name in wanted if table[name].null_count]:
-        raise other_version(file, f"nothing in column {empty[0]}")
+    table, columns = store.read_table(file), dict(zip(expected.names, expected.types, strict=True))
+    store.check_columns(paths.show(file), table, columns, ANEW)
     return table.select(expected.names)
 
 
@@ -263,7 +253,7 @@ def read_reasons(file: Path) -> Reasons:
 
 def other_version(file: Path, found: str) -> NamedError:
     """Return the error about a file that is whole and not what this version of the package writes."""
-    return NamedError(f"{paths.show(file)}: holds {found}; delete it, the next run recomputes it")
+    return NamedError(f"{paths.show(file)}: holds {found}; {ANEW}")
 
 
 def iterate_traces(profile: str, model: str, benchmark: str, split: str = "test") -> Iterator[Trace]:
@@ -279,9 +269,7 @@ def iterate_traces(profile: str, model: str, benchmark: str, split: str = "test"
     folder = paths.traces(profile) / model
     wanted = sorted(f for f in files if f.parent == folder and f.name.startswith(f"{benchmark}-{split}-"))
     if not wanted:
-        raise NamedError(
-            f"{paths.show(listing)}: no trace shard of {model} x {benchmark}, {split}; run `make extract`"
-        )
+        raise NamedError(f"{paths.show(listing)}: no trace shard of {model} x {benchmark}, {split}; run `make extract`")
     for file in wanted:
         yield from read_traces(file)
 

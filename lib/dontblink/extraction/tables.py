@@ -99,22 +99,14 @@ def join_rows(name: str, keys: Sequence[tuple[str, ...]], parts: Sequence[Mappin
 
 def check_trace(response: Response, trace: Trace) -> None:
     """Raise NamedError unless ids, texts, measures, steps and image tokens of a trace fit together."""
-    found = (
-        trace.mass.shape,
-        len(trace.entropy_nats),
-        len(trace.token_texts),
-        len(trace.step_texts),
-        trace.step_map.shape,
-        sum(rows * columns for rows, columns in trace.grids),
-    )
+    lengths = [len(part) for part in (trace.entropy_nats, trace.token_texts, trace.step_texts)]
+    found = (trace.mass.shape, *lengths, trace.step_map.shape, sum(rows * columns for rows, columns in trace.grids))
     n_tokens, n_steps = len(response.response_ids), len(trace.spans.steps)
     n_image, n_sets = len(trace.coverage), len(HEAD_SETS)
     expected = ((n_sets, n_tokens, len(REGIONS)), *[n_tokens] * 2, n_steps, (n_steps, n_sets, n_image), n_image)
     if found != expected:
-        raise NamedError(
-            f"item {trace.item_id}: (mass, entropies, token texts, step texts, maps, "
-            f"grid) = {found}, expected {expected}; replay this response"
-        )
+        parts = "(mass, entropies, token texts, step texts, maps, grid)"
+        raise NamedError(f"item {trace.item_id}: {parts} = {found}, expected {expected}; replay this response")
 
 
 def name_steps(texts: Sequence[str], gold: Sequence[GoldStep]) -> list[str]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -45,11 +44,6 @@ class Sampling:
         0 is greedy (top_p, top_k and seed then do nothing).
     top_p, top_k
         Nucleus and top-k filters, applied after the temperature, top_k first; 1.0 and 0 switch them off.
-
-    Raises
-    ------
-    NamedError
-        If no engine can use a setting.
     """
 
     max_new_tokens: int
@@ -57,13 +51,6 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise NamedError(
-                f"{self}; expected max_new_tokens >= 1, temperature >= 0, top_p in (0, 1], top_k >= 0; correct the "
-                "parameters"
-            )
 
 
 class SeededChoice(LogitsProcessor):
@@ -175,18 +162,14 @@ def generate_batch(vlm: VLM, prompts: Sequence[Prompt], sampling: Sampling) -> l
         assert ids is not None
         with torch.inference_mode():
             output = vlm.model.generate(
-                **batch,
-                max_new_tokens=sampling.max_new_tokens,
-                do_sample=False,
-                pad_token_id=vlm.eos_ids[0],
+                **batch, max_new_tokens=sampling.max_new_tokens, do_sample=False, pad_token_id=vlm.eos_ids[0],
                 logits_processor=LogitsProcessorList([suppress, *build_warpers(prompts, sampling)]),
-            )
+            )  # fmt: skip
         rows: list[list[int]] = output[:, ids.shape[1] :].tolist()
         return rows
     except torch.OutOfMemoryError:
         batch = ids = None  # type: ignore[assignment]  # free before the caller tries a smaller batch
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     return None
 
 
