@@ -1,7 +1,7 @@
 """One record of a response, from whatever engine wrote it to the table that counts it, and its row in a shard.
 
 Why: what every later stage reads must not depend on who generated it, nor need a model library to be read. In: what an
-engine returns. Out: a `Response`; shards of them. The replay adds a `Trace` to it, the tables an item and scores. Never:
+engine returns. Out: a `Response`; shards of them. The replay adds a `Trace`, the tables an item and scores. Never:
 text in place of token ids.
 """
 
