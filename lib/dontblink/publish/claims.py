@@ -232,25 +232,31 @@ def show_estimate(claim: Mapping[str, Any]) -> str:
 
 
 def render_block(recorded: Mapping[str, Any], profile: str) -> str:
-    """Return the README's table of claims, markers included."""
-    rows = [START, "", "| claim | reported | ours (decisive row, interval) | verdict |", "|---|---|---|---|"]
-    for name, claim in recorded["claims"].items():
-        where = f", {claim['headline']['row'].replace('_', ' ')}" if "headline" in claim else ""
-        rows.append(
-            f"| {name} {claim['title']} | {claim['reported_as']} | {show_estimate(claim)}{where} | {claim['verdict']} |"
-        )
-    about = "A verdict is about the small trained models here, not about those of the paper. " * (profile == "testbed")
-    rows += [
+    """Return the README's table of claims, markers included; links lead to each headline's notebook and numbers."""
+    dash = "\N{EN DASH}"
+    rows = [
+        START,
         "",
-        f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; numbers `{hash_text(recorded)}`.",
-        END,
+        "| claim | notebook | reported | ours (decisive row, interval) | verdict |",
+        "|---|---|---|---|---|",
     ]
+    for name, claim in recorded["claims"].items():
+        notebook = ours = dash
+        if "headline" in claim:
+            notebook = link_notebook(claim["source"])
+            where = claim["headline"]["row"].replace("_", " ")
+            ours = f"[{show_estimate(claim)}](figures/{profile}/{claim['source']}.json), {where}"
+        rows.append(f"| {name} {claim['title']} | {notebook} | {claim['reported_as']} | {ours} | {claim['verdict']} |")
+    about = "A verdict is about the small trained models here, not about those of the paper. " * (profile == "testbed")
+    digest = hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()[:12]
+    numbers = f"numbers [`{digest}`](figures/{profile}/{STEM}.json) by {link_notebook(STEM)}"
+    rows += ["", f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; {numbers}.", END]
     return "\n".join(rows)
 
 
-def hash_text(recorded: Mapping[str, Any]) -> str:
-    """Return one short hash over the ledger and the hashes of all other number files."""
-    return hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()[:12]
+def link_notebook(stem: str) -> str:
+    """Return a markdown link to a notebook."""
+    return f"[`{stem}`](notebooks/{stem}.py)"
 
 
 def replace_block(text: str, block: str) -> str:
