@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,8 @@ def test_a_page_shows_its_parameters_and_where_it_ran_and_links_what_was_recorde
     assert re.search(r"<dt>Python</dt><dd>3\.11\.99</dd>.*<dt>torch</dt><dd>2\..*<dt>ran for</dt><dd>42 s", text, re.S)
     index = (site / "index.html").read_text()
     assert set(re.findall(r"<summary>(\w+)</summary>", index)) == set(params.SECTIONS)
-    assert re.search(r"item_quantiles</th><td>\[0.2, 0.8\]</td><td>of the per-item", index)
+    meaning = params.describe("pages")["item_quantiles"]
+    assert f"item_quantiles</th><td>[0.2, 0.8]</td><td>{escape(meaning).replace('&#x27;', '&#39;')}</td>" in index
     for file in PAGES:
         assert str(paths.ROOT) not in (site / file).read_text() and "PosixPath" not in re.sub("<pre.*?</pre>", "", text)
     names = {f"{STEM}.{suffix}" for suffix in ("pdf", "png", "json")}
