@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from dontblink.models.checkpoints import load_vlm
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry
 from dontblink.questions.items import MOST_PIXELS, Item, ItemError
-from dontblink.questions.sources import Row, is_file
+from dontblink.questions.sources import Row
 from dontblink_testbed.stand_in import StandIn, build_stand_in
 
 OFFICIAL = {  # where a folder of official files has each benchmark
@@ -63,7 +64,7 @@ class GreyPictures:
         self.n_rows = 0
 
     def __call__(self, row: Row) -> Row:
-        missing = {k: draw_grey(row) for k, p in row.images.items() if isinstance(p, Path) and not is_file(p)}
+        missing = {k: draw_grey(row) for k, p in row.images.items() if isinstance(p, Path) and not os.path.isfile(p)}
         self.n_rows += bool(missing)
         return replace(row, images={**row.images, **missing})
 

@@ -13,7 +13,6 @@ from dontblink import paths
 from dontblink.questions.hallusionbench import (
     build_item,
     group,
-    item_fields,
     load_rows,
     metrics,
     official_answer,
@@ -22,7 +21,7 @@ from dontblink.questions.hallusionbench import (
     stratum,
     strict_answer,
 )
-from dontblink.questions.items import Item, ItemError
+from dontblink.questions.items import ItemError
 from dontblink.questions.sources import Row, Source
 
 OFFICIAL = paths.ROOT.parent / "shared" / "fixtures" / "hallusionbench" / "HallusionBench.json"
@@ -38,10 +37,6 @@ def make_fields(**fields: Any) -> dict[str, Any]:
 
 def make_row(picture: bytes | Path | None = b"picture", **fields: Any) -> Row:
     return Row("demo, row 1", make_fields(**fields), {"image": picture, "filename": None})
-
-
-def build(row: Row) -> Item:
-    return build_item(row)
 
 
 def gold(row: dict[str, str]) -> str:
@@ -120,18 +115,14 @@ def test_the_official_rule_keeps_its_faults() -> None:
     assert official_answer("a. " * 32 + "No.") is None  # only 32 points go
 
 
-def test_scores_flag_what_was_not_parsed_and_stored_items_are_scored_like_rows() -> None:
-    row = make_row()
-    both = scores("**Yes**", row.fields)
-    assert both["official"] == (False, False, "")
-    assert both["strict"] == (True, True, "yes")
-    assert scores("**Yes**", item_fields(build(row))) == both
-    assert metrics([item_fields(build(row))], ["no"])["aAcc"] == (0, 1)
+def test_scores_flag_what_was_not_parsed() -> None:
+    both = scores("**Yes**", build_item(make_row()))
+    assert both == {"official": (False, False, ""), "strict": (True, True, "yes")}
 
 
 def test_an_item_asks_for_yes_or_no() -> None:
     row = make_row(gt_answer="0")
-    item = build(row)
+    item = build_item(row)
     assert item.question == "Is it round? Please answer yes or no."
     assert (item.id, item.answer, item.licence) == ("hallusionbench-VD-illusion-3-1-2", "no", "BSD-3-Clause")
     assert item.covariates["visual_input"] == "1"
@@ -144,7 +135,7 @@ def test_pictures_lie_beside_the_json_or_where_the_archive_unpacks(tmp_path: Pat
     (tmp_path / root / "3_1.png").write_bytes(b"picture")
     (tmp_path / "HallusionBench.json").write_text(json.dumps([make_fields(filename="./VD/illusion/3_1.png")]))
     row = load_rows(Source(str(tmp_path)))[0]
-    assert build(row).images == (tmp_path / root / "3_1.png",)
+    assert build_item(row).images == (tmp_path / root / "3_1.png",)
 
 
 def test_an_unusable_row_names_what_is_wrong(tmp_path: Path) -> None:
@@ -159,7 +150,7 @@ def test_an_unusable_row_names_what_is_wrong(tmp_path: Path) -> None:
     }
     for message, row in cases.items():
         with pytest.raises(ItemError, match=f"demo, row 1: {message}"):
-            build(row)
+            build_item(row)
 
 
 @needs_fixtures

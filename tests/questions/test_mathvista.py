@@ -19,7 +19,7 @@ from PIL import Image
 
 from dontblink import paths
 from dontblink.questions import mathvista
-from dontblink.questions.items import ItemError, split_question, validate
+from dontblink.questions.items import ItemError, Score, split_question, validate
 from dontblink.questions.mathvista import count_edits, find_answer, list_choices, quote_refusal, read_numbers
 from dontblink.questions.sources import Row, Source, SourceError
 
@@ -42,6 +42,12 @@ def ask(kind: str, answer: str = "5", precision: Any = None) -> dict[str, Any]:
 
 def choose(*choices: str, answer: str = "") -> dict[str, Any]:
     return fields(choices=list(choices), answer=answer or "".join(choices[:1]))
+
+
+def score(response: str, row: dict[str, Any]) -> dict[str, Score]:
+    return {
+        "official": mathvista.score_officially(response, row), "strict": mathvista.score_strictly(response, row),
+    }  # fmt: skip
 
 
 def encode() -> bytes:
@@ -241,8 +247,7 @@ def test_the_official_rule_case_by_case(extraction: str, row: dict[str, Any], pr
 
 def test_the_hubs_float64_precision_rounds_as_an_int() -> None:
     for precision in (1, 1.0, np.float64(1)):
-        row = ask("float", "1.2", precision)
-        assert mathvista.score_strictly("1.24", row).correct and mathvista.scores("1.24", row)["official"].correct
+        assert all(found.correct for found in score("1.24", ask("float", "1.2", precision)).values())
 
 
 @pytest.mark.parametrize(
@@ -253,7 +258,7 @@ def test_the_hubs_float64_precision_rounds_as_an_int() -> None:
         ('The answer is "forty".', ask("integer"), "forty"), ('The answer is "a" or "b".', fields(), 'a" or "b'),
         ("So it is (B).", fields(), "B"), ("Hm.</think>Answer: 1,000", ask("integer"), "1000"),
         ("still thinking <think> of 12", ask("integer"), "12"),
-        ("Look. The table is not provided.", fields(), "The table is not provided."),
+        ("Look. The table is not provided.", fields(), ""),
         ("The table is not provided.", ask("integer"), ""),
     ],
 )  # fmt: skip
@@ -308,8 +313,7 @@ def test_edits_are_counted_as_levenshtein_does(text: str, other: str) -> None:
 def test_both_scores_stand_side_by_side(
     response: str, row: dict[str, Any], official: tuple[bool, bool, str], strict: tuple[bool, bool, str]
 ) -> None:
-    assert mathvista.scores(response, row) == {"official": official, "strict": strict}
-    assert mathvista.score_strictly(response, row) == strict
+    assert score(response, row) == {"official": official, "strict": strict}
 
 
 @settings(max_examples=60, deadline=None)
@@ -319,7 +323,7 @@ def test_both_scores_stand_side_by_side(
 )
 def test_no_response_raises(text: str, kind: str) -> None:
     for row in (fields(), ask(kind, "[1]" if kind == "list" else "5", 1.0), choose("(a)", "b", "b")):
-        for name, found in mathvista.scores(text, row).items():
+        for name, found in score(text, row).items():
             assert found.parsed or name == "official" or found == (False, False, "")
         mathvista.official_normalise(text, row)
 
@@ -329,7 +333,7 @@ def test_no_response_raises(text: str, kind: str) -> None:
 )
 def test_a_hundred_thousand_characters_are_scored(response: str) -> None:
     for row in (fields(), ask("integer")):
-        assert set(mathvista.scores(response, row)) == {"official", "strict"}
+        assert set(score(response, row)) == {"official", "strict"}
 
 
 # --- rows as Items ---
@@ -354,7 +358,7 @@ def test_an_item_carries_what_the_scorers_and_the_task_type_rule_read() -> None:
 )
 def test_a_stored_item_is_scored_without_the_data_set(response: str, row: dict[str, Any]) -> None:
     item = mathvista.build_item(Row("row", row, {"decoded_image": encode()}))
-    assert mathvista.scores(response, mathvista.item_fields(item)) == mathvista.scores(response, row)
+    assert mathvista.scores(response, item) == score(response, row)
     assert mathvista.score_strictly(response, row).correct
 
 
@@ -394,13 +398,12 @@ def test_an_unusable_row_is_named_with_a_remedy(changed: dict[str, Any], message
         mathvista.build_item(make_row(**changed))
 
 
-@pytest.mark.parametrize("column", mathvista.REQUIRED)
+@pytest.mark.parametrize("column", ["question", *mathvista.REQUIRED])
 def test_a_missing_column_is_named(column: str) -> None:
     row = make_row()
     del row.fields[column]
     with pytest.raises(ItemError, match=f"^testmini.json, row 3: no column '{column}'; the row has "):
         mathvista.build_item(row)
-    assert mathvista.row_id(row) and mathvista.stratum(row) and mathvista.group(row)
 
 
 def test_rows_that_share_a_picture_are_one_group() -> None:
@@ -453,12 +456,12 @@ def test_every_real_row_is_asked_as_officially_and_misses_only_its_picture() -> 
         held = Row(row.name, row.fields, {"decoded_image": encode()})
         item = mathvista.build_item(held)
         gold = item.answer if not item.choices else f"({chr(65 + item.choices.index(item.answer))})"
-        assert mathvista.score_strictly(f"so</think>The answer is {gold}.", mathvista.item_fields(item)).correct
+        assert mathvista.scores(f"so</think>The answer is {gold}.", item)["strict"].correct
 
 
 def describe_disagreement(row: dict[str, Any]) -> str:
     """Return how a stored official verdict differs from ours, '' where it does not."""
-    ours = mathvista.scores(row["response"], row)["official"]
+    ours = mathvista.score_officially(row["response"], row)
     quoted = str(row["extraction"]).strip()
     letter = re.fullmatch(r"\(?[A-Z]\)?|\([A-Z]\).*", quoted) or quoted in list_choices(row)
     theirs = bool(letter) if row["question_type"] == "multi_choice" else row["prediction"] is not None

@@ -241,6 +241,8 @@ def test_a_missing_column_names_those_that_are_there() -> None:
     require_columns(row, ("a", "b"))
     with pytest.raises(ItemError, match=r"file, row 3: no column 'c'; the row has a, b"):
         require_columns(row, ("a", "c"))
+    with pytest.raises(ItemError, match=r"file, row 3: b is 1; expected a text; correct or remove the row"):
+        require_columns(row, ("a",), texts=("b",))
 
 
 def test_item_ids_hold_letters_digits_points_and_dashes() -> None:

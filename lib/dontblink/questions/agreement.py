@@ -7,17 +7,14 @@ the list of disagreements by kind. Never: leave out an unparsed response; it is 
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from dontblink.questions.answers import read_value
 
-Side = tuple[bool, bool, str | float]  # right, parsed, prediction
 KEY = ["model", "benchmark", "item_id"]
 COLUMNS = (*KEY, "scorer", "correct", "parsed", "prediction")
 FIRST, SECOND = "official", "strict"
-COUNTS = (
-    "n", "both_right", "both_wrong", "only_official_right", "only_strict_right", "official_unparsed", "strict_unparsed",
-)  # fmt: skip
 
 
 def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
@@ -75,17 +72,21 @@ def tabulate_agreement(scores: pd.DataFrame) -> pd.DataFrame:
     ValueError
         As `pair_scores`.
     """
-    rows = []
-    for (model, benchmark), pairs in pair_scores(scores).groupby(["model", "benchmark"]):
-        first, second = pairs[f"correct_{FIRST}"], pairs[f"correct_{SECOND}"]
-        n, right, wrong = len(pairs), int((first & second).sum()), int((~first & ~second).sum())
-        expected = int(first.sum()) * int(second.sum()) + int((~first).sum()) * int((~second).sum())  # times n squared
-        defined = expected < n * n
-        counts = (n, right, wrong, int((first & ~second).sum()), int((~first & second).sum()))
-        unparsed = (int((~pairs[f"parsed_{scorer}"]).sum()) for scorer in (FIRST, SECOND))
-        kappa = ((right + wrong) * n - expected) / (n * n - expected) if defined else 0.0
-        rows.append((model, benchmark, *counts, *unparsed, (right + wrong) / n, kappa, defined))
-    return pd.DataFrame(rows, columns=["model", "benchmark", *COUNTS, "agreement", "kappa", "kappa_defined"])
+    pairs = pair_scores(scores)
+    first, second = pairs[f"correct_{FIRST}"], pairs[f"correct_{SECOND}"]
+    flags = {
+        "n": first | True, "both_right": first & second, "both_wrong": ~first & ~second,
+        "only_official_right": first & ~second, "only_strict_right": ~first & second,
+        "official_unparsed": ~pairs[f"parsed_{FIRST}"], "strict_unparsed": ~pairs[f"parsed_{SECOND}"],
+    }  # fmt: skip
+    table = pd.DataFrame(flags).groupby([pairs["model"], pairs["benchmark"]]).sum().reset_index()
+    n, agreed = table["n"], table["both_right"] + table["both_wrong"]
+    right, right_too = (table["both_right"] + table[f"only_{scorer}_right"] for scorer in (FIRST, SECOND))
+    expected = right * right_too + (n - right) * (n - right_too)  # times n squared
+    table["agreement"] = agreed / n
+    table["kappa"] = ((agreed * n - expected) / (n * n - expected)).where(expected < n * n, 0.0)
+    table["kappa_defined"] = expected < n * n
+    return table
 
 
 def list_disagreements(scores: pd.DataFrame) -> pd.DataFrame:
@@ -103,35 +104,23 @@ def list_disagreements(scores: pd.DataFrame) -> pd.DataFrame:
         As `pair_scores`.
     """
     pairs = pair_scores(scores)
-    kinds = [
-        None if before == after else f"{name_verdict(before[0], after[0])}, {name_reading(before, after)}"
-        for before, after in zip(*(read_side(pairs, scorer) for scorer in (FIRST, SECOND)), strict=True)
-    ]
-    pairs["kind"] = pd.Series(kinds, index=pairs.index, dtype=object)
-    return pairs[pairs["kind"].notna()].sort_values(["kind", *KEY], ignore_index=True)
+    (right, parsed, answer), (right_too, parsed_too, answer_too) = (read_side(pairs, name) for name in (FIRST, SECOND))
+    verdict = np.select(
+        [right & right_too, right, right_too], ["both right", "only official right", "only strict right"], "both wrong"
+    )
+    reading = np.select(
+        [parsed & ~parsed_too, parsed_too & ~parsed, ~parsed, answer == answer_too],
+        ["strict reads nothing", "official reads nothing", "neither reads an answer", "same answer"],
+        "other answer",
+    )
+    pairs["kind"] = pd.Series(verdict, dtype=object) + ", " + reading
+    differ = (right != right_too) | (parsed != parsed_too) | (answer != answer_too)
+    return pairs[differ].sort_values(["kind", *KEY], ignore_index=True)
 
 
-def read_side(pairs: pd.DataFrame, scorer: str) -> list[Side]:
-    """Return one scorer's side of each response; what was not parsed predicts nothing, a number predicts its value."""
-    columns = (pairs[f"{column}_{scorer}"] for column in ("correct", "parsed", "prediction"))
-    sides = []
-    for correct, parsed, text in zip(*columns, strict=True):
-        value = read_value(str(text))
-        sides.append((correct, parsed, "" if not parsed else str(text) if value is None else value))
-    return sides
-
-
-def name_verdict(official: bool, strict: bool) -> str:
-    """Return who is right."""
-    if official == strict:
-        return "both right" if official else "both wrong"
-    return "only official right" if official else "only strict right"
-
-
-def name_reading(official: Side, strict: Side) -> str:
-    """Return what the two read differently."""
-    if official[1] != strict[1]:
-        return "strict reads nothing" if official[1] else "official reads nothing"
-    if not strict[1]:
-        return "neither reads an answer"
-    return "same answer" if official[2] == strict[2] else "other answer"
+def read_side(pairs: pd.DataFrame, scorer: str) -> tuple[pd.Series, pd.Series, pd.Series]:
+    """Return who is right, what was parsed, and the answers: '' where none was parsed, a number as its value."""
+    texts = pairs[f"prediction_{scorer}"].astype(str)
+    answers = [text if (value := read_value(text)) is None else value for text in texts]
+    parsed = pairs[f"parsed_{scorer}"]
+    return pairs[f"correct_{scorer}"], parsed, pd.Series(answers, dtype=object).where(parsed, "")

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import re
-import string
 from collections.abc import Sequence
+from string import ascii_uppercase
 
 from dontblink.questions.items import Score
 
@@ -155,8 +155,8 @@ PRAISED = re.compile(r"(?<![A-Za-z0-9])([A-Z])\)?\s+is\s+(?:the\s+)?(?:most\s+)?
 BARE = re.compile(r"(?<![A-Za-z0-9\\'’.-])(?<!\d )(?:[B-HJ-Z]|[AI](?!\s+[a-z]))(?![A-Za-z0-9'’-])")
 
 
-def strict_choice(final: str, options: Sequence[str]) -> str | None:
-    """Return the letter of the option that the text names, None where it names none or several.
+def strict_choice(response: str, options: Sequence[str]) -> str | None:
+    """Return the letter of the option that a response's final part names, None where it names none or several.
 
     The last statement (`Answer: ...`, `\\boxed{...}`) that names any option decides, unless the last line is an
     option's letter alone or with its text. Without a statement the last line does, if it is a conclusion (no item of a
@@ -164,6 +164,7 @@ def strict_choice(final: str, options: Sequence[str]) -> str | None:
     correct, one in brackets or behind "option", else the only option whose text it holds, unless it denies or weighs.
     Where options' texts are letters themselves, "option B" may mean either: only statements count.
     """
+    final = read_final(response)
     last = read_last_lines(final)
     line = DENIED.sub("", strip_markup(last[-1]).strip()) if last else ""
     listed = len(last) == 2 and all(map(LISTED.match, last))
@@ -172,7 +173,7 @@ def strict_choice(final: str, options: Sequence[str]) -> str | None:
     for statement in reversed(read_statements(final)):
         if found := read_statement(statement, options):
             return one(found)
-    letters = set(string.ascii_uppercase[: len(options)])
+    letters = set(ascii_uppercase[: len(options)])
     if listed or line.endswith(":") or any(plain(option).upper() in letters for option in options):
         return None
     for found in (
@@ -201,7 +202,7 @@ def read_statement(statement: str, options: Sequence[str]) -> set[str]:
 
     Else the letters of the options whose texts it holds.
     """
-    texts = dict(zip(string.ascii_uppercase, map(plain, options), strict=False))
+    texts = dict(zip(ascii_uppercase, map(plain, options), strict=False))
     # a lone letter is never an option's whole text, it is the letter of an option
     if whole := {letter for letter, text in texts.items() if plain(statement) == text and len(text) > 1}:
         return whole
@@ -218,7 +219,7 @@ def leading_letters(text: str, options: Sequence[str], whole: bool = False) -> s
     `whole`: only if nothing stands behind the letter but its option's text.
     """
     lead = LEAD.fullmatch(text)
-    letters = string.ascii_uppercase[: len(options)]
+    letters = ascii_uppercase[: len(options)]
     if lead is None or lead["letter"].upper() not in letters:
         return set()
     letter, rest = lead["letter"].upper(), lead["rest"].strip()
@@ -235,7 +236,7 @@ def leading_letters(text: str, options: Sequence[str], whole: bool = False) -> s
 
 def lone_letters(text: str, options: Sequence[str]) -> set[str]:
     """Return the options' letters that stand alone as capitals."""
-    return set(BARE.findall(text)) & set(string.ascii_uppercase[: len(options)])
+    return set(BARE.findall(text)) & set(ascii_uppercase[: len(options)])
 
 
 def named_texts(text: str, options: Sequence[str]) -> tuple[set[str], str]:
@@ -244,7 +245,7 @@ def named_texts(text: str, options: Sequence[str]) -> tuple[set[str], str]:
     Longer texts are looked for first, so that "blood cell" is not found inside "red blood cell"; a number is not found
     inside another one. A text that is an option's letter is not looked for.
     """
-    letters = string.ascii_uppercase[: len(options)]
+    letters = ascii_uppercase[: len(options)]
     rest, found = plain(text, lower=False), set()
     for index in sorted(range(len(options)), key=lambda index: -len(options[index])):
         words = plain(options[index])
@@ -254,7 +255,7 @@ def named_texts(text: str, options: Sequence[str]) -> tuple[set[str], str]:
         shorter, times = re.subn(wanted, " ", rest, flags=re.IGNORECASE)
         if times:
             rest = shorter
-            found.add(string.ascii_uppercase[index])
+            found.add(ascii_uppercase[index])
     return found, rest
 
 

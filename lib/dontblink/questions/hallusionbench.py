@@ -10,16 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from dontblink.questions.answers import compare, read_final, read_statements, strip_markup
+from dontblink.questions.answers import compare, one, read_final, read_statements, strip_markup
 from dontblink.questions.items import Item, ItemError, Score
-from dontblink.questions.sources import Row, Source, find_picture, name_item, read_rows, require_columns, require_text
+from dontblink.questions.sources import Row, Source, find_picture, name_item, read_rows, require_columns
 
 NAME = "hallusionbench"
 LICENCE = "BSD-3-Clause"
 KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id", "visual_input")
-REQUIRED = (*KEYS, "question", "gt_answer")
 INSTRUCTION = "Please answer yes or no."  # the data set has no instruction of its own; this is the usual one
 UNPACKED = "hallusion_bench"  # the folder that the official archive unpacks to
 PUNCTUATION = ';/[]"{}()=+\\_->@<`,?!'  # as the usual rule has it: no colon, no asterisk
@@ -32,10 +31,8 @@ SAID = re.compile(
     rf"\b(?:yes\b|no\b(?={ALONE}|\s+(?:it|they|there|the|this|that|these|those|i|we|because|since|as)\b))",
     re.IGNORECASE,
 )
-OPENING = re.compile(rf"\W*({SAID.pattern})", re.IGNORECASE)
+OPENING = re.compile(rf"\A\W*({SAID.pattern})", re.IGNORECASE)  # as an answer opens a text
 DOUBT = re.compile(r"\b(?:yes|no)\s*(?:/|or|and|&)\s*(?:yes|no)\b|\bnot\s+(?:a\s+)?(?:yes|no)\b", re.IGNORECASE)
-
-Answer = Literal["yes", "no"]
 
 
 class Accuracy(NamedTuple):
@@ -52,13 +49,11 @@ def load_rows(source: Source, config: str = "") -> list[Row]:
 
 def row_id(row: Row) -> str:
     """Return category, subcategory, set, figure and question: no two rows share all five."""
-    require_columns(row, KEYS)
     return "-".join(str(row.fields[key]) for key in KEYS[:5])
 
 
 def stratum(row: Row) -> str:
     """Return category/subcategory, such as `VD/illusion`."""
-    require_columns(row, KEYS)
     return "/".join(str(row.fields[key]) for key in KEYS[:2])
 
 
@@ -78,7 +73,7 @@ def build_item(row: Row) -> Item:
         Naming the row: a missing column, no picture (178 official rows have none), a missing file, or an answer other
         than 0 and 1.
     """
-    require_columns(row, REQUIRED)
+    require_columns(row, (*KEYS, "gt_answer"), texts=("question",))
     picture = row.images.get("image") or row.images.get("filename")
     places = [picture]
     if isinstance(picture, Path):
@@ -92,7 +87,7 @@ def build_item(row: Row) -> Item:
         benchmark=NAME,
         split="test",
         images=(find_picture(row, places, "unpack the official archive there"),),
-        question=f"{require_text(row, 'question').strip()} {INSTRUCTION}",
+        question=f"{row.fields['question'].strip()} {INSTRUCTION}",
         answer="yes" if gold == "1" else "no",
         task_type="other",
         covariates={key: str(row.fields[key]) for key in KEYS},
@@ -101,7 +96,7 @@ def build_item(row: Row) -> Item:
     )
 
 
-def official_answer(response: str) -> Answer | None:
+def official_answer(response: str) -> str | None:
     """Return the answer by the usual deterministic rule: exactly one of the words `yes` and `no`, else None.
 
     Its faults are kept: each punctuation mark becomes a space, or vanishes if it stands beside a space anywhere or a
@@ -114,7 +109,7 @@ def official_answer(response: str) -> Answer | None:
     return only(re.sub(r"\.(?!\d)", "", text, count=32).split())
 
 
-def strict_answer(response: str) -> Answer | None:
+def strict_answer(response: str) -> str | None:
     """Return the answer that the response's final part gives, None if it gives none or both.
 
     A `no` that belongs to a noun ("No difference is visible") is none of the two words, wherever it stands. The last
@@ -124,38 +119,25 @@ def strict_answer(response: str) -> Answer | None:
     """
     final = read_final(response)
     for statement in reversed(read_statements(final)):
-        said = read_opening(statement) or SAID.findall(statement)
+        said = OPENING.findall(statement) or SAID.findall(statement)
         if said:
             return None if DOUBT.search(statement) else only(said)
     lines = [line.strip() for line in strip_markup(final).splitlines() if re.search(r"\w", line)]
     if any(DOUBT.search(line) for line in lines):
         return None
-    first = read_opening(lines[0]) if lines else []
-    last = (read_opening(lines[-1]) or LONE.findall(lines[-1])) if len(lines) > 1 else []
+    first = OPENING.findall(lines[0]) if lines else []
+    last = (OPENING.findall(lines[-1]) or LONE.findall(lines[-1])) if len(lines) > 1 else []
     return only(first + last or [word for line in lines for word in LONE.findall(line)])
 
 
-def read_opening(text: str) -> list[str]:
-    """Return the yes or no that opens a text as an answer, in a list; an empty one if none does."""
-    opening = OPENING.match(text)
-    return [opening[1]] if opening else []
-
-
-def only(words: Iterable[str]) -> Answer | None:
+def only(words: Iterable[str]) -> str | None:
     """Return the answer if yes, or no, is the only one of the two among the words."""
-    said = {word.lower() for word in words} & {"yes", "no"}
-    return None if len(said) != 1 else "yes" if "yes" in said else "no"
+    return one({word.lower() for word in words} & {"yes", "no"})
 
 
-def scores(response: str, fields: Mapping[str, Any]) -> dict[str, Score]:
+def scores(response: str, item: Item) -> dict[str, Score]:
     """Score a response by both rules."""
-    gold = "yes" if str(fields["gt_answer"]) == "1" else "no"
-    return compare(gold, official=official_answer(response), strict=strict_answer(response))
-
-
-def item_fields(item: Item) -> dict[str, Any]:
-    """Return what the scorers and `metrics` need of a row, from a stored Item."""
-    return {**{key: item.covariates[key] for key in KEYS}, "gt_answer": "1" if item.answer == "yes" else "0"}
+    return compare(item.answer, official=official_answer(response), strict=strict_answer(response))
 
 
 def metrics(rows: Sequence[Mapping[str, Any]], answers: Sequence[int | str | None]) -> dict[str, Accuracy]:
@@ -164,7 +146,7 @@ def metrics(rows: Sequence[Mapping[str, Any]], answers: Sequence[int | str | Non
     Parameters
     ----------
     rows
-        Official columns of each row.
+        Official columns of each row, those without a picture included.
     answers
         For each row "yes", "no" or None (unclear), or the official verdict: 1 right, 0 wrong, 2 unclear.
 
@@ -182,34 +164,28 @@ def metrics(rows: Sequence[Mapping[str, Any]], answers: Sequence[int | str | Non
     """
     if len(rows) != len(answers):
         raise ValueError(f"{len(answers)} answers for {len(rows)} rows; pass one per row, in the same order")
-    figures: dict[tuple[str, ...], bool] = {}
-    questions: dict[tuple[str, ...], bool] = {}
-    easy: dict[tuple[str, ...], bool] = {}
-    hard: dict[tuple[str, ...], bool] = {}
-    right_rows = 0
-    for row, answer in zip(rows, answers, strict=True):
-        category, subcategory, set_id, figure, question, visual = (str(row[key]) for key in KEYS)
-        figureless = category == "VS" and figure == "0"
-        verdict = judge(answer, str(row["gt_answer"]))
-        right = verdict == 1 or (verdict == 2 and figureless)
-        right_rows += right
-        of_question = (category, subcategory, set_id, question)
-        tables = [(questions, of_question), (hard if visual == "2" else easy, of_question)]
-        if not figureless:
-            tables.append((figures, (category, subcategory, set_id, figure)))
-        for table, key in tables:
-            table[key] = table.get(key, True) and right
-    units = {"fAcc": figures, "qAcc": questions, "easy": easy, "hard": hard}
-    counted = {name: Accuracy(sum(table.values()), len(table)) for name, table in units.items()}
-    return {"aAcc": Accuracy(right_rows, len(rows)), **counted}
+    import pandas as pd  # nothing else here needs it
+
+    columns = [*KEYS, "gt_answer"]
+    table = pd.DataFrame([[str(row[column]) for column in columns] for row in rows], columns=columns)
+    figureless = (table["category"] == "VS") & (table["figure_id"] == "0")
+    verdicts = pd.Series(list(map(judge, answers, table["gt_answer"])), dtype=int)
+    right = (verdicts == 1) | ((verdicts == 2) & figureless)
+    edited, figure, question = table["visual_input"] == "2", [*KEYS[:4]], [*KEYS[:3], "question_id"]
+    units = {
+        "fAcc": (~figureless, figure), "qAcc": (edited | True, question),
+        "easy": (~edited, question), "hard": (edited, question),
+    }  # fmt: skip
+    counted = {"aAcc": Accuracy(int(right.sum()), len(rows))}
+    for name, (counts, keys) in units.items():
+        all_right = right[counts].groupby([table[key] for key in keys]).all()
+        counted[name] = Accuracy(int(all_right.sum()), len(all_right))
+    return counted
 
 
 def judge(answer: int | str | None, gold: str) -> int:
     """Return the official verdict on an answer: 1 right, 0 wrong, 2 unclear."""
-    if answer is None:
-        return 2
-    if answer in ("yes", "no"):
-        return int((answer == "yes") == (gold == "1"))
-    if answer in (0, 1, 2):
-        return int(answer)
-    raise ValueError(f"answer {answer!r}; expected 'yes', 'no', None, or a verdict 0, 1, 2")
+    verdicts = {"yes": int(gold == "1"), "no": int(gold != "1"), None: 2, 0: 0, 1: 1, 2: 2}
+    if answer not in verdicts:
+        raise ValueError(f"answer {answer!r}; expected 'yes', 'no', None, or a verdict 0, 1, 2")
+    return verdicts[answer]

@@ -85,9 +85,7 @@ class Item:
     @cached_property
     def content_hash(self) -> str:
         """Return 64 hex digits that change when anything in the item, image bytes included, changes."""
-        fields = asdict(self)
-        fields["images"] = self._image_hashes
-        return hash_fields(fields)
+        return hash_fields({**asdict(self), "images": self._image_hashes})
 
     @cached_property
     def prompt_hash(self) -> str:
@@ -154,35 +152,32 @@ def read_bytes(source: bytes | Path) -> bytes:
     try:
         return source.read_bytes()
     except (OSError, ValueError, MemoryError) as error:  # ValueError: a name that no file system can hold
-        if is_of_the_machine(error):
-            raise blame_machine(str(source), error) from error
-        raise ItemError(
-            f"{source}: cannot read the image ({getattr(error, 'strerror', error)}); restore or remove it"
-        ) from error
+        fault = f"cannot read the image ({getattr(error, 'strerror', error)}); restore or remove it"
+        raise blame(str(source), error, fault) from error
 
 
-def is_of_the_machine(error: Exception) -> bool:
-    """Say whether another try may go well: memory, or an error of the system that no picture can cause."""
-    if isinstance(error, OSError):  # a decoder's own has no number, and says in words that memory ran out
-        return error.errno not in (None, *OF_THE_PICTURE) or str(error).startswith("out of memory")
-    return isinstance(error, MemoryError)
+def blame(name: str, error: Exception, fault: str) -> NamedError:
+    """Return an ItemError of this fault, or the error that ends a run if another try may go well.
 
-
-def blame_machine(name: str, error: Exception) -> NamedError:
-    """Return the error that ends a run which can be resumed."""
+    It may if memory ran out, or the system failed as no picture makes it fail. A decoder's own OSError has no number,
+    and says in words that memory ran out.
+    """
     number = getattr(error, "errno", None)
-    reason = os.strerror(number) if number else "memory ran out"
-    return NamedError(
-        f"{name}: cannot read the image now ({reason}); that is the machine's fault, not the picture's: mend it and "
-        f"run again, what is finished stays"
-    )
+    of_the_system = number not in (None, *OF_THE_PICTURE) or str(error).startswith("out of memory")
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and of_the_system):
+        reason = os.strerror(number) if number else "memory ran out"
+        return NamedError(
+            f"{name}: cannot read the image now ({reason}); that is the machine's fault, not the picture's: mend it "
+            f"and run again, what is finished stays"
+        )
+    return ItemError(f"{name}: {fault}")
 
 
 @contextmanager
 def decode_image(source: bytes | Path) -> Iterator[Image.Image]:
     """Yield an image of which the header is read; whatever its decoder raises inside becomes an ItemError.
 
-    Only what the machine is to blame for becomes a NamedError, as in `read_bytes`. Formats that run a program of their
+    What the machine is to blame for becomes a NamedError, as in `read_bytes`. Formats that run a program of their
     own (EPS starts Ghostscript) are not opened, nor are pictures of more than `MOST_PIXELS`: a file of a kilobyte can
     claim gigabytes.
     """
@@ -195,12 +190,10 @@ def decode_image(source: bytes | Path) -> Iterator[Image.Image]:
             yield image
     except NamedError:
         raise
-    except UnidentifiedImageError as error:  # its own text holds an address in memory
-        raise ItemError(f"{name}: not a readable image (none of {', '.join(FORMATS)}); replace the file") from error
     except Exception as error:  # decoders share no error class: struct.error, zlib.error, DecompressionBombError, ...
-        if is_of_the_machine(error):
-            raise blame_machine(name, error) from error
-        raise ItemError(f"{name}: not a readable image ({error or type(error).__name__}); replace the file") from error
+        unknown = isinstance(error, UnidentifiedImageError)  # its own text holds an address in memory
+        reason = f"none of {', '.join(FORMATS)}" if unknown else str(error) or type(error).__name__
+        raise blame(name, error, f"not a readable image ({reason}); replace the file") from error
 
 
 def open_image(source: bytes | Path) -> Image.Image:
@@ -232,13 +225,11 @@ def validate(item: Item) -> None:
     area that lie inside the image they name.
     """
     if not ID.fullmatch(item.id):
-        raise ItemError(
-            f"item {item.id!r}: expected an id of at most 200 letters, digits and _.-; rename it in the loader"
-        )
-    if not item.question.strip():
-        raise ItemError(f"item {item.id}: empty question; fill it or remove the item")
-    if not item.answer.strip():
-        raise ItemError(f"item {item.id}: empty answer; fill it or remove the item")
+        expected = "expected an id of at most 200 letters, digits and _.-"
+        raise ItemError(f"item {item.id!r}: {expected}; rename it in the loader")
+    for part, text in (("question", item.question), ("answer", item.answer)):
+        if not text.strip():
+            raise ItemError(f"item {item.id}: empty {part}; fill it or remove the item")
     if item.task_type not in TASK_TYPES:
         raise ItemError(f"item {item.id}: task type {item.task_type!r}; expected one of {', '.join(TASK_TYPES)}")
     if not item.images:

@@ -39,20 +39,11 @@ import numpy as np
 from dontblink import paths
 from dontblink.questions.answers import make_plain, read_final, read_marked, read_value
 from dontblink.questions.items import Item, ItemError, Score
-from dontblink.questions.sources import (
-    Row,
-    Source,
-    SourceError,
-    find_picture,
-    name_item,
-    read_rows,
-    require_columns,
-    require_text,
-)
+from dontblink.questions.sources import Row, Source, SourceError, find_picture, name_item, read_rows, require_columns
 
 NAME = "mathvista"
 LICENCE = "CC BY-SA 4.0 (test use)"
-REQUIRED = ("pid", "question", "question_type", "answer_type", "choices", "answer", "metadata")
+REQUIRED = ("pid", "question_type", "answer_type", "choices", "answer", "metadata")
 IMAGE_COLUMNS = ("decoded_image", "image")
 REMEDY = "unpack images.zip of AI4Math/MathVista beside the rows, or read the hub's set"
 KNOWN_WRONG = {"479": "the published answer is known to be wrong"}
@@ -123,8 +114,7 @@ def build_item(row: Row) -> Item:
         If a column is missing, the answer cannot be scored, options are too few, or there is no picture.
     """
     fields = row.fields
-    require_columns(row, REQUIRED)
-    require_text(row, "question")
+    require_columns(row, REQUIRED, texts=("question",))
     where, choices = f"{row.name} (pid {fields['pid']})", list_choices(fields)
     answer = "" if fields["answer"] is None else str(fields["answer"])
     _check_answer(where, fields, answer, choices)
@@ -193,14 +183,12 @@ def compose_query(row: Mapping[str, Any]) -> str:
 
 def row_id(row: Row) -> str:
     """Return a row's official number (pid) as text."""
-    return str(row.fields.get("pid", row.name))
+    return str(row.fields["pid"])
 
 
 def stratum(row: Row) -> str:
     """Return what a subset is balanced over: category and answer type, as in 'general-vqa/integer'."""
-    metadata = row.fields.get("metadata")
-    category = metadata.get("category") if isinstance(metadata, Mapping) else None
-    return f"{category}/{row.fields.get('answer_type')}"
+    return f"{row.fields['metadata']['category']}/{row.fields['answer_type']}"
 
 
 def group(row: Row) -> str:
@@ -209,13 +197,6 @@ def group(row: Row) -> str:
     if isinstance(named, Path):
         return "/".join(named.parts[-2:])
     return sha256(held).hexdigest() if isinstance(held, bytes) else row_id(row)
-
-
-def item_fields(item: Item) -> dict[str, Any]:
-    """Return the official columns that the scorers read, rebuilt from an Item."""
-    names = ("question_type", "answer_type", "precision", "unit")
-    columns = {name: item.covariates.get(name) for name in names}
-    return {**columns, "choices": list(item.choices) or None, "answer": item.answer}
 
 
 def find_answer(text: str, row: Mapping[str, Any]) -> str:
@@ -392,16 +373,6 @@ class Options:
 
 
 def extract(response: str, row: Mapping[str, Any]) -> str:
-    """Return the official extraction, rules in place of the LLM; where no choice is named, the response's own refusal.
-
-    The official code asks the LLM for an answer also where there is none; it then mostly quotes the sentence that
-    declines, and the nearest choice to that sentence is what the official code scores.
-    """
-    refusal = quote_refusal(response) if row["question_type"] == "multi_choice" else ""
-    return _extract_official(response, row) or refusal
-
-
-def _extract_official(response: str, row: Mapping[str, Any]) -> str:
     """Return the answer that the official code's own rules find, else the one that ours find, else ''."""
     if row["question_type"] == "multi_choice" and response in list_choices(row):
         return response
@@ -461,16 +432,23 @@ def score_strictly(response: str, row: Mapping[str, Any]) -> Score:
     return Score(value == read_value(gold), True, str(int(value)) if value.is_integer() else repr(value))
 
 
-def scores(response: str, fields: Mapping[str, Any]) -> dict[str, Score]:
-    """Return both scores of a response.
+def score_officially(response: str, row: Mapping[str, Any]) -> Score:
+    """Return the official score of a response, rules in place of the LLM.
 
-    The official code always answers for multi_choice; its score is `parsed` only where the extraction found something,
-    so a correct score without a parse is a right guess by the nearest choice.
+    The official code asks the LLM for an answer also where there is none; it then mostly quotes the sentence that
+    declines, and the nearest choice to that sentence is what the official code scores. `parsed` only where the
+    extraction found something: a correct score without a parse is a right guess by the nearest choice.
     """
-    prediction = official_normalise(extract(response, fields), fields)
-    parsed = bool(_extract_official(response, fields)) and prediction is not None
-    official = Score(prediction == str(fields["answer"]), parsed, prediction or "")
-    return {"official": official, "strict": score_strictly(response, fields)}
+    found = extract(response, row)
+    refusal = quote_refusal(response) if row["question_type"] == "multi_choice" else ""
+    prediction = official_normalise(found or refusal, row)
+    return Score(prediction == str(row["answer"]), bool(found) and prediction is not None, prediction or "")
+
+
+def scores(response: str, item: Item) -> dict[str, Score]:
+    """Return both scores of a response, by the official columns rebuilt from an Item."""
+    row = {**item.covariates, "choices": item.choices, "answer": item.answer}
+    return {"official": score_officially(response, row), "strict": score_strictly(response, row)}
 
 
 def read_precision(row: Mapping[str, Any]) -> int | None:

@@ -9,28 +9,20 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import re
-import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
-from dontblink.questions.answers import compare, read_final, strict_choice
+from dontblink.questions.answers import compare, strict_choice
 from dontblink.questions.items import IMAGE_TAG, Item, ItemError, Score
-from dontblink.questions.sources import (
-    Row,
-    Source,
-    find_picture,
-    is_file,
-    name_item,
-    read_rows,
-    require_columns,
-    require_text,
-)
+from dontblink.questions.sources import Row, Source, find_picture, name_item, read_rows, require_columns
 
 NAME = "mmmu_pro"
 LICENCE = "Apache-2.0"
-REQUIRED = ("question", "options", "answer")
+REQUIRED = ("id", "options", "answer")
 VISION = "vision"  # the configuration whose pictures hold question and options
 DEFAULT_CONFIG = "standard (10 options)"
 IMAGE_COLUMNS = ("image", *(f"image_{number}" for number in range(1, 8)))
@@ -55,7 +47,6 @@ def load_rows(source: Source, config: str = "") -> list[Row]:
 
 def row_id(row: Row) -> str:
     """Return the official id, such as `test_History_1`."""
-    require_columns(row, ("id",))
     return str(row.fields["id"])
 
 
@@ -68,7 +59,7 @@ def group(row: Row) -> str:
     """Return what rows with the same first picture share: its hash; the row's id where no picture can be read."""
     picture = next((image for image in row.images.values() if image is not None), None)
     if isinstance(picture, Path):
-        picture = picture.read_bytes() if is_file(picture) else None
+        picture = picture.read_bytes() if os.path.isfile(picture) else None
     return row_id(row) if picture is None else hashlib.sha256(picture).hexdigest()
 
 
@@ -86,12 +77,9 @@ def build_item(row: Row) -> Item:
         letter, a named picture that the row lacks, no picture, or a missing file.
     """
     vision = row.fields.get("config") == VISION
-    require_columns(row, REQUIRED[1:] if vision else REQUIRED)
-    try:
-        options = list(parse_options(row.fields["options"]))
-    except ItemError as error:
-        raise ItemError(f"{row.name}: {error}") from error
-    answer, letters = str(row.fields["answer"]).strip(), option_letters(options)
+    require_columns(row, REQUIRED, texts=() if vision else ("question",))
+    options = parse_options(row)
+    answer, letters = str(row.fields["answer"]).strip(), ascii_uppercase[: len(options)]
     if len(options) < 2:
         raise ItemError(f"{row.name}: {len(options)} option; a choice needs two or more; leave the row out")
     if answer not in list(letters):
@@ -100,7 +88,7 @@ def build_item(row: Row) -> Item:
         text, images = VISION_INSTRUCTION, [row.images.get("image")]
     else:
         lines = [f"{letter}. {option}" for letter, option in zip(letters, options, strict=True)]
-        text = "\n".join([require_text(row, "question"), *lines, INSTRUCTION])
+        text = "\n".join([row.fields["question"], *lines, INSTRUCTION])
         named = list(dict.fromkeys(int(number[:9]) for number in IMAGE_TAG.findall(text)))
         places = named or [number for number in range(1, 8) if row.images.get(f"image_{number}") is not None]
         images = [row.images.get(f"image_{number}") for number in places]
@@ -132,12 +120,7 @@ def read_label(value: Any) -> str:
     return ", ".join(parts)
 
 
-def option_letters(options: Sequence[str]) -> str:
-    """Return the letters of the options: A, B, C, ..."""
-    return string.ascii_uppercase[: len(options)]
-
-
-def parse_options(value: Any, flatten: bool = True) -> tuple[str, ...]:
+def parse_options(row: Row) -> list[str]:
     """Return the options from a list, or from a text that holds a Python list; a list inside it is flattened.
 
     One row has such a list. The official code does not flatten it: it sees one option.
@@ -147,21 +130,22 @@ def parse_options(value: Any, flatten: bool = True) -> tuple[str, ...]:
     ItemError
         If it is no such list, or an empty one, or longer than the alphabet.
     """
+    value = row.fields["options"]
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:  # as nested as a row may be
-            raise ItemError(f"options {value[:40]!r} are not a Python list; correct the row") from error
+            raise ItemError(f"{row.name}: options {value[:40]!r} are not a Python list; correct the row") from error
     if not isinstance(value, list | tuple):
-        raise ItemError(f"options hold a {type(value).__name__}; expected a list of texts; correct the row")
-    parts = [part if flatten and isinstance(part, list | tuple) else (part,) for part in value]
-    options = tuple(str(option) for part in parts for option in part)
-    if not 0 < len(options) <= len(string.ascii_uppercase):
-        raise ItemError(f"{len(options)} options; expected 2 to {len(string.ascii_uppercase)}; correct the row")
+        raise ItemError(f"{row.name}: options hold a {type(value).__name__}; expected a list of texts; correct the row")
+    parts = [part if isinstance(part, list | tuple) else (part,) for part in value]
+    options = [str(option) for part in parts for option in part]
+    if not 0 < len(options) <= len(ascii_uppercase):
+        raise ItemError(f"{row.name}: {len(options)} options; expected 2 to {len(ascii_uppercase)}; correct the row")
     return options
 
 
-def official_answer(response: str, options: str | Sequence[Any]) -> str | None:
+def official_answer(response: str, options: Sequence[str]) -> str | None:
     """Return the letter that the official parser reads, None exactly where it would draw one at random.
 
     Its faults are kept. After the last `Answer:` any letter counts, inside words too, if it is the only one. Otherwise
@@ -169,8 +153,7 @@ def official_answer(response: str, options: str | Sequence[Any]) -> str | None:
     more than five words, for the options' texts; of several the one that stands last wins, but `B.`, and `B ` at the
     end of a word, have no place there and count as absent.
     """
-    texts = parse_options(options, flatten=False)
-    letters = option_letters(texts)
+    letters = ascii_uppercase[: len(options)]
     _, marker, rest = response.rpartition("Answer:")
     stated = [letter for letter in letters if marker and letter in rest]
     if len(stated) == 1:
@@ -185,23 +168,13 @@ def official_answer(response: str, options: str | Sequence[Any]) -> str | None:
         if found:
             return max(found, key=lambda letter: padded.rfind(place.format(letter)))
     if len(padded.split()) > 5:
-        placed = {letter: lowered.rfind(text.lower()) for letter, text in zip(letters, texts, strict=True)}
+        placed = {letter: lowered.rfind(text.lower()) for letter, text in zip(letters, options, strict=True)}
         found = [letter for letter, position in placed.items() if position >= 0]
         return max(found, key=lambda letter: placed[letter]) if found else None
     return None
 
 
-def strict_answer(response: str, options: str | Sequence[Any]) -> str | None:
-    """Return the letter that the response's final part names (see `answers.strict_choice`); None for none or two."""
-    return strict_choice(read_final(response), parse_options(options))
-
-
-def scores(response: str, fields: Mapping[str, Any]) -> dict[str, Score]:
+def scores(response: str, item: Item) -> dict[str, Score]:
     """Score a response by both parsers."""
-    gold, options = str(fields["answer"]).strip(), fields["options"]
-    return compare(gold, official=official_answer(response, options), strict=strict_answer(response, options))
-
-
-def item_fields(item: Item) -> dict[str, Any]:
-    """Return what the scorers need of a row, from a stored Item."""
-    return {"options": list(item.choices), "answer": item.answer}
+    official, strict = official_answer(response, item.choices), strict_choice(response, item.choices)
+    return compare(item.answer, official=official, strict=strict)

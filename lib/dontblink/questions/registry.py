@@ -13,27 +13,21 @@ To add a benchmark, write a module that has the names of `Benchmark`; a whole on
     def load_rows(source, config=""):  # of the split that is asked, pictures still encoded; SourceError if unreadable
         return read_rows(source, split="test", config=config, image_columns=("picture",))
 
-    def row_id(row):  # the official one, or what tells a row from all others
-        return str(row.fields["id"])
+    def build_item(row):  # a draft: split and task type are set here; ItemError with the reason if it is none
+        require_columns(row, ("id", "topic"), texts=("question", "answer"))
+        picture = find_picture(row, row.images.values(), "unpack the pictures there")
+        question = f"{row.fields['question']} Please answer yes or no."
+        return Item(name_item(NAME, row.fields["id"]), NAME, "test", (picture,), question, row.fields["answer"],
+                    "other", covariates={"topic": row.fields["topic"]}, source=row.name, licence="MIT")
 
-    def stratum(row):  # what a subset keeps the proportions of
+    def stratum(row):  # of a row that makes an Item: what a subset keeps the proportions of
         return row.fields["topic"]
 
     def group(row):  # what rows share that must not stand in both splits, such as a picture
-        return row_id(row)
+        return str(row.fields["id"])
 
-    def build_item(row):  # a draft: split and task type are set here; ItemError with the reason if it is none
-        require_columns(row, ("id", "topic", "question", "answer"))
-        picture = find_picture(row, row.images.values(), "unpack the pictures there")
-        question = f"{require_text(row, 'question')} Please answer yes or no."
-        return Item(name_item(NAME, row_id(row)), NAME, "test", (picture,), question, row.fields["answer"], "other",
-                    covariates={"topic": row.fields["topic"]}, source=row.name, licence="MIT")
-
-    def item_fields(item):  # the official columns that `scores` reads, rebuilt from an Item
-        return {"answer": item.answer}
-
-    def scores(response, fields):  # by scorer: `strict`, which takes no guess, and `official`
-        return compare(fields["answer"], official=official_answer(response), strict=strict_answer(response))
+    def scores(response, item):  # by scorer: `strict`, which takes no guess, and `official`
+        return compare(item.answer, official=official_answer(response), strict=strict_answer(response))
 
 then name it in REAL, and give params/ its `spot_source`, `spot_revision` and `spot_config` and a rule among
 `task_types`, which may ask for a covariate. Generated benchmarks are named by a parameter, `questions.generator`: this
@@ -42,7 +36,7 @@ package never imports the testbed by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Protocol, cast
@@ -61,12 +55,10 @@ class Benchmark(Protocol):
     NAME: str
 
     def load_rows(self, source: Source, config: str = "") -> list[Row]: ...
-    def row_id(self, row: Row) -> str: ...
+    def build_item(self, row: Row) -> Item: ...
     def stratum(self, row: Row) -> str: ...
     def group(self, row: Row) -> str: ...
-    def build_item(self, row: Row) -> Item: ...
-    def item_fields(self, item: Item) -> dict[str, Any]: ...
-    def scores(self, response: str, fields: Mapping[str, Any]) -> dict[str, Score]: ...
+    def scores(self, response: str, item: Item) -> dict[str, Score]: ...
 
 
 class Generator(Protocol):
@@ -115,33 +107,31 @@ def load_questions(
         return _generate_questions(benchmark, settings["generator"], testbed_settings)
     module, rejected = REAL[benchmark], list[tuple[str, str]]()
     source = Source(settings[f"{benchmark}_source"], settings[f"{benchmark}_revision"])
-    drafts: dict[str, Item] = {}
-    names: dict[str, str] = {}
-    places: dict[str, tuple[str, str, str]] = {}  # id, stratum, group
+    drafts: dict[str, tuple[Item, Row]] = {}
     for row in map(prepare, module.load_rows(source, settings[f"{benchmark}_config"])):
         try:
             require_writable(row)
             draft = module.build_item(row)
             if draft.id in drafts:
-                raise ItemError(f"{row.name}: its id {draft.id} is that of {names[draft.id]}, too; make the ids unique")
+                other = drafts[draft.id][1].name
+                raise ItemError(f"{row.name}: its id {draft.id} is that of {other}, too; make the ids unique")
+            drafts[draft.id] = draft, row
         except ItemError as error:
             rejected.append((f"{benchmark}: {row.name}", str(error)))
-        else:
-            drafts[draft.id], names[draft.id] = draft, row.name
-            places[draft.id] = draft.id, module.stratum(row), module.group(row)
+    places = {item_id: (item_id, module.stratum(row), module.group(row)) for item_id, (_, row) in drafts.items()}
     sizes = {split: settings[f"n_{split}_items"] for split in SPLITS}
     checked = set[str]()
     while unchecked := (drawn := draw_subset(list(places.values()), sizes, settings["subset_seed"])).keys() - checked:
         for item_id in sorted(unchecked):
-            if fault := find_fault(drafts[item_id]):
+            if fault := find_fault(drafts[item_id][0]):
                 rejected.append((item_id, fault))
                 del places[item_id]
         checked |= unchecked
     items: dict[Split, list[Item]] = {split: [] for split in SPLITS}
-    for item_id, draft in drafts.items():
-        if item_id in drawn:
+    for draft, _ in drafts.values():
+        if split := drawn.get(draft.id):
             kind = task_type_of(draft.covariates, benchmark, settings["task_types"])
-            items[drawn[item_id]].append(replace(draft, split=drawn[item_id], task_type=kind))
+            items[split].append(replace(draft, split=split, task_type=kind))
     notes = find_shortfalls(sizes, drawn)
     try:
         origin = f"{source.location} {resolve_revision(source)}".rstrip()
@@ -201,6 +191,5 @@ def score(item: Item, response_text: str, answer_text: str, is_closed: bool, gen
     """
     if item.benchmark not in REAL:
         return {"strict": load_generator(generator).score(item, answer_text)}
-    module = REAL[item.benchmark]
-    found = module.scores(response_text, module.item_fields(item))
+    found = REAL[item.benchmark].scores(response_text, item)
     return found if is_closed else {**found, "strict": Score(False, False, "")}

@@ -8,6 +8,7 @@ as encoded bytes or as paths. Never: decode a picture, drop or repair a row, or 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Row:
 
 
 Named = tuple[str, dict[str, Any]]
+Keyed = Iterable[tuple[Any, Any]]  # rows by what tells them apart in their file: a number or an id
 
 
 def read_rows(source: Source, *, split: str, config: str = "", image_columns: Sequence[str]) -> list[Row]:
@@ -79,12 +81,10 @@ def read_rows(source: Source, *, split: str, config: str = "", image_columns: Se
         No such file, split or configuration, a part of a split missing or there twice, a file that cannot be read
         (with line and column), or no rows.
     """
-    place = find_local(source)
-    if place is None:
-        named = [(Path(), row) for row in read_hub(source, split, config)]
+    if (place := find_local(source)) is None:
+        named = [(Path(), row) for row in name_rows(source.location, read_hub(source, split, config))]
     else:
-        files = find_files(place, split, config)
-        named = [(file.parent, row) for file in files for row in read_file(file)]
+        named = [(file.parent, row) for file in find_files(place, split, config) for row in read_file(file)]
     if not named:
         raise SourceError(f"{source.location}: split {split!r} has no rows; download it again")
     return [
@@ -135,77 +135,74 @@ def check_parts(files: Sequence[Path], folder: Path, wanted: str) -> None:
     held: dict[tuple[int, int], Path] = {}
     for file in files:
         part = PART.search(file.name)
-        key = (int(part[1]), int(part[2])) if part else (0, 1)
-        first = held.setdefault(key, file)
-        if key[0] >= key[1]:
-            raise SourceError(f"{show(file)}: a part's number is below their count {key[1]}; download it again")
-        if first != file or key[1] != next(iter(held))[1]:
-            both = f"{(files[0] if first == file else first).relative_to(folder)} and {file.relative_to(folder)}"
+        number, total = map(int, part.groups()) if part else (0, 1)
+        if number >= total:
+            raise SourceError(f"{show(file)}: a part's number is below their count {total}; download it again")
+        doubles = (other for (place, count), other in held.items() if place == number or count != total)
+        if first := next(doubles, None):
+            both = f"{first.relative_to(folder)} and {file.relative_to(folder)}"
             raise SourceError(f"{show(folder)}: {wanted} is there twice ({both}); remove the files of one download")
-    total = next(iter(held))[1]
+        held[number, total] = file
     missing = (f"{number:05d}-of-{total:05d}" for number in range(total) if (number, total) not in held)
     if names := list(islice(missing, 5)):
         more = total - len(held) - len(names)
-        lost = ", ".join(names) + (f" and {more} more" if more > 0 else "")
+        lost = ", ".join(names) + (f" and {more} more" if more else "")
         raise SourceError(f"{show(folder)}: {wanted} lacks {lost} of its parquet files; download the rest")
 
 
 def read_file(file: Path) -> Iterator[Named]:
     """Yield the rows of a .parquet, a .jsonl or an official .json (a list, or a mapping from id to row), named."""
     try:
-        yield from {".parquet": read_parquet, ".jsonl": read_lines}.get(file.suffix, read_json)(file)
-    except json.JSONDecodeError as error:
-        at = f"line {error.lineno}, column {error.colno}"
-        raise SourceError(f"{show(file)}: not JSON at {at} ({error.msg}); download it again") from error
+        yield from name_rows(file.name, read_parquet(file) if file.suffix == ".parquet" else read_text(file))
     except SourceError:
         raise
     except (pa.ArrowException, ValueError, OSError, RecursionError) as error:  # a number too long, or nested too deep
         raise SourceError(f"{show(file)}: cannot be read ({first_line(error)}); download it again") from error
 
 
-def read_parquet(file: Path) -> Iterator[Named]:
+def name_rows(place: str, rows: Keyed) -> Iterator[Named]:
+    """Yield rows with their names; raise SourceError unless each maps columns to values."""
+    for key, fields in rows:
+        name = make_line(f"{place}, row {key}")
+        if not isinstance(fields, dict):
+            found = type(fields).__name__
+            raise SourceError(f"{name}: holds a {found}; expected column -> value; point at another file")
+        yield name, fields
+
+
+def read_parquet(file: Path) -> Keyed:
     """Yield the rows of one parquet file."""
     with pq.ParquetFile(file) as parquet:
-        yield from name_rows(file.name, parquet.iter_batches(batch_size=64))
+        yield from count_rows(parquet.iter_batches(batch_size=64))
 
 
-def name_rows(place: str, batches: Iterable[Any]) -> Iterator[Named]:
-    """Yield the rows of Arrow batches, one batch in memory at a time; rows count from 1."""
-    rows = (fields for batch in batches for fields in batch.to_pylist())
-    yield from ((f"{place}, row {number}", fields) for number, fields in enumerate(rows, start=1))
+def count_rows(batches: Iterable[Any]) -> Keyed:
+    """Return the rows of Arrow batches, counted from 1, one batch in memory at a time."""
+    return enumerate((fields for batch in batches for fields in batch.to_pylist()), start=1)
 
 
-def read_lines(file: Path) -> Iterator[Named]:
-    """Yield the rows of a .jsonl, named by their line."""
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
+def read_text(file: Path) -> Keyed:
+    """Yield the rows of a .jsonl by line, of an official JSON by number from 1 (a list) or by key (a mapping)."""
+    text, is_lines = file.read_text(encoding="utf-8"), file.suffix == ".jsonl"
+    for number, part in enumerate(text.split("\n") if is_lines else [text], start=1):
+        if is_lines and not part.strip():
             continue
         try:
-            fields = json.loads(line)
+            content = json.loads(part)
         except json.JSONDecodeError as error:
-            raise json.JSONDecodeError(error.msg, "\n" * (number - 1) + line, number - 1 + error.pos) from error
-        yield check_row(f"{file.name}, row {number}", fields)
+            at = f"line {number - 1 + error.lineno}, column {error.colno}"
+            raise SourceError(f"{show(file)}: not JSON at {at} ({error.msg}); download it again") from error
+        if is_lines:
+            yield number, content
+        elif isinstance(content, list | dict):
+            yield from content.items() if isinstance(content, dict) else enumerate(content, start=1)
+        else:
+            found = type(content).__name__
+            raise SourceError(f"{show(file)}: holds a {found}; expected a list of rows, or id -> row")
 
 
-def read_json(file: Path) -> Iterator[Named]:
-    """Yield the rows of an official JSON: a list (rows count from 1), or a mapping (rows are named by their key)."""
-    content = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(content, list | dict):
-        raise SourceError(f"{show(file)}: holds a {type(content).__name__}; expected a list of rows, or id -> row")
-    pairs = content.items() if isinstance(content, dict) else enumerate(content, start=1)
-    for key, fields in pairs:
-        yield check_row(f"{file.name}, row {key}", fields)
-
-
-def check_row(name: str, fields: Any) -> Named:
-    """Return the named row; raise SourceError unless it maps columns to values."""
-    if not isinstance(fields, dict):
-        raise SourceError(f"{name}: holds a {type(fields).__name__}; expected column -> value; point at another file")
-    return make_line(name), fields
-
-
-def read_hub(source: Source, split: str, config: str) -> Iterator[Named]:
-    """Yield the rows of a hub data set as they are stored: nothing is decoded.
+def read_hub(source: Source, split: str, config: str) -> Keyed:
+    """Return the rows of a hub data set as they are stored: nothing is decoded.
 
     Raises
     ------
@@ -222,7 +219,7 @@ def read_hub(source: Source, split: str, config: str) -> Iterator[Named]:
     except Exception as error:  # its errors share no base class below this one
         asked = " ".join(filter(None, (source.location, config, split, source.revision)))
         raise SourceError(f"hub data set {asked}: {first_line(error)}; {REMEDY}") from error
-    yield from name_rows(source.location, rows.iter(batch_size=64))
+    return count_rows(rows.iter(batch_size=64))
 
 
 def resolve_revision(source: Source) -> str:
@@ -264,14 +261,6 @@ def read_picture(value: Any, folder: Path, name: str, column: str) -> bytes | Pa
     raise SourceError(f"{name}: column {column!r} holds a {type(value).__name__}; expected a picture or its path")
 
 
-def is_file(path: Path) -> bool:
-    """Say whether a path of a row names a file; one that no file system can hold names none."""
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long
-        return False
-
-
 def find_picture(row: Row, places: Iterable[bytes | Path | None], remedy: str) -> bytes | Path:
     """Return the first encoded picture or file that is there; raise ItemError, naming the row and the places, if none.
 
@@ -279,7 +268,7 @@ def find_picture(row: Row, places: Iterable[bytes | Path | None], remedy: str) -
     """
     absent = []
     for place in places:
-        if isinstance(place, bytes) or (place is not None and is_file(place)):
+        if isinstance(place, bytes) or (place is not None and os.path.isfile(place)):  # False for impossible names
             return place
         absent += [str(place)] if place is not None else []
     if not absent:
@@ -287,19 +276,15 @@ def find_picture(row: Row, places: Iterable[bytes | Path | None], remedy: str) -
     raise ItemError(f"{row.name}: no picture {', nor '.join(absent)}; {remedy}")
 
 
-def require_columns(row: Row, columns: Sequence[str]) -> None:
-    """Raise ItemError, naming what is there, unless the row has all the columns."""
-    if absent := [column for column in columns if column not in row.fields]:
+def require_columns(row: Row, columns: Sequence[str], texts: Sequence[str] = ()) -> None:
+    """Raise ItemError, naming what is there, unless the row has all columns, and a text in those that need one."""
+    if absent := [column for column in (*columns, *texts) if column not in row.fields]:
         there = ", ".join(sorted(row.fields)) or "none"
         raise ItemError(f"{row.name}: no column {absent[0]!r}; the row has {there}; point the source at another file")
-
-
-def require_text(row: Row, column: str) -> str:
-    """Return a column's text; raise ItemError, naming the row, unless it holds one that can be written down."""
-    value = row.fields[column]
-    if not isinstance(value, str) or not value.strip():
-        raise ItemError(f"{row.name}: {column} is {value!r}; expected a text; correct or remove the row")
-    return value
+    for column in texts:
+        value = row.fields[column]
+        if not isinstance(value, str) or not value.strip():
+            raise ItemError(f"{row.name}: {column} is {value!r}; expected a text; correct or remove the row")
 
 
 def require_writable(row: Row) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from dontblink.questions.items import SPLITS, TASK_TYPES, Split, TaskType
 
-RULE = re.compile(r"\s*(?P<benchmark>\w+)\.(?:\*|(?P<covariate>\w+)=(?P<value>.*)):(?P<task_type>[^:]*)")
+RULE = re.compile(r"\s*(\w+)\.(?:\*|(\w+)=(.*)):([^:]*)")  # benchmark, covariate, value, task type
 FORMS = "'<benchmark>.<covariate>=<value>:<task type>' or '<benchmark>.*:<task type>'"
 
 
@@ -68,15 +68,13 @@ def draw_subset(rows: Sequence[tuple[str, str, str]], sizes: Mapping[Split, int]
     ValueError
         If two rows share an id, or a size is negative.
     """
-    ids = {identity for identity, _, _ in rows}
-    if len(ids) < len(rows):
+    if len(ids := {identity for identity, _, _ in rows}) < len(rows):
         raise ValueError(f"{len(rows)} rows share {len(ids)} ids; make the ids unique")
-    asked = {split: sizes.get(split, 0) for split in SPLITS}
-    if min(asked.values()) < 0:
-        raise ValueError(f"subset sizes {asked}; expected 0 rows or more; correct the parameters")
-    targets = asked
-    if sum(asked.values()) > len(rows):
-        shares = apportion(len(rows), list(asked.values()), [len(rows)] * len(SPLITS))
+    targets = {split: sizes.get(split, 0) for split in SPLITS}
+    if min(targets.values()) < 0:
+        raise ValueError(f"subset sizes {targets}; expected 0 rows or more; correct the parameters")
+    if sum(targets.values()) > len(rows):
+        shares = apportion(len(rows), list(targets.values()), [len(rows)] * len(SPLITS))
         targets = dict(zip(SPLITS, shares, strict=True))
     strata = gather(rows, seed)
     counts = [sum(map(len, stratum.groups)) for stratum in strata]
@@ -95,19 +93,17 @@ def draw_subset(rows: Sequence[tuple[str, str, str]], sizes: Mapping[Split, int]
 
 def fill(chosen: dict[str, Split], strata: Sequence[Stratum], wanted: dict[Split, int]) -> None:
     """Draw the wanted numbers into `chosen`; the split that lacks the larger part of its number draws next."""
-    missing, stuck = dict(wanted), set[Split]()
-    while open_splits := [split for split in SPLITS if missing[split] and split not in stuck]:
-        split = max(open_splits, key=lambda split: missing[split] / wanted[split])
+    missing = dict(wanted)
+    while any(missing.values()):
+        split = max(SPLITS, key=lambda split: missing[split] / max(wanted[split], 1))
         drawn = next((ids for stratum in strata if (ids := stratum.draw(split, missing[split]))), [])
         chosen.update(dict.fromkeys(drawn, split))
-        missing[split] -= len(drawn)
-        if not drawn:
-            stuck.add(split)
+        missing[split] -= len(drawn) or missing[split]  # nothing is left for this split
 
 
 def find_shortfalls(sizes: Mapping[Split, int], chosen: Mapping[str, Split]) -> list[str]:
     """Return one line for each split that has fewer rows than asked for; no line if the sizes are exact."""
-    drawn = {split: list(chosen.values()).count(split) for split in sizes}
+    drawn = Counter(chosen.values())
     return [
         f"{split}: {drawn[split]} rows drawn of {size} asked for; the data set, or its groups, allow no more"
         for split, size in sizes.items()
@@ -118,13 +114,13 @@ def find_shortfalls(sizes: Mapping[Split, int], chosen: Mapping[str, Split]) -> 
 def gather(rows: Sequence[tuple[str, str, str]], seed: int) -> list[Stratum]:
     """Return the strata in the order of their names, groups and rows in seeded order."""
     members: dict[str, list[str]] = {}
-    named: dict[str, Counter[str]] = {}
-    for identity, stratum, group in sorted(rows):
+    named: dict[str, list[str]] = {}
+    for identity, stratum, group in sorted(rows, key=lambda row: row[1]):
         members.setdefault(group, []).append(identity)
-        named.setdefault(group, Counter())[stratum] += 1
+        named.setdefault(group, []).append(stratum)
     strata: dict[str, list[list[str]]] = {}
     for group in sorted(members, key=lambda group: order(seed, "group", group)):
-        home = min(named[group], key=lambda stratum: (-named[group][stratum], stratum))
+        home = Counter(named[group]).most_common(1)[0][0]  # of several the first by name
         strata.setdefault(home, []).append(sorted(members[group], key=lambda row: order(seed, "row", row)))
     return [Stratum(strata[name]) for name in sorted(strata)]
 
@@ -163,14 +159,15 @@ def task_type_of(covariates: Mapping[str, float | str], benchmark: str, rules: S
         Naming the rule: malformed (even behind one that matches), an unknown task type, or a covariate that the item
         lacks; or if no rule matches.
     """
-    for benchmark_named, covariate, value, task_type in [read_rule(rule) for rule in rules]:
-        if benchmark_named != benchmark:
+    read = [read_rule(rule) for rule in rules]
+    for rule, (named, covariate, value, task_type) in zip(rules, read, strict=True):
+        if named != benchmark:
             continue
         if covariate and covariate not in covariates:
             there = ", ".join(sorted(covariates)) or "none"
-            rule = f"{benchmark_named}.{covariate}={value}:{task_type}"
             raise ValueError(f"task rule {rule!r}: {benchmark} items have no {covariate!r}; they have {there}")
-        if not covariate or write(covariates[covariate]) == value:
+        found = covariates.get(covariate, "")
+        if not covariate or (found.strip() if isinstance(found, str) else f"{found:g}") == value:
             return task_type
     raise ValueError(f"no task rule matches a {benchmark} item; end the rules with '{benchmark}.*:other'")
 
@@ -180,12 +177,7 @@ def read_rule(rule: str) -> tuple[str, str, str, TaskType]:
     read = RULE.fullmatch(rule)
     if read is None:
         raise ValueError(f"task rule {rule!r} is malformed; write {FORMS}")
-    for task_type in TASK_TYPES:
-        if read["task_type"].strip() == task_type:
-            return read["benchmark"], read["covariate"] or "", (read["value"] or "").strip(), task_type
-    raise ValueError(f"task rule {rule!r}: unknown task type; expected one of {', '.join(TASK_TYPES)}")
-
-
-def write(value: float | str) -> str:
-    """Return a covariate's value as a rule writes it."""
-    return value.strip() if isinstance(value, str) else f"{value:g}"
+    named, covariate, value, task_type = (part.strip() for part in read.groups(""))
+    if task_type not in TASK_TYPES:
+        raise ValueError(f"task rule {rule!r}: unknown task type; expected one of {', '.join(TASK_TYPES)}")
+    return named, covariate, value, task_type
