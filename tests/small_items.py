@@ -12,8 +12,8 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from dontblink.boxes.annotations import ImageFacts, Key, describe_image
-from dontblink.questions.items import Item
+from dontblink.boxes.annotations import Annotation, ImageFacts, Key, describe_image
+from dontblink.questions.items import Box, Item
 
 TEXTS = st.text(st.characters(exclude_categories=("Cc", "Cs"), exclude_characters="\ufffe\uffff"))
 NAMES = TEXTS.filter(str.strip)
@@ -49,6 +49,13 @@ def painted_item(orientation: int, name: str = "t") -> tuple[Item, tuple[int, in
 def list_images(items: list[Item]) -> dict[Key, ImageFacts]:
     """The facts of every image of every item."""
     return {(item.id, k): describe_image(item, k) for item in items for k in range(len(item.images))}
+
+
+def annotate(facts: ImageFacts, *boxes: tuple[float, ...] | Box, **changes: Any) -> Annotation:
+    """An accepted annotation of an image by ana."""
+    placed = [box if isinstance(box, Box) else Box(facts.image, *box, label="why") for box in boxes]  # type: ignore[misc]
+    found = facts.annotate(placed, "ana", "accepted", "drawn")
+    return Annotation.model_validate(found.model_dump(by_alias=True) | changes)
 
 
 def write_rows(folder: Path, n_rows: int, **last: Any) -> Path:

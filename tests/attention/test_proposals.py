@@ -116,7 +116,7 @@ def test_proposals_are_written_as_such_and_asked_for_once(tmp_path: Path, monkey
     assert dict(attach_boxes(items, [line])[1])["a"] == "image 0: proposed by grounder, accepted by nobody"
     propose_boxes(FakeVLM(), items, file, max_new_tokens=9)  # type: ignore[arg-type]
     assert asked == ["a#0", "b#0", "b#0"]
-    write_annotations(file, [dataclasses.replace(line, image_sha256="0" * 64)])
+    write_annotations(file, [line.model_copy(update={"image_sha256": "0" * 64})])
     propose_boxes(FakeVLM(), items, file, max_new_tokens=9)  # type: ignore[arg-type]
     assert asked[3:] == ["a#0", "b#0"]
 

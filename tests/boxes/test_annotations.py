@@ -16,26 +16,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small_items import NAMES, TEXTS, list_images, make_item, painted_item, png
+from small_items import NAMES, TEXTS, annotate, list_images, make_item, painted_item, png
 
 from dontblink.boxes.annotations import (
     FIELDS,
+    REMEDY,
     Annotation,
     AnnotationError,
-    Rejected,
+    ImageFacts,
     attach_boxes,
-    check_annotation,
     describe_image,
     find_images,
     format_line,
     judge_items,
-    parse_line,
     read_annotations,
     read_images,
     read_strictly,
     save_images,
     summarize_coverage,
     turn_corners,
+    validate,
     write_annotations,
 )
 from dontblink.questions.items import Box, Item, ItemError, open_image
@@ -57,62 +57,65 @@ def annotations(draw: st.DrawFn, size: tuple[int, int] = (40, 30)) -> Annotation
         boxes.append(Box(0, x0, y0, x1, y1, draw(TEXTS)))
     status = draw(st.sampled_from(["accepted", "proposed"]))
     source = draw(st.sampled_from(["drawn", "imported from a.json", "proposed by M, corrected"]))
-    return Annotation("a", 0, size, "cd" * 32, tuple(boxes), draw(NAMES), status, source)
+    return ImageFacts("a", 0, size, "cd" * 32, 1, "a-0.png").annotate(boxes, draw(NAMES), status, source)
+
+
+def parse(line: str, where: str = "here") -> Annotation:
+    return validate(Annotation.model_validate_json, line, where, REMEDY)
 
 
 @given(annotations())
 def test_a_line_is_read_as_it_was_written(annotation: Annotation) -> None:
     line = format_line(annotation)
-    assert parse_line(line, "here") == annotation and format_line(parse_line(line, "here")) == line
-    assert line.count("\n") == 1 and tuple(json.loads(line)) == FIELDS
+    assert parse(line) == annotation and format_line(parse(line)) == line
+    assert line.count("\n") == 1 and list(json.loads(line)) == FIELDS
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": -1}, "image is -1; expected a whole number from 0"), ({"image": True}, "image is True"),
-        ({"image_size": [40]}, r"image_size is \(40,\); expected \[width, height\]"),
-        ({"image_size": [40.5, 30]}, "whole numbers"), ({"image_sha256": "AB" * 32}, "64 hex digits"),
-        ({"status": "accept"}, "status is 'accept'; expected accepted or proposed"),
-        ({"source": "found"}, "source is 'found'; expected drawn"), ({"source": "proposed by "}, "expected drawn"),
-        ({"annotator": " "}, "annotator is ' '; expected one line"), ({"item_id": 7}, "item_id is 7"),
-        ({"reasons": []}, "one reason each"), ({"reasons": ["two\nlines"]}, "reason 0 is"),
-        ({"boxes": [[1, 2, 3]]}, r"expected \[\[x0, y0, x1, y1\]"), ({"boxes": [[1, 2, 1, 9]]}, "has no area"),
+        ({"image": -1}, "image: found -1, expected greater than or equal to 0"), ({"image": True}, "image: found True"),
+        ({"image_size": [40]}, "image_size.1: Field required"), ({"image_size": [0, 9]}, "image_size.0: found 0"),
+        ({"image_size": [40.5, 30]}, "image_size.0: found 40.5, expected a valid integer"),
+        ({"image_sha256": "AB" * 32}, "image_sha256: found 'ABAB.*pattern"),
+        ({"status": "accept"}, "status: found 'accept', expected 'accepted' or 'proposed'"),
+        ({"source": "found"}, "source: found 'found', .*drawn"), ({"source": "proposed by "}, "source: found .*drawn"),
+        ({"source": "proposed by a\x7f"}, "source: found .* expected one line of text"),
+        ({"annotator": " "}, "annotator: found ' ', "), ({"item_id": 7}, "item_id: found 7, expected a valid string"),
+        ({"reasons": []}, "1 boxes, 0 reasons; expected one reason each"),
+        ({"reasons": ["two\nlines"]}, "reasons.0: found 'two.*expected one line of text"),
+        ({"boxes": [[1, 2, 3]]}, "boxes.0.3: Field required"), ({"boxes": [[1, 2, 1, 9]]}, "has no area"),
         ({"boxes": [[9, 2, 1, 9]]}, "expected x0 < x1"),
         ({"boxes": [[1, 2, 41, 9]]}, "leaves its picture; expected a box inside 40 x 30 px"),
         ({"boxes": [[-0.5, 2, 4, 9]]}, "leaves its picture"),
-        ({"boxes": [[1, 2, float("nan"), 9]]}, "four finite numbers"),
-        ({"boxes": [[1, 2, "3", 9]]}, "four finite numbers"), ({"boxes": [[1, 2, 10**400, 9]]}, "four finite numbers"),
-        ({"image_size": [10**400, 30]}, "at most 64000000 px in all"), ({"extra": 1}, "expected exactly the fields"),
+        ({"boxes": [[1, 2, float("nan"), 9]]}, "boxes.0.2: found nan, expected a finite number"),
+        ({"boxes": [[1, 2, "3", 9]]}, "boxes.0.2: found '3', expected a valid number"),
+        ({"boxes": [[1, 2, 10**400, 9]]}, "boxes.0.2: .*expected a finite number"),
+        ({"image_size": [10**400, 30]}, "at most 64000000 px in all"),
+        ({"extra": 1}, "extra: Extra inputs are not permitted; .* a line has the fields item_id, "),
     ],
 )  # fmt: skip
 def test_each_wrong_field_is_named_with_what_was_expected(change: dict[str, Any], message: str) -> None:
     with pytest.raises(AnnotationError, match=f"file.jsonl, line 3: .*{message}") as caught:
-        parse_line(json.dumps(LINE | change), "file.jsonl, line 3")
-    assert "\n" not in str(caught.value)
+        parse(json.dumps(LINE | change), "file.jsonl, line 3")
+    assert "\n" not in str(caught.value) and "correct or remove it" in str(caught.value)
 
 
 def test_what_is_no_line_and_what_code_made_wrongly_is_refused_and_no_boxes_is_a_valid_statement() -> None:
     for line in ("", "[1]", "{", '{"item_id": "a"}', "null"):
         with pytest.raises(AnnotationError, match="here: "):
-            parse_line(line, "here")
-    good = parse_line(json.dumps(LINE | {"boxes": [], "reasons": []}), "here")
-    assert good.boxes == () and check_annotation(good, "here") is good
-    with pytest.raises(AnnotationError, match="no area"):
-        check_annotation(dataclasses.replace(good, boxes=(Box(0, 1, 1, 1, 1),)), "here")
+            parse(line)
+    assert parse(json.dumps(LINE | {"boxes": [], "reasons": []})).boxes == ()
+    with pytest.raises(AnnotationError, match="item 'a', image 0: box 0 .* no area"):
+        annotate(describe_image(ITEMS[0], 0), (1, 1, 1, 1))
 
 
 ITEMS = [make_item("a", (40, 30)), make_item("b", (16, 16), (20, 10)), make_item("c", (8, 8))]
 BOX = (1.0, 2.0, 6.0, 7.0)
 
 
-def annotate(item: Item, image: int = 0, *boxes: tuple[float, ...], **changes: Any) -> Annotation:
-    """An accepted annotation of an item's image by ana."""
-    size = {"a": [(40, 30)], "b": [(16, 16), (20, 10)], "c": [(8, 8)]}[item.id][image]
-    sha256 = hashlib.sha256(item.images[image]).hexdigest()  # type: ignore[arg-type]
-    placed = tuple(Box(image, *corners, "why") for corners in boxes)
-    found = Annotation(item.id, image, size, sha256, placed, "ana", "accepted", "drawn")
-    return dataclasses.replace(found, **changes)
+def say(item: Item, image: int = 0, *boxes: tuple[float, ...], **changes: Any) -> Annotation:
+    return annotate(describe_image(item, image), *boxes, **changes)
 
 
 @given(st.lists(annotations(), max_size=6), st.randoms())
@@ -133,8 +136,8 @@ def test_the_same_annotations_are_the_same_bytes_in_any_order(
 
 def test_only_the_same_annotators_line_on_the_same_image_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
-    write_annotations(file, [annotate(ITEMS[0], 0, BOX), annotate(ITEMS[0], 0, annotator="bo"), annotate(ITEMS[1], 1)])
-    assert write_annotations(file, [annotate(ITEMS[0], 0)]) == 3
+    write_annotations(file, [say(ITEMS[0], 0, BOX), say(ITEMS[0], 0, annotator="bo"), say(ITEMS[1], 1)])
+    write_annotations(file, [say(ITEMS[0], 0)])
     assert {found.key(): len(found.boxes) for found in read_strictly(file)} == {
         ("a", 0, "ana"): 0, ("a", 0, "bo"): 0, ("b", 1, "ana"): 0,
     }  # fmt: skip
@@ -142,7 +145,7 @@ def test_only_the_same_annotators_line_on_the_same_image_is_replaced(tmp_path: P
 
 def test_writers_at_the_same_time_lose_no_line(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
-    rows = [annotate(ITEMS[0], annotator=f"person {k}") for k in range(24)]
+    rows = [say(ITEMS[0], annotator=f"person {k}") for k in range(24)]
     threads = [threading.Thread(target=write_annotations, args=(file, [row])) for row in rows]
     for thread in threads:
         thread.start()
@@ -154,13 +157,13 @@ def test_writers_at_the_same_time_lose_no_line(tmp_path: Path) -> None:
 
 def test_a_file_with_a_bad_line_is_read_around_it_and_never_written_over(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
-    write_annotations(file, [annotate(ITEMS[0], 0, BOX), annotate(ITEMS[2])])
+    write_annotations(file, [say(ITEMS[0], 0, BOX), say(ITEMS[2])])
     text = file.read_text().replace('"c"', '"c", "more": 1')
     file.write_text(text)
     found, rejected = read_annotations(file)
     assert [row.item_id for row in found] == ["a"] and len(rejected) == 1
-    assert rejected[0].where.endswith("x.jsonl, line 2") and "expected exactly the fields" in rejected[0].reason
-    for attempt in (lambda: read_strictly(file), lambda: write_annotations(file, [annotate(ITEMS[1])])):
+    assert rejected[0].where.endswith("x.jsonl, line 2") and "more: Extra inputs" in rejected[0].reason
+    for attempt in (lambda: read_strictly(file), lambda: write_annotations(file, [say(ITEMS[1])])):
         with pytest.raises(AnnotationError, match="x.jsonl, line 2"):
             attempt()
     assert file.read_text() == text
@@ -168,7 +171,7 @@ def test_a_file_with_a_bad_line_is_read_around_it_and_never_written_over(tmp_pat
 
 def test_two_lines_of_one_annotator_on_one_image_are_both_left_out(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
-    write_annotations(file, [annotate(ITEMS[0], 0, BOX), annotate(ITEMS[2])])
+    write_annotations(file, [say(ITEMS[0], 0, BOX), say(ITEMS[2])])
     file.write_text(file.read_text() + file.read_text().split("\n")[0] + "\n")
     found, rejected = read_annotations(file)
     assert [row.item_id for row in found] == ["c"]
@@ -184,14 +187,11 @@ def test_a_file_that_is_not_text_is_an_error_and_one_that_is_not_there_is_empty(
 
 def test_a_proposal_never_replaces_accepted_boxes_unless_their_annotator_withdraws_them(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
-    write_annotations(file, [annotate(ITEMS[0], 0, BOX)])
-    proposal = annotate(ITEMS[0], 0, status="proposed", source="imported from x.json")
-    with pytest.raises(AnnotationError, match="would replace boxes that 'ana' has accepted"):
-        write_annotations(file, [proposal])
-    assert read_strictly(file)[0].status == "accepted"
-    refused: dict[Annotation, Rejected] = {}
-    assert write_annotations(file, [proposal, annotate(ITEMS[2])], refused=refused) == 2
-    assert list(refused) == [proposal] and "has accepted, which stay" in refused[proposal].reason
+    write_annotations(file, [say(ITEMS[0], 0, BOX)])
+    proposal = say(ITEMS[0], 0, status="proposed", source="imported from x.json")
+    refused = write_annotations(file, [proposal, say(ITEMS[2])])
+    assert list(refused) == [proposal]
+    assert "replace boxes that 'ana' has accepted, which stay" in refused[proposal].reason
     assert [row.status for row in read_strictly(file)] == ["accepted", "accepted"]
     write_annotations(file, [proposal], may_withdraw=True)
     assert read_strictly(file)[0] == proposal
@@ -199,27 +199,27 @@ def test_a_proposal_never_replaces_accepted_boxes_unless_their_annotator_withdra
 
 def test_only_accepted_boxes_on_the_same_picture_are_attached() -> None:
     rows = [
-        annotate(ITEMS[0], 0, BOX), annotate(ITEMS[1], 0, BOX),
-        annotate(ITEMS[1], 1, status="proposed", annotator="M"), annotate(ITEMS[2], 0, BOX, image_sha256="0" * 64),
+        say(ITEMS[0], 0, BOX), say(ITEMS[1], 0, BOX),
+        say(ITEMS[1], 1, status="proposed", annotator="M"), say(ITEMS[2], 0, BOX, image_sha256="0" * 64),
     ]  # fmt: skip
     attached, lacking = attach_boxes(ITEMS, rows)
     assert [(item.id, item.boxes) for item in attached] == [("a", (Box(0, *BOX, "why"),))]
     reasons = dict(lacking)
     assert reasons["b"] == "image 1: proposed by M, accepted by nobody"
     assert "image 0: accepted on another picture (8 x 8 px, sha256 00000000; here 8 x 8 px" in reasons["c"]
-    _, lacking = attach_boxes(ITEMS[:1], [annotate(ITEMS[0], 0, BOX, image_size=(30, 40))])
+    _, lacking = attach_boxes(ITEMS[:1], [say(ITEMS[0], 0, BOX, image_size=(30, 40))])
     assert "another picture (30 x 40 px" in lacking[0][1]
 
 
 def test_no_evidence_is_something_else_than_no_annotation() -> None:
-    attached, lacking = attach_boxes(ITEMS[:2], [annotate(ITEMS[0], 0)])
+    attached, lacking = attach_boxes(ITEMS[:2], [say(ITEMS[0], 0)])
     assert [(item.id, item.boxes) for item in attached] == [("a", ())]
     assert lacking == [("b", "image 0: not annotated; image 1: not annotated")]
 
 
 def test_several_annotators_are_joined_unless_one_is_named() -> None:
     other = (3.0, 3.0, 9.0, 9.0)
-    rows = [annotate(ITEMS[0], 0, BOX), annotate(ITEMS[0], 0, BOX, other, annotator="bo")]
+    rows = [say(ITEMS[0], 0, BOX), say(ITEMS[0], 0, BOX, other, annotator="bo")]
     assert attach_boxes(ITEMS[:1], rows)[0][0].boxes == (Box(0, *BOX, "why"), Box(0, *other, "why"))
     assert len(attach_boxes(ITEMS[:1], rows, annotator="ana")[0][0].boxes) == 1
     assert attach_boxes(ITEMS[:1], rows, annotator="cy")[1] == [("a", "image 0: not annotated")]
@@ -234,8 +234,8 @@ def test_an_item_that_brings_boxes_is_an_error_and_one_that_cannot_be_read_lacks
 
 def test_the_report_names_every_item_without_boxes_and_why() -> None:
     rows = [
-        annotate(ITEMS[0], 0), annotate(ITEMS[1], 0, BOX), annotate(ITEMS[1], 1, BOX, image_sha256="0" * 64),
-        annotate(ITEMS[2], 0, BOX, status="proposed"),
+        say(ITEMS[0], 0), say(ITEMS[1], 0, BOX), say(ITEMS[1], 1, BOX, image_sha256="0" * 64),
+        say(ITEMS[2], 0, BOX, status="proposed"),
     ]  # fmt: skip
     images = list_images([*ITEMS, make_item("d", (4, 4))])
     verdicts = judge_items(images, rows)
@@ -310,16 +310,17 @@ def test_unreadable_pictures_lists_and_ids_are_one_line(tmp_path: Path) -> None:
         describe_image(dataclasses.replace(make_item("u"), images=(b"no",)), 0)
     with pytest.raises(ItemError, match="rename it in the loader"):
         describe_image(make_item("../up", (4, 4)), 0)
-    with pytest.raises(ItemError, match="write the folder with"):
+    with pytest.raises(AnnotationError, match="write the folder with"):
         read_images(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": ["a"]}, r"size is \('a',\)"), ({"size": [4, 0]}, r"size is \(4, 0\)"),
-        ({"item_id": 5}, "item_id is 5"), ({"image": "0"}, "image is '0'"), ({"orientation": 9}, "orientation is 9"),
-        ({"original": None}, "original is None"),
+        ({"size": ["a"]}, "size.0: found 'a'"), ({"size": [4, 0]}, "size.1: found 0"), ({"more": 1}, "more: .*Unexpected"),
+        ({"item_id": 5}, "item_id: found 5"), ({"image": "0"}, "image: found '0'"),
+        ({"orientation": 9}, "orientation: found 9, expected less than or equal to 8"),
+        ({"original": None}, "original: found None"),
     ],
 )  # fmt: skip
 def test_a_list_of_pictures_with_a_wrong_field_is_one_line_that_names_it(
@@ -328,5 +329,5 @@ def test_a_list_of_pictures_with_a_wrong_field_is_one_line_that_names_it(
     save_images([make_item("a", (4, 4))], tmp_path)
     list_file = tmp_path / "images.jsonl"
     list_file.write_text(json.dumps(json.loads(list_file.read_text()) | change) + "\n")
-    with pytest.raises(ItemError, match=f"images.jsonl, line 1: not the facts of an image .{message}"):
+    with pytest.raises(AnnotationError, match=f"images.jsonl, line 1: {message}.*; write the folder with"):
         read_images(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,30 +9,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
+from small_items import annotate as say
 
-from dontblink.boxes.annotations import Annotation, AnnotationError
+from dontblink.boxes.annotations import Annotation, AnnotationError, ImageFacts
 from dontblink.boxes.annotators import (
     compare_annotators,
     disagreement,
-    find_kappa,
     mean_best_iou,
     summarize_agreement,
     token_grid,
 )
-from dontblink.questions.items import Box
 
 TOKEN_MAPS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40)
 
 
 def annotate(item: str, name: str, *boxes: tuple[float, ...], **changes: Any) -> Annotation:
-    placed = tuple(Box(0, *corners) for corners in boxes)
-    found = Annotation(item, 0, (64, 64), "ab" * 32, placed, name, "accepted", "drawn")
-    return dataclasses.replace(found, **changes)
+    return say(ImageFacts(item, 0, (64, 64), "ab" * 32, 1, "x.png"), *boxes, **{"annotator": name} | changes)
+
+
+def find_kappa(observed: float, expected: float) -> float | None:
+    return 1 - observed / expected if expected > 0 else None
 
 
 def test_mean_best_iou_is_the_mean_of_both_directions() -> None:
-    a = [Box(0, 0, 0, 10, 10), Box(0, 20, 20, 30, 30)]
-    b = [Box(0, 0, 0, 10, 5)]
+    a, b = [(0.0, 0.0, 10.0, 10.0), (20.0, 20.0, 30.0, 30.0)], [(0.0, 0.0, 10.0, 5.0)]
     assert mean_best_iou(a, b) == mean_best_iou(b, a) == pytest.approx(((0.5 + 0) / 2 + 0.5) / 2)
     assert mean_best_iou(a, a) == 1 and mean_best_iou(a, []) == 0 and mean_best_iou([], []) is None
 

@@ -188,7 +188,6 @@ def test_iou_takes_the_smallest_set_that_holds_half_of_the_mass() -> None:
     weights = np.array([0.05, 0.3, 0.25, 0.2, 0.2])
     assert mass_set_iou(weights, [0, 1, 1, 0, 0]) == 1  # 0.3 + 0.25 >= 0.5
     assert mass_set_iou(weights, [0, 1, 0, 0, 1]) == pytest.approx(1 / 3)
-    assert mass_set_iou(weights, [0, 1, 0, 0, 0], mass=0.3) == 1
     assert mass_set_iou([0.5, 0.5, 0, 0], [1, 0, 0, 0]) == pytest.approx(0.5 / 1.5)  # tied: half of each
     assert mass_set_iou([0.25] * 4, [1, 1, 0, 0]) == pytest.approx(1 / 3)
     assert np.isnan(mass_set_iou([0.0, 0.0], [1, 0])) and np.isnan(mass_set_iou([0.5, 0.5], [0, 0]))
@@ -223,10 +222,7 @@ def test_border_mask_holds_the_outermost_tokens_of_each_image() -> None:
     mask = border_mask([(3, 4), (2, 2)])
     assert mask[:12].reshape(3, 4).tolist() == [[True] * 4, [True, False, False, True], [True] * 4]
     assert mask[12:].all() and mask.dtype == bool
-    assert border_mask([(5, 5)], width=2).sum() == 24 and border_mask([(5, 5)], width=0).sum() == 0
     assert np.flatnonzero(border_mask([(3, 4), (2, 2)], rule="first")).tolist() == [0, 12]
-    with pytest.raises(ValueError, match="sink rule 'corner'"):
-        border_mask([(3, 4)], rule="corner")  # type: ignore[arg-type]
 
 
 def test_maps_of_another_shape_or_with_nan_are_errors() -> None:
@@ -242,7 +238,7 @@ def test_item_coverage_of_a_picture_shown_twice_counts_it_twice() -> None:
     item = dataclasses.replace(make_item("m", (16, 16), (32, 16)), boxes=(Box(1, 0, 0, 16, 16),))
     found = item_coverage(item, [(1, 2), (1, 1), (1, 2)], image_order=(1, 0, 1))
     np.testing.assert_array_equal(found, [1, 0, 0, 1, 0])
-    with pytest.raises(ValueError, match="item m: 1 grids for 2 images"):
+    with pytest.raises(ValueError, match="item m: 1 grids, image order .* for 2 images"):
         item_coverage(item, [(1, 1)])
     with pytest.raises(ValueError, match="order .1, 2. for 2 images"):
         item_coverage(item, [(1, 2), (1, 1)], image_order=(1, 2))

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_items import make_item
+from small_items import annotate, make_item
 
 from dontblink.boxes.__main__ import main
-from dontblink.boxes.annotations import Annotation, read_strictly, save_images, write_annotations
-from dontblink.questions.items import Box
+from dontblink.boxes.annotations import read_strictly, save_images, write_annotations
 
 ITEMS = [make_item("a", (40, 30)), make_item("b", (16, 16))]
 Out = pytest.CaptureFixture[str]
@@ -24,9 +23,7 @@ def desk(tmp_path: Path) -> Path:
     """Return a folder with pictures and one accepted image of two annotators."""
     facts = save_images(ITEMS, tmp_path / "pictures")["a", 0]
     for name, right in (("ana", 20.0), ("bo", 22.0)):
-        boxes = (Box(0, 1.0, 1.0, right, 20.0, "why"),)
-        row = Annotation("a", 0, facts.size, facts.sha256, boxes, name, "accepted", "drawn")
-        write_annotations(tmp_path / "x.jsonl", [row])
+        write_annotations(tmp_path / "x.jsonl", [annotate(facts, (1.0, 1.0, right, 20.0), annotator=name)])
     return tmp_path
 
 
@@ -48,7 +45,7 @@ def test_report_names_what_lacks_boxes_and_fails_until_all_have_them(desk: Path,
     assert call(desk, "report") == 1
     assert capsys.readouterr().out == "demo: 1 of 2 items annotated (0 of them as without evidence)\n  lacking (1): b\n"
     facts = save_images(ITEMS, desk / "pictures")["b", 0]
-    write_annotations(desk / "x.jsonl", [Annotation("b", 0, facts.size, facts.sha256, (), "ana", "accepted", "drawn")])
+    write_annotations(desk / "x.jsonl", [annotate(facts)])
     assert call(desk, "report") == 0 and "2 of 2 items annotated (1 of them" in capsys.readouterr().out
 
 

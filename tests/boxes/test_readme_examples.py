@@ -69,8 +69,7 @@ def run_shell(line: str, variables: dict[str, str]) -> int:
 
 def test_the_line_that_is_shown_can_be_read() -> None:
     (line,) = list_blocks("json")
-    found = annotations.parse_line(line, "README")
-    assert annotations.format_line(found) == line
+    assert annotations.format_line(annotations.Annotation.model_validate_json(line)) == line
     assert set(re.findall(r"^\| (`.*?) \|", README, re.MULTILINE)[0].split("`")) >= {"item_id", "image"}
 
 

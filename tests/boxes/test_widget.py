@@ -11,9 +11,9 @@ import ipywidgets
 import numpy as np
 import pytest
 from PIL import Image
-from small_items import make_item, painted_item, png
+from small_items import annotate, make_item, painted_item, png
 
-from dontblink.boxes.annotations import Annotation, AnnotationError, describe_image, read_strictly, write_annotations
+from dontblink.boxes.annotations import AnnotationError, describe_image, read_strictly, write_annotations
 from dontblink.boxes.widget import MAX_SIDE_PX, BoxWidget
 from dontblink.questions.items import Box
 
@@ -38,11 +38,8 @@ def press(widget: BoxWidget, name: str) -> None:
 
 
 def propose(file: Path, *boxes: tuple[float, ...], name: str = "M") -> None:
-    facts = describe_image(ITEMS[0], 0)
-    placed = tuple(Box(0, *corners, "why") for corners in boxes)
-    write_annotations(
-        file, [Annotation("a", 0, facts.size, facts.sha256, placed, name, "proposed", f"proposed by {name}")]
-    )
+    changes = {"annotator": name, "status": "proposed", "source": f"proposed by {name}"}
+    write_annotations(file, [annotate(describe_image(ITEMS[0], 0), *boxes, **changes)])
 
 
 def test_boxes_that_are_accepted_are_saved_and_shown_again(tmp_path: Path) -> None:
@@ -127,7 +124,7 @@ def test_boxes_of_another_picture_are_not_shown_and_it_says_so(tmp_path: Path) -
     widget = BoxWidget(ITEMS, file, "ana")
     widget.canvas.bboxes = [on_screen(1, 1, 5, 5)]
     widget.accept()
-    write_annotations(file, [dataclasses.replace(read_strictly(file)[0], image_sha256="0" * 64)])
+    write_annotations(file, [read_strictly(file)[0].model_copy(update={"image_sha256": "0" * 64})])
     widget = BoxWidget(ITEMS, file, "ana")
     assert widget.canvas.bboxes == [] and widget.status.value.endswith("1 annotations belong to another picture")
 
@@ -191,7 +188,7 @@ def test_a_box_that_nobody_moves_keeps_its_corners_to_the_last_digit(tmp_path: P
     item = dataclasses.replace(make_item("l"), images=(png(np.zeros((97, 4999, 3), dtype=np.uint8)),))
     facts, file = describe_image(item, 0), tmp_path / "x.jsonl"
     boxes = tuple(Box(0, k / 7, k / 3, 4998 + k / 11, 90 + k / 13, f"why {k}") for k in range(1, 9))
-    write_annotations(file, [Annotation("l", 0, facts.size, facts.sha256, boxes, "ana", "accepted", "drawn")])
+    write_annotations(file, [annotate(facts, *boxes)])
     before = file.read_bytes()
     widget = BoxWidget([item], file, "ana")
     widget.accept()
@@ -226,9 +223,8 @@ def test_a_file_that_cannot_be_read_any_more_leaves_the_picture_on_screen_whole(
 
 
 def test_paging_past_an_accepted_image_whose_reason_has_outer_blanks_keeps_it_accepted(tmp_path: Path) -> None:
-    file, facts = tmp_path / "x.jsonl", describe_image(ITEMS[0], 0)
-    boxes = (Box(0, 1, 1, 50, 50, "the bar "),)
-    write_annotations(file, [Annotation("a", 0, facts.size, facts.sha256, boxes, "ana", "accepted", "drawn")])
+    file = tmp_path / "x.jsonl"
+    write_annotations(file, [annotate(describe_image(ITEMS[0], 0), Box(0, 1, 1, 50, 50, "the bar "))])
     before = file.read_bytes()
     BoxWidget(ITEMS, file, "ana").step(1)
     assert file.read_bytes() == before

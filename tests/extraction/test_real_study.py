@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from dontblink import paths, schema, store
-from dontblink.boxes.annotations import Annotation, describe_image, read_annotations, write_annotations
+from dontblink.boxes.annotations import describe_image, read_annotations, write_annotations
 from dontblink.questions import mmmu_pro
 from dontblink.questions.items import Box
 from dontblink.questions.sources import Source
@@ -52,10 +52,7 @@ def annotate(file: Path) -> None:
             facts = describe_image(item, image)
             width, height = facts.size
             box = Box(image, width * 0.25, height * 0.25, width * 0.75, height * 0.75, "middle")
-            found.append(Annotation(
-                item_id=item.id, image=image, image_size=facts.size, image_sha256=facts.sha256, boxes=(box,),
-                annotator="test", status="accepted" if number else "proposed", source="drawn",
-            ))  # fmt: skip
+            found.append(facts.annotate([box], "test", "accepted" if number else "proposed", "drawn"))
     write_annotations(file, found)
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from dontblink.boxes.annotations import (
     UNPRINTABLE,
-    Annotation,
     AnnotationError,
     ImageFacts,
     Rejected,
@@ -26,7 +25,6 @@ from dontblink.boxes.annotations import (
     write_annotations,
 )
 from dontblink.models.generate import Sampling, generate_responses
-from dontblink.models.response import Response
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Box, Item, ItemError
 
@@ -131,7 +129,7 @@ def propose_boxes(
     """
     done = {(found.item_id, found.image): found for found in read_strictly(path) if found.annotator == vlm.name}
     rejected: list[Rejected] = []
-    prompts: list[Item] = []
+    prompts: dict[str, Item] = {}
     asked: dict[str, ImageFacts] = {}
     for item in items:
         for image in range(len(item.images)):
@@ -142,30 +140,23 @@ def propose_boxes(
                 rejected.append(Rejected(prompt.id, str(error)))
                 continue
             if (item.id, image) not in done or not is_on(done[item.id, image], facts):
-                asked[prompt.id] = facts
-                prompts.append(prompt)
+                asked[prompt.id], prompts[prompt.id] = facts, prompt
 
     def refuse(name: str, reason: str) -> None:
         rejected.append(Rejected(name, reason))
 
     settings: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "quarantine": refuse}
-    for response in generate_responses(vlm, prompts, Sampling(max_new_tokens), **settings):
+    for response in generate_responses(vlm, list(prompts.values()), Sampling(max_new_tokens), **settings):
         facts = asked[response.item_id]
-        boxes, problems = read_response(response, facts)
+        boxes, problems = parse_proposals(response.text, facts.size, facts.image)
+        if response.finish_reason == "length":  # its boxes may be of the reasoning
+            found = f"cut off after {len(response.response_ids)} tokens: {shorten(response.text)}"
+            boxes, problems = (), (f"{found}; raise max_new_tokens",)
         rejected += [Rejected(response.item_id, f"{response.item_id}: {problem}") for problem in problems]
         if boxes:
-            line = Annotation(facts.item_id, facts.image, facts.size, facts.sha256, boxes, vlm.name, "proposed",
-                              f"proposed by {vlm.name}")  # fmt: skip
             try:
-                write_annotations(path, [line])
+                line = facts.annotate(boxes, vlm.name, "proposed", f"proposed by {vlm.name}")
+                rejected += write_annotations(path, [line]).values()
             except AnnotationError as error:
                 rejected.append(Rejected(response.item_id, str(error)))
     return rejected
-
-
-def read_response(response: Response, facts: ImageFacts) -> tuple[tuple[Box, ...], tuple[str, ...]]:
-    """Return the boxes and problems of a reply; one that was cut off is not read, its boxes may be of the reasoning."""
-    if response.finish_reason == "length":
-        n_tokens = len(response.response_ids)
-        return (), (f"cut off after {n_tokens} tokens: {shorten(response.text)}; raise max_new_tokens",)
-    return parse_proposals(response.text, facts.size, facts.image)

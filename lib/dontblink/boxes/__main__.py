@@ -12,13 +12,14 @@ import sys
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dontblink import paths
 from dontblink.errors import NamedError, make_line
 from dontblink.files import whole_file
 
 if TYPE_CHECKING:
-    from dontblink.boxes.annotations import Annotation, Rejected
+    from dontblink.boxes.annotations import Rejected
 
 FORMATS = ("coco", "label-studio")
 
@@ -32,39 +33,41 @@ def check_format(name: str) -> str:
     return name
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "benchmark": {"help": "mathvista, mmmu_pro or hallusionbench"},
+    "file": {"type": Path, "help": "annotations, data/evidence/<benchmark>.jsonl"},
+    "--images": {"type": Path, "required": True, "help": "folder of the benchmark's pictures"},
+    "--profile": {"default": "paper", "help": "which params/<profile>.yaml, after `make params`"},
+    "--format": {"type": check_format, "metavar": "|".join(FORMATS), "required": True},
+    "--from": {"type": Path, "required": True, "dest": "other", "help": "the tool's file"},
+    "--to": {"type": Path, "required": True, "dest": "other", "help": "the file to write"},
+    "--annotator": {"default": "", "help": "who drew what the file names nobody for"},
+    "--shown": {
+        "choices": ("turned", "stored", "unknown"), "default": "unknown",
+        "help": "did the tool turn pictures as EXIF says? unknown: decide by size",
+    },
+    "--between": {"nargs": 2, "metavar": ("A", "B"), "help": "two annotators; default: every pair"},
+    "--token-px": {"type": int, "default": 32, "help": "side of an image token in px"},
+    "--seed": {"type": int, "default": 0, "help": "of the bootstrap over items"},
+}  # fmt: skip
+COMMANDS = {  # what each does, and its options
+    "pictures": ("write the pictures of the items that a study asks", "benchmark --images --profile"),
+    "report": ("which items have accepted boxes, and which lack them", "file --images"),
+    "import": ("read the file of another tool into an annotation file",
+               "file --images --format --from --annotator --shown"),
+    "export": ("write pictures' boxes for another tool", "file --images --format --to"),
+    "agree": ("how well annotators agree", "file --between --token-px --seed"),
+}  # fmt: skip
+
+
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the five commands; each names the function that runs it."""
+    """Return the parser of the commands."""
     parser = argparse.ArgumentParser(prog="python -m dontblink.boxes", description="Evidence boxes of real benchmarks.")
     commands = parser.add_subparsers(dest="command", required=True)
-
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=globals()[f"run_{name}"])
-        if name == "pictures":
-            command.add_argument("benchmark", help="mathvista, mmmu_pro or hallusionbench")
-        else:
-            command.add_argument("file", type=Path, help="annotations, data/evidence/<benchmark>.jsonl")
-        if name != "agree":
-            command.add_argument("--images", type=Path, required=True, help="folder of the benchmark's pictures")
-        if name in ("import", "export"):
-            command.add_argument("--format", type=check_format, metavar="|".join(FORMATS), required=True)
-        return command
-
-    pictures = add("pictures", "write the pictures of the items that a study asks")
-    pictures.add_argument("--profile", default="paper", help="which params/<profile>.yaml, after `make params`")
-    add("report", "which items have accepted boxes, and which lack them")
-    into = add("import", "read the file of another tool into an annotation file")
-    into.add_argument("--from", type=Path, required=True, dest="other", help="the tool's file")
-    into.add_argument("--annotator", default="", help="who drew what the file names nobody for")
-    into.add_argument("--shown", choices=("turned", "stored", "unknown"), default="unknown",
-                      help="did the tool turn pictures as EXIF says? unknown: decide by size")  # fmt: skip
-    add("export", "write pictures' boxes for another tool").add_argument(
-        "--to", type=Path, required=True, dest="other", help="the file to write"
-    )
-    agree = add("agree", "how well annotators agree")
-    agree.add_argument("--between", nargs=2, metavar=("A", "B"), help="two annotators; default: every pair")
-    agree.add_argument("--token-px", type=int, default=32, help="side of an image token in px")
-    agree.add_argument("--seed", type=int, default=0, help="of the bootstrap over items")
+    for name, (text, options) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        for option in options.split():
+            command.add_argument(option, **OPTIONS[option])
     return parser
 
 
@@ -104,8 +107,7 @@ def run_report(given: argparse.Namespace) -> int:
 
 def run_import(given: argparse.Namespace) -> int:
     """Import what can be, print what was changed and left out; 1 where a row was left out."""
-    from dontblink import paths
-    from dontblink.boxes.annotations import read_images, write_annotations
+    from dontblink.boxes.annotations import read_images, read_strictly, write_annotations
     from dontblink.boxes.exchange import import_boxes
 
     images = read_images(given.images)
@@ -113,11 +115,11 @@ def run_import(given: argparse.Namespace) -> int:
     print_rejected(found.rejected)
     for note in found.notes:
         print(f"note: {make_line(note)}")
-    refused: dict[Annotation, Rejected] = {}
-    n_lines = write_annotations(given.file, found.annotations, refused=refused)
+    refused = write_annotations(given.file, found.annotations)
     print_rejected(refused.values())
-    written = [len(row.boxes) for row in found.annotations if row not in refused]
-    print(f"{len(written)} images with {sum(written)} boxes; {paths.show(given.file)} has {n_lines} lines now")
+    written = [len(row.corners) for row in found.annotations if row not in refused]
+    n_lines = f"{paths.show(given.file)} has {len(read_strictly(given.file))} lines now"
+    print(f"{len(written)} images with {sum(written)} boxes; {n_lines}")
     return int(bool(found.rejected or refused))
 
 
@@ -159,7 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command != "report":
             return 1
     try:
-        return int(given.run(given))
+        return int(globals()[f"run_{given.command}"](given))
     except (NamedError, ValueError) as error:
         print(make_line(str(error)), file=sys.stderr)
     except OSError as error:

@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import io
 import json
 import os
 import re
-import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from dontblink import paths
 from dontblink.errors import NamedError, make_line
@@ -31,12 +32,10 @@ from dontblink.files import whole_file
 from dontblink.questions.items import ID, MOST_PIXELS, Box, Item, ItemError, decode_image, open_image, read_bytes
 
 Status = Literal["accepted", "proposed"]
+Coverage = Literal["annotated", "proposed only", "stale", "lacking"]  # what annotations say of an item
 Key = tuple[str, int]  # item id, image counted from 0
 Corners = tuple[float, float, float, float]  # x0, y0, x1, y1
-FIELDS = (
-    "item_id", "image", "image_size", "image_sha256", "boxes", "reasons", "annotator", "status", "source",
-)  # fmt: skip
-SOURCE = re.compile(r"drawn|(imported from|proposed by) .*\S.*")
+Checked = TypeVar("Checked")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 LIST_FILE = "images.jsonl"
 ORIENTATION = 0x0112  # the EXIF tag that says how a viewer turns the stored picture
@@ -56,22 +55,60 @@ class Rejected(NamedTuple("Rejected", [("where", str), ("reason", str)])):
         return super().__new__(cls, make_line(where), make_line(reason))
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """What one annotator says of one image: boxes in px of the turned image, each label the reason for the box.
+def refuse_unprintable(text: str) -> str:
+    """Return one line of text."""
+    if UNPRINTABLE.search(text):
+        raise ValueError("expected one line of text")
+    return text
 
-    No boxes means "no evidence in this image". `source`: 'drawn', 'imported from ...' or 'proposed by <model>', the
-    last with ', corrected' behind it where a person moved the boxes before accepting them.
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+Text = Annotated[str, AfterValidator(refuse_unprintable)]
+Name = Annotated[Text, Field(pattern=r"\S")]
+Count = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=1)]
+
+
+class Annotation(BaseModel):
+    """What one annotator says of one image: a line of a file, its fields in this order (`corners` is written `boxes`).
+
+    Boxes are [x0, y0, x1, y1] in px of the turned image, each with its reason; none says "no evidence in this image".
+    `source`: 'drawn', 'imported from ...' or 'proposed by <model>', the last with ', corrected' behind it where a
+    person moved the boxes before accepting them. An annotation that cannot be used cannot be made.
     """
 
-    item_id: str
-    image: int
-    image_size: tuple[int, int]
-    image_sha256: str
-    boxes: tuple[Box, ...]
-    annotator: str
+    model_config = ConfigDict(frozen=True, **STRICT)
+
+    item_id: Name
+    image: Count
+    image_size: tuple[Side, Side]
+    image_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    corners: tuple[Corners, ...] = Field(alias="boxes")
+    reasons: tuple[Text, ...]
+    annotator: Name
     status: Status
-    source: str
+    source: Annotated[Text, Field(pattern=r"^(drawn|(imported from|proposed by) .*\S.*)$")]
+
+    @model_validator(mode="after")
+    def check_boxes(self) -> Annotation:
+        """Return the annotation; raise ValueError unless each box has a reason and an area inside the picture."""
+        width, height = self.image_size
+        if width * height > MOST_PIXELS:
+            raise ValueError(f"image_size: found {width} x {height}, expected at most {MOST_PIXELS} px in all")
+        if len(self.corners) != len(self.reasons):
+            raise ValueError(f"found {len(self.corners)} boxes, {len(self.reasons)} reasons; expected one reason each")
+        for number, (x0, y0, x1, y1) in enumerate(self.corners):
+            found = f"box {number} {[x0, y0, x1, y1]}"
+            if not (x0 < x1 and y0 < y1):
+                raise ValueError(f"{found} has no area; expected x0 < x1 and y0 < y1")
+            if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+                raise ValueError(f"{found} leaves its picture; expected a box inside {width} x {height} px")
+        return self
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The boxes as an item holds them, each with its reason as label."""
+        return tuple(Box(self.image, *row, reason) for row, reason in zip(self.corners, self.reasons, strict=True))
 
     def key(self) -> tuple[str, int, str]:
         """What a file holds once: the item, the image and the annotator."""
@@ -82,78 +119,35 @@ class Annotation:
         return self.status == "proposed" and self.source == f"proposed by {self.annotator}"
 
 
-def is_finite(value: object) -> bool:
-    """Say whether a value is a number that a float64 holds; an integer of a JSON file may have any length."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+FIELDS = [field.alias or name for name, field in Annotation.model_fields.items()]
+REMEDY = f"correct or remove it; a line has the fields {', '.join(FIELDS)}"
 
 
-def check_annotation(found: Annotation, where: str) -> Annotation:
-    """Return the annotation; raise AnnotationError, naming the place and the remedy, unless it can be used."""
-
-    def expect(good: object, what: str, expected: str) -> None:
-        if not good:
-            raise AnnotationError(f"{where}: {what}; expected {expected}; correct or remove it")
-
-    def is_count(value: object, least: int) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-    for name in ("item_id", "annotator", "source", "image_sha256", "status"):
-        text = getattr(found, name)
-        one_line = isinstance(text, str) and text.strip() and not UNPRINTABLE.search(text)
-        expect(one_line, f"{name} is {text!r}", "one line of text")
-    expect(is_count(found.image, 0), f"image is {found.image!r}", "a whole number from 0")
-    size = found.image_size
-    is_size = isinstance(size, tuple) and len(size) == 2 and all(is_count(side, 1) for side in size)
-    is_size = is_size and size[0] * size[1] <= MOST_PIXELS
-    expect(is_size, f"image_size is {size!r}", f"[width, height] in px, whole numbers, at most {MOST_PIXELS} px in all")
-    expect(re.fullmatch("[0-9a-f]{64}", found.image_sha256), f"image_sha256 is {found.image_sha256!r}", "64 hex digits")
-    expect(found.status in ("accepted", "proposed"), f"status is {found.status!r}", "accepted or proposed")
-    expect(SOURCE.fullmatch(found.source), f"source is {found.source!r}", "drawn, imported from ... or proposed by ...")
-    for number, box in enumerate(found.boxes):
-        corners, name = [box.x0, box.y0, box.x1, box.y1], f"box {number}"
-        expect(all(map(is_finite, corners)), f"{name} is {corners}", "four finite numbers x0, y0, x1, y1 in px")
-        expect(box.x0 < box.x1 and box.y0 < box.y1, f"{name} {corners} has no area", "x0 < x1 and y0 < y1")
-        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= size[0] and box.y1 <= size[1]
-        expect(inside, f"{name} {corners} leaves its picture", f"a box inside {size[0]} x {size[1]} px")
-        is_text = isinstance(box.label, str) and not UNPRINTABLE.search(box.label)
-        expect(is_text, f"reason {number} is {box.label!r}", "one line of text, '' for none")
-    return found
-
-
-def parse_line(line: str, where: str) -> Annotation:
-    """Return the annotation of one line of a file; raise AnnotationError naming what is wrong."""
+def validate(check: Callable[[Any], Checked], given: Any, where: str, remedy: str) -> Checked:
+    """Return what a model makes of a value; its first complaint becomes an AnnotationError that names the place."""
     try:
-        fields: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{where}: not JSON ({error}); expected one object a line; correct it") from error
-    if not isinstance(fields, dict) or sorted(fields) != sorted(FIELDS):
-        found = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
-        raise AnnotationError(f"{where}: {found}; expected exactly the fields {', '.join(FIELDS)}; correct it")
-    boxes, reasons, size = fields.pop("boxes"), fields.pop("reasons"), fields.pop("image_size")
-    lists = isinstance(boxes, list) and isinstance(reasons, list) and len(boxes) == len(reasons)
-    if not lists or not all(isinstance(box, list) and len(box) == 4 for box in boxes):
-        raise AnnotationError(
-            f"{where}: boxes {boxes!r}, reasons {reasons!r}; expected [[x0, y0, x1, y1], ...] and one reason each; "
-            f"correct them"
-        )
-    placed = tuple(
-        Box(fields["image"], b[0], b[1], b[2], b[3], reason) for b, reason in zip(boxes, reasons, strict=True)
-    )
-    size = tuple(size) if isinstance(size, list) else size
-    return check_annotation(Annotation(**fields, image_size=size, boxes=placed), where)
+        return check(given)
+    except ValidationError as error:
+        # an unknown field first: it is the reason why a known one is missing
+        first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+    name, kind = ".".join(map(str, first["loc"])), first["type"]
+    text = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if name and kind not in ("extra_forbidden", "missing"):
+        text = f"found {first['input']!r}, {text}"
+    raise AnnotationError(f"{where}: {name}{': ' * bool(name)}{text}; {remedy}")
 
 
 def format_line(found: Annotation) -> str:
-    """Return the line of one annotation, fields in the order of FIELDS."""
-    boxes = [[float(corner) for corner in (box.x0, box.y0, box.x1, box.y1)] for box in found.boxes]
-    values = (
-        found.item_id, found.image, list(found.image_size), found.image_sha256, boxes,
-        [box.label for box in found.boxes], found.annotator, found.status, found.source,
-    )  # fmt: skip
-    return json.dumps(dict(zip(FIELDS, values, strict=True)), ensure_ascii=False) + "\n"
+    """Return the line of one annotation."""
+    return json.dumps(found.model_dump(by_alias=True), ensure_ascii=False) + "\n"
 
 
-@dataclass(frozen=True)
+def corners(box: Box) -> Corners:
+    """Return where a box lies, without its reason."""
+    return box.x0, box.y0, box.x1, box.y1
+
+
+@checked_dataclass(frozen=True, config=STRICT)
 class ImageFacts:
     """One image of an item. `size` is (width, height) in px after the EXIF turn, `sha256` of the encoded bytes.
 
@@ -161,10 +155,10 @@ class ImageFacts:
     """
 
     item_id: str
-    image: int
-    size: tuple[int, int]
+    image: Count
+    size: tuple[Side, Side]
     sha256: str
-    orientation: int
+    orientation: Annotated[int, Field(ge=1, le=8)]
     file: str
     original: str = ""
     benchmark: str = ""
@@ -174,6 +168,13 @@ class ImageFacts:
     def stored_size(self) -> tuple[int, int]:
         """(width, height) in px as stored, before the EXIF turn."""
         return self.size[::-1] if self.orientation >= 5 else self.size
+
+    def annotate(self, boxes: Sequence[Box], annotator: str, status: Status, source: str) -> Annotation:
+        """Return what an annotator says of this image; raise AnnotationError, naming it, if it cannot be used."""
+        fields = {"item_id": self.item_id, "image": self.image, "image_size": self.size, "image_sha256": self.sha256,
+                  "boxes": tuple(map(corners, boxes)), "reasons": tuple(box.label for box in boxes),
+                  "annotator": annotator, "status": status, "source": source}  # fmt: skip
+        return validate(Annotation.model_validate, fields, f"item {self.item_id!r}, image {self.image}", REMEDY)
 
 
 def describe_image(item: Item, image: int) -> ImageFacts:
@@ -190,12 +191,12 @@ def describe_image(item: Item, image: int) -> ImageFacts:
     encoded = read_bytes(source)
     try:
         with decode_image(source) as opened:
-            turn, (width, height), kind = opened.getexif().get(ORIENTATION, 1), opened.size, opened.format or ""
+            turn, size, kind = opened.getexif().get(ORIENTATION, 1), opened.size, opened.format or ""
     except ItemError as error:
         raise ItemError(f"item {item.id}: image {image}: {error}") from error
     turn = turn if turn in range(1, 9) else 1
     return ImageFacts(
-        item.id, image, (height, width) if turn >= 5 else (width, height), hashlib.sha256(encoded).hexdigest(), turn,
+        item.id, image, size[::-1] if turn >= 5 else size, hashlib.sha256(encoded).hexdigest(), turn,
         f"{item.id}-{image}{SHOWN_AS_STORED.get(kind, '.png') if turn == 1 else '.png'}",
         source.name if isinstance(source, Path) else "", item.benchmark, item.question,
     )  # fmt: skip
@@ -211,14 +212,13 @@ def save_images(items: Iterable[Item], folder: Path) -> dict[Key, ImageFacts]:
     for item in items:
         for image, source in enumerate(item.images):
             found = facts[item.id, image] = describe_image(item, image)
-            encoded = read_bytes(source)
             with decode_image(source) as opened:
-                if found.orientation != 1 or opened.format not in SHOWN_AS_STORED:
-                    buffer = io.BytesIO()
-                    open_image(source).save(buffer, "PNG")
-                    encoded = buffer.getvalue()
+                is_kept = found.orientation == 1 and opened.format in SHOWN_AS_STORED
             with whole_file(folder / found.file) as temporary:
-                temporary.write_bytes(encoded)
+                if is_kept:
+                    temporary.write_bytes(read_bytes(source))
+                else:
+                    open_image(source).save(temporary, "PNG")
     lines = [json.dumps(asdict(facts[key]), ensure_ascii=False) + "\n" for key in sorted(facts)]
     with whole_file(folder / LIST_FILE) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
@@ -226,41 +226,15 @@ def save_images(items: Iterable[Item], folder: Path) -> dict[Key, ImageFacts]:
 
 
 def read_images(folder: Path) -> dict[Key, ImageFacts]:
-    """Return the facts that `save_images` wrote.
-
-    Raises
-    ------
-    ItemError
-        If there is no list, or a line of it does not hold the facts of an image.
-    """
-    file = folder / LIST_FILE
+    """Return the facts that `save_images` wrote; raise AnnotationError if there is no list, or it holds others."""
+    file, read = folder / LIST_FILE, TypeAdapter(ImageFacts).validate_json
+    remedy = "write the folder with `python -m dontblink.boxes pictures`"
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        remedy = "write the folder with `python -m dontblink.boxes pictures`"
-        raise ItemError(f"{file}: cannot be read ({error}); {remedy}") from error
-    facts: dict[Key, ImageFacts] = {}
-    for number, line in enumerate(lines, 1):
-        if line:
-            try:
-                fields = json.loads(line)
-                found = _check_facts(ImageFacts(**fields | {"size": tuple(fields["size"])}))
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                raise ItemError(f"{file}, line {number}: not the facts of an image ({error}); save it anew") from error
-            facts[found.item_id, found.image] = found
-    return facts
-
-
-def _check_facts(found: ImageFacts) -> ImageFacts:
-    """Return the facts; raise ValueError, naming the first field that `save_images` cannot have written."""
-    texts = ("item_id", "sha256", "file", "original", "benchmark", "question")
-    good = {name: isinstance(getattr(found, name), str) for name in texts}
-    good["image"] = type(found.image) is int and found.image >= 0
-    good["size"] = len(found.size) == 2 and all(type(side) is int and side > 0 for side in found.size)
-    good["orientation"] = type(found.orientation) is int and 1 <= found.orientation <= 8
-    for name in (name for name, is_good in good.items() if not is_good):
-        raise ValueError(f"{name} is {getattr(found, name)!r}")
-    return found
+        raise AnnotationError(f"{file}: cannot be read ({error}); {remedy}") from error
+    rows = [validate(read, line, f"{file}, line {number}", remedy) for number, line in enumerate(lines, 1) if line]
+    return {(facts.item_id, facts.image): facts for facts in rows}
 
 
 def find_images(name: str, images: Mapping[Key, ImageFacts]) -> tuple[list[ImageFacts], bool]:
@@ -311,7 +285,7 @@ def read_annotations(path: Path) -> tuple[list[Annotation], list[Rejected]]:
         where = f"{paths.show(path)}, line {number}"
         if line.strip():
             try:
-                annotation = parse_line(line, where)
+                annotation = validate(Annotation.model_validate_json, line, where, REMEDY)
                 found.setdefault(annotation.key(), []).append((where, annotation))
             except AnnotationError as error:
                 rejected.append(Rejected(where, str(error)))
@@ -330,62 +304,46 @@ def read_strictly(path: Path) -> list[Annotation]:
     return annotations
 
 
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder for oneself: two annotators who save at once both keep their lines."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def write_annotations(
-    path: Path,
-    annotations: Iterable[Annotation],
-    *,
-    may_withdraw: bool = False,
-    refused: dict[Annotation, Rejected] | None = None,
-) -> int:
-    """Put annotations into a file and return its number of lines; only lines with the same key are replaced.
+    path: Path, annotations: Iterable[Annotation], *, may_withdraw: bool = False
+) -> dict[Annotation, Rejected]:
+    """Put annotations into a file, in which only lines with the same key are replaced; return those that were not put.
 
     The file appears whole, sorted by item, image and annotator; the same annotations are the same bytes. A proposal
-    that would replace accepted boxes goes to `refused`, where that is given, and the others are written.
+    that would replace accepted boxes is left out, unless their annotator `may_withdraw` them.
 
     Raises
     ------
     AnnotationError
-        If an annotation or a line that is there cannot be used, or, without `refused`, a proposal would replace
-        accepted boxes (unless their annotator `may_withdraw` them); nothing is written then.
+        If a line that is there cannot be used; nothing is written then.
     """
-    with lock_folder(path.parent):
-        lines = {annotation.key(): annotation for annotation in read_strictly(path)}
-        for annotation in annotations:
-            check_annotation(annotation, f"item {annotation.item_id!r}, image {annotation.image}")
-            before, where = lines.get(annotation.key()), f"item {annotation.item_id!r}, image {annotation.image}"
-            demotes = before and (before.status, annotation.status) == ("accepted", "proposed")
-            if demotes and not may_withdraw:
+    refused: dict[Annotation, Rejected] = {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # two annotators who save at once both keep their lines
+        lines = {found.key(): found for found in read_strictly(path)}
+        for new in annotations:
+            before, where = lines.get(new.key()), f"item {new.item_id!r}, image {new.image}"
+            if before and (before.status, new.status) == ("accepted", "proposed") and not may_withdraw:
                 reason = (
-                    f"{where}: a proposal, {annotation.source!r}, would replace boxes that {annotation.annotator!r} "
-                    f"has accepted, which stay; correct it in the tool and import anew, or name the proposing model"
+                    f"{where}: a proposal, {new.source!r}, would replace boxes that {new.annotator!r} has accepted, "
+                    f"which stay; correct it in the tool and import anew, or name the proposing model"
                 )
-                if refused is None:
-                    raise AnnotationError(reason)
-                refused[annotation] = Rejected(where, reason)
-                continue
-            lines[annotation.key()] = annotation
+                refused[new] = Rejected(where, reason)
+            else:
+                lines[new.key()] = new
         with whole_file(path) as temporary:
             temporary.write_text("".join(format_line(lines[key]) for key in sorted(lines)), encoding="utf-8")
-    return len(lines)
+    finally:
+        os.close(folder)
+    return refused
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the annotations say of one item; `reason` is empty where every image has an accepted line."""
 
-    status: str
+    status: Coverage
     boxes: tuple[Box, ...]
     reason: str
 
@@ -407,7 +365,7 @@ def is_on(found: Annotation, facts: ImageFacts) -> bool:
 def judge_item(images: Sequence[ImageFacts], groups: dict[Key, list[Annotation]]) -> Verdict:
     """Return an item's boxes (the union over annotators), or why it has none: every image needs an accepted line."""
     boxes: dict[Box, None] = {}
-    problems: dict[str, list[str]] = {"stale": [], "lacking": [], "proposed only": []}
+    problems: dict[Coverage, list[str]] = {"stale": [], "lacking": [] if images else ["no image"], "proposed only": []}
     for facts in images:
         lines = groups.get((facts.item_id, facts.image), [])
         accepted = [found for found in lines if found.status == "accepted"]
@@ -425,10 +383,9 @@ def judge_item(images: Sequence[ImageFacts], groups: dict[Key, list[Annotation]]
             problems["proposed only"].append(f"image {facts.image}: proposed by {names}, accepted by nobody")
         else:
             problems["lacking"].append(f"image {facts.image}: not annotated")
-    reason = "; ".join(text for texts in problems.values() for text in texts) or ("" if images else "no image")
-    if reason:
-        status = next((status for status, texts in problems.items() if texts), "lacking")
-        return Verdict(status, (), reason)
+    for status, texts in problems.items():
+        if texts:
+            return Verdict(status, (), "; ".join(chain(*problems.values())))
     return Verdict("annotated", tuple(boxes), "")
 
 
@@ -472,16 +429,16 @@ def judge_items(images: Mapping[Key, ImageFacts], annotations: Iterable[Annotati
 
 def summarize_coverage(images: Mapping[Key, ImageFacts], verdicts: Mapping[str, Verdict]) -> str:
     """Return a text for people: how many items of each benchmark have boxes, and the names of those that lack them."""
-    lines = []
-    names = {benchmark: dict[str, Verdict]() for benchmark in sorted({facts.benchmark for facts in images.values()})}
-    for (item_id, _), facts in sorted(images.items()):
-        names[facts.benchmark][item_id] = verdicts[item_id]
-    for benchmark, items in names.items():
-        boxes = [verdict.boxes for verdict in items.values() if verdict.status == "annotated"]
-        empty = f"({boxes.count(())} of them as without evidence)"
-        lines.append(f"{benchmark}: {len(boxes)} of {len(items)} items annotated {empty}")
-        for status in ("proposed only", "stale", "lacking"):
-            if found := [item_id for item_id, verdict in items.items() if verdict.status == status]:
-                text = f"  {status} ({len(found)}): {', '.join(found)}"
-                lines.append(textwrap.fill(text, 118, subsequent_indent="    ", break_on_hyphens=False))
+    lines, benchmarks = [], {facts.item_id: facts.benchmark for facts in images.values()}
+    for benchmark in sorted(set(benchmarks.values())):
+        names = {status: list[str]() for status in get_args(Coverage)}
+        for item_id, verdict in sorted(verdicts.items()):
+            if benchmarks[item_id] == benchmark:
+                names[verdict.status].append(item_id)
+        annotated, n_items = names.pop("annotated"), list(benchmarks.values()).count(benchmark)
+        empty = f"({sum(not verdicts[item_id].boxes for item_id in annotated)} of them as without evidence)"
+        lines.append(f"{benchmark}: {len(annotated)} of {n_items} items annotated {empty}")
+        for status, found in names.items():
+            text = f"  {status} ({len(found)}): {', '.join(found)}"
+            lines += [textwrap.fill(text, 118, subsequent_indent="    ", break_on_hyphens=False)] * bool(found)
     return "\n".join(lines) or "no items"

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dontblink.boxes.annotations import Annotation, AnnotationError, Key
+from dontblink.boxes.annotations import Annotation, AnnotationError, Corners, Key, group_by_image
 from dontblink.boxes.evidence import Grid, token_coverage
-from dontblink.questions.items import Box
 from dontblink.statistics.bootstrap import Resampling, bootstrap_ratio
+
+Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,7 @@ class Comparison:
     soft: tuple[float, float] = (0.0, 0.0)
 
 
-def box_iou(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:
-    """Return the intersection over union of every pair of boxes in one image, float64 [len(a), len(b)]."""
-    first, second = (np.array([(x.x0, x.y0, x.x1, x.y1) for x in boxes]).reshape(-1, 4) for boxes in (a, b))
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [np.subtract(boxes[:, 2:], boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
-    result: NDArray[np.float64] = shared / (areas[0][:, None] + areas[1][None, :] - shared)
-    return result
-
-
-def mean_best_iou(a: Sequence[Box], b: Sequence[Box]) -> float | None:
+def mean_best_iou(a: Sequence[Corners], b: Sequence[Corners]) -> float | None:
     """Return how well two sets of boxes in one image match, 0 to 1; None where neither has a box.
 
     Notes
@@ -58,7 +48,11 @@ def mean_best_iou(a: Sequence[Box], b: Sequence[Box]) -> float | None:
     """
     if not a or not b:
         return None if not a and not b else 0.0
-    iou = box_iou(a, b)
+    first, second = np.array(a, dtype=np.float64)[:, None], np.array(b, dtype=np.float64)[None, :]
+    low, high = np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=2) for boxes in (first, second)]
+    iou = shared / (areas[0] + areas[1] - shared)
     return float((iou.max(axis=1).mean() + iou.max(axis=0).mean()) / 2)
 
 
@@ -70,18 +64,13 @@ def disagreement(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
     observed = mean_t |a_t - b_t|, expected = mean_{t,u} |a_t - b_u|. On maps of 0 and 1, 1 - observed / expected is
     Cohen's kappa; on coverages it is the soft version (linear weights).
     """
-    first, second = np.asarray(a, np.float64), np.sort(np.asarray(b, np.float64))
-    observed = float(np.abs(first - np.asarray(b, np.float64)).mean())
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    ranked = np.sort(second)
     # sum_u |a - b_u| in closed form: tokens below a count a - b, those above b - a
-    sums = np.concatenate([[0.0], np.cumsum(second)])
-    below = np.searchsorted(second, first, side="right")
-    totals = first * (2 * below - len(second)) - 2 * sums[below] + sums[-1]
-    return observed, float(totals.mean() / len(second))
-
-
-def find_kappa(observed: float, expected: float) -> float | None:
-    """Return 1 - observed / expected; None where chance alone would agree on every token."""
-    return 1 - observed / expected if expected > 0 else None
+    sums = np.concatenate([[0.0], np.cumsum(ranked)])
+    below = np.searchsorted(ranked, first, side="right")
+    totals = first * (2 * below - len(ranked)) - 2 * sums[below] + sums[-1]
+    return float(np.abs(first - second).mean()), float(totals.mean() / len(ranked))
 
 
 def token_grid(image_size: tuple[int, int], token_px: int) -> Grid:
@@ -102,39 +91,36 @@ def compare_annotators(annotations: Iterable[Annotation], a: str, b: str, *, tok
     AnnotationError
         If the two are one, one of them has annotated nothing, or `token_px` is less than 1.
     """
-    annotations = list(annotations)
-    names = sorted({found.annotator for found in annotations})
+    groups = group_by_image(annotations)
+    names = sorted({found.annotator for lines in groups.values() for found in lines})
     if a == b or not {a, b} <= set(names):
         raise AnnotationError(f"{a!r} and {b!r}; expected two of the annotators {', '.join(names) or '(none)'}")
     if token_px < 1:
         raise AnnotationError(f"token_px is {token_px}; expected the side of an image token in px, 1 or more")
-    groups: dict[Key, dict[str, Annotation]] = {}
-    for found in annotations:
-        if found.annotator in (a, b):
-            groups.setdefault((found.item_id, found.image), {})[found.annotator] = found
-    return [_compare_image(key, pair.get(a), pair.get(b), token_px) for key, pair in sorted(groups.items())]
+    pairs = {
+        key: [found for name in (a, b) for found in lines if found.annotator == name] for key, lines in groups.items()
+    }
+    return [compare_image(key, pair, token_px) for key, pair in pairs.items() if pair]
 
 
-def _compare_image(key: Key, first: Annotation | None, second: Annotation | None, token_px: int) -> Comparison:
+def compare_image(key: Key, pair: Sequence[Annotation], token_px: int) -> Comparison:
     """Return the comparison of one image."""
-    if first is None or second is None:
+    if len(pair) < 2:
         return Comparison(*key, "annotated by one of the two only")
-    if not all(found.status == "accepted" or found.is_models_own() for found in (first, second)):
+    if not all(found.status == "accepted" or found.is_models_own() for found in pair):
         return Comparison(*key, "a draft that its annotator has not accepted")
-    if (first.image_sha256, first.image_size) != (second.image_sha256, second.image_size):
+    if len({(found.image_sha256, found.image_size) for found in pair}) > 1:
         return Comparison(*key, "annotated on different pictures")
-    grid = token_grid(first.image_size, token_px)
-    maps = [token_coverage(found.boxes, found.image_size, grid).astype(np.float64) for found in (first, second)]
-    hard, iou = disagreement(*(coverage >= 0.5 for coverage in maps)), mean_best_iou(first.boxes, second.boxes)
+    (rows, columns) = grid = token_grid(pair[0].image_size, token_px)
+    maps = [token_coverage(found.boxes, found.image_size, grid).astype(np.float64) for found in pair]
+    hard, iou = disagreement(*(coverage >= 0.5 for coverage in maps)), mean_best_iou(*(f.corners for f in pair))
     reasons = ["no IoU: neither has a box"] * (iou is None)
-    reasons += ["no kappa: both call every token the same"] * (find_kappa(*hard) is None)
-    return Comparison(*key, "; ".join(reasons), grid[0] * grid[1], iou, hard, disagreement(*maps))
+    reasons += ["no kappa: both call every token the same"] * (hard[1] == 0)
+    return Comparison(*key, "; ".join(reasons), rows * columns, iou, hard, disagreement(*maps))
 
 
-def summarize_agreement(
-    found: Sequence[Comparison], a: str, b: str, *, seed: int = 0, confidence: float = 0.95
-) -> str:
-    """Return the overall agreement of two annotators as a text, with intervals from resampled items.
+def summarize_agreement(found: Sequence[Comparison], a: str, b: str, *, seed: int = 0) -> str:
+    """Return the overall agreement of two annotators as a text, with 95% intervals from resampled items.
 
     Notes
     -----
@@ -144,32 +130,30 @@ def summarize_agreement(
     """
     compared = [row for row in found if row.n_tokens]
     items = np.array([row.item_id for row in compared])
-    resampling = Resampling(seed=seed, confidence=confidence)
     lines = [f"{a} and {b}: {len(compared)} images of {len(set(items))} items annotated by both"]
-    iou = [(row.iou or 0.0, row.iou is not None) for row in compared]
-    lines.append(_describe("mean best IoU", iou, items, resampling, 0.0, 1.0))
-    for name, pairs in (
-        ("kappa on tokens", [np.multiply(row.n_tokens, row.hard) for row in compared]),
-        ("soft kappa on tokens", [np.multiply(row.n_tokens, row.soft) for row in compared]),
+    for name, pairs, offset, sign in (
+        ("mean best IoU", [(row.iou or 0.0, row.iou is not None) for row in compared], 0, 1),
+        ("kappa on tokens", [np.multiply(row.n_tokens, row.hard) for row in compared], 1, -1),
+        ("soft kappa on tokens", [np.multiply(row.n_tokens, row.soft) for row in compared], 1, -1),
     ):
-        lines.append(_describe(name, pairs, items, resampling, 1.0, -1.0))
+        top, bottom = np.array(pairs, np.float64).reshape(-1, 2).T
+        lines.append(f"  {name}: {describe_ratio(top, bottom, items, offset, sign, Resampling(seed=seed))}")
     reasons = Counter(row.reason for row in found if row.reason)
     return "\n".join(lines + [f"  {reason}: {n} images" for reason, n in sorted(reasons.items())])
 
 
-def _describe(
-    name: str, pairs: Sequence[ArrayLike], items: NDArray[np.str_], resampling: Resampling, offset: float, sign: float
+def describe_ratio(
+    top: Vector, bottom: Vector, items: NDArray[np.str_], offset: int, sign: int, resampling: Resampling
 ) -> str:
-    """Return `name: estimate [low, high]` of offset + sign * sum(first of each pair) / sum(second of each pair)."""
-    top, bottom = np.asarray(pairs, np.float64).reshape(-1, 2).T
+    """Return `estimate [low, high]` of offset + sign * sum(top) / sum(bottom), or why it has no interval or value."""
     if not bottom.sum() > 0:
-        return f"  {name}: not defined on these images"
-    estimate = offset + sign * float(top.sum() / bottom.sum())
+        return "not defined on these images"
+    estimate = f"{offset + sign * float(top.sum() / bottom.sum()):.3f}"
     if len(set(items)) < 2:
-        return f"  {name}: {estimate:.3f} (one item: no interval)"
+        return f"{estimate} (one item: no interval)"
     try:
         found = bootstrap_ratio(top, bottom, items, resampling=resampling)
     except ValueError as error:  # the jackknife of a handful of items may leave nothing to divide by
-        return f"  {name}: {estimate:.3f} (no interval: {error})"
+        return f"{estimate} (no interval: {error})"
     low, high = sorted((offset + sign * found.ci_low, offset + sign * found.ci_high))
-    return f"  {name}: {estimate:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{estimate} [{low:.3f}, {high:.3f}]"

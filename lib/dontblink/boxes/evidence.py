@@ -66,13 +66,10 @@ def item_coverage(
         If there are not as many grids as shown pictures, or the order names one that is not there.
     """
     order = range(len(item.images)) if image_order is None else image_order
-    if not all(0 <= place < len(item.images) for place in order):
-        raise ValueError(
-            f"item {item.id}: image order {list(order)} for {len(item.images)} images; pass the prompt's own"
-        )
-    sizes = [open_image(item.images[place]).size for place in order] if image_sizes is None else image_sizes
-    if not len(grids) == len(sizes) == len(order):
-        raise ValueError(f"item {item.id}: {len(grids)} grids for {len(order)} images; pass one grid per image")
+    if not (set(order) <= set(range(len(item.images))) and len(grids) == len(order) == len(image_sizes or order)):
+        found = f"{len(grids)} grids, image order {list(order)} for {len(item.images)} images"
+        raise ValueError(f"item {item.id}: {found}; pass the prompt's own, one of each per image")
+    sizes = image_sizes or [open_image(item.images[place]).size for place in order]
     per_image = [
         token_coverage([box for box in item.boxes if box.image == place], size, grid)
         for place, size, grid in zip(order, sizes, grids, strict=True)
@@ -107,27 +104,19 @@ def control_coverage(coverage: ArrayLike, grids: Sequence[Grid], rng: np.random.
     return np.concatenate(controls).astype(np.float32)
 
 
-def border_mask(
-    grids: Sequence[Grid], rule: Literal["border", "first"] = "border", width: int = 1
-) -> NDArray[np.bool_]:
+def border_mask(grids: Sequence[Grid], rule: Literal["border", "first"] = "border") -> NDArray[np.bool_]:
     """Return which image tokens count as attention sinks, bool [M].
 
-    'border': the outermost `width` tokens on every side of each image (which takes in the first token);
+    'border': the outermost tokens on every side of each image (which takes in the first token);
     'first': the top-left token of each image only, for grids too small to lose their border.
     """
-    if rule not in ("border", "first"):
-        raise ValueError(f"sink rule {rule!r}; expected 'border' or 'first'")
-    masks = []
-    for grid in grids:
-        mask = np.ones(grid, dtype=bool)
+    masks = [np.ones(grid, dtype=bool) for grid in grids]
+    for mask in masks:
         if rule == "first":
             mask.ravel()[1:] = False
-        elif width == 0:
-            mask[:] = False
         else:
-            mask[width:-width, width:-width] = False
-        masks.append(mask.ravel())
-    return np.concatenate(masks)
+            mask[1:-1, 1:-1] = False
+    return np.concatenate([mask.ravel() for mask in masks])
 
 
 def pointing_hit(weights: ArrayLike, coverage: ArrayLike) -> float:
@@ -140,8 +129,8 @@ def pointing_hit(weights: ArrayLike, coverage: ArrayLike) -> float:
     return float(inside[values == values.max()].mean()) if inside.any() else float("nan")
 
 
-def mass_set_iou(weights: ArrayLike, coverage: ArrayLike, mass: float = 0.5) -> float:
-    """Return the IoU of the evidence and the smallest set of tokens that holds a share `mass` of the weight.
+def mass_set_iou(weights: ArrayLike, coverage: ArrayLike) -> float:
+    """Return the IoU of the evidence and the smallest set of tokens that holds half of the weight.
 
     Tokens tied at the edge of the set share its last places equally, so their order does not matter.
 
@@ -154,11 +143,10 @@ def mass_set_iou(weights: ArrayLike, coverage: ArrayLike, mass: float = 0.5) -> 
         return float("nan")
     ranked = np.sort(values)[::-1]
     held = np.cumsum(ranked)
-    # a share of 0.5 summed in another order may miss 0.5 by round-off and would take one token more
-    size = int(np.searchsorted(held, mass * held[-1] * (1 - 1e-12))) + 1
+    # a half summed in another order may miss 0.5 by round-off and would take one token more
+    size = int(np.searchsorted(held, 0.5 * held[-1] * (1 - 1e-12))) + 1
     edge = ranked[min(size, len(ranked)) - 1]
-    members = (values > edge).astype(np.float64)
-    tied = values == edge
+    members, tied = (values > edge).astype(np.float64), values == edge
     members[tied] = (size - members.sum()) / tied.sum()
     return float(np.minimum(members, inside).sum() / np.maximum(members, inside).sum())
 
@@ -171,8 +159,7 @@ def map_auc(weights: ArrayLike, coverage: ArrayLike) -> float:
     """
     values, inside = as_maps(weights, coverage)
     _, level = np.unique(values, return_inverse=True)
-    positive = np.bincount(level, weights=inside)
-    negative = np.bincount(level, weights=1 - inside)
+    positive, negative = (np.bincount(level, weights=share) for share in (inside, 1 - inside))
     pairs = positive.sum() * negative.sum()
     if pairs <= 0:
         return float("nan")

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from dontblink import paths
 from dontblink.boxes.annotations import (
@@ -28,7 +29,6 @@ from dontblink.boxes.annotations import (
     Key,
     Rejected,
     Status,
-    check_annotation,
     find_images,
     group_by_image,
     is_on,
@@ -47,13 +47,13 @@ class Shape:
     """One box, or one verdict "no evidence here" (`corners` None), as a tool recorded it.
 
     Empty fields were not recorded. `batch` names what holds the shapes of one annotator on one picture; `size` is
-    (width, height) in px of the picture that the tool showed; `is_upright` says that it showed the turned picture.
-    `error` says why the box cannot be used.
+    (width, height) in px of the picture that the tool showed; `is_upright` says that it showed the turned picture;
+    `excess` is how many px it was clipped; `error` why it cannot be used, without a `batch` on any picture.
     """
 
     where: str
-    batch: str
-    name: str
+    batch: str = ""
+    name: str = ""
     size: tuple[float, float] | None = None
     corners: Corners | None = None
     reason: str = ""
@@ -63,6 +63,7 @@ class Shape:
     sha256: str = ""
     is_upright: bool = False
     key: Key | None = None
+    excess: float = 0.0
     note: str = ""
     error: str = ""
 
@@ -76,24 +77,27 @@ def turn_rectangle(corner: tuple[float, float], size: tuple[float, float], degre
     return min(x), min(y), max(x), max(y)
 
 
-def read_coco(document: Any, file: str) -> Iterator[Shape | Rejected]:
+def read_picture(fields: Mapping[str, Any], name: Any, where: str, size: Sequence[float] | None = None) -> Shape:
+    """Return a verdict on a picture with what an export of ours recorded of it."""
+    key = (str(fields["item_id"]), int(fields["image_index"])) if {"item_id", "image_index"} <= set(fields) else None
+    size = (float(size[0]), float(size[1])) if size else None
+    sha256, is_upright = str(fields.get("image_sha256", "")), fields.get("is_upright") is True
+    return Shape(where, where, str(name), size, sha256=sha256, is_upright=is_upright, key=key)
+
+
+def read_coco(document: Any, file: str) -> Iterator[Shape]:
     """Yield the shapes of a COCO document: bbox [x, y, width, height] px from the top-left, categories as reasons."""
     categories = {row["id"]: str(row["name"]) for row in document.get("categories", [])}
     images: dict[Any, Shape] = {}
     for row in document["images"]:
-        where = f"{file}, image {row['id']}"
-        size = (float(row["width"]), float(row["height"])) if row.get("width") and row.get("height") else None
-        key = (str(row["item_id"]), int(row["image_index"])) if "item_id" in row and "image_index" in row else None
-        sha256, upright = str(row.get("image_sha256", "")), row.get("is_upright") is True
-        images[row["id"]] = image = Shape(
-            where, where, str(row["file_name"]), size, sha256=sha256, is_upright=upright, key=key
-        )
+        size = (row["width"], row["height"]) if row.get("width") and row.get("height") else None
+        images[row["id"]] = read_picture(row, row["file_name"], f"{file}, image {row['id']}", size)
         for verdict in row.get("no_evidence_by", []):
-            yield replace(image, **_read_people(verdict))
+            yield replace(images[row["id"]], **_read_people(verdict))
     for row in document.get("annotations", []):
         where, kept = f"{file}, annotation {row.get('id')}", row.get("attributes") or {}
         if row.get("image_id") not in images:
-            yield Rejected(where, f"{where}: image_id {row.get('image_id')!r} is not in images; export the file anew")
+            yield Shape(where, error=f"image_id {row.get('image_id')!r} is not in images; export the file anew")
             continue
         shape = replace(images[row["image_id"]], where=where, **_read_people(kept))
         try:
@@ -109,6 +113,11 @@ def _read_people(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str(fields[name]) for name in ("annotator", "status", "source") if name in fields}
 
 
+def write_picture(facts: ImageFacts) -> dict[str, Any]:
+    """Return what `read_picture` reads."""
+    return {"item_id": facts.item_id, "image_index": facts.image, "image_sha256": facts.sha256, "is_upright": True}
+
+
 def write_coco(rows: Sequence[tuple[ImageFacts, Sequence[Annotation]]]) -> dict[str, Any]:
     """Return a COCO document of every picture and its annotations; what COCO lacks stands in extra fields."""
     reasons = sorted({box.label for _, lines in rows for found in lines for box in found.boxes})
@@ -118,8 +127,7 @@ def write_coco(rows: Sequence[tuple[ImageFacts, Sequence[Annotation]]]) -> dict[
         people = [{"annotator": f.annotator, "status": f.status, "source": f.source} for f in lines]
         empty = [row for row, found in zip(people, lines, strict=True) if not found.boxes]
         images.append({"id": number, "file_name": facts.file, "width": facts.size[0], "height": facts.size[1],
-                       "item_id": facts.item_id, "image_index": facts.image, "image_sha256": facts.sha256,
-                       "is_upright": True, "no_evidence_by": empty})  # fmt: skip
+                       **write_picture(facts), "no_evidence_by": empty})  # fmt: skip
         for row, found in zip(people, lines, strict=True):
             for box in found.boxes:
                 bbox = [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0]
@@ -130,43 +138,39 @@ def write_coco(rows: Sequence[tuple[ImageFacts, Sequence[Annotation]]]) -> dict[
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def read_label_studio(document: Any, file: str) -> Iterator[Shape | Rejected]:
+def read_label_studio(document: Any, file: str) -> Iterator[Shape]:
     """Yield the shapes of Label Studio's JSON: percent of the picture, `predictions` as proposals."""
     if not isinstance(document, list):
         raise TypeError(f"a {type(document).__name__} where a list of tasks should be")
+    kinds: tuple[tuple[str, Status], ...] = (("annotations", "accepted"), ("predictions", "proposed"))
     for number, task in enumerate(document):
-        data, where = task["data"], f"{file}, task {task.get('id', number)}"
-        key = (str(data["item_id"]), int(data["image_index"])) if "item_id" in data and "image_index" in data else None
-        base = Shape(where, where, str(data.get("image", "")), key=key, sha256=str(data.get("image_sha256", "")),
-                     is_upright=data.get("is_upright") is True)  # fmt: skip
-        kinds: tuple[tuple[str, Status], ...] = (("annotations", "accepted"), ("predictions", "proposed"))
-        for kind, status in kinds:
-            for place, row in enumerate(task.get(kind) or []):
-                batch, person = f"{where}, {kind}[{place}]", row.get("completed_by", "")
-                if isinstance(person, dict):
-                    person = person.get("email") or person.get("id", "")
-                annotator = str(row.get("model_version") or "" if status == "proposed" else person)
-                default = f"proposed by {annotator}" if annotator and status == "proposed" else ""
-                source = str((data.get("sources") or {}).get(annotator, default))
-                shape = replace(base, batch=batch, where=batch, annotator=annotator, status=status, source=source)
-                if row.get("was_cancelled"):
-                    yield Rejected(
-                        batch, f"{batch}: skipped by {annotator or 'its annotator'}; annotate it or leave it"
-                    )
-                else:
-                    yield from _read_result(row.get("result") or [], shape)
+        data, place = task["data"], f"{file}, task {task.get('id', number)}"
+        base = read_picture(data, data.get("image", ""), place)
+        for (kind, status), (count, row) in ((k, pair) for k in kinds for pair in enumerate(task.get(k[0]) or [])):
+            where, person = f"{place}, {kind}[{count}]", row.get("completed_by", "")
+            if isinstance(person, dict):
+                person = person.get("email") or person.get("id", "")
+            annotator = str(row.get("model_version") or "" if status == "proposed" else person)
+            default = f"proposed by {annotator}" if annotator and status == "proposed" else ""
+            source = str((data.get("sources") or {}).get(annotator, default))
+            if row.get("was_cancelled"):
+                yield Shape(where, error=f"skipped by {annotator or 'its annotator'}; annotate it or leave it")
+            else:
+                shape = replace(base, batch=where, where=where, annotator=annotator, status=status, source=source)
+                yield from _read_result(row.get("result") or [], shape)
 
 
 def _read_result(result: Sequence[Mapping[str, Any]], shape: Shape) -> Iterator[Shape]:
     """Yield the rectangles of one annotation; the text of a region's own text area is its reason."""
     texts = {row.get("id"): row["value"]["text"] for row in result if row.get("type") == "textarea"}
-    regions = [row for row in result if row.get("type") in ("rectanglelabels", "rectangle")]
-    other = [row.get("type") for row in result if row.get("type") not in ("rectanglelabels", "rectangle", "textarea")]
-    yield from (replace(shape, error=f"a region of type {kind!r}; expected rectangles only") for kind in other)
-    if not regions and not other:
+    regions = [row for row in result if row.get("type") != "textarea"]
+    if not regions:
         yield shape
     for number, row in enumerate(regions):
         where = f"{shape.where}, region {row.get('id', number)}"
+        if row.get("type") not in ("rectanglelabels", "rectangle"):
+            yield replace(shape, where=where, error=f"a region of type {row.get('type')!r}; expected rectangles only")
+            continue
         try:
             if row.get("image_rotation"):
                 raise ValueError(f"drawn on a picture turned by {row['image_rotation']} degrees in the tool")
@@ -175,11 +179,12 @@ def _read_result(result: Sequence[Mapping[str, Any]], shape: Shape) -> Iterator[
             y, height = (float(value[name]) / 100 * size[1] for name in ("y", "height"))
             degrees = float(value.get("rotation") or 0)
             turned = turn_rectangle((x, y), (width, height), degrees)
-            corners = turned if degrees else (x, y, x + width, y + height)
             text = texts.get(row.get("id"), value.get("rectanglelabels", []))
-            reason = text if isinstance(text, str) else ", ".join(text)
-            note = f"a rectangle turned by {degrees:g} degrees came in as its bounding box" if degrees else ""
-            yield replace(shape, where=where, corners=corners, size=size, reason=reason, note=note)
+            yield replace(
+                shape, where=where, size=size, corners=turned if degrees else (x, y, x + width, y + height),
+                reason=text if isinstance(text, str) else ", ".join(text),
+                note=f"a rectangle turned by {degrees:g} degrees came in as its bounding box" if degrees else "",
+            )  # fmt: skip
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             text = "expected x, y, width, height in percent, original_width and original_height, the picture not turned"
             yield replace(shape, where=where, error=f"{error!r}; {text}")
@@ -189,21 +194,19 @@ def write_label_studio(rows: Sequence[tuple[ImageFacts, Sequence[Annotation]]]) 
     """Return tasks for Label Studio: accepted boxes as annotations, proposals as predictions."""
     tasks = []
     for facts, lines in rows:
-        data = {"image": facts.file, "question": facts.question, "item_id": facts.item_id, "image_index": facts.image,
-                "image_sha256": facts.sha256, "is_upright": True,
+        data = {"image": facts.file, "question": facts.question, **write_picture(facts),
                 "sources": {found.annotator: found.source for found in lines}}  # fmt: skip
         task: dict[str, Any] = {"data": data, "annotations": [], "predictions": []}
         width, height = facts.size
         for found in lines:
             result = list[dict[str, Any]]()
-            for number, box in enumerate(found.boxes):
-                sides = 100 * (box.x1 - box.x0) / width, 100 * (box.y1 - box.y0) / height
-                place = {"x": 100 * box.x0 / width, "y": 100 * box.y0 / height, "rotation": 0,
-                         "width": sides[0], "height": sides[1]}  # fmt: skip
+            for number, ((x0, y0, x1, y1), reason) in enumerate(zip(found.corners, found.reasons, strict=True)):
+                place = {"x": 100 * x0 / width, "y": 100 * y0 / height, "rotation": 0,
+                         "width": 100 * (x1 - x0) / width, "height": 100 * (y1 - y0) / height}  # fmt: skip
                 common = {"id": f"box{number}", "to_name": "image", "original_width": width,
                           "original_height": height, "image_rotation": 0}  # fmt: skip
                 region = {"type": "rectanglelabels", "from_name": LABEL, "value": place | {"rectanglelabels": [LABEL]}}
-                text = {"type": "textarea", "from_name": "reason", "value": place | {"text": [box.label]}}
+                text = {"type": "textarea", "from_name": "reason", "value": place | {"text": [reason]}}
                 result += [common | region, common | text]
             if found.status == "accepted":
                 task["annotations"].append({"completed_by": {"email": found.annotator}, "result": result})
@@ -213,24 +216,20 @@ def write_label_studio(rows: Sequence[tuple[ImageFacts, Sequence[Annotation]]]) 
     return tasks
 
 
-@dataclass
-class Imported:
+class Imported(NamedTuple):
     """What a file gave: annotations, the rows that were left out, and what was changed on the way."""
 
-    annotations: list[Annotation] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    annotations: list[Annotation]
+    rejected: list[Rejected]
+    notes: list[str]
 
 
-def read_shapes(path: Path, kind: Format) -> list[Shape | Rejected]:
+def read_shapes(path: Path, kind: Format) -> list[Shape]:
     """Return what a tool's file holds; raise AnnotationError if it is not of that kind."""
-    file = path.name
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return list((read_coco if kind == "coco" else read_label_studio)(document, file))
+        return list((read_coco if kind == "coco" else read_label_studio)(document, path.name))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        if isinstance(error, AnnotationError):
-            raise
         raise AnnotationError(f"{paths.show(path)}: not a {kind} file ({error!r}); export it anew") from error
 
 
@@ -255,140 +254,123 @@ def import_boxes(
     AnnotationError
         If the file is not of that kind.
     """
-    result = Imported()
-    groups: dict[tuple[Key, str], list[tuple[Shape, ImageFacts]]] = {}
-    clipped = Counter[str]()
+    result = Imported([], [], [])
+    groups: dict[tuple[Key, str], list[Shape]] = {}
     for shape in read_shapes(path, kind):
-        if isinstance(shape, Rejected):
-            result.rejected.append(shape)
-            continue
         try:
-            facts, is_copy = identify(shape, images)
-            name = shape.annotator or annotator
-            if not name:
-                raise AnnotationError("names no annotator; give one to the import")
+            facts, name, is_copy = identify(shape, images, annotator)
         except AnnotationError as error:
             result.rejected.append(Rejected(shape.where, f"{shape.where}: {error}"))
             continue
-        try:
-            placed = shape if shape.error else place_shape(shape, facts, is_copy, shown, clipped)
-        except AnnotationError as error:  # its image is known, so the rest of it waits for a person
-            placed = replace(shape, error=str(error))
-        groups.setdefault(((facts.item_id, facts.image), name), []).append((placed, facts))
+        placed = shape if shape.error else place_shape(shape, facts, is_copy, shown)
+        groups.setdefault(((facts.item_id, facts.image), name), []).append(placed)
         if placed.note and not placed.error:
             result.notes.append(f"{shape.where}: {placed.note}")
-    for (_, name), shapes in groups.items():
-        _close_group(name, shapes, f"imported from {path.name}", result)
-    if clipped:
-        text = f"{clipped.total()} boxes reached up to {TOLERANCE_PX:g} px over the edge of {len(clipped)} pictures"
+    for (key, name), shapes in groups.items():
+        close_group(name, shapes, images[key], f"imported from {path.name}", result)
+    # what the conversion's round-off alone puts over the edge is no mistake of anybody
+    if clipped := [key for (key, _), shapes in groups.items() for shape in shapes if shape.excess > 1e-6]:
+        text = f"{len(clipped)} boxes reached up to {TOLERANCE_PX:g} px over the edge of {len(set(clipped))} pictures"
         result.notes.append(f"{path.name}: {text} and were clipped")
-    if silent := [facts for key, facts in images.items() if key not in {group[0] for group in groups}]:
+    if silent := set(images) - {key for key, _ in groups}:
         result.notes.append(f"{path.name}: says nothing of {len(silent)} of {len(images)} images: not annotated")
     return result
 
 
-def identify(shape: Shape, images: Mapping[Key, ImageFacts]) -> tuple[ImageFacts, bool]:
-    """Return the image that a shape lies on and whether the tool showed our upright copy of it.
+def identify(shape: Shape, images: Mapping[Key, ImageFacts], annotator: str) -> tuple[ImageFacts, str, bool]:
+    """Return the image that a shape lies on, who drew it, and whether the tool showed our upright copy of the image.
 
-    Raises AnnotationError where the name means none or several, or another picture.
+    Raises AnnotationError where the name means none or several, or another picture, or nobody is named.
     """
+    if shape.error and not shape.batch:
+        raise AnnotationError(shape.error)
     found, is_copy = find_images(shape.name, images)
-    facts = found[0] if len(found) == 1 else None
     if shape.key is not None:
-        facts = images.get(shape.key)
-    elif len(found) > 1:
-        names = ", ".join(other.item_id for other in found[:3])
-        text = f"picture {shape.name!r} is that of {len(found)} images ({names}{', ...' * (len(found) > 3)})"
+        found = [images[shape.key]] if shape.key in images else []
+    if len(found) > 1:
+        names = ", ".join(other.item_id for other in found[:3]) + ", ..." * (len(found) > 3)
+        text = f"picture {shape.name!r} is that of {len(found)} images ({names})"
         raise AnnotationError(f"{text}, and a box answers one question; draw on the pictures of save_images")
-    if facts is None:
+    if not found:
         raise AnnotationError(f"picture {shape.name!r} is none of this benchmark; name files <item id>-<image>.png")
-    if shape.sha256 and shape.sha256 != facts.sha256:
-        raise AnnotationError(f"was drawn on another picture (sha256 {shape.sha256[:8]}, here {facts.sha256[:8]})")
-    return facts, is_copy or shape.is_upright
+    if shape.sha256 and shape.sha256 != found[0].sha256:
+        raise AnnotationError(f"was drawn on another picture (sha256 {shape.sha256[:8]}, here {found[0].sha256[:8]})")
+    if not (name := shape.annotator or annotator):
+        raise AnnotationError("names no annotator; give one to the import")
+    return found[0], name, is_copy or shape.is_upright
 
 
-def place_shape(shape: Shape, facts: ImageFacts, is_copy: bool, shown: Shown, clipped: Counter[str]) -> Shape:
-    """Return the shape with corners in px of the turned picture, clipped (and counted) by at most TOLERANCE_PX.
-
-    Raises AnnotationError where it cannot be placed.
-    """
+def place_shape(shape: Shape, facts: ImageFacts, is_copy: bool, shown: Shown) -> Shape:
+    """Return the shape with corners in px of the turned picture, clipped by at most TOLERANCE_PX, or with its error."""
     if shape.corners is None:
         return shape
+    (width, height), corners, note = facts.size, shape.corners, shape.note
     fits_turned, fits_stored = (shape.size in (None, size) for size in (facts.size, facts.stored_size))
     if not fits_turned and not fits_stored:
         found, expected = (f"{w:g} x {h:g} px" for w, h in (shape.size or (0, 0), facts.size))
-        raise AnnotationError(f"was drawn on {found}; expected {expected}; use the benchmark's own picture")
-    corners, note = shape.corners, shape.note
-    if facts.orientation != 1:
-        if fits_turned != fits_stored:
-            shown = "turned" if fits_turned else "stored"
-        elif is_copy:
-            shown = "turned"
-        elif shown == "unknown":
-            text = f"EXIF turns this picture (orientation {facts.orientation}) and its size does not tell whether the"
-            raise AnnotationError(f"{text} tool did, too; say which: --shown turned or --shown stored")
-        if shown == "stored":
-            corners = turn_corners(corners, facts.stored_size, facts.orientation)
-            turn = f"turned with its picture (EXIF orientation {facts.orientation})"
-            note = "; ".join(filter(None, (note, turn)))
-    (width, height), (x0, y0, x1, y1), found = facts.size, corners, f"{[round(value, 2) for value in corners]}"
-    inside = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
-    over = [abs(a - b) for a, b in zip(corners, inside, strict=True)]
-    if not all(px <= TOLERANCE_PX for px in over):
-        raise AnnotationError(f"{found} leaves its picture of {width} x {height} px; correct it in the tool")
-    if not (inside[0] < inside[2] and inside[1] < inside[3]):
-        raise AnnotationError(f"{found} has no area; remove it in the tool")
-    # what the conversion's round-off alone puts over the edge is no mistake of anybody
-    clipped.update([facts.file] * any(px > 1e-6 for px in over))
-    return replace(shape, corners=inside, note=note)
+        return replace(shape, error=f"was drawn on {found}; expected {expected}; use the benchmark's own picture")
+    if facts.orientation == 1 or is_copy or fits_turned != fits_stored:
+        shown = "turned" if fits_turned else "stored"
+    if shown == "unknown":
+        text = f"EXIF turns this picture (orientation {facts.orientation}) and its size does not tell whether the tool"
+        return replace(shape, error=f"{text} did, too; say which: --shown turned or --shown stored")
+    if shown == "stored":
+        corners = turn_corners(corners, facts.stored_size, facts.orientation)
+        turn = f"turned with its picture (EXIF orientation {facts.orientation})"
+        note = "; ".join(filter(None, (note, turn)))
+    x0, y0, x1, y1 = inside = tuple(np.clip(corners, 0.0, (width, height) * 2).tolist())
+    excess = float(np.abs(np.subtract(corners, inside)).max())
+    found = f"{[round(value, 2) for value in corners]}"
+    if not excess <= TOLERANCE_PX:
+        text = f"{found} leaves its picture of {width} x {height} px; correct it in the tool"
+        return replace(shape, error=text)
+    if not (x0 < x1 and y0 < y1):
+        return replace(shape, error=f"{found} has no area; remove it in the tool")
+    return replace(shape, corners=(x0, y0, x1, y1), note=note, excess=excess)
 
 
-def _close_group(name: str, shapes: list[tuple[Shape, ImageFacts]], source: str, result: Imported) -> None:
+def close_group(name: str, shapes: list[Shape], facts: ImageFacts, source: str, result: Imported) -> None:
     """Make one annotation of an annotator's shapes on one image, or reject them; their own draft gives way to it."""
-    accepted = {shape.batch for shape, _ in shapes if shape.status == "accepted"}
-    if accepted and (drafts := sorted({shape.batch for shape, _ in shapes} - accepted)):
-        shapes = [(shape, facts) for shape, facts in shapes if shape.batch in accepted]
+    accepted = {shape.batch for shape in shapes if shape.status == "accepted"}
+    if accepted and (drafts := sorted({shape.batch for shape in shapes} - accepted)):
+        shapes = [shape for shape in shapes if shape.batch in accepted]
         result.notes.append(f"{', '.join(drafts)}, by {name}: a draft; what {name} has accepted takes its place")
-    facts, good = shapes[0][1], [shape for shape, _ in shapes if not shape.error]
-    where = f"{shapes[0][0].batch}, by {name}"
-    for shape, _ in shapes:
-        if shape.error:
-            result.rejected.append(Rejected(shape.where, f"{shape.where}: {shape.error}"))
-    boxes = tuple(
-        Box(facts.image, *shape.corners, UNPRINTABLE.sub(" ", shape.reason).strip()) for shape in good if shape.corners
-    )
+    good, where = [shape for shape in shapes if not shape.error], f"{shapes[0].batch}, by {name}"
+    result.rejected.extend(Rejected(bad.where, f"{bad.where}: {bad.error}") for bad in shapes if bad.error)
+    boxes = [Box(facts.image, *s.corners, UNPRINTABLE.sub(" ", s.reason).strip()) for s in good if s.corners]
     problem = ""
-    if len(batches := sorted({shape.batch for shape, _ in shapes})) > 1:
+    if len(batches := sorted({shape.batch for shape in shapes})) > 1:
         problem = f"annotated the image {len(batches)} times ({', '.join(batches)}); keep one"
     elif len(boxes) < len(good) and (boxes or len(good) > 1):
         problem = 'says "no evidence" and draws boxes, or says it twice; keep one'
     if problem:
-        result.rejected += [Rejected(shape.where, f"{where}: {problem}") for shape in good]
+        result.rejected.extend(Rejected(shape.where, f"{where}: {problem}") for shape in good)
     elif good:
-        status: Status = "proposed" if any(shape.status != "accepted" for shape in good) else "accepted"
+        status: Status = "accepted" if {shape.status for shape in good} == {"accepted"} else "proposed"
         if len(good) < len(shapes) and status == "accepted":
             status = "proposed"
             text = f"{len(shapes) - len(good)} of {len(shapes)} boxes rejected, so the image came in as proposed"
             result.notes.append(f"{where}: {text}")
         recorded = next((s.source for s in good if s.source.startswith("proposed by ")), source)
-        found = Annotation(facts.item_id, facts.image, facts.size, facts.sha256, boxes, name, status, recorded)
         try:
-            result.annotations.append(check_annotation(found, where))
+            result.annotations.append(facts.annotate(boxes, name, status, recorded))
         except AnnotationError as error:
-            result.rejected.append(Rejected(where, str(error)))
+            result.rejected.append(Rejected(where, f"{where}: {error}"))
 
 
 def export_boxes(
     annotations: Iterable[Annotation], images: Mapping[Key, ImageFacts], kind: Format
 ) -> tuple[bytes, list[Rejected]]:
     """Return a document of every image, annotated or not, for a tool, and the annotations that fit no picture here."""
-    groups = group_by_image(annotations)
-    rows: list[tuple[ImageFacts, Sequence[Annotation]]] = []
-    for key in sorted(images):
-        rows.append((images[key], [found for found in groups.get(key, []) if is_on(found, images[key])]))
-    kept = {found.key() for _, lines in rows for found in lines}
-    lost = [found for lines in groups.values() for found in lines if found.key() not in kept]
-    text = "item {!r}, image {}, by {}: no such picture here"
-    left_out = [Rejected(found.item_id, text.format(*found.key())) for found in lost]
-    document = write_coco(rows) if kind == "coco" else write_label_studio(rows)
+    lines, left_out = group_by_image(annotations), list[Rejected]()
+    rows: dict[Key, list[Annotation]] = {key: [] for key in sorted(images)}
+    for key, groups in lines.items():
+        for found in groups:
+            if key in images and is_on(found, images[key]):
+                rows[key].append(found)
+            else:
+                text = f"item {found.item_id!r}, image {found.image}, by {found.annotator}: no such picture here"
+                left_out.append(Rejected(found.item_id, text))
+    write = write_coco if kind == "coco" else write_label_studio
+    document = write([(images[key], found) for key, found in rows.items()])
     return (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode(), left_out

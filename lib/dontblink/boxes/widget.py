@@ -19,12 +19,10 @@ import ipywidgets  # type: ignore[import-untyped]
 from jupyter_bbox_widget import BBoxWidget
 
 from dontblink.boxes.annotations import (
-    Annotation,
     AnnotationError,
     Corners,
-    ImageFacts,
     Status,
-    check_annotation,
+    corners,
     describe_image,
     is_on,
     read_strictly,
@@ -37,6 +35,7 @@ MAX_SIDE_PX = 2048  # what is sent to the browser; annotations stay in px of the
 MIN_SIDE_PX = 1.0  # a click without a drag leaves a box that nobody sees; it is not taken for one
 CORRECTED = ", corrected"
 DRAWN, PROPOSED = "evidence", "proposed"  # the classes of boxes on screen, told apart by colour
+RECTANGLE = ("x", "y", "width", "height")  # of a box on screen
 HINT = "Drag to draw, then say why the box is needed. Delete removes the selected box, Tab selects the next one."
 
 
@@ -64,9 +63,8 @@ class BoxWidget(ipywidgets.VBox):
         self.places = [(item, image) for item in items for image in range(len(item.images))]
         self.path, self.annotator = Path(annotations_path), annotator
         if not self.places or not annotator.strip():
-            raise AnnotationError(
-                f"{len(self.places)} images, annotator {annotator!r}; expected one at least, and a name"
-            )
+            found = f"{len(self.places)} images, annotator {annotator!r}"
+            raise AnnotationError(f"{found}; expected one at least, and a name")
         # texts of a data set stand in fields that show letters as they are, never in a label: that one reads LaTeX
         wide = ipywidgets.Layout(width="98%")
         self.title, self.status = (ipywidgets.Text(disabled=True, layout=wide) for _ in range(2))
@@ -75,24 +73,19 @@ class BoxWidget(ipywidgets.VBox):
         self.reason = ipywidgets.Text(description="Because", disabled=True, layout=wide)
         self.canvas.observe(self._show_reason, ["selected_index", "bboxes"])
         self.reason.observe(self._keep_reason, "value")
-        buttons = [self._make_button(*row) for row in (
-            ("Previous", lambda: self.step(-1)), ("Next", lambda: self.step(1)), ("Accept", self.accept)
-        )]  # fmt: skip
-        parts = [self.title, self.question, self.canvas, self.reason, ipywidgets.HBox(buttons), self.status]
-        super().__init__([*parts, ipywidgets.Label(HINT)])
+        actions = {"Previous": lambda: self.step(-1), "Next": lambda: self.step(1), "Accept": self.accept}
+        buttons = ipywidgets.HBox([ipywidgets.Button(description=name) for name in actions])
+        for button in buttons.children:
+            button.on_click(lambda pressed: self._act(actions[pressed.description]))
+        parts = [self.title, self.question, self.canvas, self.reason, buttons, self.status, ipywidgets.Label(HINT)]
+        super().__init__(parts)
         self.open_place(0)
 
-    def _make_button(self, name: str, act: Callable[[], None]) -> Any:
-        button = ipywidgets.Button(description=name)
-
-        def press(_: Any) -> None:
-            try:
-                act()
-            except (NamedError, OSError) as error:  # the picture and its boxes stay
-                self.status.value = str(error)
-
-        button.on_click(press)
-        return button
+    def _act(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except (NamedError, OSError) as error:  # the picture and its boxes stay
+            self.status.value = str(error)
 
     def open_place(self, place: int) -> None:
         """Show one image with the annotator's own boxes, or, where there are none, with what models propose."""
@@ -100,23 +93,23 @@ class BoxWidget(ipywidgets.VBox):
         facts, (picture, sent) = describe_image(item, image), encode_picture(item, image)
         lines = [found for found in read_strictly(self.path) if found.key()[:2] == (item.id, image)]
         current = [found for found in lines if is_on(found, facts)]
-        own = next((found for found in current if found.annotator == self.annotator), None)
-        offered = [found for found in current if found.is_models_own()]
-        boxes = (replace(b, label=b.label.strip()) for found in ([own] if own else offered) for b in found.boxes)
-        names = ", ".join(dict.fromkeys(found.annotator for found in offered))
+        own = [found for found in current if found.annotator == self.annotator]
+        shown = own or [found for found in current if found.is_models_own()]
+        boxes = (replace(box, label=box.label.strip()) for found in shown for box in found.boxes)
         # all that can fail is done: from here on the boxes on screen are those of this picture
-        self.place, self.opened, self.sent = place, tuple(dict.fromkeys(boxes)), sent
-        self.facts: ImageFacts = facts
-        self.origin = own.source if own else f"proposed by {names}" if names else "drawn"
-        status = own.status if own else "proposed" if names else ""
-        shown = [self._show_box(box, DRAWN if status == "accepted" else PROPOSED) for box in self.opened]
+        self.place, self.facts, self.opened = place, facts, tuple(dict.fromkeys(boxes))
+        self.scale = facts.size * 2, sent * 2
+        proposed = f"proposed by {', '.join(dict.fromkeys(found.annotator for found in shown))}" if shown else "drawn"
+        self.origin = own[0].source if own else proposed
+        is_accepted = bool(own) and own[0].status == "accepted"
+        rows = [self._show_box(box, DRAWN if is_accepted else PROPOSED) for box in self.opened]
         # a box that nobody moves keeps its corners to the last digit, whatever the scale
-        self.exact = {read_rectangle(row): corners(box) for row, box in zip(shown, self.opened, strict=True)}
+        self.exact = {read_rectangle(row): corners(box) for row, box in zip(rows, self.opened, strict=True)}
         self.canvas.selected_index = -1
-        self.canvas.image_bytes, self.canvas.bboxes = picture, shown
+        self.canvas.image_bytes, self.canvas.bboxes = picture, rows
         where = f"{place + 1} of {len(self.places)}: {item.id}, image {image + 1} of {len(item.images)}"
         self.title.value, self.question.value = f"{where}. You are {self.annotator}.", item.question
-        said = {"accepted": ["accepted"], "proposed": ["not accepted yet"]}.get(status, [])
+        said = ["accepted" if is_accepted else "not accepted yet"] * bool(shown)
         if len(current) < len(lines):
             said.append(f"{len(lines) - len(current)} annotations belong to another picture")
         self.status.value = "; ".join(said)
@@ -145,26 +138,26 @@ class BoxWidget(ipywidgets.VBox):
                 x, y, width, height = place = read_rectangle(row)
                 if place not in self.exact and min(abs(width), abs(height)) < MIN_SIDE_PX:
                     continue
-                (wide, high), (w, h) = self.facts.size, self.sent
-                drawn = x * wide / w, y * high / h, (x + width) * wide / w, (y + height) * high / h
-                found.append(Box(self.facts.image, *self.exact.get(place, drawn), str(row.get("reason", "")).strip()))
+                drawn = zip((x, y, x + width, y + height), *self.scale, strict=True)
+                x0, y0, x1, y1 = self.exact.get(place) or (px * whole / sent for px, whole, sent in drawn)
+                found.append(Box(self.facts.image, x0, y0, x1, y1, str(row.get("reason", "")).strip()))
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise AnnotationError(f"a box on screen cannot be read ({error!r}); delete it") from error
         return tuple(found)
 
     def save(self, status: Status) -> None:
         """Write the boxes on screen as this annotator's line; the source tells where they came from."""
-        boxes, facts, source = self.read_boxes(), self.facts, self.origin
+        boxes, source = self.read_boxes(), self.origin
         if set(map(corners, boxes)) != set(map(corners, self.opened)) and source != "drawn":
             source = source.removesuffix(CORRECTED) + CORRECTED
-        line = Annotation(facts.item_id, facts.image, facts.size, facts.sha256, boxes, self.annotator, status, source)
-        write_annotations(self.path, [check_annotation(line, f"item {facts.item_id}")], may_withdraw=True)
+        line = self.facts.annotate(boxes, self.annotator, status, source)
+        write_annotations(self.path, [line], may_withdraw=True)
         self.opened, self.origin = boxes, source
 
     def _show_box(self, box: Box, name: str) -> dict[str, Any]:
-        (wide, high), (w, h) = self.facts.size, self.sent
-        sides = {"width": (box.x1 - box.x0) * w / wide, "height": (box.y1 - box.y0) * h / high}
-        return {"x": box.x0 * w / wide, "y": box.y0 * h / high, **sides, "label": name, "reason": box.label}
+        place = box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0
+        shown = (px * sent / whole for px, whole, sent in zip(place, *self.scale, strict=True))
+        return dict(zip(RECTANGLE, shown, strict=True)) | {"label": name, "reason": box.label}
 
     def _find_selected(self) -> dict[str, Any] | None:
         index, rows = self.canvas.selected_index, self.canvas.bboxes
@@ -175,8 +168,7 @@ class BoxWidget(ipywidgets.VBox):
         if change["name"] == "bboxes" and self.status.value.startswith("accepted"):  # all of them were, as they stood
             self.status.value = "not accepted yet"
         row = self._find_selected()
-        self.reason.disabled = row is None
-        self.reason.value = str(row.get("reason", "")) if row else ""
+        self.reason.disabled, self.reason.value = row is None, str((row or {}).get("reason", ""))
 
     def _keep_reason(self, change: dict[str, Any]) -> None:
         row = self._find_selected()
@@ -186,14 +178,10 @@ class BoxWidget(ipywidgets.VBox):
             self.canvas.bboxes = rows
 
 
-def corners(box: Box) -> Corners:
-    """Return where a box lies, without its reason."""
-    return box.x0, box.y0, box.x1, box.y1
-
-
 def read_rectangle(row: dict[str, Any]) -> Corners:
     """Return x, y, width and height of a box on screen, in px of the picture that was sent."""
-    return float(row["x"]), float(row["y"]), float(row["width"]), float(row["height"])
+    x, y, width, height = (float(row[name]) for name in RECTANGLE)
+    return x, y, width, height
 
 
 def encode_picture(item: Item, image: int) -> tuple[bytes, tuple[int, int]]:
