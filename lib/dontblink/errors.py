@@ -8,8 +8,13 @@ server is a `NamedError`, so that no module has to remember this. Never: change 
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
 
+P = ParamSpec("P")
 LONGEST = 1500  # characters of a message; of a longer one the middle is left out
 
 
@@ -38,3 +43,17 @@ class NamedError(Exception):
 
     def __init__(self, message: object = "") -> None:
         super().__init__(make_line(str(message)))
+
+
+def as_command(main: Callable[P, int]) -> Callable[P, int]:
+    """Make a command of a function: a NamedError is its one line on stderr and the exit code 1, no traceback."""
+
+    @functools.wraps(main)
+    def command(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except NamedError as error:
+            print(error, file=sys.stderr)
+            return 1
+
+    return command

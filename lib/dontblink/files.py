@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -22,6 +23,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dontblink import paths
 from dontblink.errors import NamedError
@@ -81,6 +83,25 @@ def whole_file(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
         sync(path.parent)  # the rename itself must survive a power cut, too
+
+
+def write_text(file: Path, text: str) -> bool:
+    """Write a whole file unless it holds this text already and so keeps its age; return whether it was written."""
+    if file.is_file() and file.read_bytes() == text.encode():
+        return False
+    with whole_file(file) as temporary:
+        temporary.write_bytes(text.encode())
+    return True
+
+
+def read_json(file: Path, remedy: str) -> Any:
+    """Return what a JSON file holds; `remedy` says how to make it anew where it is not there or damaged."""
+    try:
+        return json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise NamedError(f"{paths.show(file)}: not there; {remedy}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise NamedError(f"{paths.show(file)}: damaged or unreadable ({error}); delete it and {remedy}") from error
 
 
 def hash_file(path: Path) -> str:

@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from dontblink import paths
-from dontblink.errors import NamedError
-from dontblink.files import belongs, hash_file, whole_file
+from dontblink.errors import NamedError, as_command
+from dontblink.files import belongs, hash_file, write_text
 
 EXTRACTION, PAPER, PAGES, LEDGER = "extraction", "paper", "pages", "08_claims"
 PACKAGES = ("dontblink", "dontblink_testbed", "dontblink_simulation")
@@ -306,10 +306,7 @@ def write_stages(profile: str, sections: Sections) -> list[str]:
     """Write the fingerprints that changed, remove the stamps of stages whose results are lost; name both."""
     changed = []
     for name, text in describe_stages(profile, sections).items():
-        file = paths.stage(profile, name)
-        if not file.is_file() or file.read_text(encoding="utf-8") != text:
-            with whole_file(file) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        if write_text(paths.stage(profile, name), text):
             changed.append(name)
     for name, files in list_results(profile).items():
         stamp = paths.stamp(profile, name)
@@ -356,8 +353,7 @@ def remember(file: Path) -> None:
     """Leave what is known of the sources in `file`, for the next look."""
     sources = {key: [*vars(source).values()] for key, source in KNOWN.items()}
     held = {"by": hash_file(Path(__file__)), "sources": sources}
-    with whole_file(file) as temporary:
-        temporary.write_text(json.dumps(held), encoding="utf-8")
+    write_text(file, json.dumps(held))
 
 
 def forget_the_future(profile: str) -> None:
@@ -369,6 +365,7 @@ def forget_the_future(profile: str) -> None:
                 os.utime(file, (0, 0) if folder.name != "stages" else None)
 
 
+@as_command
 def main(arguments: list[str] | None = None) -> int:
     """Write what make looks at: `python -m dontblink.lineage --profile testbed [--set SECTION.KEY=VALUE ...]`."""
     parser = argparse.ArgumentParser(prog="python -m dontblink.lineage", description=main.__doc__)
@@ -377,20 +374,16 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     from dontblink import params
 
-    try:
-        _, sections = params.load(paths.params_file(given.profile))
-        params.override(sections, given.set)
-        params.write_sections(sections, paths.section_file(given.profile, "any").parent)
-        forget_the_future(given.profile)
-        memory = paths.results(given.profile) / ".sources.json"
-        recall(memory)
-        n_known = len(KNOWN)
-        write_stages(given.profile, sections)
-        if len(KNOWN) > n_known:
-            remember(memory)
-    except NamedError as error:
-        print(error, file=sys.stderr)
-        return 1
+    _, sections = params.load(paths.params_file(given.profile))
+    params.override(sections, given.set)
+    params.write_sections(sections, paths.section_file(given.profile, "any").parent)
+    forget_the_future(given.profile)
+    memory = paths.results(given.profile) / ".sources.json"
+    recall(memory)
+    n_known = len(KNOWN)
+    write_stages(given.profile, sections)
+    if len(KNOWN) > n_known:
+        remember(memory)
     return 0
 
 

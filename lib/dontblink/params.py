@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from dontblink import paths
 from dontblink.errors import NamedError
-from dontblink.files import whole_file
+from dontblink.files import read_json, write_text
 
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 80
@@ -444,24 +444,16 @@ def write_sections(sections: Sections, folder: Path) -> list[str]:
     for section, values in sections.items():
         file = folder / f"{section}.json"
         content = json.dumps(values, indent=2, sort_keys=True) + "\n"
-        if not file.exists() or file.read_text(encoding="utf-8") != content:
-            with whole_file(file) as temporary:
-                temporary.write_text(content, encoding="utf-8")
+        if write_text(file, content):
             changed.append(section)
     return changed
 
 
 def read_values(file: Path) -> dict[str, Any]:
     """Return the values of a section's JSON as `write_sections` left it."""
-    name = paths.show(file.resolve())
-    try:
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise NamedError(f"{name}: not there; run `make params`") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise NamedError(f"{name}: cannot be read ({error}); delete it and run `make params`") from error
+    values: dict[str, Any] = read_json(file.resolve(), "run `make params`")
     if not isinstance(values, dict):
-        raise NamedError(f"{name}: holds {show_value(values)}; delete it and run `make params`")
+        raise NamedError(f"{paths.show(file.resolve())}: holds {show_value(values)}; delete it and run `make params`")
     return values
 
 

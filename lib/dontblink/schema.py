@@ -20,7 +20,6 @@ then `make extract`, which writes the tables again and replays nothing. A measur
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ import pyarrow.compute as pc
 
 from dontblink import paths, store
 from dontblink.errors import NamedError
+from dontblink.files import read_json
 
 REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box")
 MASSES = tuple(f"{region}_mass" for region in REGIONS)
@@ -180,12 +180,7 @@ def read_manifest(profile: str) -> dict[str, Any]:
         If none has finished, or the manifest is damaged; the message names it and the remedy.
     """
     file = paths.extraction_manifest(profile)
-    try:
-        manifest: dict[str, Any] = json.loads(file.read_bytes())
-    except FileNotFoundError as error:
-        raise NamedError(f"{paths.show(file)}: not there; run `make extract PROFILE={profile}` to its end") from error
-    except ValueError as error:
-        raise NamedError(f"{paths.show(file)}: damaged ({error}); delete it and run `make extract` again") from error
+    manifest: dict[str, Any] = read_json(file, f"run `make extract PROFILE={profile}` to its end")
     return manifest
 
 

@@ -27,7 +27,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from dontblink import lineage, paths, store
-from dontblink.errors import NamedError
+from dontblink.errors import NamedError, as_command
 from dontblink_simulation.coverage import draw_coverage, list_numbers, summarise
 from dontblink_simulation.register import STATISTICS
 from dontblink_simulation.trials import run_study
@@ -157,6 +157,7 @@ def publish(summary: pd.DataFrame, n_studies: int, n_replicates: int) -> list[Pa
     return files
 
 
+@as_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     text = __doc__.split("\n\n")[0]
@@ -172,15 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{MIN_STUDIES} studies the table is printed and the tracked figure stays as it is."
     )
     options = parser.parse_args(arguments)
-    try:
-        blocks = plan_blocks(options.studies, options.replicates, options.statistics, options.settings)
-        if options.processes < 1:
-            raise NamedError(f"{options.processes} processes; expected at least one")
-        run_missing(blocks, options.processes)
-        summary = summarise(read_rows(blocks))
-    except NamedError as error:
-        print(error, file=sys.stderr)
-        return 1
+    blocks = plan_blocks(options.studies, options.replicates, options.statistics, options.settings)
+    if options.processes < 1:
+        raise NamedError(f"{options.processes} processes; expected at least one")
+    run_missing(blocks, options.processes)
+    summary = summarise(read_rows(blocks))
     shown = ["statistic", "setting", "quantity", "method", "n_studies", "n_refused", "coverage", "rejection"]
     print(summary[shown].round(3).to_string(index=False))
     if options.studies >= MIN_STUDIES and not options.statistics and not options.settings:

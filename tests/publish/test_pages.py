@@ -234,7 +234,7 @@ def test_a_notebook_that_is_missing_or_failed_is_one_line_and_keeps_the_old_site
     write_notebook(paths.ROOT, exception=True)
     assert pages.main(["--profile", PROFILE, STEM]) == 1
     write_notebook(paths.ROOT)
-    folder, remedy = f"pages: results/{PROFILE}/notebooks", f"delete results/{PROFILE}/done/"
+    folder, remedy = f"results/{PROFILE}/notebooks", f"delete results/{PROFILE}/done/"
     assert capsys.readouterr().err.splitlines() == [
         f"{folder}/07_none.ipynb: not there; {remedy}07_none and run `make all`",
         f"{folder}/{STEM}.ipynb: its last run failed; {remedy}{STEM} and run `make all`",

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dontblink import paths
-from dontblink.errors import NamedError
+from dontblink.errors import as_command
 from dontblink.publish import claims
 from dontblink.publish.numbers import Numbers
 
@@ -56,13 +56,6 @@ def compare(old: Any, new: Any, key: str = "") -> Iterator[Change]:
         yield Change(key, old, new)
 
 
-def read_committed(file: str, revision: str = "HEAD") -> Any:
-    """Return the numbers of a file at a revision, None if it was not there."""
-    command = ["git", "show", f"{revision}:{file}"]
-    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
-    return json.loads(done.stdout) if done.returncode == 0 else None
-
-
 def find_changes(profile: str, revision: str = "HEAD") -> list[Change]:
     """Return every number of a profile that differs from the revision's, the ledger's verdicts decided anew."""
     numbers, found = Numbers(profile), list[Change]()
@@ -70,10 +63,13 @@ def find_changes(profile: str, revision: str = "HEAD") -> list[Change]:
         new = numbers.read(stem)
         if stem == claims.STEM:
             new = new | {"claims": claims.build_ledger(profile), "inputs": claims.hash_inputs(profile)}
-        found += compare(read_committed(paths.show(numbers.file(stem)), revision), new, stem)
+        command = ["git", "show", f"{revision}:{paths.show(numbers.file(stem))}"]
+        shown = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
+        found += compare(json.loads(shown.stdout) if shown.returncode == 0 else None, new, stem)
     return found
 
 
+@as_command
 def main(arguments: list[str] | None = None) -> int:
     """Print which numbers moved since a commit: `python -m dontblink.publish.changes --profile testbed`."""
     parser = argparse.ArgumentParser(prog="python -m dontblink.publish.changes", description=main.__doc__)
@@ -82,11 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     help_above = "list only changes of more than so many percent, and of what is no number; the others are counted"
     parser.add_argument("--above", type=float, default=0.0, metavar="PERCENT", help=help_above)
     given = parser.parse_args(arguments)
-    try:
-        found = find_changes(given.profile, given.against)
-    except NamedError as error:
-        print(error, file=sys.stderr)
-        return 1
+    found = find_changes(given.profile, given.against)
     shown = [change for change in found if abs(change.percent) > given.above]
     for change in shown:
         print(change.describe())

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dontblink import params, paths
-from dontblink.errors import NamedError
-from dontblink.files import hash_file, whole_file
+from dontblink.errors import NamedError, as_command
+from dontblink.files import hash_file, write_text
 from dontblink.publish.numbers import Numbers, Row
 
 if TYPE_CHECKING:
@@ -337,27 +337,19 @@ def sign_probability(n_cells: int) -> float:
     return float(binomtest(n_cells, n_cells).pvalue)
 
 
+@as_command
 def main(arguments: list[str] | None = None) -> int:
     """Print the ledger's block, or write it into the README: `python -m dontblink.publish.claims --readme`."""
     parser = argparse.ArgumentParser(prog="python -m dontblink.publish.claims", description=main.__doc__)
     parser.add_argument("--profile", default="testbed")
     parser.add_argument("--readme", action="store_true", help="write the block into README.md if it changed")
     given = parser.parse_args(arguments)
-    try:
-        block = render_block(Numbers(given.profile).read(STEM), given.profile)
-        if not given.readme:
-            print(block)
-            return 0
+    block = render_block(Numbers(given.profile).read(STEM), given.profile)
+    if given.readme:
         file = paths.ROOT / "README.md"
-        old = file.read_text(encoding="utf-8")
-        new = replace_block(old, block)
-    except NamedError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if new != old:
-        with whole_file(file) as temporary:
-            temporary.write_text(new, encoding="utf-8")
-    print(f"README.md: claims block {'written' if new != old else 'unchanged'}")
+        is_new = write_text(file, replace_block(file.read_text(encoding="utf-8"), block))
+        block = f"README.md: claims block {'written' if is_new else 'unchanged'}"
+    print(block)
     return 0
 
 

@@ -28,7 +28,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from dontblink import files, params, paths
-from dontblink.errors import NamedError
+from dontblink.errors import NamedError, as_command
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TAG = "parameters"
@@ -132,12 +132,10 @@ class _LineEngine(NBClientEngine):
 def offer_kernel(folder: Path) -> None:
     """Make this interpreter the kernel `python3`, ahead of any that the machine or its user installed."""
     spec = folder / "kernels" / KERNEL["name"]
-    spec.mkdir(parents=True, exist_ok=True)
     quiet = "--IPKernelApp.log_level=ERROR"  # a local kernel's warning about its transport helps nobody
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", quiet]
     content = {"argv": command, "display_name": KERNEL["display_name"], "language": KERNEL["language"]}
-    with files.whole_file(spec / "kernel.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    files.write_text(spec / "kernel.json", json.dumps(content, indent=1))
     # Sums in another order differ in their last digit: one thread, whatever the machine has, gives the same bytes.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     earlier = [part for part in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if part]
@@ -221,6 +219,7 @@ def execute(notebook: NotebookNode, given: dict[str, Any], target: Path, name: s
         raise NamedError(f"{name}: {' '.join(str(error).split())}; see {paths.show(target)}") from error
 
 
+@as_command
 def main(arguments: list[str] | None = None) -> int:
     """Run a notebook: `python -m dontblink.publish.notebook notebooks/02_collapse.py --params FILE --profile NAME`."""
     parser = argparse.ArgumentParser(prog="python -m dontblink.publish.notebook", description=main.__doc__)
@@ -228,11 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--params", type=Path, required=True, help="the section's JSON, from dontblink.params")
     parser.add_argument("--profile", default="testbed")
     given = parser.parse_args(arguments)
-    try:
-        run_notebook(given.source, params.read_values(given.params), given.profile, paths.show(given.params.resolve()))
-    except NamedError as error:
-        print(error, file=sys.stderr)
-        return 1
+    run_notebook(given.source, params.read_values(given.params), given.profile, paths.show(given.params.resolve()))
     return 0
 
 

@@ -7,13 +7,13 @@ that a path with stars names. Never: round, format, or fall back on a default.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dontblink import paths
 from dontblink.errors import NamedError
+from dontblink.files import read_json
 
 STAR, OTHER = "*", "*other"
 
@@ -44,10 +44,7 @@ class Numbers:
     def read(self, stem: str) -> Any:
         """Return all numbers of a stem; raise NamedError if they are not there."""
         if stem not in self._read:
-            file = self.file(stem)
-            if not file.is_file():
-                raise NamedError(f"{paths.show(file)}: not there; run `make figures PROFILE={self.profile}`")
-            self._read[stem] = json.loads(file.read_text(encoding="utf-8"))
+            self._read[stem] = read_json(self.file(stem), f"run `make figures PROFILE={self.profile}`")
         return self._read[stem]
 
     def get(self, path: str | tuple[str, ...]) -> Any:

@@ -29,7 +29,7 @@ import nbformat
 import pypandoc
 
 from dontblink import params, paths
-from dontblink.errors import NamedError
+from dontblink.errors import NamedError, as_command
 from dontblink.files import belongs
 from dontblink.publish import viewer
 
@@ -222,17 +222,14 @@ def build_site(profile: str, stems: Sequence[str]) -> Path:
     return target / "index.html"
 
 
+@as_command
 def main(arguments: list[str] | None = None) -> int:
     """Build the site: `python -m dontblink.publish.pages --profile testbed 00_testbed 02_collapse`."""
     parser = argparse.ArgumentParser(prog="python -m dontblink.publish.pages", description=main.__doc__)
     parser.add_argument("stems", nargs="+", help="executed notebooks, in the order of the pages")
     parser.add_argument("--profile", default="testbed")
     given = parser.parse_args(arguments)
-    try:
-        build_site(given.profile, given.stems)
-    except NamedError as error:
-        print(f"pages: {error}", file=sys.stderr)
-        return 1
+    build_site(given.profile, given.stems)
     return 0
 
 

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dontblink import params, paths
-from dontblink.errors import NamedError
-from dontblink.files import hash_file, read_mark, whole_file
+from dontblink.errors import NamedError, as_command
+from dontblink.files import hash_file, read_json, read_mark, write_text
 from dontblink.lineage import (
     EXTRACTION,
     PAGES,
@@ -101,18 +101,14 @@ def describe(profile: str, sections: Sections) -> Manifest:
 
 def read_manifest(profile: str) -> Manifest:
     """Return the stored manifest; raise NamedError if it is not there or not one of ours."""
-    file = manifest_file(profile)
-    if not file.is_file():
-        how = command(profile)
-        if profile != "testbed":
-            how = f"`make extract PROFILE={profile}`, then {how}"
-        raise NamedError(f"{relative(file)}: not there, so no figure of profile {profile} can be checked; run {how}")
+    file, how = manifest_file(profile), command(profile)
+    first = "" if profile == "testbed" else f"`make extract PROFILE={profile}`, then "
+    held = read_json(file, f"run {first}{how}: without it no figure of profile {profile} can be checked")
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
         stages = {name: Stage(**parts) for name, parts in held["stages"].items()}
         return Manifest(held["profile"], held["files"], held["parameters"], stages)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NamedError(f"{relative(file)}: not a manifest ({error}); remove it and run {command(profile)}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NamedError(f"{relative(file)}: not a manifest ({error}); remove it and run {how}") from error
 
 
 def find_changes(stored: Manifest, now: Manifest) -> list[str]:
@@ -175,28 +171,21 @@ def write(profile: str) -> str:
             f"them; to take them, remove {relative(file)} and run {command(profile)} again"
         )
     text = json.dumps({"about": ABOUT} | asdict(now), indent=1) + "\n"
-    if file.is_file() and file.read_text(encoding="utf-8") == text:
-        return f"{relative(file)}: unchanged"
-    with whole_file(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return f"{relative(file)}: written, {len(now.files)} files"
+    return f"{relative(file)}: {f'written, {len(now.files)} files' if write_text(file, text) else 'unchanged'}"
 
 
+@as_command
 def main(arguments: list[str] | None = None) -> int:
     """Compare the checkout with its manifest: `python -m dontblink.publish.verify [--profile testbed] [--write]`."""
     parser = argparse.ArgumentParser(prog="python -m dontblink.publish.verify", description=main.__doc__)
     parser.add_argument("--profile", default="testbed")
     parser.add_argument("--write", action="store_true", help="write the manifest: the last step of `make all`")
     given = parser.parse_args(arguments)
-    try:
-        if given.write:
-            print(write(given.profile))
-            return 0
-        stored = read_manifest(given.profile)
-        now = describe(given.profile, params.load(paths.params_file(given.profile))[1])
-    except NamedError as error:
-        print(f"verify: {error}", file=sys.stderr)
-        return 1
+    if given.write:
+        print(write(given.profile))
+        return 0
+    stored = read_manifest(given.profile)
+    now = describe(given.profile, params.load(paths.params_file(given.profile))[1])
     lines = compare(stored, now)
     for line in lines:
         print(line, file=sys.stderr)
