@@ -2,8 +2,9 @@
 
 Why it exists: a figure reads tables and decides nothing, so that a notebook shows what was computed and a reviewer may
 redraw it. In: tables of the extraction and of the studies, entries of the ledger. Out: axes. What is compared differs
-by colour, line and marker at once, and every interval says what it is. Never: compute a statistic that a table should
-hold (plain counts and means excepted), write a file, or set a style globally.
+by colour, line and marker at once, and every interval says what it is. `legend`: it goes beneath the figure (in
+constrained layout), so one panel is asked for it. Never: compute a statistic that a table should hold (plain counts and
+means excepted), write a file, or set a style globally.
 """
 
 from __future__ import annotations
@@ -71,22 +72,13 @@ def forest(
 ) -> Axes:
     """Draw one value a row with its interval: each benchmark (bold) above its models, the pooled row last.
 
-    Parameters
-    ----------
-    table
-        One row a scope (filter the term, rule or score): scope, model, benchmark, `value`, ci_low and ci_high. Rows
-        without a value are named and left empty. Without a column scope all rows are cells, and benchmarks only heads;
-        with a column `row` the rows stand in their order under that name.
-    label
-        Of the value, with its unit; `scale` multiplies it (100 for percentage points), a line stands at `zero`.
-    beside
-        A second table of the same kind, drawn hollow beneath the first (adjusted beside unadjusted).
-    null
-        The column of the upper end of a null (a mark |), or those of its two ends (a pale bar).
-    controls
-        Tables of the same kind by what they are, drawn as hollow marks without intervals.
-    confidence
-        Of the interval, which the label then names; None where it is named elsewhere.
+    `table` has one row a scope (filter the term, rule or score): scope, model, benchmark, `value`, ci_low and ci_high.
+    Rows without a value are named and left empty. Without a column scope all rows are cells, and benchmarks only heads;
+    with a column `row` the rows stand in their order under that name. `label` is the value's, with the unit that it has
+    times `scale`; a line stands at `zero`. Drawn with it: `beside`, a second table (adjusted beside unadjusted), hollow
+    beneath the first; `null`, the column of its upper end (a mark |), or those of its two ends (a pale bar);
+    `controls`, tables by what they are, as hollow marks without intervals. The label names the interval with its
+    `confidence`, unless that is None.
     """
     rows = _order_rows(table)
     place = {_key(row): y for y, (_, row) in enumerate(rows.iterrows())}
@@ -172,8 +164,7 @@ def collapse_curves(
     """Draw one quantity along the reasoning, a line and band per model, for ONE benchmark and head set.
 
     `position` is `bin` (drawn at the bin's centre, in %) or `step_index` (counted from 1). `models` fixes the
-    styles where a panel shows fewer models than its figure. The legend goes beneath the figure (constrained
-    layout): ask one panel for it.
+    styles where a panel shows fewer models than its figure.
     """
     rows = curves[curves["quantity"] == quantity]
     expect_one(rows, "benchmark", "head_set")
@@ -184,9 +175,7 @@ def collapse_curves(
         x = 100 * (index + 0.5) / n_bins if position == "bin" else index + 1
         style = styles[str(model)]
         ax.plot(x, line["estimate"], **style, label=str(model))
-        if {"ci_low", "ci_high"} <= set(line):
-            low, high = line["ci_low"].to_numpy(float), line["ci_high"].to_numpy(float)
-            ax.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+        ax.fill_between(x, line["ci_low"], line["ci_high"], color=style["color"], alpha=0.18, linewidth=0)
     ax.set(xlabel=POSITIONS[position], ylabel=LABELS[quantity], title=str(rows["benchmark"].iloc[0]))
     if position == "bin":
         ax.set_xlim(0, 100)
@@ -208,17 +197,16 @@ def curve_grid(
     axes = figure.subplots(len(quantities), len(benchmarks), sharex=position == "bin", sharey="row", squeeze=False)
     for (row, column), ax in np.ndenumerate(axes):
         part = curves[curves["benchmark"].astype(str) == benchmarks[column]]
-        is_first = row == column == 0
-        looks: dict[str, Any] = {"position": position, "models": models, "confidence": confidence, "legend": is_first}
-        collapse_curves(ax, part, quantities[row], **looks)
+        collapse_curves(
+            ax, part, quantities[row], position=position, models=models, confidence=confidence,
+            legend=row == column == 0,
+        )  # fmt: skip
         ax.label_outer()
         if row:
             ax.set_title("")
     for quantity, ax in zip(quantities, axes[:, 0], strict=True):
         # The panels of a row share their axis, and the first one drawn would fix its top.
-        rows = curves[curves["quantity"] == quantity]
-        highest = rows[[name for name in ("estimate", "ci_high") if name in rows]].max().max()
-        ax.set_ylim(0, 1.05 * float(highest))
+        ax.set_ylim(0, 1.05 * float(curves.loc[curves["quantity"] == quantity, ["estimate", "ci_high"]].max().max()))
     return figure
 
 
@@ -231,9 +219,8 @@ def transfer_heat_map(ax: Axes, table: pd.DataFrame, value: str = "gain", *, rea
     """
     expect_one(table, "rule", "model")
     names = sorted(set(table["train"]) | set(table["test"]))
-    prefix = {"gain": "gain", "auroc": "ci"}[value]
-    both = {"gain": "refit_gain", "auroc": "refit"}[value]
-    ends = [f"{both if f'{both}_low' in table else prefix}_{end}" for end in ("low", "high")]
+    refit, held = {"gain": ("refit_gain", "gain"), "auroc": ("refit", "ci")}[value]
+    ends = [f"{refit if f'{refit}_low' in table else held}_{end}" for end in ("low", "high")]
     reach = reach or max(float(table[value].abs().max()), 1e-9)
     low, high = (-reach, reach) if value == "gain" else (0.5, 1.0)
     grid = np.full((len(names), len(names)), np.nan)
@@ -249,8 +236,10 @@ def transfer_heat_map(ax: Axes, table: pd.DataFrame, value: str = "gain", *, rea
         )  # fmt: skip
     image = ax.imshow(grid, cmap=COLOUR_MAP, vmin=low, vmax=high)
     labels = [name.replace("_", "\n") for name in names]
+    model = table["model"].iloc[0]
     ax.set(xticks=range(len(names)), yticks=range(len(names)), xticklabels=labels, yticklabels=labels)
-    ax.set(xlabel="tested on", ylabel="fitted on", title=f"{table['rule'].iloc[0]}, {_say(table['model'].iloc[0])}")
+    ax.set_title(f"{table['rule'].iloc[0]}, {'mean over models' if model == ALL else model}")
+    ax.set(xlabel="tested on", ylabel="fitted on")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     ax.figure.colorbar(image, ax=ax, label=VALUES[value], shrink=0.8)
@@ -277,11 +266,8 @@ def interaction_surface(ax: Axes, surface: pd.DataFrame, *, min_near: int = 1, c
     lines = ax.contour(x, y, z, levels=marks, colors="black", linewidths=0.5)
     for text in ax.clabel(lines, fmt="%.0f %%", fontsize=6, inline=False):
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6})
-        near_edge = [
-            min(at - axis.min(), axis.max() - at) < 0.1 * np.ptp(axis)
-            for at, axis in zip(text.get_position(), (x, y), strict=True)
-        ]
-        text.set_visible(not any(near_edge))
+        shares = [(at - axis.min()) / np.ptp(axis) for at, axis in zip(text.get_position(), (x, y), strict=True)]
+        text.set_visible(min(shares) >= 0.1 and max(shares) <= 0.9)  # not at an edge
     ax.set(xlabel="entropy (sd within the cell)", ylabel="vision (sd within the cell)", aspect="equal")
     ax.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), title=_name_scope(surface.iloc[0]))
     if colour_bar:
@@ -301,8 +287,7 @@ def risk_coverage_curves(
 ) -> Axes:
     """Draw held-out risk, or the gain over entropy alone, against realised coverage for ONE scope of a veto table.
 
-    A line per rule, a band for those of `bands`. The legend goes beneath the figure (constrained layout): ask one panel
-    for it.
+    A line per rule, a band for those of `bands`.
     """
     expect_one(table, "scope", "model", "benchmark")
     styles = style_models([f"{k}" for k in range(len(RULE_NAMES))])
@@ -332,21 +317,20 @@ def risk_coverage_curves(
 def quadrant_risk(ax: Axes, table: pd.DataFrame, *, confidence: float = 0.95, legend: bool = True) -> Axes:
     """Draw the risk of the four quadrants of ONE scope (quadrant table) as bars with Wilson intervals and counts.
 
-    Plain bars: low vision; hatched: high vision. A low count is a wide interval, and both are printed. The legend goes
-    beneath the figure (constrained layout): ask one panel for it.
+    Plain bars: low vision; hatched: high vision. A low count is a wide interval, and both are printed.
     """
     expect_one(table, "scope", "model", "benchmark")
     for j, vision in enumerate(("low", "high")):
         rows = table[table["vision_level"] == vision].set_index("entropy_level").loc[["low", "high"]]
-        x, risk = np.arange(2) + (j - 0.5) * 0.44, 100 * rows["risk"].to_numpy(float)
-        low, high = (100 * rows[name].to_numpy(float) for name in ("ci_low", "ci_high"))
+        x = np.arange(2) + (j - 0.5) * 0.44
+        risk, low, high = (100 * rows[name].to_numpy(float) for name in ("risk", "ci_low", "ci_high"))
         ax.bar(
             x, risk, width=0.4, color=shade((0.35, 0.9)[j]), hatch=HATCHES[j], edgecolor="black", linewidth=0.6,
             label=f"{vision} vision",
         )  # fmt: skip
         known = ~np.isnan(risk)
-        reach = np.abs(np.stack([risk - low, high - risk]))[:, known]
-        ax.errorbar(x[known], risk[known], yerr=reach, linestyle="none", color="black", capsize=2.5)
+        ends = _reach(risk, low, high)[:, known]
+        ax.errorbar(x[known], risk[known], yerr=ends, linestyle="none", color="black", capsize=2.5)
         for place, top, bad, n in zip(x, high, rows["n_quadrant_wrong"], rows["n"], strict=True):
             ax.text(place, (top if n else 0) + 3, f"{bad}/{n}", ha="center", fontsize=6)
     ax.set_xticks(range(2), ["low entropy\n(confident)", "high entropy\n(unsure)"])
@@ -361,17 +345,15 @@ def reliability_curve(ax: Axes, curves: pd.DataFrame, *, confidence: float = 0.9
     """Draw the share of correct answers against the predicted probability, a line per model.
 
     `curves` holds the tables of `reliability.reliability_curve` with a column model. On the grey diagonal a prediction
-    means what it says; above it the model is right more often than it says. The legend goes beneath the figure
-    (constrained layout): ask one panel for it.
+    means what it says; above it the model is right more often than it says.
     """
     models = curves["model"].astype(str)
     ax.plot([0, 100], [0, 100], color="0.6", linewidth=0.8, zorder=0)
     for model, style in style_models(models.unique()).items():
         line = curves[models == model].sort_values("mean_probability")
-        share = line["share_correct"].to_numpy(float)
-        reach = 100 * np.abs(np.stack([share - line["ci_low"], line["ci_high"] - share]).astype(float))
-        x = 100 * line["mean_probability"].to_numpy(float)
-        ax.errorbar(x, 100 * share, yerr=reach, **style, capsize=1.5, elinewidth=0.7, label=model)
+        columns = ("mean_probability", "share_correct", "ci_low", "ci_high")
+        x, share, low, high = (100 * line[name].to_numpy(float) for name in columns)
+        ax.errorbar(x, share, yerr=_reach(share, low, high), **style, capsize=1.5, elinewidth=0.7, label=model)
     ax.set(xlabel="predicted probability\nof a correct answer (%)", ylabel="correct answers (%)")
     ticks = range(0, 101, 25)
     ax.set(xlim=(-3, 103), ylim=(-3, 103), xticks=ticks, yticks=ticks, aspect="equal")
@@ -409,11 +391,8 @@ def note_panel(ax: Axes, claims: Mapping[str, Mapping[str, Any]], confidence: fl
         f"Dots: ours, with {confidence:.0%} intervals. Grey band or dashed line: as reported (a band that runs to the "
         "edge: only a sign was reported)."
     ]
-    lines += [
-        f"{name} {claim['title']}: {claim['verdict']}; {claim['reason']}."
-        for name, claim in claims.items()
-        if "reason" in claim
-    ]
+    for name, claim in ((name, claim) for name, claim in claims.items() if "reason" in claim):
+        lines.append(f"{name} {claim['title']}: {claim['verdict']}; {claim['reason']}.")
     ax.text(-0.1, 1, "\n".join(textwrap.fill(line, 112) for line in lines), va="top", fontsize=7)
     ax.set_axis_off()
     return ax
@@ -426,12 +405,12 @@ def accuracy_panel(ax: Axes, items: pd.DataFrame, confidence: float = 0.95) -> A
     for k, model in enumerate(models):
         cells = items[items["model"].astype(str) == model].groupby(items["benchmark"].astype(str))["correct"]
         right, n = cells.sum(), cells.size()
-        share = (right / n).to_numpy(float)
-        low, high = proportion_confint(right.to_numpy(), n.to_numpy(), alpha=1 - confidence, method="wilson")
+        share = (100 * right / n).to_numpy(float)
+        ends = proportion_confint(right.to_numpy(), n.to_numpy(), alpha=1 - confidence, method="wilson")
+        reach = _reach(share, *(100 * end for end in ends))
         x = np.array([benchmarks.index(b) for b in right.index]) + (k - (len(models) - 1) / 2) * 0.2
-        style = styles[model]
-        reach = 100 * np.abs(np.stack([share - low, high - share]))
-        ax.errorbar(x, 100 * share, yerr=reach, fmt=style["marker"], color=style["color"], capsize=2.5, label=model)
+        look = {"fmt": styles[model]["marker"], "color": styles[model]["color"]}
+        ax.errorbar(x, share, yerr=reach, **look, capsize=2.5, label=model)
     ax.set_xticks(range(len(benchmarks)), [name.replace("_", "\n") for name in benchmarks])
     ax.set(ylabel="accuracy (% of items)", ylim=(0, 100), xlim=(-0.5, len(benchmarks) - 0.5))
     ax.legend(title=f"bar: {confidence:.0%} Wilson interval", loc="lower left", frameon=False)
@@ -450,8 +429,7 @@ def length_panel(ax: Axes, items: pd.DataFrame) -> Axes:
         parts: dict[str, Any] = dict.fromkeys(("boxprops", "whiskerprops", "capprops", "medianprops"), look)
         x = np.arange(len(benchmarks)) + (k - (len(models) - 1) / 2) * 0.26
         parts |= {"whis": (5, 95), "showfliers": False, "manage_ticks": False}
-        boxes = ax.boxplot(lengths, positions=x, widths=0.2, **parts)
-        handles.append(boxes["boxes"][0])
+        handles += ax.boxplot(lengths, positions=x, widths=0.2, **parts)["boxes"][:1]
     ax.set_xticks(range(len(benchmarks)), [name.replace("_", "\n") for name in benchmarks])
     ax.set(ylabel="response length (tokens)", ylim=(0, 1.45 * ax.get_ylim()[1]))
     ax.legend(handles, models, title="box: quartiles; whiskers: 5-95 %", loc="upper left", frameon=False)
@@ -492,13 +470,12 @@ def noise_panel(ax: Axes, items: pd.DataFrame, n_parts: int = 5) -> Axes:
     return ax
 
 
-def learning_curves(ax: Axes, history: pd.DataFrame, y: str, *, x: str = "step", legend: bool = True) -> Axes:
-    """Draw a training measure of each model (columns: model, `x`, `y`) against samples or optimiser steps."""
+def learning_curves(ax: Axes, history: pd.DataFrame, y: str, *, legend: bool = True) -> Axes:
+    """Draw a training measure of each model (columns: model, step, `y`) against optimiser steps."""
     styles = style_models(history["model"].astype(str).unique())
-    for model, line in history.sort_values(x).groupby(history["model"].astype(str)):
-        ax.plot(line[x] / 1000, line[y], **styles[model], label=model, markevery=max(1, len(line) // 8))
-    names = {"n_samples": "training samples (thousands)", "step": "optimiser steps (thousands)"}
-    ax.set(xlabel=names[x], ylabel=f"{y.replace('_', ' ')} (share)")
+    for model, line in history.sort_values("step").groupby(history["model"].astype(str)):
+        ax.plot(line["step"] / 1000, line[y], **styles[model], label=model, markevery=max(1, len(line) // 8))
+    ax.set(xlabel="optimiser steps (thousands)", ylabel=f"{y.replace('_', ' ')} (share)")
     if legend:
         ax.legend(title="model", frameon=False)
     return ax
@@ -523,23 +500,22 @@ def head_lift_map(ax: Axes, heads: pd.DataFrame, chosen: Sequence[tuple[int, int
             ax.add_patch(Rectangle(where, 1, 1, fill=False, edgecolor=colour, linewidth=line, clip_on=False))
     ax.set(xlabel="head (number)", ylabel="layer (number)", title=str(heads["model"].iloc[0]))
     if len(chosen):
-        ax.figure.legend(
-            [Patch(fill=False, edgecolor="black")], ["grounding heads"], frameon=False, loc="outside lower center"
-        )
+        mark = Patch(fill=False, edgecolor="black")
+        ax.figure.legend([mark], ["grounding heads"], frameon=False, loc="outside lower center")
     return ax
 
 
+def _reach(value: Any, low: Any, high: Any) -> Any:
+    """Return the two lengths of an error bar; rounding makes none negative."""
+    return np.abs(np.stack([value - low, high - value]))
+
+
 def _legend_below(ax: Axes, ncols: int, title: str) -> None:
-    ax.figure.legend(
-        *ax.get_legend_handles_labels(), loc="outside lower center", ncols=ncols, frameon=False, title=title
-    )
+    shown = ax.get_legend_handles_labels()
+    ax.figure.legend(*shown, loc="outside lower center", ncols=ncols, frameon=False, title=title)
 
 
 def _name_scope(row: Any) -> str:
     if row["scope"] == "pooled":
         return "pooled"
     return str(row["benchmark"]) if row["scope"] == "benchmark" else f"{row['benchmark']}, {row['model']}"
-
-
-def _say(model: str) -> str:
-    return "mean over models" if model == ALL else str(model)

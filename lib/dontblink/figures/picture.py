@@ -56,14 +56,8 @@ def evidence_strip(
 ) -> Figure:
     """Draw the image with its evidence boxes, then the attention of successive reasoning steps over it.
 
-    Parameters
-    ----------
-    image : PIL image or array [height, width, 3]
-    boxes : Box of this image, in px
-    step_maps : float[S, rows * columns] attention mass per image token, one scale for all steps
-    step_texts : [S] texts, written beneath the maps
-    grid : (rows, columns) of image tokens
-    columns : panels in a row; longer chains go on in the next row
+    `boxes` are in px of the image; `step_maps` float[S, rows * columns] is the attention mass per image token, on one
+    scale for all steps; `grid` is (rows, columns) of image tokens. A chain of more than `columns` panels goes on below.
     """
     if len(step_maps) != len(step_texts) or np.shape(step_maps)[-1] != grid[0] * grid[1]:
         raise ValueError(

@@ -28,14 +28,8 @@ def shade(share: float) -> Any:
 
 def style_models(models: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return colour, line style and marker for each model, by sorted name, so that figures agree."""
-    return {
-        model: {
-            "color": shade(SHADES[k % len(SHADES)]),
-            "linestyle": LINES[k % len(LINES)],
-            "marker": MARKERS[k % len(MARKERS)],
-        }
-        for k, model in enumerate(sorted(set(models)))
-    }
+    looks = [{"color": shade(a), "linestyle": b, "marker": c} for a, b, c in zip(SHADES, LINES, MARKERS, strict=True)]
+    return {model: looks[k % len(looks)] for k, model in enumerate(sorted(set(models)))}
 
 
 def expect_one(rows: pd.DataFrame, *columns: str) -> None:
