@@ -248,10 +248,14 @@ def render_block(recorded: Mapping[str, Any], profile: str) -> str:
             ours = f"[{show_estimate(claim)}](figures/{profile}/{claim['source']}.json), {where}"
         rows.append(f"| {name} {claim['title']} | {notebook} | {claim['reported_as']} | {ours} | {claim['verdict']} |")
     about = "A verdict is about the small trained models here, not about those of the paper. " * (profile == "testbed")
-    digest = hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()[:12]
-    numbers = f"numbers [`{digest}`](figures/{profile}/{STEM}.json) by {link_notebook(STEM)}"
+    numbers = f"numbers [`{hash_text(recorded)}`](figures/{profile}/{STEM}.json) by {link_notebook(STEM)}"
     rows += ["", f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; {numbers}.", END]
     return "\n".join(rows)
+
+
+def hash_text(recorded: Mapping[str, Any]) -> str:
+    """Return one short hash over the ledger and the hashes of all other number files."""
+    return hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def link_notebook(stem: str) -> str:
