@@ -101,7 +101,7 @@ def run_report(given: argparse.Namespace) -> int:
     print_rejected(rejected)
     if elsewhere := sorted({found.item_id for found in annotations} - set(verdicts)):
         print(f"{len(elsewhere)} annotated items are not in {given.images}: {make_line(', '.join(elsewhere[:5]))}, ...")
-    print(summarize_coverage(images, verdicts))
+    print(summarize_coverage(", ".join({facts.benchmark: None for facts in images.values()}), verdicts))
     return int(bool(rejected) or any(verdict.status != "annotated" for verdict in verdicts.values()))
 
 

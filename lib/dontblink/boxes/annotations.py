@@ -19,7 +19,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -33,6 +33,7 @@ from dontblink.questions.items import ID, MOST_PIXELS, Box, Item, ItemError, dec
 
 Status = Literal["accepted", "proposed"]
 Coverage = Literal["annotated", "proposed only", "stale", "lacking"]  # what annotations say of an item
+COVERAGES: tuple[Coverage, ...] = get_args(Coverage)
 Key = tuple[str, int]  # item id, image counted from 0
 Corners = tuple[float, float, float, float]  # x0, y0, x1, y1
 Checked = TypeVar("Checked")
@@ -246,11 +247,10 @@ def find_images(name: str, images: Mapping[Key, ImageFacts]) -> tuple[list[Image
     """
     path = name.split("?d=")[-1].split("?")[0]  # Label Studio serves local files as /data/local-files/?d=<path>
     last = re.split(r"[/\\]", path)[-1]
-    stem = last.rsplit(".", 1)[0]
     copies = {facts.file.rsplit(".", 1)[0]: facts for facts in images.values()}
-    for wanted in (stem, re.sub(r"^[0-9a-f]{8}-", "", stem)):
-        if wanted in copies:
-            return [copies[wanted]], True
+    for stem in (last.rsplit(".", 1)[0], re.sub(r"^[0-9a-f]{8}-", "", last.rsplit(".", 1)[0])):
+        if stem in copies:
+            return [copies[stem]], True
     return [facts for facts in images.values() if facts.original and facts.original == last], False
 
 
@@ -262,7 +262,6 @@ def turn_corners(corners: Corners, stored_size: tuple[float, float], orientation
     if orientation in (3, 4, 6, 7):
         y0, y1 = height - y1, height - y0
     return (y0, x0, y1, x1) if orientation >= 5 else (x0, y0, x1, y1)
-
 
 
 def read_annotations(path: Path) -> tuple[list[Annotation], list[Rejected]]:
@@ -348,13 +347,10 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def group_by_image(annotations: Iterable[Annotation], annotator: str | None = None) -> dict[Key, list[Annotation]]:
-    """Return the annotations of each image in the order of their annotators, of one annotator if one is named."""
-    groups: dict[Key, list[Annotation]] = {}
-    for found in sorted(annotations, key=Annotation.key):
-        if annotator is None or found.annotator == annotator:
-            groups.setdefault((found.item_id, found.image), []).append(found)
-    return groups
+def group_by_image(annotations: Iterable[Annotation]) -> dict[Key, list[Annotation]]:
+    """Return the annotations of each image in the order of their annotators."""
+    ordered = sorted(annotations, key=Annotation.key)
+    return {key: list(lines) for key, lines in groupby(ordered, key=lambda found: found.key()[:2])}
 
 
 def is_on(found: Annotation, facts: ImageFacts) -> bool:
@@ -402,7 +398,7 @@ def attach_boxes(
     AnnotationError
         If an item brings boxes of its own: its gold steps may count on them.
     """
-    groups = group_by_image(annotations, annotator)
+    groups = group_by_image(found for found in annotations if annotator in (None, found.annotator))
     attached: list[Item] = []
     lacking: list[tuple[str, str]] = []
     for item in items:
@@ -421,24 +417,17 @@ def attach_boxes(
 
 def judge_items(images: Mapping[Key, ImageFacts], annotations: Iterable[Annotation]) -> dict[str, Verdict]:
     """Return what the annotations say of every item, by item id; `images` are the facts of every image of each."""
-    groups, by_item = group_by_image(annotations), dict[str, list[ImageFacts]]()
-    for _, facts in sorted(images.items()):
-        by_item.setdefault(facts.item_id, []).append(facts)
-    return {item_id: judge_item(facts, groups) for item_id, facts in by_item.items()}
+    groups, items = group_by_image(annotations), groupby(sorted(images), key=lambda key: key[0])
+    return {item_id: judge_item([images[key] for key in keys], groups) for item_id, keys in items}
 
 
-def summarize_coverage(images: Mapping[Key, ImageFacts], verdicts: Mapping[str, Verdict]) -> str:
-    """Return a text for people: how many items of each benchmark have boxes, and the names of those that lack them."""
-    lines, benchmarks = [], {facts.item_id: facts.benchmark for facts in images.values()}
-    for benchmark in sorted(set(benchmarks.values())):
-        names = {status: list[str]() for status in get_args(Coverage)}
-        for item_id, verdict in sorted(verdicts.items()):
-            if benchmarks[item_id] == benchmark:
-                names[verdict.status].append(item_id)
-        annotated, n_items = names.pop("annotated"), list(benchmarks.values()).count(benchmark)
-        empty = f"({sum(not verdicts[item_id].boxes for item_id in annotated)} of them as without evidence)"
-        lines.append(f"{benchmark}: {len(annotated)} of {n_items} items annotated {empty}")
-        for status, found in names.items():
-            text = f"  {status} ({len(found)}): {', '.join(found)}"
-            lines += [textwrap.fill(text, 118, subsequent_indent="    ", break_on_hyphens=False)] * bool(found)
-    return "\n".join(lines) or "no items"
+def summarize_coverage(benchmark: str, verdicts: Mapping[str, Verdict]) -> str:
+    """Return a text for people: how many items of a benchmark have boxes, and the names of those that lack them."""
+    names = {status: [name for name, found in verdicts.items() if found.status == status] for status in COVERAGES}
+    annotated = names.pop("annotated")
+    empty = f"({sum(not verdicts[name].boxes for name in annotated)} of them as without evidence)"
+    lines = [f"{benchmark}: {len(annotated)} of {len(verdicts)} items annotated {empty}"]
+    for status, found in names.items():
+        text = f"  {status} ({len(found)}): {', '.join(found)}"
+        lines += [textwrap.fill(text, 118, subsequent_indent="    ", break_on_hyphens=False)] * bool(found)
+    return "\n".join(lines)

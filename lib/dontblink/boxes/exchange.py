@@ -39,6 +39,7 @@ from dontblink.questions.items import Box
 Format = Literal["coco", "label-studio"]
 Shown = Literal["turned", "stored", "unknown"]
 LABEL = "evidence"
+PEOPLE = {"annotator", "status", "source"}  # what an export of ours records of who drew a box
 TOLERANCE_PX = 1.0  # how far a tool's rounding may put a box over the edge before it is a mistake
 
 
@@ -93,24 +94,21 @@ def read_coco(document: Any, file: str) -> Iterator[Shape]:
         size = (row["width"], row["height"]) if row.get("width") and row.get("height") else None
         images[row["id"]] = read_picture(row, row["file_name"], f"{file}, image {row['id']}", size)
         for verdict in row.get("no_evidence_by", []):
-            yield replace(images[row["id"]], **_read_people(verdict))
+            people: dict[str, Any] = {name: str(verdict[name]) for name in PEOPLE & set(verdict)}
+            yield replace(images[row["id"]], **people)
     for row in document.get("annotations", []):
         where, kept = f"{file}, annotation {row.get('id')}", row.get("attributes") or {}
         if row.get("image_id") not in images:
             yield Shape(where, error=f"image_id {row.get('image_id')!r} is not in images; export the file anew")
             continue
-        shape = replace(images[row["image_id"]], where=where, **_read_people(kept))
+        people = {name: str(kept[name]) for name in PEOPLE & set(kept)}
+        shape = replace(images[row["image_id"]], where=where, **people)
         try:
             x, y, width, height = (float(value) for value in row["bbox"])
             reason = kept["reason"] if "reason" in kept else categories[row["category_id"]]
             yield replace(shape, corners=(x, y, x + width, y + height), reason=str(reason))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             yield replace(shape, error=f"{error!r}; expected bbox [x, y, width, height] and a category")
-
-
-def _read_people(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an export of ours recorded of who drew a box."""
-    return {name: str(fields[name]) for name in ("annotator", "status", "source") if name in fields}
 
 
 def write_picture(facts: ImageFacts) -> dict[str, Any]:
@@ -120,21 +118,19 @@ def write_picture(facts: ImageFacts) -> dict[str, Any]:
 
 def write_coco(rows: Sequence[tuple[ImageFacts, Sequence[Annotation]]]) -> dict[str, Any]:
     """Return a COCO document of every picture and its annotations; what COCO lacks stands in extra fields."""
-    reasons = sorted({box.label for _, lines in rows for found in lines for box in found.boxes})
-    numbers = {reason: number for number, reason in enumerate(reasons, 1)}
+    reasons = sorted({reason for _, lines in rows for found in lines for reason in found.reasons})
     images, annotations = [], list[dict[str, Any]]()
     for number, (facts, lines) in enumerate(rows, 1):
-        people = [{"annotator": f.annotator, "status": f.status, "source": f.source} for f in lines]
-        empty = [row for row, found in zip(people, lines, strict=True) if not found.boxes]
+        empty = [found.model_dump(include=PEOPLE) for found in lines if not found.corners]
         images.append({"id": number, "file_name": facts.file, "width": facts.size[0], "height": facts.size[1],
                        **write_picture(facts), "no_evidence_by": empty})  # fmt: skip
-        for row, found in zip(people, lines, strict=True):
-            for box in found.boxes:
-                bbox = [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0]
-                annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": numbers[box.label],
-                                    "bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0,
-                                    "attributes": row | {"reason": box.label}})  # fmt: skip
-    categories = [{"id": number, "name": reason or LABEL} for reason, number in numbers.items()]
+        for found in lines:
+            for (x0, y0, x1, y1), reason in zip(found.corners, found.reasons, strict=True):
+                attributes = found.model_dump(include=PEOPLE) | {"reason": reason}
+                annotations.append({"id": len(annotations) + 1, "image_id": number,
+                                    "category_id": reasons.index(reason) + 1, "bbox": [x0, y0, x1 - x0, y1 - y0],
+                                    "area": (x1 - x0) * (y1 - y0), "iscrowd": 0, "attributes": attributes})  # fmt: skip
+    categories = [{"id": number, "name": reason or LABEL} for number, reason in enumerate(reasons, 1)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
