@@ -65,13 +65,8 @@ def sync(path: Path) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, it becomes `path` in one step.
 
-    A reader sees the old file or the whole new one, never a part, even after a crash or a power cut. When the
-    block raises, the temporary file is removed and `path` stays as it was.
-
-    Raises
-    ------
-    NamedError
-        If the disk is full or the folder cannot be written to.
+    A reader sees the old file or the whole new one, never a part, even after a crash or a power cut. When the block
+    raises, the temporary file is removed and `path` stays as it was. NamedError if the disk does not take it.
     """
     with writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,15 +142,8 @@ def remove_unmarked(stem: str, profile: str) -> list[Path]:
 def hold(lock: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock file while the block runs; processes that are started meanwhile do not inherit it.
 
-    Parameters
-    ----------
-    shared
-        Bear others that share, but nobody who does not.
-
-    Raises
-    ------
-    NamedError
-        If another process is in the way (it is named), or the lock file cannot be written.
+    `shared` bears others that share, but nobody who does not. NamedError if another process is in the way (it is
+    named), or the lock file cannot be written.
     """
     with writable(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +169,6 @@ def name_holders(lock: Path) -> str:
     names = []
     for line in lock.read_text(encoding="utf-8", errors="replace").splitlines():
         found = re.match(r"process (\d+) on (\S+) ", line)
-        is_here = found is not None and found[2] == os.uname().nodename and PROC.is_dir()
-        if found is not None and not (is_here and not (PROC / found[1]).exists()):
+        if found and not (found[2] == os.uname().nodename and PROC.is_dir() and not (PROC / found[1]).exists()):
             names.append(line)
     return ", ".join(names[-3:]) or "another process"

@@ -319,19 +319,10 @@ def show_value(value: object) -> str:
 
 
 def check(values: Mapping[str, Any], name: str, places: Mapping[tuple[Any, ...], str]) -> Sections:
-    """Return the values of all sections with the types of the models.
+    """Return the values of all sections with the types of the models, or raise NamedError for the first that is wrong.
 
-    Parameters
-    ----------
-    name
-        What messages call the source of the values.
-    places
-        File and line of a section, and of a section's key, where they are known.
-
-    Raises
-    ------
-    NamedError
-        One line with file, line, key, what was found, what was expected and what to do.
+    `name` is what messages call the source of the values; `places` are file and line of a section, and of a section's
+    key, where they are known. The message has both, the key, what was found, what was expected and what to do.
     """
     try:
         return Parameters.model_validate(values).model_dump()
@@ -380,13 +371,7 @@ def read_document(path: Path) -> Node:
 
 
 def load(path: Path) -> tuple[str, Sections]:
-    """Read a parameters file, on top of the one that it is based on, and return its profile and its checked sections.
-
-    Raises
-    ------
-    NamedError
-        One line with file, line, key, what was found, what was expected and what to do.
-    """
+    """Return a parameters file's profile and checked sections, on top of the file that it is based on; see `check`."""
     document = read_document(path)
     layers = [document]
     if "based_on" in document:
@@ -414,12 +399,8 @@ def load(path: Path) -> tuple[str, Sections]:
 def override(sections: Sections, overrides: str) -> None:
     """Put the values of `section.key=value`, several of them separated by spaces, in place of those of the file.
 
-    A value is read as YAML and checked like one of the file; a list is written without spaces, `[a,b]`.
-
-    Raises
-    ------
-    NamedError
-        One line with the key, what was found, what was expected and what to do; nothing is put in place then.
+    A value is read as YAML and checked like one of the file; a list is written without spaces, `[a,b]`. Where one is
+    wrong, none is put in place.
     """
     new: dict[str, dict[str, Any]] = {}
     for word in overrides.split():
@@ -438,15 +419,10 @@ def override(sections: Sections, overrides: str) -> None:
     sections |= check(sections | {name: {**sections.get(name, {}), **own} for name, own in new.items()}, "SET", {})
 
 
-def write_sections(sections: Sections, folder: Path) -> list[str]:
-    """Write <section>.json each; return the names of those that changed (the others keep their age)."""
-    changed = []
+def write_sections(sections: Sections, folder: Path) -> None:
+    """Write <section>.json each; one that did not change keeps its age."""
     for section, values in sections.items():
-        file = folder / f"{section}.json"
-        content = json.dumps(values, indent=2, sort_keys=True) + "\n"
-        if write_text(file, content):
-            changed.append(section)
-    return changed
+        write_text(folder / f"{section}.json", json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def read_values(file: Path) -> dict[str, Any]:

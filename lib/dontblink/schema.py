@@ -172,15 +172,9 @@ def write_table(name: str, table: pa.Table, path: Path) -> None:
 
 
 def read_manifest(profile: str) -> dict[str, Any]:
-    """Return what the last finished extraction says about itself.
-
-    Raises
-    ------
-    NamedError
-        If none has finished, or the manifest is damaged; the message names it and the remedy.
-    """
-    file = paths.extraction_manifest(profile)
-    manifest: dict[str, Any] = read_json(file, f"run `make extract PROFILE={profile}` to its end")
+    """Return what the last finished extraction says about itself; NamedError if none has finished, or it is damaged."""
+    remedy = f"run `make extract PROFILE={profile}` to its end"
+    manifest: dict[str, Any] = read_json(paths.extraction_manifest(profile), remedy)
     return manifest
 
 
@@ -192,8 +186,6 @@ def read_tables(profile: str, names: Sequence[str], split: str | None = None) ->
     tables = {}
     for name in names:
         path = paths.tables(profile) / f"{name}.parquet"
-        if not path.exists():
-            raise NamedError(f"{paths.show(path)}: no such table; extract profile {profile} first")
         table = store.read_table(path)
         if name in SCHEMAS:
             check_table(name, table, path)

@@ -51,16 +51,8 @@ class DamagedError(NamedError):
 def shard_key(*parts: Any) -> str:
     """Return 16 hex digits that change with any part.
 
-    Parameters
-    ----------
-    parts
-        What JSON can hold exactly: texts, whole numbers, finite floats, truth values, None, lists and mappings
-        with text keys. The order of a mapping's keys does not matter; the order of a list does.
-
-    Raises
-    ------
-    NamedError
-        If a part cannot be written as JSON; a path or an array must be turned into its content's hash first.
+    A part is what JSON holds exactly: text, a whole number, a finite float, a truth value, None, a list, a mapping with
+    text keys (in any order). NamedError for others: turn a path or an array into its content's hash first.
     """
     try:
         canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -85,10 +77,7 @@ def clean_leftovers(folder: Path, older_than_s: float = 3600.0, pattern: str = "
 def recompute_damaged(work: Callable[[], None]) -> None:
     """Do some work; set each damaged file that it meets aside and do it again, which computes the file anew.
 
-    Raises
-    ------
-    DamagedError
-        If a file is damaged again although it was just computed.
+    DamagedError if a file is damaged again although it was just computed.
     """
     seen: set[Path] = set()
     while True:

@@ -142,11 +142,13 @@ def test_a_task_rule_may_ask_for_a_value_of_several_words(tmp_path: Path) -> Non
 
 def test_a_section_is_written_only_if_its_content_changed(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert params.write_sections(load(tmp_path, TESTBED), out) == params.SECTIONS
+    params.write_sections(load(tmp_path, TESTBED), out)
+    assert {file.stem for file in out.iterdir()} == {*params.SECTIONS}
     for file in out.iterdir():
         os.utime(file, (1000, 1000))
-    assert params.write_sections(load(tmp_path, TESTBED.replace("# 02:", "#")), out) == []
-    assert params.write_sections(load(tmp_path, edit("  bins: 10", "  bins: 12")), out) == ["collapse"]
+    params.write_sections(load(tmp_path, TESTBED.replace("# 02:", "#")), out)
+    assert all(file.stat().st_mtime == 1000 for file in out.iterdir())
+    params.write_sections(load(tmp_path, edit("  bins: 10", "  bins: 12")), out)
     ages = {file.stem: file.stat().st_mtime == 1000 for file in out.iterdir()}
     assert ages == {section: section != "collapse" for section in params.SECTIONS}
     assert json.loads((out / "collapse.json").read_text())["bins"] == 12

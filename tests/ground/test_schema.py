@@ -38,7 +38,7 @@ def test_a_table_comes_back_from_the_disk_with_its_units(small: Path, tmp_path: 
 def test_read_tables_keeps_the_wanted_split(small: Path) -> None:
     assert len(schema.read_tables(PROFILE, ["items"])["items"]) == 2 * (N_TEST + N_CALIBRATION)
     assert len(schema.read_tables(PROFILE, ["items"], split="test")["items"]) == 2 * N_TEST
-    with pytest.raises(NamedError, match=r"bins.parquet: no such table"):
+    with pytest.raises(NamedError, match=r"bins.parquet: not there; run `make extract`"):
         schema.read_tables(PROFILE, ["bins"])
 
 

@@ -31,14 +31,9 @@ class Grounding:
 def select_grounding(heads: pd.DataFrame, n_layers: int, n_heads: int) -> dict[str, Grounding]:
     """Return each model's layers and (layer, head) pairs of largest evidence lift on calibration items.
 
-    Lift of a layer = sum of evidence mass / sum of (visual mass * evidence fraction), over its heads and all
-    items: a ratio of means, 1 for a look that has no preference within the image. Ties go to the lower
-    number.
-
-    Raises
-    ------
-    NamedError
-        If a row of another split is passed, or a model has fewer layers or heads than asked for.
+    Lift of a layer = sum of evidence mass / sum of (visual mass * evidence fraction), over its heads and all items: a
+    ratio of means, 1 for a look that has no preference within the image. Ties go to the lower number. NamedError if a
+    row of another split is passed, or a model has fewer layers or heads than asked for.
     """
     if (heads["split"].astype(str) != "calibration").any():
         raise NamedError("heads of the test split; calibration items choose the grounding, filter the rows")
@@ -48,17 +43,14 @@ def select_grounding(heads: pd.DataFrame, n_layers: int, n_heads: int) -> dict[s
         sums = (part.groupby(by)[["evidence_mass", "expected"]].sum() for by in ("layer", ["layer", "head"]))
         layer_lift, pair_lift = (total["evidence_mass"] / total["expected"] for total in sums)
         if not (0 < n_layers <= len(layer_lift) and 0 < n_heads <= len(pair_lift)) or layer_lift.isna().any():
-            raise NamedError(
-                f"model {model}: {n_layers} layers and {n_heads} heads asked of "
-                f"{len(layer_lift)} and {len(pair_lift)}, or no boxes; ask for fewer"
-            )
+            found = f"{len(layer_lift)} and {len(pair_lift)}, or no boxes"
+            raise NamedError(f"model {model}: {n_layers} layers and {n_heads} heads asked of {found}; ask for fewer")
         best = [lift.sort_values(ascending=False, kind="stable").index for lift in (layer_lift, pair_lift)]
         chosen[str(model)] = Grounding(
-            tuple(sorted(int(k) for k in best[0][:n_layers])),
+            tuple(sorted(map(int, best[0][:n_layers]))),
             tuple(sorted((int(a), int(b)) for a, b in best[1][:n_heads])),
-            tuple(float(x) for x in layer_lift),
-            int(part["item_id"].nunique()),
-        )
+            tuple(map(float, layer_lift)), int(part["item_id"].nunique()),
+        )  # fmt: skip
     return chosen
 
 
@@ -67,16 +59,13 @@ def list_looks(
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of the heads block for one response: L * H rows, none without a reasoning.
 
+    Lift = evidence mass / (visual mass * evidence fraction): 1 for a look without a preference within the image, NaN
+    for a head that never looks at it.
+
     Parameters
     ----------
     head_mass : float32 [L, H, 2], mean mass on evidence and on other image over the reasoning
     coverage : float32 [M], share of each image token inside the evidence
-    reasoning : half-open range of response tokens
-
-    Notes
-    -----
-    Lift = evidence mass / (visual mass * evidence fraction): 1 for a look without a preference within the image, NaN
-    for a head that never looks at it.
     """
     mass = head_mass.astype(np.float64) if reasoning[1] > reasoning[0] else np.zeros((0, 0, 2))
     n_layers, n_heads = mass.shape[:2]
@@ -85,13 +74,9 @@ def list_looks(
     lift = np.divide(evidence, expected, out=np.full_like(evidence, np.nan), where=expected > 0)
     layer, head = np.divmod(np.arange(n_layers * n_heads), max(n_heads, 1))
     return {
-        "layer": layer,
-        "head": head,
-        "evidence_mass": evidence,
-        "visual_mass": visual,
-        "evidence_fraction": np.full(len(visual), coverage.mean()),
-        "evidence_lift": lift,
-    }
+        "layer": layer, "head": head, "evidence_mass": evidence, "visual_mass": visual,
+        "evidence_fraction": np.full(len(visual), coverage.mean()), "evidence_lift": lift,
+    }  # fmt: skip
 
 
 def weigh_heads(grounding: Grounding, n_layers: int, n_heads: int) -> NDArray[np.float32]:

@@ -43,11 +43,8 @@ class Measures:
 
     Attributes
     ----------
-    item_id, model : str
-    entropy_nats : float32 [T]
-        H[t] = -sum_v p(v) log p(v) of the distribution that produced token t, at temperature 1.
-    log_probability_nats : float32 [T]
-        log p(token t).
+    entropy_nats : float32 [T], H[t] = -sum_v p(v) log p(v) of the distribution that produced token t, at temperature 1
+    log_probability_nats : float32 [T], log p(token t)
     mass : float32 [L, H, T, 6], or [G, T, 6] over G sets of heads
         Attention mass on `REGIONS`; the first five sum to 1.
     step_map : float32 [S, L, H, M], or [S, G, M]
@@ -90,7 +87,7 @@ def plan_sample(
 ) -> Sample:
     """Return what to record for one item; raise a one-line NamedError if it cannot be replayed."""
     item, n_prompt, n_response = f"item {prompt.item_id}", len(prompt.ids), len(response)
-    if n_response == 0:
+    if not n_response:
         raise NamedError(f"{item}: empty response; expected at least one token: quarantine the item")
     check_ids(vlm, prompt.item_id, response)
     image_index = np.flatnonzero(np.asarray(prompt.ids) == vlm.image_token_id)
@@ -103,10 +100,8 @@ def plan_sample(
             )
     for number, (start, stop) in enumerate(steps):
         if not 0 <= start < stop <= n_response:
-            raise NamedError(
-                f"{item}: step {number} is [{start}, {stop}); expected a non-empty range of its {n_response} "
-                "tokens: segment the response again"
-            )
+            expected = f"expected a non-empty range of its {n_response} tokens: segment the response again"
+            raise NamedError(f"{item}: step {number} is [{start}, {stop}); {expected}")
     is_image = np.zeros(n_prompt + n_response, dtype=np.bool_)
     is_image[image_index] = True
     weights = weigh_regions(is_image, n_prompt, coverage, control)
@@ -134,29 +129,23 @@ def replay_responses(
 
     Parameters
     ----------
-    vlm, prompts : VLM, Prompts
-        `vlm.collate(prompts, responses, side="right")` builds the padded batch with its 3-D positions.
     responses : token ids, each [T] with T >= 1
-    coverage, control : float32 [M] each, in 0..1
-        Share of each image token inside the evidence boxes, and inside the matched control box.
+    coverage, control : float32 [M] each, share of each image token inside the evidence boxes and the control box
     steps : half-open ranges of response tokens, each not empty
     reasoning : half-open range of response tokens per item, for `head_mass`; by default the whole response
     head_sets : float32 [G, L, H], weights of every head in a set, G may be 0; by default every head is kept
     implementation : "fused" or "chunk" (the cross-check)
-    token_budget : int
-        Upper bound, in tokens, of batch size x longest sequence; a longer item runs alone.
+    token_budget : upper bound, in tokens, of batch size x longest sequence; a longer item runs alone
     quarantine : called with (item id, reason) for an item that does not fit into the accelerator's memory alone or
         whose measures are not finite; it is left out then. By default that is an error.
 
     Raises
     ------
     NamedError
-        Before any computation, if a response is empty, holds an id outside the vocabulary or an image
-        placeholder, or if coverage, control or steps do not fit it; after it, if a measure is not finite or an
-        item does not fit into the accelerator's memory alone, and there is no `quarantine`.
+        Before any computation, if a response is empty or holds an impossible id, or if coverage, control or steps do
+        not fit it; after it, for what `quarantine` would take.
     """
-    rows = zip(prompts, responses, coverage, control, steps, strict=True)
-    samples = [plan_sample(vlm, *row) for row in rows]
+    samples = [plan_sample(vlm, *row) for row in zip(prompts, responses, coverage, control, steps, strict=True)]
     lengths = [len(prompt.ids) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
     found: dict[int, Measures] = {}
     queue = list(batch_by_length(lengths, token_budget))
@@ -207,10 +196,10 @@ def read_batch(
         with record(vlm.model, plan, implementation) as recording:
             tokens = read_tokens(vlm, prompts, ids)
         found = []
-        for place, (prompt, (entropy, log_probability)) in enumerate(zip(prompts, tokens, strict=True)):
+        for place, (prompt, measured) in enumerate(zip(prompts, tokens, strict=True)):
             mass, step_map = recording.read(place)
             looks = np.zeros((*mass.shape[:2], 2), np.float32)
-            found.append(Measures(prompt.item_id, vlm.name, entropy, log_probability, mass, step_map, looks))
+            found.append(Measures(prompt.item_id, vlm.name, *measured, mass, step_map, looks))
         return found
     except torch.OutOfMemoryError:
         recording = None  # free it before the caller tries a smaller batch

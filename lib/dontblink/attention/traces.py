@@ -64,23 +64,6 @@ class Trace(Measures):
     image_order: tuple[int, ...]
 
 
-def choose_traceable(
-    responses: Sequence[Response], retokenised: str, lacking_boxes: Mapping[str, str]
-) -> tuple[list[Response], Reasons]:
-    """Return the responses that can be measured, and the others as (item id, reason)."""
-    kept, reasons = [], []
-    for response in responses:
-        if not response.response_ids:
-            reasons.append((response.item_id, "empty response: no token to replay"))
-        elif response.retokenised and retokenised != "keep":
-            reasons.append((response.item_id, "re-tokenised text: its ids may not be those that the model wrote"))
-        elif response.item_id in lacking_boxes:
-            reasons.append((response.item_id, lacking_boxes[response.item_id]))
-        else:
-            kept.append(response)
-    return kept, reasons
-
-
 def trace_responses(
     vlm: VLM,
     items: Sequence[Item],
@@ -97,7 +80,16 @@ def trace_responses(
     lacking_boxes : why an item has no evidence to measure, by item id
     grounding : chooses two of the four sets of heads; None keeps no set and no map, only the looks of every head
     """
-    kept, reasons = choose_traceable(responses, settings["retokenised"], lacking_boxes)
+    kept, reasons = [], []
+    for response in responses:
+        if not response.response_ids:
+            reasons.append((response.item_id, "empty response: no token to replay"))
+        elif response.retokenised and settings["retokenised"] != "keep":
+            reasons.append((response.item_id, "re-tokenised text: its ids may not be those that the model wrote"))
+        elif response.item_id in lacking_boxes:
+            reasons.append((response.item_id, lacking_boxes[response.item_id]))
+        else:
+            kept.append(response)
     by_id = {item.id: item for item in items}
     prompts = encode_items(vlm, [by_id[r.item_id] for r in kept])
     grids = [vlm.image_grid(prompt) for prompt in prompts]
@@ -148,17 +140,15 @@ def pack_heads(benchmark: str, split: str, traces: Sequence[Trace]) -> pa.Table:
 
 def pack_traces(traces: Sequence[Trace]) -> pa.Table:
     """Return the traces as rows of `TRACES`."""
-    columns: dict[str, list[Any]] = {name: [] for name in TRACES.names}
+    rows = []
     for trace in traces:
         (n_layers, n_heads, _), (n_sets, _, n_regions) = trace.head_mass.shape, trace.mass.shape
-        row = vars(trace) | {
+        rows.append(vars(trace) | {
             "n_layers": n_layers, "n_heads": n_heads, "n_sets": n_sets, "n_regions": n_regions,
             "head_mass": trace.head_mass.ravel(), "mass": trace.mass.ravel(), "step_map": trace.step_map.ravel(),
             "grids": np.ravel(trace.grids), **vars(trace.spans), "steps": np.ravel(trace.spans.steps).astype(np.int32),
-        }  # fmt: skip
-        for name, values in columns.items():
-            values.append(row[name])
-    return pa.table({name: pa.array(columns[name], TRACES.field(name).type) for name in TRACES.names}, TRACES)
+        })  # fmt: skip
+    return pa.Table.from_pylist(rows, TRACES)
 
 
 def unpack_traces(table: pa.Table) -> list[Trace]:

@@ -32,34 +32,20 @@ TOKENS_PER_STEP = 25  # of a reasoning step, for the size of the maps
 
 @dataclass(frozen=True)
 class Speed:
-    """What a probe measured of one model on this machine.
+    """What a probe measured of one model on this machine."""
 
-    Attributes
-    ----------
-    n_items : items side by side in one batch
-    prompt_tokens, image_tokens : means per item
-    prompt_s : seconds to read the prompts of one batch
-    step_s : seconds to add one token to every response of one batch
-    replay_s_per_token : seconds to replay one token of prompt or response
-    """
-
-    n_items: int
-    prompt_tokens: float
+    n_items: int  # side by side in one batch
+    prompt_tokens: float  # mean per item
     image_tokens: float
-    prompt_s: float
-    step_s: float
-    replay_s_per_token: float
+    prompt_s: float  # seconds to read the prompts of one batch
+    step_s: float  # seconds to add one token to every response of one batch
+    replay_s_per_token: float  # of prompt or response
 
 
 def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
     """Generate PROBE_TOKENS tokens for one batch of items and replay them, twice; the second run counts.
 
-    The batch are the first items that can be encoded.
-
-    Raises
-    ------
-    NamedError
-        If no item can be encoded, or none of the batch replayed.
+    The batch are the first items that can be encoded; NamedError if none can, or none of the batch be replayed.
     """
     config = vlm.model.config.get_text_config()
     sets = np.zeros((len(HEAD_SETS), config.num_hidden_layers, config.num_attention_heads), np.float32)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dontblink.attention.capture import Implementation
-from dontblink.attention.traces import Trace, trace_responses
+from dontblink.attention.traces import trace_responses
 from dontblink.boxes.evidence import split_images
 from dontblink.extraction import study
 from dontblink.questions.items import open_image
@@ -31,28 +31,24 @@ def read_grounding_layers(profile: str, model: str) -> list[int]:
     return [int(layer) for layer in manifest["grounding"][model]["layers"]]
 
 
-def average_map(trace: Trace) -> npt.NDArray[np.float64]:
-    """Return the mean attention of the grounding layers to each image token [M] over the steps, weighted by length."""
-    lengths = np.array([end - begin for begin, end in trace.spans.steps], dtype=np.float64)
-    per_step = trace.step_map[:, GROUNDING_LAYERS].astype(np.float64)
-    return np.asarray(lengths @ per_step / lengths.sum())
-
-
 def mean_maps(profile: str, model: str, benchmark: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the average maps and the coverages [n_items, M] of a cell's test responses that have a step."""
-    traces = [trace for trace in study.iterate_traces(profile, model, benchmark) if trace.spans.steps]
-    maps = np.stack([average_map(trace) for trace in traces])
-    return maps, np.stack([trace.coverage for trace in traces]).astype(np.float64)
+    """Return the maps and the coverages [n_items, M] of a cell's test responses that have a step.
+
+    A map is the mean attention of the grounding layers to each image token over the steps, weighted by their length.
+    """
+    maps, coverages = [], []
+    for trace in study.iterate_traces(profile, model, benchmark):
+        if trace.spans.steps:
+            lengths = np.diff(trace.spans.steps)[:, 0].astype(np.float64)
+            maps.append(lengths @ trace.step_map[:, GROUNDING_LAYERS].astype(np.float64) / lengths.sum())
+            coverages.append(trace.coverage)
+    return np.stack(maps), np.stack(coverages).astype(np.float64)
 
 
 def pick_by_collapse(
-    pairs: pd.DataFrame,
-    items: pd.DataFrame,
-    model: str,
-    benchmark: str,
-    quantiles: Sequence[float],
+    pairs: pd.DataFrame, items: pd.DataFrame, model: str, benchmark: str, quantiles: Sequence[float],
     correct: bool = True,
-) -> list[str]:
+) -> list[str]:  # fmt: skip
     """Return the items nearest to given quantiles of the per-item collapse, among a cell's correct or wrong answers.
 
     Items whose evidence mass starts below the median of these are left out: their ratio is mostly noise. A cell
@@ -79,35 +75,25 @@ def item_collapse(pairs: pd.DataFrame, model: str, item_id: str) -> float:
 def load_strip(profile: str, model: str, item_id: str) -> dict[str, Any]:
     """Return what a picture of one test item needs: of several images, that with the most evidence.
 
-    Returns
-    -------
-    dict with image, boxes, step_maps [S, rows * columns] over the grounding layers, step_texts and grid
+    That is: image, boxes, step_maps [S, rows * columns] over the grounding layers, step_texts and grid.
     """
-    item = next(
-        i
-        for (_, split), items in study.Study(profile).items.items()
-        for i in items
-        if (i.id, split) == (item_id, "test")
-    )
+    asked = study.Study(profile).items.items()
+    item = next(i for (_, split), items in asked for i in items if (i.id, split) == (item_id, "test"))
     trace = next(t for t in study.iterate_traces(profile, model, item.benchmark) if t.item_id == item_id)
     shown = int(np.argmax([part.sum() for part in split_images(trace.coverage, trace.grids)]))
     ends = np.cumsum([0, *(rows * columns for rows, columns in trace.grids)])
     place = trace.image_order[shown]
     return {
-        "image": open_image(item.images[place]),
-        "boxes": tuple(box for box in item.boxes if box.image == place),
+        "image": open_image(item.images[place]), "boxes": tuple(box for box in item.boxes if box.image == place),
         "step_maps": trace.step_map[:, GROUNDING_LAYERS, ends[shown] : ends[shown + 1]],
-        "step_texts": list(trace.step_texts),
-        "grid": trace.grids[shown],
-    }
+        "step_texts": list(trace.step_texts), "grid": trace.grids[shown],
+    }  # fmt: skip
 
 
 def compare_replays(profile: str, models: Sequence[str], n_items: int, implementation: Implementation) -> pd.DataFrame:
-    """Replay stored responses with another implementation and return the largest differences per cell.
+    """Replay stored responses with another implementation and return the largest absolute differences per cell.
 
-    Returns
-    -------
-    DataFrame with model, benchmark, n_items and the largest absolute differences `mass`, `step_map`, `entropy_nats`
+    The columns are model, benchmark, n_items, mass, step_map and entropy_nats.
     """
     own = study.Study(profile)
     settings = own.settings | {"replay_implementation": implementation}

@@ -110,10 +110,7 @@ class Extraction(Study):
     def run(self, jobs: int) -> None:
         """Extract everything that is missing, then write the tables, the quarantine and the manifest.
 
-        Raises
-        ------
-        NamedError
-            If another run works on this profile; if the disk is full or the folder cannot be written to.
+        NamedError if another run works on this profile; if the disk is full or the folder cannot be written to.
         """
         with files.hold(paths.lock(self.profile)):
             for folder in (paths.responses, paths.heads, paths.traces, paths.tables, paths.questions):

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
@@ -42,7 +42,7 @@ MADE_BY = {
     "server": ("dontblink.models.checkpoints", "dontblink.models.server"),
 }
 MEASURED_BY = ("dontblink.attention.traces",)  # heads and traces
-VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "pillow", "torchvision")
+VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "pillow")
 # And so are the parameters that can change it; those of LOCAL are of no effect where a server generates.
 GENERATION = (
     "engine", "max_new_tokens", "temperature", "top_p", "top_k", "generation_seed", "thinking", "max_image_tokens",
@@ -88,22 +88,18 @@ class Study:
         for benchmark in self.settings["benchmarks"]:
             settings = self.testbed_settings, self.question_settings
             questions = registry.load_questions(benchmark, *settings, self.prepare_row)
-            if benchmark in registry.REAL:
-                self._attach_boxes(questions, self.evidence_file(benchmark))
             found[benchmark] = questions
+            if benchmark not in registry.REAL:
+                continue
+            annotations, rejected = read_annotations(self.evidence_file(benchmark))
+            questions.rejected.extend(rejected)
+            for split, items in questions.items.items():
+                attached, lacking = attach_boxes(items, annotations)
+                boxed = {item.id: item for item in attached}
+                questions.items[split] = [boxed.get(item.id, item) for item in items]
+                nowhere = "annotated as having no evidence in its pictures: nothing to measure"
+                self.lacking_boxes |= dict(lacking) | {item.id: nowhere for item in attached if not item.boxes}
         return found
-
-    def _attach_boxes(self, questions: registry.Questions, file: Path) -> None:
-        """Give the items their accepted boxes; remember which items lack them, and which lines cannot be used."""
-        annotations, rejected = read_annotations(file)
-        questions.rejected.extend(rejected)
-        for split, items in questions.items.items():
-            attached, lacking = attach_boxes(items, annotations)
-            boxed = {item.id: item for item in attached}
-            questions.items[split] = [boxed.get(item.id, item) for item in items]
-            self.lacking_boxes |= dict(lacking)
-            nowhere = "annotated as having no evidence in its pictures: nothing to measure"
-            self.lacking_boxes |= {item.id: nowhere for item in attached if not item.boxes}
 
     def evidence_file(self, benchmark: str) -> Path:
         """Return the annotations of a real benchmark."""
@@ -160,10 +156,7 @@ class Study:
     def grounding(self, model: str) -> Grounding:
         """Return a model's grounding layers and heads, chosen on the calibration split.
 
-        Raises
-        ------
-        NamedError
-            If the heads of a calibration shard are not there yet; if no calibration item has evidence.
+        NamedError if the heads of a calibration shard are not there yet; if no calibration item has evidence.
         """
         if model not in self._grounding:
             files = [self.heads_file(shard) for shard in self.shards(model) if shard.split == "calibration"]
@@ -198,10 +191,7 @@ class Study:
     def check_measured(self, shard: Shard, file: Path) -> None:
         """Check that heads or traces were measured on the responses that are there, in case those were written again.
 
-        Raises
-        ------
-        DamagedError
-            If not; computing `file` again repairs it.
+        DamagedError if not: computing `file` again repairs it.
         """
         measured = store.read_metadata(file).get("responses")
         if measured is not None and measured != hash_responses(self.read_responses(shard)):
@@ -222,13 +212,7 @@ def read_shard(file: Path, expected: pa.Schema) -> pa.Table:
 
 
 def read_responses(file: Path) -> list[Response]:
-    """Return the responses of a shard file.
-
-    Raises
-    ------
-    NamedError
-        In one line with the file and the remedy: it is damaged, or another version of this package wrote it.
-    """
+    """Return the responses of a shard file; NamedError if it is damaged or another version of this package wrote it."""
     responses = unpack_responses(read_shard(file, RESPONSES))
     if odd := [r.finish_reason for r in responses if r.finish_reason not in get_args(FinishReason)]:
         raise other_version(file, f"finish reason {odd[0]!r}")
@@ -257,13 +241,7 @@ def other_version(file: Path, found: str) -> NamedError:
 
 
 def iterate_traces(profile: str, model: str, benchmark: str, split: str = "test") -> Iterator[Trace]:
-    """Yield the traces of one cell in item order, reading one listed shard at a time.
-
-    Raises
-    ------
-    NamedError
-        If no extraction of this profile has finished, or it has no such cell.
-    """
+    """Yield the traces of one cell in item order, reading one listed shard at a time; NamedError without any."""
     listing = paths.shard_list(profile)
     files = [paths.ROOT / name for name in (listing.read_text().split() if listing.exists() else [])]
     folder = paths.traces(profile) / model
@@ -276,32 +254,22 @@ def iterate_traces(profile: str, model: str, benchmark: str, split: str = "test"
 
 def hash_code(modules: tuple[str, ...]) -> str:
     """Return a hash of the code behind modules, the pixel backend and the versions of what computes with it."""
-    return store.shard_key(lineage.hash_code(*modules), find_backend(), [read_version(name) for name in VERSIONS])
-
-
-def read_version(package: str) -> str:
-    """Return an installed package's version, '' where it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
-def read_hashes(cache: Path) -> dict[str, str]:
-    """Return the entries of a cache of hashes that are hashes, none of a file that is damaged or not there."""
-    try:
-        entries = json.loads(cache.read_bytes())
-        return {key: value for key, value in entries.items() if re.fullmatch("[0-9a-f]{64}", value)}
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
-        return {}
+    backend = find_backend()
+    versions = [*map(version, VERSIONS), version(backend) if backend == "torchvision" else ""]
+    return store.shard_key(lineage.hash_code(*modules), backend, versions)
 
 
 def hash_checkpoint(folder: Path, cache: Path) -> str:
     """Return a hash of every file of a checkpoint that loading reads; the card and the curve do not count.
 
-    Hashing gigabytes takes minutes: `cache` (JSON) keeps a file's hash under its name, size and time of change.
+    Hashing gigabytes takes minutes: `cache` (JSON) keeps a file's hash under its name, size and time of change; what is
+    damaged there is hashed again.
     """
-    known = read_hashes(cache)
+    try:
+        entries = json.loads(cache.read_bytes())
+        known = {key: value for key, value in entries.items() if re.fullmatch("[0-9a-f]{64}", value)}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        known = {}
     digest, seen = hashlib.sha256(), dict(known)
     for path in list_checkpoint(folder):
         status = path.stat()

@@ -135,17 +135,12 @@ def _token_rows(response: Response, trace: Trace, kinds: Sequence[str]) -> dict[
         step[begin:end] = index
     context = len(response.prompt_ids) + np.arange(n_tokens)
     return {
-        "token_index": np.arange(n_tokens),
-        "token_id": np.asarray(response.response_ids),
-        "token_text": np.asarray(trace.token_texts, object),
-        "span": span,
-        "step_index": step,
-        "step_kind": np.asarray([*kinds, ""], object)[step],
-        "entropy_nats": trace.entropy_nats,
-        "log_probability_nats": trace.log_probability_nats,
-        "context_length_tokens": context,
-        "uniform_evidence_share": trace.coverage.sum() / context,
-    }
+        "token_index": np.arange(n_tokens), "token_id": np.asarray(response.response_ids),
+        "token_text": np.asarray(trace.token_texts, object), "span": span,
+        "step_index": step, "step_kind": np.asarray([*kinds, ""], object)[step],
+        "entropy_nats": trace.entropy_nats, "log_probability_nats": trace.log_probability_nats,
+        "context_length_tokens": context, "uniform_evidence_share": trace.coverage.sum() / context,
+    }  # fmt: skip
 
 
 def _step_rows(trace: Trace, kinds: Sequence[str], uniform: NDArray[Any], sink_rule: str) -> dict[str, Any]:
@@ -239,19 +234,12 @@ def bin_table(
 
 
 def write_tables(study: Study, shards: Sequence[Shard]) -> None:
-    """Write every table, shard by shard.
-
-    Raises
-    ------
-    NamedError, DamagedError
-        If a shard's file is missing; if one is damaged, or the traces were measured on other responses.
-    """
+    """Write every table, shard by shard; raises like `Study.read_traces`."""
     blocks: dict[str, list[pa.Table]] = {}
     generator, sink_rule = study.question_settings["generator"], study.settings["sink_rule"]
     for shard in tqdm(shards, "tables", unit="shard", disable=None):
         responses, traces = study.read_responses(shard), study.read_traces(shard)
-        built = build_blocks(shard.items, responses, traces, generator, sink_rule)
-        for name, block in built.items():
+        for name, block in build_blocks(shard.items, responses, traces, generator, sink_rule).items():
             blocks.setdefault(name, []).append(block)
     for name, parts in blocks.items():
         whole = pa.concat_tables(parts).unify_dictionaries()

@@ -37,14 +37,10 @@ MALFORMED = (TypeError, AttributeError, IndexError, ArithmeticError, TemplateErr
 
 
 def check_checkpoint(folder: Path, *, weights: bool = True) -> None:
-    """Check that a folder holds a complete checkpoint of a known family; reads headers, never weights.
+    """Raise NamedError unless a folder holds a complete checkpoint of a known family; reads headers, never weights.
 
-    Raises
-    ------
-    NamedError
-        In one line, with the remedy: no or unreadable config, unknown family, code of its own, leftovers of a
-        download, no tokenizer, image processor or chat template, and (with `weights`) missing, empty, truncated or
-        pickled weights.
+    That is: no or unreadable config, unknown family, code of its own, leftovers of a download, no tokenizer, image
+    processor or chat template, and (with `weights`) missing, empty, truncated or pickled weights.
     """
     if not (folder / "config.json").is_file():
         raise NamedError(f"{folder}: no checkpoint here (config.json not found); {REMEDY}")
@@ -146,9 +142,7 @@ def load_vlm(
     max_image_tokens: int | None = None,
     weights: bool = True,
 ) -> VLM:
-    """Load a checkpoint folder of a known family.
-
-    Sampling settings stored with the checkpoint are dropped: generation does what its parameters say.
+    """Load a checkpoint folder of a known family, without its sampling settings: generation obeys its parameters.
 
     Parameters
     ----------
@@ -160,8 +154,8 @@ def load_vlm(
     Raises
     ------
     NamedError
-        In one line, with the remedy: no checkpoint, unknown family, broken or incomplete files, limits that cannot
-        be kept, or a checkpoint that always thinks where `thinking` is False.
+        As `check_checkpoint`, and for broken files, limits that cannot be kept, or a checkpoint that always thinks
+        where `thinking` is False.
     """
     folder = Path(checkpoint)
     check_checkpoint(folder, weights=weights)

@@ -12,25 +12,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import transformers
+
 from dontblink.errors import NamedError
 
 
 @dataclass(frozen=True)
 class Family:
-    """Facts of one architecture; `name` is the checkpoint's config.model_type.
+    """Facts of one architecture."""
 
-    model, processor: the names of its classes in transformers.
-    writes_think: the model writes `think_open` itself where neither the prompt opens it nor the template has a switch.
-    budget_counts_frames: the processor's `size` counts each pixel once per frame of a temporal patch.
-    without_thinking: which checkpoint to take where thinking is not wanted.
-    """
-
-    name: str
-    model: str
+    name: str  # the checkpoint's config.model_type
+    model: str  # the names of its classes in transformers
     processor: str
-    writes_think: bool
-    budget_counts_frames: bool
-    without_thinking: str
+    writes_think: bool  # the model itself, where neither the prompt opens <think> nor the template has a switch
+    budget_counts_frames: bool  # the processor's `size` counts each pixel once per frame of a temporal patch
+    without_thinking: str  # which checkpoint to take where thinking is not wanted
     think_open: str = "<think>"
     think_close: str = "</think>"
     box_open: str = "<|begin_of_box|>"
@@ -39,14 +35,11 @@ class Family:
     @property
     def model_class(self) -> Any:
         """The model's class, imported when it is asked for."""
-        import transformers
-
         return getattr(transformers, self.model)
 
     @property
     def processor_class(self) -> Any:
         """The real processor without its video half, which needs torchvision even when no video comes."""
-        import transformers
 
         class ImageTextProcessor(getattr(transformers, self.processor)):  # type: ignore[misc]
             def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str) -> None:
@@ -84,11 +77,7 @@ def find_thinking(processor: Any, family: Family, wanted: bool) -> Thinking:
     the text that the template puts behind the question: `<think>` left open means that the model thinks, a closed
     `<think></think>` that it does not, and neither leaves it to the switch or, without one, to the family. A
     checkpoint that never thinks is used as it is also where thinking is wanted: it is the non-reasoning contrast.
-
-    Raises
-    ------
-    NamedError
-        If the template thinks whatever it is told, and `wanted` is False.
+    NamedError if the template thinks whatever it is told, and `wanted` is False.
     """
     probe = "Which question?"
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": probe}]}]
@@ -126,12 +115,7 @@ def limit_image_tokens(images: Any, family: Family, most: int | None) -> None:
     """Set the processor's `size` so that a picture gets at most `most` merged tokens; None keeps the checkpoint's own.
 
     The checkpoint's own least number is lowered to most / 4 where it is above that: enlarging rounds both sides up, and
-    would step over a `most` close by.
-
-    Raises
-    ------
-    NamedError
-        If no number of tokens is within the limits.
+    would step over a `most` close by. NamedError if no number of tokens is within the limits.
     """
     own_least, own_most = read_image_tokens(images, family)
     highest = own_most if most is None else most

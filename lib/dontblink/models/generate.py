@@ -38,18 +38,13 @@ TOO_LARGE = "does not fit into the accelerator's memory alone; lower max_new_tok
 class Sampling:
     """How an engine draws a response.
 
-    Attributes
-    ----------
-    temperature
-        0 is greedy (top_p, top_k and seed then do nothing).
-    top_p, top_k
-        Nucleus and top-k filters, applied after the temperature, top_k first; 1.0 and 0 switch them off.
+    The filters are applied after the temperature, top_k first.
     """
 
     max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
+    temperature: float = 0.0  # 0 is greedy; top_p, top_k and seed then do nothing
+    top_p: float = 1.0  # 1 switches it off
+    top_k: int = 0  # 0 switches it off
     seed: int = 0
 
 
@@ -88,21 +83,13 @@ def generate_responses(
     quarantine: Callable[[str, str], None] | None = None,
 ) -> Iterator[Response]:
     """Generate one response per item, yielded batch by batch, longest expected first (items that know no chain length
-    keep their order).
+    keep their order); NamedError if a response holds impossible ids.
 
     Parameters
     ----------
     quarantine
         Called with (item id, reason) for an item that cannot be encoded, or that alone does not fit into the
-        accelerator's memory; it is then left out. By default the error is raised.
-
-    Raises
-    ------
-    ItemError
-        If an item cannot be encoded and there is no `quarantine`.
-    NamedError
-        If a response holds impossible ids, or one item alone does not fit into the accelerator's memory and there is
-        no `quarantine`.
+        accelerator's memory; it is then left out. By default that is an ItemError, or a NamedError.
     """
     if batch_size < 1:
         raise NamedError(f"{batch_size=}; expected >= 1; correct the parameters")
@@ -186,7 +173,5 @@ def check_ids(vlm: VLM, item_id: str, ids: Sequence[int]) -> None:
     """Raise NamedError where an engine's ids are outside the vocabulary or image placeholders."""
     for position, token in enumerate(ids):
         if not 0 <= token < vlm.n_vocabulary or token in vlm.suppressed_ids:
-            raise NamedError(
-                f"item {item_id}: response token {position} has id {token}, outside the vocabulary or a "
-                f"placeholder; generate with this model's tokenizer and suppressed placeholders"
-            )
+            found = f"response token {position} has id {token}, outside the vocabulary or a placeholder"
+            raise NamedError(f"item {item_id}: {found}; use this model's tokenizer and suppress its placeholders")

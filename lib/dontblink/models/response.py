@@ -23,21 +23,16 @@ RESPONSES = pa.schema({
 
 @dataclass(frozen=True)
 class Response:
-    """What a model answered to one item. `response_ids` keeps the EOS that ended it as its last id.
-
-    finish_reason: 'stop' (EOS), 'length' (max_new_tokens reached, no EOS), 'empty' (nothing but EOS).
-    engine: 'local', or which server generated it. retokenised: the ids were made from text, and may not be
-    those that the model produced.
-    """
+    """What a model answered to one item."""
 
     item_id: str
     model: str
     prompt_ids: tuple[int, ...]
-    response_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]  # with the EOS that ended it as its last id
     text: str
-    finish_reason: FinishReason
-    engine: str = "local"
-    retokenised: bool = False
+    finish_reason: FinishReason  # EOS, max_new_tokens reached without EOS, nothing but EOS
+    engine: str = "local"  # or which server generated it
+    retokenised: bool = False  # the ids were made from text, and may not be those that the model produced
 
 
 def pack_responses(responses: Sequence[Response]) -> pa.Table:

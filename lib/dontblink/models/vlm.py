@@ -49,26 +49,21 @@ class Prompt:
 
 @dataclass(eq=False)
 class VLM:
-    """A loaded model. No response may hold `suppressed_ids`: the model would look for an image behind them.
-
-    `model` is None where it was loaded without weights. `backend` records who made the pixels ('pil' or
-    'torchvision': they differ by up to 0.03). `thinks` is False for the non-reasoning contrast;
-    `template_options` are what the chat template is told besides the messages.
-    """
+    """A loaded model; `thinks` is False for the non-reasoning contrast."""
 
     name: str
     family: Family
-    model: Any
+    model: Any  # None where it was loaded without weights
     tokenizer: Any
     processor: Any
-    backend: str
+    backend: str  # who made the pixels, 'pil' or 'torchvision': they differ by up to 0.03
     image_token_id: int
-    suppressed_ids: tuple[int, ...]
+    suppressed_ids: tuple[int, ...]  # in no response: the model would look for an image behind them
     eos_ids: tuple[int, ...]
     n_vocabulary: int
     thinks: bool
     prompt_opens_think: bool
-    template_options: dict[str, bool] = field(default_factory=dict)
+    template_options: dict[str, bool] = field(default_factory=dict)  # told to the chat template besides the messages
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -92,12 +87,9 @@ class VLM:
     def encode(self, item: Item) -> Prompt:
         """Put texts and pictures, in the question's own order, through the checkpoint's chat template and processor.
 
-        Raises
-        ------
-        ItemError
-            If an image cannot be read, the question names one that is not there or none, the processor refuses the
-            item, a picture takes more tokens than the budget (only pictures of extreme aspect can), or the
-            placeholders do not match the pictures.
+        ItemError if an image cannot be read, the question names one that is not there or none, the processor refuses
+        the item, a picture takes more tokens than the budget (only pictures of extreme aspect can), or the placeholders
+        do not match the pictures.
         """
         parts = split_question(item)
         order = tuple(part for part in parts if isinstance(part, int))
@@ -134,10 +126,8 @@ class VLM:
                 )
         n_found = int(np.isin(prompt.ids, self.suppressed_ids).sum())
         if n_found != sum(counts):
-            raise ItemError(
-                f"item {prompt.item_id}: {n_found} placeholders in the prompt, expected one for each of "
-                f"{sum(counts)} image tokens; remove the special tokens from the question"
-            )
+            remedy = f"expected one for each of {sum(counts)} image tokens; remove the question's special tokens"
+            raise ItemError(f"item {prompt.item_id}: {n_found} placeholders in the prompt, {remedy}")
 
     def image_grid(self, prompt: Prompt) -> list[tuple[int, int]]:
         """Return (rows, columns) of merged image tokens for each image, row-major in the prompt."""
@@ -152,22 +142,14 @@ class VLM:
     ) -> dict[str, Tensor | None]:
         """Batch prompts (+ responses) for the model's forward or generate, padded on one side to [B, S].
 
-        Parameters
-        ----------
-        side
-            'right' for a replay: position_ids int64 [3, B, S] from get_rope_index, attention_mask None
-            (causality hides the padding). 'left' for generate: an attention mask and no positions.
+        `side` is 'right' for a replay: position_ids int64 [3, B, S] from get_rope_index, attention_mask None (causality
+        hides the padding); 'left' for generate: an attention mask and no positions. NamedError without weights.
 
         Returns
         -------
         dict
             input_ids, mm_token_type_ids (1 on the prompt's image tokens, 0 elsewhere), attention_mask int64
             [B, S]; pixel_values float32 [sum n_patches, dim]; image_grid_thw int64 [sum n_images, 3].
-
-        Raises
-        ------
-        NamedError
-            If the model was loaded without weights.
         """
         if self.model is None:
             raise NamedError(f"{self.name}: loaded without weights, needed for a batch; use load_vlm(weights=True)")
