@@ -211,18 +211,14 @@ def test_only_accepted_boxes_on_the_same_picture_are_attached() -> None:
     assert "another picture (30 x 40 px" in lacking[0][1]
 
 
-def test_no_evidence_is_something_else_than_no_annotation() -> None:
-    attached, lacking = attach_boxes(ITEMS[:2], [say(ITEMS[0], 0)])
-    assert [(item.id, item.boxes) for item in attached] == [("a", ())]
-    assert lacking == [("b", "image 0: not annotated; image 1: not annotated")]
-
-
 def test_several_annotators_are_joined_unless_one_is_named() -> None:
     other = (3.0, 3.0, 9.0, 9.0)
     rows = [say(ITEMS[0], 0, BOX), say(ITEMS[0], 0, BOX, other, annotator="bo")]
     assert attach_boxes(ITEMS[:1], rows)[0][0].boxes == (Box(0, *BOX, "why"), Box(0, *other, "why"))
     assert len(attach_boxes(ITEMS[:1], rows, annotator="ana")[0][0].boxes) == 1
-    assert attach_boxes(ITEMS[:1], rows, annotator="cy")[1] == [("a", "image 0: not annotated")]
+    assert attach_boxes(ITEMS[:1], rows, annotator="cy") == ([], [("a", "image 0: not annotated")])
+    (nothing,), lacking = attach_boxes(ITEMS[:2], [say(ITEMS[0], 0)])  # "no evidence" is no missing annotation
+    assert nothing.boxes == () and lacking == [("b", "image 0: not annotated; image 1: not annotated")]
 
 
 def test_an_item_that_brings_boxes_is_an_error_and_one_that_cannot_be_read_lacks_them() -> None:
@@ -247,40 +243,31 @@ def test_the_report_names_every_item_without_boxes_and_why() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_box_holds_the_same_pixels_in_all_eight_orientations(orientation: int) -> None:
+@pytest.mark.parametrize("orientation", [*range(1, 9), 0, 77])
+def test_a_turned_box_holds_the_same_pixels_in_all_eight_orientations_and_others_turn_nothing(orientation: int) -> None:
     item, box = painted_item(orientation)
     facts, upright = describe_image(item, 0), np.array(open_image(item.images[0]))
-    assert facts.size == upright.shape[1::-1] and facts.stored_size == (30, 20) and facts.orientation == orientation
-    x0, y0, x1, y1 = (int(value) for value in turn_corners(box, facts.stored_size, orientation))
+    assert facts.size == upright.shape[1::-1] and facts.stored_size == (30, 20)
+    assert facts.orientation == (orientation if orientation in range(1, 9) else 1)
+    x0, y0, x1, y1 = (int(value) for value in turn_corners(box, facts.stored_size, facts.orientation))
     expected = np.zeros_like(upright)
     expected[y0:y1, x0:x1] = 255
     np.testing.assert_array_equal(upright, expected)
 
 
-@pytest.mark.parametrize("orientation", [0, 9, 77])
-def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> None:
-    item, _ = painted_item(orientation)
-    assert describe_image(item, 0).orientation == 1 and open_image(item.images[0]).size == (30, 20)
-
-
 def test_saved_pictures_are_upright_without_a_tag_and_others_keep_their_bytes(tmp_path: Path) -> None:
-    turned, plain = painted_item(6, "turned")[0], make_item("plain", (8, 4), (5, 5))
-    saved = save_images([turned, plain], tmp_path)
+    turned, plain, buffer = painted_item(6, "turned")[0], make_item("plain", (8, 4), (5, 5)), io.BytesIO()
+    Image.new("RGB", (4, 6)).save(buffer, "BMP")  # no browser shows it
+    foreign = dataclasses.replace(make_item("foreign"), images=(buffer.getvalue(),))
+    saved = save_images([turned, plain, foreign], tmp_path)
+    with Image.open(tmp_path / "foreign-0.png") as copy:
+        assert copy.format == "PNG" and copy.size == (4, 6)
     assert (tmp_path / "plain-1.png").read_bytes() == plain.images[1]
     with Image.open(tmp_path / "turned-0.png") as copy:
         assert copy.size == (20, 30) and copy.getexif().get(0x0112, 1) == 1
         np.testing.assert_array_equal(np.array(copy), np.array(open_image(turned.images[0])))
     assert saved["turned", 0].sha256 == hashlib.sha256(turned.images[0]).hexdigest()
-    assert read_images(tmp_path) == saved == list_images([turned, plain])
-
-
-def test_a_picture_format_that_browsers_do_not_show_is_saved_as_png(tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 6)).save(buffer, "BMP")
-    save_images([dataclasses.replace(make_item("b"), images=(buffer.getvalue(),))], tmp_path)
-    with Image.open(tmp_path / "b-0.png") as copy:
-        assert copy.format == "PNG" and copy.size == (4, 6)
+    assert read_images(tmp_path) == saved == list_images([turned, plain, foreign])
 
 
 def test_names_that_tools_make_of_a_copy_are_known() -> None:

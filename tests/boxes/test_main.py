@@ -49,28 +49,11 @@ def test_report_names_what_lacks_boxes_and_fails_until_all_have_them(desk: Path,
     assert call(desk, "report") == 0 and "2 of 2 items annotated (1 of them" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["coco", "label-studio"])
-def test_what_export_writes_import_reads(desk: Path, kind: str, capsys: Out) -> None:
-    assert call(desk, "export", "--to", desk / "tool", kind=kind) == 0
-    assert call(desk, "import", "--from", desk / "tool", file="back.jsonl", kind=kind) == 0
-    assert "2 images with 2 boxes" in capsys.readouterr().out
-    assert [(row.annotator, row.source) for row in read_strictly(desk / "back.jsonl")] == [
-        ("ana", "imported from tool"), ("bo", "imported from tool"),
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize(("kind", "answer"), [("cvat", "CVAT reads and writes COCO"), ("voc", "expected coco or")])
 def test_a_format_that_is_not_read_is_named_with_what_to_do(desk: Path, capsys: Out, kind: str, answer: str) -> None:
     with pytest.raises(SystemExit):
         call(desk, "export", "--to", desk / "tool", kind=kind)
     assert answer in capsys.readouterr().err
-
-
-def test_a_rejected_row_is_printed_and_fails_the_import(desk: Path, capsys: Out) -> None:
-    file = write_coco(desk, [{"id": 1, "file_name": "z.png"}], [(1, [1, 1, 2, 2])])
-    assert call(desk, "import", "--annotator", "cy", "--from", file, kind="coco") == 1
-    assert "left out: coco.json, annotation 0: picture 'z.png' is none of this benchmark" in capsys.readouterr().out
-    assert len(read_strictly(desk / "x.jsonl")) == 2
 
 
 def test_an_import_that_would_take_back_an_acceptance_leaves_out_that_line_only(desk: Path, capsys: Out) -> None:

@@ -50,22 +50,23 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--token-px": {"type": int, "default": 32, "help": "side of an image token in px"},
     "--seed": {"type": int, "default": 0, "help": "of the bootstrap over items"},
 }  # fmt: skip
-COMMANDS = {  # what each does, and its options
-    "pictures": ("write the pictures of the items that a study asks", "benchmark --images --profile"),
-    "report": ("which items have accepted boxes, and which lack them", "file --images"),
-    "import": ("read the file of another tool into an annotation file",
-               "file --images --format --from --annotator --shown"),
-    "export": ("write pictures' boxes for another tool", "file --images --format --to"),
-    "agree": ("how well annotators agree", "file --between --token-px --seed"),
-}  # fmt: skip
+COMMANDS = {
+    "pictures": "benchmark --images --profile",
+    "report": "file --images",
+    "import": "file --images --format --from --annotator --shown",
+    "export": "file --images --format --to",
+    "agree": "file --between --token-px --seed",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the commands."""
+    """Return the parser of the commands; the sentence of the function that runs one is its help."""
     parser = argparse.ArgumentParser(prog="python -m dontblink.boxes", description="Evidence boxes of real benchmarks.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, (text, options) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
+    for name, options in COMMANDS.items():
+        run = globals()[f"run_{name}"]
+        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        command.set_defaults(run=run)
         for option in options.split():
             command.add_argument(option, **OPTIONS[option])
     return parser
@@ -78,7 +79,7 @@ def print_rejected(rejected: Iterable[Rejected]) -> None:
 
 
 def run_pictures(given: argparse.Namespace) -> int:
-    """Write the pictures of a benchmark's chosen items, upright, with a list of what they are."""
+    """Write the pictures of the items that a study asks, upright, with a list of what they are."""
     from dontblink import params
     from dontblink.boxes.annotations import save_images
     from dontblink.questions import registry
@@ -92,7 +93,7 @@ def run_pictures(given: argparse.Namespace) -> int:
 
 
 def run_report(given: argparse.Namespace) -> int:
-    """Print the coverage; 1 where an item lacks boxes or a line was left out."""
+    """Print which items have accepted boxes, and which lack them; exit code 1 unless all have."""
     from dontblink.boxes.annotations import judge_items, read_annotations, read_images, summarize_coverage
 
     annotations, rejected = read_annotations(given.file)
@@ -106,7 +107,7 @@ def run_report(given: argparse.Namespace) -> int:
 
 
 def run_import(given: argparse.Namespace) -> int:
-    """Import what can be, print what was changed and left out; 1 where a row was left out."""
+    """Read another tool's file into an annotation file; print what was changed and left out."""
     from dontblink.boxes.annotations import read_images, read_strictly, write_annotations
     from dontblink.boxes.exchange import import_boxes
 
@@ -124,7 +125,7 @@ def run_import(given: argparse.Namespace) -> int:
 
 
 def run_export(given: argparse.Namespace) -> int:
-    """Export every picture with its boxes; 1 where an annotation fits no picture."""
+    """Write every picture's boxes for another tool; exit code 1 where an annotation fits no picture."""
     from dontblink.boxes.annotations import read_images, read_strictly
     from dontblink.boxes.exchange import export_boxes
 
@@ -138,7 +139,7 @@ def run_export(given: argparse.Namespace) -> int:
 
 
 def run_agree(given: argparse.Namespace) -> int:
-    """Print the agreement of annotators, pair by pair."""
+    """Print how well annotators agree, pair by pair."""
     from dontblink.boxes.annotations import read_strictly
     from dontblink.boxes.annotators import compare_annotators, summarize_agreement
 
@@ -161,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command != "report":
             return 1
     try:
-        return int(globals()[f"run_{given.command}"](given))
+        return int(given.run(given))
     except (NamedError, ValueError) as error:
         print(make_line(str(error)), file=sys.stderr)
     except OSError as error:

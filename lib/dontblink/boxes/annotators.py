@@ -97,10 +97,8 @@ def compare_annotators(annotations: Iterable[Annotation], a: str, b: str, *, tok
         raise AnnotationError(f"{a!r} and {b!r}; expected two of the annotators {', '.join(names) or '(none)'}")
     if token_px < 1:
         raise AnnotationError(f"token_px is {token_px}; expected the side of an image token in px, 1 or more")
-    pairs = {
-        key: [found for name in (a, b) for found in lines if found.annotator == name] for key, lines in groups.items()
-    }
-    return [compare_image(key, pair, token_px) for key, pair in pairs.items() if pair]
+    pairs = ((key, [one for name in (a, b) for one in lines if one.annotator == name]) for key, lines in groups.items())
+    return [compare_image(key, pair, token_px) for key, pair in pairs if pair]
 
 
 def compare_image(key: Key, pair: Sequence[Annotation], token_px: int) -> Comparison:

@@ -174,13 +174,11 @@ def _read_result(result: Sequence[Mapping[str, Any]], shape: Shape) -> Iterator[
             x, width = (float(value[name]) / 100 * size[0] for name in ("x", "width"))
             y, height = (float(value[name]) / 100 * size[1] for name in ("y", "height"))
             degrees = float(value.get("rotation") or 0)
-            turned = turn_rectangle((x, y), (width, height), degrees)
+            corners = turn_rectangle((x, y), (width, height), degrees) if degrees else (x, y, x + width, y + height)
+            note = f"a rectangle turned by {degrees:g} degrees came in as its bounding box" if degrees else ""
             text = texts.get(row.get("id"), value.get("rectanglelabels", []))
-            yield replace(
-                shape, where=where, size=size, corners=turned if degrees else (x, y, x + width, y + height),
-                reason=text if isinstance(text, str) else ", ".join(text),
-                note=f"a rectangle turned by {degrees:g} degrees came in as its bounding box" if degrees else "",
-            )  # fmt: skip
+            reason = text if isinstance(text, str) else ", ".join(text)
+            yield replace(shape, where=where, size=size, corners=corners, reason=reason, note=note)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             text = "expected x, y, width, height in percent, original_width and original_height, the picture not turned"
             yield replace(shape, where=where, error=f"{error!r}; {text}")
