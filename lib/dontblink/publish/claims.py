@@ -42,7 +42,7 @@ SHARES = {"all": 1.0, "half": 0.5, "any": 0.0}
 PICKS = ("lowest", "median", "highest")
 TEXTS = ("title", "statement", "estimand", "reported_in", "reported_as")
 TESTED = ("rows", "show", "headline", "unit", "test", "seed", "why", "conditions", "reproduced", "same_direction")
-ENDS = (("ci_low", "low"), ("ci_high", "high"))
+DRAWN = {"estimate": "value", "ci_low": "low", "ci_high": "high"}
 STEM = "08_claims"
 START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
 
@@ -145,37 +145,28 @@ def take_headline(claim: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> di
     wanted = claim["headline"]
     ordered = sorted(rows[wanted["rows"]], key=lambda row: float(row.fields[wanted["value"]]))
     place = {"lowest": 0, "median": (len(ordered) - 1) // 2, "highest": -1}[wanted["pick"]]
-    names = {"estimate": "value", "ci_low": "low", "ci_high": "high", "n": "n", "clusters": "clusters", "p": "p"}
+    names = DRAWN | {key: key for key in ("n", "clusters", "p")}
     chosen = ordered[place]
     headline = {out: chosen.fields[wanted[key]] for out, key in names.items() if wanted.get(key) in chosen.fields}
     if "count" in rows:
         headline["n"] = rows["count"][0].fields
     span = {"lowest": ordered[0].fields[wanted["value"]], "highest": ordered[-1].fields[wanted["value"]]}
-    return (
-        headline
-        | span
-        | {"n_rows": len(ordered), "pick": wanted["pick"], "row": name_row(claim, wanted["rows"], chosen)}
-    )
+    row = name_row(claim, wanted["rows"], chosen)
+    return headline | span | {"n_rows": len(ordered), "pick": wanted["pick"], "row": row}
 
 
 def list_shown(claim: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> list[dict[str, Any]]:
     """Return the rows that the figure draws: name, estimate, interval."""
-    wanted, shown = claim["headline"], []
-    for series in claim["show"]:
-        for row in rows[series]:
-            numbers = {out: row.fields[wanted[key]] for out, key in (("estimate", "value"), *ENDS)}
-            shown.append({"row": name_row(claim, series, row)} | numbers)
-    return shown
+    names = {out: claim["headline"][key] for out, key in DRAWN.items()}
+    return [
+        {"row": name_row(claim, series, row)} | {out: row.fields[name] for out, name in names.items()}
+        for series in claim["show"]
+        for row in rows[series]
+    ]
 
 
 def build_ledger(profile: str, file: Path | None = None) -> dict[str, Any]:
-    """Return every claim with its rule, its judged conditions, its headline estimate and its verdict.
-
-    Raises
-    ------
-    NamedError
-        If the ledger is wrong, or a number that it names is not recorded.
-    """
+    """Return every claim with its rule, its judged conditions, its headline estimate and its verdict."""
     ledger, numbers = read_ledger(file), Numbers(profile)
     _, sections = params.load(paths.params_file(profile))
     claims = {}
@@ -234,12 +225,7 @@ def show_estimate(claim: Mapping[str, Any]) -> str:
 def render_block(recorded: Mapping[str, Any], profile: str) -> str:
     """Return the README's table of claims, markers included; links lead to each headline's notebook and numbers."""
     dash = "\N{EN DASH}"
-    rows = [
-        START,
-        "",
-        "| claim | notebook | reported | ours (decisive row, interval) | verdict |",
-        "|---|---|---|---|---|",
-    ]
+    rows = [START, "", "| claim | notebook | reported | ours (decisive row, interval) | verdict |", "|---" * 5 + "|"]
     for name, claim in recorded["claims"].items():
         notebook = ours = dash
         if "headline" in claim:
@@ -273,15 +259,9 @@ def replace_block(text: str, block: str) -> str:
 def explain_points(points: float, decimals: int, coverage: float, n_low: int, n_high: int) -> pd.DataFrame:
     """Return every number of saved errors that a reported gain allows, with the item counts that fit it.
 
-    With k = ceil(coverage x n) accepted answers, saving s errors cuts the risk by s / k. Columns: saved_errors,
+    With k = ceil(coverage x n) accepted answers, saving s errors cuts the risk by s / k. `points` is the reported gain
+    in percentage points, rounded to `decimals`; item counts from `n_low` to `n_high` are tried. Columns: saved_errors,
     n_low, n_high (answered items), accepted_low, accepted_high, n_counts (how many n between them fit).
-
-    Parameters
-    ----------
-    points
-        The reported gain in percentage points, rounded to `decimals`.
-    n_low, n_high
-        The item counts that are tried, both included.
     """
     import pandas as pd
 

@@ -18,6 +18,7 @@ figure or a digit pass that nobody accounts for. What a template may write:
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
@@ -182,15 +183,8 @@ def check_alternatives(tree: nodes.Template) -> None:
 def fill(source: str, numbers: Numbers, names: Mapping[str, str]) -> str:
     """Return the text with every placeholder filled and every sentence chosen.
 
-    Parameters
-    ----------
-    names
-        What `visual`, `symbolic` and `other` stand for in this profile.
-
-    Raises
-    ------
-    NamedError
-        For whatever the template asks that nobody recorded; the message names its line and the key.
+    `names` says what `visual`, `symbolic` and `other` stand for in this profile. Whatever the template asks that nobody
+    recorded is a NamedError with its line and key.
     """
     environment = make_environment()
     claims = Branch(numbers, (STEM, "claims"))
@@ -210,12 +204,8 @@ def fill(source: str, numbers: Numbers, names: Mapping[str, str]) -> str:
 
 def find_line(error: BaseException) -> int | None:
     """Return the template's line in which an error came up, None where it did not come from the template."""
-    line, frame = None, error.__traceback__
-    while frame is not None:
-        if frame.tb_frame.f_code.co_filename == "<template>":
-            line = frame.tb_lineno
-        frame = frame.tb_next
-    return line
+    lines = [n for frame, n in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
+    return lines[-1] if lines else None
 
 
 def check_digits(source: str, allowed: Mapping[str, str]) -> None:

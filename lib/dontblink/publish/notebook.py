@@ -57,27 +57,19 @@ def find_parameters_cell(notebook: NotebookNode, name: str) -> NotebookNode:
 
 
 def read_defaults(cell: NotebookNode, name: str) -> dict[str, Any]:
-    """Return the names and literal values that a parameters cell declares.
-
-    Raises
-    ------
-    NamedError
-        If a statement is anything but `name = literal` (a type annotation is allowed).
-    """
+    """Return the names and literal values that a parameters cell declares, with or without a type annotation."""
     defaults: dict[str, Any] = {}
     for statement in ast.parse(cell.source).body:
         where = f"{name}: parameters cell, line {statement.lineno}"
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-            target: ast.expr | None = statement.targets[0]
-        else:
-            target = statement.target if isinstance(statement, ast.AnnAssign) else None
-        value = getattr(statement, "value", None)
-        if not isinstance(target, ast.Name) or value is None:
-            raise NamedError(f"{where}: expected only `name = value`; move the rest to the setup section")
+        match statement:
+            case ast.Assign([ast.Name(key)], value) | ast.AnnAssign(ast.Name(key), value=ast.expr() as value):
+                pass
+            case _:
+                raise NamedError(f"{where}: expected only `name = value`; move the rest to the setup section")
         try:
-            defaults[target.id] = ast.literal_eval(value)
+            defaults[key] = ast.literal_eval(value)
         except ValueError as error:
-            raise NamedError(f"{where}: {target.id} is computed; write a number, a text or a list") from error
+            raise NamedError(f"{where}: {key} is computed; write a number, a text or a list") from error
     return defaults
 
 
@@ -150,11 +142,6 @@ def begin(stem: str, profile: str) -> Iterator[None]:
     """Mark a notebook as unfinished until the block ends well, and keep extractions and a second run of it away.
 
     Figures of an earlier version of the notebook, which this run has not made, are removed at a good end.
-
-    Raises
-    ------
-    NamedError
-        If such a run is going on; if the folder cannot be written to.
     """
     with files.hold(paths.lock(profile), shared=True), files.hold(paths.lock(profile, stem)):
         with files.whole_file(paths.unfinished(profile, stem)) as mark:
@@ -170,23 +157,13 @@ def begin(stem: str, profile: str) -> Iterator[None]:
 
 
 def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin: str = "the caller") -> Path:
-    """Execute a notebook and return the executed copy.
-
-    Parameters
-    ----------
-    source
-        The py:percent file.
-    parameters
-        The section's values; `profile` is added.
-    origin
-        Where the parameters come from, for messages.
+    """Execute a py:percent file with the values of a section, which `origin` names, and return the executed copy.
 
     Raises
     ------
     NamedError
-        If the parameters do not fit or a cell fails; the executed copy then shows how far it came.
-    NamedError
-        If an extraction or the same notebook is running; if a file cannot be written.
+        If the parameters do not fit or a cell fails (the executed copy then shows how far it came); if an extraction or
+        the same notebook is running; if a file cannot be written.
     """
     name = paths.show(source.resolve())
     notebook = read_source(source)
@@ -197,26 +174,21 @@ def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin:
     cell.metadata["tags"] = [TAG, HIDDEN]
     target = paths.notebooks(profile) / f"{source.stem}.ipynb"
     started = time.perf_counter()
+    papermill_engines.register("dontblink", _LineEngine)
     with begin(source.stem, profile), files.writable(target):
         offer_kernel(target.parent / ".jupyter")
-        execute(notebook, given, target, name)
+        try:
+            papermill.execute_notebook(
+                notebook, str(target), parameters=given, engine_name="dontblink", kernel_name=KERNEL["name"],
+                cwd=str(paths.ROOT), progress_bar=False, log_output=False,
+            )  # fmt: skip
+        except (PapermillException, RuntimeError) as error:  # nbclient reports a dead kernel as a RuntimeError
+            reason = str(error)
+            if isinstance(error, PapermillExecutionError):
+                reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+            raise NamedError(f"{name}: {reason}; see {paths.show(target)}") from error
     print(f"{source.stem}: done in {time.perf_counter() - started:.0f} s", flush=True)
     return target
-
-
-def execute(notebook: NotebookNode, given: dict[str, Any], target: Path, name: str) -> None:
-    """Run the cells with papermill, which saves after each; raises like `run_notebook`."""
-    papermill_engines.register("dontblink", _LineEngine)
-    try:
-        papermill.execute_notebook(
-            notebook, str(target), parameters=given, engine_name="dontblink", kernel_name=KERNEL["name"],
-            cwd=str(paths.ROOT), progress_bar=False, log_output=False,
-        )  # fmt: skip
-    except PapermillExecutionError as error:
-        reason = f"cell {error.exec_count}: {error.ename}: {' '.join(str(error.evalue).split())}"
-        raise NamedError(f"{name}: {reason}; see {paths.show(target)}") from error
-    except (PapermillException, RuntimeError) as error:  # nbclient reports a dead kernel as a RuntimeError
-        raise NamedError(f"{name}: {' '.join(str(error).split())}; see {paths.show(target)}") from error
 
 
 @as_command

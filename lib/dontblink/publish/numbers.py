@@ -67,12 +67,7 @@ class Numbers:
     def select(self, path: str) -> list[Row]:
         """Return every row that a path names, in the order of its keys; without a star, the one row.
 
-        `*` takes every key, `*other` every key that no earlier star of the path took.
-
-        Raises
-        ------
-        NamedError
-            If a key is unknown, or the stars match nothing.
+        `*` takes every key, `*other` every key that no earlier star of the path took. No row is a NamedError.
         """
         stem, *parts = path.split(".")
         found: list[tuple[Row, tuple[str, ...]]] = [(Row((), self.read(stem)), (stem,))]
@@ -82,9 +77,8 @@ class Numbers:
                 if part in (STAR, OTHER):
                     if not isinstance(row.fields, Mapping):
                         raise NamedError(f"{path}: {'.'.join(done)} holds no keys for {part}; correct the path")
-                    for key, value in sorted(row.fields.items()):
-                        if part == STAR or key not in row.stars:
-                            grown.append((Row((*row.stars, key), value), (*done, key)))
+                    free = sorted(key for key in row.fields if part == STAR or key not in row.stars)
+                    grown += [(Row((*row.stars, key), row.fields[key]), (*done, key)) for key in free]
                 else:
                     grown.append((Row(row.stars, self._step(row.fields, part, done)), (*done, part)))
             found = grown

@@ -19,13 +19,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape, unescape
+from html import unescape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import nbformat
+import pandas as pd
 import pypandoc
 
 from dontblink import params, paths
@@ -124,11 +125,9 @@ def prepare(notebook: Any) -> dict[str, Any]:
         elif cell.cell_type == "code" and "remove-cell" not in tags and cell.source.strip():
             outputs, source = prepare_outputs(cell.outputs, prose), cell.source
             if "injected-parameters" in tags:
-                rows = [("parameter", "value", "meaning"), *read_parameters(declared, source)]
-                cells_of = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in rows)
-                head, *body = (f"<tr>{texts}</tr>" for texts in cells_of)
-                table = f"<table class='text'><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
-                outputs, source = [make_output({"text/html": table})], ""
+                rows = pd.DataFrame(read_parameters(declared, source), columns=["parameter", "value", "meaning"])
+                with pd.option_context("display.max_colwidth", None):
+                    outputs, source = [make_output({"text/html": rows.to_html(index=False, classes="text")})], ""
             code = {"cell_type": "code", "metadata": {}, "execution_count": None, "source": source}
             cells.append(code | {"outputs": outputs})
     return {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}
@@ -170,15 +169,6 @@ def copy_recorded(profile: str, stem: str, folder: Path) -> list[str]:
     return [file.name for file in files]
 
 
-def list_parameters(profile: str) -> dict[str, Rows]:
-    """Return every section's parameters, as they stood when the pages were made."""
-    found: dict[str, Rows] = {}
-    for section in params.SECTIONS:
-        values, meanings = params.read_section(profile, section), params.describe(section)
-        found[section] = [(name, repr(value), meanings.get(name, "")) for name, value in values.items()]
-    return found
-
-
 def write_pages(profile: str, stems: Sequence[str], folder: Path) -> int:
     """Write the whole site below `folder`, which is empty; return the number of items in the viewer."""
     notebooks = []
@@ -186,7 +176,11 @@ def write_pages(profile: str, stems: Sequence[str], folder: Path) -> int:
         notebooks.append(render_notebook(stem, read_notebook(profile, stem)))
         notebooks[-1].recorded = copy_recorded(profile, stem, folder / "figures")
     n_items = viewer.write_viewer(profile, folder, params.read_section(profile, "pages")["item_quantiles"])
-    environment, parameters = describe_environment(platform.python_version()), list_parameters(profile)
+    parameters: dict[str, Rows] = {}
+    for section in params.SECTIONS:
+        meanings, values = params.describe(section), params.read_section(profile, section)
+        parameters[section] = [(name, repr(value), meanings.get(name, "")) for name, value in values.items()]
+    environment = describe_environment(platform.python_version())
     index = Page("index.html", "Overview", parameters=parameters, environment=environment)
     note = f"{n_items} responses, step by step: picture, attention map, masses and entropy per token"
     own = {"pages": parameters["pages"]}
@@ -197,9 +191,8 @@ def write_pages(profile: str, stems: Sequence[str], folder: Path) -> int:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     style = (SITE / "style.css").read_text(encoding="utf-8")
-    for k, page in enumerate(pages):
-        template = templates.get_template(page.file if page.file in ("index.html", "viewer.html") else "frame.html")
-        before, after = (pages[k - 1] if k else None), (pages[k + 1] if k + 1 < len(pages) else None)
+    for before, page, after in zip([None, *pages], pages, [*pages[1:], None], strict=False):
+        template = templates.get_template(page.file if page in (index, trace) else "frame.html")
         text = template.render(page=page, pages=pages, before=before, after=after, profile=profile, style=style)
         (folder / page.file).write_text(text, encoding="utf-8")
     shutil.copyfile(SITE / "viewer.js", folder / "viewer.js")

@@ -81,13 +81,9 @@ def made_file(name: str, profile: str) -> Iterator[Path]:
 
 
 def save_figure(figure: Figure, stem: str, profile: str) -> list[Path]:
-    """Write a figure as PDF (fonts embedded as TrueType) and PNG, byte for byte reproducible.
+    """Write a figure as PDF (fonts embedded as TrueType) and PNG, byte for byte reproducible; return both files.
 
-    Returns
-    -------
-    list of Path
-        The PDF and the PNG; each appears whole or not at all. One printed line says what the figure shows: the
-        pages and a screen reader have no other text for it.
+    One printed line says what the figure shows: the pages and a screen reader have no other text for it.
     """
     check_stem(stem)
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
@@ -110,13 +106,8 @@ def save_figure(figure: Figure, stem: str, profile: str) -> list[Path]:
 def save_table(stem: str, name: str, table: pd.DataFrame, profile: str) -> Path:
     """Write a whole table as <stem>_<name>.csv, every float with the digits that give it back exactly.
 
-    Parameters
-    ----------
-    name
-        What the table holds, as `collapse`.
-    table
-        Columns say their units (`entropy_nats`); of an index only named levels are written, as columns. A missing
-        value is an empty field.
+    Columns say their units (`entropy_nats`); of an index only named levels are written, as columns. A missing value is
+    an empty field.
 
     Raises
     ------
@@ -139,12 +130,7 @@ def save_table(stem: str, name: str, table: pd.DataFrame, profile: str) -> Path:
 
 
 def to_plain(value: Any, key: str) -> Any:
-    """Return a number, text, truth value, list or mapping as JSON holds it, unrounded.
-
-    Parameters
-    ----------
-    key
-        Where the value stands, as `collapse.primary.ci_low`, for messages.
+    """Return a number, text, truth value, list or mapping as JSON holds it, unrounded; `key` is where it stands.
 
     Raises
     ------
@@ -173,10 +159,7 @@ def to_plain(value: Any, key: str) -> Any:
 def save_numbers(stem: str, numbers: Mapping[str, Any], profile: str) -> Path:
     """Write a notebook's numbers as JSON, keys sorted, floats with every digit that they have.
 
-    Parameters
-    ----------
-    numbers
-        By name; a name that says the unit (`entropy_nats`) needs no look into the notebook.
+    A name that says the unit (`entropy_nats`) needs no look into the notebook.
     """
     file = paths.figures(profile) / f"{check_stem(stem)}.json"
     if not numbers:
@@ -195,12 +178,7 @@ def nest(table: pd.DataFrame, keys: Sequence[str], optional: Sequence[str] = ())
     """Return a tidy table as nested mappings, one level a key column, the other columns as the innermost one.
 
     A missing value stops `save_numbers`, except in the `optional` columns, which not every row has: it is left out
-    there.
-
-    Raises
-    ------
-    NamedError
-        If two rows have the same keys.
+    there. Two rows with the same keys are a NamedError.
     """
     nested: dict[str, Any] = {}
     for row in table.to_dict("records"):
@@ -210,7 +188,5 @@ def nest(table: pd.DataFrame, keys: Sequence[str], optional: Sequence[str] = ())
             level = level.setdefault(name, {})
         if names[-1] in level:
             raise NamedError(f"two rows for {' / '.join(names)}; {', '.join(keys)} must tell all rows apart")
-        level[names[-1]] = {
-            str(name): value for name, value in row.items() if name not in optional or not pd.isna(value)
-        }
+        level[names[-1]] = {str(key): value for key, value in row.items() if key not in optional or pd.notna(value)}
     return nested

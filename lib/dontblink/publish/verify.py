@@ -82,13 +82,7 @@ def command(profile: str) -> str:
 
 
 def describe(profile: str, sections: Sections) -> Manifest:
-    """Return the manifest of the checkout as it is now, with these values of the parameters.
-
-    Raises
-    ------
-    NamedError
-        If a figure, a notebook or the paper is not there.
-    """
+    """Return the manifest of the checkout as it is now; raise NamedError if a figure or the paper is not there."""
     stages = {name: stage for name, stage in list_stages(profile, sections).items() if name != PAGES}
     for name, results in list_results(profile).items():
         tracked = results if name in stages and name != EXTRACTION and (profile == "testbed" or name != PAPER) else []

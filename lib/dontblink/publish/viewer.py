@@ -9,6 +9,7 @@ text that a page could take for markup (the page's own script shows texts as tex
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -46,14 +47,12 @@ def choose_items(profile: str, quantiles: Sequence[float]) -> pd.DataFrame:
     pairs = collapse.pair_bins(collapse.add_fraction(bins, items))
     manifest = read_manifest(profile)
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for model in manifest["models"]:
-        for benchmark in manifest["benchmarks"]:
-            for correct in (True, False):
-                for quantile in quantiles:
-                    for item_id in examples.pick_by_collapse(pairs, items, model, benchmark, [quantile], correct):
-                        own = examples.item_collapse(pairs, model, item_id)
-                        found = items[(items["model"] == model) & (items["item_id"] == item_id)].iloc[0].to_dict()
-                        rows.setdefault((model, item_id), {**found, "collapse": own, "quantile": quantile})
+    choices = itertools.product(manifest["models"], manifest["benchmarks"], (True, False), quantiles)
+    for model, benchmark, correct, quantile in choices:
+        for item_id in examples.pick_by_collapse(pairs, items, model, benchmark, [quantile], correct):
+            own = examples.item_collapse(pairs, model, item_id)
+            found = items[(items["model"] == model) & (items["item_id"] == item_id)].iloc[0].to_dict()
+            rows.setdefault((model, item_id), {**found, "collapse": own, "quantile": quantile})
     return pd.DataFrame(rows.values())
 
 
@@ -84,11 +83,9 @@ def describe_response(item: Item, trace: Trace, row: dict[str, Any], layers: Seq
         "finish_reason": str(row["finish_reason"]), "collapse": round_values(row["collapse"]),
         "quantile": row["quantile"], "layers": list(layers),
         "images": [
-            {"width": w, "height": h, "rows": rows, "columns": columns, "boxes": own}
-            for (w, h), own, (rows, columns) in (
-                (sizes[place], boxes[place], grid)
-                for place, grid in zip(trace.image_order, trace.grids, strict=True)
-            )
+            dict(zip(("width", "height"), sizes[place], strict=True))
+            | {"rows": rows, "columns": columns, "boxes": boxes[place]}
+            for place, (rows, columns) in zip(trace.image_order, trace.grids, strict=True)
         ],
         "coverage": round_values(trace.coverage),
         "steps": [
