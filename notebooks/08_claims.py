@@ -51,6 +51,7 @@ confidence_level = 0.95  # of every interval
 # %%
 import matplotlib.pyplot as plt
 import pandas as pd
+from scipy.stats import binomtest
 
 from dontblink.figures import charts
 from dontblink.publish import claims, numbers, record
@@ -124,7 +125,7 @@ dict(zip(reported_falls, lengths, strict=True))
 
 # %%
 small = claims.bound_small_counts(small_counts, confidence_level)
-sign_p = claims.sign_probability(reported_cells)
+sign_p = float(binomtest(reported_cells, reported_cells).pvalue)
 print(f"all {reported_cells} cells one way: p = {sign_p:.4f}, if they were independent (they share items and models)")
 small.round(3)
 

@@ -78,6 +78,7 @@ def change_code(source: str, rng: random.Random) -> str:
     """Return the source with one more statement in one of its functions (or, without any, at its end)."""
     lines = source.splitlines()
     functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in functions if node.body[-1].lineno > node.lineno]  # a protocol's stand on one line
     if not functions:
         return source + "\nadded = 1\n"
     last = rng.choice(functions).body[-1]

@@ -292,7 +292,3 @@ def test_eight_samples_without_an_error_leave_a_third_possible() -> None:
     table = claims.bound_small_counts([2, 8], 0.95).set_index("n")
     assert table.loc[8, "none_high"] == pytest.approx(1 - 0.025 ** (1 / 8))
     assert table.loc[2, "half_low"] < 0.05 and table.loc[2, "half_high"] > 0.95
-
-
-def test_nine_of_nine_is_two_in_two_to_the_nine() -> None:
-    assert claims.sign_probability(9) == pytest.approx(2 / 2**9)

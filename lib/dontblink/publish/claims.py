@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import math
+import operator
 import sys
 from collections.abc import Mapping
 from fractions import Fraction
@@ -32,12 +33,7 @@ if TYPE_CHECKING:
 
 
 VERDICTS = ("reproduced", "same direction", "not reproduced", "not testable")
-COMPARISONS = {
-    "above": lambda value, bound: value > bound,
-    "below": lambda value, bound: value < bound,
-    "at_least": lambda value, bound: value >= bound,
-    "at_most": lambda value, bound: value <= bound,
-}
+COMPARISONS = {"above": operator.gt, "below": operator.lt, "at_least": operator.ge, "at_most": operator.le}
 SHARES = {"all": 1.0, "half": 0.5, "any": 0.0}
 PICKS = ("lowest", "median", "highest")
 TEXTS = ("title", "statement", "estimand", "reported_in", "reported_as")
@@ -57,6 +53,8 @@ def check_claim(claim: Mapping[str, Any]) -> None:
         raise NamedError(f"unknown or missing keys {', '.join(sorted(wrong))}; expected {', '.join(sorted(expected))}")
     if not tested:
         return
+    if claim["unit"] not in UNITS:
+        raise NamedError(f"unit {claim['unit']!r}, expected one of {', '.join(UNITS)}; correct it")
     if claim["headline"]["pick"] not in PICKS:
         raise NamedError(f"pick is one of {', '.join(PICKS)}; correct it")
     for name, condition in claim["conditions"].items():
@@ -110,8 +108,6 @@ def read_ledger(file: Path | None = None) -> dict[str, Any]:
     for name, claim in ledger["claims"].items():
         try:
             check_claim(claim)
-            if claim.get("unit", "percent") not in UNITS:
-                raise NamedError(f"unit {claim['unit']!r}, expected one of {', '.join(UNITS)}; correct it")
         except NamedError as error:
             raise NamedError(f"{paths.show(file)}: {name}: {error}") from error
     return ledger
@@ -312,13 +308,6 @@ def bound_small_counts(counts: list[int], confidence: float) -> pd.DataFrame:
         low, high = proportion_confint(n // 2, n, alpha=1 - confidence, method="beta")
         rows.append({"n": n, "none_high": float(none_high), "half_low": float(low), "half_high": float(high)})
     return pd.DataFrame(rows)
-
-
-def sign_probability(n_cells: int) -> float:
-    """Return the two-sided p of all n cells moving one way under a fair coin, if the cells were independent."""
-    from scipy.stats import binomtest
-
-    return float(binomtest(n_cells, n_cells).pvalue)
 
 
 @as_command

@@ -41,7 +41,7 @@ ACCOUNTED = re.compile(
 TOKEN = re.compile(r"[^\s()\[\]{},;:*|/]*\d[^\s()\[\]{},;:*|/]*")
 MARKS = re.compile(r"[\\`*_{}\[\]<>$@#^~|!&]")  # what markdown, or pandoc's, reads as more than a letter
 NO_BREAK, MINUS, DASH = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}", "\N{EN DASH}"
-ENDS = ("ci_low", "ci_high")
+TESTS = {verdict.replace(" ", "_"): verdict for verdict in VERDICTS}
 
 
 def escape(text: str) -> str:
@@ -70,7 +70,9 @@ def _counts(headline: Mapping[str, Any]) -> str:
 
 def _interval(row: Mapping[str, Any], kind: str) -> str:
     """Return `estimate [low, high]` of a row, or its gain where it has no estimate, in one of the formats."""
-    middle, low, high = (FORMATS[kind](row[key]) for key in ("estimate" if "estimate" in row else "gain", *ENDS))
+    middle, low, high = (
+        FORMATS[kind](row[key]) for key in ("estimate" if "estimate" in row else "gain", "ci_low", "ci_high")
+    )
     low, high = (text.removesuffix(f"{NO_BREAK}%") for text in (low, high))
     return f"{middle}{NO_BREAK}[{low},{NO_BREAK}{high}]"
 
@@ -153,13 +155,9 @@ def make_environment() -> SandboxedEnvironment:
         comment_start_string="<#", comment_end_string="#>",  # `{#` begins a label of pandoc's
     )  # fmt: skip
     environment.filters = {name: make_format(name) for name in FORMATS}
-    for verdict in VERDICTS:
-        environment.tests[_word(verdict)] = lambda claim, wanted=verdict: claim["verdict"] == wanted
+    for word, verdict in TESTS.items():
+        environment.tests[word] = lambda claim, wanted=verdict: claim["verdict"] == wanted
     return environment
-
-
-def _word(verdict: str) -> str:
-    return verdict.replace(" ", "_")
 
 
 def check_alternatives(tree: nodes.Template) -> None:
@@ -168,9 +166,9 @@ def check_alternatives(tree: nodes.Template) -> None:
     later = {id(branch) for node in branches for branch in node.elif_}
     for node in (node for node in branches if id(node) not in later):
         asked = [branch.test.name for branch in (node, *node.elif_) if isinstance(branch.test, nodes.Test)]
-        if asked and sorted(asked) != sorted(map(_word, VERDICTS)):
-            expected = ", ".join(map(_word, VERDICTS))
-            raise NamedError(f"line {node.lineno}: sentences for {', '.join(asked)}; expected exactly {expected}")
+        if asked and sorted(asked) != sorted(TESTS):
+            found = f"sentences for {', '.join(asked)}; expected exactly {', '.join(TESTS)}"
+            raise NamedError(f"line {node.lineno}: {found}")
         is_choice = asked or {name.name for name in node.test.find_all(nodes.Name)} == {"profile"}
         if not is_choice and not node.else_:
             raise NamedError(f"line {node.lineno}: a sentence decided by a number lacks its {{% else %}}")

@@ -104,17 +104,14 @@ class _LineEngine(NBClientEngine):
         """Run the notebook and print `stem: cell 3 of 12, 5 Compute` before each code cell."""
         stem, start = Path(nb_man.nb.metadata.papermill["output_path"]).stem, nb_man.cell_start
         code = [cell.id for cell in nb_man.nb.cells if cell.cell_type == "code"]
-        sections, section = {}, ""
-        for cell in nb_man.nb.cells:
-            if cell.cell_type == "markdown":
-                headings = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
-                section = headings[-1] if headings else section
-            sections[cell.id] = section
+        headings = [""]
 
         def announce(cell: Any, *args: Any, **more: Any) -> Any:
-            if cell.cell_type == "code":
+            if cell.cell_type == "markdown":
+                headings.extend(line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#"))
+            elif cell.cell_type == "code":
                 position = f"cell {code.index(cell.id) + 1} of {len(code)}"
-                print(f"{stem}: {position}, {sections[cell.id]}".rstrip(", "), flush=True)
+                print(f"{stem}: {position}, {headings[-1]}".rstrip(", "), flush=True)
             return start(cell, *args, **more)
 
         nb_man.cell_start = announce

@@ -160,21 +160,15 @@ def read_notebook(profile: str, stem: str) -> Any:
     return notebook
 
 
-def copy_recorded(profile: str, stem: str, folder: Path) -> list[str]:
-    """Copy a notebook's tracked figures, numbers and tables into the site and return their names."""
-    folder.mkdir(exist_ok=True)
-    files = sorted(file for file in paths.figures(profile).glob(f"{stem}*.*") if belongs(file, stem))
-    for file in files:
-        shutil.copyfile(file, folder / file.name)
-    return [file.name for file in files]
-
-
 def write_pages(profile: str, stems: Sequence[str], folder: Path) -> int:
     """Write the whole site below `folder`, which is empty; return the number of items in the viewer."""
+    (folder / "figures").mkdir()
     notebooks = []
     for stem in stems:
         notebooks.append(render_notebook(stem, read_notebook(profile, stem)))
-        notebooks[-1].recorded = copy_recorded(profile, stem, folder / "figures")
+        for file in sorted(file for file in paths.figures(profile).glob(f"{stem}*.*") if belongs(file, stem)):
+            shutil.copyfile(file, folder / "figures" / file.name)
+            notebooks[-1].recorded.append(file.name)
     n_items = viewer.write_viewer(profile, folder, params.read_section(profile, "pages")["item_quantiles"])
     parameters: dict[str, Rows] = {}
     for section in params.SECTIONS:

@@ -30,10 +30,7 @@ from dontblink import files, paths
 from dontblink.errors import NamedError, make_printable
 from dontblink.figures.style import STYLE
 
-UNDATED = {
-    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
-    "png": {"Software": None},
-}
+UNDATED = {"pdf": dict.fromkeys(("Creator", "Producer", "CreationDate")), "png": {"Software": None}}
 
 plt.style.use(STYLE)
 

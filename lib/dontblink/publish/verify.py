@@ -16,21 +16,10 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dontblink import params, paths
+from dontblink import lineage, params, paths
 from dontblink.errors import NamedError, as_command
 from dontblink.files import hash_file, read_json, read_mark, write_text
-from dontblink.lineage import (
-    EXTRACTION,
-    PAGES,
-    PAPER,
-    Sections,
-    Stage,
-    find_moved,
-    hash_stages,
-    list_results,
-    list_stages,
-    relative,
-)
+from dontblink.lineage import EXTRACTION, PAGES, PAPER, Sections, Stage, relative
 
 ABOUT = (
     "Written by `make all`, checked by `make verify`: SHA-256 of what every figure is made from, and of the figures."
@@ -83,12 +72,12 @@ def command(profile: str) -> str:
 
 def describe(profile: str, sections: Sections) -> Manifest:
     """Return the manifest of the checkout as it is now; raise NamedError if a figure or the paper is not there."""
-    stages = {name: stage for name, stage in list_stages(profile, sections).items() if name != PAGES}
-    for name, results in list_results(profile).items():
+    stages = {name: stage for name, stage in lineage.list_stages(profile, sections).items() if name != PAGES}
+    for name, results in lineage.list_results(profile).items():
         tracked = results if name in stages and name != EXTRACTION and (profile == "testbed" or name != PAPER) else []
         if lacking := [file for file in tracked if not file.is_file()]:
             raise NamedError(f"{relative(lacking[0])}: not there; restore it, or run {command(profile)}")
-    files, values = hash_stages(stages, sections)
+    files, values = lineage.hash_stages(stages, sections)
     made = {file: hash_file(paths.ROOT / file) for stage in stages.values() for file in stage.made}
     return Manifest(profile, files | made, values, stages)
 
@@ -153,7 +142,7 @@ def write(profile: str) -> str:
     manifest.
     """
     sections = {section: params.read_section(profile, section) for section in params.SECTIONS}
-    if moved := find_moved(profile, sections):
+    if moved := lineage.find_moved(profile, sections):
         raise NamedError(f"{', '.join(moved)}: a source changed while make ran; run {command(profile)} again")
     now = describe(profile, sections)
     file = manifest_file(profile)
