@@ -8,7 +8,7 @@ import pytest
 from bad_input import TEXTS, find_fault
 from hypothesis import given
 
-from dontblink.errors import LONGEST, NamedError, make_cell, make_line, make_printable
+from dontblink.errors import LONGEST, NamedError, as_command, make_cell, make_line, make_printable
 from dontblink.questions.items import ItemError
 
 
@@ -43,3 +43,16 @@ def test_no_text_is_more_than_a_printable_line(text: str) -> None:
 def test_an_error_survives_the_way_between_processes() -> None:
     error = pickle.loads(pickle.dumps(ItemError("item \x1b: no")))
     assert type(error) is ItemError and str(error) == "item \\x1b: no"
+
+
+def test_a_command_says_a_named_error_in_one_line_and_lets_others_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    @as_command
+    def run(error: Exception | None) -> int:
+        if error:
+            raise error
+        return 3
+
+    assert run(None) == 3 and run(ItemError("item \x1b: no")) == 1
+    assert capsys.readouterr().err == "item \\x1b: no\n"
+    with pytest.raises(KeyError):
+        run(KeyError("x"))

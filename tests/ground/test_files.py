@@ -28,6 +28,32 @@ def test_a_whole_file_is_seen_only_when_it_is_finished(tmp_path: Path) -> None:
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_a_text_that_a_file_holds_already_leaves_its_age(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "a.txt"
+    assert files.write_text(file, "1 \N{EN DASH}\n")
+    os.utime(file, (0, 0))
+    assert not files.write_text(file, "1 \N{EN DASH}\n") and file.stat().st_mtime == 0
+    assert files.write_text(file, "2\n") and file.read_text() == "2\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "not there; run this"),
+        (b'{"a', "damaged .*delete it and run"),
+        (b"\xff{", "damaged"),
+        (b"[" * 99999, "damaged"),
+    ],
+)
+def test_json_that_is_missing_or_damaged_is_one_line_with_its_remedy(
+    tmp_path: Path, content: bytes | None, expected: str
+) -> None:
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(NamedError, match=rf"a\.json: {expected}"):
+        files.read_json(tmp_path / "a.json", "run this")
+
+
 def test_a_failure_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     file.write_text("old")
