@@ -12,13 +12,11 @@ import pytest
 from dontblink import paths
 from dontblink.questions.hallusionbench import (
     build_item,
-    group,
     load_rows,
     metrics,
     official_answer,
-    row_id,
+    place,
     scores,
-    stratum,
     strict_answer,
 )
 from dontblink.questions.items import ItemError
@@ -55,8 +53,8 @@ def test_the_official_accuracies_are_exact(answer: int | str | None, counts: tup
     rows = json.loads(OFFICIAL.read_text())
     found = metrics(rows, [gold(row) if answer == "gold" else answer for row in rows])
     assert list(found) == ["aAcc", "fAcc", "qAcc", "easy", "hard"]
-    assert tuple(accuracy.correct for accuracy in found.values()) == counts
-    assert tuple(accuracy.total for accuracy in found.values()) == (1129, 346, 455, 455, 430)
+    assert tuple(right for right, _ in found.values()) == counts
+    assert tuple(total for _, total in found.values()) == (1129, 346, 455, 455, 430)
 
 
 @needs_fixtures
@@ -64,8 +62,14 @@ def test_the_official_accuracies_are_exact(answer: int | str | None, counts: tup
 def test_the_official_accuracies_are_exact_on_the_951_rows_with_pictures(answer: str, counts: tuple[int, ...]) -> None:
     rows = [row for row in json.loads(OFFICIAL.read_text()) if row["filename"]]
     found = metrics(rows, [answer] * len(rows))
-    assert tuple(found[name].correct for name in ("aAcc", "fAcc", "qAcc")) == counts
-    assert tuple(found[name].total for name in ("aAcc", "fAcc", "qAcc")) == (951, 346, 455)
+    assert tuple(found[name][0] for name in ("aAcc", "fAcc", "qAcc")) == counts
+    assert tuple(found[name][1] for name in ("aAcc", "fAcc", "qAcc")) == (951, 346, 455)
+
+
+def test_words_and_official_verdicts_may_stand_side_by_side_and_no_rows_count_nothing() -> None:
+    rows = [make_fields(set_id=str(place)) for place in range(6)]
+    assert metrics(rows, ["yes", 1, "no", 0, None, 2])["aAcc"] == (2, 6)
+    assert metrics([], []) == dict.fromkeys(("aAcc", "fAcc", "qAcc", "easy", "hard"), (0, 0))
 
 
 def test_metrics_refuse_other_answers_and_other_lengths() -> None:
@@ -126,7 +130,7 @@ def test_an_item_asks_for_yes_or_no() -> None:
     assert item.question == "Is it round? Please answer yes or no."
     assert (item.id, item.answer, item.licence) == ("hallusionbench-VD-illusion-3-1-2", "no", "BSD-3-Clause")
     assert item.covariates["visual_input"] == "1"
-    assert (row_id(row), stratum(row), group(row)) == ("VD-illusion-3-1-2", "VD/illusion", "VD/illusion/3")
+    assert place(row) == ("VD/illusion", "VD/illusion/3")
 
 
 @pytest.mark.parametrize("root", ["VD/illusion", "hallusion_bench/VD/illusion"])
@@ -156,5 +160,6 @@ def test_an_unusable_row_names_what_is_wrong(tmp_path: Path) -> None:
 @needs_fixtures
 def test_all_official_rows_are_told_apart_and_178_have_no_picture() -> None:
     rows = load_rows(Source(str(OFFICIAL)))
-    assert len({row_id(row) for row in rows}) == len(rows) == 1129
+    shown = [dataclasses.replace(row, images={"image": b"picture"}) for row in rows]
+    assert len({build_item(row).id for row in shown}) == len(rows) == 1129
     assert sum(row.images["filename"] is None for row in rows) == 178

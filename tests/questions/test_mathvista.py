@@ -21,7 +21,7 @@ from dontblink import paths
 from dontblink.questions import mathvista
 from dontblink.questions.items import ItemError, Score, split_question, validate
 from dontblink.questions.mathvista import count_edits, find_answer, list_choices, quote_refusal, read_numbers
-from dontblink.questions.sources import Row, Source, SourceError
+from dontblink.questions.sources import Row, Source
 
 FIXTURES = paths.ROOT.parent / "shared" / "fixtures" / "mathvista"
 needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"no {FIXTURES}: the official files are not shipped")
@@ -408,28 +408,10 @@ def test_a_missing_column_is_named(column: str) -> None:
 
 def test_rows_that_share_a_picture_are_one_group() -> None:
     held, other = make_row(), make_row(pid="8")
-    assert mathvista.group(held) == mathvista.group(other) != mathvista.group(make_row({"decoded_image": b"x"}))
+    assert mathvista.place(held) == mathvista.place(other) != mathvista.place(make_row({"decoded_image": b"x"}))
     for images in ({"image": Path("/data/images/1.jpg")}, {"image": Path("images/1.jpg"), "decoded_image": b"x"}):
-        assert mathvista.group(make_row(images)) == "images/1.jpg"
-    assert mathvista.group(make_row({})) == "7"
-    assert mathvista.stratum(held) == "general-vqa/text"
-
-
-@pytest.mark.parametrize("layout", ["", "data"])
-def test_the_official_layout_joins_its_queries(tmp_path: Path, layout: str) -> None:
-    folder = tmp_path / layout
-    folder.mkdir(exist_ok=True)
-    rows = {"7": fields(image="images/7.png"), "8": fields(pid="8", image="images/8.png")}
-    (folder / "testmini.json").write_text(json.dumps(rows), encoding="utf-8")
-    (folder / "query.json").write_text(json.dumps({"7": "asked so"}), encoding="utf-8")
-    for location in (folder / "testmini.json", tmp_path):
-        first, second = mathvista.load_rows(Source(str(location)))
-        assert first.fields["query"] == "asked so" and "query" not in second.fields
-        assert first.images["image"] == folder / "images" / "7.png"
-    for broken in ("{", "[1]"):
-        (folder / "query.json").write_text(broken, encoding="utf-8")
-        with pytest.raises(SourceError, match="query.json: not a JSON mapping of pid to text .*fetch it again or rem"):
-            mathvista.load_rows(Source(str(folder)))
+        assert mathvista.place(make_row(images)) == ("general-vqa/text", "images/1.jpg")
+    assert mathvista.place(make_row({})) == ("general-vqa/text", "7")
 
 
 # --- the real files ---
@@ -446,12 +428,11 @@ def test_the_official_rule_reproduces_the_thousand_stored_predictions() -> None:
 
 @needs_fixtures
 def test_every_real_row_is_asked_as_officially_and_misses_only_its_picture() -> None:
-    rows = mathvista.load_rows(Source(str(FIXTURES / "testmini.json")))
-    assert [len(set(map(name, rows))) for name in (mathvista.row_id, mathvista.group)] == [1000, 1000]
+    rows, queries = mathvista.load_rows(Source(str(FIXTURES / "testmini.json"))), read("query.json")
+    assert len(rows) == len({mathvista.place(row)[1] for row in rows}) == 1000
     for row in rows:
-        composed = mathvista.compose_query(row.fields)
-        assert "".join(composed.split()) == "".join(row.fields["query"].split())
-        with pytest.raises(ItemError, match=rf"row {mathvista.row_id(row)}: no picture .*\.jpg; unpack images.zip"):
+        assert mathvista.compose_query(row.fields) == queries[row.fields["pid"]]
+        with pytest.raises(ItemError, match=rf"row {row.fields['pid']}: no picture .*\.jpg; unpack images.zip"):
             mathvista.build_item(row)
         held = Row(row.name, row.fields, {"decoded_image": encode()})
         item = mathvista.build_item(held)

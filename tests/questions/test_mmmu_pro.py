@@ -17,12 +17,11 @@ from dontblink.questions.mmmu_pro import (
     INSTRUCTION,
     VISION_INSTRUCTION,
     build_item,
-    group,
     load_rows,
     official_answer,
     parse_options,
+    place,
     scores,
-    stratum,
 )
 from dontblink.questions.sources import Row, Source
 
@@ -115,7 +114,7 @@ def test_an_item_shows_question_lettered_options_and_instruction() -> None:
     assert item.covariates == {
         "subject": "Art", "topic_difficulty": "Easy", "img_type": "Diagrams, Tables", "config": "standard",
     }  # fmt: skip
-    assert stratum(row) == "Art"
+    assert place(row)[0] == "Art"
 
 
 def test_an_item_holds_the_named_pictures_in_the_order_of_their_naming() -> None:
@@ -162,8 +161,8 @@ def test_rows_with_the_same_first_picture_are_one_group(tmp_path: Path) -> None:
     file = tmp_path / "1.png"
     file.write_bytes(b"picture 1")
     same = dataclasses.replace(make_row(id="2"), images={"image_1": file})
-    assert group(make_row((1, 2))) == group(make_row((1,), id="3")) == group(same) != group(make_row((2,)))
-    assert group(make_row(())) == "test_Art_1"
+    assert place(make_row((1, 2))) == place(make_row((1,), id="3")) == place(same) != place(make_row((2,)))
+    assert place(make_row(())) == ("", "test_Art_1")
 
 
 @needs_fixtures

@@ -13,21 +13,17 @@ import pandas as pd
 from dontblink.questions.answers import read_value
 
 KEY = ["model", "benchmark", "item_id"]
-COLUMNS = (*KEY, "scorer", "correct", "parsed", "prediction")
+SIDE = ["correct", "parsed", "prediction"]
 FIRST, SECOND = "official", "strict"
 
 
 def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """Return one row per response, with correct, parsed and prediction of both scorers (`correct_official`, ...).
 
-    A benchmark that has one scorer only (the testbed's) has no row.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, a scorer is unknown, or a response lacks a scorer or has one twice.
+    A benchmark that has one scorer only (the testbed's) has no row. A column that is missing, an unknown scorer, and a
+    response that lacks a scorer or has one twice are a ValueError.
     """
-    if absent := [column for column in COLUMNS if column not in scores]:
+    if absent := [column for column in (*KEY, "scorer", *SIDE) if column not in scores]:
         raise ValueError(f"scores lack column {absent[0]!r}; they have {', '.join(map(str, scores.columns))}")
     if unknown := sorted(set(scores["scorer"]) - {FIRST, SECOND}):
         raise ValueError(f"scorer {unknown[0]!r}; expected {FIRST!r} and {SECOND!r}; leave the others out")
@@ -40,11 +36,9 @@ def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
     alone = scores[~scores.duplicated(KEY, keep=False)]
     if len(alone):
         raise ValueError(f"{' '.join(alone.iloc[0][KEY])}: scored by one scorer only; score it by both")
-    first, second = (
-        scores.loc[scores["scorer"] == scorer, [*KEY, "correct", "parsed", "prediction"]] for scorer in (FIRST, SECOND)
-    )
+    first, second = (scores.loc[scores["scorer"] == scorer, [*KEY, *SIDE]] for scorer in (FIRST, SECOND))
     pairs = first.merge(second, on=KEY, suffixes=(f"_{FIRST}", f"_{SECOND}")).sort_values(KEY, ignore_index=True)
-    flags = [f"{column}_{scorer}" for column in ("correct", "parsed") for scorer in (FIRST, SECOND)]
+    flags = [f"{column}_{scorer}" for column in SIDE[:2] for scorer in (FIRST, SECOND)]
     return pairs.astype(dict.fromkeys(flags, bool))
 
 
@@ -66,11 +60,6 @@ def tabulate_agreement(scores: pd.DataFrame) -> pd.DataFrame:
     Notes
     -----
     kappa = (p - e) / (1 - e), p the agreement, e = sum over verdicts of the product of both scorers' shares.
-
-    Raises
-    ------
-    ValueError
-        As `pair_scores`.
     """
     pairs = pair_scores(scores)
     first, second = pairs[f"correct_{FIRST}"], pairs[f"correct_{SECOND}"]
@@ -97,11 +86,6 @@ def list_disagreements(scores: pd.DataFrame) -> pd.DataFrame:
     The columns of `pair_scores`, and `kind`: who is right ("only official right", "only strict right", "both right",
     "both wrong") and what was read ("official reads nothing", "strict reads nothing", "other answer", "same answer",
     "neither reads an answer": then the nearest choice was right). Numbers are the same answer if their values are.
-
-    Raises
-    ------
-    ValueError
-        As `pair_scores`.
     """
     pairs = pair_scores(scores)
     (right, parsed, answer), (right_too, parsed_too, answer_too) = (read_side(pairs, name) for name in (FIRST, SECOND))

@@ -176,13 +176,9 @@ def strict_choice(response: str, options: Sequence[str]) -> str | None:
     letters = set(ascii_uppercase[: len(options)])
     if listed or line.endswith(":") or any(plain(option).upper() in letters for option in options):
         return None
-    for found in (
-        leading_letters(line, options),
-        set(PRAISED.findall(line)) & letters,
-        {bracketed or named for bracketed, named in MARKED.findall(line)} & letters,
-    ):
-        if found:
-            return one(found)
+    marked = {bracketed or named for bracketed, named in MARKED.findall(line)}
+    if found := leading_letters(line, options) or set(PRAISED.findall(line)) & letters or marked & letters:
+        return one(found)
     return None if DENIAL.search(line) else one(named_texts(line, options)[0])
 
 
@@ -246,16 +242,13 @@ def named_texts(text: str, options: Sequence[str]) -> tuple[set[str], str]:
     inside another one. A text that is an option's letter is not looked for.
     """
     letters = ascii_uppercase[: len(options)]
-    rest, found = plain(text, lower=False), set()
-    for index in sorted(range(len(options)), key=lambda index: -len(options[index])):
-        words = plain(options[index])
-        if not words or words.upper() in letters:
-            continue
-        wanted = rf"(?<![\w.,−-])(?<!\d[.,]){re.escape(words)}(?![\w%]|[.,]\d)"
-        shorter, times = re.subn(wanted, " ", rest, flags=re.IGNORECASE)
-        if times:
-            rest = shorter
-            found.add(ascii_uppercase[index])
+    rest, found = plain(text, lower=False), set[str]()
+    for letter, option in sorted(zip(letters, options, strict=False), key=lambda pair: -len(pair[1])):
+        words = plain(option)
+        if words and words.upper() not in letters:
+            wanted = rf"(?<![\w.,−-])(?<!\d[.,]){re.escape(words)}(?![\w%]|[.,]\d)"
+            rest, times = re.subn(wanted, " ", rest, flags=re.IGNORECASE)
+            found |= {letter} if times else set()
     return found, rest
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dontblink.questions.answers import compare, one, read_final, read_statements, strip_markup
 from dontblink.questions.items import Item, ItemError, Score
@@ -35,43 +35,26 @@ OPENING = re.compile(rf"\A\W*({SAID.pattern})", re.IGNORECASE)  # as an answer o
 DOUBT = re.compile(r"\b(?:yes|no)\s*(?:/|or|and|&)\s*(?:yes|no)\b|\bnot\s+(?:a\s+)?(?:yes|no)\b", re.IGNORECASE)
 
 
-class Accuracy(NamedTuple):
-    """How many of how many are right."""
-
-    correct: int
-    total: int
-
-
 def load_rows(source: Source, config: str = "") -> list[Row]:
     """Return the rows with pictures of the hub mirror (split `image`), or all rows of the official JSON."""
     return read_rows(source, split="image", config=config, image_columns=("image", "filename"))
 
 
-def row_id(row: Row) -> str:
-    """Return category, subcategory, set, figure and question: no two rows share all five."""
-    return "-".join(str(row.fields[key]) for key in KEYS[:5])
+def place(row: Row) -> tuple[str, str]:
+    """Return category/subcategory, such as `VD/illusion`, and category/subcategory/set.
 
-
-def stratum(row: Row) -> str:
-    """Return category/subcategory, such as `VD/illusion`."""
-    return "/".join(str(row.fields[key]) for key in KEYS[:2])
-
-
-def group(row: Row) -> str:
-    """Return category/subcategory/set: its questions share pictures, and its pictures are edits of one another."""
-    return f"{stratum(row)}/{row.fields['set_id']}"
+    The questions of a set share pictures, and its pictures are edits of one another.
+    """
+    category, subcategory, set_id = (str(row.fields[key]) for key in KEYS[:3])
+    return f"{category}/{subcategory}", f"{category}/{subcategory}/{set_id}"
 
 
 def build_item(row: Row) -> Item:
     """Return the row as a draft whose answer is `yes` or `no`.
 
     The picture is the row's own, or the file beside the JSON, or the file in `hallusion_bench/` beside it.
-
-    Raises
-    ------
-    ItemError
-        Naming the row: a missing column, no picture (178 official rows have none), a missing file, or an answer other
-        than 0 and 1.
+    An ItemError names a row that lacks a column, a picture (178 official rows have none) or its file, or whose answer
+    is neither 0 nor 1.
     """
     require_columns(row, (*KEYS, "gt_answer"), texts=("question",))
     picture = row.images.get("image") or row.images.get("filename")
@@ -83,7 +66,7 @@ def build_item(row: Row) -> Item:
     if gold not in ("0", "1"):
         raise ItemError(f"{row.name}: gt_answer {gold!r}; expected '0' (no) or '1' (yes); correct the row")
     return Item(
-        id=name_item(NAME, row_id(row)),
+        id=name_item(NAME, "-".join(str(row.fields[key]) for key in KEYS[:5])),  # no two rows share all five
         benchmark=NAME,
         split="test",
         images=(find_picture(row, places, "unpack the official archive there"),),
@@ -119,8 +102,7 @@ def strict_answer(response: str) -> str | None:
     """
     final = read_final(response)
     for statement in reversed(read_statements(final)):
-        said = OPENING.findall(statement) or SAID.findall(statement)
-        if said:
+        if said := OPENING.findall(statement) or SAID.findall(statement):
             return None if DOUBT.search(statement) else only(said)
     lines = [line.strip() for line in strip_markup(final).splitlines() if re.search(r"\w", line)]
     if any(DOUBT.search(line) for line in lines):
@@ -140,15 +122,16 @@ def scores(response: str, item: Item) -> dict[str, Score]:
     return compare(item.answer, official=official_answer(response), strict=strict_answer(response))
 
 
-def metrics(rows: Sequence[Mapping[str, Any]], answers: Sequence[int | str | None]) -> dict[str, Accuracy]:
-    """Return the official accuracies with their counts: aAcc, fAcc, qAcc, easy, hard.
+def metrics(rows: Sequence[Mapping[str, Any]], answers: Sequence[int | str | None]) -> dict[str, tuple[int, int]]:
+    """Return the official accuracies aAcc, fAcc, qAcc, easy and hard, each as counts: right, and of how many.
 
     Parameters
     ----------
     rows
         Official columns of each row, those without a picture included.
     answers
-        For each row "yes", "no" or None (unclear), or the official verdict: 1 right, 0 wrong, 2 unclear.
+        For each row "yes", "no" or None (unclear), or the official verdict: 1 right, 0 wrong, 2 unclear. Any other
+        answer, and another number of answers than of rows, is a ValueError.
 
     Notes
     -----
@@ -156,36 +139,26 @@ def metrics(rows: Sequence[Mapping[str, Any]], answers: Sequence[int | str | Non
     aAcc: right rows. fAcc: figures (category, subcategory, set, figure; VS figure 0 left out) with all rows right.
     qAcc: questions (category, subcategory, set, question) with all rows right; easy: the same over rows with no or the
     original picture (visual_input 0 or 1), hard: over rows with the edited one (visual_input 2).
-
-    Raises
-    ------
-    ValueError
-        If there are not as many answers as rows, or an answer is none of those.
     """
     if len(rows) != len(answers):
         raise ValueError(f"{len(answers)} answers for {len(rows)} rows; pass one per row, in the same order")
+    if odd := [answer for answer in answers if answer not in ("yes", "no", None, 0, 1, 2)]:
+        raise ValueError(f"answer {odd[0]!r}; expected 'yes', 'no', None, or a verdict 0, 1, 2")
     import pandas as pd  # nothing else here needs it
 
     columns = [*KEYS, "gt_answer"]
     table = pd.DataFrame([[str(row[column]) for column in columns] for row in rows], columns=columns)
     figureless = (table["category"] == "VS") & (table["figure_id"] == "0")
-    verdicts = pd.Series(list(map(judge, answers, table["gt_answer"])), dtype=int)
-    right = (verdicts == 1) | ((verdicts == 2) & figureless)
+    gold = table["gt_answer"].map({"1": "yes"}).fillna("no").astype(object)
+    given = pd.Series(list(answers), dtype=object)
+    right = (given == gold) | (given == 1) | ((given.isna() | (given == 2)) & figureless)
     edited, figure, question = table["visual_input"] == "2", [*KEYS[:4]], [*KEYS[:3], "question_id"]
     units = {
         "fAcc": (~figureless, figure), "qAcc": (edited | True, question),
         "easy": (~edited, question), "hard": (edited, question),
     }  # fmt: skip
-    counted = {"aAcc": Accuracy(int(right.sum()), len(rows))}
+    counted = {"aAcc": (int(right.sum()), len(rows))}
     for name, (counts, keys) in units.items():
         all_right = right[counts].groupby([table[key] for key in keys]).all()
-        counted[name] = Accuracy(int(all_right.sum()), len(all_right))
+        counted[name] = int(all_right.sum()), len(all_right)
     return counted
-
-
-def judge(answer: int | str | None, gold: str) -> int:
-    """Return the official verdict on an answer: 1 right, 0 wrong, 2 unclear."""
-    verdicts = {"yes": int(gold == "1"), "no": int(gold != "1"), None: 2, 0: 0, 1: 1, 2: 2}
-    if answer not in verdicts:
-        raise ValueError(f"answer {answer!r}; expected 'yes', 'no', None, or a verdict 0, 1, 2")
-    return verdicts[answer]

@@ -118,12 +118,8 @@ def hash_fields(fields: dict[str, Any]) -> str:
 def split_question(item: Item) -> list[int | str]:
     """Return the prompt's parts in order: texts, and images as their place in `item.images`.
 
-    An image stands where its tag `<image 2>` does (as often as it does); images without a tag come first.
-
-    Raises
-    ------
-    ItemError
-        If a tag names an image that the item does not have.
+    An image stands where its tag `<image 2>` does (as often as it does); images without a tag come first. A tag of an
+    image that the item does not have is an ItemError.
     """
     pieces = IMAGE_TAG.split(item.question)  # text, number, text, number, ..., text
     named = [int(number[:9]) - 1 for number in pieces[1::2]]
@@ -140,12 +136,8 @@ def split_question(item: Item) -> list[int | str]:
 def read_bytes(source: bytes | Path) -> bytes:
     """Return the encoded image.
 
-    Raises
-    ------
-    ItemError
-        If there is no such file, or it may not be read: the picture's own fault, which another try would not mend.
-    NamedError
-        If the machine fails (files open, memory, a disk): the run must end and go on later, not drop the item.
+    A file that is not there or may not be read is an ItemError: the picture's own fault, which another try would not
+    mend. Where the machine fails (files open, memory, a disk) a NamedError ends the run, which must not drop the item.
     """
     if isinstance(source, bytes):
         return source
@@ -199,14 +191,8 @@ def decode_image(source: bytes | Path) -> Iterator[Image.Image]:
 def open_image(source: bytes | Path) -> Image.Image:
     """Decode an image to RGB, turned as its EXIF orientation says (boxes refer to the turned image).
 
-    Of 16 bits a channel the upper eight are kept.
-
-    Raises
-    ------
-    ItemError
-        If the bytes are not a complete image, it is too large, or its values have no range that is known.
-    NamedError
-        If the machine cannot read it now.
+    Of 16 bits a channel the upper eight are kept. Errors are those of `decode_image`; an image of which the values have
+    no range that is known is an ItemError, too.
     """
     with decode_image(source) as image:
         if image.mode in ("I", "F"):
@@ -219,11 +205,7 @@ def open_image(source: bytes | Path) -> Image.Image:
 
 
 def validate(item: Item) -> None:
-    """Raise ItemError, naming the item and the remedy, unless every field can be used (NamedError: see `read_bytes`).
-
-    Checks: a question, an answer, a known task type, at least one readable image, and boxes with a positive
-    area that lie inside the image they name.
-    """
+    """Raise ItemError, naming item and remedy, unless every field can be used; a NamedError is as in `read_bytes`."""
     if not ID.fullmatch(item.id):
         expected = "expected an id of at most 200 letters, digits and _.-"
         raise ItemError(f"item {item.id!r}: {expected}; rename it in the loader")

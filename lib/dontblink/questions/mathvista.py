@@ -2,7 +2,7 @@ r"""MathVista (testmini, 1000 rows): its rows as Items, the rules that find a re
 
 Why it exists: the official code gives the step from a response to its answer to an LLM, and normalises what that finds
 in ways that score some right answers wrong and some wrong ones right. In: rows of the hub data set `AI4Math/MathVista`,
-or of the official `testmini.json` beside its `query.json` and its folder `images`; the text of a response. Out: Items,
+or of the official `testmini.json` beside its folder `images`; the text of a response. Out: Items,
 and Scores. Never: an Item whose answer no scorer can reach, a look at the gold answer while a response is read, or a
 guess under the strict scorer.
 
@@ -24,11 +24,10 @@ start, the last `(B)`, what the last sentences state.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from string import ascii_uppercase
@@ -36,10 +35,9 @@ from typing import Any
 
 import numpy as np
 
-from dontblink import paths
 from dontblink.questions.answers import make_plain, read_final, read_marked, read_value
 from dontblink.questions.items import Item, ItemError, Score
-from dontblink.questions.sources import Row, Source, SourceError, find_picture, name_item, read_rows, require_columns
+from dontblink.questions.sources import Row, Source, find_picture, name_item, read_rows, require_columns
 
 NAME = "mathvista"
 LICENCE = "CC BY-SA 4.0 (test use)"
@@ -81,49 +79,24 @@ WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def load_rows(source: Source, config: str = "") -> list[Row]:
-    """Return the rows of testmini, with the official prompt text (`query`) where a `query.json` lies beside them.
-
-    Raises
-    ------
-    SourceError
-        If the source cannot be read, or `query.json` is not a mapping of row ids to texts.
-    """
-    rows = read_rows(source, split="testmini", config=config, image_columns=IMAGE_COLUMNS)
-    place = paths.ROOT / source.location
-    folder = place.parent if place.is_file() else place
-    path = next((path for path in (folder / "query.json", folder / "data" / "query.json") if path.is_file()), None)
-    if path is None:
-        return rows
-    try:
-        queries = json.loads(path.read_text(encoding="utf-8"))
-        texts = {str(pid): text for pid, text in queries.items() if isinstance(text, str)}
-    except (ValueError, AttributeError, OSError) as error:
-        raise SourceError(
-            f"{path}: not a JSON mapping of pid to text ({error}); fetch it again or remove it"
-        ) from error
-    named = [(row, texts.get(str(row.fields.get("pid")))) for row in rows]
-    return [replace(row, fields={**row.fields, "query": text}) if text else row for row, text in named]
+    """Return the rows of testmini."""
+    return read_rows(source, split="testmini", config=config, image_columns=IMAGE_COLUMNS)
 
 
 def build_item(row: Row) -> Item:
     """Return a row as a draft, asked in the words of the official prompt.
 
-    Raises
-    ------
-    ItemError
-        If a column is missing, the answer cannot be scored, options are too few, or there is no picture.
+    A row that lacks a column or a picture, has too few options, or an answer that cannot be scored is an ItemError.
     """
     fields = row.fields
     require_columns(row, REQUIRED, texts=("question",))
     where, choices = f"{row.name} (pid {fields['pid']})", list_choices(fields)
     answer = "" if fields["answer"] is None else str(fields["answer"])
     _check_answer(where, fields, answer, choices)
-    if not isinstance(fields["metadata"], Mapping) or not fields["metadata"].get("category"):
-        raise ItemError(
-            f"{where}: metadata {fields['metadata']!r} names no category; take the row of AI4Math/MathVista"
-        )
+    if not isinstance(metadata := fields["metadata"], Mapping) or not metadata.get("category"):
+        raise ItemError(f"{where}: metadata {metadata!r} names no category; take the row of AI4Math/MathVista")
     return Item(
-        id=name_item(NAME, row_id(row)),
+        id=name_item(NAME, str(fields["pid"])),
         benchmark=NAME,
         split="test",
         images=(find_picture(row, map(row.images.get, IMAGE_COLUMNS), REMEDY),),
@@ -132,7 +105,7 @@ def build_item(row: Row) -> Item:
         task_type="other",
         choices=tuple(choices),
         covariates=_list_covariates(fields),
-        source=f"AI4Math/MathVista testmini, pid {row_id(row)}",
+        source=f"AI4Math/MathVista testmini, pid {fields['pid']}",
         licence=LICENCE,
     )
 
@@ -163,12 +136,12 @@ def _list_covariates(fields: Mapping[str, Any]) -> dict[str, float | str]:
     texts |= {name: fields.get(name) for name in ("question_type", "answer_type", "unit")}
     texts |= {"skills": ", ".join(map(str, skills)) if isinstance(skills, list | tuple) else skills, "note": note}
     known: dict[str, float | str] = {name: str(text) for name, text in texts.items() if text}
-    return known if precision is None else {**known, "precision": float(precision)}
+    return known if precision is None else {**known, "precision": precision}
 
 
 def compose_query(row: Mapping[str, Any]) -> str:
     """Return the official prompt text of a row: hint, question, unit and lettered choices."""
-    decimals, example = DECIMALS.get(read_precision(row) or 0, ("decimals", "1.2, 1.3, 1.4"))
+    decimals, example = DECIMALS.get(int(read_precision(row) or 0), ("decimals", "1.2, 1.3, 1.4"))
     hint = {
         "integer": "requiring an integer answer and provide the final value, e.g., 1, 2, 3",
         "float": f"requiring a floating-point number with {decimals} and provide the final value, e.g., {example}",
@@ -181,29 +154,22 @@ def compose_query(row: Mapping[str, Any]) -> str:
     return "\n".join(lines if choices else lines[:2]).strip()
 
 
-def row_id(row: Row) -> str:
-    """Return a row's official number (pid) as text."""
-    return str(row.fields["pid"])
+def place(row: Row) -> tuple[str, str]:
+    """Return category and answer type, as in 'general-vqa/integer', and what rows on one picture share.
 
-
-def stratum(row: Row) -> str:
-    """Return what a subset is balanced over: category and answer type, as in 'general-vqa/integer'."""
-    return f"{row.fields['metadata']['category']}/{row.fields['answer_type']}"
-
-
-def group(row: Row) -> str:
-    """Return what rows on one picture share: its file's folder and name, else a hash of its bytes, else the pid."""
+    That is its file's folder and name, else a hash of its bytes, else the pid.
+    """
     named, held = row.images.get("image"), row.images.get("decoded_image")
-    if isinstance(named, Path):
-        return "/".join(named.parts[-2:])
-    return sha256(held).hexdigest() if isinstance(held, bytes) else row_id(row)
+    own = sha256(held).hexdigest() if isinstance(held, bytes) else str(row.fields["pid"])
+    picture = "/".join(named.parts[-2:]) if isinstance(named, Path) else own
+    return f"{row.fields['metadata']['category']}/{row.fields['answer_type']}", picture
 
 
 def find_answer(text: str, row: Mapping[str, Any]) -> str:
     """Return the answer that a text gives: a letter, a number or a list as text; '' where it gives none."""
     if row["question_type"] == "multi_choice":
         return find_choice(text, list_choices(row))
-    return find_list(text) if row["answer_type"] == "list" else find_number(text)
+    return ["", *LIST.findall(text)][-1] if row["answer_type"] == "list" else find_number(text)
 
 
 def list_choices(row: Mapping[str, Any]) -> list[str]:
@@ -230,7 +196,7 @@ def read_committed(text: str, spared: Sequence[str] = ()) -> list[str]:
 def quote_refusal(text: str) -> str:
     """Return the last sentence that declines to answer, else the last sentence: what a reader quotes as no answer."""
     sentences = split_sentences(text)
-    return ([sentence for sentence in sentences if DECLINES.search(sentence)] or sentences or [""])[-1]
+    return ([*filter(DECLINES.search, sentences)] or sentences or [""])[-1]
 
 
 def read_numbers(text: str) -> list[tuple[int, str]]:
@@ -277,14 +243,8 @@ def state_number(sentence: str) -> str:
 
 def find_number(text: str) -> str:
     """Return the number that a text answers with; '' where there is none."""
-    if marked := next(filter(None, map(read_clause, read_marked(text))), ""):
-        return marked
-    return next(filter(None, map(state_number, reversed(read_committed(make_plain(text))))), "")
-
-
-def find_list(text: str) -> str:
-    """Return the last list of numbers in a text."""
-    return next(iter(LIST.findall(text)[-1:]), "")
+    marked = next(filter(None, map(read_clause, read_marked(text))), "")
+    return marked or next(filter(None, map(state_number, reversed(read_committed(make_plain(text))))), "")
 
 
 def find_choice(text: str, choices: Sequence[str]) -> str:
@@ -376,12 +336,9 @@ def extract(response: str, row: Mapping[str, Any]) -> str:
     """Return the answer that the official code's own rules find, else the one that ours find, else ''."""
     if row["question_type"] == "multi_choice" and response in list_choices(row):
         return response
-    kind = {"integer": int, "float": float}.get(str(row["answer_type"]))
-    try:
-        if kind is not None:
-            return str(kind(response))
-    except ValueError:
-        pass  # prose: the official code goes on, too
+    kinds: dict[str, Callable[[str], float]] = {"integer": int, "float": float}
+    with suppress(KeyError, ValueError):  # prose: the official code goes on, too
+        return str(kinds[row["answer_type"]](response))
     for line in response.split("\n"):
         quoted, closed, _ = line.partition('The answer is "')[2].rpartition('".')
         if closed:
@@ -428,7 +385,7 @@ def score_strictly(response: str, row: Mapping[str, Any]) -> Score:
     if value is None:
         return Score(False, False, "")
     if row["answer_type"] == "float" and precision is not None:
-        value = round(value, precision)
+        value = round(value, int(precision))
     return Score(value == read_value(gold), True, str(int(value)) if value.is_integer() else repr(value))
 
 
@@ -451,10 +408,9 @@ def scores(response: str, item: Item) -> dict[str, Score]:
     return {"official": score_officially(response, row), "strict": score_strictly(response, row)}
 
 
-def read_precision(row: Mapping[str, Any]) -> int | None:
+def read_precision(row: Mapping[str, Any]) -> float | None:
     """Return a row's decimal places, whether the reader made an int, a float64, a NaN or a None of them."""
-    precision = read_value(str(row.get("precision")))
-    return None if precision is None else int(precision)
+    return read_value(str(row.get("precision")))
 
 
 def count_edits(text: str, other: str) -> int:

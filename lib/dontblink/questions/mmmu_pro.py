@@ -45,22 +45,13 @@ def load_rows(source: Source, config: str = "") -> list[Row]:
     ]
 
 
-def row_id(row: Row) -> str:
-    """Return the official id, such as `test_History_1`."""
-    return str(row.fields["id"])
-
-
-def stratum(row: Row) -> str:
-    """Return the subject, one of 30."""
-    return str(row.fields.get("subject") or "")
-
-
-def group(row: Row) -> str:
-    """Return what rows with the same first picture share: its hash; the row's id where no picture can be read."""
+def place(row: Row) -> tuple[str, str]:
+    """Return the subject, one of 30, and what rows with the same first picture share: its hash, else the row's id."""
     picture = next((image for image in row.images.values() if image is not None), None)
     if isinstance(picture, Path):
         picture = picture.read_bytes() if os.path.isfile(picture) else None
-    return row_id(row) if picture is None else hashlib.sha256(picture).hexdigest()
+    shared = str(row.fields["id"]) if picture is None else hashlib.sha256(picture).hexdigest()
+    return str(row.fields.get("subject") or ""), shared
 
 
 def build_item(row: Row) -> Item:
@@ -68,13 +59,9 @@ def build_item(row: Row) -> Item:
 
     `images` holds the pictures that question and options name, in the order of first naming, and their tags are
     renumbered to it; all pictures where nothing is named. In the vision configuration the one picture holds question
-    and options, so that the instruction is the whole text.
-
-    Raises
-    ------
-    ItemError
-        Naming the row: a missing column, options that are no list or fewer than two, an answer that is no option's
-        letter, a named picture that the row lacks, no picture, or a missing file.
+    and options, so that the instruction is the whole text. An ItemError names a row that lacks a column, a picture that
+    its text names, any picture or its file, or that has options that are no list, fewer than two of them, or an answer
+    that is no option's letter.
     """
     vision = row.fields.get("config") == VISION
     require_columns(row, REQUIRED, texts=() if vision else ("question",))
@@ -100,7 +87,7 @@ def build_item(row: Row) -> Item:
         )
     pictures = tuple(find_picture(row, [image], "unpack the pictures there") for image in images or [None])
     return Item(
-        id=name_item(NAME, row_id(row)),
+        id=name_item(NAME, str(row.fields["id"])),
         benchmark=NAME,
         split="test",
         images=pictures,
@@ -116,19 +103,14 @@ def build_item(row: Row) -> Item:
 
 def read_label(value: Any) -> str:
     """Return a covariate as text; the official text "['Diagrams', 'Tables']" becomes `Diagrams, Tables`."""
-    parts = re.findall(r"'([^']*)'", str(value)) if str(value).startswith("[") else [str(value or "")]
-    return ", ".join(parts)
+    return ", ".join(re.findall(r"'([^']*)'", str(value))) if str(value).startswith("[") else str(value or "")
 
 
 def parse_options(row: Row) -> list[str]:
     """Return the options from a list, or from a text that holds a Python list; a list inside it is flattened.
 
-    One row has such a list. The official code does not flatten it: it sees one option.
-
-    Raises
-    ------
-    ItemError
-        If it is no such list, or an empty one, or longer than the alphabet.
+    One row has such a list. The official code does not flatten it: it sees one option. What is no such list, an empty
+    one, and one longer than the alphabet are an ItemError.
     """
     value = row.fields["options"]
     if isinstance(value, str):
@@ -161,17 +143,13 @@ def official_answer(response: str, options: Sequence[str]) -> str | None:
     for mark in ",.!?;:'":  # one mark at a time, as the official code does: "B.," keeps its point
         response = response.strip(mark)
     padded = f" {response} "
-    lowered = padded.lower()
     # how a letter is looked for, and where it stands: the official code asks for another form than it found
     for form, place in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):
-        found = [letter for letter in letters if form.format(letter) in padded]
-        if found:
+        if found := [letter for letter in letters if form.format(letter) in padded]:
             return max(found, key=lambda letter: padded.rfind(place.format(letter)))
-    if len(padded.split()) > 5:
-        placed = {letter: lowered.rfind(text.lower()) for letter, text in zip(letters, options, strict=True)}
-        found = [letter for letter, position in placed.items() if position >= 0]
-        return max(found, key=lambda letter: placed[letter]) if found else None
-    return None
+    placed = {letter: padded.lower().rfind(text.lower()) for letter, text in zip(letters, options, strict=True)}
+    found = [letter for letter in letters if placed[letter] >= 0 and len(padded.split()) > 5]
+    return max(found, key=lambda letter: placed[letter]) if found else None
 
 
 def scores(response: str, item: Item) -> dict[str, Score]:

@@ -20,11 +20,8 @@ To add a benchmark, write a module that has the names of `Benchmark`; a whole on
         return Item(name_item(NAME, row.fields["id"]), NAME, "test", (picture,), question, row.fields["answer"],
                     "other", covariates={"topic": row.fields["topic"]}, source=row.name, licence="MIT")
 
-    def stratum(row):  # of a row that makes an Item: what a subset keeps the proportions of
-        return row.fields["topic"]
-
-    def group(row):  # what rows share that must not stand in both splits, such as a picture
-        return str(row.fields["id"])
+    def place(row):  # what a subset keeps the proportions of; what rows share that must not stand in both splits
+        return row.fields["topic"], str(row.fields["id"])
 
     def scores(response, item):  # by scorer: `strict`, which takes no guess, and `official`
         return compare(item.answer, official=official_answer(response), strict=strict_answer(response))
@@ -56,8 +53,7 @@ class Benchmark(Protocol):
 
     def load_rows(self, source: Source, config: str = "") -> list[Row]: ...
     def build_item(self, row: Row) -> Item: ...
-    def stratum(self, row: Row) -> str: ...
-    def group(self, row: Row) -> str: ...
+    def place(self, row: Row) -> tuple[str, str]: ...
     def scores(self, response: str, item: Item) -> dict[str, Score]: ...
 
 
@@ -91,17 +87,10 @@ def load_questions(
     settings: dict[str, Any],
     prepare: Callable[[Row], Row] = lambda row: row,
 ) -> Questions:
-    """Return the questions of one benchmark.
+    """Return the questions of one benchmark, by the `testbed` and `questions` sections of the parameters.
 
-    Parameters
-    ----------
-    testbed_settings, settings : the `testbed` and `questions` sections of the parameters
-    prepare : applied to every row of a real benchmark before it is read
-
-    Raises
-    ------
-    NamedError
-        If the benchmark is unknown, or its source cannot be read; one line.
+    `prepare` is applied to every row of a real benchmark before it is read. An unknown benchmark, and a source that
+    cannot be read, are a NamedError.
     """
     if benchmark not in REAL:
         return _generate_questions(benchmark, settings["generator"], testbed_settings)
@@ -118,7 +107,7 @@ def load_questions(
             drafts[draft.id] = draft, row
         except ItemError as error:
             rejected.append((f"{benchmark}: {row.name}", str(error)))
-    places = {item_id: (item_id, module.stratum(row), module.group(row)) for item_id, (_, row) in drafts.items()}
+    places = {item_id: (item_id, *module.place(row)) for item_id, (_, row) in drafts.items()}
     sizes = {split: settings[f"n_{split}_items"] for split in SPLITS}
     checked = set[str]()
     while unchecked := (drawn := draw_subset(list(places.values()), sizes, settings["subset_seed"])).keys() - checked:
@@ -142,13 +131,7 @@ def load_questions(
 
 
 def load_generator(name: str) -> Generator:
-    """Return the module that makes benchmarks from a seed.
-
-    Raises
-    ------
-    NamedError
-        If there is no such module.
-    """
+    """Return the module that makes benchmarks from a seed; raise NamedError if there is none of this name."""
     try:
         return cast(Generator, import_module(name))
     except ModuleNotFoundError as error:

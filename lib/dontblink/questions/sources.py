@@ -45,10 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Row:
-    """One row as it came: `name` for messages, official columns, and pictures (None where the row has none).
-
-    A path among `images` need not exist.
-    """
+    """One row as it came: a name for messages, official columns, pictures (bytes, a path that need not exist, None)."""
 
     name: str
     fields: dict[str, Any]
@@ -118,10 +115,10 @@ def find_files(place: Path, split: str, config: str) -> list[Path]:
     )
     word = re.compile(rf"(?<![A-Za-z0-9_]){re.escape(split)}(?![A-Za-z0-9_])")
     ours = [file for file in there if word.search(file.name)] or [file for file in there if file.suffix != ".parquet"]
-    best = [file for suffix in FORMATS for file in ours if file.suffix == suffix]
-    best = [file for file in best if file.suffix == best[0].suffix]
+    suffix = min((file.suffix for file in ours), key=FORMATS.index, default="")
+    best = [file for file in ours if file.suffix == suffix]
     wanted = f"split {split!r}" + (f", configuration {config!r}" if config else "")
-    if best and best[0].suffix == ".parquet":
+    if suffix == ".parquet":
         check_parts(best, folder, wanted)
     elif len(best) != 1:
         shown = there or sorted(folder.glob("*"))
@@ -197,39 +194,27 @@ def read_text(file: Path) -> Keyed:
         elif isinstance(content, list | dict):
             yield from content.items() if isinstance(content, dict) else enumerate(content, start=1)
         else:
-            found = type(content).__name__
-            raise SourceError(f"{show(file)}: holds a {found}; expected a list of rows, or id -> row")
+            raise SourceError(f"{show(file)}: holds a {type(content).__name__}; expected a list of rows, or id -> row")
 
 
 def read_hub(source: Source, split: str, config: str) -> Keyed:
     """Return the rows of a hub data set as they are stored: nothing is decoded.
 
-    Raises
-    ------
-    SourceError
-        If the hub cannot be reached and its cache lacks the data, or it knows no such data set, revision,
-        configuration or split.
+    SourceError if it knows no such data set, revision, configuration or split, or is away and its cache lacks the data.
     """
     import datasets  # takes seconds, and only the hub needs it
 
     try:
-        rows = datasets.load_dataset(
-            source.location, config or None, split=split, revision=source.revision or None
-        ).with_format("arrow")
+        rows = datasets.load_dataset(source.location, config or None, split=split, revision=source.revision or None)
+        batches = rows.with_format("arrow").iter(batch_size=64)
     except Exception as error:  # its errors share no base class below this one
         asked = " ".join(filter(None, (source.location, config, split, source.revision)))
         raise SourceError(f"hub data set {asked}: {first_line(error)}; {REMEDY}") from error
-    return count_rows(rows.iter(batch_size=64))
+    return count_rows(batches)
 
 
 def resolve_revision(source: Source) -> str:
-    """Return the commit (40 hex digits) that a hub source means, '' for local files; a full commit needs no network.
-
-    Raises
-    ------
-    SourceError
-        If the hub cannot be reached or knows no such data set or revision.
-    """
+    """Return the commit of a hub source, '' for local files; SourceError if the hub cannot be reached or knows none."""
     if find_local(source) is not None:
         return ""
     if COMMIT.fullmatch(source.revision):
@@ -254,9 +239,8 @@ def read_picture(value: Any, folder: Path, name: str, column: str) -> bytes | Pa
     if isinstance(value, str):
         path = PurePath(value)
         if path.is_absolute() or ".." in path.parts:
-            raise SourceError(
-                f"{name}: picture {value!r} lies outside the data set; expected a path from its file's folder"
-            )
+            expected = "expected a path from its file's folder"
+            raise SourceError(f"{name}: picture {value!r} lies outside the data set; {expected}")
         return folder / path
     raise SourceError(f"{name}: column {column!r} holds a {type(value).__name__}; expected a picture or its path")
 
@@ -266,14 +250,13 @@ def find_picture(row: Row, places: Iterable[bytes | Path | None], remedy: str) -
 
     `remedy` says what to do where the row names a picture.
     """
-    absent = []
-    for place in places:
-        if isinstance(place, bytes) or (place is not None and os.path.isfile(place)):  # False for impossible names
+    named = [place for place in places if place is not None]
+    for place in named:
+        if isinstance(place, bytes) or os.path.isfile(place):  # False for a name that no file system can hold
             return place
-        absent += [str(place)] if place is not None else []
-    if not absent:
+    if not named:
         raise ItemError(f"{row.name}: no picture; this package measures attention to images, leave the row out")
-    raise ItemError(f"{row.name}: no picture {', nor '.join(absent)}; {remedy}")
+    raise ItemError(f"{row.name}: no picture {', nor '.join(map(str, named))}; {remedy}")
 
 
 def require_columns(row: Row, columns: Sequence[str], texts: Sequence[str] = ()) -> None:
@@ -292,9 +275,8 @@ def require_writable(row: Row) -> None:
     try:
         json.dumps(row.fields, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
-        raise ItemError(
-            f"{row.name}: holds {error.object[error.start]!r}, half a character; correct the row"
-        ) from error
+        half = error.object[error.start]
+        raise ItemError(f"{row.name}: holds {half!r}, half a character; correct the row") from error
 
 
 def name_item(benchmark: str, row_id: str) -> str:

@@ -42,12 +42,11 @@ def draw_subset(rows: Sequence[tuple[str, str, str]], sizes: Mapping[Split, int]
     Parameters
     ----------
     rows
-        (id, stratum, group) of each row. A group that spans strata counts in the one that most of its rows name.
+        (id, stratum, group) of each row; a shared id is a ValueError. A group that spans strata counts in the one that
+        most of its rows name.
     sizes
         How many rows each split should have. If there are fewer rows than that in all, every row is asked for and the
         splits share them in proportion.
-    seed
-        Of the draw.
 
     Returns
     -------
@@ -62,11 +61,6 @@ def draw_subset(rows: Sequence[tuple[str, str, str]], sizes: Mapping[Split, int]
     strata * (largest group - 1) rows more than asked (always, if groups are single rows).
     A larger size keeps the rows drawn before as long as no stratum's share falls (largest remainders may take one row
     from a stratum when the size grows) and none runs out of groups; the other split keeps its rows, too.
-
-    Raises
-    ------
-    ValueError
-        If two rows share an id, or a size is negative.
     """
     if len(ids := {identity for identity, _, _ in rows}) < len(rows):
         raise ValueError(f"{len(rows)} rows share {len(ids)} ids; make the ids unique")
@@ -143,21 +137,11 @@ def apportion(total: int, weights: Sequence[int], room: Sequence[int]) -> list[i
 
 
 def task_type_of(covariates: Mapping[str, float | str], benchmark: str, rules: Sequence[str]) -> TaskType:
-    """Return the task type of an item by the first rule that matches.
+    """Return the task type of an item of the benchmark by the first rule that matches.
 
-    Parameters
-    ----------
-    covariates, benchmark
-        Of the item.
-    rules
-        `mathvista.category=math-targeted-vqa:symbolic` asks for one value of a covariate (numbers as `%g` writes them),
-        `mmmu_pro.*:sustained_visual_reference` for nothing.
-
-    Raises
-    ------
-    ValueError
-        Naming the rule: malformed (even behind one that matches), an unknown task type, or a covariate that the item
-        lacks; or if no rule matches.
+    `mathvista.category=math-targeted-vqa:symbolic` asks for one value of a covariate (numbers as `%g` writes them),
+    `mmmu_pro.*:sustained_visual_reference` for nothing. A rule that is malformed (even behind one that matches), names
+    an unknown task type, or asks for a covariate that the item lacks is a ValueError, and so it is if none matches.
     """
     read = [read_rule(rule) for rule in rules]
     for rule, (named, covariate, value, task_type) in zip(rules, read, strict=True):
