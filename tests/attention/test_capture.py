@@ -18,6 +18,7 @@ from dontblink.attention.capture import (
     CHUNK_ROWS,
     NARROW_CHUNK_ROWS,
     Recording,
+    RecordingPlan,
     Sample,
     attend_chunk,
     attend_fused,
@@ -210,8 +211,12 @@ def test_nothing_changes_when_nothing_records(vlm: TinyVLM, implementation: str)
     assert torch.equal(ours, theirs)
 
 
-def test_record_restores_the_implementation_even_after_an_error(vlm: TinyVLM) -> None:
-    plan = plan_recording([draw_sample(np.random.default_rng(0), 9, 4, [])], 9)
+@pytest.fixture
+def plan() -> RecordingPlan:
+    return plan_recording([draw_sample(np.random.default_rng(0), 9, 4, [])], 9)
+
+
+def test_record_restores_the_implementation_even_after_an_error(vlm: TinyVLM, plan: RecordingPlan) -> None:
     config = vlm.model.config
     with pytest.raises(KeyError, match="stop"), record(vlm.model, plan):
         assert config.get_text_config()._attn_implementation == "dontblink_fused"
@@ -222,11 +227,17 @@ def test_record_restores_the_implementation_even_after_an_error(vlm: TinyVLM) ->
     read_last_logits(vlm, batch, "dontblink_fused")  # would raise if the recording were still open
 
 
-def test_a_pass_that_does_not_fit_the_plan_is_an_error(vlm: TinyVLM) -> None:
-    plan = plan_recording([draw_sample(np.random.default_rng(0), 9, 4, [])], 9)
+def test_a_pass_that_is_not_there_or_does_not_fit_the_plan_or_drops_out_is_an_error(
+    vlm: TinyVLM, plan: RecordingPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with record(vlm.model, plan) as recording, pytest.raises(NamedError, match="0 of 3 text layers"):
+        recording.read(0)
     batch, _ = draw_padded_pair(vlm)
     with pytest.raises(NamedError, match=r"planned \(1, 9, 9\)"), record(vlm.model, plan):
         vlm.model.model(**batch, use_cache=False)
+    monkeypatch.setattr(vlm.model, "training", True)
+    with pytest.raises(NamedError, match="training mode"), record(vlm.model, plan):
+        pass
 
 
 def test_a_second_pass_in_one_recording_is_an_error(vlm: TinyVLM) -> None:
@@ -237,22 +248,6 @@ def test_a_second_pass_in_one_recording_is_an_error(vlm: TinyVLM) -> None:
         vlm.model.model(**batch, use_cache=False)
         with pytest.raises(NamedError, match="layer 0 ran twice"):
             vlm.model.model(**batch, use_cache=False)
-
-
-def test_reading_before_the_pass_is_an_error(vlm: TinyVLM) -> None:
-    plan = plan_recording([draw_sample(np.random.default_rng(0), 9, 4, [])], 9)
-    with record(vlm.model, plan) as recording, pytest.raises(NamedError, match="0 of 3 text layers"):
-        recording.read(0)
-
-
-def test_a_model_in_training_mode_is_an_error(vlm: TinyVLM) -> None:
-    plan = plan_recording([draw_sample(np.random.default_rng(0), 9, 4, [])], 9)
-    vlm.model.train()
-    try:
-        with pytest.raises(NamedError, match="training mode"), record(vlm.model, plan):
-            pass
-    finally:
-        vlm.model.eval()
 
 
 def test_a_plan_pads_keys_steps_and_image_tokens() -> None:

@@ -42,11 +42,9 @@ def test_grounding_is_where_the_lift_is_largest_in_each_model() -> None:
     assert chosen["n"].layers == (0,) and chosen["n"].layer_lift[0] == pytest.approx((0.3 + 0.04) / 0.08)
 
 
-def test_grounding_refuses_test_items() -> None:
+def test_grounding_refuses_test_items_and_more_layers_than_there_are() -> None:
+    calibration = heads_with_lift((2, 1))
     with pytest.raises(NamedError, match="test split"):
-        select_grounding(pd.concat([heads_with_lift((2, 1)), heads_with_lift((2, 1), "test")]), 1, 1)
-
-
-def test_grounding_refuses_more_layers_than_there_are() -> None:
+        select_grounding(pd.concat([calibration, heads_with_lift((2, 1), "test")]), 1, 1)
     with pytest.raises(NamedError, match="5 layers and 1 heads asked of 4 and 8"):
-        select_grounding(heads_with_lift((2, 1)), 5, 1)
+        select_grounding(calibration, 5, 1)

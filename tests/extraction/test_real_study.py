@@ -117,13 +117,6 @@ def test_the_run_says_what_it_will_cost_and_which_items_lack_boxes(checkout: Pat
     assert len(listed) == 21 and (listed["lacks"] != "").sum() == 2 and listed["n_boxes"].sum() == 23
 
 
-def test_a_second_run_computes_nothing_and_changes_no_table(checkout: Path) -> None:
-    before = {p: p.read_bytes() for p in (checkout / "results" / "paper").rglob("*.parquet")}
-    done = run(checkout, "dontblink.extraction", "--profile", "paper", "--jobs", "1")
-    assert done.returncode == 0 and "estimate" not in done.stdout
-    assert before == {p: p.read_bytes() for p in (checkout / "results" / "paper").rglob("*.parquet")}
-
-
 def test_boxes_that_come_later_cost_a_replay_and_no_new_answer(checkout: Path, tmp_path: Path) -> None:
     root = tmp_path / "later"
     shutil.copytree(checkout, root, symlinks=True)

@@ -200,8 +200,3 @@ def test_names_of_processes_that_have_ended_are_left_out(tmp_path: Path) -> None
         assert files.name_holders(lock) == "process 7 on elsewhere (y)"
     lock.write_text("")
     assert files.name_holders(lock) == "another process"
-
-
-def test_a_profile_and_each_notebook_of_it_have_locks_of_their_own() -> None:
-    locks = {paths.lock("paper"), paths.lock("paper", "02_collapse"), paths.lock("paper", "03_entropy")}
-    assert len(locks) == 3 and all(lock.name.startswith(".") for lock in locks)

@@ -43,17 +43,6 @@ def test_outside_a_checkout_the_error_says_what_to_do(tmp_path: Path) -> None:
         paths.find_root(tmp_path / "site-packages" / "dontblink", tmp_path)
 
 
-def test_each_kind_of_file_has_its_folder_below_its_profile() -> None:
-    folders = [paths.responses, paths.traces, paths.tables, paths.notebooks, paths.results, paths.figures]
-    found = [folder("paper") for folder in folders]
-    assert len(set(found)) == len(folders)
-    assert all("paper" in folder.relative_to(paths.ROOT).parts for folder in found)
-    assert paths.params_file("testbed").is_file()
-    assert paths.show(paths.section_file("testbed", "collapse")) == "results/testbed/params/collapse.json"
-    assert paths.show(paths.shard_list("testbed")) == "results/testbed/shards.txt"
-    assert paths.show(paths.extraction_manifest("testbed")) == "results/testbed/extraction.json"
-
-
 @pytest.mark.parametrize("profile", ["", "..", "a/b", "Paper", "x y", "$(x)", "a\n", "A"])
 def test_a_profile_that_could_leave_its_folder_is_refused(profile: str) -> None:
     with pytest.raises(NamedError, match="profile"):

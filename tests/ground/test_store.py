@@ -107,21 +107,6 @@ def test_a_missing_file_is_named_with_the_remedy(shard: Path) -> None:
         store.read_table(shard.with_name("other.parquet"))
 
 
-def test_a_crash_before_the_rename_leaves_the_old_file_and_no_leftover(
-    shard: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = shard.read_bytes()
-
-    def crash(*_: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(OSError, match="no space left"):
-        store.write_table(shard, TABLE.slice(0, 1), {})
-    assert shard.read_bytes() == before
-    assert [file.name for file in shard.parent.iterdir()] == [shard.name]
-
-
 def test_a_writer_that_is_killed_leaves_no_shard_and_its_leftover_is_ignored_and_cleaned(tmp_path: Path) -> None:
     target = tmp_path / "model" / "symbolic-test-000-feed.parquet"
     if (child := os.fork()) == 0:

@@ -27,7 +27,7 @@ from dontblink.attention.grounding import Grounding, select_grounding
 from dontblink.attention.traces import HEADS, TRACES, Reasons, Trace, unpack_traces
 from dontblink.boxes.annotations import attach_boxes, read_annotations
 from dontblink.errors import NamedError
-from dontblink.files import hash_file, whole_file
+from dontblink.files import hash_file, write_text
 from dontblink.models.checkpoints import find_backend, load_vlm
 from dontblink.models.fingerprint import list_checkpoint
 from dontblink.models.response import RESPONSES, FinishReason, Response, unpack_responses
@@ -276,7 +276,5 @@ def hash_checkpoint(folder: Path, cache: Path) -> str:
         key = f"{path} {status.st_size} {status.st_mtime_ns}"
         seen[key] = known.get(key) or hash_file(path)
         digest.update(path.name.encode() + bytes.fromhex(seen[key]))
-    if seen != known:
-        with whole_file(cache) as temporary:
-            temporary.write_text(json.dumps(seen, indent=0, sort_keys=True))
+    write_text(cache, json.dumps(seen, indent=0, sort_keys=True))
     return digest.hexdigest()

@@ -28,7 +28,7 @@ from dontblink import paths, schema, store
 from dontblink.attention.grounding import list_looks
 from dontblink.boxes.evidence import border_mask, map_auc, mass_set_iou, pointing_hit
 from dontblink.errors import NamedError, make_cell
-from dontblink.files import hash_file, whole_file, writable
+from dontblink.files import hash_file, whole_file, writable, write_text
 from dontblink.questions import registry
 from dontblink.questions.items import GoldStep, Item, Score
 from dontblink.schema import HEAD_SETS, KEYS, MASSES, REGIONS, SCHEMAS, to_table
@@ -299,8 +299,7 @@ def write_manifest(study: Study, shards: Sequence[Shard], n_quarantined: int) ->
 
     files = [paths.show(path) for shard in shards for path in study.files(shard)]
     written = sorted(paths.tables(study.profile).glob("*.parquet"))
-    with whole_file(paths.shard_list(study.profile)) as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in [*files, *map(paths.show, written)]))
+    write_text(paths.shard_list(study.profile), "".join(f"{name}\n" for name in [*files, *map(paths.show, written)]))
     manifest = {
         "profile": study.profile, "n_shards": len(shards), "n_quarantined": n_quarantined, "files": files,
         "grounding": {model: asdict(study.grounding(model)) for model in study.settings["models"]},
@@ -316,6 +315,5 @@ def write_manifest(study: Study, shards: Sequence[Shard], n_quarantined: int) ->
     if withdrawn.exists() and withdrawn.read_bytes() == text.encode():
         os.replace(withdrawn, target)
         return
-    with whole_file(target) as temporary:
-        temporary.write_text(text)
+    write_text(target, text)
     withdrawn.unlink(missing_ok=True)
