@@ -98,11 +98,9 @@ def list_entries(value: Any) -> list[Any]:
 
 def scale_corners(corners: Any, image_size: tuple[int, int]) -> tuple[float, float, float, float]:
     """Return x0, y0, x1, y1 in px of four thousandths; raise ValueError saying what is wrong with them."""
-    is_number = isinstance(corners, list) and len(corners) == 4
-    if not is_number or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in corners):
-        raise ValueError("expected four numbers x1, y1, x2, y2")
-    if not all(0 <= value <= SCALE for value in corners):
-        raise ValueError(f"out of range; expected 0 to {SCALE}")
+    is_four = isinstance(corners, list) and len(corners) == 4
+    if not is_four or not all(type(value) in (int, float) and 0 <= value <= SCALE for value in corners):
+        raise ValueError(f"expected four numbers x1, y1, x2, y2 from 0 to {SCALE}")
     if not (corners[0] < corners[2] and corners[1] < corners[3]):
         raise ValueError("inverted or without area; expected x1 < x2 and y1 < y2")
     x0, y0, x1, y1 = (value / SCALE * side for value, side in zip(corners, image_size * 2, strict=True))
@@ -129,8 +127,7 @@ def propose_boxes(
     """
     done = {(found.item_id, found.image): found for found in read_strictly(path) if found.annotator == vlm.name}
     rejected: list[Rejected] = []
-    prompts: dict[str, Item] = {}
-    asked: dict[str, ImageFacts] = {}
+    asked: dict[str, tuple[Item, ImageFacts]] = {}
     for item in items:
         for image in range(len(item.images)):
             prompt = build_prompt(item, image)
@@ -140,14 +137,13 @@ def propose_boxes(
                 rejected.append(Rejected(prompt.id, str(error)))
                 continue
             if (item.id, image) not in done or not is_on(done[item.id, image], facts):
-                asked[prompt.id], prompts[prompt.id] = facts, prompt
-
-    def refuse(name: str, reason: str) -> None:
-        rejected.append(Rejected(name, reason))
-
-    settings: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "quarantine": refuse}
-    for response in generate_responses(vlm, list(prompts.values()), Sampling(max_new_tokens), **settings):
-        facts = asked[response.item_id]
+                asked[prompt.id] = prompt, facts
+    responses = generate_responses(
+        vlm, [prompt for prompt, _ in asked.values()], Sampling(max_new_tokens), batch_size=batch_size,
+        progress=progress, quarantine=lambda name, reason: rejected.append(Rejected(name, reason)),
+    )  # fmt: skip
+    for response in responses:
+        _, facts = asked[response.item_id]
         boxes, problems = parse_proposals(response.text, facts.size, facts.image)
         if response.finish_reason == "length":  # its boxes may be of the reasoning
             found = f"cut off after {len(response.response_ids)} tokens: {shorten(response.text)}"

@@ -33,7 +33,6 @@ from dontblink.questions.items import ID, MOST_PIXELS, Box, Item, ItemError, dec
 
 Status = Literal["accepted", "proposed"]
 Coverage = Literal["annotated", "proposed only", "stale", "lacking"]  # what annotations say of an item
-COVERAGES: tuple[Coverage, ...] = get_args(Coverage)
 Key = tuple[str, int]  # item id, image counted from 0
 Corners = tuple[float, float, float, float]  # x0, y0, x1, y1
 Checked = TypeVar("Checked")
@@ -423,7 +422,7 @@ def judge_items(images: Mapping[Key, ImageFacts], annotations: Iterable[Annotati
 
 def summarize_coverage(benchmark: str, verdicts: Mapping[str, Verdict]) -> str:
     """Return a text for people: how many items of a benchmark have boxes, and the names of those that lack them."""
-    names = {status: [name for name, found in verdicts.items() if found.status == status] for status in COVERAGES}
+    names = {status: [name for name, one in verdicts.items() if one.status == status] for status in get_args(Coverage)}
     annotated = names.pop("annotated")
     empty = f"({sum(not verdicts[name].boxes for name in annotated)} of them as without evidence)"
     lines = [f"{benchmark}: {len(annotated)} of {len(verdicts)} items annotated {empty}"]

@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -143,12 +144,12 @@ def read_label_studio(document: Any, file: str) -> Iterator[Shape]:
         data, place = task["data"], f"{file}, task {task.get('id', number)}"
         base = read_picture(data, data.get("image", ""), place)
         for (kind, status), (count, row) in ((k, pair) for k in kinds for pair in enumerate(task.get(k[0]) or [])):
-            where, person = f"{place}, {kind}[{count}]", row.get("completed_by", "")
+            where = f"{place}, {kind}[{count}]"
+            person = row.get("completed_by", "") if status == "accepted" else str(row.get("model_version") or "")
             if isinstance(person, dict):
                 person = person.get("email") or person.get("id", "")
-            annotator = str(row.get("model_version") or "" if status == "proposed" else person)
-            default = f"proposed by {annotator}" if annotator and status == "proposed" else ""
-            source = str((data.get("sources") or {}).get(annotator, default))
+            annotator, drafted = str(person), f"proposed by {person}" if person and status == "proposed" else ""
+            source = str((data.get("sources") or {}).get(annotator, drafted))
             if row.get("was_cancelled"):
                 yield Shape(where, error=f"skipped by {annotator or 'its annotator'}; annotate it or leave it")
             else:
@@ -356,15 +357,10 @@ def export_boxes(
     annotations: Iterable[Annotation], images: Mapping[Key, ImageFacts], kind: Format
 ) -> tuple[bytes, list[Rejected]]:
     """Return a document of every image, annotated or not, for a tool, and the annotations that fit no picture here."""
-    lines, left_out = group_by_image(annotations), list[Rejected]()
-    rows: dict[Key, list[Annotation]] = {key: [] for key in sorted(images)}
-    for key, groups in lines.items():
-        for found in groups:
-            if key in images and is_on(found, images[key]):
-                rows[key].append(found)
-            else:
-                text = f"item {found.item_id!r}, image {found.image}, by {found.annotator}: no such picture here"
-                left_out.append(Rejected(found.item_id, text))
-    write = write_coco if kind == "coco" else write_label_studio
-    document = write([(images[key], found) for key, found in rows.items()])
+    groups = group_by_image(annotations)
+    rows = [(facts, [one for one in groups.get(key, []) if is_on(one, facts)]) for key, facts in sorted(images.items())]
+    lost = set(chain(*groups.values())) - {found for _, lines in rows for found in lines}
+    text = "item {!r}, image {}, by {}: no such picture here"
+    left_out = [Rejected(one.item_id, text.format(*one.key())) for one in sorted(lost, key=Annotation.key)]
+    document = write_coco(rows) if kind == "coco" else write_label_studio(rows)
     return (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode(), left_out
