@@ -8,7 +8,8 @@ calibration rows (only a fit may name their split), or a row left out without a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,6 @@ ENTROPY, VISION = "full_entropy_nats", "vision_evidence_mass"  # columns of the 
 SCOPES = ("cell", "benchmark", "pooled")
 
 
-
 def require_cells(items: pd.DataFrame, min_items: int, min_class_items: int = 1) -> None:
     """Raise EstimateError, with the counts of the fullest cell, unless at least one cell can carry an estimate.
 
@@ -29,13 +29,11 @@ def require_cells(items: pd.DataFrame, min_items: int, min_class_items: int = 1)
     cells = items.groupby(["model", "benchmark"], observed=True)["correct"].agg(["size", "sum"])
     rarer = np.minimum(cells["sum"], cells["size"] - cells["sum"])
     if not ((cells["size"] >= min_items) & (rarer >= min_class_items)).any():
-        most = cells.sort_values("size").tail(1)
-        found = (
-            f"{' x '.join(most.index[0])} has {most['size'].item()}, {most['sum'].item()} correct" if len(most) else ""
-        )
+        fullest = cells.sort_values("size").tail(1).itertuples(name=None)
+        found = [f"{' x '.join(cell)} has {size}, {right} correct" for cell, size, right in fullest]
         wanted = f"{min_items} measured items with {min_class_items} correct and wrong ones"
         remedy = "annotate more items or lower min_items"
-        raise EstimateError(f"no cell has {wanted} ({found or 'no items'}); {remedy}")
+        raise EstimateError(f"no cell has {wanted} ({''.join(found) or 'no items'}); {remedy}")
 
 
 def select_rows(
@@ -46,12 +44,7 @@ def select_rows(
     A column `log_X` that the table lacks is the natural logarithm of X; in an `optional` column NaN stays.
     `attrs["n_left_out"]` counts the rows that miss a number in `columns`. `cluster` is benchmark and item: the same
     item of several models is one cluster. `split` is the only one that may occur: calibration for a fit that is judged
-    on test items.
-
-    Raises
-    ------
-    EstimateError
-        For rows of another split, a missing column, or an item that occurs twice in a cell.
+    on test items. Raises EstimateError for another split, a missing column, or an item that occurs twice in a cell.
     """
     if "split" in items and (other := items["split"].astype("str") != split).any():
         found = items["split"][other].iloc[0]
@@ -81,39 +74,34 @@ def select_rows(
     return kept
 
 
-def list_scopes(rows: pd.DataFrame, scopes: Sequence[str] = SCOPES) -> list[pd.DataFrame]:
-    """Return the rows of each scope, named in `attrs` (scope, model, benchmark; "all" where it spans several).
+def each_scope(
+    rows: pd.DataFrame, scopes: Sequence[str] = SCOPES
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yield the names of each scope (scope, model, benchmark; "all" where it spans several) and its rows.
 
     Scope `task_type` is for benchmarks that hold several: all rows of a declared task type, whose name stands under
     benchmark.
     """
     keys = {"cell": ["model", "benchmark"], "benchmark": ["benchmark"], "task_type": ["task_type"], "pooled": []}
-    found = []
     for scope in scopes:
         groups = [((), rows)] if not keys[scope] else rows.groupby(keys[scope], sort=True)
         for key, part in groups:
             columns = ["benchmark" if name == "task_type" else name for name in keys[scope]]
-            names = {"model": "all", "benchmark": "all"} | dict(zip(columns, key, strict=True))
-            part = part.reset_index(drop=True)
-            part.attrs = {"scope": scope} | names
-            found.append(part)
-    return found
+            names = {"scope": scope, "model": "all", "benchmark": "all"} | dict(zip(columns, key, strict=True))
+            yield names, part.reset_index(drop=True)
 
 
 def keep_usable(rows: pd.DataFrame, min_items: int, min_class: int = 1) -> pd.DataFrame:
-    """Return the rows of the cells with `min_items` items or more, `min_class` or more of each class; `attrs` stay."""
+    """Return the rows of the cells with `min_items` items or more, `min_class` or more of each class."""
     correct = rows.groupby("cell")["correct"]
     size, right = correct.transform("size"), correct.transform("sum")
     usable = (size >= min_items) & (right >= min_class) & (size - right >= min_class)
-    kept = rows[usable].reset_index(drop=True)
-    kept.attrs = rows.attrs
-    return kept
+    return rows[usable].reset_index(drop=True)
 
 
-def count_rows(rows: pd.DataFrame) -> dict[str, str | int]:
-    """Return the scope's names with n_rows, n_items and n_wrong."""
-    counts = {"n_rows": len(rows), "n_items": rows["cluster"].nunique(), "n_wrong": int((~rows["correct"]).sum())}
-    return {key: rows.attrs[key] for key in ("scope", "model", "benchmark")} | counts
+def count_rows(rows: pd.DataFrame) -> dict[str, int]:
+    """Return n_rows, n_items and n_wrong."""
+    return {"n_rows": len(rows), "n_items": rows["cluster"].nunique(), "n_wrong": int((~rows["correct"]).sum())}
 
 
 def name_cell(cell: object) -> str:
@@ -139,25 +127,20 @@ def standardise(values: ArrayLike, cell: ArrayLike, name: str = "value", *, cons
     return scaled
 
 
-def residualise(rows: pd.DataFrame, column: str, covariates: Sequence[str]) -> Floats:
-    """Return `column` less its least-squares fit on the covariates (linear, with a constant) within each cell.
-
-    float64[n]. What is left is compared between items of equal length, noise and chain as far as a line can say.
-    """
-    values = rows[column].to_numpy(np.float64)
-    result = np.empty_like(values)
-    for _, index in rows.groupby("cell").indices.items():
-        x = np.column_stack([np.ones(len(index)), *(rows[name].to_numpy(np.float64)[index] for name in covariates)])
-        # lstsq takes the shortest solution where a covariate is constant in the cell: it adjusts nothing
-        result[index] = values[index] - x @ np.linalg.lstsq(x, values[index], rcond=None)[0]
-    return result
-
-
 def adjust(rows: pd.DataFrame, columns: Iterable[str], covariates: Sequence[str]) -> pd.DataFrame:
-    """Return the rows with each of the columns replaced by what the covariates leave of it (`residualise`)."""
+    """Return the rows with the columns less their least-squares fit on the covariates and a constant within each cell.
+
+    What is left is compared between items of equal length, noise and chain as far as a line can say.
+    """
     if not covariates:
         return rows
-    return rows.assign(**{name: residualise(rows, name, covariates) for name in columns})
+    left = {name: rows[name].to_numpy(np.float64, copy=True) for name in columns}
+    for index in rows.groupby("cell").indices.values():
+        x = np.column_stack([np.ones(len(index)), *(rows[name].to_numpy(np.float64)[index] for name in covariates)])
+        for values in left.values():
+            # lstsq takes the shortest solution where a covariate is constant in the cell: it adjusts nothing
+            values[index] -= x @ np.linalg.lstsq(x, values[index], rcond=None)[0]
+    return rows.assign(**left)
 
 
 def number_items(rows: pd.DataFrame) -> tuple[Ints, list[Ints]]:

@@ -26,8 +26,8 @@ from dontblink.studies.cells import (
     VISION,
     count_rows,
     deal_rows,
+    each_scope,
     keep_usable,
-    list_scopes,
     number_items,
     select_rows,
 )
@@ -186,7 +186,7 @@ def dealt_table(
     rng, places = np.random.default_rng(seed), number_items(rows)
     orders = [deal_rows(*places, rng) for _ in range(n_deals)]
     results: list[dict[str, Any]] = []
-    for scope in list_scopes(rows, scopes):
+    for names, scope in each_scope(rows, scopes):
         design = build_design(scope, covariates)
         observed = fit_logit(design.x, design.y).coef[_EV]  # checks the design, which a deal leaves usable
         place = np.empty(len(rows), np.int64)
@@ -195,7 +195,8 @@ def dealt_table(
         drawn = np.array([_fit_dealt(design, order, dealt) for order in own])
         low, high = np.quantile(drawn, [0.025, 0.975])
         results.append(
-            count_rows(scope)
+            names
+            | count_rows(scope)
             | {"dealt": dealt, "observed": observed, "mean": drawn.mean(), "sd": drawn.std(), "low": low, "high": high}
             | {"p": permutation_p(np.abs(drawn), abs(observed)), "n_deals": n_deals}
         )

@@ -30,7 +30,7 @@ from dontblink.statistics.bootstrap import (
     adjust_holm,
     bootstrap_ratio,
 )
-from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, list_scopes, select_rows
+from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, each_scope, select_rows
 
 # name of a score: (column of the items table, sign that makes higher mean "more likely correct")
 SCORES: dict[str, tuple[str, float]] = {
@@ -63,11 +63,11 @@ class Contrasts:
         """Yield, per scope and quantity, its counts, its name, its columns and the numbers of the cells to use."""
         cells = sorted(self.rows["cell"].unique())
         code = np.searchsorted(cells, self.rows["cell"])
-        for scope in list_scopes(self.rows.assign(code=code, place=np.arange(len(self.rows)))):
+        for names, scope in each_scope(self.rows.assign(code=code, place=np.arange(len(self.rows)))):
             place = scope["place"].to_numpy()
             for name, a, b in self.contrasts:
                 used = np.unique(scope["code"][self.usable[a, place]])
-                facts = count_rows(scope) | {
+                facts = names | count_rows(scope) | {
                     "n_left_out": int(np.isnan(self.values[a, place]).sum()),
                     "n_cells": len(used),
                     "adjusted_for": self.adjusted_for,
@@ -259,12 +259,12 @@ def calibration_table(
     """
     _check_probabilities(rows["probability"], rows["correct"])
     rng, results = np.random.default_rng(resampling.seed), []
-    for scope in list_scopes(rows):
+    for names, scope in each_scope(rows):
         correct = scope["correct"].to_numpy(np.float64)
         probability, constant = (scope[name].to_numpy(np.float64) for name in ("probability", "constant"))
         brier, plain = (probability - correct) ** 2, (constant - correct) ** 2
         gain = bootstrap_ratio(plain - brier, np.ones(len(brier)), scope["cluster"], scope["cell"], resampling)
-        facts = count_rows(scope) | {"brier": brier.mean(), "brier_constant": plain.mean()} | gain.columns()
+        facts = names | count_rows(scope) | {"brier": brier.mean(), "brier_constant": plain.mean()} | gain.columns()
         drawn = rng.random((n_draws, len(scope))) < probability
         for rule in BIN_RULES:
             null = [expected_calibration_error(probability, labels, n_bins, rule) for labels in drawn]

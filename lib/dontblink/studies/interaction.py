@@ -44,8 +44,8 @@ from dontblink.studies.cells import (
     SCOPES,
     VISION,
     count_rows,
+    each_scope,
     keep_usable,
-    list_scopes,
     name_cell,
     select_rows,
     standardise,
@@ -138,9 +138,9 @@ def interaction_table(
     """
     rows = select_rows(items, list(dict.fromkeys([entropy, vision, *covariates])))
     results: list[dict[str, Any]] = []
-    for scope in list_scopes(rows, scopes):
+    for names, scope in each_scope(rows, scopes):
         used = keep_usable(scope, min_items)
-        facts = count_rows(scope) | {
+        facts = names | count_rows(scope) | {
             "n_left_out": rows.attrs["n_left_out"],
             "n_cells": used["cell"].nunique(),
             "adjusted_for": ", ".join(covariates) + " (flexible)" * flexible,
@@ -262,7 +262,7 @@ def surface_table(
     rows = select_rows(items, [ENTROPY, VISION, *covariates])
     line, parts = np.linspace(-reach, reach, n_points), []
     e, v = (axis.ravel() for axis in np.meshgrid(line, line))
-    for scope in list_scopes(rows, scopes):
+    for names, scope in each_scope(rows, scopes):
         used = keep_usable(scope, min_items)
         if not len(used):
             continue
@@ -272,7 +272,6 @@ def surface_table(
         odds = np.column_stack([e, v, e * v]) @ beta[:k]
         chance = np.array([expit(rest + own) @ count for own in odds]) / count.sum()
         n_near = [int((np.abs(design.x[:, :2] - point).max(axis=1) <= near).sum()) for point in zip(e, v, strict=True)]
-        names = {name: scope.attrs[name] for name in ("scope", "model", "benchmark")}
         parts.append(pd.DataFrame({**names, "entropy_z": e, "vision_z": v, "probability": chance, "n_near": n_near}))
     columns = ["scope", "model", "benchmark", "entropy_z", "vision_z", "probability", "n_near"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
@@ -340,8 +339,8 @@ def quadrant_table(
     rows = select_rows(items, [ENTROPY, VISION])
     n_left_out, rows = rows.attrs["n_left_out"], add_levels(rows, share)
     results = []
-    for scope in list_scopes(rows, scopes):
-        facts = count_rows(scope) | {"n_left_out": n_left_out, "share": share}
+    for names, scope in each_scope(rows, scopes):
+        facts = names | count_rows(scope) | {"n_left_out": n_left_out, "share": share}
         for e, v in QUADRANTS:
             wrong = ~scope["correct"][(scope["entropy_level"] == e) & (scope["vision_level"] == v)]
             n, bad = len(wrong), int(wrong.sum())
@@ -370,17 +369,16 @@ def hazard_table(
     """
     rows = add_levels(select_rows(items, [ENTROPY, VISION]), share)
     results = []
-    for scope in list_scopes(rows, scopes):
+    for names, scope in each_scope(rows, scopes):
         wrong = ~scope["correct"].to_numpy()
         for e in LEVELS:
             inside = [((scope["entropy_level"] == e) & (scope["vision_level"] == v)).to_numpy() for v in LEVELS]
             sizes = [int(part.sum()) for part in inside]
-            row: dict[str, Any] = {name: scope.attrs[name] for name in ("scope", "model", "benchmark")}
-            row |= {"entropy_level": e, "n_low_vision": sizes[0], "n_high_vision": sizes[1]}
+            row = names | {"entropy_level": e, "n_low_vision": sizes[0], "n_high_vision": sizes[1]}
             values = np.column_stack([column for part in inside for column in (part & wrong, part)]).astype(np.float64)
             bad = [int((part & wrong).sum()) for part in inside]
             enough = min(sizes) >= min_items
-            if enough and scope.attrs["scope"] == "cell":
+            if enough and names["scope"] == "cell":
                 row |= _newcombe(bad, sizes, resampling.confidence)
             elif enough and 0 < sum(bad) < sum(sizes):
                 [found] = bootstrap_sums(values, _difference, scope["cluster"], scope["cell"], resampling)

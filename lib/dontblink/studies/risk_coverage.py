@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling, interval_of, resample
-from dontblink.studies.cells import count_rows, keep_usable, list_scopes, select_rows
+from dontblink.studies.cells import count_rows, each_scope, keep_usable, select_rows
 
 
 class RiskCoverage(NamedTuple):
@@ -138,8 +138,8 @@ def selective_table(
     """
     results: list[dict[str, Any]] = []
     for name, (column, sign) in scores.items():
-        for cell in list_scopes(select_rows(items, [column]), ["cell"]):
-            row: dict[str, Any] = count_rows(cell) | {"score": name}
+        for names, cell in each_scope(select_rows(items, [column]), ["cell"]):
+            row = names | count_rows(cell) | {"score": name}
             used = keep_usable(cell, min_items)
             if len(used):
                 surety, wrong = sign * used[column].to_numpy(np.float64), 1.0 - used["correct"].to_numpy(np.float64)

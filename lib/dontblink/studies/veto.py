@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike
 from statsmodels.stats.proportion import proportion_confint
 
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, block_interval, divide, permutation_p
-from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, keep_usable, list_scopes, select_rows
+from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, each_scope, keep_usable, select_rows
 from dontblink.studies.risk_coverage import check_rows, count_accepted
 from dontblink.studies.veto_rules import (
     RULES,
@@ -127,17 +127,17 @@ def veto_table(
     rows = adjust(rows, (ENTROPY, VISION), covariates)
     usable, settings = keep_usable(rows, min_items), [(coverage, rule) for rule in rules for coverage in coverages]
     found: list[_Setting] = []
-    names: list[str] = []
+    judged: list[str] = []
     if len(usable):
         splits = prepare_splits(
             usable, targets, n_splits=n_splits, fit_share=fit_share, n_shares=n_shares, n_blocks=n_blocks, seed=seed
         )
-        names = [cell.name for cell in splits.cells]
+        judged = [cell.name for cell in splits.cells]
         found = [setting for rule in rules for setting in _run(splits, rule, coverages, n_deals, seed)]
     results: list[dict[str, Any]] = []
-    for scope in list_scopes(rows):
-        cells = np.flatnonzero(np.isin(names, scope["cell"].unique()))
-        facts = count_rows(scope) | {"n_left_out": left_out, "n_cells": len(cells), "n_splits": n_splits}
+    for names, scope in each_scope(rows):
+        cells = np.flatnonzero(np.isin(judged, scope["cell"].unique()))
+        facts = names | count_rows(scope) | {"n_left_out": left_out, "n_cells": len(cells), "n_splits": n_splits}
         facts |= {"adjusted_for": ", ".join(covariates)}
         for j, (coverage, rule) in enumerate(settings):
             row: dict[str, Any] = {"coverage": float(coverage), "rule": rule}
