@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
 from dontblink.statistics.bootstrap import (
+    MIN_CLUSTERS,
     STANDARD,
     EstimateError,
     Floats,
@@ -27,9 +28,11 @@ from dontblink.statistics.bootstrap import (
     Ints,
     Method,
     Resampling,
+    check_labelled,
     count_draws,
     delete_one,
     divide,
+    find_ties,
     interval_of,
     number_clusters,
     resample,
@@ -79,15 +82,11 @@ def auroc_each(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> 
     lost = drawn - won
     not_above = np.cumsum(lost, axis=1)
     below, total = not_above - lost, not_above[:, -1]
-    tied = ranked[:, 1:] == ranked[:, :-1]
-    if tied.any():
-        place, edge = np.arange(scores.shape[1]), np.ones((len(scores), 1), bool)
-        first = np.maximum.accumulate(np.where(np.hstack([edge, ~tied]), place, 0), axis=1)
-        last = np.minimum.accumulate(np.where(np.hstack([~tied, edge]), place, len(place))[:, ::-1], axis=1)[:, ::-1]
+    if (ranked[:, 1:] == ranked[:, :-1]).any():
+        first, last = find_ties(ranked)
         below, not_above = np.take_along_axis(below, first, 1), np.take_along_axis(not_above, last, 1)
     result: Floats = divide((won * (below + not_above)).sum(axis=1), 2 * won.sum(axis=1) * total)
     return result
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,30 +154,11 @@ def auroc(correct: ArrayLike, score: ArrayLike) -> float:
 def _check_rows(
     correct: ArrayLike, scores: Sequence[ArrayLike], *, gaps: bool = False
 ) -> tuple[NDArray[np.bool_], list[Floats]]:
-    """Return labels as bool[n] and scores as float64[n], NaN among them with `gaps` only; else raise EstimateError."""
-    raw = np.asarray(correct)
-    values = [np.asarray(score, np.float64) for score in scores]
-    if raw.ndim != 1 or any(value.shape != raw.shape for value in values):
-        shapes = ", ".join(str(value.shape) for value in values)
-        raise EstimateError(f"labels of shape {raw.shape}, scores {shapes}; expected one label and one score a row")
-    numbers = raw.astype(np.float64)
-    if (bad := ~np.isin(numbers, (0.0, 1.0))).any():
-        row = int(np.argmax(bad))
-        raise EstimateError(f"row {row}: label {numbers[row]}; expected 0 or 1")
-    for value in values:
-        if (bad := np.isinf(value) if gaps else ~np.isfinite(value)).any():
-            row = int(np.argmax(bad))
-            raise EstimateError(f"row {row}: score {value[row]}; expected a finite number; drop the row and count it")
-    return numbers > 0, values
-
-
-def _split_cells(positive: NDArray[np.bool_], cell: ArrayLike | None) -> list[Ints]:
-    """Return the rows of each cell; raise EstimateError, with the cell's name, where one holds a single class."""
-    labels = np.zeros(len(positive)) if cell is None else np.asarray(cell)
-    parts = [np.flatnonzero(labels == name) for name in np.unique(labels)]
-    for rows in parts:
-        _check_classes(positive[rows], None if cell is None else labels[rows[0]])
-    return parts
+    """Return labels as bool[n] and scores as float64[n], NaN among them with `gaps` only."""
+    checked = [
+        check_labelled(score, correct, valid=(lambda x: ~np.isinf(x)) if gaps else np.isfinite) for score in scores
+    ]
+    return checked[0][1] > 0, [values for values, _ in checked]
 
 
 def _check_classes(labels: NDArray[np.bool_], cell: Any = None) -> None:
@@ -199,19 +179,21 @@ def auroc_interval(
     cell: ArrayLike | None = None,
 ) -> AurocInterval:
     """Return the clustered bootstrap interval of one AUROC; arguments as in `auroc_difference`."""
-    return _bootstrap(correct, [score], cluster, resampling, cell)
+    return auroc_difference(correct, score, None, cluster, resampling, cell=cell)
 
 
 def auroc_difference(
     correct: ArrayLike,
     score_a: ArrayLike,
-    score_b: ArrayLike,
+    score_b: ArrayLike | None,
     cluster: ArrayLike,
     resampling: Resampling = STANDARD,
     *,
     cell: ArrayLike | None = None,
 ) -> AurocInterval:
     """Return the paired, item-clustered bootstrap interval of AUROC(score_a) - AUROC(score_b).
+
+    Without a `score_b` it is that of AUROC(score_a).
 
     Parameters
     ----------
@@ -225,19 +207,8 @@ def auroc_difference(
         The estimate is then the mean over cells of the AUROC within each (pairs of rows are compared within a cell
         only), and items are drawn within the set of cells that they appear in.
     """
-    return _bootstrap(correct, [score_a, score_b], cluster, resampling, cell)
-
-
-def _bootstrap(
-    correct: ArrayLike,
-    scores: Sequence[ArrayLike],
-    cluster: ArrayLike,
-    resampling: Resampling,
-    cell: ArrayLike | None,
-) -> AurocInterval:
-    positive, values = _check_rows(correct, scores)
-    _split_cells(positive, cell)
-    return draw_aurocs(positive, values, cluster, resampling, cell=cell).interval(0, 1 if len(values) > 1 else None)
+    positive, values = _check_rows(correct, [score_a] if score_b is None else [score_a, score_b])
+    return draw_aurocs(positive, values, cluster, resampling, cell=cell).interval(0, None if score_b is None else 1)
 
 
 def draw_aurocs(
@@ -247,13 +218,12 @@ def draw_aurocs(
     resampling: Resampling,
     *,
     cell: ArrayLike | None = None,
-    min_clusters: int = 10,
 ) -> AurocDraws:
     """Return the AUROC of each score in each cell, on the data and on every resampling of the items.
 
     A score of NaN is no score: the row counts for the others only, and a cell without any has no AUROC (NaN). All
     scores and cells see the same draws, so that a difference is paired and a mean over cells is clustered by item.
-    Fewer than `min_clusters` items raise EstimateError: report the AUROCs alone.
+    Fewer than MIN_CLUSTERS items raise EstimateError: report the AUROCs alone.
 
     Notes
     -----
@@ -263,9 +233,9 @@ def draw_aurocs(
     positive, values = _check_rows(correct, scores, gaps=True)
     groups = number_clusters(cluster, cell)
     size = len(groups.labels)
-    if size < min_clusters or len(groups.row) != len(positive):
+    if size < MIN_CLUSTERS or len(groups.row) != len(positive):
         raise EstimateError(
-            f"{size} items for {len(positive)} rows; an interval needs >= {min_clusters} items, report the AUROCs alone"
+            f"{size} items for {len(positive)} rows; an interval needs >= {MIN_CLUSTERS} items, report the AUROCs alone"
         )
     labels = np.zeros(len(positive)) if cell is None else np.asarray(cell)
     names, strata = np.unique(labels), split_strata(groups.stratum)
@@ -304,7 +274,6 @@ def draw_aurocs(
     return AurocDraws(tuple(names), estimate, drawn, tuple(left_out) if by_bca else None, member, resampling)
 
 
-
 @dataclass(frozen=True)
 class AurocTest:
     """Two AUROCs on the same rows, their standard errors, and the two-sided test and Wald interval of a minus b."""
@@ -319,13 +288,6 @@ class AurocTest:
     p: float
     ci_low: float
     ci_high: float
-
-
-def _share_won(positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
-    """Return the share of negatives below each positive, and of positives above each negative, ties half."""
-    ranks = rankdata(score)
-    won = (ranks[positive] - rankdata(score[positive])) / (~positive).sum()
-    return won, 1 - (ranks[~positive] - rankdata(score[~positive])) / positive.sum()
 
 
 def delong_test(labels: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, **options: Any) -> AurocTest:
@@ -344,7 +306,6 @@ def clustered_test(
     *,
     cell: ArrayLike | None = None,
     confidence: float = 0.95,
-    min_clusters: int = 10,
 ) -> AurocTest:
     """Return the paired test with Obuchowski's variance for clustered rows (Obuchowski 1997, Biometrics 53).
 
@@ -355,32 +316,34 @@ def clustered_test(
     negatives' less n_i A: var = I_m / (I_m - 1) sum U_i^2 / m^2 + I_n / (I_n - 1) sum W_i^2 / n^2
     + 2 I / (I - 1) sum U_i W_i / (m n), with I_m, I_n, I the clusters that hold positives, negatives, any row.
 
-    Raises
-    ------
-    EstimateError
-        Below `min_clusters` clusters, below two that hold a class, or where the AUROCs differ but no row shows a
-        variance (one score separates perfectly, the other is constant).
+    Undefined, an EstimateError, below two clusters of a class, or where the AUROCs differ but no row shows a variance
+    (one score separates perfectly, the other is constant).
     """
     positive, scores = _check_rows(labels, [score_a, score_b])
     _check_classes(positive)
     groups = number_clusters(cluster)
     size = len(groups.labels)
-    if size < min_clusters or len(groups.row) != len(positive):
+    if size < MIN_CLUSTERS or len(groups.row) != len(positive):
         raise EstimateError(
-            f"{size} clusters for {len(positive)} rows; expected >= {min_clusters} for a normal "
+            f"{size} clusters for {len(positive)} rows; expected >= {MIN_CLUSTERS} for a normal "
             "approximation; report the AUROCs alone"
         )
     holders = [len(np.unique(groups.row[rows])) for rows in (positive, ~positive)]
     if min(holders) < 2:
         n, m = holders
         raise EstimateError(f"{n} clusters with correct and {m} with wrong rows; a variance needs >= 2 of each")
-    parts = _split_cells(positive, cell)
+    names = np.zeros(len(positive)) if cell is None else np.asarray(cell)
+    parts = [np.flatnonzero(names == name) for name in np.unique(names)]
+    for rows in parts:
+        _check_classes(positive[rows], None if cell is None else names[rows[0]])
     aucs = [float(np.mean([roc_auc_score(positive[own], score[own]) for own in parts])) for score in scores]
     upper, lower = np.zeros((2, size)), np.zeros((2, size))
     for rows in parts:
         own, row = positive[rows], groups.row[rows]
         for k, score in enumerate(scores):
-            won, lost = _share_won(own, score[rows])
+            ranks, right, bad = rankdata(score[rows]), rankdata(score[rows][own]), rankdata(score[rows][~own])
+            won = (ranks[own] - right) / (~own).sum()  # share of negatives below each positive, ties half
+            lost = 1 - (ranks[~own] - bad) / own.sum()  # and of positives above each negative
             upper[k] += np.bincount(row[own], won - won.mean(), size) / (own.sum() * len(parts))
             lower[k] += np.bincount(row[~own], lost - lost.mean(), size) / ((~own).sum() * len(parts))
     a, b, c = (count / (count - 1) for count in (*holders, size))

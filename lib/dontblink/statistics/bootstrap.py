@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Method = Literal["percentile", "bca", "t"]
 Statistic = Callable[[Any], Any]
+MIN_CLUSTERS = 10  # fewer items give no interval of a rank statistic or a fit
 _CHUNK = 256  # replicates held at once: 256 x 3000 clusters of float64 are 6 MB; changes no result
 
 
@@ -87,10 +88,7 @@ class Clusters:
 
 
 def number_clusters(clusters: ArrayLike, strata: ArrayLike | None = None) -> Clusters:
-    """Number the clusters in sorted order; the stratum of a cluster is the set of strata it has rows in.
-
-    Raises EstimateError if a label is missing, the lengths differ, or there are fewer than two clusters.
-    """
+    """Number the clusters in sorted order; the stratum of a cluster is the set of strata it has rows in."""
     row, labels = pd.factorize(np.asarray(clusters), sort=True)
     if (row < 0).any():
         raise EstimateError(f"row {int(np.argmax(row < 0))}: no cluster label; give every row its item id")
@@ -160,9 +158,37 @@ def divide(numerator: Any, denominator: Any) -> Any:
         return np.where(np.real(denominator) > 0, numerator / denominator, np.nan)
 
 
-def ratio_of_means(totals: Any) -> Any:
-    """Statistic of (numerators, denominators) summed [..., 2] -> [..., 1]: the ratio of the two means."""
-    return divide(totals[..., 0], totals[..., 1])[..., None]
+def ratios(totals: Any) -> Any:
+    """Statistic of k numerators and k denominators summed [..., 2 k] -> [..., k]: the ratios of the means."""
+    return divide(*np.split(totals, 2, axis=-1))
+
+
+def find_ties(ranked: Floats) -> tuple[Ints, Ints]:
+    """Return int64[..., n] twice: the first and last place of each value's ties in rows sorted along the last axis."""
+    changes, edge = ranked[..., 1:] != ranked[..., :-1], np.ones((*ranked.shape[:-1], 1), bool)
+    place = np.arange(ranked.shape[-1], dtype=np.int64)
+    first = np.maximum.accumulate(np.where(np.concatenate([edge, changes], -1), place, 0), axis=-1)
+    ends = np.where(np.concatenate([changes, edge], -1), place, len(place))
+    return first, np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1]
+
+
+def check_labelled(
+    values: ArrayLike,
+    labels: ArrayLike,
+    names: tuple[str, str] = ("score", "label"),
+    wanted: str = "a finite number",
+    valid: Callable[[Floats], NDArray[np.bool_]] = np.isfinite,
+) -> tuple[Floats, Floats]:
+    """Return both as float64[n]; raise EstimateError unless each row has a `valid` value and a label of 0 or 1."""
+    numbers, outcome = np.asarray(values, np.float64), np.asarray(labels).astype(np.float64)
+    if numbers.ndim != 1 or numbers.shape != outcome.shape or not len(numbers):
+        found = f"{names[0]} of shape {numbers.shape}, {names[1]} {outcome.shape}"
+        raise EstimateError(f"{found}; expected one of each a row, >= 1 row")
+    if (bad := ~(valid(numbers) & np.isin(outcome, (0.0, 1.0)))).any():
+        row = int(np.argmax(bad))
+        found = f"row {row}: {names[0]} {numbers[row]}, {names[1]} {outcome[row]}"
+        raise EstimateError(f"{found}; expected {wanted} and 0 or 1, drop the row and count it")
+    return numbers, outcome
 
 
 def bootstrap_ratio(
@@ -174,7 +200,7 @@ def bootstrap_ratio(
 ) -> Interval:
     """Return the interval of sum(numerator) / sum(denominator), float[n rows]: never a mean of ratios."""
     values = np.stack([np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)], axis=1)
-    return bootstrap_sums(values, ratio_of_means, clusters, strata, resampling)[0]
+    return bootstrap_sums(values, ratios, clusters, strata, resampling)[0]
 
 
 def bootstrap_sums(
@@ -264,17 +290,8 @@ def interval_of(
 ) -> Interval:
     """Return the interval of `estimate` from its replicates (float[n_replicates], NaN where degenerate).
 
-    Parameters
-    ----------
-    jackknife : sequence of float[n_h]
-        Leave-one-cluster-out values of each stratum with more than one cluster; BCa needs them.
-    error, errors : float and float[n_replicates]
-        Standard error of the estimate and of each replicate; the symmetric bootstrap-t needs them.
-
-    Raises
-    ------
-    EstimateError
-        If what the method needs is missing.
+    BCa needs `jackknife`, the leave-one-cluster-out values float[n_h] of each stratum with more than one cluster; the
+    symmetric bootstrap-t needs `error` and `errors`, the standard error of the estimate and of each replicate.
     """
     values, level = np.asarray(replicates, np.float64), resampling.confidence
     if resampling.method == "t":
@@ -292,7 +309,8 @@ def interval_of(
             _quantile(np.where(missing, -np.inf, values), levels[0], "lower"),
             _quantile(np.where(missing, np.inf, values), levels[1], "higher"),
         )
-    return _make_interval(estimate, ends, n_clusters, values, resampling.method, level)
+    low, high, n_degenerate = float(ends[0]), float(ends[1]), int(np.isnan(values).sum())
+    return Interval(float(estimate), low, high, n_clusters, len(values), n_degenerate, resampling.method, level)
 
 
 def _find_t_ends(
@@ -331,14 +349,6 @@ def _quantile(values: Floats, level: float, outward: Literal["lower", "higher"])
     return float(np.quantile(values, level, method="linear" if np.isfinite(values).all() else outward))
 
 
-def _make_interval(
-    estimate: float, ends: tuple[float, float], n_clusters: int, replicates: Floats, method: str, confidence: float
-) -> Interval:
-    n_degenerate = int(np.isnan(replicates).sum())
-    low, high = map(float, ends)
-    return Interval(float(estimate), low, high, n_clusters, len(replicates), n_degenerate, method, confidence)
-
-
 def symmetric_p(estimate: float, error: float, replicates: ArrayLike, errors: ArrayLike) -> float:
     """Return the two-sided bootstrap-t p-value of "the true value is 0": (1 + #{|t*| >= |t|}) / (1 + n_replicates).
 
@@ -357,12 +367,8 @@ def block_interval(estimate: float, left_out: ArrayLike, n_clusters: int, confid
     se^2 = (G - 1) / G sum (v_b - mean v)^2, v_b (float[G]) the statistic without block b. By the inequality of Efron
     and Stein (1981, Annals of Statistics 9) it is on average no smaller than the variance at the size of the rest: a
     statistic that fits something to the data, such as a threshold, gets an interval that is rather too wide than too
-    narrow (unless all values are equal, as for a rule that never acts: then it has no width).
-
-    Raises
-    ------
-    EstimateError
-        For fewer than two blocks, or a value that is not finite.
+    narrow (unless all values are equal, as for a rule that never acts: then it has no width). Fewer than two blocks, or
+    a value that is not finite, raise EstimateError.
     """
     from scipy.stats import t  # half a second to load
 
@@ -372,11 +378,11 @@ def block_interval(estimate: float, left_out: ArrayLike, n_clusters: int, confid
     quantile = float(t.ppf((1 + confidence) / 2, values.size - 1))
     reach = math.sqrt((values.size - 1) ** 2 / values.size * values.var(ddof=1)) * quantile
     ends = (float(estimate - reach), float(estimate + reach))
-    return _make_interval(estimate, ends, n_clusters, values, "block jackknife", confidence)
+    return Interval(float(estimate), *ends, n_clusters, values.size, 0, "block jackknife", confidence)
 
 
 def permutation_p(drawn: Floats, observed: float) -> float:
-    """Return the one-sided p-value of `observed` among permutations `drawn` float64[b]: (1 + #{d >= observed}) / (1 + b).
+    """Return the one-sided p of `observed` among permutations `drawn` float64[b]: (1 + #{d >= observed}) / (1 + b).
 
     A permutation that says what the data say is a tie, whatever the order of its sums.
     """

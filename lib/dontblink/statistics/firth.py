@@ -24,7 +24,6 @@ _LARGEST_STEP = 5.0  # of a scaled coefficient, at first; it doubles with each s
 _BLOCK = 200_000  # row weights held at once
 
 
-
 @dataclass(frozen=True, eq=False)
 class FirthFit:
     """Coefficients, standard errors and penalised likelihood-ratio p-values, each float64[k]."""
@@ -48,11 +47,6 @@ def firth_logit(X: ArrayLike, y: ArrayLike) -> FirthFit:
 
     l*(b) = l(b) + log det I(b) / 2, I = X' W X. `se` is from the inverse of I (brglm2's convention; logistf's is that
     of augmented data). `lrt_p[j]` is from 2 (l* - max l* with b_j = 0), the penalty that of all k columns.
-
-    Raises
-    ------
-    EstimateError
-        For NaN, one class only, fewer rows than columns + 1, columns that depend on each other, or no convergence.
     """
     design, outcome = check_design(X, y)
     scale, k = np.abs(design).max(axis=0), design.shape[1]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dontblink.statistics.bootstrap import (
+    MIN_CLUSTERS,
     STANDARD,
     EstimateError,
     Floats,
@@ -223,13 +224,7 @@ class LogitBootstrap:
 
 
 def fit_logit(X: ArrayLike, y: ArrayLike) -> LogitFit:
-    """Return the maximum-likelihood fit of logit P(y = 1) = X b, or Firth's where the data are separated.
-
-    Raises
-    ------
-    EstimateError
-        For NaN, one class only, fewer rows than columns + 1, or columns that depend on each other.
-    """
+    """Return the maximum-likelihood fit of logit P(y = 1) = X b, or Firth's where the data are separated."""
     rows = prepare_rows(*check_design(X, y), np.zeros(np.size(y), np.int64))  # one cluster: the sums are over all rows
     beta, separated = fit_replicates(rows, np.ones((1, 1)), start_at(rows, np.zeros(rows.x.shape[1])))
     margin, t = rows.sign * (rows.x @ beta[0]), np.tanh(rows.x @ beta[0] / 2)
@@ -246,20 +241,12 @@ def bootstrap_logit(
     *,
     strata: ArrayLike | None = None,
     errors_of: Sequence[int] = (),
-    min_clusters: int = 10,
 ) -> LogitBootstrap:
     """Return the item-clustered bootstrap of a logit, items drawn with all their rows within each set of strata.
 
-    Parameters
-    ----------
-    X, y : float[n, k], {0, 1}[n]
-        X as it is fitted: give it a constant column or cell effects.
-    cluster, strata : label[n]
-        Item and cell of each row.
-    resampling : Resampling
-        For method "bca" each cluster is left out in turn as well.
-    errors_of : columns whose cluster-robust standard error each replicate needs (bootstrap-t)
-    min_clusters : fewer raise EstimateError
+    X float[n, k] as it is fitted (give it a constant column or cell effects), y {0, 1}[n], `cluster` and `strata` the
+    item and cell of each row. For method "bca" each cluster is left out in turn as well; `errors_of` are the columns
+    whose cluster-robust standard error each replicate needs (bootstrap-t).
 
     Notes
     -----
@@ -271,9 +258,9 @@ def bootstrap_logit(
     design, outcome = check_design(X, y)
     groups = number_clusters(cluster, strata)
     size, k = len(groups.labels), design.shape[1]
-    if size < min_clusters or len(groups.row) != len(outcome):
+    if size < MIN_CLUSTERS or len(groups.row) != len(outcome):
         raise EstimateError(
-            f"{size} items for {len(outcome)} rows; resampling needs >= {min_clusters}, report a table alone"
+            f"{size} items for {len(outcome)} rows; resampling needs >= {MIN_CLUSTERS}, report a table alone"
         )
     rows, members = prepare_rows(design, outcome, groups.row), split_strata(groups.stratum)
     estimate, own = fit_replicates(rows, np.ones((1, size)), start_at(rows, np.zeros(k)))

@@ -32,6 +32,7 @@ from dontblink.statistics.bootstrap import (
     adjust_holm,
     bootstrap_sums,
     divide,
+    ratios,
 )
 
 CELL = ["model", "benchmark"]
@@ -50,7 +51,6 @@ QUANTITIES: dict[str, tuple[str, str | None]] = {
 
 # Drawn along the reasoning only: needs `add_fraction`. Lift = evidence share of the image mass / evidence fraction.
 LIFT = {"evidence_lift": ("evidence_mass", "expected_evidence_mass")}
-
 
 
 def pair_bins(bins: pd.DataFrame) -> pd.DataFrame:
@@ -271,10 +271,6 @@ def signed_rank(first: Floats, last: Floats) -> tuple[float, float, float]:
     return float(row["W_val"]), float(row["p_val"]), float(row["RBC"])
 
 
-def _ratios(totals: Any) -> Any:
-    return divide(*np.split(totals, 2, axis=-1))
-
-
 def curves(
     rows: pd.DataFrame,
     position: str = "bin",
@@ -306,12 +302,11 @@ def curves(
             enough = np.flatnonzero(n_items >= min_items)
             if len(enough):
                 values, by_item = np.hstack([top[:, enough], bottom[:, enough]]), wide.index.to_numpy()
-                intervals = bootstrap_sums(values, _ratios, by_item, resampling=resampling)
+                intervals = bootstrap_sums(values, ratios, by_item, resampling=resampling)
                 for column in ("ci_low", "ci_high", "n_degenerate"):
                     result.loc[enough, column] = [getattr(interval, column) for interval in intervals]
             results.append(result)
     return pd.concat(results, ignore_index=True)
-
 
 
 def log_ratio_check(pairs: pd.DataFrame, head_set: str) -> pd.DataFrame:

@@ -29,6 +29,7 @@ from dontblink.statistics.bootstrap import (
     Resampling,
     adjust_holm,
     bootstrap_ratio,
+    check_labelled,
 )
 from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, each_scope, select_rows
 
@@ -42,7 +43,6 @@ SCORES: dict[str, tuple[str, float]] = {
     "vision": (VISION, 1.0),
 }
 PAIRS: tuple[tuple[str, str], ...] = (("full", "answer"), ("full", "max"), ("full", "length"))
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +195,6 @@ BinRule = Literal["equal_width", "equal_mass"]
 BIN_RULES: tuple[BinRule, ...] = ("equal_width", "equal_mass")
 
 
-
 def reliability_curve(
     probability: ArrayLike,
     correct: ArrayLike,
@@ -276,16 +275,7 @@ def calibration_table(
 
 
 def _check_probabilities(probability: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]:
-    values, labels = np.asarray(probability, np.float64), np.asarray(correct).astype(np.float64)
-    if values.ndim != 1 or values.shape != labels.shape or not len(values):
-        found = f"probabilities {values.shape}, labels {labels.shape}"
-        raise EstimateError(f"{found}; expected one of each a row, >= 1 row")
-    bad = ~((values >= 0) & (values <= 1) & np.isin(labels, (0.0, 1.0)))
-    if bad.any():
-        row = int(np.argmax(bad))
-        found = f"row {row}: probability {values[row]}, correct {labels[row]}"
-        raise EstimateError(f"{found}; expected [0, 1] and 0 or 1, drop the row and count it")
-    return values, labels
+    return check_labelled(probability, correct, ("probability", "correct"), "[0, 1]", lambda x: (x >= 0) & (x <= 1))
 
 
 def _assign_bins(values: Floats, n_bins: int, rule: str) -> Ints:

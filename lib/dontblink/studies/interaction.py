@@ -301,7 +301,6 @@ def cross_check(X: ArrayLike, y: ArrayLike, cluster: ArrayLike) -> pd.DataFrame:
     return table if gee.converged else table.assign(gee_estimate=np.nan, gee_se=np.nan, gee_rho=np.nan)
 
 
-
 LEVELS = ("low", "high")
 QUADRANTS = [(entropy, vision) for entropy in LEVELS for vision in LEVELS]
 

@@ -16,7 +16,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling, interval_of, resample
+from dontblink.statistics.bootstrap import (
+    STANDARD,
+    EstimateError,
+    Floats,
+    Ints,
+    Resampling,
+    check_labelled,
+    find_ties,
+    interval_of,
+    resample,
+)
 from dontblink.studies.cells import count_rows, each_scope, keep_usable, select_rows
 
 
@@ -28,22 +38,8 @@ class RiskCoverage(NamedTuple):
 
 
 def risk_coverage(confidence: ArrayLike, error: ArrayLike) -> RiskCoverage:
-    """Return the risk-coverage curve, expected over all orders of tied rows.
+    """Return the risk-coverage curve of confidences float[n] (higher is accepted earlier) and errors (1 is wrong).
 
-    Parameters
-    ----------
-    confidence : float[n]
-        Higher is accepted earlier. Infinities are ranks like others; NaN is an error.
-    error : {0, 1}[n] or bool[n]
-        1 where the answer is wrong.
-
-    Raises
-    ------
-    EstimateError
-        For no rows, unequal lengths, NaN, or an error that is neither 0 nor 1.
-
-    Notes
-    -----
     r(k/n) = (C + (k - a) E / (b - a)) / k: a rows with C errors are surer than the group of ties at rank k, which
     spans ranks a + 1..b and holds E errors. One class only and constant confidence are defined: a constant curve.
     """
@@ -96,28 +92,16 @@ def count_surer(confidence: Floats, order: Ints | None = None) -> tuple[Ints, In
     A row is accepted with probability clip((k - first) / (second - first), 0, 1) among the k surest.
     """
     order = np.argsort(-confidence, axis=-1, kind="stable") if order is None else order
-    ranked, n = np.take_along_axis(confidence, order, -1), confidence.shape[-1]
-    changes, edge = ranked[..., 1:] != ranked[..., :-1], np.ones((*ranked.shape[:-1], 1), bool)
-    place = np.arange(n, dtype=np.int64)
-    first = np.maximum.accumulate(np.where(np.concatenate([edge, changes], -1), place, 0), axis=-1)
-    ends = np.where(np.concatenate([changes, edge], -1), place + 1, n)
-    last = np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1]
+    first, last = find_ties(np.take_along_axis(confidence, order, -1))
     above, through = np.empty(order.shape, np.int64), np.empty(order.shape, np.int64)
     np.put_along_axis(above, order, first, -1)
-    np.put_along_axis(through, order, last, -1)
+    np.put_along_axis(through, order, last + 1, -1)
     return above, through
 
 
 def check_rows(confidence: ArrayLike, error: ArrayLike) -> tuple[Floats, Floats]:
-    """Return both as float64[n]; raise EstimateError as `risk_coverage` says."""
-    values, wrong = np.asarray(confidence, np.float64), np.asarray(error).astype(np.float64)
-    if values.ndim != 1 or values.shape != wrong.shape or not len(values):
-        raise EstimateError(f"confidences {values.shape}, errors {wrong.shape}; expected one of each a row, >= 1 row")
-    if (bad := np.isnan(values) | ~np.isin(wrong, (0.0, 1.0))).any():
-        row = int(np.argmax(bad))
-        found = f"row {row}: confidence {values[row]}, error {wrong[row]}"
-        raise EstimateError(f"{found}; expected a number and 0 or 1, drop the row and count it")
-    return values, wrong
+    """Return both as float64[n]; infinite confidences are ranks like others."""
+    return check_labelled(confidence, error, ("confidence", "error"), "a number", lambda x: ~np.isnan(x))
 
 
 def selective_table(

@@ -58,7 +58,6 @@ Scaling = Literal["train", "test"]
 _CHUNK = 64  # replicates sorted at once; changes no result
 
 
-
 class FittedRule(NamedTuple):
     """Coefficients float64[groups, 1 + terms] of each group (a model, or model and task type), and their replicates.
 
@@ -117,7 +116,6 @@ def _design(features: pd.DataFrame, rule: Rule) -> Floats:
     columns = {name: features[name].to_numpy(np.float64) for name in features}
     terms = [np.prod([columns[part] for part in term.split(":")], axis=0) for term in rule.terms]
     return np.column_stack([np.ones(len(features)), *terms])
-
 
 
 class Pair(NamedTuple):

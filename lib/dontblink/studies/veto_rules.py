@@ -32,7 +32,6 @@ RULES = ("entropy", "linear", "interaction", "veto", "oracle")
 _CHUNK = 32  # logits fitted at once: their row weights stay in the cache; changes no result
 
 
-
 @dataclass(frozen=True, eq=False)
 class Cell:
     """Rows `index` of one model and benchmark, their splits, and what the entropy rule alone makes of them.

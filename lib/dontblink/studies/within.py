@@ -21,7 +21,6 @@ from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Resa
 RESPONSE = ["model", "benchmark", "item_id"]
 
 
-
 def centre_within(x: ArrayLike, y: ArrayLike, subject: ArrayLike) -> tuple[Floats, int]:
     """Return [x y, x^2, y^2] of values less the mean of their subject, float64[n, 3], and the degrees of freedom.
 
