@@ -59,6 +59,7 @@ from dontblink.publish import record
 from dontblink.schema import read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import collapse, deals
+from dontblink.studies.cells import describe_signs
 
 # %%
 tables = read_tables(profile, ["items", "tokens", "token_masses", "steps"], split="test")
@@ -263,7 +264,7 @@ claims = {
     "evidence mass at recall steps is below that at read steps, beyond a uniform look": recall_evidence,
 }
 for claim, rows in claims.items():
-    print(collapse.describe_cells(claim, rows))
+    print(describe_signs(claim, rows, tested="rank_biserial"))
 
 # %% [markdown]
 # ## Appendix: other choices

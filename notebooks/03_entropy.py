@@ -58,7 +58,7 @@ from dontblink.publish import record
 from dontblink.schema import read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import deals, entropy, transfer
-from dontblink.studies.cells import require_cells
+from dontblink.studies.cells import describe_signs, require_cells
 
 # %%
 items, tokens = read_tables(profile, ["items", "tokens"], split="test").values()
@@ -366,10 +366,12 @@ for name, rows in whole.items():
 # line in the covariates explains, no more. A loss under transfer is vision's own only where it lies outside the deals.
 
 # %%
-for (_, name), rows in differences.groupby(["score", "adjustment"], sort=False):
-    print(f"{name}: {entropy.describe_differences(rows)}")
-for (_, name, scaling), rows in gains.query("train != test").groupby(["rule", "adjustment", "scaling"], sort=False):
-    print(f"{name}, on the scale of the {scales[scaling]}: {transfer.describe_gains(rows)}")
+for (pair, name), rows in differences.groupby(["score", "adjustment"], sort=False):
+    print(describe_signs(f"{name}: {pair.replace(' - ', ' separates better than ')}", rows))
+for (rule, name, scaling), rows in gains.query("train != test").groupby(["rule", "adjustment", "scaling"], sort=False):
+    claim = f"{name}, on the scale of the {scales[scaling]}: {rule} ranks better than full between two benchmarks"
+    ends = rows[["gain", "refit_gain_low", "refit_gain_high"]].set_axis(["estimate", "ci_low", "ci_high"], axis=1)
+    print(describe_signs(claim, ends))
 for name, rows in on_fit_scale.query("rule == 'full' and train != test").groupby("adjustment", sort=False):
     better = (rows["brier"] < rows["brier_constant"]).sum()
     print(f"{name}: carried over, full has a better Brier score than the constant in {better} of {len(rows)} pairs")

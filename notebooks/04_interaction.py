@@ -278,7 +278,7 @@ for name, table in {"coefficients": whole, "robustness": robustness, "dealt": de
 kind = types.groupby("benchmark")["task_type"].agg(", ".join)
 for name, rows in coefficients.items():
     for benchmark, part in rows[rows["scope"] == "cell"].groupby("benchmark"):
-        print(f"{name}, cells of {benchmark} ({kind[benchmark]}): {interaction.describe_signs(part)}")
+        print(cells.describe_signs(f"{name}, cells of {benchmark} ({kind[benchmark]}): b_EV is positive", part))
     for _, row in rows[rows["scope"] != "cell"].iterrows():
         print(f"{name}, {row['scope']} {row['benchmark']}: {interaction.describe_row(row)}")
 for _, row in cited.iterrows():

@@ -8,7 +8,16 @@ import pytest
 from synthetic_items import make_items
 
 from dontblink.statistics.bootstrap import EstimateError
-from dontblink.studies.cells import ENTROPY, VISION, deal_rows, number_items, require_cells, select_rows, standardise
+from dontblink.studies.cells import (
+    ENTROPY,
+    VISION,
+    deal_rows,
+    describe_signs,
+    number_items,
+    require_cells,
+    select_rows,
+    standardise,
+)
 
 
 def make_cell(n: int, right: int) -> pd.DataFrame:
@@ -67,3 +76,15 @@ def test_a_deal_stays_within_the_cell_and_is_the_same_for_all_models_of_a_benchm
             assert part.groupby("item_id")["donor"].nunique().eq(1).all()
         given = donor.groupby("benchmark")["donor"].agg(list)
         assert given["symbolic"] != given["visual"]
+
+
+def test_a_sentence_counts_signs_intervals_and_the_tested_direction() -> None:
+    rows = pd.DataFrame({"estimate": [-0.5, -0.1, 0.3, 9], "ci_low": [-0.8, -0.3, 0.1, 8],
+                         "ci_high": [-0.2, 0.1, 0.5, 9], "p_holm": [0.003, 0.4, 0.02, np.nan],
+                         "rank": [-0.9, -0.1, 0.8, 1]})  # fmt: skip
+    counts = "falls in 1 and the reverse in 2 of 3 (interval above 0 in 1, below 0 in 1); from -0.500 to 0.300"
+    tests = "; Holm-adjusted p < 0.05 for the claim in 1, for the reverse in 1"
+    assert describe_signs("falls", rows, "rank") == counts + tests == describe_signs("falls", rows)
+    turned = describe_signs("falls", rows.assign(rank=-rows["rank"] * (rows.index > 0)), "rank")
+    assert turned.endswith("for the claim in 0, for the reverse in 1")
+    assert describe_signs("falls", rows.iloc[:3].drop(columns="p_holm")) == counts

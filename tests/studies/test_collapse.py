@@ -17,7 +17,6 @@ from dontblink.studies.collapse import (
     collapse_by,
     collapse_table,
     curves,
-    describe_cells,
     log_ratio_check,
     pair_bins,
     pair_kinds,
@@ -156,13 +155,6 @@ def test_a_recall_is_held_against_the_read_of_the_same_thing() -> None:
     assert len(none) == 0 and none.attrs["n_left_out"] == len(
         steps[["model", "benchmark", "item_id"]].drop_duplicates()
     )
-
-
-def test_a_rise_is_not_counted_as_support_for_a_fall() -> None:
-    table = pd.DataFrame({"estimate": [0.5, -0.5], "ci_low": [0.4, -0.6], "ci_high": [0.6, -0.4],
-                          "p_holm": [0.001, 0.001], "rank_biserial": [0.9, -0.9]})  # fmt: skip
-    text = describe_cells("mass falls", table)
-    assert "in 1 of 2 cells" in text and "for a fall in 1, for a rise in 1" in text
 
 
 def test_lift_along_the_reasoning_is_share_over_fraction() -> None:

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from synthetic_items import make_fit, make_items
 
 from dontblink.statistics.bootstrap import EstimateError, Resampling
-from dontblink.studies.transfer import RULES, describe_gains, predict_rows, transfer_table
+from dontblink.studies.transfer import RULES, predict_rows, transfer_table
 
 FAST: dict[str, Any] = {"resampling": Resampling(200, method="percentile"), "refit": Resampling(50)}
 
@@ -76,9 +76,6 @@ def test_vision_that_means_the_opposite_elsewhere_hurts_the_global_rule_and_not_
     per_task = away.query("rule == 'per_task'")
     assert (per_task["gain"] == 0).all() and (per_task["n_text_only"] == 1000).all()
     assert (home["gain_low"] > 0.03).all() and (home["n_text_only"] == 0).all()  # where it was learnt, it helps
-    assert "linear ranks better than full-response entropy in 0 and worse in 2 of 2" in describe_gains(
-        table.query("rule == 'linear'")
-    )
 
 
 def test_vision_that_means_the_same_elsewhere_helps() -> None:

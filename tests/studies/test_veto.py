@@ -349,7 +349,7 @@ def test_the_laxest_threshold_before_the_first_failure_is_taken() -> None:
     confidence = np.arange(200)[::-1]
     error = np.arange(200) >= 100  # the surer half is right
     found = veto.certify_threshold(confidence, error, [50, 120, 150, 100, 20], max_risk=0.1, delta=0.1)
-    assert (found.threshold, found.n_accepted, found.n, found.risk) == (100.0, 100, 200, 0.0)
+    assert (found.threshold, found.n_accepted, found.n_certifying, found.risk) == (100.0, 100, 200, 0.0)
     assert found.p_value == pytest.approx(0.9**100) and "at least 0.9" in found.guarantee
     error[:20] = True  # now the strictest fails, and nothing after it is tested
     none = veto.certify_threshold(confidence, error, [50, 120, 150, 185], max_risk=0.1, delta=0.1)

@@ -104,6 +104,25 @@ def count_rows(rows: pd.DataFrame) -> dict[str, int]:
     return {"n_rows": len(rows), "n_items": rows["cluster"].nunique(), "n_wrong": int((~rows["correct"]).sum())}
 
 
+def describe_signs(claim: str, rows: pd.DataFrame, tested: str = "estimate", alpha: float = 0.05) -> str:
+    """Return one sentence on a family of estimates: in how many the claim (estimate > 0) holds, and the reverse.
+
+    `rows` have estimate, ci_low and ci_high. Where they have a p_holm, only those with a number belong to the family,
+    and the sign of `tested` says which way a small p points.
+    """
+    rows = rows.dropna(subset=["p_holm"]) if "p_holm" in rows else rows
+    estimate, low, high = (rows[name] for name in ("estimate", "ci_low", "ci_high"))
+    words = (
+        f"{claim} in {(estimate > 0).sum()} and the reverse in {(estimate < 0).sum()} of {len(rows)} (interval above 0 "
+        f"in {(low > 0).sum()}, below 0 in {(high < 0).sum()}); from {estimate.min():.3f} to {estimate.max():.3f}"
+    )
+    if "p_holm" not in rows:
+        return words
+    small, sign = rows["p_holm"] < alpha, rows[tested]
+    holds, reverse = (small & (sign > 0)).sum(), (small & (sign < 0)).sum()
+    return f"{words}; Holm-adjusted p < {alpha:g} for the claim in {holds}, for the reverse in {reverse}"
+
+
 def name_cell(cell: object) -> str:
     """Return a cell's name as messages and columns show it: model x benchmark."""
     return str(cell).replace("\n", " x ")

@@ -131,11 +131,7 @@ def collapse_table(
     test compares the two ends item by item; N over D is tested as N / (N + D), which keeps its order and
     stays bounded. Holm runs over `declared_cells` within a head set and quantity. `pooled` adds a row "all"
     over these cells, clustered by item, without a test (its rows are not independent).
-
-    Raises
-    ------
-    EstimateError
-        If a declared cell is missing or has fewer than `min_items` items, or a p-value is NaN.
+    A declared cell that is missing or has fewer than `min_items` items is an error.
     """
     results = []
     for head_set, rows in pairs.groupby("head_set"):
@@ -161,25 +157,11 @@ def collapse_table(
     return combined[leading + [name for name in combined if name not in leading]]
 
 
-def describe_cells(claim: str, rows: pd.DataFrame, alpha: float = 0.05) -> str:
-    """Return one sentence on a collapse table of ONE quantity: in how many cells the claim holds, and the reverse."""
-    tested = rows.dropna(subset=["p_holm"])
-    estimate, low, high = tested["estimate"], tested["ci_low"], tested["ci_high"]
-    small = tested["p_holm"] < alpha
-    falls, rises = (small & (tested["rank_biserial"] > 0)).sum(), (small & (tested["rank_biserial"] < 0)).sum()
-    return (
-        f"{claim}: in {(estimate > 0).sum()} of {len(tested)} cells (interval above 0 in {(low > 0).sum()}, below 0 in "
-        f"{(high < 0).sum()}); Holm-adjusted p < {alpha:g} for a fall in {falls}, for a rise in {rises}; "
-        f"estimates from {estimate.min():.2f} to {estimate.max():.2f}"
-    )
-
-
 def collapse_by(
     pairs: pd.DataFrame,
     items: pd.DataFrame,
     column: str,
     *,
-    n_strata: int = 3,
     quantities: Sequence[str] = tuple(QUANTITIES),
     min_items: int = 20,
     resampling: Resampling = STANDARD,
@@ -188,7 +170,7 @@ def collapse_by(
 
     A stratum with fewer than `min_items` items keeps its count and has no estimate. See `stratify`.
     """
-    rows = pairs.merge(stratify(items, column, n_strata), on=["benchmark", "item_id"], validate="m:1")
+    rows = pairs.merge(stratify(items, column), on=["benchmark", "item_id"], validate="m:1")
     if len(rows) != len(pairs):
         raise EstimateError(f"{len(pairs) - len(rows)} pairs without an item; build both tables from one run")
     results = []
@@ -201,18 +183,18 @@ def collapse_by(
     return pd.concat(results, ignore_index=True)
 
 
-def stratify(items: pd.DataFrame, column: str, n_strata: int = 3) -> pd.DataFrame:
+def stratify(items: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return benchmark, item_id, stratum (text) per item: its value of `column`, or the quantile range of it.
 
-    A numeric column with more than `n_strata` values is cut within each benchmark, over all models, so that
+    A numeric column with more than three values is cut at its tertiles within each benchmark, over all models, so that
     an item has one stratum.
     """
     rows = items[["benchmark", "item_id", column]].astype({"benchmark": "str", "item_id": "str"})
     parts = []
     for _, part in rows.drop_duplicates().groupby("benchmark"):
         values = part[column]
-        many = pd.api.types.is_numeric_dtype(values) and values.nunique() > n_strata
-        labels = pd.qcut(values, n_strata, duplicates="drop", precision=2) if many else values
+        many = pd.api.types.is_numeric_dtype(values) and values.nunique() > 3
+        labels = pd.qcut(values, 3, duplicates="drop", precision=2) if many else values
         parts.append(part.assign(stratum=labels.astype("str").fillna("missing")))
     return pd.concat(parts)[["benchmark", "item_id", "stratum"]]
 
@@ -244,16 +226,12 @@ def _collapse_statistic(quantities: Sequence[str]) -> Callable[[Any], Any]:
 
 
 def _signed_ranks(rows: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
-    results = []
-    for numerator, held_against in (QUANTITIES[name] for name in quantities):
-        ends = []
-        for end in ("first", "last"):
-            value = rows[f"{numerator}_{end}"].to_numpy(float)
-            if held_against:
-                total = value + rows[f"{held_against}_{end}"].to_numpy(float)
-                value = np.divide(value, total, out=np.full_like(total, 0.5), where=total > 0)
-            ends.append(value)
-        results.append(signed_rank(*ends))
+    def value(numerator: str, held_against: str | None, end: str) -> Floats:
+        own = rows[f"{numerator}_{end}"].to_numpy(float)
+        total = own + rows[f"{held_against}_{end}"].to_numpy(float) if held_against else np.ones(len(own))
+        return np.divide(own, total, out=np.full_like(total, 0.5), where=total > 0)
+
+    results = [signed_rank(*(value(*QUANTITIES[name], end) for end in ("first", "last"))) for name in quantities]
     return pd.DataFrame(results, index=list(quantities), columns=["wilcoxon_w", "p", "rank_biserial"])
 
 

@@ -138,8 +138,11 @@ def shuffled_vision(
             for fits, seen in zip(fitted[key], _deal_vision(pair.seen, pair.test, n_deals, [seed, 1]), strict=True):
                 for name in rules:
                     scores[name].append(score_rows(fits[name], fits[name].coef, pair.test, seen, base))
+            correct, ones = pair.test["correct"].to_numpy(bool), np.ones((n_deals + 2, len(pair.test)))
+            models = pair.test.groupby("model").indices.values()
             for name in rules:
-                aurocs = _mean_aurocs(pair.test, np.stack(scores[name]))
+                drawn = np.stack(scores[name])  # text alone, vision as it is, the deals; the mean over models of each
+                aurocs = np.mean([auroc_each(correct[m], drawn[:, m], ones[:, m]) for m in models], axis=0)
                 gain, deals = float(aurocs[1] - aurocs[0]), aurocs[2:] - aurocs[0]
                 row = {"scaling": scaling, "train": train, "test": test, "rule": name, "gain": gain}
                 results.append(row | _summarise(gain, deals, confidence))
@@ -154,16 +157,6 @@ def _deal_vision(
     yield features
     for _ in range(n_deals):
         yield features.assign(vision=vision[deal_rows(*places, rng)])
-
-
-def _mean_aurocs(rows: pd.DataFrame, scores: Floats) -> Floats:
-    """Return float64[b]: the mean over models of the AUROC of each row of `scores` float64[b, n]."""
-    correct, ones = rows["correct"].to_numpy(bool), np.ones_like(scores)
-    by_model = [
-        auroc_each(correct[own], scores[:, own], ones[:, own]) for own in rows.groupby("model").indices.values()
-    ]
-    mean: Floats = np.mean(by_model, axis=0)
-    return mean
 
 
 def dealt_table(

@@ -158,12 +158,8 @@ def auroc_table(
 def add_holm(table: pd.DataFrame, declared_cells: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Return the table with `p_holm`, adjusted over the declared cells (model, benchmark) within each difference.
 
-    NaN for AUROCs, benchmarks and the pooled row, which are not tested against each other.
-
-    Raises
-    ------
-    EstimateError
-        If a declared cell has no p-value: a family that shrinks after the fact is no family.
+    NaN for AUROCs, benchmarks and the pooled row, which are not tested against each other. A declared cell without a
+    p-value is an error: a family that shrinks after the fact is no family.
     """
     table = table.assign(p_holm=np.nan)
     tested = table[(table["scope"] == "cell") & table["score"].str.contains(" - ")]
@@ -175,20 +171,6 @@ def add_holm(table: pd.DataFrame, declared_cells: Sequence[tuple[str, str]]) -> 
         own = rows.index[pd.MultiIndex.from_frame(rows[["model", "benchmark"]]).isin(declared_cells)]
         table.loc[own, "p_holm"] = adjust_holm(table.loc[own, "p"].to_numpy(np.float64))
     return table
-
-
-def describe_differences(rows: pd.DataFrame, alpha: float = 0.05) -> str:
-    """Return one sentence on ONE difference of an `add_holm` table: in how many cells a leads, and the reverse."""
-    cells = rows.dropna(subset=["p_holm"])
-    estimate, low, high = cells["estimate"], cells["ci_low"], cells["ci_high"]
-    small = cells["p_holm"] < alpha
-    a, b = str(cells["score"].iloc[0]).split(" - ")
-    return (
-        f"{a} separates better than {b} in {(estimate > 0).sum()} of {len(cells)} cells (interval above 0 in "
-        f"{(low > 0).sum()}, below 0 in {(high < 0).sum()}); Holm-adjusted p < {alpha:g} for {a} in "
-        f"{(small & (estimate > 0)).sum()}, for {b} in {(small & (estimate < 0)).sum()}; differences from "
-        f"{estimate.min():.3f} to {estimate.max():.3f}"
-    )
 
 
 BinRule = Literal["equal_width", "equal_mass"]
@@ -204,17 +186,10 @@ def reliability_curve(
 ) -> pd.DataFrame:
     """Return a row per bin that holds rows: bin, low, high, n, mean_probability, share_correct, ci_low, ci_high.
 
-    Parameters
-    ----------
-    probability : float[n] in [0, 1]
-        Predicted probability that the answer is correct.
-    rule : {"equal_width", "equal_mass"}
-        Equal width: [k / K, (k + 1) / K), the last one closed. Equal mass: bin floor(K r / n) with r the number of
-        rows of a smaller probability, so that equal probabilities share a bin whatever the order of the rows; low and
-        high are then the smallest and largest probability in it.
+    Equal width: [k / K, (k + 1) / K), the last one closed. Equal mass: bin floor(K r / n) with r the number of rows of
+    a smaller probability, so that equal probabilities share a bin whatever the order of the rows; low and high are then
+    the smallest and largest probability in it.
 
-    Notes
-    -----
     The interval is Wilson's for the share of correct rows: it takes rows as independent (one model at a time).
     """
     values, labels = _check_probabilities(probability, correct)

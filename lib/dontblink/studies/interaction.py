@@ -130,11 +130,6 @@ def interaction_table(
     are those of `marginal_effects`; a `flexible` design, whose squares would have to move with E and V, has none. A
     `brief` table has neither cross-checks nor marginal effects. A cell below `min_items` items or of one class is left
     out; a scope without a cell keeps its counts alone.
-
-    Raises
-    ------
-    EstimateError
-        If a scope cannot be fitted: the message names it.
     """
     rows = select_rows(items, list(dict.fromkeys([entropy, vision, *covariates])))
     results: list[dict[str, Any]] = []
@@ -228,15 +223,6 @@ def add_holm(table: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(p_holm=rows.groupby("scope")["p"].transform(lambda p: adjust_holm(p.to_numpy())))
 
 
-def describe_signs(rows: pd.DataFrame, alpha: float = 0.05) -> str:
-    """Return a sentence that counts the signs of the estimates of an `add_holm` table and what excludes 0."""
-    below, above, small = rows["ci_high"] < 0, rows["ci_low"] > 0, rows["p_holm"] < alpha
-    return (
-        f"b_EV is negative in {int((rows['estimate'] < 0).sum())} of {len(rows)}; interval below 0 in "
-        f"{int(below.sum())}, above 0 in {int(above.sum())}; Holm-adjusted p < {alpha:g} in {int(small.sum())}"
-    )
-
-
 def describe_row(row: Any) -> str:
     """Return an estimate with its interval, and its p-values where it has some, as text."""
     p = "".join(f", {name} {row[name]:.3g}" for name in ("p", "p_holm") if name in row)
@@ -273,8 +259,7 @@ def surface_table(
         chance = np.array([expit(rest + own) @ count for own in odds]) / count.sum()
         n_near = [int((np.abs(design.x[:, :2] - point).max(axis=1) <= near).sum()) for point in zip(e, v, strict=True)]
         parts.append(pd.DataFrame({**names, "entropy_z": e, "vision_z": v, "probability": chance, "n_near": n_near}))
-    columns = ["scope", "model", "benchmark", "entropy_z", "vision_z", "probability", "n_near"]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def cross_check(X: ArrayLike, y: ArrayLike, cluster: ArrayLike) -> pd.DataFrame:

@@ -202,11 +202,9 @@ def transfer_table(
             text = (scores["full"], redrawn["full"]) if name != "full" else (np.zeros(len(pair.test)),) * 2
             scores[name] = score_rows(fit, fit.coef, pair.test, pair.seen, text[0])
             redrawn[name] = score_rows(fit, fit.replicates, pair.test, pair.seen, text[1])
-        table = _judge(pair, fits, scores, redrawn, rules, resampling, refit)
-        results.append(table.assign(train=train, test=test, n_left_out=pair.n_left_out))
-    combined = pd.concat(results, ignore_index=True)
-    leading = ["train", "test", "model", "rule"]
-    return combined[leading + [name for name in combined if name not in leading]]
+        judged = _judge(pair, fits, scores, redrawn, rules, resampling, refit)
+        results += [{"train": train, "test": test} | row | {"n_left_out": pair.n_left_out} for row in judged]
+    return pd.DataFrame(results)
 
 
 def _judge(
@@ -217,7 +215,7 @@ def _judge(
     rules: Sequence[str],
     resampling: Resampling,
     refit: Resampling | None,
-) -> pd.DataFrame:
+) -> Iterator[dict[str, Any]]:
     test, names = pair.test, list(fits)
     correct, cluster, models = (test[column].to_numpy() for column in ("correct", "cluster", "model"))
     draws = draw_aurocs(correct, list(scores.values()), cluster, resampling, cell=models)
@@ -225,7 +223,6 @@ def _judge(
     again = _redraw(test, redrawn, replace(refit, seed=refit.seed + 1)) if refit else {}
     constant = test["model"].map(pair.train.groupby("model")["correct"].mean()).to_numpy(np.float64)
     scopes = [(str(model), [k]) for k, model in enumerate(draws.cells)]
-    results = []
     for model, cells in [("all", list(range(len(scopes)))), *scopes] if len(scopes) > 1 else scopes:
         own = np.isin(models, [draws.cells[k] for k in cells])
         fitted_on = pair.train["model"].isin(set(models[own]))
@@ -246,8 +243,7 @@ def _judge(
                     found = interval_of(value, values, whole.n_clusters, replace(refit, method="percentile"))
                     row |= {f"{prefix}_low": found.ci_low, f"{prefix}_high": found.ci_high}
                 row["n_degenerate"] = found.n_degenerate
-            results.append(row)
-    return pd.DataFrame(results)
+            yield row
 
 
 def _redraw(rows: pd.DataFrame, scores: dict[str, Floats], refit: Resampling) -> dict[str, Floats]:
@@ -267,17 +263,6 @@ def _redraw(rows: pd.DataFrame, scores: dict[str, Floats], refit: Resampling) ->
                     known[key] = auroc_each(correct[own], drawn, weights)
                 found[name][block, m] = known[key]
     return found
-
-
-def describe_gains(rows: pd.DataFrame) -> str:
-    """Return one sentence on ONE rule, model and scaling: how often it gains or loses between two benchmarks."""
-    pairs = rows[rows["train"] != rows["test"]]
-    low, high = (pairs[f"refit_gain_{end}" if "refit_gain_low" in pairs else f"gain_{end}"] for end in ("low", "high"))
-    return (
-        f"{pairs['rule'].iloc[0]} ranks better than full-response entropy in {(pairs['gain'] > 0).sum()} and worse in "
-        f"{(pairs['gain'] < 0).sum()} of {len(pairs)} ordered pairs (interval above 0 in {(low > 0).sum()}, below 0 "
-        f"in {(high < 0).sum()}); gains from {pairs['gain'].min():.3f} to {pairs['gain'].max():.3f}"
-    )
 
 
 def predict_rows(fit_items: pd.DataFrame, items: pd.DataFrame, rule: str = "full", **choice: Any) -> pd.DataFrame:

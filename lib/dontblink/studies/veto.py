@@ -20,7 +20,7 @@ cells without a danger zone (`make simulate`: 60 items).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -83,8 +83,6 @@ def veto_table(
 
     Parameters
     ----------
-    items : DataFrame
-        Items table (`schema.SCHEMAS["items"]`), test split.
     targets : sequence of str, or None
         Task types that the veto is for, declared beforehand; None vetoes in all (the contrast that shows what
         targeting spares). Elsewhere the veto is the entropy rule and its gain is 0 by construction.
@@ -238,16 +236,16 @@ def _compare(gain: float, dealt: Floats, cells: Ints, *, with_max: bool) -> dict
 class Certificate:
     """The laxest certified threshold: accept where confidence >= threshold (NaN: none certified, accept nothing).
 
-    n_accepted of n certification items had `risk` (share wrong, NaN if none), tested at `p_value` (1 if none).
+    n_accepted of n_certifying items had `risk` (share wrong, NaN if none), tested at `p_value` (1 if none).
     """
 
-    threshold: float
-    n_accepted: int
-    n: int
-    risk: float
-    p_value: float
     max_risk: float
     delta: float
+    threshold: float
+    n_certifying: int
+    n_accepted: int
+    risk: float
+    p_value: float
 
     @property
     def guarantee(self) -> str:
@@ -267,17 +265,10 @@ def certify_threshold(
 ) -> Certificate:
     """Test thresholds from the strictest to the laxest, each at level delta, and return the last before a failure.
 
-    Parameters
-    ----------
-    confidence, error : float[n], {0, 1}[n]
-        Certification items: independent, and not used to choose `thresholds` or to fit the confidence.
-    thresholds : sequence of float
-        Candidates. The strictest must accept enough items: m without an error reach delta if (1 - max_risk)^m <= delta.
-    max_risk, delta : float in (0, 1)
-        The accepted risk, and the probability with which the guarantee may fail.
+    The certification items, float[n] and {0, 1}[n], are independent and were not used to choose `thresholds` or to fit
+    the confidence. The strictest threshold must accept enough of them: m without an error reach delta if
+    (1 - max_risk)^m <= delta. `delta` is the probability with which the guarantee may fail.
 
-    Notes
-    -----
     H_t: P(wrong | confidence >= t) >= max_risk. Given the number of accepted items their errors are independent with
     that probability, so its p-value is MAPIE's Hoeffding-Bentkus bound for 0/1 losses (here the binomial tail). Testing
     in a fixed order and stopping at the first failure keeps the chance of any false certificate below delta.
@@ -292,11 +283,10 @@ def certify_threshold(
     p = bound_p_values(errors, n, max_risk)
     certified = control_fwer(p, delta, "fixed_sequence")
     if not certified.size:
-        return Certificate(np.nan, 0, len(values), np.nan, 1.0, max_risk, delta)
-    last = int(certified[-1])
-    return Certificate(
-        float(ordered[last]), int(n[last]), len(values), float(errors[last] / n[last]), float(p[last]), max_risk, delta
-    )
+        return Certificate(max_risk, delta, np.nan, len(values), 0, np.nan, 1.0)
+    k = int(certified[-1])
+    risk = float(errors[k] / n[k])
+    return Certificate(max_risk, delta, float(ordered[k]), len(values), int(n[k]), risk, float(p[k]))
 
 
 def bound_p_values(errors: ArrayLike, n: ArrayLike, max_risk: float) -> Floats:
@@ -350,13 +340,9 @@ def certify_table(
             accepted = surety[seen] >= found.threshold
             n, bad = int(accepted.sum()), int(cell.wrong[seen][accepted].sum())
             ends = proportion_confint(bad, n, alpha=1 - confidence, method="beta") if n else (0.0, 1.0)
-            vetoed_below = floor if np.isfinite(floor) else np.nan
-            results.append({
-                "model": model, "benchmark": benchmark, "n_items": len(e), "rule": rule, "max_risk": max_risk,
-                "delta": delta, "threshold": found.threshold, "vision_floor": vetoed_below, "n_certifying": found.n,
-                "n_accepted": found.n_accepted, "risk": found.risk, "p_value": found.p_value, "n_checked": len(seen),
-                "n_checked_accepted": n, "checked_coverage": n / len(seen) if len(seen) else np.nan,
-                "checked_risk": bad / n if n else np.nan,
-                "ci_low": float(ends[0]), "ci_high": float(ends[1]), "guarantee": found.guarantee,
-            })  # fmt: skip
+            row = {"model": model, "benchmark": benchmark, "n_items": len(e), "rule": rule}
+            row |= {"vision_floor": floor if np.isfinite(floor) else np.nan} | asdict(found)
+            row |= {"n_checked": len(seen), "n_checked_accepted": n, "checked_risk": bad / n if n else np.nan}
+            row |= {"checked_coverage": n / len(seen) if len(seen) else np.nan}
+            results.append(row | {"ci_low": float(ends[0]), "ci_high": float(ends[1]), "guarantee": found.guarantee})
     return pd.DataFrame(results)

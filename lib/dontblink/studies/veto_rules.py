@@ -95,12 +95,8 @@ def prepare_splits(
     """Split the items `n_splits` times, the same way for all models; every block of a stratum is split by itself.
 
     `targets` are the task types that the veto is for (None: all). Entropy and vision are standardised within the cell
-    with the features of all its rows: no label, but the scale of a cell is taken as known.
-
-    Raises
-    ------
-    EstimateError
-        For options out of range, or a cell without items in one of the halves.
+    with the features of all its rows: no label, but the scale of a cell is taken as known. Options out of range, or a
+    cell without items in one of the halves, are errors.
     """
     if n_splits < 1 or n_shares < 1 or n_blocks < 1 or not 0 < fit_share < 1:
         found = f"{n_splits} splits, fit share {fit_share}, {n_shares} shares, {n_blocks} blocks"

@@ -43,12 +43,8 @@ def within_correlation(x: ArrayLike, y: ArrayLike, subject: ArrayLike, confidenc
     """Return the repeated-measures correlation (Bland and Altman 1995): r, ci_low, ci_high, dof, p.
 
     r = sum of products / root of the sums of squares of values less the mean of their subject, which is the r of an
-    analysis of covariance with parallel lines. Interval: tanh(atanh r -+ z / sqrt(dof - 1)); p by t with dof.
-
-    Raises
-    ------
-    EstimateError
-        For a gap, dof < 2, or an x or y that is constant within every subject.
+    analysis of covariance with parallel lines. Interval: tanh(atanh r -+ z / sqrt(dof - 1)); p by t with dof. A gap,
+    dof < 2, or an x or y that is constant within every subject is an error.
     """
     parts, dof = centre_within(x, y, subject)
     both, xx, yy = parts.sum(axis=0)
