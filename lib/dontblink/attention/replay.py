@@ -196,10 +196,10 @@ def read_batch(
         with record(vlm.model, plan, implementation) as recording:
             tokens = read_tokens(vlm, prompts, ids)
         found = []
-        for place, (prompt, measured) in enumerate(zip(prompts, tokens, strict=True)):
+        for place, (prompt, (entropy, log_probability)) in enumerate(zip(prompts, tokens, strict=True)):
             mass, step_map = recording.read(place)
             looks = np.zeros((*mass.shape[:2], 2), np.float32)
-            found.append(Measures(prompt.item_id, vlm.name, *measured, mass, step_map, looks))
+            found.append(Measures(prompt.item_id, vlm.name, entropy, log_probability, mass, step_map, looks))
         return found
     except torch.OutOfMemoryError:
         recording = None  # free it before the caller tries a smaller batch
