@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from dontblink.statistics.auroc import auroc
 from dontblink.studies.interaction import ENTROPY, VISION, build_design, fit_logit
 from dontblink.studies.transfer import FEATURES, RULES, fit_rule
 from dontblink_simulation.populations import Answers, Benchmarks, Masses, Scores, fit_population
@@ -41,8 +41,8 @@ def test_scores_have_the_true_auroc_within_each_cell(step: float) -> None:
     population = Scores(n_items=40_000, n_models=2, step=step)
     rows, truth = population.draw(np.random.default_rng(2)), population.truth()
     for _, cell in rows.groupby("cell"):
-        assert auroc(cell["correct"], cell["a"]) == pytest.approx(truth["auroc"], abs=0.012)
-        assert auroc(cell["correct"], cell["b"]) == pytest.approx(truth["auroc_b"], abs=0.012)
+        assert roc_auc_score(cell["correct"], cell["a"]) == pytest.approx(truth["auroc"], abs=0.012)
+        assert roc_auc_score(cell["correct"], cell["b"]) == pytest.approx(truth["auroc_b"], abs=0.012)
     assert truth["difference"] == truth["auroc"] - truth["auroc_b"]
     assert rows["correct"].mean() == pytest.approx(0.7, abs=0.01)
     assert rows["a"].nunique() < 20 if step else rows["a"].is_unique
@@ -122,7 +122,7 @@ def test_a_rules_true_gain_is_its_auroc_on_a_large_sample() -> None:
     found = []
     for m, (_, cell) in enumerate(test.groupby("model")):
         scores = [cell[["full"]] @ full[m], cell[["full", "vision"]] @ linear[m]]
-        text, both = (auroc(cell["correct"], score) for score in scores)
+        text, both = (roc_auc_score(cell["correct"], score) for score in scores)
         found.append(both - text)
     truth = population.gain(full, linear)
     assert np.mean(found) == pytest.approx(truth, abs=0.01)

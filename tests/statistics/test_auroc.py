@@ -10,7 +10,6 @@ from scipy import stats
 from synthetic_items import read_case
 
 from dontblink.statistics.auroc import (
-    auroc,
     auroc_difference,
     auroc_each,
     auroc_interval,
@@ -61,9 +60,10 @@ def test_reference_delong_and_bca() -> None:
 def test_reference_clustered_difference() -> None:
     case, expected, tol = read_case("cluster_bootstrap_logit")
     a, b = case["E"], -case["V"]
+    test = clustered_test(case["y"], a, b, case["cluster"])
+    assert test.auc_a == pytest.approx(float(expected["auroc_E"]), abs=tol["auroc_E"])
+    assert test.auc_b == pytest.approx(float(expected["auroc_negV"]), abs=tol["auroc_negV"])
     found = auroc_difference(case["y"], a, b, case["cluster"], plain(2000, 99))
-    assert found.auc_a == pytest.approx(float(expected["auroc_E"]), abs=tol["auroc_E"])
-    assert found.auc_b == pytest.approx(float(expected["auroc_negV"]), abs=tol["auroc_negV"])
     first, low_high = expected["auroc_diff_boot_first3"], expected["auroc_diff_boot_pct95"]
     assert found.replicates[:3] == pytest.approx(first, abs=tol["auroc_diff_boot_first3"])
     se, tolerance = float(expected["auroc_diff_boot_se"]), tol["auroc_diff_boot_se"]
@@ -161,8 +161,9 @@ def test_ties_count_one_half() -> None:
     correct, _, _, item = draw()
     flat, score = np.full(40, 0.3), np.zeros(40)
     score[np.flatnonzero(correct)[0]] = 1.0
-    assert auroc(correct, score) == pytest.approx(0.5 + 0.5 / correct.sum())
-    assert auroc(correct, flat) == 0.5
+    ties = delong_test(correct, score, flat)
+    assert ties.auc_a == pytest.approx(0.5 + 0.5 / correct.sum())
+    assert ties.auc_b == 0.5
     found = auroc_difference(correct, flat, flat + 1, item, Resampling(300))
     assert (found.estimate, found.ci_low, found.ci_high) == (0.0, 0.0, 0.0)
     test = delong_test(correct, flat, flat + 1)
@@ -217,7 +218,7 @@ def test_unusable_rows_are_named(change: dict, message: str) -> None:
     correct, a, _, item = draw()
     given_rows = {"correct": correct, "score": a} | change
     for call in (
-        lambda: auroc(given_rows["correct"], given_rows["score"]),
+        lambda: auroc_interval(given_rows["correct"], given_rows["score"], item, Resampling(10)),
         lambda: delong_test(given_rows["correct"], given_rows["score"], given_rows["score"]),
         lambda: auroc_difference(given_rows["correct"], given_rows["score"], given_rows["score"], item, Resampling(10)),
     ):

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import brier_score_loss
+from sklearn.metrics import brier_score_loss, roc_auc_score
 from synthetic_items import make_items, read_case
 
-from dontblink.statistics.auroc import auroc, auroc_difference, delong_test
+from dontblink.statistics.auroc import auroc_difference, delong_test
 from dontblink.statistics.bootstrap import EstimateError, Resampling
 from dontblink.studies.cells import select_rows
 from dontblink.studies.entropy import (
@@ -30,7 +30,7 @@ def test_auroc_table_has_a_row_per_scope_and_quantity_and_the_estimates_of_the_c
     assert len(table) == (6 + 3) * (4 + 2 + 1)
     cell = items.query("model == 'glm' and benchmark == 'visual'")
     found = table.query("scope == 'cell' and model == 'glm' and benchmark == 'visual' and score == 'full'").iloc[0]
-    assert found["estimate"] == pytest.approx(auroc(cell["correct"], -cell["full_entropy_nats"]), abs=1e-14)
+    assert found["estimate"] == pytest.approx(roc_auc_score(cell["correct"], -cell["full_entropy_nats"]), abs=1e-14)
     assert found["n_items"] == 60 and found["n_wrong"] == (~cell["correct"]).sum()
     cells = table.query("scope == 'cell' and score == 'full'")
     pooled = table.query("scope == 'pooled' and score == 'full'").iloc[0]
@@ -101,7 +101,7 @@ def test_a_difference_compares_the_rows_that_have_both_scores() -> None:
     items.loc[:9, "answer_entropy_nats"] = np.nan
     found = auroc_table(items, **FAST).query("scope == 'cell' and score == 'full - answer'").iloc[0]
     both = items.query("model == 'glm' and benchmark == 'symbolic'").iloc[10:]
-    assert found["auc_a"] == pytest.approx(auroc(both["correct"], -both["full_entropy_nats"]), abs=1e-13)
+    assert found["auc_a"] == pytest.approx(roc_auc_score(both["correct"], -both["full_entropy_nats"]), abs=1e-13)
     assert found["auc_a"] - found["auc_b"] == pytest.approx(found["estimate"], abs=1e-13)
 
 

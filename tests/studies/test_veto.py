@@ -295,7 +295,7 @@ def test_rules_are_compared_at_equal_numbers_and_saved_errors_are_those_of_the_e
             k, own, by_entropy = count_errors(cell, accepted)
             for s in (0, 7):
                 held = cell.held[s]
-                curve = risk_coverage(-cell.entropy[held], cell.wrong[held]).risk
+                curve = risk_coverage(-cell.entropy[held], cell.wrong[held])
                 assert k[s] == round(accepted.weight[s].sum())
                 assert own[s] == pytest.approx((accepted.weight[s] * cell.wrong[held]).sum(), abs=1e-9)
                 assert by_entropy[s] == pytest.approx(curve[int(k[s]) - 1] * k[s], abs=1e-9)

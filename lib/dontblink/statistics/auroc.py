@@ -9,7 +9,7 @@ replicate with one class dropped in silence, or DeLong's test over the rows of s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
+from dontblink.statistics import bootstrap
 from dontblink.statistics.bootstrap import (
     MIN_CLUSTERS,
     STANDARD,
@@ -28,47 +29,30 @@ from dontblink.statistics.bootstrap import (
     Ints,
     Method,
     Resampling,
-    check_labelled,
-    count_draws,
-    delete_one,
-    divide,
-    find_ties,
-    interval_of,
-    number_clusters,
-    resample,
-    split_strata,
 )
 
 _CHUNK = 32  # replicates held at once: their cumulative weights stay in the cache; changes no result
 
 
-@dataclass(frozen=True)
-class Order:
-    """Cluster of each positive and of each negative row (by increasing score), and negatives below each positive."""
+def weigh_auroc(positive: NDArray[np.bool_], score: Floats, cluster: Ints) -> Callable[[Floats], Floats]:
+    """Return the AUROC as a function of cluster weights float64[G, b]: float64[b], NaN where a class has no weight.
 
-    positive: Ints
-    negative: Ints
-    below: Ints
-    not_above: Ints
-
-
-def order_rows(positive: NDArray[np.bool_], score: Floats, cluster: Ints) -> Order:
-    """Return what `weighted_auroc` needs of one score, sorted once for all replicates."""
+    The rows are sorted once for all replicates.
+    """
     order = np.argsort(score[~positive], kind="stable")
     ranked, asked = score[~positive][order], score[positive]
     below, not_above = (np.searchsorted(ranked, asked, side) for side in ("left", "right"))
-    return Order(cluster[positive], cluster[~positive][order], below, not_above)
+    of_positive, of_negative = cluster[positive], cluster[~positive][order]
 
+    def evaluate(weights: Floats) -> Floats:
+        cumulative = np.zeros((len(of_negative) + 1, weights.shape[1]))
+        np.cumsum(weights[of_negative], axis=0, out=cumulative[1:])
+        own = weights[of_positive]
+        wins = np.einsum("ib,ib->b", own, cumulative[below])
+        wins += np.einsum("ib,ib->b", own, cumulative[not_above])
+        return np.asarray(bootstrap.divide(wins, 2 * own.sum(axis=0) * cumulative[-1]))
 
-def weighted_auroc(order: Order, weights: Floats) -> Floats:
-    """Return float64[b]: the AUROC under cluster weights float64[G, b], NaN where a class has no weight."""
-    cumulative = np.zeros((len(order.negative) + 1, weights.shape[1]))
-    np.cumsum(weights[order.negative], axis=0, out=cumulative[1:])
-    positive = weights[order.positive]
-    wins = np.einsum("ib,ib->b", positive, cumulative[order.below])
-    wins += np.einsum("ib,ib->b", positive, cumulative[order.not_above])
-    result: Floats = divide(wins, 2 * positive.sum(axis=0) * cumulative[-1])
-    return result
+    return evaluate
 
 
 def auroc_each(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
@@ -83,9 +67,9 @@ def auroc_each(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> 
     not_above = np.cumsum(lost, axis=1)
     below, total = not_above - lost, not_above[:, -1]
     if (ranked[:, 1:] == ranked[:, :-1]).any():
-        first, last = find_ties(ranked)
+        first, last = bootstrap.find_ties(ranked)
         below, not_above = np.take_along_axis(below, first, 1), np.take_along_axis(not_above, last, 1)
-    result: Floats = divide((won * (below + not_above)).sum(axis=1), 2 * won.sum(axis=1) * total)
+    result: Floats = bootstrap.divide((won * (below + not_above)).sum(axis=1), 2 * won.sum(axis=1) * total)
     return result
 
 
@@ -93,8 +77,6 @@ def auroc_each(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> 
 class AurocInterval(Interval):
     """Interval of AUROC a (minus b); `replicates` float64[n_replicates] hold NaN where one class was drawn."""
 
-    auc_a: float
-    auc_b: float
     replicates: Floats
 
 
@@ -132,32 +114,22 @@ class AurocDraws:
             own: Floats = values[score, used].mean(axis=0)
             return own if minus is None else own - values[minus, used].mean(axis=0)
 
-        auc_a = float(self.estimate[score, used].mean())
-        auc_b = np.nan if minus is None else float(self.estimate[minus, used].mean())
-        ends = interval_of(
-            auc_a if minus is None else auc_a - auc_b,
+        ends = bootstrap.interval_of(
+            float(lead(self.estimate)),
             lead(self.drawn),
             int(self.member[used].any(axis=0).sum()),
             replace(self.resampling, method=method or self.resampling.method),
             jackknife=None if self.jackknife is None else [lead(part) for part in self.jackknife],
         )
-        return AurocInterval(**vars(ends), auc_a=auc_a, auc_b=auc_b, replicates=lead(self.drawn))
-
-
-def auroc(correct: ArrayLike, score: ArrayLike) -> float:
-    """Return P(score of a correct row > score of a wrong row) + P(equal) / 2, by scikit-learn."""
-    labels, (values,) = _check_rows(correct, [score])
-    _check_classes(labels)
-    return float(roc_auc_score(labels, values))
+        return AurocInterval(**vars(ends), replicates=lead(self.drawn))
 
 
 def _check_rows(
     correct: ArrayLike, scores: Sequence[ArrayLike], *, gaps: bool = False
 ) -> tuple[NDArray[np.bool_], list[Floats]]:
     """Return labels as bool[n] and scores as float64[n], NaN among them with `gaps` only."""
-    checked = [
-        check_labelled(score, correct, valid=(lambda x: ~np.isinf(x)) if gaps else np.isfinite) for score in scores
-    ]
+    valid = (lambda x: ~np.isinf(x)) if gaps else np.isfinite
+    checked = [bootstrap.check_labelled(score, correct, valid=valid) for score in scores]
     return checked[0][1] > 0, [values for values, _ in checked]
 
 
@@ -191,21 +163,11 @@ def auroc_difference(
     *,
     cell: ArrayLike | None = None,
 ) -> AurocInterval:
-    """Return the paired, item-clustered bootstrap interval of AUROC(score_a) - AUROC(score_b).
+    """Return the paired, item-clustered bootstrap interval of AUROC(score_a) - AUROC(score_b), or of AUROC(score_a).
 
-    Without a `score_b` it is that of AUROC(score_a).
-
-    Parameters
-    ----------
-    correct : {0, 1}[n]
-        Positive is correct; give minus an entropy as a score.
-    cluster : label[n]
-        The item of each row; an item is drawn with all its rows.
-    resampling : Resampling
-        By BCa or percentile. Without cells the draws are those of `scipy.stats.bootstrap` over the items.
-    cell : label[n], optional
-        The estimate is then the mean over cells of the AUROC within each (pairs of rows are compared within a cell
-        only), and items are drawn within the set of cells that they appear in.
+    Positive is correct (give minus an entropy as a score); an item (`cluster`) is drawn with all its rows. Without
+    cells the draws are those of `scipy.stats.bootstrap` over the items. With `cell` (label[n]) the estimate is the mean
+    over cells of the AUROC within each, and items are drawn within the set of cells that they appear in.
     """
     positive, values = _check_rows(correct, [score_a] if score_b is None else [score_a, score_b])
     return draw_aurocs(positive, values, cluster, resampling, cell=cell).interval(0, None if score_b is None else 1)
@@ -231,17 +193,17 @@ def draw_aurocs(
     with N the cumulative draws of wrong rows in order of the score: O(n) for each replicate, and exact in integers.
     """
     positive, values = _check_rows(correct, scores, gaps=True)
-    groups = number_clusters(cluster, cell)
+    groups = bootstrap.number_clusters(cluster, cell)
     size = len(groups.labels)
     if size < MIN_CLUSTERS or len(groups.row) != len(positive):
         raise EstimateError(
             f"{size} items for {len(positive)} rows; an interval needs >= {MIN_CLUSTERS} items, report the AUROCs alone"
         )
     labels = np.zeros(len(positive)) if cell is None else np.asarray(cell)
-    names, strata = np.unique(labels), split_strata(groups.stratum)
+    names, strata = np.unique(labels), bootstrap.split_strata(groups.stratum)
     member = np.zeros((len(names), size), bool)
     estimate = np.full((len(values), len(names)), np.nan)
-    orders: dict[tuple[int, bytes], tuple[Order, list[int]]] = {}  # equal scores of a cell are evaluated once
+    weighers: dict[tuple[int, bytes], tuple[Callable[[Floats], Floats], list[int]]] = {}  # one for equal scores
     for c, name in enumerate(names):
         rows = np.flatnonzero(labels == name)
         member[c, groups.row[rows]] = True
@@ -249,25 +211,25 @@ def draw_aurocs(
             own = rows[~np.isnan(value[rows])]
             if not len(own):
                 continue
-            if (key := (c, value[rows].tobytes())) not in orders:
+            if (key := (c, value[rows].tobytes())) not in weighers:
                 _check_classes(positive[own], None if cell is None else name)
-                orders[key] = (order_rows(positive[own], value[own], groups.row[own]), [])
-            orders[key][1].append(k)
+                weighers[key] = (weigh_auroc(positive[own], value[own], groups.row[own]), [])
+            weighers[key][1].append(k)
             estimate[k, c] = roc_auc_score(positive[own], value[own])
 
     def evaluate(weights: Floats, used: NDArray[np.bool_]) -> Floats:
         found = np.repeat(estimate[:, :, None], weights.shape[1], axis=2)
-        for (c, _), (order, columns) in orders.items():
+        for (c, _), (weigh, columns) in weighers.items():
             if used[c]:
-                found[columns, c] = weighted_auroc(order, weights)
+                found[columns, c] = weigh(weights)
         return found
 
     everywhere = np.ones(len(names), bool)
-    draws = resample(strata, resampling, _CHUNK)
-    drawn = np.concatenate([evaluate(count_draws(indices).T.copy(), everywhere) for indices in draws], axis=2)
+    draws = bootstrap.resample(strata, resampling, _CHUNK)
+    drawn = np.concatenate([evaluate(bootstrap.count_draws(indices).T.copy(), everywhere) for indices in draws], axis=2)
     left_out = []
     by_bca = resampling.method == "bca"
-    for weights in delete_one(strata, size) if by_bca else []:
+    for weights in bootstrap.delete_one(strata, size) if by_bca else []:
         touched = np.asarray(member[:, (weights == 0).any(axis=0)].any(axis=1))  # the other cells stay as they are
         chunks = np.array_split(weights, -(-len(weights) // _CHUNK))
         left_out.append(np.concatenate([evaluate(part.T.copy(), touched) for part in chunks], axis=2))
@@ -321,7 +283,7 @@ def clustered_test(
     """
     positive, scores = _check_rows(labels, [score_a, score_b])
     _check_classes(positive)
-    groups = number_clusters(cluster)
+    groups = bootstrap.number_clusters(cluster)
     size = len(groups.labels)
     if size < MIN_CLUSTERS or len(groups.row) != len(positive):
         raise EstimateError(

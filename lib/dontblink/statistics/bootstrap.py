@@ -105,21 +105,6 @@ def number_clusters(clusters: ArrayLike, strata: ArrayLike | None = None) -> Clu
     return Clusters(row.astype(np.int64), stratum, np.asarray(labels))
 
 
-def sum_by_cluster(values: ArrayLike, clusters: Clusters) -> Floats:
-    """Return float64[G, k]: the sums of the columns of `values` (float[n rows, k]) by cluster."""
-    table = np.asarray(values, np.float64)
-    if table.ndim != 2 or len(table) != len(clusters.row):
-        raise EstimateError(f"values of shape {table.shape}; expected ({len(clusters.row)} rows, columns)")
-    if not np.isfinite(table).all():
-        row, column = (int(k) for k in np.argwhere(~np.isfinite(table))[0])
-        raise EstimateError(
-            f"row {row}, column {column}: {table[row, column]}; expected a finite number, "
-            "drop the item and count it before resampling"
-        )
-    size = len(clusters.labels)
-    return np.stack([np.bincount(clusters.row, column, size) for column in table.T], axis=1)
-
-
 def split_strata(stratum: ArrayLike) -> list[Ints]:
     """Return the cluster numbers of each stratum, strata numbered from 0."""
     codes = np.asarray(stratum, np.int64)
@@ -212,13 +197,9 @@ def bootstrap_sums(
 ) -> list[Interval]:
     """Return one interval for each output of a statistic of column sums; all outputs share the draws.
 
-    Parameters
-    ----------
-    values : float[n rows, k]
-        Added up over the rows of the drawn clusters: replicates are count matrices times cluster sums.
-    statistic : callable
-        Maps totals [..., k] to [..., q], NaN where undefined (see `divide`). For method "t" it must be plain
-        arithmetic, because its gradient is taken by a complex step.
+    `values` float[n rows, k] are added up over the rows of the drawn clusters: replicates are count matrices times
+    cluster sums. `statistic` maps totals [..., k] to [..., q], NaN where undefined (see `divide`). For method "t" it
+    must be plain arithmetic, because its gradient is taken by a complex step.
 
     Notes
     -----
@@ -227,7 +208,16 @@ def bootstrap_sums(
     Symmetric bootstrap-t: estimate -+ quantile(|t*|) * se, se linearised.
     """
     groups = number_clusters(clusters, strata)
-    sums, members = sum_by_cluster(values, groups), split_strata(groups.stratum)
+    table, members = np.asarray(values, np.float64), split_strata(groups.stratum)
+    if table.ndim != 2 or len(table) != len(groups.row):
+        raise EstimateError(f"values of shape {table.shape}; expected ({len(groups.row)} rows, columns)")
+    if not np.isfinite(table).all():
+        row, column = (int(k) for k in np.argwhere(~np.isfinite(table))[0])
+        raise EstimateError(
+            f"row {row}, column {column}: {table[row, column]}; expected a finite number, "
+            "drop the item and count it before resampling"
+        )
+    sums: Floats = np.stack([np.bincount(groups.row, column, len(groups.labels)) for column in table.T], axis=1)
     estimate = np.asarray(statistic(sums.sum(axis=0)), np.float64)
     if not np.isfinite(estimate).all():
         raise EstimateError(

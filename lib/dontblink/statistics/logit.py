@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dontblink.statistics import bootstrap
 from dontblink.statistics.bootstrap import (
     MIN_CLUSTERS,
     STANDARD,
@@ -26,13 +27,6 @@ from dontblink.statistics.bootstrap import (
     Ints,
     Method,
     Resampling,
-    count_draws,
-    delete_one,
-    interval_of,
-    number_clusters,
-    resample,
-    split_strata,
-    symmetric_p,
 )
 from dontblink.statistics.firth import check_design, find_separated, fit_firth, pair_columns, solve_each
 
@@ -188,34 +182,35 @@ class LogitBootstrap:
 
         BCa needs the jackknife, t the errors of that column.
         """
-        return interval_of(
-            float(self.estimate[column]),
-            self.coefficients[:, column],
-            self.n_clusters,
-            replace(self.resampling, method=method or self.resampling.method),
-            jackknife=None if self.jackknife is None else [part[:, column] for part in self.jackknife],
-            error=float(self.error[column]),
-            errors=self.errors[:, column],
-        )
+        chosen, error = method or self.resampling.method, float(self.error[column])
+        return self.derive(lambda coefficients: coefficients[:, [column]], chosen, error, self.errors[:, column])[0]
 
-    def derive(self, function: Callable[[Floats], Floats], method: Method) -> list[Interval]:
+    def derive(
+        self,
+        function: Callable[[Floats], Floats],
+        method: Method,
+        error: float = np.nan,
+        errors: Floats | None = None,
+    ) -> list[Interval]:
         """Return one interval for each output of `function`, which maps coefficients [b, k] to [b, q]."""
         own, drawn = function(self.estimate[None])[0], function(self.coefficients)
         left_out = None if self.jackknife is None else [function(part) for part in self.jackknife]
         return [
-            interval_of(
+            bootstrap.interval_of(
                 float(value),
                 drawn[:, j],
                 self.n_clusters,
                 replace(self.resampling, method=method),
                 jackknife=None if left_out is None else [part[:, j] for part in left_out],
+                error=error,
+                errors=errors,
             )
             for j, value in enumerate(own)
         ]
 
     def p_value(self, column: int) -> float:
         """Return the bootstrap-t p-value of "this coefficient is 0"; needs the errors of that column."""
-        return symmetric_p(
+        return bootstrap.symmetric_p(
             float(self.estimate[column]),
             float(self.error[column]),
             self.coefficients[:, column],
@@ -256,21 +251,21 @@ def bootstrap_logit(
     products with the draws again.
     """
     design, outcome = check_design(X, y)
-    groups = number_clusters(cluster, strata)
+    groups = bootstrap.number_clusters(cluster, strata)
     size, k = len(groups.labels), design.shape[1]
     if size < MIN_CLUSTERS or len(groups.row) != len(outcome):
         raise EstimateError(
             f"{size} items for {len(outcome)} rows; resampling needs >= {MIN_CLUSTERS}, report a table alone"
         )
-    rows, members = prepare_rows(design, outcome, groups.row), split_strata(groups.stratum)
+    rows, members = prepare_rows(design, outcome, groups.row), bootstrap.split_strata(groups.stratum)
     estimate, own = fit_replicates(rows, np.ones((1, size)), start_at(rows, np.zeros(k)))
     start = start_at(rows, estimate[0])
     chunk, columns = int(np.clip(_BLOCK // len(rows.x), 16, 64)), list(errors_of)
     beta, separated = np.empty((resampling.n_replicates, k)), np.empty(resampling.n_replicates, np.bool_)
     errors, error, done = np.full_like(beta, np.nan), np.full(k, np.nan), 0
     space = np.empty((4, chunk, len(rows.x)))
-    for indices in resample(members, resampling, chunk):
-        counts, block = count_draws(indices), slice(done, done := done + len(indices))
+    for indices in bootstrap.resample(members, resampling, chunk):
+        counts, block = bootstrap.count_draws(indices), slice(done, done := done + len(indices))
         beta[block], separated[block] = fit_replicates(rows, counts, start, space)
         if columns:
             errors[block, columns] = robust_errors(rows, counts, beta[block], columns)
@@ -281,7 +276,7 @@ def bootstrap_logit(
         left_out = tuple(
             np.concatenate([fit_replicates(rows, w[b : b + chunk], start, space)[0] for b in range(0, len(w), chunk)])
             / rows.scale
-            for w in delete_one(members, size)
+            for w in bootstrap.delete_one(members, size)
         )
     return LogitBootstrap(
         beta / rows.scale,

@@ -24,16 +24,8 @@ from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
-from dontblink.statistics.bootstrap import (
-    STANDARD,
-    EstimateError,
-    Floats,
-    Resampling,
-    adjust_holm,
-    bootstrap_sums,
-    divide,
-    ratios,
-)
+from dontblink.statistics import bootstrap
+from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Resampling
 
 CELL = ["model", "benchmark"]
 MASSES = ["evidence_mass", "visual_mass", "control_box_mass", "prompt_mass", "uniform_evidence_share"]
@@ -144,17 +136,15 @@ def collapse_table(
                     f"cell {' x '.join(cell)}, {head_set}: {n_items} items with both ends, "
                     f"expected >= {min_items}; add items or declare other cells"
                 )
-            table = _estimate(cells[cell], quantities, resampling).join(_signed_ranks(cells[cell], quantities))
-            tables.append(table.assign(model=cell[0], benchmark=cell[1]))
+            table = _estimate(cells[cell], (*cell, head_set), quantities, resampling)
+            tables.append(table.join(_signed_ranks(cells[cell], quantities)))
         table = pd.concat(tables, ignore_index=True)
-        table["p_holm"] = table.groupby("quantity")["p"].transform(lambda p: adjust_holm(p.to_numpy()))
+        p_holm = table.groupby("quantity")["p"].transform(lambda p: bootstrap.adjust_holm(p.to_numpy()))
+        results.append(table.assign(p_holm=p_holm))
         if pooled:
-            everything = _estimate(pd.concat([cells[cell] for cell in declared_cells]), quantities, resampling)
-            table = pd.concat([table, everything.assign(model="all", benchmark="all")], ignore_index=True)
-        results.append(table.assign(head_set=head_set))
-    leading = [*CELL, "head_set", "quantity"]
-    combined = pd.concat(results, ignore_index=True)
-    return combined[leading + [name for name in combined if name not in leading]]
+            everything = pd.concat([cells[cell] for cell in declared_cells])
+            results.append(_estimate(everything, ("all", "all", head_set), quantities, resampling))
+    return pd.concat(results, ignore_index=True)
 
 
 def collapse_by(
@@ -174,12 +164,13 @@ def collapse_by(
     if len(rows) != len(pairs):
         raise EstimateError(f"{len(pairs) - len(rows)} pairs without an item; build both tables from one run")
     results = []
-    for (model, benchmark, head_set), cell in rows.groupby([*CELL, "head_set"]):
+    for key, cell in rows.groupby([*CELL, "head_set"]):
         for stratum, part in [("all", cell), *cell.groupby("stratum")]:
-            enough = len(part) >= min_items
-            table = _estimate(part, quantities, resampling) if enough else pd.DataFrame({"quantity": [*quantities]})
-            names = {"model": model, "benchmark": benchmark, "head_set": head_set, "column": column}
-            results.append(table.assign(**names, stratum=stratum, n_items=len(part)))
+            if len(part) >= min_items:
+                table = _estimate(part, key, quantities, resampling)
+            else:
+                table = pd.DataFrame([[*key, name] for name in quantities], columns=[*CELL, "head_set", "quantity"])
+            results.append(table.assign(column=column, stratum=stratum, n_items=len(part)))
     return pd.concat(results, ignore_index=True)
 
 
@@ -199,16 +190,18 @@ def stratify(items: pd.DataFrame, column: str) -> pd.DataFrame:
     return pd.concat(parts)[["benchmark", "item_id", "stratum"]]
 
 
-def _estimate(rows: pd.DataFrame, quantities: Sequence[str], resampling: Resampling) -> pd.DataFrame:
+def _estimate(
+    rows: pd.DataFrame, key: Sequence[str], quantities: Sequence[str], resampling: Resampling
+) -> pd.DataFrame:
+    """Return a row per quantity; `key` is its model, benchmark and head set."""
     values = rows[[f"{mass}_{end}" for end in ("first", "last") for mass in MASSES]].to_numpy(np.float64)
     items, cells = rows["item_id"].to_numpy(), (rows["model"] + "\n" + rows["benchmark"]).to_numpy()
     try:
-        intervals = bootstrap_sums(values, _collapse_statistic(quantities), items, cells, resampling)
+        intervals = bootstrap.bootstrap_sums(values, _collapse_statistic(quantities), items, cells, resampling)
     except EstimateError as error:
-        cell = " x ".join(rows.iloc[0][CELL])
-        raise EstimateError(f"cell {cell}, quantities {', '.join(quantities)}: {error}") from error
-    table = pd.DataFrame([asdict(interval) for interval in intervals], index=list(quantities))
-    table = table.rename(columns={"n_clusters": "n_items"}).assign(quantity=list(quantities))
+        raise EstimateError(f"cell {' x '.join(key[:2])}, quantities {', '.join(quantities)}: {error}") from error
+    names = pd.DataFrame([[*key, name] for name in quantities], columns=[*CELL, "head_set", "quantity"])
+    table = names.join(pd.DataFrame(map(asdict, intervals)).rename(columns={"n_clusters": "n_items"}))
     with np.errstate(divide="ignore"):
         return table.assign(log_ratio=np.log1p(-table["estimate"]))
 
@@ -218,9 +211,9 @@ def _collapse_statistic(quantities: Sequence[str]) -> Callable[[Any], Any]:
         first, last = (
             dict(zip(MASSES, np.moveaxis(half, -1, 0), strict=True)) for half in np.split(totals, 2, axis=-1)
         )
-        change = {mass: divide(last[mass], first[mass]) for mass in MASSES}
+        change = {mass: bootstrap.divide(last[mass], first[mass]) for mass in MASSES}
         pairs = (QUANTITIES[name] for name in quantities)
-        return np.stack([1 - (divide(change[n], change[d]) if d else change[n]) for n, d in pairs], axis=-1)
+        return np.stack([1 - (bootstrap.divide(change[n], change[d]) if d else change[n]) for n, d in pairs], axis=-1)
 
     return statistic
 
@@ -232,7 +225,7 @@ def _signed_ranks(rows: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame
         return np.divide(own, total, out=np.full_like(total, 0.5), where=total > 0)
 
     results = [signed_rank(*(value(*QUANTITIES[name], end) for end in ("first", "last"))) for name in quantities]
-    return pd.DataFrame(results, index=list(quantities), columns=["wilcoxon_w", "p", "rank_biserial"])
+    return pd.DataFrame(results, columns=["wilcoxon_w", "p", "rank_biserial"])
 
 
 def signed_rank(first: Floats, last: Floats) -> tuple[float, float, float]:
@@ -274,15 +267,15 @@ def curves(
         wide = group.pivot_table(wanted, "item_id", position, aggfunc="sum", fill_value=0.0)
         for name, (numerator, under) in columns.items():
             top, bottom = wide[numerator].to_numpy(float), wide[under].to_numpy(float)
-            means = divide(top.sum(axis=0), bottom.sum(axis=0))
+            means = bootstrap.divide(top.sum(axis=0), bottom.sum(axis=0))
             result = pd.DataFrame({**labels, "quantity": name, position: n_items.index, "estimate": means})
             result["n_items"] = n_items.to_numpy()
             enough = np.flatnonzero(n_items >= min_items)
             if len(enough):
                 values, by_item = np.hstack([top[:, enough], bottom[:, enough]]), wide.index.to_numpy()
-                intervals = bootstrap_sums(values, ratios, by_item, resampling=resampling)
-                for column in ("ci_low", "ci_high", "n_degenerate"):
-                    result.loc[enough, column] = [getattr(interval, column) for interval in intervals]
+                intervals = bootstrap.bootstrap_sums(values, bootstrap.ratios, by_item, resampling=resampling)
+                found = pd.DataFrame(map(asdict, intervals), index=enough)
+                result = result.join(found[["ci_low", "ci_high", "n_degenerate"]])
             results.append(result)
     return pd.concat(results, ignore_index=True)
 

@@ -10,7 +10,7 @@ keep its main effects (dealt labels lose b_E as well, dealt looks b_V).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +31,7 @@ from dontblink.studies.cells import (
     number_items,
     select_rows,
 )
-from dontblink.studies.entropy import PAIRS, SCORES, Contrasts, contrast_scores
+from dontblink.studies.entropy import Contrasts, contrast_scores
 from dontblink.studies.interaction import TERMS, Design, build_design
 from dontblink.studies.transfer import RULES, FittedRule, Scaling, fit_rule, pair_benchmarks, score_rows
 
@@ -47,8 +47,6 @@ def _summarise(observed: float, deals: Floats, confidence: float) -> dict[str, A
 
 def shuffled_labels(
     items: pd.DataFrame,
-    scores: Mapping[str, tuple[str, float]] = SCORES,
-    pairs: Sequence[tuple[str, str]] = PAIRS,
     *,
     n_deals: int = 200,
     seed: int = 0,
@@ -62,7 +60,7 @@ def shuffled_labels(
     `auroc_table`, null (0.5 or 0), observed, shuffled_mean, shuffled_se (Monte Carlo error of that mean), shuffled_low
     and shuffled_high (`confidence` of the deals), share_below (deals below the observed value), p (two-sided).
     """
-    found = contrast_scores(items, scores, pairs, **choice)
+    found = contrast_scores(items, **choice)
     dealt, own = _deal_aurocs(found, n_deals, seed)
     results = []
     for facts, _, a, b, cells in found.scopes():

@@ -20,17 +20,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from statsmodels.stats.proportion import proportion_confint
 
+from dontblink.statistics import bootstrap
 from dontblink.statistics.auroc import clustered_test, draw_aurocs
-from dontblink.statistics.bootstrap import (
-    STANDARD,
-    EstimateError,
-    Floats,
-    Ints,
-    Resampling,
-    adjust_holm,
-    bootstrap_ratio,
-    check_labelled,
-)
+from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling
 from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, each_scope, select_rows
 
 # name of a score: (column of the items table, sign that makes higher mean "more likely correct")
@@ -169,7 +161,7 @@ def add_holm(table: pd.DataFrame, declared_cells: Sequence[tuple[str, str]]) -> 
             missing = " x ".join(cells.index[cells.isna()][0])
             raise EstimateError(f"{score}: no p-value for {missing}; add items, or declare other cells")
         own = rows.index[pd.MultiIndex.from_frame(rows[["model", "benchmark"]]).isin(declared_cells)]
-        table.loc[own, "p_holm"] = adjust_holm(table.loc[own, "p"].to_numpy(np.float64))
+        table.loc[own, "p_holm"] = bootstrap.adjust_holm(table.loc[own, "p"].to_numpy(np.float64))
     return table
 
 
@@ -237,7 +229,8 @@ def calibration_table(
         correct = scope["correct"].to_numpy(np.float64)
         probability, constant = (scope[name].to_numpy(np.float64) for name in ("probability", "constant"))
         brier, plain = (probability - correct) ** 2, (constant - correct) ** 2
-        gain = bootstrap_ratio(plain - brier, np.ones(len(brier)), scope["cluster"], scope["cell"], resampling)
+        ones, item, cell = np.ones(len(brier)), scope["cluster"], scope["cell"]
+        gain = bootstrap.bootstrap_ratio(plain - brier, ones, item, cell, resampling)
         facts = names | count_rows(scope) | {"brier": brier.mean(), "brier_constant": plain.mean()} | gain.columns()
         drawn = rng.random((n_draws, len(scope))) < probability
         for rule in BIN_RULES:
@@ -250,7 +243,8 @@ def calibration_table(
 
 
 def _check_probabilities(probability: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]:
-    return check_labelled(probability, correct, ("probability", "correct"), "[0, 1]", lambda x: (x >= 0) & (x <= 1))
+    names = ("probability", "correct")
+    return bootstrap.check_labelled(probability, correct, names, "[0, 1]", lambda x: (x >= 0) & (x <= 1))
 
 
 def _assign_bins(values: Floats, n_bins: int, rule: str) -> Ints:

@@ -26,17 +26,8 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from dontblink.statistics.bootstrap import (
-    STANDARD,
-    EstimateError,
-    Floats,
-    Interval,
-    Method,
-    Resampling,
-    adjust_holm,
-    bootstrap_sums,
-    divide,
-)
+from dontblink.statistics import bootstrap
+from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Interval, Method, Resampling
 from dontblink.statistics.firth import check_design
 from dontblink.statistics.logit import LogitBootstrap, bootstrap_logit, fit_logit
 from dontblink.studies.cells import (
@@ -148,27 +139,22 @@ def interaction_table(
             drawn = bootstrap_logit(
                 design.x, design.y, design.cluster, resampling, strata=design.cell, errors_of=range(len(TERMS))
             )
-            terms = _coefficient_rows(design, drawn, brief)
+            checks = pd.DataFrame(index=design.names) if brief else cross_check(design.x, design.y, design.cluster)
+            coefficients = [(drawn.interval(j), drawn.p_value(j), checks.iloc[j].to_dict()) for j in range(len(TERMS))]
             plain = not (brief or flexible)
             effects = marginal_effects(design, drawn, effect_at) if plain else {}
         except EstimateError as error:
             raise EstimateError(f"{facts['scope']} {facts['model']} x {facts['benchmark']}: {error}") from error
+        spread = pd.DataFrame(drawn.coefficients).std()  # over the replicates that have a fit; NaN for fewer than two
+        terms = [
+            _show(x) | {"term": term, "unit": "log-odds per sd", "p": p, "bootstrap_se": se} | check
+            for term, se, (x, p, check) in zip(TERMS, spread, coefficients, strict=False)
+        ]
         terms += [_show(x) | {"term": term, "unit": "probability"} for term, x in effects.items()]
         level = fit_logit(design.x, design.y).log_likelihood
         counts = {"n_separated": drawn.n_separated, "separated": drawn.data_separated, "log_likelihood": level}
         results += [facts | counts | row for row in terms]
     return pd.DataFrame(results)
-
-
-def _coefficient_rows(design: Design, drawn: LogitBootstrap, brief: bool) -> list[dict[str, Any]]:
-    checks = pd.DataFrame(index=range(len(TERMS))) if brief else cross_check(design.x, design.y, design.cluster)
-    spread = pd.DataFrame(drawn.coefficients).std()  # over the replicates that have a fit; NaN for fewer than two
-    return [
-        _show(drawn.interval(j))
-        | {"term": term, "unit": "log-odds per sd", "p": drawn.p_value(j), "bootstrap_se": spread[j]}
-        | checks.iloc[j].to_dict()
-        for j, term in enumerate(TERMS)
-    ]
 
 
 def _show(interval: Interval) -> dict[str, Any]:
@@ -220,7 +206,7 @@ def add_holm(table: pd.DataFrame) -> pd.DataFrame:
         named = rows if "p" not in rows else rows[missing]
         names = ", ".join(f"{row.model} x {row.benchmark}" for row in named.itertuples())
         raise EstimateError(f"no p-value for {names}: too few items or one class; declare the family without it")
-    return rows.assign(p_holm=rows.groupby("scope")["p"].transform(lambda p: adjust_holm(p.to_numpy())))
+    return rows.assign(p_holm=rows.groupby("scope")["p"].transform(lambda p: bootstrap.adjust_holm(p.to_numpy())))
 
 
 def describe_row(row: Any) -> str:
@@ -365,14 +351,14 @@ def hazard_table(
             if enough and names["scope"] == "cell":
                 row |= _newcombe(bad, sizes, resampling.confidence)
             elif enough and 0 < sum(bad) < sum(sizes):
-                [found] = bootstrap_sums(values, _difference, scope["cluster"], scope["cell"], resampling)
+                [found] = bootstrap.bootstrap_sums(values, _difference, scope["cluster"], scope["cell"], resampling)
                 row |= found.columns() | {"method": found.method}
             results.append(row)
     return pd.DataFrame(results)
 
 
 def _difference(totals: Any) -> Any:
-    low, high = (divide(totals[..., k], totals[..., k + 1]) for k in (0, 2))
+    low, high = (bootstrap.divide(totals[..., k], totals[..., k + 1]) for k in (0, 2))
     return (low - high)[..., None]
 
 

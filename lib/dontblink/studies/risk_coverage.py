@@ -10,42 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from dontblink.statistics.bootstrap import (
-    STANDARD,
-    EstimateError,
-    Floats,
-    Ints,
-    Resampling,
-    check_labelled,
-    find_ties,
-    interval_of,
-    resample,
-)
+from dontblink.statistics import bootstrap
+from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling
 from dontblink.studies.cells import count_rows, each_scope, keep_usable, select_rows
 
 
-class RiskCoverage(NamedTuple):
-    """Points (k/n, r(k/n)), k = 1..n: coverage and expected selective risk, both float64[n]."""
-
-    coverage: Floats
-    risk: Floats
-
-
-def risk_coverage(confidence: ArrayLike, error: ArrayLike) -> RiskCoverage:
-    """Return the risk-coverage curve of confidences float[n] (higher is accepted earlier) and errors (1 is wrong).
+def risk_coverage(confidence: ArrayLike, error: ArrayLike) -> Floats:
+    """Return r(k/n) float64[n], k = 1..n: the expected share of errors (1 is wrong) among the k of most confidence.
 
     r(k/n) = (C + (k - a) E / (b - a)) / k: a rows with C errors are surer than the group of ties at rank k, which
     spans ranks a + 1..b and holds E errors. One class only and constant confidence are defined: a constant curve.
     """
     errors = accepted_errors(*check_rows(confidence, error))
-    k = np.arange(1, len(errors))
-    return RiskCoverage(k / k[-1], errors[1:] / k)
+    return np.asarray(errors[1:] / np.arange(1, len(errors)))
 
 
 def aurc(confidence: ArrayLike, error: ArrayLike) -> float:
@@ -54,14 +37,7 @@ def aurc(confidence: ArrayLike, error: ArrayLike) -> float:
     Other public definitions give other numbers for the same rows: a trapezoid over coverages 1/n..1 (torch-uncertainty)
     or over groups of ties with a flat start (fd-shifts).
     """
-    return float(risk_coverage(confidence, error).risk.mean())
-
-
-def risk_at_coverage(confidence: ArrayLike, error: ArrayLike, coverage: float | Fraction) -> float:
-    """Return the expected risk of the k = ceil(coverage n) surest rows: realised coverage is k / n."""
-    values, wrong = check_rows(confidence, error)
-    k = count_accepted(len(values), coverage)
-    return float(accepted_errors(values, wrong)[k] / k)
+    return float(risk_coverage(confidence, error).mean())
 
 
 def count_accepted(n: int, coverage: float | Fraction) -> int:
@@ -92,7 +68,7 @@ def count_surer(confidence: Floats, order: Ints | None = None) -> tuple[Ints, In
     A row is accepted with probability clip((k - first) / (second - first), 0, 1) among the k surest.
     """
     order = np.argsort(-confidence, axis=-1, kind="stable") if order is None else order
-    first, last = find_ties(np.take_along_axis(confidence, order, -1))
+    first, last = bootstrap.find_ties(np.take_along_axis(confidence, order, -1))
     above, through = np.empty(order.shape, np.int64), np.empty(order.shape, np.int64)
     np.put_along_axis(above, order, first, -1)
     np.put_along_axis(through, order, last + 1, -1)
@@ -101,7 +77,7 @@ def count_surer(confidence: Floats, order: Ints | None = None) -> tuple[Ints, In
 
 def check_rows(confidence: ArrayLike, error: ArrayLike) -> tuple[Floats, Floats]:
     """Return both as float64[n]; infinite confidences are ranks like others."""
-    return check_labelled(confidence, error, ("confidence", "error"), "a number", lambda x: ~np.isnan(x))
+    return bootstrap.check_labelled(confidence, error, ("confidence", "error"), "a number", lambda x: ~np.isnan(x))
 
 
 def selective_table(
@@ -144,11 +120,11 @@ def _estimate(
 
     everyone = np.arange(n)
     own = evaluate(everyone[None], k)[0]
-    drawn = np.concatenate([evaluate(index, k) for index in resample([everyone], resampling)])
+    drawn = np.concatenate([evaluate(index, k) for index in bootstrap.resample([everyone], resampling)])
     rest = np.array([np.delete(everyone, i) for i in everyone])
     left_out = np.concatenate([evaluate(part, count_accepted(n - 1, coverage)) for part in np.array_split(rest, 4)])
     row: dict[str, Any] = {"n_accepted": k, "realised_coverage": k / n, "method": resampling.method}
     for j, measure in enumerate(("aurc", "risk")):
-        found = interval_of(own[j], drawn[:, j], n, resampling, jackknife=[left_out[:, j]])
+        found = bootstrap.interval_of(own[j], drawn[:, j], n, resampling, jackknife=[left_out[:, j]])
         row |= found.columns(measure)
     return row | {"aurc_oracle": aurc(-wrong, wrong), "error_rate": float(wrong.mean())}

@@ -22,19 +22,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from dontblink.statistics import bootstrap
 from dontblink.statistics.auroc import auroc_each, draw_aurocs
-from dontblink.statistics.bootstrap import (
-    STANDARD,
-    EstimateError,
-    Floats,
-    Ints,
-    Resampling,
-    count_draws,
-    interval_of,
-    number_clusters,
-    resample,
-    split_strata,
-)
+from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling
 from dontblink.statistics.logit import bootstrap_logit, fit_logit
 from dontblink.studies.cells import ENTROPY, VISION, adjust, keep_usable, select_rows, standardise
 
@@ -240,7 +230,7 @@ def _judge(
                 drawn, base = (again[which][:, cells].mean(axis=1) for which in (name, "full"))
                 both = (("refit", whole.estimate, drawn), ("refit_gain", gain.estimate, drawn - base))
                 for prefix, value, values in both:
-                    found = interval_of(value, values, whole.n_clusters, replace(refit, method="percentile"))
+                    found = bootstrap.interval_of(value, values, whole.n_clusters, replace(refit, method="percentile"))
                     row |= {f"{prefix}_low": found.ci_low, f"{prefix}_high": found.ci_high}
                 row["n_degenerate"] = found.n_degenerate
             yield row
@@ -248,13 +238,13 @@ def _judge(
 
 def _redraw(rows: pd.DataFrame, scores: dict[str, Floats], refit: Resampling) -> dict[str, Floats]:
     """Return, per rule, float64[n_replicates, models]: AUROC of replicate b of the fit on replicate b of the items."""
-    groups = number_clusters(rows["cluster"].to_numpy(), rows["cell"].to_numpy())
+    groups = bootstrap.number_clusters(rows["cluster"].to_numpy(), rows["cell"].to_numpy())
     parts: list[Ints] = [np.flatnonzero(rows["model"] == model) for model in sorted(set(rows["model"]))]
     correct = rows["correct"].to_numpy(bool)
     found = {name: np.empty((refit.n_replicates, len(parts))) for name in scores}
     done = 0
-    for indices in resample(split_strata(groups.stratum), refit, _CHUNK):
-        counts, block = count_draws(indices), slice(done, done := done + len(indices))
+    for indices in bootstrap.resample(bootstrap.split_strata(groups.stratum), refit, _CHUNK):
+        counts, block = bootstrap.count_draws(indices), slice(done, done := done + len(indices))
         for m, own in enumerate(parts):
             weights, known = counts[:, groups.row[own]], dict[bytes, Floats]()
             for name, values in scores.items():

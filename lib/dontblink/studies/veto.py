@@ -81,30 +81,19 @@ def veto_table(
 ) -> pd.DataFrame:
     """Return a row per scope (cell, benchmark, pooled), coverage and rule.
 
-    Parameters
-    ----------
-    targets : sequence of str, or None
-        Task types that the veto is for, declared beforehand; None vetoes in all (the contrast that shows what
-        targeting spares). Elsewhere the veto is the entropy rule and its gain is 0 by construction.
-    coverages : sequence of float
-        Share of the FIT items of a cell that a rule accepts; of the held-out ones it accepts `realised_coverage`.
-    covariates : sequence of str
-        Taken out of entropy and vision by least squares within the cell first (`log_X` is the logarithm of X).
-    n_blocks : int
-        Blocks of items that the jackknife leaves out in turn, every fit repeated. A cell needs three items a block.
-    n_deals : int
-        Deals of the vision values among the items of each cell (`veto_rules.permute_vision`); each repeats all fits.
+    The veto is for the task types `targets`, declared beforehand; None vetoes in all (the contrast that shows what
+    targeting spares). Elsewhere the veto is the entropy rule and its gain is 0 by construction. `coverages` are shares
+    of the FIT items of a cell that a rule accepts. `covariates` are taken out of entropy and vision by least squares
+    within the cell first. `n_blocks` blocks of items are left out in turn by the jackknife, and vision is dealt
+    `n_deals` times (`veto_rules.permute_vision`); each repeats all fits.
 
-    Returns
-    -------
-    DataFrame
-        scope, model, benchmark, n_rows, n_items, n_wrong, n_left_out, n_cells, adjusted_for, coverage, rule,
-        realised_coverage, risk (of accepted answers) with risk_low, risk_high, entropy_risk (at equal realised
-        coverage), gain = entropy_risk - risk with ci_low, ci_high, method, split_low, split_high (the middle 95 % of
-        splits), veto_share (mean share of the fit items vetoed), n_separated (split logits fitted by Firth), n_splits.
-        With permutations, for rules that use vision: p (one-sided share of deals with at least this gain), null_mean,
-        null_low, null_high (95 % of deals); for cells p_max and null_max_high (95 % quantile), against the largest gain
-        of ANY cell in a deal. A cell below `min_items` or of one class keeps its counts alone.
+    Columns: the counts of the scope, n_left_out, n_cells, n_splits, adjusted_for, coverage, rule, realised_coverage (of
+    the held-out items), risk (of accepted answers) with risk_low, risk_high, entropy_risk (at equal realised coverage),
+    gain = entropy_risk - risk with ci_low, ci_high, method, split_low, split_high (the middle 95 % of splits),
+    veto_share (mean share of the fit items vetoed), n_separated (split logits fitted by Firth). With deals, for rules
+    that use vision: p (one-sided share of deals with at least this gain), null_mean, null_low, null_high (95 % of
+    deals); for cells p_max and null_max_high (95 % quantile), against the largest gain of ANY cell in a deal. A cell
+    below `min_items` or of one class keeps its counts alone.
 
     Notes
     -----

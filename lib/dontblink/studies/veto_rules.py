@@ -13,8 +13,9 @@ the jackknife of `veto` needs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -55,20 +56,31 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Rows (model, right, item, E, V in standard deviations), the block of each item, and the splits.
+    """Rows (cell, right, is it targeted, item, E, V in standard deviations), the block of each item, and the splits.
 
     `fits_on` bool[S, items] says what a split fits on.
     """
 
-    models: NDArray[np.str_]
+    names: NDArray[np.str_]
     right: Floats
+    targeted: Bools
     row_item: Ints
     entropy: Floats
     vision: Floats
-    cells: tuple[Cell, ...]
     block: Ints
     fits_on: Bools
     n_shares: int
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Return each cell with its splits; one with an empty half is an error."""
+        return tuple(
+            _split_cell(
+                str(name), index, self.fits_on[:, self.row_item[index]], self.entropy[index], 1 - self.right[index],
+                self.targeted[index],
+            )
+            for name, index in pd.Series(self.names).groupby(self.names, sort=True).indices.items()
+        )  # fmt: skip
 
 
 class Accepted(NamedTuple):
@@ -114,30 +126,16 @@ def prepare_splits(
     e, v = (standardise(rows[name], labels, name) for name in (ENTROPY, VISION))
     right = rows["correct"].to_numpy(np.float64)
     targeted = np.ones(len(rows), bool) if targets is None else rows["task_type"].isin(list(targets)).to_numpy()
-    cells = tuple(
-        _split_cell(str(name), index, fits_on[:, groups.row[index]], e[index], 1 - right[index], targeted[index])
-        for name, index in rows.groupby("cell", sort=True).indices.items()
-    )
-    models = rows["model"].to_numpy(str)
-    return Splits(models, right, groups.row, e, v, cells, block, fits_on, n_shares)
+    return Splits(labels, right, targeted, groups.row, e, v, block, fits_on, n_shares)
 
 
 def leave_out(splits: Splits, block: int) -> Splits:
     """Return the study without the items of a block, every split as it was for the others."""
     stays = splits.block != block
-    rows, item, fits_on = stays[splits.row_item], np.cumsum(stays) - 1, splits.fits_on[:, stays]
-    place, parts = np.cumsum(rows) - 1, []
-    for cell in splits.cells:
-        own = rows[cell.index]
-        index = cell.index[own]
-        in_fit = splits.fits_on[:, splits.row_item[index]]
-        parts.append(
-            _split_cell(cell.name, place[index], in_fit, cell.entropy[own], cell.wrong[own], cell.targeted[own])
-        )
-    return Splits(
-        splits.models[rows], splits.right[rows], item[splits.row_item[rows]], splits.entropy[rows], splits.vision[rows],
-        tuple(parts), splits.block[stays], fits_on, splits.n_shares,
-    )  # fmt: skip
+    rows = stays[splits.row_item]
+    item = (np.cumsum(stays) - 1)[splits.row_item[rows]]
+    kept = {name: getattr(splits, name)[rows] for name in ("names", "right", "targeted", "entropy", "vision")}
+    return replace(splits, **kept, row_item=item, block=splits.block[stays], fits_on=splits.fits_on[:, stays])
 
 
 def _split_cell(name: str, index: Ints, in_fit: Bools, entropy: Floats, wrong: Floats, targeted: Bools) -> Cell:
@@ -183,7 +181,9 @@ def apply_rule(
                 found.append(_accept_right(cell, coverage))
             elif rule == "veto" and cell.targeted.any():
                 seen = np.where(cell.targeted, vision[cell.index], np.inf)
-                found.append(_accept_seeing(cell, seen, coverage, splits.n_shares))
+                limit, floor, share = fit_veto(cell, seen, coverage, splits.n_shares)
+                kept = (cell.entropy[cell.held] <= limit[:, None]) & (seen[cell.held] >= floor[:, None])
+                found.append(Accepted(kept.astype(np.float64), share))
             else:
                 found.append(_accept_cheapest(cell, cost, coverage)._replace(n_separated=n_separated))
         yield found
@@ -205,8 +205,9 @@ def fit_splits(splits: Splits, vision: Floats, *, interaction: bool) -> tuple[li
     features = np.column_stack([splits.entropy, vision, splits.entropy * vision][: 2 + interaction])
     scores, n_separated = [np.empty(0)] * len(splits.cells), [0] * len(splits.cells)
     width = features.shape[1]
-    for model in dict.fromkeys(splits.models):
-        own = [c for c, cell in enumerate(splits.cells) if splits.models[cell.index[0]] == model]
+    models = [cell.name.split("\n")[0] for cell in splits.cells]
+    for model in dict.fromkeys(models):
+        own = [c for c, other in enumerate(models) if other == model]
         index = np.concatenate([splits.cells[c].index for c in own])
         constants = np.repeat(np.eye(len(own)), [len(splits.cells[c].index) for c in own], axis=0)
         x, y = check_design(np.hstack([features[index], constants]), splits.right[index])
@@ -256,13 +257,6 @@ def _accept_cheapest(cell: Cell, cost: Floats, coverage: float | Fraction) -> Ac
     fit, held = (np.take_along_axis(wide, part, 1) for part in (cell.fit, cell.held))
     limit = np.partition(fit, k - 1, axis=1)[:, k - 1, None]
     return Accepted((held <= limit).astype(np.float64), np.zeros(len(held)))
-
-
-def _accept_seeing(cell: Cell, vision: Floats, coverage: float | Fraction, n_shares: int) -> Accepted:
-    """Accept what the veto of `fit_veto` leaves."""
-    limit, floor, share = fit_veto(cell, vision, coverage, n_shares)
-    kept = (cell.entropy[cell.held] <= limit[:, None]) & (vision[cell.held] >= floor[:, None])
-    return Accepted(kept.astype(np.float64), share)
 
 
 def _accept_right(cell: Cell, coverage: float | Fraction) -> Accepted:
