@@ -26,7 +26,6 @@ from dontblink.studies.veto_rules import (
     count_errors,
     fit_splits,
     leave_out,
-    permute_vision,
     prepare_splits,
 )
 
@@ -319,7 +318,7 @@ def test_linear_and_interaction_scores_are_those_of_statsmodels_on_the_fit_half(
 
 def test_the_null_keeps_every_cells_values_and_deals_models_together() -> None:
     splits = study_of(make_items(50))
-    dealt = permute_vision(splits, np.random.default_rng(0))
+    dealt = splits.deal_vision(np.random.default_rng(0))
     assert (dealt != splits.vision).mean() > 0.9
     moved: dict[str, np.ndarray] = {}
     for cell in splits.cells:

@@ -34,16 +34,7 @@ from statsmodels.stats.proportion import proportion_confint
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, block_interval, divide, permutation_p
 from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, each_scope, keep_usable, select_rows
 from dontblink.studies.risk_coverage import check_rows, count_accepted
-from dontblink.studies.veto_rules import (
-    RULES,
-    Splits,
-    apply_rule,
-    count_errors,
-    fit_veto,
-    leave_out,
-    permute_vision,
-    prepare_splits,
-)
+from dontblink.studies.veto_rules import RULES, Splits, apply_rule, count_errors, fit_veto, leave_out, prepare_splits
 
 CANDIDATES = tuple(k / 20 for k in range(6, 21))  # coverages 0.3, 0.35, ..., 1 that thresholds to certify stand for
 VISION_RULES = ("linear", "interaction", "veto")
@@ -85,7 +76,7 @@ def veto_table(
     targeting spares). Elsewhere the veto is the entropy rule and its gain is 0 by construction. `coverages` are shares
     of the FIT items of a cell that a rule accepts. `covariates` are taken out of entropy and vision by least squares
     within the cell first. `n_blocks` blocks of items are left out in turn by the jackknife, and vision is dealt
-    `n_deals` times (`veto_rules.permute_vision`); each repeats all fits.
+    `n_deals` times (`veto_rules.Splits.deal_vision`); each repeats all fits.
 
     Columns: the counts of the scope, n_left_out, n_cells, n_splits, adjusted_for, coverage, rule, realised_coverage (of
     the held-out items), risk (of accepted answers) with risk_low, risk_high, entropy_risk (at equal realised coverage),
@@ -177,7 +168,7 @@ def _run(splits: Splits, rule: str, coverages: Sequence[float | Fraction], n_dea
     again: list[list[Floats]] = []
     for turn in range(n_blocks + n_deals):
         rest = leave_out(splits, turn) if turn < n_blocks else splits
-        vision = rest.vision if turn < n_blocks else permute_vision(splits, rng)
+        vision = rest.vision if turn < n_blocks else splits.deal_vision(rng)
         again.append([counts.sum(axis=1) for counts, *_ in _count(rest, rule, vision, coverages)])
     sums = [np.stack(turns, axis=1) for turns in zip(*again, strict=True)]
     return [

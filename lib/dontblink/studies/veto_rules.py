@@ -71,6 +71,13 @@ class Splits:
     fits_on: Bools
     n_shares: int
 
+    def deal_vision(self, rng: np.random.Generator) -> Floats:
+        """Return the vision column with items dealt anew within each cell (`cells.deal_rows`).
+
+        An item keeps its vision values of different models together, so that what cells share under the null stays.
+        """
+        return self.vision[deal_rows(self.row_item, [cell.index for cell in self.cells], rng)]
+
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """Return each cell with its splits; one with an empty half is an error."""
@@ -147,14 +154,6 @@ def _split_cell(name: str, index: Ints, in_fit: Bools, entropy: Floats, wrong: F
     curves = [accepted_errors(-entropy[part], wrong[part]) for part in (fit, held)]
     ends = count_surer(-entropy[low])[1] - 1
     return Cell(name, index, entropy, wrong, targeted, fit, held, low, ends, curves[0], curves[1])
-
-
-def permute_vision(splits: Splits, rng: np.random.Generator) -> Floats:
-    """Return the vision column with items dealt anew within each cell (`cells.deal_rows`).
-
-    An item keeps its vision values of different models together, so that what cells share under the null stays shared.
-    """
-    return splits.vision[deal_rows(splits.row_item, [cell.index for cell in splits.cells], rng)]
 
 
 def apply_rule(
