@@ -21,8 +21,9 @@
 #
 # $$\text{collapse} = 1 - \frac{\sum_i m_i(\text{last bin})}{\sum_i m_i(\text{first bin})}$$
 #
-# with $m_i$ the mean attention mass of item $i$ on its evidence boxes, over the grounding layers. It is a ratio of
-# sums: a mean of per-item ratios would explode on small denominators.
+# with $m_i$ the mean attention mass of item $i$ on its evidence boxes (a token counts by the share that they cover),
+# over all heads of the grounding layers (notebook 01, section 4). It is a ratio of sums: a mean of per-item ratios
+# would explode on small denominators.
 
 # %% [markdown]
 # ## 2 Parameters
@@ -132,7 +133,8 @@ opened.round(3)
 #
 # The library resamples items and repeats the lines above, for every head set and every mass. The symmetric bootstrap-t
 # leads because it holds its level down to the smallest cells in the simulation study (`make simulate`), where BCa and
-# percentile intervals are too narrow. The test is the signed rank of the two ends, adjusted by Holm over the cells.
+# percentile intervals are too narrow. The test is the signed rank of the two ends, item by item (of a
+# mass held against another: of its share of both), adjusted by Holm over the cells; it is no test of the ratio of sums.
 
 # %%
 full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, interval)
@@ -160,7 +162,8 @@ evidence[[*cell, *shown]].round(3)
 # ## 6 What it is held against
 #
 # The collapse beyond each control: a uniform look (dilution), a random box of equal area elsewhere in the same picture,
-# the whole image and the prompt's text. Each is the same ratio of sums with the control's mass in the denominator.
+# the whole image and the prompt's text. Held against $D$:
+# $1 - (\sum m_{last} / \sum m_{first}) / (\sum D_{last} / \sum D_{first})$.
 
 # %%
 main[main["quantity"].str.startswith("evidence_over")].pivot_table("estimate", cell, "quantity").round(3)
@@ -227,7 +230,8 @@ for name, item_id, quantile in zip(("sustained", "collapsing"), picked, picture_
     figure = plt.figure(figsize=(7, 2.9))
     picture.evidence_strip(figure, **examples.load_strip(profile, picture_model, item_id))
     own = examples.item_collapse(pairs, picture_model, item_id)
-    figure.suptitle(f"{item_id}, {picture_model}: its collapse is {own:.2f}, the {quantile:.0%} quantile of this cell")
+    place = f"the {quantile:.0%} quantile of the correct answers"
+    figure.suptitle(f"{item_id}, {picture_model}: its collapse is {own:.2f}, {place}")
     record.save_figure(figure, f"02_collapse_{name}", profile)
 
 # %% [markdown]
@@ -269,7 +273,7 @@ for claim, rows in claims.items():
 # %% [markdown]
 # ## Appendix: other choices
 #
-# Other heads: the single grounding head, the mean over all layers, and layer 0.
+# Other heads: the grounding heads, the mean over all layers, and layer 0.
 
 # %%
 table[table["quantity"] == "evidence"].pivot_table("estimate", cell, "head_set").round(3)

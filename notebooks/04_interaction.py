@@ -19,10 +19,10 @@
 #
 # $$\text{logit} P(\text{correct}) = \text{cell} + \beta_E z_E + \beta_V z_V + \beta_{EV} z_E z_V$$
 #
-# $E$ is the mean token entropy of the response, $V$ the evidence mass over the last third of the reasoning, both
-# standardised within the cell (model x benchmark). Negative $\beta_{EV}$: low entropy promises less at low vision.
-# Attention is observed, not set: no row of this notebook is a cause. The noise of the picture can raise $E$, move $V$
-# and spoil the answer at once; that is what the adjusted rows are for.
+# $E$ is the mean token entropy of the response, $V$ the evidence mass of the grounding layers over the last third of
+# the reasoning, both standardised within the cell (model x benchmark). Negative $\beta_{EV}$: low entropy promises less
+# at low vision. Attention is observed, not set: no row of this notebook is a cause. The noise of the picture can raise
+# $E$, move $V$ and spoil the answer at once; that is what the adjusted rows are for.
 
 # %% [markdown]
 # ## 2 Parameters
@@ -153,12 +153,13 @@ risks.unstack(quadrant[2:]).round(3)
 # %% [markdown]
 # ## 5 Intervals
 #
-# The library repeats the fit on resampled items, for every scope. Interval and p-value are those of the symmetric
-# bootstrap-t, whose level holds in the simulation study (`make simulate`) with skewed, tied and clustered answers; at
-# about twenty items or a handful of errors it is too wide. Effects on risk have percentile intervals, a little too
-# narrow at fifty items or a dozen errors. Replicates without a maximum-likelihood fit are fitted by Firth's penalty
-# (separated) or count as infinite (degenerate). Holm runs over the benchmarks and over the cells. The cluster sandwich
-# and GEE check the standard errors; GEE weights the answers of all models to one item together.
+# The library repeats the fit on resampled items, for every scope. The p-value, and by default the interval, are those
+# of the symmetric bootstrap-t, whose level holds in the simulation study (`make simulate`) with skewed, tied and
+# clustered answers; at about twenty items or a handful of errors it is too wide. Effects on risk have percentile
+# intervals, a little too narrow at fifty items or a dozen errors. Replicates without a maximum-likelihood fit are
+# fitted by Firth's penalty (separated) or count as infinite (degenerate). Holm runs within the benchmarks, within the
+# cells, and for each adjustment by itself. The cluster sandwich and GEE check the standard errors; GEE weights the
+# answers of all models to one item together.
 
 # %%
 full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, interval)
@@ -326,7 +327,7 @@ figure.suptitle(f"P(correct) by the adjusted fit; hatched: fewer than {surface_m
 record.save_figure(figure, "04_interaction_surface", profile)
 
 # %% [markdown]
-# Quadrants at the median of the cell and at its extremes, where the paper had 2 to 8 answers. Within a cell every
+# Quadrants at `quadrant_share` of the cell and at its extremes, where the paper had 2 to 8 answers. Within a cell every
 # answer is to another item, so Wilson's interval is right there; over several models it would be too narrow.
 
 # %%
@@ -344,7 +345,8 @@ for stem, table in (("quadrants", quadrants), ("extremes", extremes)):
 
 # %% [markdown]
 # What low vision adds to the risk of a confident answer (low entropy), and of an unsure one: risk at low vision minus
-# risk at high vision, within the same level of entropy, at the median split. Bootstrapped by item over several models.
+# risk at high vision, within the same level of entropy, at `quadrant_share`. Newcombe's interval in a cell, BCa
+# by item over several models.
 
 # %%
 options = {"share": quadrant_share, "scopes": scopes, "min_items": min_items}
@@ -355,7 +357,8 @@ for _, row in hazard[(hazard["entropy_level"] == "low") & (hazard["scope"] == "b
 hazard[[*scope[1:], "entropy_level", "n_low_vision", "n_high_vision", *found]].round(3)
 
 # %% [markdown]
-# Within one response, where the picture cannot differ: do the entropy and the evidence mass of a step move together?
+# Within one response, where the picture cannot differ: do the entropy and the evidence mass of a step move together
+# (repeated-measures correlation: values less the mean of their response)?
 # Over all steps the script drives both (a read step looks, a compute step does not), so the read steps stand beside
 # them. Fisher's interval takes the steps of a response as independent given its mean; the bootstrap does not.
 

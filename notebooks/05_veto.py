@@ -16,7 +16,8 @@
 # The paper reports (C5) that a targeted vision veto cuts selective risk by up to 1.9 percentage points at 90 % coverage
 # and does no harm where disengagement is expected. "Up to" is the best of nine cells, and the best of nine cells looks
 # good when vision is pure noise. So: at the same number of accepted answers, on items that no threshold has seen, by
-# how much does a rule that uses vision cut the risk below that of entropy alone, over all cells together?
+# how much does a rule that uses vision cut the risk below that of entropy alone, over all cells together? (The ledger
+# judges the target benchmark: outside of it the gain is zero by construction.)
 #
 # $$\text{gain} = \frac{\sum_{s,c} \left(e^{\text{entropy}}_{sc}(k_{sc}) - e_{sc}\right)}{\sum_{s,c} k_{sc}}$$
 #
@@ -33,7 +34,7 @@ curve_coverages = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]  # of the risk-coverage curves
 targets = ["sustained_visual_reference"]  # task types that the veto is for, declared beforehand
 splits = 100  # repeated halves by item: fit on one, judge on the other
 fit_share = 0.5  # of the items, that a split fits on
-veto_shares = 10  # candidate vetoes: j / 10 of the withheld answers
+veto_shares = 10  # candidate floors: j / veto_shares of the withheld answers
 jackknife_blocks = 20  # blocks of items left out in turn, every fit repeated, for the interval
 permutations = 200  # deals of vision within a cell, every fit repeated
 bootstrap_replicates = 2000  # of the risk-coverage table, where nothing is fitted
@@ -50,7 +51,7 @@ delta = 0.1  # chance that its guarantee may fail
 #
 # Test items only: the calibration items chose the grounding layers. An answer without a number for entropy or vision is
 # left out, and so is a cell with too few items or with answers of one class. Splits are drawn by ITEM: none is in both
-# halves for two models.
+# halves for two models, and every split halves every jackknife block.
 
 # %%
 from fractions import Fraction
@@ -98,9 +99,9 @@ def count_errors(entropy, wrong, k):
 
 # %% [markdown]
 # The veto accepts an answer whose entropy is at most a limit and whose vision is at least a floor. Every candidate
-# floor withholds some of the blindest answers, and the limit then lets through as many as `coverage` asks for. The
-# candidate wins that saves most errors against entropy alone at its own number of accepted answers, the smallest veto
-# among equals: without a saving there is no veto.
+# floor but the first withholds some of the blindest answers of the half it is fitted on, and the limit then lets
+# through as many as `coverage` asks for. The candidate wins that saves most errors against entropy alone at its own
+# number of accepted answers, the smallest veto among equals: without a saving there is no veto.
 
 
 # %%
@@ -132,8 +133,8 @@ def judge(entropy, vision, wrong, fit):
 
 
 # %% [markdown]
-# The gain of a cell, and of all cells together, is a ratio of sums over splits. Outside of the targets every look is
-# long enough for the veto, so that it is the entropy rule there.
+# The gain of a cell, and of all cells together, is a ratio of sums over splits. Outside of the targets no answer is
+# vetoed, so that the veto is the entropy rule there.
 
 # %%
 answers["look"] = np.where(answers["task_type"].isin(targets), answers[V], np.inf)
@@ -174,18 +175,19 @@ for name, value in opened.items():
 # %% [markdown]
 # ## 6 What it is held against
 #
-# Vision dealt anew within the cell, every fit repeated. The null lies a little below zero, because fitting a threshold
-# to noise costs risk. A small `p` says that vision tells something about errors; whether acting on it helps is the
-# gain's interval. The best of the cells must be held against the largest gain that ANY cell reaches when vision is
-# dealt anew (`p_max`; `null_max_high` is its upper end), not against its own null.
+# Vision dealt anew within the cell, every fit repeated. Fitting a threshold to noise costs risk, so the null is
+# expected at or below zero. A small `p` says that vision tells something about errors; whether acting on it helps is
+# the gain's interval. The best of the cells must be held against the largest gain that ANY cell reaches when vision is
+# dealt anew (`p_max`; `null_max_high` is its one-sided upper end, `null_high` the two-sided one of one cell's null),
+# not against its own null.
 
 # %%
 vetoed[["gain", "ci_low", "ci_high", "p", "null_mean", "null_high", "p_max", "null_max_high", "veto_share"]].round(4)
 
 # %% [markdown]
 # Positive control: what the paper describes, put into the data. In the targeted cells the answers with the least vision
-# are made wrong, whatever their entropy. A study that finds nothing here could not have found anything, and says which
-# size of gain would show. Untargeted: the veto in every task, which shows what targeting spares.
+# are made wrong, whatever their entropy. A study that finds nothing here could not have found anything; the gain
+# here shows which size it can see. Untargeted: the veto in every task, which shows what targeting spares.
 
 # %%
 options = {"coverages": (coverage,), "rules": ("veto",), "n_deals": permutations, **study}
@@ -197,7 +199,8 @@ for name, table in {"veto": vetoed, "planted": planted}.items():
 pd.concat({"planted": planted, "in every task": untargeted}).query("scope != 'cell'")[[*shown, "p"]].round(4)
 
 # %% [markdown]
-# Adjusted: entropy and vision less what length, noise level and chain length say about them within the cell.
+# Adjusted: entropy and vision less what `covariates` say about them within the cell, fitted over all items without
+# labels.
 
 # %%
 rules = ("linear", "interaction", "veto")

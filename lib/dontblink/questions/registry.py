@@ -26,9 +26,9 @@ To add a benchmark, write a module that has the names of `Benchmark`; a whole on
     def scores(response, item):  # by scorer: `strict`, which takes no guess, and `official`
         return compare(item.answer, official=official_answer(response), strict=strict_answer(response))
 
-then name it in REAL, and give params/ its `spot_source`, `spot_revision` and `spot_config` and a rule among
-`task_types`, which may ask for a covariate. Generated benchmarks are named by a parameter, `questions.generator`: this
-package never imports the testbed by itself.
+then name it in REAL and in `extraction.benchmarks`, and give `params.Questions` and params/testbed.yaml its
+`spot_source`, `spot_revision` and `spot_config`, and a rule among `task_types`, which may ask for a covariate.
+Generated benchmarks are named by a parameter, `questions.generator`: this package never imports the testbed by itself.
 """
 
 from __future__ import annotations
