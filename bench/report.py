@@ -22,6 +22,7 @@ from typing import Any
 from measure import FOLDER, Result, hash_code
 
 from dontblink import paths
+from dontblink.errors import NamedError
 from dontblink.files import whole_file
 
 PAGE = "bench/README.md"
@@ -55,7 +56,10 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
             results = [Result(**result) for result in content["results"]]
             if changed:
                 results = [replace(r, claim=f"{r.claim}, with {changed}", holds=None) for r in results]
-            is_old = content["code"] != hash_code(find_stem(name))
+            try:
+                is_old = content["code"] != hash_code(find_stem(name))
+            except NamedError:  # its script is gone
+                is_old = True
             found[name] = content | {"results": results, "changed": changed, "is_old": is_old}
             describe_machine(content["machine"])
         except (ValueError, TypeError, KeyError) as error:

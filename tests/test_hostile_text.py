@@ -66,9 +66,17 @@ def test_an_item_with_an_id_that_is_no_safe_name_is_left_out(text: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_picture_is_written_outside_its_folder(text: str, tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "pictures"
     with contextlib.suppress(ItemError):
-        save_images([make_item(id=text)], tmp_path / "pictures")
-    assert all(file.parent == tmp_path / "pictures" for file in tmp_path.rglob("*.png"))
+        save_images([make_item(id=text)], folder)
+    assert all(file.parent == folder for file in tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize("name", ["..", ".", "/etc", "a/b", "../../etc", "a\\b", "~", "$HOME", "a b", ""])
+def test_an_id_that_leads_out_of_its_folder_is_refused_before_anything_is_written(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ItemError):
+        save_images([make_item(id=name)], tmp_path / "pictures")
+    assert not list(tmp_path.rglob("*.png"))
 
 
 @given(TEXTS)

@@ -163,12 +163,27 @@ def test_a_changed_byte_of_data_makes_its_readers_stale(
         assert stale == DATA[name]
 
 
-@pytest.mark.parametrize("profile", ["testbed", "paper"])
-def test_new_boxes_of_a_real_benchmark_make_the_extraction_stale(checkout: Path, profile: str) -> None:
+@pytest.mark.parametrize(("profile", "is_stale"), [("testbed", False), ("paper", True)])
+def test_new_boxes_make_the_extraction_of_the_profile_stale_that_asks_their_benchmark(
+    checkout: Path, profile: str, is_stale: bool
+) -> None:
     _, values = params.load(paths.params_file(profile))
     before = lineage.describe_stages(profile, values)
     (checkout / "data" / "evidence" / "mathvista.jsonl").write_text("{}")
-    assert lineage.EXTRACTION in find_stale(before, lineage.describe_stages(profile, values))
+    assert (lineage.EXTRACTION in find_stale(before, lineage.describe_stages(profile, values))) is is_stale
+
+
+def test_the_manifest_of_one_machines_extraction_is_no_source_of_shipped_models(checkout: Path) -> None:
+    for profile, listed in (("testbed", False), ("paper", True)):
+        _, values = params.load(paths.params_file(profile))
+        files = lineage.list_stages(profile, values)[lineage.EXTRACTION].files
+        assert (f"results/{profile}/extraction.json" in files) is listed
+
+
+def test_a_source_that_is_no_python_is_named(checkout: Path, sections: dict[str, dict[str, object]]) -> None:
+    (checkout / "notebooks" / "02_collapse.py").write_text("def f(:\n")
+    with pytest.raises(NamedError, match="notebooks/02_collapse.py: not Python"):
+        lineage.list_stages("testbed", sections)
 
 
 def test_a_changed_value_makes_the_readers_of_its_section_stale(sections: dict[str, dict[str, object]]) -> None:
@@ -219,7 +234,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a checkout of a few lines: modules a to d, of which one notebook reaches a, b, c and data."""
     package = tmp_path / "lib" / "dontblink"
     for name, text in {
-        "__init__": "", "extraction/run": "from dontblink.params import read_section\nread_section('p', 'extraction')",
+        "__init__": "", "extraction/run": "from dontblink.params import read_section\nread_section('p', 'questions')",
         "params": "", "publish/notebook": "", "a": "import dontblink.deep.b", "deep/__init__": "",
         "deep/b": "def late():\n    from dontblink import c", "c": "here = FILE.with_name('c.css')", "d": "",
     }.items():  # fmt: skip
@@ -235,7 +250,10 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-SECTIONS = {"extraction": {"checkpoints_folder": "models/paper", "evidence_folder": "data/boxes"}, "collapse": {}}
+SECTIONS = {
+    "extraction": {"checkpoints_folder": "models/paper", "benchmarks": ["symbolic"]},
+    "questions": {"evidence_folder": "data/boxes"}, "collapse": {},
+}  # fmt: skip
 
 
 def test_imports_are_followed_through_packages_late_imports_and_data_beside_a_module(small: Path) -> None:

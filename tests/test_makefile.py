@@ -396,3 +396,21 @@ def test_a_conda_base_environment_is_left_alone(tree: Tree) -> None:
     assert ".ci/install .venv " in tree.make("-n", "env").stdout
     tree.environment["CONDA_DEFAULT_ENV"] = "dontblink"
     assert tree.calls("env") == []
+
+
+def test_a_fingerprint_from_the_future_hides_no_change(built: Tree) -> None:
+    built.edit("notebooks/02_collapse.py", "", "# changed\n")
+    built.make("params")
+    tomorrow = time.time() + 86400
+    os.utime(built.folder / "results" / "testbed" / "stages" / "02_collapse", (tomorrow, tomorrow))
+    assert built.calls("all") == ["notebook 02_collapse", *LAST]
+    assert built.calls("all") == []
+
+
+def test_a_notebook_that_was_killed_outside_of_make_runs_again(built: Tree) -> None:
+    mark = built.folder / "results" / "testbed" / "notebooks" / "02_collapse.unfinished"
+    mark.parent.mkdir(exist_ok=True)
+    mark.touch()
+    built.edit("env/bin/python", "for file in files:", "if stem:\n    (results / 'notebooks' / f'{stem}.unfinished')"
+               ".unlink(missing_ok=True)\nfor file in files:")  # fmt: skip
+    assert built.calls("all") == ["notebook 02_collapse", *LAST]

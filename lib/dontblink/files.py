@@ -6,8 +6,7 @@ remove each other's unfinished files. In: paths. Out: whole files, SHA-256, mark
 line that says what is wrong and what to do. The kernel holds a lock, not its file: it is gone with its process and
 leaves nothing to clean up (filelock's shared locks are a SQLite file, which network disks do not bear, or leases that
 outlive a killed process). Never: write a file in place, mark a file that this package has not written, wait for a lock
-(a second run at night would hang unseen), or import more than the standard library: make asks before there is an
-environment.
+(a second run at night would hang unseen), or import more than the standard library.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Why it exists: a list of dependencies that somebody keeps by hand goes stale in 
 of its parameters. Out: the stages from sources to the paper, each with the files and the sections of parameters that it
 reads; a key of the code behind any module; and, as a command, what make looks at: results/<profile>/params and one
 fingerprint a stage under results/<profile>/stages, rewritten only if it changed. Never: import what is looked at,
-follow a modification time, or name a module by hand.
+follow a modification time, or keep a list of modules by hand.
 
 What counts as reached from a source: the modules that it imports, at its top or late in a function; data beside it that
 it opens `with_name`; files of data/, models/testbed and paper/ that it or one of its parameters names; the sections
@@ -153,7 +153,10 @@ def trace(sources: Iterable[Path], settings: Sections | None = None) -> tuple[se
         found |= todo
         reached: set[Path] = set()
         for file in (file for file in todo if file.suffix == ".py"):
-            names = read_source(file.read_text(encoding="utf-8"))
+            try:
+                names = read_source(file.read_text(encoding="utf-8"))
+            except (SyntaxError, UnicodeDecodeError) as error:
+                raise NamedError(f"{relative(file)}: not Python ({error}); correct it") from error
             sections |= set(names.sections)
             script = None if paths.ROOT / "lib" in file.parents else file
             reached |= {module for dotted in names.modules if (module := find_module(dotted, script))}
@@ -252,14 +255,16 @@ def list_stages(profile: str, sections: Sections) -> dict[str, Stage]:
     NamedError
         If figures and notebooks do not fit together.
     """
-    notebooks = list_notebooks()
+    notebooks, boxes = list_notebooks(), sections.get("questions", {}).get("evidence_folder", "")
 
     def reach(*entries: Path | None) -> tuple[list[str], list[str]]:
         files, read = trace([entry for entry in entries if entry], sections)
+        asked = {f"{boxes}/{name}.jsonl" for name in sections["extraction"]["benchmarks"]}
+        files = {file for file in files if not file.startswith(f"{boxes}/") or file in asked}
         return sorted({*files, "requirements.lock"}), sorted(read)
 
     files, read = reach(find_module("dontblink.extraction.run"))
-    if not str(sections["extraction"]["checkpoints_folder"]).startswith(DATA):
+    if not f"{sections['extraction']['checkpoints_folder']}/".startswith(DATA):
         files.append(relative(paths.extraction_manifest(profile)))
     stages = {EXTRACTION: Stage([], files, read)}
     runner = find_module("dontblink.publish.notebook")
@@ -310,7 +315,8 @@ def write_stages(profile: str, sections: Sections) -> list[str]:
             changed.append(name)
     for name, files in list_results(profile).items():
         stamp = paths.stamp(profile, name)
-        if stamp.is_file() and not all(file.is_file() for file in files):
+        is_whole = all(file.is_file() for file in files) and not paths.unfinished(profile, name).is_file()
+        if stamp.is_file() and not is_whole:
             stamp.unlink()
             changed.append(name)
     return changed
@@ -319,7 +325,7 @@ def write_stages(profile: str, sections: Sections) -> list[str]:
 def list_results(profile: str) -> dict[str, list[Path]]:
     """Return, for everything that make stamps as done, the files that must still be there."""
     listed = paths.shard_list(profile)
-    shards = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
+    shards = listed.read_text(encoding="utf-8", errors="replace").splitlines() if listed.is_file() else []
     figures = paths.figures(profile)
     return {
         EXTRACTION: [paths.extraction_manifest(profile), listed, *(paths.ROOT / name for name in shards)],
@@ -362,7 +368,7 @@ def forget_the_future(profile: str) -> None:
     for folder in (paths.results(profile), paths.figures(profile)):
         for file in folder.rglob("*"):
             if file.is_file() and file.stat().st_mtime > now + 1:
-                os.utime(file, (0, 0) if folder.name != "stages" else None)
+                os.utime(file, None if file.parent.name == "stages" else (0, 0))  # a fingerprint counts as just written
 
 
 @as_command

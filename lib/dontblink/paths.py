@@ -114,7 +114,7 @@ def withdrawn_manifest(profile: str) -> Path:
 
 
 def shard_list(profile: str) -> Path:
-    """Return the file that lists every shard and table, one path (relative to ROOT) a line; make reads it."""
+    """Return the file that lists every shard and table, one path (relative to ROOT) a line."""
     return results(profile) / "shards.txt"
 
 

@@ -86,9 +86,8 @@ def plan_blocks(
 
 def hash_code(*modules: str) -> str:
     """Return a key of the code behind modules and of the versions of what computes with it."""
-    return store.shard_key(
-        lineage.hash_code(*modules), [metadata.version(package) for package in ("numpy", "scipy", "scikit-learn")]
-    )
+    packages = ("numpy", "scipy", "pandas", "scikit-learn", "statsmodels", "pingouin")
+    return store.shard_key(lineage.hash_code(*modules), [metadata.version(package) for package in packages])
 
 
 def seed_study(statistic: str, setting: str, study: int) -> list[int]:

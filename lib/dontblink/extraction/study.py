@@ -114,13 +114,18 @@ class Study:
         """Return the checkpoint folder of a model."""
         return paths.ROOT / self.settings["checkpoints_folder"] / model
 
+    @cached_property
+    def code(self) -> tuple[str, str]:
+        """The keys of the code that makes responses and that measures them: once, an edit during a run is not run."""
+        return hash_code(MADE_BY[self.settings["engine"]]), hash_code(MEASURED_BY)
+
     def shards(self, model: str) -> list[Shard]:
         """Return the shards of one model in order."""
         checkpoint = hash_checkpoint(self.checkpoint(model), paths.checkpoint_hashes(self.profile))
         size, made = self.settings["shard_items"], []
         is_local = self.settings["engine"] == "local"
         generation = {name: self.settings[name] for name in (*GENERATION, *(LOCAL if is_local else ()))}
-        made_by, measured_by = hash_code(MADE_BY[self.settings["engine"]]), hash_code(MEASURED_BY)
+        made_by, measured_by = self.code
         if not is_local:
             generation["verification"] = params.read_section(self.profile, "server")["verification"]
         for (benchmark, split), items in self.items.items():

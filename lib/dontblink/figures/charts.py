@@ -344,7 +344,7 @@ def quadrant_risk(ax: Axes, table: pd.DataFrame, *, confidence: float = 0.95, le
 def reliability_curve(ax: Axes, curves: pd.DataFrame, *, confidence: float = 0.95, legend: bool = True) -> Axes:
     """Draw the share of correct answers against the predicted probability, a line per model.
 
-    `curves` holds the tables of `reliability.reliability_curve` with a column model. On the grey diagonal a prediction
+    `curves` holds the tables of `studies.entropy.reliability_curve` with a column model. On the grey diagonal a prediction
     means what it says; above it the model is right more often than it says.
     """
     models = curves["model"].astype(str)

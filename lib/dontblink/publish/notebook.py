@@ -4,7 +4,7 @@ Why it exists: a notebook must run the same way from make, from a test and in La
 misspelt. In: a jupytext py:percent file, the JSON of its section, the profile. Out: the executed .ipynb, one
 progress line a cell, and whatever the notebook itself records; on failure one line that says where to look. The
 kernel is the running interpreter, on one thread whatever the environment says. A notebook that has not come to its end
-leaves a mark, which make sees. Never write beside the source (its age is a build input), and never let a parameter pass
+leaves a mark, and runs again. Never write beside the source (its age is a build input), and never let a parameter pass
 that the notebook does not declare, or one that it declares and nobody gives.
 """
 
