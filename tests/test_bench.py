@@ -343,6 +343,6 @@ def test_layers_timed_in_turn_give_every_way_its_seconds_and_leave_model_and_pac
     assert set(seconds) == set(true_shape.WAYS) and min(seconds.values()) > 0
     after = calls["capture"]()
     for trace, timed, again in zip(before, kept[0], after, strict=True):
-        assert np.array_equal(trace.entropy_nats, timed[0]) and np.array_equal(trace.mass, timed[2])
+        assert np.array_equal(trace.entropy_nats, timed.entropy_nats) and np.array_equal(trace.mass, timed.mass)
         assert np.array_equal(trace.mass, again.mass)
     assert vlm.model.config.get_text_config()._attn_implementation == "sdpa"

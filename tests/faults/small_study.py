@@ -111,7 +111,7 @@ def watch_stages() -> None:
     watched(tables, "write_manifest", "manifest writing")
     watched(record, "save_figure", "figure writing")
     watched(record, "save_numbers", "number writing")
-    watched(notebook, "execute", "notebook execution")
+    watched(notebook.papermill, "execute_notebook", "notebook execution")
 
 
 def start(root: Path, work: Callable[[], object], before: Callable[[], None] = lambda: None) -> int:
