@@ -97,13 +97,14 @@ local function show_output(div)
   return shown
 end
 
-local function show_code(cell)
+local function show_code(cell, is_open)
   local shown = pandoc.List()
   for _, block in ipairs(cell.content) do
     if block.t == "Div" then
       shown:extend(show_output(block))
     elseif block.t == "CodeBlock" and block.text ~= "" then
-      shown:insert(pandoc.RawBlock("html", '<details class="code"><summary>code</summary>'))
+      local opened = is_open and " open" or ""
+      shown:insert(pandoc.RawBlock("html", '<details class="code"' .. opened .. '><summary>code</summary>'))
       shown:insert(pandoc.CodeBlock(block.text, pandoc.Attr("", { "python" })))
       shown:insert(pandoc.RawBlock("html", "</details>"))
     end
@@ -130,9 +131,14 @@ local function show_text(cell)
 end
 
 function Pandoc(doc)
-  local blocks = pandoc.List()
+  local blocks, is_method = pandoc.List(), false  -- the estimator is read, other code unfolds
   for _, cell in ipairs(doc.blocks) do
-    blocks:extend(cell.classes:includes("code") and show_code(cell) or show_text(cell))
+    for _, block in ipairs(cell.content) do
+      if block.t == "Header" and block.level == 2 then
+        is_method = pandoc.utils.stringify(block.content):find("^4 The estimator") ~= nil
+      end
+    end
+    blocks:extend(cell.classes:includes("code") and show_code(cell, is_method) or show_text(cell))
   end
   return pandoc.Pandoc(blocks)
 end
