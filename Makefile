@@ -55,12 +55,12 @@ ifneq ($(filter testbed,$(PROFILE))$(filter extract,$(MAKECMDGOALS)),)
 $(D)/extraction: $(S)/extraction $(if $(filter testbed,$(PROFILE)),,again) | $(READY)
 	$(PY) -m dontblink.extraction --profile $(PROFILE)
 	@mkdir -p $(D); touch $@
+else
+$(D)/extraction: $(S)/extraction
+	@echo "$@: no extraction of this code and these parameters; real models run only when asked to: make extract PROFILE=$(PROFILE)" >&2; exit 1
+endif
 # A recipe that does nothing, also under -n: make looks at the file's age again, which only new content changes.
 $(R)/extraction.json: $(D)/extraction ; +@: look again at $@
-else
-$(R)/extraction.json:
-	@echo "$@: not there; real models run only when asked to: make extract PROFILE=$(PROFILE)" >&2; exit 1
-endif
 
 figures: $(NOTEBOOKS:%=$(D)/%) ## run the notebooks whose inputs changed
 $(NOTEBOOKS:%=$(D)/%): $(D)/%: $(S)/% $(R)/extraction.json | $(READY)

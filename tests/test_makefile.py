@@ -373,8 +373,16 @@ def test_make_extract_extracts_real_models_and_make_all_then_draws_them(tree: Tr
     assert tree.calls("extract", "PROFILE=paper") == ["extraction"]
     assert tree.calls("extract", "PROFILE=paper") == ["extraction"]  # whatever checkpoints and boxes it finds
     assert tree.calls("all", "PROFILE=paper") == [call for call in ALL if call != "claims"]
+    assert tree.calls("all", "PROFILE=paper") == []
+
+
+def test_tables_of_other_code_are_named_and_not_drawn(tree: Tree) -> None:
+    tree.calls("extract", "PROFILE=paper")
     tree.edit("lib/dontblink/attention/replay.py", "", "added = 1\n")
-    assert "extraction" not in tree.calls("all", "PROFILE=paper")
+    done = tree.make("all", "PROFILE=paper")
+    assert done.returncode == 2 and "no extraction of this code" in done.stderr
+    assert tree.calls("extract", "PROFILE=paper") == ["extraction"]
+    assert tree.calls("all", "PROFILE=paper") == [call for call in ALL if call != "claims"]
 
 
 def test_clean_removes_the_results_and_keeps_figures_and_training(built: Tree) -> None:
