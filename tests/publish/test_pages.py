@@ -69,7 +69,8 @@ def check_harmless(html: str, allowed: tuple[str, ...] = ()) -> None:
 def test_the_code_of_the_estimator_is_open_and_other_code_folded() -> None:
     titles = ("3 Data", "4 The estimator, in the open", "5 Intervals")
     html = render(*(cell for title in titles for cell in (new_markdown_cell(f"## {title}"), new_code_cell("x = 1"))))
-    assert ["open" in attributes for tag, attributes in Elements(html).found if tag == "details"] == [False, True, False]
+    folds = [attributes for tag, attributes in Elements(html).found if tag == "details"]
+    assert ["open" in attributes for attributes in folds] == [False, True, False]
 
 
 def test_hostile_text_comes_through_no_door(tmp_path: Path) -> None:
