@@ -18,10 +18,10 @@ from typing import Any
 
 import pypandoc
 import typst
-import yaml
 
 from dontblink import files, paths
 from dontblink.errors import NamedError
+from dontblink.params import read_yaml
 from dontblink.publish import claims, manuscript
 from dontblink.publish.numbers import Numbers
 
@@ -33,7 +33,7 @@ REFERENCE = {"fig": "Figure", "tbl": "Table", "sec": "Section"}
 def read_text(profile: str, folder: Path = FOLDER) -> tuple[str, str]:
     """Return the filled markdown and a short hash of the numbers behind it; every check of the text is made here."""
     source = (folder / "paper.md").read_text(encoding="utf-8")
-    allowed = yaml.safe_load((folder / "allowed.yaml").read_text(encoding="utf-8"))
+    allowed = read_yaml(folder / "allowed.yaml")
     manuscript.check_digits(source, allowed["digits"])
     there = sorted(file.stem for file in paths.figures(profile).glob("[0-9][0-9]_*.pdf"))
     manuscript.check_figures(source, there, allowed["figures_left_out"])

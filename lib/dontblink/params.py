@@ -1,10 +1,11 @@
 """Parameters: what each may hold and means, and params/<profile>.yaml read strictly into one JSON a section.
 
 Why it exists: a reviewer may change any number in params/, and a wrong one must stop before anything runs. YAML
-forgives too much for that: a misspelt key would be ignored, `1e-3` is text in YAML 1.1 and `no` is a truth value; each
-would change a result in silence. In: a YAML file, and values of the command line (`make all SET=...`), which pass the
-same checks. Out: one JSON a section under results/<profile>/params, written only if its content changed, so that make
-reruns what depends on an edited key and nothing else. Never: a value or a default here, they stand in the YAML files.
+forgives too much for that: a misspelt key would be ignored, and to PyYAML `010` is 8, `1:30` is 90, `1e-3` is text and
+`no` a truth value; each would change a result in silence. In: a YAML file, and values of the command line (`make all
+SET=...`), which pass the same checks; `read_yaml` reads the paper's rules as strictly. Out: one JSON a section under
+results/<profile>/params, written only if its content changed, so that make reruns what depends on an edited key and
+nothing else. Never: a value or a default here, they stand in the YAML files.
 
 To add a key: one line in its section's model and one in params/testbed.yaml; a file that says `based_on: testbed` holds
 only what differs from it.
@@ -17,7 +18,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -29,9 +30,13 @@ from dontblink.files import read_json, write_text
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 80
 SHORT.maxlist = SHORT.maxdict = 20
-# what PyYAML lets through for a value that its tag or its form promises and its text does not keep, or nested too deep
-NOT_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
-TEXT_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+PLAIN = {  # unquoted values of YAML 1.2, less whole numbers that begin with a nought: octal in 1.1
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
+DECIMAL = re.compile(r"([-+]?)0*([0-9]+)(\.[0-9]*)?(?:[eE]([-+]?[0-9]+))?")
 Sections = dict[str, dict[str, Any]]
 Entry = TypeVar("Entry")
 
@@ -282,33 +287,92 @@ class Node(dict[Any, Any]):
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader that keeps lines and takes a duplicate key for the mistake that it is."""
+    """SafeLoader that keeps lines and refuses what may be a mistake.
+
+    That is a key that stands twice, a tag, and an unquoted value that YAML 1.1, which PyYAML reads, and 1.2 take for
+    different things (but for `1_000`, which can only mean the number).
+    """
+
+    def __init__(self, text: str, name: str, key: str) -> None:
+        super().__init__(text)
+        self.name, self.keys, self.has_lines = name, [key] if key else [], not key
+
+    def refuse(self, at: Any, message: str) -> NoReturn:
+        """Raise NamedError with the place and the key of a node or event."""
+        place = f"{self.name}:{at.start_mark.line + 1}" if self.has_lines else self.name
+        raise NamedError(": ".join([place, *([".".join(self.keys)] if self.keys else []), message]))
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Return the next node; a tag would give its text another meaning."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None):
+            self.refuse(event, f"found the tag {SHORT.repr(event.tag)}; remove it")
+        return super().compose_node(parent, index)
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        """Return the tag of a node, "unsure" for an unquoted value that the two versions of YAML read differently."""
+        tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        if kind is not yaml.ScalarNode or not implicit[0]:
+            return tag
+        spelt = value.replace("_", "") if tag.endswith(("int", "float")) else value
+        found = next((name for name, plain in PLAIN.items() if re.fullmatch(plain, spelt)), "str")
+        return tag if tag.endswith(f":{found}") else "unsure"
+
+
+def refuse_scalar(loader: Loader, node: yaml.ScalarNode) -> NoReturn:
+    """Raise NamedError that says how to write a value for every reader."""
+    remedy = "write true, false or a decimal number, or quote it"
+    if match := DECIMAL.fullmatch(node.value.replace("_", "")):
+        sign, whole, rest, power = match.groups("")
+        number = f"{sign}{whole}{rest or '.0'}e{int(power):+d}" if power else f"{sign}{whole}{rest}"
+        remedy = f"write {number}, or quote it"
+    loader.refuse(node, f"found {SHORT.repr(node.value)}, which YAML 1.1 and 1.2 read differently; {remedy}")
 
 
 def build_node(loader: Loader, node: yaml.MappingNode) -> Node:
-    """Return the mapping of a YAML node; raise NamedError at a key that is no text or stands twice."""
+    """Return the mapping of a YAML node; refuse a key that is no text or stands twice."""
     mapping = Node()
     mapping.places = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
-        place = f"{loader.name}:{key_node.start_mark.line + 1}"
         if not isinstance(key, str):
-            raise NamedError(f"{place}: a key is {show_value(key)}; expected text; correct or remove it")
+            loader.refuse(key_node, f"a key is {show_value(key)}; expected text; correct or remove it")
         if key in mapping:
             earlier = mapping.places[key].rpartition(":")[2]
-            raise NamedError(f"{place}: {key}: stands here and in line {earlier}; remove one")
-        mapping[key], mapping.places[key] = loader.construct_object(value_node, deep=True), place
+            loader.refuse(key_node, f"{key}: stands here and in line {earlier}; remove one")
+        loader.keys.append(key)
+        mapping[key] = loader.construct_object(value_node, deep=True)
+        mapping.places[key] = f"{loader.name}:{key_node.start_mark.line + 1}"
+        loader.keys.pop()
     return mapping
 
 
 Loader.add_constructor("tag:yaml.org,2002:map", build_node)
+Loader.add_constructor("unsure", refuse_scalar)
 
 
-def parse(text: str, name: str) -> Any:
-    """Return what a YAML text holds; `name` is what messages call it."""
-    loader = Loader(text)
-    loader.name = name
-    return loader.get_single_data()
+def parse(text: str, name: str, key: str = "") -> Any:
+    """Return what a YAML text holds, or raise NamedError; `name` is what messages call it, `key` whose value it is."""
+    if hidden := re.search("[\x85\u2028\u2029]", text):  # line breaks of YAML 1.1 alone
+        raise NamedError(f"{name}: found the letter {hidden[0]!a}, which ends a line unseen; remove it")
+    try:
+        return Loader(text, name, key).get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the last two of its numbers and its depth
+        mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", error)
+        place = f"{name}: {key}" if key else f"{name}:{mark.line + 1}" if mark else name
+        remedy = "lists are written as [a,b]; correct it" if key else "correct it"
+        raise NamedError(f"{place}: not YAML: {what}; {remedy}") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds; raise NamedError where it cannot be read, or differently by another reader."""
+    name = paths.show(path.absolute())
+    try:
+        return parse(path.read_text(encoding="utf-8"), name)
+    except OSError as error:
+        raise NamedError(f"{name}: cannot be read ({error.strerror}); give a file that is there") from error
+    except UnicodeDecodeError as error:
+        raise NamedError(f"{name}: not YAML: {error}; write it in UTF-8") from error
 
 
 def show_value(value: object) -> str:
@@ -342,10 +406,7 @@ def check(values: Mapping[str, Any], name: str, places: Mapping[tuple[Any, ...],
     expected, remedy = str(first["msg"]), "correct it"
     if kind == "value_error":  # of the rules for lists above, which say what to do
         expected, remedy = "entries do not fit", expected.removeprefix("Value error, ")
-    if kind in ("int_type", "float_type") and isinstance(value, str) and TEXT_NUMBER.fullmatch(value):
-        mantissa, exponent = re.split("[eE]", value)  # YAML 1.1 wants a point and a sign
-        remedy = f"write {mantissa}{'' if '.' in mantissa else '.0'}e{int(exponent):+d}"
-    elif kind in ("string_type", "literal_error") and isinstance(value, bool | int | float):
+    if kind in ("string_type", "literal_error") and isinstance(value, bool | int | float):
         remedy = "quote it"
     meaning = describe(str(section))[str(where[1])]
     raise NamedError(f"{place}: {dotted}: found {show_value(value)}; {expected} ({meaning}); {remedy}")
@@ -353,13 +414,7 @@ def check(values: Mapping[str, Any], name: str, places: Mapping[tuple[Any, ...],
 
 def read_document(path: Path) -> Node:
     """Return what a YAML file holds; raise NamedError unless it is a mapping that names its profile."""
-    name = paths.show(path.absolute())
-    try:
-        document = parse(path.read_text(encoding="utf-8"), name)
-    except OSError as error:
-        raise NamedError(f"{name}: cannot be read ({error.strerror}); give a file of params/") from error
-    except NOT_YAML as error:
-        raise NamedError(f"{name}: not YAML: {error}; correct it") from error
+    name, document = paths.show(path.absolute()), read_yaml(path)
     if not isinstance(document, Node):
         raise NamedError(f"{name}: found {show_value(document)}, expected the keys profile, {', '.join(SECTIONS)}")
     if "profile" not in document:
@@ -410,12 +465,7 @@ def override(sections: Sections, overrides: str) -> None:
             raise NamedError(f"SET: found {word!r}, expected section.key=value, lists as [a,b]; correct it")
         if key in new.get(section, {}):
             raise NamedError(f"SET: {name}: given twice; remove one")
-        try:
-            new.setdefault(section, {})[key] = parse(value, "SET")
-        except NamedError as error:
-            raise NamedError(f"SET: {name}: {error}") from error
-        except NOT_YAML as error:
-            raise NamedError(f"SET: {name}: {value!r} is not YAML; lists are written as [a,b]; correct it") from error
+        new.setdefault(section, {})[key] = parse(value, "SET", name)
     sections |= check(sections | {name: {**sections.get(name, {}), **own} for name, own in new.items()}, "SET", {})
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from dontblink import params, paths
 from dontblink.errors import NamedError
+from dontblink.publish import claims
 from dontblink.questions.subset import task_type_of
 
 TESTBED = paths.params_file("testbed").read_text()
@@ -49,16 +51,14 @@ BENCHMARKS, QUANTILES = "  benchmarks: [symbolic, visual_reference, hallucinatio
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("  max_risk: 0.1", "  max_risk: 1e-3", r"veto.max_risk: found '1e-3' .*a valid number .*write 1.0e-3"),
-        ("  max_risk: 0.1", "  max_risk: 5E-1", "write 5.0e-1"),
-        ("  max_risk: 0.1", "  max_risk: 1.5e1", r"write 1.5e\+1"),
+        ("  max_risk: 0.1", '  max_risk: "0.1"', r"found '0.1' \(text\); .*should be a valid number"),
         ("  max_risk: 0.1", "  max_risk: 1", r"found 1 \(whole number\); Input should be less than 1 \(of an acc"),
         ("  max_risk: 0.1", "  max_risk: 0", "should be greater than 0 "),
         ("  max_risk: 0.1", "  max_risk: .nan", "found nan .*a finite number"),
         ("  bins: 10", "  binns: 10", "collapse.binns: unknown key; expected one of bins, bootstrap_replicates"),
         ("  bins: 10", "  # bins: 10", r"testbed.yaml: collapse.bins: missing; add it"),
-        ("  bins: 10", "  bins: 10\n  bins: 12", r":\d+: bins: stands here and in line \d+; remove one"),
-        ("  bins: 10", "  3: 10", r":\d+: a key is 3 \(whole number\); expected text"),
+        ("  bins: 10", "  bins: 10\n  bins: 12", r":\d+: collapse: bins: stands here and in line \d+; remove one"),
+        ("  bins: 10", "  3: 10", r":\d+: collapse: a key is 3 \(whole number\); expected text"),
         ("  bins: 10", "  bins: 10.0", r"collapse.bins: found 10.0 \(number\); Input should be a valid integer"),
         ("  bins: 10", "  bins: ten", r"found 'ten' \(text\)"),
         ("  bins: 10", "  bins: 1", "should be greater than or equal to 2 "),
@@ -67,8 +67,8 @@ BENCHMARKS, QUANTILES = "  benchmarks: [symbolic, visual_reference, hallucinatio
         ("  bins: 10", "  bins:", "found nothing"),
         ("  top_p: 1.0", "  top_p: 0", r"extraction.top_p: found 0 .*should be greater than 0 "),
         ("  top_p: 1.0", "  top_p: 1.1", "should be less than or equal to 1 "),
-        ("  engine: local", "  engine: no", r"engine: found False .*should be 'local' or 'server' .*; quote it"),
-        ("  device: cpu", "  device: no", r"extraction.device: found False \(true or false\).*quote it"),
+        ("  engine: local", "  engine: false", r"engine: found False .*should be 'local' or 'server' .*; quote it"),
+        ("  device: cpu", "  device: 3", r"extraction.device: found 3 \(whole number\).*quote it"),
         ("  device: cpu", "  device: tpu", r"should match pattern '.*cpu\|cuda"),
         (BENCHMARKS, "  benchmarks: []", "List should have at least 1 item"),
         (BENCHMARKS, "  benchmarks: symbolic", "should be a valid list"),
@@ -99,13 +99,81 @@ def test_a_file_without_sections_is_refused(tmp_path: Path, text: str) -> None:
         load(tmp_path, text)
 
 
+UNSURE = {  # what YAML 1.1 and 1.2 read differently: what the message says to write
+    "write 10, or quote it": ["010", "0_10"],
+    "write -7, or quote it": ["-007"],
+    "write 8, or quote it": ["08"],
+    "write 0, or quote it": ["00"],
+    "write 1.0e-3, or quote it": ["1e-3", "1E-03"],
+    "write 1.5e+1, or quote it": ["1.5e1", "1.5E1"],
+    "write true, false or a decimal number, or quote it": [
+        *("1:30", "1:30.5", "2:00:00", "0b11", "0o17", "-.5", ".5e3", "yes", "No", "on", "OFF"),
+        *("2001-01-01", "2001-01-01t10:00:00Z", "2001-99-99", "=", "<<"),
+    ],
+}
+ALIKE = {"1_000": 1000, "64": 64, "1.0e-3": 0.001, "0x10": 16, "1.": 1.0, ".5": 0.5, "010.50": 10.5, "_1": "_1"}
+ALIKE |= {"1.0.1": "1.0.1", "y": "y", "n": "n", "a:b": "a:b", "True": True, "~": None, "": None, "-.inf": -float("inf")}
+
+
+@pytest.mark.parametrize(("remedy", "value"), [(remedy, value) for remedy in UNSURE for value in UNSURE[remedy]])
+def test_a_value_that_two_versions_of_yaml_read_differently_is_refused(tmp_path: Path, remedy: str, value: str) -> None:
+    line = TESTBED.splitlines().index("  batch_size: 64") + 1
+    found = rf"found '{re.escape(value)}', which YAML 1\.1 and 1\.2 read differently; {re.escape(remedy)}$"
+    with pytest.raises(NamedError, match=rf"testbed\.yaml:{line}: extraction\.batch_size: {found}"):
+        load(tmp_path, edit("  batch_size: 64", f"  batch_size: {value}"))
+    for text in (f"a: [b, {{c: {value}}}]", f"? {value}\n: 3"):
+        with pytest.raises(NamedError, match=rf"^x:1: .*{found}"):
+            params.parse(text, "x")
+    for quoted in (f"'{value}'", f'"{value}"', f"|-\n  {value}"):
+        assert params.parse(f"a: {quoted}", "x") == {"a": value}
+
+
+def test_a_value_that_every_reader_takes_for_the_same_thing_is_taken_for_it() -> None:
+    for value, expected in ALIKE.items():
+        assert params.parse(f"a: {value}", "x") == {"a": expected}, value
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: 1\na:\t2", r"x:2: not YAML: found character '\\t'"),
+        ("a: 1\x85b: 2", r"x: found the letter '\\x85', which ends a line unseen; remove it"),
+        ("# a\u2028b: 2", r"x: found the letter '\\u2028'"),
+        ("a:\n  b: !!int 010", "x:2: found the tag '.*int'; remove it"),
+        ("a: ! b", "x:1: found the tag '!'; remove it"),
+        ("a: 1\n---\nb: 2", "x:2: not YAML: .*another document"),
+        ("%YAML 1.2\n---\na: 010", "x:3: a: found '010'"),
+        ("a: &b 1\nc: *d", "x:2: not YAML: found undefined alias 'd'"),
+    ],
+)
+def test_what_yaml_allows_and_few_know_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(NamedError, match=expected):
+        params.parse(text, "x")
+
+
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "testbed.yaml"
+    file.write_bytes(b"\xef\xbb\xbf" + TESTBED.replace("\n", "\r\n").encode())
+    assert params.load(file)[1] == load(tmp_path, TESTBED)
+
+
+def test_the_papers_rules_are_read_as_strictly_and_say_what_they_said(tmp_path: Path) -> None:
+    for name in ("claims", "allowed"):
+        file = paths.ROOT / "paper" / f"{name}.yaml"
+        assert params.read_yaml(file) == yaml.safe_load(file.read_text())
+    file = tmp_path / "claims.yaml"
+    file.write_text((paths.ROOT / "paper" / "claims.yaml").read_text().replace("n_cells: 9", "n_cells: 09"))
+    with pytest.raises(NamedError, match=r"claims\.yaml:\d+: claims\.C1\.reported\.n_cells: found '09'.*write 9"):
+        claims.read_ledger(file)
+
+
 def test_a_mistake_is_placed_where_it_stands_in_the_file_or_in_the_one_below(tmp_path: Path) -> None:
     def line_of(row: str, text: str) -> int:
         return text.splitlines().index(row) + 1
 
-    broken = edit("  max_risk: 0.1", "  max_risk: 1e-3")
+    broken = edit("  max_risk: 0.1", "  max_risk: 2")
     above = "profile: mine\nbased_on: testbed\nveto:\n  delta: 7\n"
-    with pytest.raises(NamedError, match=rf"testbed\.yaml:{line_of('  max_risk: 1e-3', broken)}: veto\.max_risk"):
+    with pytest.raises(NamedError, match=rf"testbed\.yaml:{line_of('  max_risk: 2', broken)}: veto\.max_risk"):
         load(tmp_path, broken)
     with pytest.raises(NamedError, match=r"testbed\.yaml:\d+: veto\.max_risk"):
         load(tmp_path, above, "mine")
@@ -177,10 +245,12 @@ def test_overrides_are_typed_and_take_the_place_of_the_values() -> None:
         ("veto.coverage", "SET: found 'veto.coverage', expected section.key=value"),
         ("veto.coverage = 0.8", "SET: found 'veto.coverage', expected section.key=value"),
         ("veto.coverage=", "SET: veto.coverage: found nothing"),
-        ("veto.coverage=1e-1", r"SET: veto.coverage: found '1e-1' \(text\).*write 1.0e-1"),
+        ("veto.coverage=1e-1", r"SET: veto.coverage: found '1e-1', which .*write 1.0e-1"),
         ("veto.coverage=2", "SET: veto.coverage: found 2 .*should be less than or equal to 1"),
         ("collapse.bins=12.5", "SET: collapse.bins: found 12.5 .*a valid integer"),
-        ("veto.targets=[a, b]", r"SET: veto.targets: '\[a,' is not YAML; lists are written as \[a,b\]"),
+        ("extraction.batch_size=010", "SET: extraction.batch_size: found '010', which .*; write 10, or quote it"),
+        ("veto.targets=[no]", "SET: veto.targets: found 'no', which .*; write true, false or .*, or quote it"),
+        ("veto.targets=[a, b]", r"SET: veto.targets: not YAML: .*; lists are written as \[a,b\]"),
         ("veto.targets=a", "SET: veto.targets: found 'a' .*should be a valid list"),
         ("collapse.bins=12 collapse.bins=14", "SET: collapse.bins: given twice; remove one"),
         ("veto.coverage={a:1,a:2}", "SET: veto.coverage: "),

@@ -21,8 +21,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from dontblink import params, paths
 from dontblink.errors import NamedError, as_command
 from dontblink.files import hash_file, write_text
@@ -104,7 +102,7 @@ def decide(claim: Mapping[str, Any], judged: Mapping[str, Mapping[str, Any]]) ->
 def read_ledger(file: Path | None = None) -> dict[str, Any]:
     """Return paper/claims.yaml, checked: every key known, every condition one comparison, every rule its conditions."""
     file = file or paths.ROOT / "paper" / "claims.yaml"
-    ledger: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    ledger: dict[str, Any] = params.read_yaml(file)
     for name, claim in ledger["claims"].items():
         try:
             check_claim(claim)
