@@ -27,7 +27,15 @@ from tiny_models import (
 
 from dontblink import schema
 from dontblink.attention import replay
-from dontblink.attention.replay import HEAD_ROWS, REGIONS, Measures, batch_by_length, replay_responses, weigh_regions
+from dontblink.attention.replay import (
+    HEAD_ROWS,
+    REGIONS,
+    Measures,
+    average_heads,
+    batch_by_length,
+    replay_responses,
+    weigh_regions,
+)
 from dontblink.errors import NamedError
 
 
@@ -312,6 +320,10 @@ def test_sets_of_heads_are_means_over_their_heads(
         looks = trace.mass[:, :, begin:end, :2].mean(axis=2) if end > begin else np.zeros((n_layers, n_heads, 2))
         np.testing.assert_allclose(kept.head_mass, looks, atol=2e-6)
         np.testing.assert_array_equal(kept.entropy_nats, trace.entropy_nats)
+        if n_sets:  # to the bit: what a calibration pass kept of every head stands for a second pass
+            later = average_heads(trace, sets)
+            np.testing.assert_array_equal(later.mass, kept.mass)
+            np.testing.assert_array_equal(later.step_map, kept.step_map)
 
 
 def test_a_batch_that_runs_out_of_memory_is_halved_and_an_item_too_large_alone_is_named(

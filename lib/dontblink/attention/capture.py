@@ -23,7 +23,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -64,7 +64,7 @@ class RecordingPlan:
     weights: Tensor  # float32 [B, K, R], zero on padding
     step_weights: Tensor  # float32 [B, S, K] over query rows: 1 / step length inside the step
     image_index: Tensor  # int64 [B, M], -1 on padding
-    head_sets: Tensor | None = None  # float32 [G, L, H], weights of every head in a set
+    head_sets: Tensor | None = None  # float32 [G, L, H] on the CPU, weights of every head in a set
 
     @property
     def first_row(self) -> int:
@@ -85,8 +85,8 @@ class RecordingPlan:
 
     def to(self, device: torch.device) -> RecordingPlan:
         """Return the plan with its tensors on `device` (layers of a split model sit on several)."""
-        tensors = (self.weights, self.step_weights, self.image_index, self.head_sets)
-        return RecordingPlan(self.samples, *(t if t is None else t.to(device) for t in tensors))
+        moved = {name: getattr(self, name).to(device) for name in ("weights", "step_weights", "image_index")}
+        return replace(self, **moved)
 
 
 def plan_recording(
@@ -128,14 +128,23 @@ class Recording:
         n_steps, n_image = len(sample.steps), len(sample.image_index)
         mass = torch.stack([mass[row, :, start : start + sample.n_rows].cpu() for mass, _ in layers])
         maps = torch.stack([maps[row, :, :n_steps, :n_image].cpu() for _, maps in layers])
-        maps = maps.permute(2, 0, 1, 3) if self.plan.head_sets is None else maps.sum(0).transpose(0, 1)
+        maps = maps.permute(2, 0, 1, 3) if self.plan.head_sets is None else sum(maps).transpose(0, 1)
         return mass.numpy(), maps.contiguous().numpy()
 
     def keep(self, layer: int, mass: Tensor, maps: Tensor) -> None:
         """Keep a layer's masses [B, H, rows, R] and maps [B, H, S, M], these summed over the heads of each set."""
         if (sets := self.plan.head_sets) is not None:
-            maps = torch.einsum("gh,bhsm->bgsm", sets[:, layer].to(maps.device), maps)
+            maps = torch.stack(sum_heads(sets[:, layer].tolist(), maps.unbind(1)), 1) if len(sets) else maps[:, :0]
         self.layers[layer] = mass, maps
+
+
+def sum_heads(weights: Sequence[Sequence[float]], heads: Sequence[Any]) -> list[Any]:
+    """Return the sum of one layer's heads for each row of weights, one head after the other.
+
+    Maps that are summed in the pass and maps of single heads that are summed later so have the same bits, whatever
+    shared their batch: a matrix product may add in another order.
+    """
+    return [sum((w * head for w, head in zip(row, heads, strict=True) if w), heads[0] * 0) for row in weights]
 
 
 _ACTIVE: ContextVar[Recording | None] = ContextVar("dontblink_recording", default=None)

@@ -20,7 +20,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from dontblink.attention.capture import Implementation, RecordingPlan, Sample, plan_recording, record
+from dontblink.attention.capture import (
+    Implementation,
+    RecordingPlan,
+    Sample,
+    plan_recording,
+    record,
+    sum_heads,
+)
 from dontblink.errors import NamedError
 from dontblink.models.generate import check_ids
 
@@ -173,15 +180,26 @@ def replay_responses(
 def condense(measures: Measures, reasoning: Span, head_sets: Floats | None) -> Measures:
     """Return the measures with the mean looks of every head over the reasoning, and masses summed over each set."""
     begin, end = reasoning
-    n_layers, n_heads, n_tokens, n_regions = measures.mass.shape
     mass, head_mass = measures.mass, measures.head_mass
     if end > begin:
         head_mass = mass[:, :, begin:end, :2].mean(axis=2, dtype=np.float64).astype(np.float32)
     if head_sets is not None:
-        weights = head_sets.reshape(len(head_sets), n_layers * n_heads)
-        mass = weights @ mass.reshape(n_layers * n_heads, n_tokens * n_regions)
-        mass = mass.reshape(len(weights), n_tokens, n_regions)
+        mass = average_mass(mass, head_sets)
     return replace(measures, mass=mass, head_mass=head_mass)
+
+
+def average_mass(mass: Floats, head_sets: Floats) -> Floats:
+    """Return masses [L, H, T, 6] summed over each set of heads, [G, T, 6]."""
+    n_layers, n_heads, n_tokens, n_regions = mass.shape
+    weights = head_sets.reshape(len(head_sets), n_layers * n_heads)
+    return (weights @ mass.reshape(n_layers * n_heads, -1)).reshape(len(weights), n_tokens, n_regions)
+
+
+def average_heads(measures: Measures, head_sets: Floats) -> Measures:
+    """Return measures of every head averaged over sets of heads: the bits that a replay over these sets gives."""
+    layers = zip(head_sets.transpose(1, 0, 2).tolist(), measures.step_map.transpose(1, 2, 0, 3), strict=True)
+    maps = sum(np.stack(sum_heads(weights, heads)) for weights, heads in layers)
+    return replace(measures, mass=average_mass(measures.mass, head_sets), step_map=np.swapaxes(maps, 0, 1).copy())
 
 
 def read_batch(
