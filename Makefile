@@ -17,13 +17,13 @@ R := results/$(PROFILE)
 S := $(R)/stages
 D := $(R)/done
 NOTEBOOKS := $(sort $(basename $(notdir $(wildcard notebooks/[0-9][0-9]_*.py))))# NN_section reads params section `section`
-LEDGER := 08_claims
 
 # The environment: an active one (conda's base does not count), else .venv built from the lock.
-ENV := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)),.venv)
+ENV := $(shell printf %q '$(subst ','\'',$(or $(value VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(value CONDA_PREFIX)),.venv))')
 PYTHON ?= python3.11
 PY := $(ENV)/bin/python
-READY := $(ENV)/.dontblink-$(firstword $(shell (cat requirements.lock pyproject.toml; pwd) | cksum))
+MARK := $(ENV)/.dontblink-$(firstword $(shell (cat requirements.lock pyproject.toml; pwd) | cksum))
+READY := $(shell [ -e $(MARK) ] || echo install)# no file: a path with spaces can be no target
 export SOURCE_DATE_EPOCH := 0
 export PYTHONHASHSEED := 0
 export HF_HUB_OFFLINE := $(if $(filter testbed,$(PROFILE)),1,0)
@@ -34,9 +34,8 @@ help: ## list the targets (this text)
 	@echo '  SET="veto.coverage=0.8": other parameters for one run of all or pages; it overwrites the tracked figures'
 
 env: $(READY) ## install the locked versions into the active environment, else into .venv
-$(READY):
-	@.ci/install $(ENV) $(PYTHON)
-	@rm -f $(ENV)/.dontblink-*; touch $@
+install:
+	@.ci/install $(ENV) '$(PYTHON)'; rm -f $(ENV)/.dontblink-*; touch $(MARK)
 # An included file is made before all else: fingerprints and parameters are those of now, whatever was asked for.
 ifneq ($(filter all params extract figures tex tex-check pages bench,$(MAKECMDGOALS)),)
 $(shell mkdir -p $(R); [ -e $(R)/.looked ] || touch $(R)/.looked)
@@ -67,7 +66,7 @@ $(NOTEBOOKS:%=$(D)/%): $(D)/%: $(S)/% $(R)/extraction.json | $(READY)
 	@rm -f $@
 	$(PY) -m dontblink.publish.notebook notebooks/$*.py --params $(R)/params/$(patsubst $(firstword $(subst _, ,$*))_%,%,$*).json --profile $(PROFILE)
 	@mkdir -p $(D); touch $@
-$(D)/$(LEDGER): $(filter-out %/$(LEDGER),$(NOTEBOOKS:%=$(D)/%))
+$(D)/08_claims: $(filter-out %/08_claims,$(NOTEBOOKS:%=$(D)/%))
 $(D)/paper: $(S)/paper $(NOTEBOOKS:%=$(D)/%) | $(READY)
 	$(if $(filter testbed,$(PROFILE)),$(PY) -m dontblink.publish.claims --readme --profile $(PROFILE))
 	$(PY) paper/build.py --profile $(PROFILE)
@@ -86,7 +85,7 @@ $(D)/pages: $(S)/pages $(NOTEBOOKS:%=$(D)/%) | $(READY)
 	$(PY) -m dontblink.publish.pages $(NOTEBOOKS) --profile $(PROFILE)
 	@touch $@
 lab: $(READY) ## JupyterLab; notebooks/*.py open as notebooks by double click
-	JUPYTER_CONFIG_DIR=$(CURDIR)/.jupyter $(PY) -m jupyterlab $(LAB_ARGS)
+	JUPYTER_CONFIG_DIR="$$PWD/.jupyter" $(PY) -m jupyterlab $(LAB_ARGS)
 testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 cores; resumes)
 	for step in train "publish weights" calibrate "publish cards"; do $(PY) -m dontblink_testbed.$$step; done
 simulate: $(READY) ## are intervals and tests right where the truth is known? 20 minutes on 2 cores; resumes
@@ -98,13 +97,14 @@ verify: $(READY) ## do the tracked figures belong to these sources, parameters a
 campaign: $(READY) ## 100 kills and other faults, 4000 bad inputs: nothing lost, torn or unnamed? about 20 minutes
 	$(PY) tests/faults/campaign.py --kills 100 --seed 1
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -q -m bad_input --hypothesis-profile campaign --hypothesis-seed 1
-test: $(READY) ## lint, types and tests, offline; this is what CI runs
-	$(PY) -m ruff check . && $(PY) -m mypy
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -q $(PYTEST_ARGS)
+test: $(READY) ## lint, types and all tests that are quick, offline
+	$(PY) -m ruff check . && $(PY) -m mypy && HF_HUB_OFFLINE=1 $(PY) -m pytest -q -n auto -m 'not slow' $(PYTEST_ARGS)
+test-all: test ## and the slow ones, which start kernels, servers and runs of their own; this is what CI runs
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -q -n auto -m slow $(PYTEST_ARGS)
 lock: $(READY) ## rewrite requirements.lock from pyproject.toml
 	$(PY) -m pip --disable-pip-version-check install -q pip-tools && $(PY) .ci/lock.py $(LOCK_ARGS)
 audit: ## hold the lock against the advisories of the day: takes a network and pip-audit, from outside this environment
 	@.ci/audit $(AUDIT_ARGS)
 clean: ## remove results/ (figures, checkpoints, half-done training and simulated studies stay)
 	rm -rf $(filter-out results/simulation results/training,$(wildcard results/*))
-.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench verify campaign test lock audit clean again
+.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench verify campaign test test-all lock audit clean install again

@@ -2,6 +2,7 @@
 
 Each test works on a copy of the tree in which the interpreter is a stand-in: it logs each call, really looks at the
 sources (`dontblink.lineage`), and writes the files that extraction and notebooks would write. Nothing long runs.
+The folder of the copy has a space, an apostrophe and letters beyond ASCII in its name, and so has its environment's.
 """
 
 import os
@@ -58,13 +59,16 @@ for file in files:
 """
 
 
+FOLDER = "Ana's Prüfung 試し"
+
+
 class Tree:
     """A copy of the checkout with a stand-in interpreter."""
 
     def __init__(self, folder: Path, built: Path | None = None) -> None:
-        self.folder = folder
+        self.folder = folder = folder / FOLDER
         if built:
-            shutil.copytree(built, folder, dirs_exist_ok=True)
+            shutil.copytree(built, folder)
         else:
             self.copy_sources()
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
@@ -75,6 +79,7 @@ class Tree:
 
     def copy_sources(self) -> None:
         """Copy what the checkout holds and put the stand-in into its environment."""
+        self.folder.mkdir()
         for name in ("Makefile", "pyproject.toml", "requirements.lock"):
             shutil.copy(ROOT / name, self.folder / name)
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.pdf", "*.safetensors")
@@ -150,6 +155,7 @@ def reach(*names: str) -> set[str]:
 
 INTERNAL = {
     "again",  # a prerequisite that is never made, so that what depends on it is always too old
+    "install",  # what `make env` and all else do where the environment is not ready
     "dry-run",  # what `make extract DRY=1` stands for, which the line of `extract` names
 }
 
@@ -390,6 +396,20 @@ def test_clean_removes_the_results_and_keeps_figures_and_training(built: Tree) -
     built.make("clean")
     assert [folder.name for folder in (built.folder / "results").iterdir()] == ["training"]
     assert (built.folder / "figures" / "testbed" / "02_collapse.json").exists()
+
+
+def test_no_word_of_a_path_with_spaces_is_run_or_touched_by_itself(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    environment = tmp_path / "my $new (env)"
+    environment.symlink_to(tree.folder / "env")
+    tree.environment["VIRTUAL_ENV"] = str(environment)
+    tree.edit("requirements.lock", "# Every version behind", "# All versions behind")
+    quoted = str(environment).translate({ord(letter): f"\\{letter}" for letter in " $()'"})
+    first = tree.make("-n", "verify").stdout.splitlines()[0]
+    assert first.startswith(f".ci/install {quoted} 'python3.11'; ") and f"; touch {quoted}/.dontblink-" in first
+    assert tree.calls("verify")[-3:] == ["pip", "pip", "verify"]
+    assert {file.name for file in tmp_path.iterdir()} == {FOLDER, environment.name}
+    assert tree.calls("verify") == ["verify"]
 
 
 def test_a_changed_lock_prepares_the_environment_again(tree: Tree) -> None:

@@ -74,7 +74,7 @@ def test_saving_an_unedited_notebook_changes_no_byte(folder: Path, source: Path)
 
 def test_make_lab_starts_it_with_the_settings_of_the_repository() -> None:
     printed = subprocess.run(["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert f"JUPYTER_CONFIG_DIR={ROOT}/.jupyter " in printed and " -m jupyterlab" in printed
+    assert 'JUPYTER_CONFIG_DIR="$PWD/.jupyter" ' in printed and " -m jupyterlab" in printed
 
 
 @pytest.fixture
