@@ -7,7 +7,8 @@ pip's configured indexes. Out: requirements.lock. Two things that pip-compile ca
   configured to find it) and the CPU builds on the package index must all be accepted, so the pin loses its
   local part and carries the hashes of both. The index's Linux builds are left out on purpose: they need CUDA
   packages, and pip would prefer a file whose hash the index confirms over a CPU wheel in a folder.
-- pip-compile locks for the machine that it runs on. What macOS needs besides is added with a marker.
+- pip-compile locks for the machine and the Python that it runs on. What macOS and Python 3.12 need besides is added
+  with a marker.
 
 Never edit requirements.lock by hand, and never let an index address or a folder of this machine into it.
 """
@@ -22,7 +23,12 @@ from piptools.repositories import PyPIRepository
 
 LOCK = Path("requirements.lock")
 TORCH = r"^torch==([\d.]+)\S*((?: \\\n    --hash=\S+)+)"  # group 1: the version without its local part
-ELSEWHERE = ('appnope==0.1.4 ; sys_platform == "darwin"',)  # ipykernel's need
+PAPERMILL = ("aiohappyeyeballs==2.7.1", "aiohttp==3.14.5", "aiosignal==1.4.0", "frozenlist==1.8.0", "multidict==7.2.1")
+PAPERMILL += ("propcache==0.5.4", "yarl==1.25.1")
+ELSEWHERE = (
+    'appnope==0.1.4 ; sys_platform == "darwin"',  # ipykernel's need
+    *(f'{name} ; python_version == "3.12"' for name in PAPERMILL),  # its need on that version alone
+)
 PYTHONS = ("cp311", "cp312")  # requires-python in pyproject.toml
 HEADER = """\
 # Every version behind the tracked figures, with hashes. Written by `make lock` (.ci/lock.py); do not edit.
@@ -50,14 +56,15 @@ def find_torch_hashes(version: str) -> list[str]:
 
 
 def pin(line: str) -> str:
-    """Return a lock entry for a requirement of another platform, with its hashes."""
+    """Return a lock entry for a requirement of another platform or Python, with the hashes of all its files."""
     repository = PyPIRepository([], cache_dir=str(Path.home() / ".cache" / "pip-tools"))
-    hashes = sorted(repository.get_hashes(install_req_from_line(line.split(" ;")[0])))
+    with repository.allow_all_wheels():
+        hashes = sorted(repository.get_hashes(install_req_from_line(line.split(" ;")[0])))
     return " \\\n".join([line, *(f"    --hash={value}" for value in hashes)]) + "\n"
 
 
 def main() -> None:
-    """Run pip-compile, then widen torch and add the other platforms' pins."""
+    """Run pip-compile, then widen torch and add the pins of other platforms and Pythons."""
     if LOCK.exists():  # pip-compile starts from the pins that it finds: start torch from its CPU build
         LOCK.write_text(re.sub(TORCH, r"torch==\1+cpu", LOCK.read_text(), flags=re.M))
     command = [sys.executable, "-m", "piptools", "compile", "--quiet", "--no-header", f"--output-file={LOCK}"]

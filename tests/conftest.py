@@ -1,7 +1,9 @@
-"""What tests of several rooms share: profiles of hypothesis, and one small extraction (see small_extraction.py)."""
+"""What tests share: profiles of hypothesis, how many workers, one small extraction (see small_extraction.py)."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from pathlib import Path
 
@@ -22,13 +24,30 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(bad_input.summarize())
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many workers `-n auto` is: a core that this process may use and 2 GiB of memory each, 8 at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**31
+    return max(1, min(cores, memory, 8))
+
+
 @pytest.fixture(scope="session")
 def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a finished small extraction, which no test may change; `paths.ROOT` is not set to it."""
-    from small_extraction import extract  # torch and a model: only for tests that need it
+    """Return a folder with a finished small extraction, which no test may change; `paths.ROOT` is not set to it.
 
-    root = tmp_path_factory.mktemp("small")
-    extract(root)
+    The first worker that needs it makes it for all of them.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    root = folder / "one extraction für alle"
+    with (folder / "small.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "done").exists():
+            from small_extraction import extract  # torch and a model: only for tests that need it
+
+            root.mkdir()
+            extract(root)
+            (root / "done").touch()
     return root
 
 

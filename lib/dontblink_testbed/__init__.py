@@ -10,3 +10,5 @@ to models/testbed, and `misreads` counts which of the finished responses went wr
 checkpoints of the real families' shape, without meaning, and `dry_run` takes a real study through them (`make extract
 DRY=1`).
 """
+
+import dontblink  # noqa: F401  what it says of Ctrl-C holds here, too
