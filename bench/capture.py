@@ -95,7 +95,7 @@ def main() -> None:
     defaults = {"tokens": 512, "batch": 4, "layers": 4, "width": 512, "vocabulary": 150, "repeats": 9, "generations": 3}
     parser = build_parser(__doc__, **defaults)
     parser.add_argument("--family", choices=("qwen3_vl", "glm4v"), default="qwen3_vl")
-    parser.add_argument("--implementation", choices=("fused", "chunk"), default="fused")
+    parser.add_argument("--implementation", choices=("split", "chunk"), default="split")
     arguments = read_arguments(parser)
     where = f"{arguments.tokens} tokens, heads of {arguments.width // 4} values"
     seconds = time_replays(arguments, arguments.repeats)

@@ -69,7 +69,7 @@ def main() -> None:
     arguments = read_arguments(parser)
     if not can_measure_memory():
         return
-    one = argparse.Namespace(**vars(arguments), batch=1, implementation="fused")
+    one = argparse.Namespace(**vars(arguments), batch=1, implementation="split")
     peaks: dict[str, list[list[float]]] = {"replay": [], "eager": []}  # by repeat and length, MiB
     for _ in range(arguments.repeats):
         for name, target in (("replay", measure_replay), ("eager", measure_eager)):

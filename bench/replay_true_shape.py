@@ -112,12 +112,12 @@ def time_layers_in_turn(
     def run_all(layer: int, *inputs: Any, **named: Any) -> Any:
         first, found = (layer + turn) % len(WAYS), None
         for way in (*WAYS[first:], *WAYS[:first]):
-            text._attn_implementation = "dontblink_fused" if way == "capture" else "sdpa"
+            text._attn_implementation = "dontblink_split" if way == "capture" else "sdpa"
             start = time.process_time()
             output = forwards[layer](*inputs, **named)
             seconds[way] += time.process_time() - start
             found = output if way == "capture" else found
-        text._attn_implementation = "dontblink_fused"
+        text._attn_implementation = "dontblink_split"
         return found
 
     def read_timed(*inputs: Any) -> Any:

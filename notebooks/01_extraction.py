@@ -114,7 +114,7 @@ accuracy.round(3)
 # positions and the evidence with the first) replays some items again from their stored token ids.
 
 # %%
-other = "chunk" if settings["replay_implementation"] == "fused" else "fused"
+other = "chunk" if settings["replay_implementation"] == "split" else "split"
 differences = examples.compare_replays(profile, models, n_cross_checked_items, other)
 assert differences[["mass", "step_map"]].to_numpy().max() <= 1e-5, "the two implementations disagree"
 differences

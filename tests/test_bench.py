@@ -334,7 +334,7 @@ def test_layers_timed_in_turn_give_every_way_its_seconds_and_leave_model_and_pac
     from dontblink.attention import replay
 
     settings = {"width": 32, "layers": 2, "vocabulary": 150, "family": "qwen3_vl", "tokens": 24, "batch": 2}
-    vlm, *rest = capture.prepare(argparse.Namespace(**settings, implementation="fused"))
+    vlm, *rest = capture.prepare(argparse.Namespace(**settings, implementation="split"))
     calls, kept, read = capture.build_calls(vlm, *rest), [], replay.read_batch
     before = calls["capture"]()
     with pytest.MonkeyPatch.context() as patch:

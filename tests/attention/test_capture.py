@@ -10,6 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import FAMILY_NAMES, TinyVLM, build_vlm, draw_prompt
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -21,13 +23,14 @@ from dontblink.attention.capture import (
     RecordingPlan,
     Sample,
     attend_chunk,
-    attend_fused,
+    attend_split,
     plan_recording,
     record,
+    sum_up,
 )
 from dontblink.errors import NamedError
 
-IMPLEMENTATIONS = ("fused", "chunk")
+IMPLEMENTATIONS = ("split", "chunk")
 
 
 @pytest.fixture(scope="module", params=FAMILY_NAMES)
@@ -82,7 +85,7 @@ def run_attention(attend: Any, plan: Any, *tensors: torch.Tensor, n_groups: int 
     n_keys=st.sampled_from([6, CHUNK_ROWS + 4, 2 * CHUNK_ROWS + 9]),
     width=st.sampled_from([5, 16]),
 )
-@pytest.mark.parametrize("attend", [attend_fused, attend_chunk])
+@pytest.mark.parametrize("attend", [attend_split, attend_chunk])
 def test_grouped_heads_give_the_output_masses_and_map_of_a_plain_softmax(
     attend: Any, seed: int, n_groups: int, n_keys: int, width: int
 ) -> None:
@@ -114,12 +117,103 @@ def test_narrow_numbers_give_what_a_plain_softmax_gives_after_rounding(first_row
     query = torch.randn(1, 4, n_keys, 16, generator=generator).bfloat16()
     key, value = (torch.randn(1, 2, n_keys, 16, generator=generator).bfloat16() for _ in range(2))
     sample = draw_sample(rng, n_keys, first_row, [])
-    output, recording = run_attention(attend_fused, plan_recording([sample], n_keys), query, key, value)
+    output, recording = run_attention(attend_split, plan_recording([sample], n_keys), query, key, value)
     attention, expected = attend_plainly(query, key, value, 0.5)
     # 8 bits: scores of up to about 10 are off by up to 2**-5, their softmax by that share; values by 2**-9 each
     torch.testing.assert_close(output.double(), expected, rtol=0.05, atol=0.05)
     rows = attention[0, :, first_row : n_keys - 1]
     np.testing.assert_allclose(recording.read(0)[0][0], rows.numpy() @ sample.weights, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize(("dtype", "share"), [(torch.float32, 0.0), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize("n_groups", [1, 4])
+@pytest.mark.parametrize("n_after", [1, 2, 3, CHUNK_ROWS, NARROW_CHUNK_ROWS + 1])
+def test_a_response_summed_up_as_one_key_gives_what_all_its_keys_give(
+    dtype: torch.dtype, share: float, n_groups: int, n_after: int
+) -> None:
+    """Prompts of 7, 30 and 12 keys, so that rows of two samples see response keys which are not summed up."""
+    n_keys, generator, rng = 30 + n_after, torch.Generator().manual_seed(n_after), np.random.default_rng(n_after)
+    query = 2 * torch.randn(3, 4, n_keys, 8, generator=generator)
+    key, value = (torch.randn(3, 4 // n_groups, n_keys, 8, generator=generator) for _ in range(2))
+    query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
+    samples = []
+    for n_prompt, n in ((7, n_keys), (30, n_keys - 1 + n_after % 2), (12, 14)):
+        weights = rng.random((n, 3)).astype(np.float32)
+        weights[n_prompt:] = weights[n_prompt - 1] / 2
+        steps = [(0, 1), (n - n_prompt - 1, n - n_prompt)]
+        samples.append(Sample(weights, n_prompt - 1, n - n_prompt, np.array([1, 3]), steps))
+    plan = plan_recording(samples, n_keys)
+    assert (plan.first_row, plan.tail) == (6, 30)
+    summed: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(capture, "sum_up", lambda *inputs: summed.append(inputs[1].shape[2]) or sum_up(*inputs))
+        output, recording = run_attention(attend_split, plan, query, key, value, n_groups=n_groups)
+    even = n_after // 2 * 2 if dtype is torch.bfloat16 else n_after
+    assert summed == [even] * bool(even)
+    attention, expected = attend_plainly(query, key, value, 0.5)
+    torch.testing.assert_close(output.double(), expected, rtol=share, atol=share or 2e-6)
+    for row, sample in enumerate(samples):
+        rows = attention[row, :, sample.first_row : sample.first_row + sample.n_rows, : len(sample.weights)].numpy()
+        mass, step_map = recording.read(row)
+        np.testing.assert_allclose(mass[0], rows @ sample.weights, rtol=share, atol=2e-6)
+        for number, (start, stop) in enumerate(sample.steps):
+            mean = rows[:, start:stop][..., [1, 3]].mean(1)
+            np.testing.assert_allclose(step_map[number, 0], mean, rtol=2 * share, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n_rows", [1, 2, 33, 600])
+def test_the_private_kernel_gives_the_output_of_sdpa_and_the_logsumexp_of_its_scores(
+    dtype: torch.dtype, n_rows: int
+) -> None:
+    generator = torch.Generator().manual_seed(n_rows)
+    # as a model hands them over: [B, T, H, D] transposed, of which the first rows are cut off
+    query, key, value = (torch.randn(2, n_rows + 5, n, 16, generator=generator).to(dtype) for n in (6, 3, 3))
+    query, key, value = (tensor.transpose(1, 2)[:, :, 5:] for tensor in (query, key, value))
+    output, sums = sum_up(query, key, value, 0.5)
+    public = torch.nn.functional.scaled_dot_product_attention
+    assert torch.equal(output, public(query, key, value, is_causal=True, scale=0.5, enable_gqa=True))
+    scores = query.double() @ key.double().repeat_interleave(2, dim=1).mT * 0.5
+    truth = scores.masked_fill(torch.ones(n_rows, n_rows).triu(1).bool(), -torch.inf).logsumexp(-1)
+    assert sums.dtype is torch.float32
+    torch.testing.assert_close(sums.double(), truth, rtol=0, atol=5e-6 if dtype is torch.float32 else 2e-4)
+
+
+class Kernels(TorchDispatchMode):
+    """Keeps the attention kernels that are called; can leave their sums out, as some do where nobody asks."""
+
+    def __init__(self, is_silent: bool) -> None:
+        super().__init__()
+        self.is_silent, self.names = is_silent, []  # type: ignore[var-annotated]
+
+    def __torch_dispatch__(self, kernel: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = kernel(*args, **(kwargs or {}))
+        if "attention" not in str(kernel):
+            return found
+        self.names.append(str(kernel).removeprefix("aten._scaled_dot_product_").removesuffix("_attention.default"))
+        return (found[0], found[1].narrow(-1, 0, 0), *found[2:]) if self.is_silent else found
+
+
+@pytest.mark.parametrize("name", ["flash", "efficient"])
+def test_on_cuda_there_is_one_sum_a_row_or_a_refusal_that_names_the_way_out(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shapes alone, by torch's description of the kernels, without a device."""
+    monkeypatch.setattr(torch.backends.cuda, "can_use_flash_attention", lambda inputs: name == "flash")
+    with FakeTensorMode():
+        query = torch.empty(2, 6, 33, 64, device="cuda", dtype=torch.bfloat16)
+        key = torch.empty(2, 3, 33, 64, device="cuda", dtype=torch.bfloat16)
+        with torch.no_grad(), Kernels(is_silent=False) as kernels:
+            output, sums = sum_up(query, key, key, 0.5)
+        assert kernels.names == [name]
+        assert (output.shape, sums.shape, sums.dtype) == (query.shape, query.shape[:3], torch.float32)
+        message = r"bfloat16 \(2, 6, 33, 64\) on cuda:0: expected one float32 .* found \(2, 6, 0\); set .* to chunk"
+        with Kernels(is_silent=True), pytest.raises(NamedError, match=message):
+            sum_up(query, key, key, 0.5)
+    monkeypatch.setattr(torch.backends.cuda, "can_use_flash_attention", lambda inputs: False)
+    other = torch.empty(1, 1, 2, 8, device="meta")
+    with pytest.raises(NamedError, match=r"on meta: expected one float32 logsumexp a row, found \(0,\)"):
+        sum_up(other, other, other, 0.5)
 
 
 def read_last_logits(vlm: TinyVLM, batch: dict[str, Any], implementation: str) -> torch.Tensor:
@@ -219,12 +313,12 @@ def plan() -> RecordingPlan:
 def test_record_restores_the_implementation_even_after_an_error(vlm: TinyVLM, plan: RecordingPlan) -> None:
     config = vlm.model.config
     with pytest.raises(KeyError, match="stop"), record(vlm.model, plan):
-        assert config.get_text_config()._attn_implementation == "dontblink_fused"
+        assert config.get_text_config()._attn_implementation == "dontblink_split"
         assert config.vision_config._attn_implementation == "sdpa"
         raise KeyError("stop")
     assert config.get_text_config()._attn_implementation == "sdpa"
     batch, _ = draw_padded_pair(vlm)
-    read_last_logits(vlm, batch, "dontblink_fused")  # would raise if the recording were still open
+    read_last_logits(vlm, batch, "dontblink_split")  # would raise if the recording were still open
 
 
 def test_a_pass_that_is_not_there_or_does_not_fit_the_plan_or_drops_out_is_an_error(
@@ -255,7 +349,7 @@ def test_a_plan_pads_keys_steps_and_image_tokens() -> None:
     long, short = draw_sample(rng, 12, 5, [(0, 2), (2, 6)]), draw_sample(rng, 8, 3, [(0, 4)])
     short = Sample(short.weights, 3, 4, np.array([2]), short.steps)
     plan = plan_recording([long, short], 12)
-    assert plan.first_row == 3 and plan.image_span == (1, 4)
+    assert plan.first_row == 3 and plan.image_span == (1, 4) and plan.tail == 11  # every key has weights of its own
     assert plan.image_index.tolist() == [[1, 3], [2, -1]]
     assert plan.weights[1, 8:].abs().max() == 0
     assert plan.step_weights[1, 0].tolist() == [0, 0, 0, 0.25, 0.25, 0.25, 0.25, 0, 0, 0, 0, 0]
@@ -263,3 +357,6 @@ def test_a_plan_pads_keys_steps_and_image_tokens() -> None:
     assert plan.active_steps(3, 5) == slice(0, 1)  # only the short sample's step
     assert plan.active_steps(8, 12) == slice(1, 2)  # rows of the long sample's second step
     assert plan.active_steps(11, 12) == slice(0, 0)
+    flat = np.ones((12, 3), np.float32)  # one region: the last image token, or the first row, comes last
+    tails = [plan_recording([Sample(flat, row, 3, np.array([1, 6]), [])], 12).tail for row in (2, 8)]
+    assert tails == [7, 9]

@@ -107,7 +107,7 @@ def gap(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max(initial=0))
 
 
-@pytest.mark.parametrize("implementation", ["fused", "chunk"])
+@pytest.mark.parametrize("implementation", ["split", "chunk"])
 def test_a_padded_batch_equals_eager_attention_of_each_item_alone(
     vlm: TinyVLM, case: Case, implementation: str
 ) -> None:
@@ -301,7 +301,7 @@ def test_a_checkpoint_with_broken_weights_is_reported(case: Case) -> None:
         case.replay(vlm)
 
 
-@pytest.mark.parametrize("implementation", ["fused", "chunk"])
+@pytest.mark.parametrize("implementation", ["split", "chunk"])
 @pytest.mark.parametrize("n_sets", [2, 0])
 def test_sets_of_heads_are_means_over_their_heads(
     vlm: TinyVLM, case: Case, n_sets: int, implementation: Any

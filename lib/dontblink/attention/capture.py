@@ -8,8 +8,9 @@ In: a `RecordingPlan` (which rows, which keys, which weights) made by `plan_reco
 inside `record(...)`. Out: a `Recording`, read sample by sample; with head sets, maps are summed over their heads
 layer by layer, because the maps of a thousand heads would not fit. Two attention functions do the work:
 
-- `fused` (the default): prompt rows use SDPA; response rows use an explicit softmax, a chunk of them at a time, and
-  one QK pass gives the layer's output, the masses and the map.
+- `split` (the default): prompt rows use SDPA. For response rows, a fused kernel makes ONE key of the response's keys,
+  which all lie in one region: its score is their logsumexp, its value is what they alone would give. An explicit
+  softmax over the prompt's keys and that one gives the layer's output, the masses and the map; no score is found twice.
 - `chunk`: SDPA gives the output, a separate plain softmax the measures. The independent cross-check.
 
 Never do here: know what a region or an item means, keep a full attention matrix, touch a module without
@@ -29,17 +30,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from dontblink.errors import NamedError
 
-Implementation = Literal["fused", "chunk"]
+Implementation = Literal["split", "chunk"]
 CHUNK_ROWS = 64  # query rows per explicit softmax: bounds memory, changes no result; 64 was fastest in float32
 NARROW_CHUNK_ROWS = 128  # the same for narrower dtypes, whose matrix units are half as fast on 64 rows
-LANE = 8  # columns of the [value | weights] product are padded to this, a third faster on CPU
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class RecordingPlan:
-    """A padded batch of `Sample`: B sequences of K keys, R regions, at most S steps and M image tokens."""
+    """A padded batch of `Sample`: B sequences of K keys, R regions, at most S steps and M image tokens.
+
+    From key `tail` on, which is later than `first_row`, a sample's keys all weigh the same and none is an image token.
+    """
 
     samples: tuple[Sample, ...]
     weights: Tensor  # float32 [B, K, R], zero on padding
     step_weights: Tensor  # float32 [B, S, K] over query rows: 1 / step length inside the step
     image_index: Tensor  # int64 [B, M], -1 on padding
-    head_sets: Tensor | None = None  # float32 [G, L, H] on the CPU, weights of every head in a set
+    head_sets: Tensor | None  # float32 [G, L, H] on the CPU, weights of every head in a set
+    tail: int
 
     @property
     def first_row(self) -> int:
@@ -107,7 +111,10 @@ def plan_recording(
         for step, (start, stop) in enumerate(sample.steps):
             step_weights[row, step, sample.first_row + start : sample.first_row + stop] = 1 / (stop - start)
     sets = None if head_sets is None else torch.from_numpy(head_sets)
-    return RecordingPlan(tuple(samples), weights, step_weights, image_index, sets)
+    changes = [np.flatnonzero((s.weights[1:] != s.weights[:-1]).any(axis=1)) for s in samples]
+    last = max(int(found.max(initial=0)) for found in (*changes, *(s.image_index for s in samples)))
+    tail = 1 + max(last, min(sample.first_row for sample in samples))
+    return RecordingPlan(tuple(samples), weights, step_weights, image_index, sets, tail)
 
 
 @dataclass
@@ -151,7 +158,7 @@ _ACTIVE: ContextVar[Recording | None] = ContextVar("dontblink_recording", defaul
 
 
 @contextmanager
-def record(model: Any, plan: RecordingPlan, implementation: Implementation = "fused") -> Iterator[Recording]:
+def record(model: Any, plan: RecordingPlan, implementation: Implementation = "split") -> Iterator[Recording]:
     """Switch the text layers of `model` to a recording attention function for one forward pass, without gradients.
 
     Raises NamedError if the model is in training mode (dropout), or if the pass does not fit `plan`.
@@ -171,7 +178,7 @@ def record(model: Any, plan: RecordingPlan, implementation: Implementation = "fu
         model.set_attn_implementation({"text_config": before})
 
 
-def attend_fused(
+def attend_split(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Attend and record in one pass; plain SDPA when nothing records or `module` is not a text layer.
@@ -182,32 +189,56 @@ def attend_fused(
     if recording is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     plan, is_full = recording.plan.to(query.device), key.dtype is torch.float32
-    batch, n_heads, n_rows, _ = query.shape
-    start = plan.first_row
-    output = query.new_empty(batch, n_rows, n_heads, value.shape[-1])
+    batch, n_heads, n_rows, width = query.shape
+    start, end, tail = plan.first_row, plan.first_row, plan.tail if attention_mask is None else n_rows
+    if not is_full:  # an odd number of narrow rows can take a kernel on CPU three times as long
+        end, tail = start + start % 2, tail + (n_rows - tail) % 2
+    output = query.new_zeros(batch, n_rows, n_heads, width)
     if start:
-        # An odd number of narrow rows takes SDPA on CPU three times as long; one more is overwritten below.
-        end = start if is_full else start + start % 2
         mask = None if attention_mask is None else attention_mask[..., :end, :end]
-        q, k, v = query[:, :, :end], key[:, :, :end], value[:, :, :end]
-        output[:, :end] = sdpa_attention_forward(module, q, k, v, mask, **kwargs)[0]
-    mass = plan.weights.new_empty(batch, n_heads, n_rows - start, plan.weights.shape[-1])
+        prompt = (x[:, :, :end] for x in (query, key, value))
+        output[:, :end] = sdpa_attention_forward(module, *prompt, mask, **kwargs)[0]
+    # Key `tail` stands for all from there on. Rows before it do not see them; under a mask none is summed up.
+    n_keys, tail_scores = min(tail + 1, n_rows), plan.weights.new_full((batch, n_heads, n_rows), -torch.inf)
+    if tail < n_rows:
+        response = query[:, :, tail:], key[:, :, tail:], value[:, :, tail:]
+        rest, tail_scores[..., tail:] = sum_up(*response, kwargs["scaling"])
+        output[:, tail:] = rest.transpose(1, 2)
     low, high = plan.image_span
+    mass = plan.weights.new_empty(batch, n_heads, n_rows - start, plan.weights.shape[-1])
     spanned = plan.weights.new_zeros(batch, n_heads, plan.step_weights.shape[1], high - low)
-    values = _join(value, plan.weights)
+    weights, values = plan.weights[:, None, :n_keys].mT, value[:, :, :tail].flatten(0, 1)
+    keys, zero = key[:, :, :n_keys].flatten(0, 1).mT, query.new_zeros(())
+    keys = keys if is_full else keys.contiguous()  # else reordered for each chunk
     chunk_rows = CHUNK_ROWS if is_full else NARROW_CHUNK_ROWS
-    keys = key.flatten(0, 1).mT if is_full else key.flatten(0, 1).mT.contiguous()  # else reordered for each chunk
-    # Two buffers for all chunks and layers: fresh ones cost more in page faults than what fills them.
-    blank = plan.weights.new_empty(2, batch * n_heads * min(chunk_rows, n_rows) * n_rows)
-    scratch = recording.scratch.setdefault(query.device, blank)
+    if query.device not in recording.scratch:
+        # Two buffers for all chunks and layers: fresh ones cost more in page faults than what fills them.
+        size = batch * n_heads * min(chunk_rows, n_rows) * n_keys
+        recording.scratch[query.device] = plan.weights.new_empty(2, size)
     for top in range(start, n_rows, chunk_rows):
         end = min(top + chunk_rows, n_rows)
-        attention = _softmax_rows(query, keys, attention_mask, top, end, kwargs["scaling"], scratch)
-        part, mass[:, :, top - start : end - start] = _weigh(attention, value, plan.weights, values)
+        shape = (batch, n_heads, end - top, n_keys)
+        scores, attention = (buffer[: math.prod(shape)].view(shape) for buffer in recording.scratch[query.device])
+        rows = query[:, :, top:end].reshape(len(keys), -1, width)  # of all heads that share keys: no repeat_kv
+        # Scaled inside the product: scaling a bf16 query or its rounded scores would round once more.
+        out = scores.view(len(keys), -1, n_keys) if is_full else None
+        product = torch.baddbmm(zero, rows, keys, beta=0, alpha=kwargs["scaling"], out=out)
+        if not is_full:
+            scores.copy_(product.view(shape))
+        if attention_mask is not None:
+            scores.masked_fill_(~attention_mask[..., top:end, :n_keys], torch.finfo(torch.float32).min)
+        elif top < n_keys:
+            scores.add_(scores.new_full(shape[2:], -torch.inf).triu(top + 1))
+        scores[..., tail:] = tail_scores[..., top:end, None]
+        torch.softmax(scores, -1, out=attention)
+        mass[:, :, top - start : end - start] = (weights @ attention.mT).mT  # the other way round takes a CPU longer
+        part = attention[..., :tail].to(value.dtype).view(len(keys), -1, tail) @ values
+        part = part.view(*shape[:3], width)
+        if tail < n_rows:
+            part = part + attention[..., tail:] * output[:, top:end].transpose(1, 2)
         output[:, top:end] = part.transpose(1, 2)
-        # Steps are short: only those with a row in this chunk, and only keys that exist yet, cost anything.
-        steps, seen = plan.active_steps(top, end), attention[..., low:high]
-        spanned[:, :, steps, : seen.shape[-1]] += plan.step_weights[:, None, steps, top:end] @ seen
+        steps = plan.active_steps(top, end)  # steps are short: only those with a row in this chunk cost anything
+        spanned[:, :, steps] += plan.step_weights[:, None, steps, top:end] @ attention[..., low:high]
     index = (plan.image_index - low).clamp(min=0)[:, None, None].expand(*spanned.shape[:3], -1)
     recording.keep(module.layer_idx, mass, spanned.gather(-1, index))
     return output, None
@@ -216,7 +247,7 @@ def attend_fused(
 def attend_chunk(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Attend by SDPA, then measure by a separate plain softmax: slow, short, shares no step with `fused`."""
+    """Attend by SDPA, then measure by a separate plain softmax: slow, short, shares no step with `split`."""
     output = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     recording = _recording_for(module, query, key)
     if recording is None:
@@ -252,48 +283,29 @@ def _recording_for(module: Any, query: Tensor, key: Tensor) -> Recording | None:
     return recording
 
 
-def _softmax_rows(
-    query: Tensor, keys: Tensor, mask: Tensor | None, top: int, end: int, scaling: float, scratch: Tensor
-) -> Tensor:
-    """Return the attention of rows top..end-1, float32 [B, H, end - top, end]: later keys cost nothing.
+def sum_up(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """Return causal attention [B, H, T, D] and each row's logsumexp, float32 [B, H, T], which SDPA drops; T is not 0.
 
-    query [B, H, Q, D]; keys [B * Hk, D, K]: heads that share keys become rows of one product (no repeat_kv).
+    Raises NamedError where this device has no kernel that gives both.
     """
-    shape = (query.shape[0], query.shape[1], end - top, end)
-    scores, attention = (buffer[: math.prod(shape)].view(shape) for buffer in scratch)
-    rows = query[:, :, top:end].reshape(len(keys), -1, query.shape[-1])
-    out = scores.view(len(keys), -1, end) if query.dtype is torch.float32 else None
-    # Scaled inside the product: scaling a bf16 query or its rounded scores would round once more.
-    product = torch.baddbmm(rows.new_zeros(()), rows, keys[..., :end], beta=0, alpha=scaling, out=out)
-    if out is None:
-        scores.copy_(product.view(shape))
-    if mask is None:
-        scores[..., top:].add_(torch.full((end - top, end - top), -torch.inf, device=query.device).triu(1))
-    else:
-        scores.masked_fill_(~mask[..., top:end, :end], torch.finfo(torch.float32).min)
-    return torch.softmax(scores, -1, out=attention)
+    aten, cuda, sums = torch.ops.aten, torch.backends.cuda, query.new_empty(0)
+    inputs, options = (query, key, value), {"is_causal": True, "scale": scaling}
+    if query.device.type == "cpu":
+        output, sums = aten._scaled_dot_product_flash_attention_for_cpu(*inputs, **options)
+    elif cuda.can_use_flash_attention(cuda.SDPAParams(*inputs, None, 0.0, True, query.shape[1] > key.shape[1])):
+        output, sums, *_ = aten._scaled_dot_product_flash_attention(*inputs, **options)
+    elif query.device.type == "cuda":
+        inputs = query, *(x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        # Unless asked for, by `True`, the sums are empty where there are no gradients. They come padded to 32 rows.
+        output, sums, *_ = aten._scaled_dot_product_efficient_attention(*inputs, None, True, **options)
+    *heads, n_sums = sums.shape
+    if tuple(heads) != query.shape[:2] or n_sums < query.shape[2] or sums.dtype is not torch.float32:
+        where = f"attention of {query.dtype} {tuple(query.shape)} on {query.device}"
+        expected = f"expected one float32 logsumexp a row, found {tuple(sums.shape)}"
+        raise NamedError(f"{where}: {expected}; set extraction.replay_implementation to chunk")
+    return output, sums.narrow(-1, 0, query.shape[2])
 
 
-def _join(value: Tensor, weights: Tensor) -> Tensor | None:
-    """Return [value | weights | 0], [B * Hk, K, D + R + pad]: one product then gives output and masses."""
-    if value.dtype is not torch.float32:
-        return None  # rounded weights would round the masses
-    shared = weights[:, None].expand(-1, value.shape[1], -1, -1)
-    blank = -(value.shape[-1] + weights.shape[-1]) % LANE
-    return nn.functional.pad(torch.cat([value, shared], dim=-1), (0, blank)).flatten(0, 1)
-
-
-def _weigh(attention: Tensor, value: Tensor, weights: Tensor, joined: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return output [B, H, rows, D] in value's dtype and masses float32 [B, H, rows, R]."""
-    n_keys, width, n_columns = attention.shape[-1], value.shape[-1], weights.shape[-1]
-    grouped = attention.view(value.shape[0] * value.shape[1], -1, n_keys)
-    if joined is not None:
-        product = (grouped @ joined[:, :n_keys]).view(*attention.shape[:3], -1)
-        return product[..., :width], product[..., width : width + n_columns]
-    output = grouped.to(value.dtype) @ value.flatten(0, 1)[:, :n_keys]
-    return output.view(*attention.shape[:3], width), attention @ weights[:, None, :n_keys]
-
-
-for _name, _function in (("dontblink_fused", attend_fused), ("dontblink_chunk", attend_chunk)):
+for _name, _function in (("dontblink_split", attend_split), ("dontblink_chunk", attend_chunk)):
     AttentionInterface.register(_name, _function)
     AttentionMaskInterface.register(_name, sdpa_mask)
