@@ -74,7 +74,8 @@ def build_config(name: str) -> Qwen3VLConfig | Glm4vConfig:
         )  # fmt: skip
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3], "partial_rotary_factor": 0.5}
     return Glm4vConfig(
-        text_config={**common, "rope_parameters": rope},
+        # transformers' class has these biases whatever this says; other engines (vLLM) believe it
+        text_config={**common, "rope_parameters": rope, "attention_bias": True},
         vision_config={**vision, "image_size": IMAGE_PX},
         image_start_token_id=ids["<|begin_of_image|>"], image_end_token_id=ids["<|end_of_image|>"],
         video_start_token_id=ids["<|begin_of_video|>"], video_end_token_id=ids["<|end_of_video|>"],

@@ -235,6 +235,7 @@ def _build_config(
     inner = {
         **text, "vocab_size": ids["vocab_size"], "eos_token_id": ids["eos_token_id"], "bos_token_id": None,
         "head_dim": head_width, "rope_parameters": rope, "max_position_embeddings": 131072,
+        "attention_bias": shape.family == "glm4v",  # as transformers builds them; other engines (vLLM) believe it
     }  # fmt: skip
     vision = {**vision, "temporal_patch_size": 2, "out_hidden_size": text["hidden_size"]}
     kind = Qwen3VLConfig if shape.family == "qwen3_vl" else Glm4vConfig

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors
 import transformers
 
 from dontblink.paths import ROOT
-from dontblink_testbed import architectures, benchmark, calibrate, publish
+from dontblink_testbed import architectures, benchmark, calibrate, publish, stand_in
 
 MODELS_FOLDER = ROOT / "models" / "testbed"
 
@@ -70,6 +71,21 @@ def test_shipped_checkpoints_load_by_plain_from_pretrained_and_know_their_card(n
     assert sum(p.numel() for p in model.parameters()) == facts["parameters"]
     assert f"seed {facts['seed']}" in card and facts["history"][-1]["commit"] in card and str(facts["steps"]) in card
     assert facts["steps"] == facts["phase_2_start"] + facts["schedule"]["phase_2_steps"], "not trained to its end"
+
+
+@pytest.mark.parametrize("name", [*architectures.MODELS, *stand_in.SHAPES])
+def test_a_config_says_of_biases_and_of_the_head_what_the_weights_hold(name: str, tmp_path: Path) -> None:
+    """What transformers fixes in code, other engines read from the config: one that is silent is answered wrongly."""
+    folder = MODELS_FOLDER / name if name in architectures.MODELS else stand_in.build_stand_in(name, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+    layer = "model.language_model.layers.0.self_attn"
+    held = {f"{layer}.{part}_proj.bias" in names for part in "qkv"}
+    assert f"{layer}.q_proj.weight" in names and held == {config["text_config"].get("attention_bias", False)}
+    assert ("lm_head.weight" in names) is not config["tie_word_embeddings"]
+    made = stand_in.true_shape(name) if name in stand_in.SHAPES else architectures.build_config(name)
+    assert {made.text_config.to_dict()["attention_bias"]} == held
 
 
 def test_the_small_model_was_trained_twice_with_two_seeds() -> None:
