@@ -53,22 +53,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from dontblink.extraction import examples
-from dontblink.extraction.tables import bin_table
+from dontblink.extraction import examples, tables
 from dontblink.figures import charts, picture
 from dontblink.publish import record
-from dontblink.schema import read_manifest, read_tables
+from dontblink.schema import iterate_parts, read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import collapse, deals
 from dontblink.studies.cells import describe_signs
 
 # %%
-tables = read_tables(profile, ["items", "tokens", "token_masses", "steps"], split="test")
-items, tokens, token_masses, steps = tables.values()
-manifest = read_manifest(profile)
+manifest, primary = read_manifest(profile), "grounding_layers"
+items = read_tables(profile, ["items"], split="test")["items"]
+main_steps = read_tables(profile, ["steps"], split="test", head_set=primary)["steps"]
 cells = [(model, benchmark) for model in manifest["models"] for benchmark in manifest["benchmarks"]]
 assert picture_model in manifest["models"], f"picture_model {picture_model}: expected one of {manifest['models']}"
-cell, primary = ["model", "benchmark"], "grounding_layers"
+cell = ["model", "benchmark"]
 response = [*cell, "item_id"]
 truncated = items.loc[items["finish_reason"] == "length", response].astype(str)
 print(f"{len(cells)} declared cells, {len(items)} responses, of them {len(truncated)} truncated")
@@ -95,23 +94,36 @@ def mean_masses(rows, k):
     return rows[rows["bin"] == k].groupby(response, observed=True)[masses].mean().astype("float32")
 
 
-# %%
-looks = mark_bins(tokens, bins).merge(
-    token_masses[token_masses["head_set"] == primary], on=[*response, "token_index"], validate="1:1"
-)
-ends = pd.concat({"first": mean_masses(looks, 0), "last": mean_masses(looks, bins - 1)}, axis=1, join="inner")
-ends = ends[ends["first", "uniform_evidence_share"] > 0]
-n_left_out = len(items) - len(ends)
-print(f"{len(ends)} responses with evidence and with both parts; left out: {n_left_out}")
+def find_ends(tokens, token_masses):
+    """Return the mean masses of each response in its first and in its last part."""
+    looks = mark_bins(tokens, bins).merge(token_masses, on=[*response, "token_index"], validate="1:1")
+    check_dilution(looks)
+    return pd.concat({"first": mean_masses(looks, 0), "last": mean_masses(looks, bins - 1)}, axis=1, join="inner")
+
 
 # %% [markdown]
 # Dilution is what a look loses that is spread evenly over all keys which a token sees: its share on the evidence is the
 # number of evidence tokens over the number of these keys. That number of evidence tokens must not change in a response.
 
+
 # %%
-evidence_tokens = looks["uniform_evidence_share"] * looks["context_length_tokens"]
-at_start = evidence_tokens.groupby([looks[key] for key in response], observed=True).transform("first")
-assert np.allclose(evidence_tokens, at_start, rtol=1e-5), "the uniform look is not evidence tokens / keys seen"
+def check_dilution(looks):
+    """Stop where the uniform look is not evidence tokens / keys seen."""
+    evidence_tokens = looks["uniform_evidence_share"] * looks["context_length_tokens"]
+    at_start = evidence_tokens.groupby([looks[key] for key in response], observed=True).transform("first")
+    assert np.allclose(evidence_tokens, at_start, rtol=1e-5), "the uniform look is not evidence tokens / keys seen"
+
+
+# %% [markdown]
+# Token by token, some hundred responses at a time: all masses of a study would not fit into a memory.
+
+# %%
+seen = [*response, "token_index", "span", "context_length_tokens", "uniform_evidence_share", "evidence_mass"]
+parts = iterate_parts(profile, ["tokens", "token_masses"], seen, split="test", head_set=primary)
+ends = pd.concat(find_ends(*part.values()) for part in parts)
+ends = ends[ends["first", "uniform_evidence_share"] > 0]
+n_left_out = len(items) - len(ends)
+print(f"{len(ends)} responses with evidence and with both parts; left out: {n_left_out}")
 
 # %% [markdown]
 # The collapse of a cell, of the evidence and of the uniform look, and of the evidence beyond the uniform look.
@@ -140,7 +152,7 @@ opened.round(3)
 full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, interval)
 light = replace(full, n_replicates=band_replicates)
 band = replace(light, method="percentile")
-binned = collapse.add_fraction(bin_table(tokens, token_masses, bins), items)
+binned = collapse.add_fraction(tables.read_bins(profile, bins, split="test"), items)
 pairs = collapse.pair_bins(binned)
 table = collapse.collapse_table(pairs, cells, resampling=full)
 
@@ -174,8 +186,7 @@ main[main["quantity"].str.startswith("evidence_over")].pivot_table("estimate", c
 # the model's own text (which is never wrong in a gold chain, while the picture is noisy).
 
 # %%
-steps = collapse.add_fraction(steps, items)
-main_steps = steps[steps["head_set"] == primary]
+main_steps = collapse.add_fraction(main_steps, items)
 recall_pairs = collapse.pair_kinds(main_steps)
 net_of = ["evidence", "evidence_over_uniform", "evidence_over_control"]
 recall = collapse.collapse_table(recall_pairs, cells, quantities=net_of, resampling=full)

@@ -55,14 +55,13 @@ import pandas as pd
 
 from dontblink.figures import charts
 from dontblink.publish import record
-from dontblink.schema import read_manifest, read_tables
+from dontblink.schema import iterate_parts, read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import deals, entropy, transfer
 from dontblink.studies.cells import describe_signs, require_cells
 
 # %%
-items, tokens = read_tables(profile, ["items", "tokens"], split="test").values()
-fit_items = read_tables(profile, ["items"], split="calibration")["items"]
+items, fit_items = (read_tables(profile, ["items"], split=split)["items"] for split in ("test", "calibration"))
 require_cells(items, min_items, min_class_items)
 manifest = read_manifest(profile)
 cell, benchmarks = ["model", "benchmark"], manifest["benchmarks"]
@@ -70,7 +69,7 @@ response = [*cell, "item_id"]
 cells = [(model, benchmark) for model in manifest["models"] for benchmark in benchmarks]
 assert set(cells) == set(items[cell].astype(str).itertuples(index=False, name=None)), "cells differ from the manifest"
 truncated, unparsed = items["finish_reason"].astype(str) == "length", ~items["parsed"]
-no_answer = items["answer_entropy_nats"].isna()
+no_answer = items["n_answer_tokens"] == 0
 print(f"{len(items)} responses to judge, {len(fit_items)} to fit on; truncated: {truncated.sum()}, unparsed: ", end="")
 print(f"{unparsed.sum()}, without an answer span: {no_answer.sum()}")
 
@@ -109,8 +108,12 @@ def auroc_of_cells(rows, score):
 
 
 # %%
-scores = {"full": -mean_entropy(tokens), "answer": -mean_entropy(tokens[tokens["span"] == "answer"])}
-judged = items.drop(columns="answer").merge(pd.DataFrame(scores).reset_index(), on=response, validate="1:1")
+parts = iterate_parts(profile, ["tokens"], [*response, "span", "entropy_nats"], split="test")
+scores = pd.concat(
+    pd.DataFrame({"full": -mean_entropy(tokens), "answer": -mean_entropy(tokens[tokens["span"] == "answer"])})
+    for tokens in (part["tokens"] for part in parts)
+)
+judged = items.drop(columns="answer").merge(scores.reset_index(), on=response, validate="1:1")
 for name in scores:
     listed = judged[f"{name}_entropy_nats"]
     assert np.array_equal(-judged[name], listed, equal_nan=True), f"{name}: not the items table's entropy"

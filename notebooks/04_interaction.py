@@ -59,7 +59,7 @@ import pandas as pd
 import statsmodels.formula.api as smf
 from scipy.special import expit
 
-from dontblink.extraction.tables import bin_table
+from dontblink.extraction.tables import read_bins
 from dontblink.figures import charts
 from dontblink.publish import record
 from dontblink.schema import read_tables
@@ -67,8 +67,7 @@ from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import cells, deals, interaction, within
 
 # %%
-tables = read_tables(profile, ["items", "tokens", "token_masses", "steps"], split="test")
-items = tables["items"]
+items = read_tables(profile, ["items"], split="test")["items"]
 cells.require_cells(items, min_items)
 types = items[["benchmark", "task_type"]].drop_duplicates().astype("str")
 by_type = [] if len(types) == types["benchmark"].nunique() == types["task_type"].nunique() else ["task_type"]
@@ -227,8 +226,8 @@ choices = {
 
 # %%
 keys = ["model", "benchmark", "item_id"]
-thirds = bin_table(tables["tokens"], tables["token_masses"], 3)
-late = thirds[(thirds["head_set"] == "grounding_layers") & (thirds["bin"] == 2)].astype(dict.fromkeys(keys, "str"))
+thirds = read_bins(profile, 3, split="test", head_set="grounding_layers").astype(dict.fromkeys(keys, "str"))
+late = thirds[thirds["bin"] == 2]
 late = late.assign(vision_over_uniform=late["evidence_mass"] / late["uniform_evidence_share"])
 wider = items.astype(dict.fromkeys(keys, "str")).merge(late[[*keys, "vision_over_uniform"]], on=keys, how="left")
 lighter = {"scopes": ["benchmark"], "resampling": light, "min_items": min_items, "brief": True}
@@ -363,6 +362,7 @@ hazard[[*scope[1:], "entropy_level", "n_low_vision", "n_high_vision", *found]].r
 # them. Fisher's interval takes the steps of a response as independent given its mean; the bootstrap does not.
 
 # %%
-link = within.link_table(within.join_step_entropy(tables["steps"], tables["tokens"]), resampling=differences)
+steps = read_tables(profile, ["steps"], split="test", head_set="grounding_layers")["steps"]
+link = within.link_table(steps, resampling=differences)
 record.save_table("04_interaction", "within_response", link, profile)
 link.round(3)

@@ -93,6 +93,11 @@ def tables(profile: str) -> Path:
     return results(profile) / "tables"
 
 
+def part(profile: str, table: str, name: str) -> Path:
+    """Return a shard's part of a table; `name` is <model>/ and a name like those of the response shards."""
+    return tables(profile) / table / f"{name}.parquet"
+
+
 def notebooks(profile: str) -> Path:
     """Return the folder of executed notebooks."""
     return results(profile) / "notebooks"
@@ -114,7 +119,7 @@ def withdrawn_manifest(profile: str) -> Path:
 
 
 def shard_list(profile: str) -> Path:
-    """Return the file that lists every shard and table, one path (relative to ROOT) a line."""
+    """Return the file that lists every shard and part of a table, one path (relative to ROOT) a line."""
     return results(profile) / "shards.txt"
 
 

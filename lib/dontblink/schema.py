@@ -1,9 +1,10 @@
 """The tidy tables' columns: the only place of a measure's name, type, unit and meaning, checked on each write.
 
 Why it exists: a number is only as good as the column it was read from. In: columns of a table by name. Out: Arrow
-tables that have exactly the columns of `SCHEMAS`, on disk with their units and meanings as metadata, read back as
-DataFrames; and `describe`, by which captions, the trace viewer and the paper name a measure. Never: a column without a
-meaning, or a NaN where the schema does not allow one.
+tables that have exactly the columns of `SCHEMAS`, on disk with their units and meanings as metadata, one file (a part)
+for each shard and table, read back as DataFrames of the wanted columns and rows, whole or part by part; and `describe`,
+by which captions, the trace viewer and the paper name a measure. Never: a column without a meaning, or a NaN where the
+schema does not allow one.
 
 To add a measure, say the share of a step's attention that goes to its most attended image token: one line here, in
 SCHEMAS["steps"],
@@ -14,13 +15,13 @@ and one where the others of its table are computed, in `extraction.tables._step_
 
     "peak_share": (maps.max(axis=-1) / maps.sum(axis=-1)).reshape(-1),
 
-then `make extract`, which writes the tables again and replays nothing. A measure of what no trace holds starts in
+then `make extract`, which builds the tables again and replays nothing. A measure of what no trace holds starts in
 `attention.replay`, and every response is replayed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +82,8 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "evidence_lift": Column(REAL, "ratio", "evidence share of visual mass / evidence fraction", True)},
     "steps": KEYS | _STEP | _HEAD_SET | {
         "step_text": Column(TEXT, "", "the step as decoded"),
-        "n_tokens": Column(INT, "tokens", "tokens of the step"), **_MASSES, **_UNIFORM,
+        "n_tokens": Column(INT, "tokens", "tokens of the step"),
+        "entropy_nats": Column(REAL, "nats", "mean entropy of the step's tokens"), **_MASSES, **_UNIFORM,
         "pointing_hit": Column(REAL, "share", "coverage of the most attended image token", True),
         "iou50": Column(REAL, "share", "IoU of the smallest set with half the visual mass", True),
         "map_auc": Column(REAL, "probability", "AUC of the map as a score of in-box tokens", True),
@@ -94,7 +96,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "engine": Column(TEXT, "", "local, or the server that generated the response"),
         "retokenised": Column(pa.bool_(), "", "the ids were made from text and may not be those that the model wrote"),
         **{f"n_{part}": Column(INT, "tokens", f"{part.replace('_', ' ')}")
-           for part in ("prompt_tokens", "response_tokens", "reasoning_tokens")},
+           for part in ("prompt_tokens", "response_tokens", "reasoning_tokens", "answer_tokens")},
         "n_steps": Column(INT, "steps", "reasoning steps"),
         "evidence_fraction": Column(REAL, "share", "share of the image tokens that are evidence"),
         "noise_level": Column(REAL, "", "picture noise", True),
@@ -143,15 +145,17 @@ def to_table(name: str, columns: Mapping[str, Any] | pd.DataFrame) -> pa.Table:
     return check_table(name, pa.table(arrays))
 
 
-def check_table(name: str, table: pa.Table, file: Path | None = None) -> pa.Table:
+def check_table(name: str, table: pa.Table, file: Path | None = None, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the table; raise NamedError unless columns, types and values are those of `SCHEMAS[name]`.
 
-    A message names the file where the table was read from one: delete it, and the next run builds it again.
+    Of some `columns` only, where that is all that was read. A message names the file where the table was read from one:
+    delete it, and the next run builds it again.
     """
     where = f"table {name}" if file is None else f"{paths.show(file)}: table {name}"
-    expected = {column: spec.type for column, spec in SCHEMAS[name].items()}
+    wanted = {column: SCHEMAS[name][column] for column in columns or SCHEMAS[name]}
+    expected = {column: spec.type for column, spec in wanted.items()}
     store.check_columns(where, table, expected, "build the table again")
-    for column, spec in SCHEMAS[name].items():
+    for column, spec in wanted.items():
         if spec.type != REAL:
             continue
         values = table[column].to_numpy()
@@ -165,10 +169,10 @@ def check_table(name: str, table: pa.Table, file: Path | None = None) -> pa.Tabl
     return table
 
 
-def write_table(name: str, table: pa.Table, path: Path) -> None:
-    """Check the table against `SCHEMAS[name]` and write it, units and meanings as metadata."""
+def write_table(name: str, table: pa.Table, path: Path, **metadata: str) -> None:
+    """Check the table against `SCHEMAS[name]` and write it, units and meanings beside other metadata."""
     units = {f"column:{c}": f"[{spec.unit}] {spec.meaning}" for c, spec in SCHEMAS[name].items()}
-    store.write_table(path, check_table(name, table), units | {"table": name})
+    store.write_table(path, check_table(name, table), units | {"table": name} | metadata)
 
 
 def read_manifest(profile: str) -> dict[str, Any]:
@@ -178,18 +182,50 @@ def read_manifest(profile: str) -> dict[str, Any]:
     return manifest
 
 
-def read_tables(profile: str, names: Sequence[str], split: str | None = None) -> dict[str, pd.DataFrame]:
-    """Read tables of an extraction, checked against their schemas; with `split`, the rows of that split only.
+def iterate_parts(
+    profile: str, names: Sequence[str], columns: Sequence[str] | None = None, **only: Any
+) -> Iterator[dict[str, pd.DataFrame]]:
+    """Yield the tables of one shard after the other, in the order of the manifest, checked against their schemas.
 
-    `quarantine` has no measure and no schema here: see `extraction.tables`.
+    Parameters
+    ----------
+    columns : to read; a table has those that its schema knows, and those of `only`. All by default
+    only : values that columns must have, as `split="test"`, in every table whose schema knows the column; a shard
+        without such rows is not opened
     """
-    tables = {}
-    for name in names:
-        path = paths.tables(profile) / f"{name}.parquet"
-        table = store.read_table(path)
-        if name in SCHEMAS:
-            check_table(name, table, path)
-            if split is not None:
-                table = table.filter(pc.equal(table["split"].cast(pa.string()), split))
-        tables[name] = table.replace_schema_metadata().to_pandas()  # what pandas keeps there may be damaged
-    return tables
+    for part in _scan_parts(profile, names, columns, only):
+        yield {name: table.to_pandas() for name, table in part.items()}
+
+
+def _scan_parts(
+    profile: str, names: Sequence[str], columns: Sequence[str] | None, only: Mapping[str, Any]
+) -> Iterator[dict[str, pa.Table]]:
+    for part in read_manifest(profile)["parts"]:
+        model, shard = part.split("/")
+        held = {"model": model, **dict(zip(("benchmark", "split"), shard.split("-"), strict=False))}
+        if all(value == only.get(key, value) for key, value in held.items()):
+            yield {name: _read_part(name, paths.part(profile, name, part), columns, only) for name in names}
+
+
+def _read_part(name: str, file: Path, columns: Sequence[str] | None, only: Mapping[str, Any]) -> pa.Table:
+    wanted = None if columns is None else [c for c in SCHEMAS[name] if c in columns or c in only]
+    table = check_table(name, store.read_table(file, wanted), file, wanted)
+    for column in only.keys() & SCHEMAS[name].keys():
+        table = table.filter(pc.field(column) == only[column])
+    return table.replace_schema_metadata()  # what pandas keeps there may be damaged
+
+
+def read_tables(
+    profile: str, names: Sequence[str], columns: Sequence[str] | None = None, **only: Any
+) -> dict[str, pd.DataFrame]:
+    """Return whole tables, as `iterate_parts` reads them.
+
+    `quarantine` has no measure and no schema here: see `extraction.run`.
+    """
+    parts = list(_scan_parts(profile, [name for name in names if name in SCHEMAS], columns, only))
+    tables = {
+        name: pa.concat_tables(part[name] for part in parts).unify_dictionaries() if name in SCHEMAS
+        else store.read_table(paths.tables(profile) / f"{name}.parquet").replace_schema_metadata()
+        for name in names
+    }  # fmt: skip
+    return {name: table.to_pandas() for name, table in tables.items()}

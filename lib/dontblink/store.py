@@ -18,7 +18,7 @@ import mmap
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +148,13 @@ def _readable(path: Path) -> Iterator[None]:
         raise DamagedError(path, f"damaged or truncated ({found})") from error
 
 
-def read_table(path: Path) -> pa.Table:
-    """Read a table; raise NamedError if the file is not there or may not be read, DamagedError if it is damaged."""
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table, or those of some columns that it has.
+
+    NamedError if the file is not there or may not be read, DamagedError if it is damaged.
+    """
     with _readable(path):
-        return pq.ParquetFile(path, page_checksum_verification=True).read()
+        return pq.ParquetFile(path, page_checksum_verification=True).read(columns)
 
 
 def check_columns(where: str, table: pa.Table, expected: Mapping[str, pa.DataType], remedy: str) -> None:
@@ -169,9 +172,8 @@ def check_columns(where: str, table: pa.Table, expected: Mapping[str, pa.DataTyp
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return what `write_table` was given as metadata; raises like `read_table`."""
+    """Return what `write_table` was given as metadata, and its `sha256`; raises like `read_table`."""
     with _readable(path):
-        stored = pq.read_schema(path).metadata or {}
+        stored = pq.read_metadata(path).metadata or {}  # a schema's has no hash
     ours = {key.removeprefix(PREFIX): value for key, value in stored.items() if key.startswith(PREFIX)}
-    ours.pop(b"sha256", None)
     return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in ours.items()}

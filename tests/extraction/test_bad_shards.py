@@ -122,9 +122,6 @@ DAMAGE = ["cut", "byte", "zero", "text", "folder", "missing"]
 def good_tables() -> dict[str, pa.Table]:
     """Return one good table of each kind."""
     blocks = tables.build_blocks([ITEM], [RESPONSE], [TRACE], GENERATOR, "first")
-    blocks["bins"] = schema.to_table(
-        "bins", tables.bin_table(blocks["tokens"].to_pandas(), blocks["token_masses"].to_pandas(), 2)
-    )
     return {"responses": pack_responses([RESPONSE]), "traces": pack_traces([TRACE]), **blocks}
 
 
@@ -182,10 +179,12 @@ def use(value: tuple[str, list[Deed], tuple[str, int]], folder: Path) -> None:
     for deed in deeds:
         if table.num_columns:
             table = alter(table, *deed)
-    file = folder / "results" / "testbed" / "tables" / f"{name}.parquet"
+    results = folder / "results" / "testbed"
+    file = results / "tables" / name / "m" / "symbolic-test-000-key.parquet"
     if file.is_dir():
         file.rmdir()
     file.parent.mkdir(parents=True, exist_ok=True)
+    (results / "extraction.json").write_text('{"parts": ["m/symbolic-test-000-key"]}')
     pq.write_table(table, file)
     content = file.read_bytes()
     if damage == "folder":

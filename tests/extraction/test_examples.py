@@ -12,7 +12,7 @@ from small_extraction import MODEL, N_TEST, PROFILE
 
 from dontblink import schema
 from dontblink.extraction import examples, study
-from dontblink.extraction.tables import bin_table
+from dontblink.extraction.tables import read_bins
 from dontblink.studies.collapse import pair_bins
 from dontblink_testbed.misreads import count_misreads
 
@@ -43,9 +43,9 @@ def test_a_misread_is_found_where_a_gold_read_is_not_written(small: Path, monkey
 
 
 def test_pictures_are_picked_by_quantile_among_correct_answers(small: Path) -> None:
-    tables = schema.read_tables(PROFILE, ["items", "tokens", "token_masses"], split="test")
-    pairs = pair_bins(bin_table(tables["tokens"], tables["token_masses"], 3))
-    low, high = examples.pick_by_collapse(pairs, tables["items"], *CELL, [0.0, 1.0])
+    items = schema.read_tables(PROFILE, ["items"], split="test")["items"]
+    pairs = pair_bins(read_bins(PROFILE, 3, split="test"))
+    low, high = examples.pick_by_collapse(pairs, items, *CELL, [0.0, 1.0])
     collapse = pairs[pairs["head_set"] == "grounding_layers"].set_index("item_id")
     ratio = collapse["evidence_mass_last"] / collapse["evidence_mass_first"]
     assert ratio[low] >= ratio[high]

@@ -28,12 +28,12 @@ def extract() -> None:
 
 
 def shard_files(root: Path) -> dict[Path, int]:
-    """Return every shard's file and age."""
-    return {p: p.stat().st_mtime_ns for p in sorted((root / "results" / PROFILE).glob("*/*/*.parquet"))}
+    """Return every shard's files, its parts of the tables among them, and their age."""
+    return {p: p.stat().st_mtime_ns for p in sorted((root / "results" / PROFILE).glob("*/**/*-*.parquet"))}
 
 
 def find_shard(root: Path, kind: str) -> Path:
-    return next(path for path in shard_files(root) if path.parent.parent.name == kind)
+    return next(path for path in shard_files(root) if path.relative_to(root).parts[2:-2] == tuple(kind.split("/")))
 
 
 def test_every_item_is_in_the_tables_and_the_masses_sum_to_one(small: Path) -> None:
@@ -44,8 +44,9 @@ def test_every_item_is_in_the_tables_and_the_masses_sum_to_one(small: Path) -> N
     np.testing.assert_allclose(tables["token_masses"][regions].sum(axis=1), 1, atol=1e-5)
     assert (tables["tokens"]["entropy_nats"] >= 0).all()
     listed = paths.shard_list(PROFILE).read_text().split()
-    assert {small / name for name in listed} == {*shard_files(small), *paths.tables(PROFILE).iterdir()}
-    assert len(shard_files(small)) == N_SHARDS + 2 + N_SHARDS  # responses, heads of the calibration shards, traces
+    assert {small / name for name in listed} == {*shard_files(small), paths.tables(PROFILE) / "quarantine.parquet"}
+    # responses, heads of the calibration shards, traces, parts of the tables
+    assert len(listed) == N_SHARDS + 2 + N_SHARDS + N_SHARDS * len(schema.SCHEMAS) + 1
 
 
 def test_a_second_run_computes_nothing(small_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,16 +66,19 @@ def damage(file: Path) -> str:
     return f"kept as {file.name}.damaged, computed again"
 
 
-def swap_responses(file: Path) -> str:
-    """Let a shard say that it was measured on responses of another day."""
-    store.write_table(file, store.read_table(file), store.read_metadata(file) | {"responses": "of another day"})
+def swap_source(file: Path) -> str:
+    """Let a shard say that it was measured on responses, or made of traces, of another day."""
+    stated = store.read_metadata(file)
+    source = "traces" if "traces" in stated else "responses"
+    store.write_table(file, store.read_table(file), stated | {source: "of another day"})
     return f"kept as {file.name}.damaged, computed again"
 
 
 @pytest.mark.parametrize(
     ("kind", "harm"),
-    [(kind, harm) for kind in ("responses", "heads", "traces") for harm in (lose, damage)]
-    + [(kind, swap_responses) for kind in ("heads", "traces")],
+    [(kind, lose) for kind in ("responses", "heads", "traces", "tables/bins", "tables/items")]
+    + [(kind, damage) for kind in ("responses", "heads", "traces", "tables/bins", "tables/items")]
+    + [(kind, swap_source) for kind in ("heads", "traces", "tables/steps")],
 )
 def test_a_lost_or_spoilt_shard_and_only_that_one_is_computed_again_to_the_same_bytes(
     small_copy: Path, kind: str, harm: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
@@ -120,9 +124,10 @@ def test_while_something_is_written_there_is_no_manifest_and_afterwards_it_has_i
         write(*arguments)
 
     monkeypatch.setattr(store, "write_table", look)
-    find_shard(small_copy, "traces").unlink()
+    for kind in ("traces", *(f"tables/{name}" for name in schema.SCHEMAS)):
+        find_shard(small_copy, kind).unlink()
     extract()
-    assert len(seen) > 5 and not any(seen)
+    assert len(seen) == 1 + len(schema.SCHEMAS) + 1 and not any(seen)  # the quarantine is always written
     assert manifest.stat().st_mtime_ns == age and not paths.withdrawn_manifest(PROFILE).exists()
 
 
@@ -130,6 +135,36 @@ def test_a_run_on_a_profile_that_another_works_on_says_who_that_is(small_copy: P
     with locks.hold(paths.lock(PROFILE)), pytest.raises(NamedError, match=rf"in use by process {os.getpid()} on "):
         extract()
     extract()
+
+
+def test_another_way_to_tabulate_builds_the_parts_again_and_replays_nothing(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, manifest = shard_files(small_copy), schema.read_manifest(PROFILE)
+    write_settings(small_copy, sink_rule="border")
+    monkeypatch.setattr(Extraction, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    extract()
+    again, other = shard_files(small_copy), schema.read_manifest(PROFILE)
+    assert before.items() <= again.items()
+    assert {file.relative_to(small_copy).parts[2] for file in again.keys() - before.keys()} == {"tables"}
+    assert len(again) - len(before) == N_SHARDS * len(schema.SCHEMAS)
+    changed = {name for name, digest in manifest["tables"].items() if other["tables"][name] != digest}
+    assert changed == {"steps"}
+    write_settings(small_copy)
+    extract()
+    assert schema.read_manifest(PROFILE) == manifest and shard_files(small_copy) == again
+
+
+def test_parts_made_of_traces_in_memory_are_those_made_of_the_file(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {file: file.read_bytes() for file in shard_files(small_copy)}  # made right after the replay
+    for file in before:
+        if "tables" in file.parts:
+            file.unlink()
+    monkeypatch.setattr(Extraction, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    extract()
+    assert {file: file.read_bytes() for file in shard_files(small_copy)} == before
 
 
 def test_a_repair_chooses_the_grounding_again(small_copy: Path) -> None:

@@ -13,19 +13,21 @@ from dontblink import lineage
 from dontblink.errors import NamedError
 from dontblink.extraction.study import MADE_BY, MEASURED_BY, Study, hash_checkpoint
 
-ALL, MEASURED = {"responses", "heads", "traces"}, {"heads", "traces"}
+ALL, MEASURED = {"responses", "heads", "traces", "parts"}, {"heads", "traces", "parts"}
 
 
 def name_files() -> dict[str, set[Path]]:
-    """Return the files of every shard by stage; no traces where the heads that choose the grounding are not there."""
+    """Return the files of every shard by stage; no traces and parts where the heads that choose the grounding lack."""
     study = Study(PROFILE)
     shards = study.shards(MODEL)
     try:
         traces = {study.trace_file(shard) for shard in shards}
+        parts = {file for shard in shards for file in study.parts(shard).values()}
     except NamedError:
-        traces = set()
+        traces, parts = set[Path](), set[Path]()
     heads = {study.heads_file(shard) for shard in shards if shard.split == "calibration"}
-    return {"responses": {study.response_file(shard) for shard in shards}, "heads": heads, "traces": traces}
+    responses = {study.response_file(shard) for shard in shards}
+    return {"responses": responses, "heads": heads, "traces": traces, "parts": parts}
 
 
 @pytest.mark.parametrize(
@@ -40,10 +42,11 @@ def name_files() -> dict[str, set[Path]]:
             ("control_seed", 2), ("replay_batch_tokens", 4000), ("replay_implementation", "chunk"),
             ("retokenised", "keep"),
         )),
-        ({"grounding_layers": 2}, {"traces"}),
-        ({"grounding_heads": 2}, {"traces"}),
+        ({"grounding_layers": 2}, {"traces", "parts"}),
+        ({"grounding_heads": 2}, {"traces", "parts"}),
+        ({"sink_rule": "border"}, {"parts"}),
         *(({name: value}, set()) for name, value in (
-            ("sink_rule", "border"), ("n_cross_checked_items", 3), ("expected_response_tokens", 9), ("timeout_s", 9.0),
+            ("n_cross_checked_items", 3), ("expected_response_tokens", 9), ("timeout_s", 9.0),
         )),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_extraction import PROFILE
 
 from dontblink.attention.grounding import Grounding, weigh_heads
 from dontblink.attention.traces import Trace, pack_heads
 from dontblink.errors import NamedError
-from dontblink.extraction.tables import bin_table, build_blocks, name_steps
+from dontblink.extraction import tables
+from dontblink.extraction.tables import BINS, bin_table, build_blocks, name_steps, read_bins
 from dontblink.models.response import Response
 from dontblink.models.spans import Spans
 from dontblink.questions import registry
@@ -143,6 +146,8 @@ def test_step_rows_average_the_tokens_of_the_step() -> None:
         [case.mass[1, 2, :5, 0].mean(), case.mass[1, 2, 5:10, 0].mean()],
     )
     assert steps["n_tokens"].tolist() == [5, 5] and steps["step_kind"].tolist() == ["read", "recall"]
+    entropy = case.trace.entropy_nats
+    assert np.allclose(steps["entropy_nats"], [entropy[:5].mean(), entropy[5:10].mean()])
     brightest = case.maps[:, 1, 2].argmax(axis=1)
     assert np.allclose(steps["pointing_hit"], case.trace.coverage[brightest])
 
@@ -164,7 +169,7 @@ def test_item_row_holds_the_entropies_and_the_late_look() -> None:
     assert row.last_decile_entropy_nats == pytest.approx(entropy[11:].mean(), rel=1e-5)
     assert row.vision_evidence_mass == pytest.approx(late[:, 0].mean(), rel=1e-5)
     assert row.vision_visual_mass == pytest.approx(late[:, :2].sum(axis=1).mean(), rel=1e-5)
-    assert (row.n_reasoning_tokens, row.n_response_tokens, row.n_steps) == (10, 13, 2)
+    assert (row.n_reasoning_tokens, row.n_answer_tokens, row.n_response_tokens, row.n_steps) == (10, 1, 13, 2)
     assert row.evidence_fraction == pytest.approx(1.5 / 12) and row.chain_kind == "recall" and bool(row.correct)
 
 
@@ -200,7 +205,7 @@ def test_trace_of_another_length_is_named() -> None:
 @given(n_reasoning=st.integers(1, 40), bins=st.integers(1, 12))
 def test_bins_hold_each_reasoning_token_once_in_order(n_reasoning: int, bins: int) -> None:
     blocks = frames(draw(n_reasoning=n_reasoning))
-    binned = bin_table(blocks["tokens"], blocks["token_masses"], bins).query("head_set == 'all_layers'")
+    binned = bin_table(blocks["tokens"], blocks["token_masses"], bins).to_pandas().query("head_set == 'all_layers'")
     expected = np.floor(bins * (np.arange(n_reasoning) + 0.5) / n_reasoning).astype(int)
     present, counts = np.unique(expected, return_counts=True)
     assert binned["bin"].tolist() == present.tolist() and binned["n_tokens"].tolist() == counts.tolist()
@@ -211,16 +216,10 @@ def test_bins_hold_each_reasoning_token_once_in_order(n_reasoning: int, bins: in
 def test_bin_mean_is_the_mean_of_its_tokens() -> None:
     case = draw(n_reasoning=20)
     blocks = frames(case)
-    binned = bin_table(blocks["tokens"], blocks["token_masses"], 4)
+    binned = bin_table(blocks["tokens"], blocks["token_masses"], 4).to_pandas()
     found = binned.query("head_set == 'grounding_heads' and bin == 3").iloc[0]
     assert found.evidence_mass == pytest.approx(case.mass[1, 2, 15:20, 0].mean(), rel=1e-5)
     assert found.uniform_evidence_share == pytest.approx((1.5 / (N_PROMPT + np.arange(15, 20))).mean(), rel=1e-5)
-
-
-def test_bins_of_recall_tokens_keep_their_place_in_the_whole_reasoning() -> None:
-    blocks = frames(draw(n_reasoning=20))
-    binned = bin_table(blocks["tokens"], blocks["token_masses"], 4, step_kinds=["recall"])
-    assert sorted(binned["bin"].unique()) == [2, 3] and (binned["n_empty_bins"] == 2).all()
 
 
 def test_masses_without_their_tokens_are_an_error() -> None:
@@ -230,13 +229,23 @@ def test_masses_without_their_tokens_are_an_error() -> None:
 
 
 def test_bins_of_two_shards_are_the_bins_of_both_together() -> None:
-    one, two = frames(draw("i0")), frames(draw("i1", seed=1, n_reasoning=7))
-    both = frames(draw("i0"), draw("i1", seed=1, n_reasoning=7))
-    apart = pd.concat([bin_table(b["tokens"], b["token_masses"], 5) for b in (one, two)])
-    keys = ["item_id", "head_set", "bin"]
-    sort = [
-        frame.astype({"item_id": "str", "head_set": "str"}).sort_values(keys, ignore_index=True)
-        for frame in (apart, bin_table(both["tokens"], both["token_masses"], 5))
-    ]
-    assert np.allclose(sort[0]["evidence_mass"], sort[1]["evidence_mass"])
-    assert sort[0][keys].equals(sort[1][keys])
+    cases = draw("i0"), draw("i1", seed=1, n_reasoning=7), draw("i2", seed=2, n_reasoning=0)
+    apart = pa.concat_tables(build(case)["bins"] for case in cases).unify_dictionaries().to_pandas()
+    both = frames(*cases)
+    for n_bins in BINS:
+        rows = apart[apart["n_bins"] == n_bins].reset_index(drop=True)
+        together = bin_table(both["tokens"], both["token_masses"], n_bins).to_pandas()
+        pd.testing.assert_frame_equal(rows, together, check_exact=True, check_categorical=False)
+        pd.testing.assert_frame_equal(both["bins"][both["bins"]["n_bins"] == n_bins].reset_index(drop=True), together)
+
+
+def test_bins_of_other_counts_are_made_of_the_parts_and_have_the_same_rows(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = read_bins(PROFILE, 3, split="test", head_set="all_layers")
+    assert len(held) > 100 and (held["n_bins"] == 3).all() and (held["head_set"] == "all_layers").all()
+    assert (read_bins(PROFILE, 5, split="test")["n_bins"] == 5).all()
+    monkeypatch.setattr(tables, "BINS", ())
+    made = read_bins(PROFILE, 3, split="test", head_set="all_layers")
+    whole = [frame.astype({"head_set": "str"}) for frame in (made, held)]
+    pd.testing.assert_frame_equal(*whole, check_exact=True)

@@ -21,7 +21,7 @@ from dontblink import paths, schema, store
 from dontblink.errors import NamedError
 from dontblink.publish import notebook
 
-KINDS = ("responses/*/*.parquet", "heads/*/*.parquet", "traces/*/*.parquet", "tables/*.parquet")
+KINDS = ("responses/*/*.parquet", "heads/*/*.parquet", "traces/*/*.parquet", "tables/**/*.parquet")
 TEXTS = ("checkpoint_hashes.json", "extraction.json", "shards.txt")
 NOBODY = 65534
 
@@ -157,7 +157,7 @@ def refuse_writing(bench: Bench) -> None:
 
 def refuse_owner(bench: Bench) -> None:
     """Run as a user to whom the results do not belong."""
-    root = bench.trial(finished=True, without=("tables/*",))
+    root = bench.trial(finished=True, without=("tables/**/*.parquet",))
     bench.report.faults["another user's folder"] += 1
 
     def become_nobody() -> None:
@@ -188,9 +188,9 @@ def turn_clocks(bench: Bench) -> None:
         left.write_text("half")
         for file in [*results.rglob("*.*")]:
             os.utime(file, (moment, moment))
-        before = {file: file.stat().st_ino for file in results.glob("*/*/*.parquet")}
+        before = {file: file.stat().st_ino for file in results.glob("*/**/*-*.parquet")}
         bench.report.faults["clock"] += 1
-        if study.run(root) or before != {file: file.stat().st_ino for file in results.glob("*/*/*.parquet")}:
+        if study.run(root) or before != {file: file.stat().st_ino for file in results.glob("*/**/*-*.parquet")}:
             bench.report.problems.append(f"files of {moment}: computed again")
         if (results / "extraction.json").stat().st_mtime != moment:
             bench.report.problems.append(f"files of {moment}: the manifest did not keep its age")

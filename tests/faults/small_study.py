@@ -101,14 +101,14 @@ def watch_stages() -> None:
         setattr(owner, name, run)
 
     def name_writing(path: Path, *_: Any) -> str:
-        return "table writing" if path.parent.name == "tables" else "shard writing"
+        return "table writing" if "tables" in path.parts[-4:] else "shard writing"
 
     watched(extract.Extraction, "generate", "generation")
     watched(extract.Extraction, "write_heads", "heads")
     watched(extract.Extraction, "write_traces", "replay")
     watched(store, "write_table", name_writing)
-    watched(tables, "write_tables", "table building")
-    watched(tables, "write_manifest", "manifest writing")
+    watched(tables, "build_blocks", "table building")
+    watched(extract, "write_manifest", "manifest writing")
     watched(record, "save_figure", "figure writing")
     watched(record, "save_numbers", "number writing")
     watched(notebook.papermill, "execute_notebook", "notebook execution")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from small_extraction import N_CALIBRATION, N_TEST, PROFILE
@@ -15,8 +16,12 @@ from dontblink import paths, schema, store
 from dontblink.errors import NamedError
 
 
+def find_parts(name: str) -> list[Path]:
+    return [paths.part(PROFILE, name, part) for part in schema.read_manifest(PROFILE)["parts"]]
+
+
 def read(name: str) -> pa.Table:
-    return store.read_table(paths.tables(PROFILE) / f"{name}.parquet")
+    return store.read_table(find_parts(name)[0])
 
 
 def test_every_column_says_what_it_means_and_a_caption_names_its_unit() -> None:
@@ -35,11 +40,39 @@ def test_a_table_comes_back_from_the_disk_with_its_units(small: Path, tmp_path: 
     assert store.read_metadata(tmp_path / "items.parquet")["column:full_entropy_nats"].startswith("[nats]")
 
 
-def test_read_tables_keeps_the_wanted_split(small: Path) -> None:
-    assert len(schema.read_tables(PROFILE, ["items"])["items"]) == 2 * (N_TEST + N_CALIBRATION)
-    assert len(schema.read_tables(PROFILE, ["items"], split="test")["items"]) == 2 * N_TEST
-    with pytest.raises(NamedError, match=r"bins.parquet: not there; run `make extract`"):
-        schema.read_tables(PROFILE, ["bins"])
+def test_read_tables_keeps_the_wanted_rows_and_columns_in_the_order_of_the_parts(small: Path) -> None:
+    whole = pd.concat([store.read_table(file).to_pandas().astype({"item_id": "str"}) for file in find_parts("items")])
+    assert len(whole) == 2 * (N_TEST + N_CALIBRATION)
+    read = schema.read_tables(PROFILE, ["items"])["items"]
+    assert read["item_id"].tolist() == whole["item_id"].tolist() and [*read] == [*whole] == [*schema.SCHEMAS["items"]]
+    read = schema.read_tables(PROFILE, ["items", "steps"], ["correct", "evidence_mass"], split="test", step_index=0)
+    tested = whole[whole["split"] == "test"]
+    assert read["items"]["correct"].tolist() == tested["correct"].tolist()
+    assert {name: [*table] for name, table in read.items()} == {
+        "items": ["split", "correct"], "steps": ["split", "step_index", "evidence_mass"],
+    }  # fmt: skip
+    assert (read["steps"]["step_index"] == 0).all() and (read["steps"]["split"] == "test").all()
+    assert len(read["steps"]) == 4 * (tested["n_steps"] > 0).sum()
+
+
+def test_a_shard_without_wanted_rows_is_not_opened(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, read = list[Path](), store.read_table
+    monkeypatch.setattr(store, "read_table", lambda file, *_: opened.append(file) or read(file))  # type: ignore
+    list(schema.iterate_parts(PROFILE, ["items"], split="calibration", benchmark="hallucination"))
+    assert [file.name.split("-")[:2] for file in opened] == [["hallucination", "calibration"]]
+
+
+def test_a_part_that_is_not_there_or_lacks_what_is_read_of_it_is_named(small_copy: Path) -> None:
+    file, others = find_parts("scores")[0], store.read_table(find_parts("scores")[0]).drop_columns("scorer")
+    store.write_table(file, others, {})
+    assert len(schema.read_tables(PROFILE, ["scores"], ["correct"])["scores"])
+    said = rf"{file.name}: table scores: columns \['scorer'\] .*build the table again"
+    for columns in (None, ["scorer"]):
+        with pytest.raises(NamedError, match=said):
+            schema.read_tables(PROFILE, ["scores"], columns)
+    file.unlink()
+    with pytest.raises(NamedError, match=rf"{file.name}: not there; run `make extract`"):
+        schema.read_tables(PROFILE, ["scores"])
 
 
 def test_breaks_of_the_schema_are_named(small: Path) -> None:

@@ -16,7 +16,7 @@ from small_extraction import MODEL, PROFILE
 from dontblink import paths, schema
 from dontblink.extraction import examples
 from dontblink.extraction.study import iterate_traces
-from dontblink.extraction.tables import bin_table
+from dontblink.extraction.tables import read_bins
 from dontblink.publish import viewer
 from dontblink.studies import collapse
 
@@ -45,23 +45,21 @@ def chosen(folder: Path) -> pd.DataFrame:
 
 
 def test_items_are_those_nearest_to_the_quantiles_of_their_answers(chosen: pd.DataFrame) -> None:
-    tables = schema.read_tables(PROFILE, ["items", "tokens", "token_masses"], split="test")
-    bins = collapse.add_fraction(bin_table(tables["tokens"], tables["token_masses"], 10), tables["items"])
-    pairs = collapse.pair_bins(bins)
+    items = schema.read_tables(PROFILE, ["items"], split="test")["items"]
+    pairs = collapse.pair_bins(collapse.add_fraction(read_bins(PROFILE, 10, split="test"), items))
     for benchmark in ("visual_reference", "hallucination"):
         for correct in (True, False):
             rows = chosen[(chosen["benchmark"] == benchmark) & (chosen["correct"] == correct)]
-            expected = examples.pick_by_collapse(pairs, tables["items"], MODEL, benchmark, QUANTILES, correct)
+            expected = examples.pick_by_collapse(pairs, items, MODEL, benchmark, QUANTILES, correct)
             assert list(rows["item_id"]) == list(dict.fromkeys(expected))
     assert {True, False} == set(chosen["correct"])
     assert not chosen.duplicated(["model", "item_id"]).any()
 
 
 def test_a_cell_without_a_wrong_answer_gives_none(chosen: pd.DataFrame) -> None:
-    tables = schema.read_tables(PROFILE, ["items", "tokens", "token_masses"], split="test")
-    bins = collapse.add_fraction(bin_table(tables["tokens"], tables["token_masses"], 10), tables["items"])
-    items = tables["items"].assign(correct=True)
-    assert examples.pick_by_collapse(collapse.pair_bins(bins), items, MODEL, "hallucination", [0.5], False) == []
+    items = schema.read_tables(PROFILE, ["items"], split="test")["items"].assign(correct=True)
+    pairs = collapse.pair_bins(collapse.add_fraction(read_bins(PROFILE, 10, split="test"), items))
+    assert examples.pick_by_collapse(pairs, items, MODEL, "hallucination", [0.5], False) == []
 
 
 def test_the_index_lists_the_items_in_order_with_their_files(folder: Path, chosen: pd.DataFrame) -> None:

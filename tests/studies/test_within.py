@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from synthetic_items import read_case
 
 from dontblink.statistics.bootstrap import EstimateError, Resampling
-from dontblink.studies.within import join_step_entropy, link_table, within_correlation
+from dontblink.studies.within import link_table, within_correlation
 
 
 def draw(n: int = 12, repeats: int = 5, seed: int = 0, slope: float = -0.5) -> pd.DataFrame:
@@ -89,36 +89,27 @@ def test_unusable_numbers_are_named(x: list, y: list, s: list, message: str) -> 
         within_correlation(np.array(x, float), np.array(y, float), s)
 
 
-def make_tables(n_items: int = 30) -> tuple[pd.DataFrame, pd.DataFrame]:
+def make_steps(n_items: int = 30) -> pd.DataFrame:
     rng = np.random.default_rng(0)
-    steps, tokens = [], []
+    steps = []
     for k in range(n_items):
         for step in range(4):
             look = rng.random()
             key = {"model": "glm", "benchmark": "symbolic", "item_id": f"item {k}", "step_index": step}
             kind = "read" if step < 2 else "compute"
-            steps += [
-                key | {"step_kind": kind, "evidence_mass": look, "head_set": h} for h in ("grounding_layers", "layer_0")
-            ]
-            tokens += [key | {"entropy_nats": 1 - look + 0.1 * rng.normal()} for _ in range(3)]
-        tokens.append(key | {"step_index": -1, "entropy_nats": 99.0})
-    return pd.DataFrame(steps), pd.DataFrame(tokens)
+            entropy = 1 - look + 0.1 * rng.normal(size=3).mean()  # of three tokens
+            steps.append(key | {"step_kind": kind, "evidence_mass": look, "entropy_nats": entropy})
+    return pd.DataFrame(steps)
 
 
-def test_link_joins_the_mean_entropy_of_a_step_to_its_look() -> None:
-    steps, tokens = make_tables()
-    joined = join_step_entropy(steps, tokens)
-    assert len(joined) == 120
-    by_hand = tokens[(tokens["item_id"] == "item 3") & (tokens["step_index"] == 2)]["entropy_nats"].mean()
-    assert joined.query("item_id == 'item 3' and step_index == 2")["entropy_nats"].item() == pytest.approx(by_hand)
-    table = link_table(joined, ("all", "read", "recall"), resampling=Resampling(200)).set_index("kind")
+def test_link_correlates_the_mean_entropy_of_a_step_with_its_look() -> None:
+    table = link_table(make_steps(), ("all", "read", "recall"), resampling=Resampling(200)).set_index("kind")
     assert table.index.tolist() == ["all", "read"]  # nobody recalls
     assert table.loc["all", ["n_steps", "n_responses", "dof"]].tolist() == [120, 30, 89]
     assert table.loc["read", "n_steps"] == 60 and (table["ci_high"] < -0.9).all()
     assert (table["boot_low"] <= table["r"]).all() and (table["r"] <= table["boot_high"]).all()
 
 
-def test_steps_without_tokens_are_an_error() -> None:
-    steps, tokens = make_tables()
-    with pytest.raises(EstimateError, match="120 steps, 119 with tokens"):
-        join_step_entropy(steps, tokens[~((tokens["item_id"] == "item 3") & (tokens["step_index"] == 2))])
+def test_steps_of_several_head_sets_are_an_error() -> None:
+    with pytest.raises(EstimateError, match="a step has several rows"):
+        link_table(pd.concat([make_steps(), make_steps()]))

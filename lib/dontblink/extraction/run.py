@@ -1,40 +1,50 @@
 """Items -> responses -> traces -> tables: the command that strings the stages together and can stop anywhere.
 
-In: a `Study`. Out: response, heads and trace shards, then the tables from them. Per model: responses of every shard;
-the looks of every head on the calibration split, which choose the grounding; then the traces, averaged over the sets of
-heads. What is there already is not computed again; what turns out to be damaged is kept aside and is. One run at a time
-works on a profile, and as long as its files do not belong together there is no manifest. Never: measure or decide
-anything here; that is what `models.generate` and `models.server`, `attention.traces` and `tables` do.
+In: a `Study`. Out: response, heads and trace shards, a part of every table for each of them, a row of quarantine for
+everything that was left out, the list of chosen items of every real benchmark, and the manifest that names every file,
+written last. Per model: responses of every shard; the looks of every head on the calibration split, which choose the
+grounding; then the traces, averaged over the sets of heads, and at once their parts of the tables. What is there
+already is not computed again; what turns out to be damaged is kept aside and is. One run at a time works on a profile,
+and as long as its files do not belong together there is no manifest. Never: measure or decide anything here (that is
+what `models.generate` and `models.server`, `attention.traces` and `tables` do), or leave a row out without its reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from dataclasses import asdict
+from importlib.metadata import version
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import torch
 from tqdm import tqdm
 
-from dontblink import files, params, paths, store
+from dontblink import files, params, paths, schema, store
 from dontblink.attention.traces import Reasons, pack_heads, pack_traces, trace_responses
-from dontblink.errors import NamedError
+from dontblink.errors import NamedError, make_cell
 from dontblink.extraction import cost, tables
 from dontblink.extraction.study import Shard, Study, hash_responses, read_reasons
+from dontblink.files import hash_file, whole_file, writable, write_text
+from dontblink.models.checkpoints import find_backend
 from dontblink.models.generate import Sampling, generate_responses
 from dontblink.models.response import Response, pack_responses
 from dontblink.models.server import generate_on_server
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry
 
+QUARANTINE = pa.schema([(name, pa.string()) for name in ("item_id", "model", "stage", "reason")])
+UNUSED = ("n_cross_checked_items", "expected_response_tokens")  # settings that no result of the extraction depends on
 Load = Callable[[bool], VLM]  # returns the model of a run, with its weights or without
 
 
@@ -46,18 +56,18 @@ class Extraction(Study):
         self._grounding.clear()  # of responses that were damaged, if this is a repair
         shards, load = self.shards(model), functools.cache(lambda weights: self.load_model(model, weights=weights))
         calibration = [shard for shard in shards if shard.split == "calibration"]
-        self._fill("generate", model, shards, self.response_file, self.write_responses, load, position)
-        self._fill("heads of", model, calibration, self.heads_file, self.write_heads, load, position)
+        self._fill("generate", model, shards, lambda s: [self.response_file(s)], self.write_responses, load, position)
+        self._fill("heads of", model, calibration, lambda s: [self.heads_file(s)], self.write_heads, load, position)
         for shard in calibration:
             self.check_measured(shard, self.heads_file(shard))
-        self._fill("replay", model, shards, self.trace_file, self.write_traces, load, position)
+        self._fill("replay", model, shards, self.files, self.write_traces, load, position)
 
     def _fill(
-        self, stage: str, model: str, shards: Sequence[Shard], file: Callable[[Shard], Path],
+        self, stage: str, model: str, shards: Sequence[Shard], files: Callable[[Shard], Sequence[Path]],
         write: Callable[[Load, Shard], None], load: Load, position: int | None,
     ) -> None:  # fmt: skip
         """Write the files of a stage that are not there."""
-        missing = [shard for shard in shards if not file(shard).is_file()]
+        missing = [shard for shard in shards if not all(file.is_file() for file in files(shard))]
         print(f"{model}: {stage}: {len(shards) - len(missing)} of {len(shards)} shards are there", flush=True)
         for shard in tqdm(missing, f"{stage} {model}", unit="shard", position=position, disable=None):
             write(load, shard)
@@ -95,20 +105,31 @@ class Extraction(Study):
         self._write(self.heads_file(shard), heads, {"responses": hash_responses(responses)})
 
     def write_traces(self, load: Load, shard: Shard) -> None:
-        """Replay one shard over the sets of heads."""
-        responses, inputs = self.read_responses(shard), (self.settings, self.lacking_boxes, self.grounding(shard.model))
-        traces, reasons = trace_responses(load(True), shard.items, responses, *inputs)
-        quarantined = json.dumps(read_reasons(self.response_file(shard)) + reasons)
-        metadata = {"quarantined": quarantined, "responses": hash_responses(responses)}
-        self._write(self.trace_file(shard), pack_traces(traces), metadata)
+        """Replay one shard over the sets of heads, unless its traces are there, and write its part of each table."""
+        responses, file = self.read_responses(shard), self.trace_file(shard)
+        if file.is_file():
+            traces = self.read_traces(shard)
+        else:
+            inputs = self.settings, self.lacking_boxes, self.grounding(shard.model)
+            traces, reasons = trace_responses(load(True), shard.items, responses, *inputs)
+            quarantined = json.dumps(read_reasons(self.response_file(shard)) + reasons)
+            metadata = {"quarantined": quarantined, "responses": hash_responses(responses)}
+            self._write(file, pack_traces(traces), metadata)
+        made_of = store.read_metadata(file)["sha256"]
+        generator, sink_rule = self.question_settings["generator"], self.settings["sink_rule"]
+        blocks, files = tables.build_blocks(shard.items, responses, traces, generator, sink_rule), self.parts(shard)
+        for name, block in blocks.items():
+            if not files[name].is_file() or store.read_metadata(files[name]).get("traces") != made_of:
+                withdraw_manifest(self.profile)
+                schema.write_table(name, block, files[name], traces=made_of)
 
     def _write(self, file: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
         """Write a shard; from here on the manifest is out of date."""
-        tables.withdraw_manifest(self.profile)
+        withdraw_manifest(self.profile)
         store.write_table(file, table, metadata)
 
     def run(self, jobs: int) -> None:
-        """Extract everything that is missing, then write the tables, the quarantine and the manifest.
+        """Extract everything that is missing, then write the quarantine and the manifest.
 
         NamedError if another run works on this profile; if the disk is full or the folder cannot be written to.
         """
@@ -117,7 +138,7 @@ class Extraction(Study):
                 store.clean_leftovers(folder(self.profile), older_than_s=0)  # may be large, and can only be ours
             store.clean_leftovers(paths.results(self.profile), older_than_s=0, pattern=".*.tmp")
             store.clean_leftovers(paths.results(self.profile))
-            tables.write_questions(self)
+            write_questions(self)
             store.recompute_damaged(lambda: self._run(jobs))
 
     def _run(self, jobs: int) -> None:
@@ -134,9 +155,83 @@ class Extraction(Study):
             for model in models:
                 self.run_model(model)
         shards = [shard for model in models for shard in self.shards(model)]
-        tables.withdraw_manifest(self.profile)
-        tables.write_tables(self, shards)
-        tables.write_manifest(self, shards, tables.write_quarantine(self, shards))
+        hashes = []
+        for shard in shards:
+            self.check_measured(shard, self.trace_file(shard))
+            hashes.append(self.check_parts(shard))
+        withdraw_manifest(self.profile)
+        write_manifest(self, shards, hashes, write_quarantine(self, shards))
+
+
+def write_questions(study: Study) -> None:
+    """List the chosen items of every real benchmark, and say what is missing, before anything starts."""
+    for benchmark in (name for name in study.questions if name in registry.REAL):
+        questions = study.questions[benchmark]
+        rows = [
+            {"item_id": item.id, "split": item.split, "stratum": make_cell(questions.strata[item.id]),
+             "task_type": item.task_type, "n_images": len(item.images), "n_boxes": len(item.boxes),
+             "lacks": make_cell(study.lacking_boxes.get(item.id, "")), "content_hash": item.content_hash}
+            for split in registry.SPLITS for item in questions.items[split]
+        ]  # fmt: skip
+        target = paths.questions(study.profile) / f"{benchmark}.csv"
+        with whole_file(target) as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False)
+        lacking = [str(row["item_id"]) for row in rows if row["lacks"]]
+        print(
+            f"{benchmark}: {len(rows)} items; {len(questions.rejected)} rows cannot be used; {len(lacking)} items lack "
+            f"evidence boxes{': ' if lacking else ''}{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}; "
+            f"all in {paths.show(target)}",
+            *(f"  {note}" for note in questions.notes),
+            sep="\n",
+            flush=True,
+        )
+
+
+def write_quarantine(study: Study, shards: Sequence[Shard]) -> int:
+    """Write a row for everything that was left out, none where nothing was, and return their number."""
+    rows = [(item_id, "", "items", reason) for q in study.questions.values() for item_id, reason in q.rejected]
+    for shard in shards:
+        rows += [(name, shard.model, "extraction", reason) for name, reason in read_reasons(study.trace_file(shard))]
+    table = pa.Table.from_pylist([dict(zip(QUARANTINE.names, row, strict=True)) for row in rows], QUARANTINE)
+    store.write_table(paths.tables(study.profile) / "quarantine.parquet", table, {"rows": str(len(rows))})
+    print(f"quarantined rows: {len(rows)}", flush=True)
+    return len(rows)
+
+
+def withdraw_manifest(profile: str) -> None:
+    """Put the manifest aside, because files that it names are about to change; `write_manifest` puts it back."""
+    manifest = paths.extraction_manifest(profile)
+    with contextlib.suppress(FileNotFoundError), writable(manifest):
+        os.replace(manifest, paths.withdrawn_manifest(profile))
+
+
+def write_manifest(study: Study, shards: Sequence[Shard], hashes: Sequence[Mapping[str, str]], n_left_out: int) -> None:
+    """Write which files hold what; what did not change keeps its age, so that make reruns no notebook for it.
+
+    `hashes` are those of each shard's part of each table. Parts stand in the order of the rows of their table.
+    """
+    quarantine = paths.tables(study.profile) / "quarantine.parquet"
+    files = [paths.show(path) for path in (*(path for shard in shards for path in study.files(shard)), quarantine)]
+    write_text(paths.shard_list(study.profile), "".join(f"{name}\n" for name in files))
+    manifest = {
+        "profile": study.profile, "n_shards": len(shards), "n_quarantined": n_left_out, "files": files,
+        "grounding": {model: asdict(study.grounding(model)) for model in study.settings["models"]},
+        "parts": [study.part(shard) for shard in shards],
+        "tables": {name: store.shard_key([own[name] for own in hashes]) for name in schema.SCHEMAS}
+        | {"quarantine": hash_file(quarantine)},
+        "n_items": sum(len(q.rejected) + sum(map(len, q.items.values())) for q in study.questions.values()),
+        "torch": version("torch"), "transformers": version("transformers"), "models": study.settings["models"],
+        "benchmarks": study.settings["benchmarks"], "pixel_backend": find_backend(),
+        "settings": {key: value for key, value in study.settings.items() if key not in UNUSED},
+        "sources": {name: questions.origin for name, questions in study.questions.items()},
+    }  # fmt: skip
+    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    target, withdrawn = paths.extraction_manifest(study.profile), paths.withdrawn_manifest(study.profile)
+    if withdrawn.exists() and withdrawn.read_bytes() == text.encode():
+        os.replace(withdrawn, target)
+        return
+    write_text(target, text)
+    withdrawn.unlink(missing_ok=True)
 
 
 def extract_model(profile: str, model: str, position: int) -> None:

@@ -4,7 +4,8 @@ Why it exists: extraction, second looks and pictures must agree on which items a
 lie. In: the parameters of a profile. Out: items, shards, file names, loaded models, and the responses and traces read
 back from their files. A file's name carries a hash of everything that its content depends on, so that a run recomputes
 what is missing or changed and nothing else: of a response what the model was shown and with which settings; of heads
-and traces besides the evidence boxes and how they are replayed. A response shard is the contract between any engine and
+and traces besides the evidence boxes and how they are replayed; of a part of a table besides the whole items and the
+code that tabulates and scores. A response shard is the contract between any engine and
 the replay. Never: measure anything, or write anything except the cache of checkpoint hashes.
 """
 
@@ -35,6 +36,7 @@ from dontblink.models.vlm import VLM
 from dontblink.questions import registry
 from dontblink.questions.items import Item, Split
 from dontblink.questions.sources import Row
+from dontblink.schema import SCHEMAS
 
 # The modules that make a shard: the code behind them is part of its key, as are the versions of what computes it.
 MADE_BY = {
@@ -42,7 +44,9 @@ MADE_BY = {
     "server": ("dontblink.models.checkpoints", "dontblink.models.server"),
 }
 MEASURED_BY = ("dontblink.attention.traces",)  # heads and traces
+TABLED_BY = ("dontblink.extraction.tables",)  # and the generator, which scores
 VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "pillow")
+TABLE_VERSIONS = ("numpy", "pandas", "pyarrow")
 # And so are the parameters that can change it; those of LOCAL are of no effect where a server generates.
 GENERATION = (
     "engine", "max_new_tokens", "temperature", "top_p", "top_k", "generation_seed", "thinking", "max_image_tokens",
@@ -63,6 +67,7 @@ class Shard:
     items: tuple[Item, ...]
     response_key: str
     replay_key: str
+    tables_key: str
 
     @property
     def name(self) -> str:
@@ -115,9 +120,11 @@ class Study:
         return paths.ROOT / self.settings["checkpoints_folder"] / model
 
     @cached_property
-    def code(self) -> tuple[str, str]:
-        """The keys of the code that makes responses and that measures them: once, an edit during a run is not run."""
-        return hash_code(MADE_BY[self.settings["engine"]]), hash_code(MEASURED_BY)
+    def code(self) -> tuple[str, str, str]:
+        """The keys of the code that makes responses, measures and tabulates them: an edit during a run is not run."""
+        tabled_by = [name for name in (*TABLED_BY, self.question_settings["generator"]) if lineage.find_module(name)]
+        made_by, measured_by = hash_code(MADE_BY[self.settings["engine"]]), hash_code(MEASURED_BY)
+        return made_by, measured_by, hash_code(tabled_by, TABLE_VERSIONS)
 
     def shards(self, model: str) -> list[Shard]:
         """Return the shards of one model in order."""
@@ -125,7 +132,7 @@ class Study:
         size, made = self.settings["shard_items"], []
         is_local = self.settings["engine"] == "local"
         generation = {name: self.settings[name] for name in (*GENERATION, *(LOCAL if is_local else ()))}
-        made_by, measured_by = self.code
+        made_by, measured_by, tabled_by = self.code
         if not is_local:
             generation["verification"] = params.read_section(self.profile, "server")["verification"]
         for (benchmark, split), items in self.items.items():
@@ -136,7 +143,9 @@ class Study:
                 response_key = store.shard_key(made_by, checkpoint, prompts, generation)
                 replay = {name: self.settings[name] for name in REPLAY}
                 replay_key = store.shard_key(measured_by, response_key, boxes, replay)
-                made.append(Shard(model, benchmark, split, index, part, response_key, replay_key))
+                whole = [item.content_hash for item in part]
+                tables_key = store.shard_key(tabled_by, whole, self.settings["sink_rule"])
+                made.append(Shard(model, benchmark, split, index, part, response_key, replay_key, tables_key))
         return made
 
     def response_file(self, shard: Shard) -> Path:
@@ -149,14 +158,25 @@ class Study:
 
     def trace_file(self, shard: Shard) -> Path:
         """Return where a shard's traces lie; the grounding, which they average over, must be known."""
+        return paths.traces(self.profile) / shard.model / f"{shard.name}-{self.trace_key(shard)}.parquet"
+
+    def trace_key(self, shard: Shard) -> str:
+        """Return the hash of all that a shard's traces depend on."""
         chosen = self.grounding(shard.model)
-        key = store.shard_key(shard.replay_key, [list(chosen.layers), [list(pair) for pair in chosen.heads]])
-        return paths.traces(self.profile) / shard.model / f"{shard.name}-{key}.parquet"
+        return store.shard_key(shard.replay_key, [list(chosen.layers), [list(pair) for pair in chosen.heads]])
+
+    def part(self, shard: Shard) -> str:
+        """Return the name of a shard's part of every table, see `paths.part`."""
+        return f"{shard.model}/{shard.name}-{store.shard_key(self.trace_key(shard), shard.tables_key)}"
+
+    def parts(self, shard: Shard) -> dict[str, Path]:
+        """Return where a shard's part of each table lies."""
+        return {name: paths.part(self.profile, name, self.part(shard)) for name in SCHEMAS}
 
     def files(self, shard: Shard) -> list[Path]:
         """Return every file of a shard."""
         heads = [self.heads_file(shard)] if shard.split == "calibration" else []
-        return [self.response_file(shard), *heads, self.trace_file(shard)]
+        return [self.response_file(shard), *heads, self.trace_file(shard), *self.parts(shard).values()]
 
     def grounding(self, model: str) -> Grounding:
         """Return a model's grounding layers and heads, chosen on the calibration split.
@@ -192,6 +212,17 @@ class Study:
         file = self.trace_file(shard)
         self.check_measured(shard, file)
         return read_traces(file)
+
+    def check_parts(self, shard: Shard) -> dict[str, str]:
+        """Return the hash of a shard's part of each table; DamagedError unless they were made of the traces there."""
+        traces = self.trace_file(shard)
+        made_of, hashes = store.read_metadata(traces)["sha256"], {}
+        for name, file in self.parts(shard).items():
+            held = store.read_metadata(file)
+            if held.get("traces") != made_of:
+                raise store.DamagedError(file, f"made of other traces than {paths.show(traces)} holds")
+            hashes[name] = held["sha256"]
+        return hashes
 
     def check_measured(self, shard: Shard, file: Path) -> None:
         """Check that heads or traces were measured on the responses that are there, in case those were written again.
@@ -257,10 +288,10 @@ def iterate_traces(profile: str, model: str, benchmark: str, split: str = "test"
         yield from read_traces(file)
 
 
-def hash_code(modules: tuple[str, ...]) -> str:
+def hash_code(modules: Sequence[str], packages: Sequence[str] = VERSIONS) -> str:
     """Return a hash of the code behind modules, the pixel backend and the versions of what computes with it."""
     backend = find_backend()
-    versions = [*map(version, VERSIONS), version(backend) if backend == "torchvision" else ""]
+    versions = [*map(version, packages), version(backend) if backend == "torchvision" else ""]
     return store.shard_key(lineage.hash_code(*modules), backend, versions)
 
 

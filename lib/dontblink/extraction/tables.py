@@ -1,44 +1,36 @@
-"""Finished shards to the tidy tables, the quarantine and the manifest of a study.
+"""A measured shard to its part of each tidy table.
 
 Why it exists: every later number reads these tables, one row per token, step, head, item, scorer or bin, in the columns
-that `schema` declares; a measure is computed here and nowhere else. In: a `Study` and its shards, that is items, their
-responses and traces. Out: the tables, a row of quarantine for everything that was left out, the list of chosen items of
-every real benchmark, and the manifest that names every file, written last. Never: load a model, fill an empty bin or a
-missing measure in silence (NaN only where the schema allows it), or leave a row out without its reason.
+that `schema` declares; a measure is computed here and nowhere else. The code behind this module is part of the name of
+every part, so that a changed scorer builds the parts again and replays nothing. In: items, their responses and traces.
+Out: a part of every table, and the bins of other counts than those that the parts hold. Never: load a model, need more
+than one shard, or fill an empty bin or a missing measure in silence (NaN only where the schema allows it).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from dontblink import paths, schema, store
+from dontblink import schema
 from dontblink.attention.grounding import list_looks
 from dontblink.boxes.evidence import border_mask, map_auc, mass_set_iou, pointing_hit
-from dontblink.errors import NamedError, make_cell
-from dontblink.files import hash_file, whole_file, writable, write_text
+from dontblink.errors import NamedError
 from dontblink.questions import registry
 from dontblink.questions.items import GoldStep, Item, Score
 from dontblink.schema import HEAD_SETS, KEYS, MASSES, REGIONS, SCHEMAS, to_table
 
 if TYPE_CHECKING:  # they bring torch, which is not needed to bin a table
     from dontblink.attention.traces import Trace
-    from dontblink.extraction.study import Shard, Study
     from dontblink.models.response import Response
 
-QUARANTINE = pa.schema([(name, pa.string()) for name in ("item_id", "model", "stage", "reason")])
+BINS = (3, 10)  # equal parts of the reasoning: counts that every part holds, see `read_bins`
 OVERLAPS = {"pointing_hit": pointing_hit, "iou50": mass_set_iou, "map_auc": map_auc}
 STEP_PATTERNS = (
     (r"^\S+ is ", "read"),
@@ -52,7 +44,7 @@ STEP_PATTERNS = (
 def build_blocks(
     items: Sequence[Item], responses: Sequence[Response], traces: Sequence[Trace], generator: str, sink_rule: str
 ) -> dict[str, pa.Table]:
-    """Return a block of each table from the traces of one shard.
+    """Return one shard's part of each table; `items`, the mark of a whole shard, comes last.
 
     Parameters
     ----------
@@ -83,7 +75,11 @@ def build_blocks(
             "items": _item_row(item, response, trace, scores["strict"]),
             "scores": _score_rows(scores),
         })  # fmt: skip
-    return {name: join_rows(name, keys, [part[name] for part in parts]) for name in SCHEMAS if name != "bins"}
+    names = [name for name in SCHEMAS if name not in ("bins", "items")]
+    blocks = {name: join_rows(name, keys, [part[name] for part in parts]) for name in (*names, "items")}
+    tokens, masses = (blocks[name].to_pandas() for name in ("tokens", "token_masses"))
+    bins = pa.concat_tables(bin_table(tokens, masses, n_bins) for n_bins in BINS).unify_dictionaries()
+    return {"bins": bins, **blocks}
 
 
 def join_rows(name: str, keys: Sequence[tuple[str, ...]], parts: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -163,6 +159,7 @@ def _step_rows(trace: Trace, kinds: Sequence[str], uniform: NDArray[Any], sink_r
         "head_set": np.repeat(HEAD_SETS, n_steps),
         "step_text": np.tile(np.asarray(trace.step_texts, object), len(HEAD_SETS)),
         "n_tokens": np.tile(sizes, len(HEAD_SETS)),
+        "entropy_nats": np.tile([_mean(trace.entropy_nats[a:b]) for a, b in steps], len(HEAD_SETS)),
         **_name_masses(means),
         "uniform_evidence_share": means[..., -1].reshape(-1),
         **overlaps,
@@ -181,7 +178,8 @@ def _item_row(item: Item, response: Response, trace: Trace, score: Score) -> dic
         "prediction": score.prediction, "finish_reason": response.finish_reason,
         "engine": response.engine, "retokenised": response.retokenised,
         "n_prompt_tokens": len(response.prompt_ids), "n_response_tokens": len(entropy),
-        "n_reasoning_tokens": end - begin, "n_steps": len(trace.spans.steps),
+        "n_reasoning_tokens": end - begin, "n_answer_tokens": -np.subtract(*trace.spans.answer),
+        "n_steps": len(trace.spans.steps),
         "evidence_fraction": trace.coverage.mean(),
         "noise_level": float(covariates.get("noise_level", np.nan)),
         "chain_length": float(covariates.get("chain_length", np.nan)),
@@ -207,113 +205,34 @@ def _mean(values: NDArray[Any]) -> float:
     return float(values.mean(dtype=np.float64)) if len(values) else float("nan")
 
 
-def bin_table(
-    tokens: pd.DataFrame, token_masses: pd.DataFrame, bins: int, step_kinds: Sequence[str] = ()
-) -> pd.DataFrame:
-    """Return mean masses per response, head set and bin: `bins` equal parts of the reasoning span.
+def bin_table(tokens: pd.DataFrame, token_masses: pd.DataFrame, n_bins: int) -> pa.Table:
+    """Return mean masses per response, head set and bin: `n_bins` equal parts of the reasoning span.
 
-    Reasoning token t of T falls in bin floor(bins * (t + 0.5) / T). A response with fewer tokens than bins
-    has empty bins: they have no row and `n_empty_bins` counts them. `step_kinds` keeps the tokens of such
-    steps only, at their place in the whole reasoning.
+    Reasoning token t of T falls in bin floor(n_bins (t + 1/2) / T). A response with fewer tokens than bins has empty
+    bins: they have no row and `n_empty_bins` counts them.
     """
     keys = [*KEYS]
-    columns = [*keys, "token_index", "step_kind", "uniform_evidence_share"]
-    rows = tokens.loc[tokens["span"] == "reasoning", columns]
+    rows = tokens.loc[tokens["span"] == "reasoning", [*keys, "token_index", "uniform_evidence_share"]]
     by_response = rows.groupby(keys, observed=True)["token_index"]
     place, length = by_response.rank(method="first") - 0.5, by_response.transform("size")
-    rows = rows.assign(bin=np.floor(bins * place / length).astype(np.int32))
-    rows = rows[rows["step_kind"].isin(list(step_kinds))] if step_kinds else rows
-    joined = token_masses.merge(rows.drop(columns="step_kind"), on=[*keys, "token_index"], validate="m:1")
+    rows = rows.assign(bin=np.floor(n_bins * place / length).astype(np.int32))
+    joined = token_masses.merge(rows, on=[*keys, "token_index"], validate="m:1")
     if len(joined) != len(rows) * token_masses["head_set"].nunique():
         raise NamedError(f"{len(joined)} masses for {len(rows)} tokens; build both from the same shards")
     groups = joined.groupby([*keys, "head_set", "bin"], observed=True)
     binned = groups[[*MASSES, "uniform_evidence_share"]].mean().assign(n_tokens=groups.size()).reset_index()
     filled = binned.groupby([*keys, "head_set"], observed=True)["bin"].transform("size")
-    binned = binned.assign(n_bins=bins, n_empty_bins=bins - filled)
-    return to_table("bins", binned).to_pandas()
+    return to_table("bins", binned.assign(n_bins=n_bins, n_empty_bins=n_bins - filled))
 
 
-def write_tables(study: Study, shards: Sequence[Shard]) -> None:
-    """Write every table, shard by shard; raises like `Study.read_traces`."""
-    blocks: dict[str, list[pa.Table]] = {}
-    generator, sink_rule = study.question_settings["generator"], study.settings["sink_rule"]
-    for shard in tqdm(shards, "tables", unit="shard", disable=None):
-        responses, traces = study.read_responses(shard), study.read_traces(shard)
-        for name, block in build_blocks(shard.items, responses, traces, generator, sink_rule).items():
-            blocks.setdefault(name, []).append(block)
-    for name, parts in blocks.items():
-        whole = pa.concat_tables(parts).unify_dictionaries()
-        schema.write_table(name, whole, paths.tables(study.profile) / f"{name}.parquet")
+def read_bins(profile: str, n_bins: int, **only: Any) -> pd.DataFrame:
+    """Return the rows of the bins table with `n_bins` parts of the reasoning, and other values as in `read_tables`.
 
-
-def write_questions(study: Study) -> None:
-    """List the chosen items of every real benchmark, and say what is missing, before anything starts."""
-    for benchmark in (name for name in study.questions if name in registry.REAL):
-        questions = study.questions[benchmark]
-        rows = [
-            {"item_id": item.id, "split": item.split, "stratum": make_cell(questions.strata[item.id]),
-             "task_type": item.task_type, "n_images": len(item.images), "n_boxes": len(item.boxes),
-             "lacks": make_cell(study.lacking_boxes.get(item.id, "")), "content_hash": item.content_hash}
-            for split in registry.SPLITS for item in questions.items[split]
-        ]  # fmt: skip
-        target = paths.questions(study.profile) / f"{benchmark}.csv"
-        with whole_file(target) as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False)
-        lacking = [str(row["item_id"]) for row in rows if row["lacks"]]
-        print(
-            f"{benchmark}: {len(rows)} items; {len(questions.rejected)} rows cannot be used; {len(lacking)} items lack "
-            f"evidence boxes{': ' if lacking else ''}{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}; "
-            f"all in {paths.show(target)}",
-            *(f"  {note}" for note in questions.notes),
-            sep="\n",
-            flush=True,
-        )
-
-
-def write_quarantine(study: Study, shards: Sequence[Shard]) -> int:
-    """Write a row for everything that was left out, none where nothing was, and return their number."""
-    from dontblink.extraction.study import read_reasons
-
-    rows = [(item_id, "", "items", reason) for q in study.questions.values() for item_id, reason in q.rejected]
-    for shard in shards:
-        rows += [(name, shard.model, "extraction", reason) for name, reason in read_reasons(study.trace_file(shard))]
-    table = pa.Table.from_pylist([dict(zip(QUARANTINE.names, row, strict=True)) for row in rows], QUARANTINE)
-    store.write_table(paths.tables(study.profile) / "quarantine.parquet", table, {"rows": str(len(rows))})
-    print(f"quarantined rows: {len(rows)}", flush=True)
-    return len(rows)
-
-
-def withdraw_manifest(profile: str) -> None:
-    """Put the manifest aside, because files that it names are about to change; `write_manifest` puts it back."""
-    manifest = paths.extraction_manifest(profile)
-    with contextlib.suppress(FileNotFoundError), writable(manifest):
-        os.replace(manifest, paths.withdrawn_manifest(profile))
-
-
-UNUSED = ("n_cross_checked_items", "expected_response_tokens")  # settings that no result of the extraction depends on
-
-
-def write_manifest(study: Study, shards: Sequence[Shard], n_quarantined: int) -> None:
-    """Write which files hold what; what did not change keeps its age, so that make reruns no notebook for it."""
-    from dontblink.models.checkpoints import find_backend
-
-    files = [paths.show(path) for shard in shards for path in study.files(shard)]
-    written = sorted(paths.tables(study.profile).glob("*.parquet"))
-    write_text(paths.shard_list(study.profile), "".join(f"{name}\n" for name in [*files, *map(paths.show, written)]))
-    manifest = {
-        "profile": study.profile, "n_shards": len(shards), "n_quarantined": n_quarantined, "files": files,
-        "grounding": {model: asdict(study.grounding(model)) for model in study.settings["models"]},
-        "tables": {file.stem: hash_file(file) for file in written},
-        "n_items": sum(len(q.rejected) + sum(map(len, q.items.values())) for q in study.questions.values()),
-        "torch": version("torch"), "transformers": version("transformers"), "models": study.settings["models"],
-        "benchmarks": study.settings["benchmarks"], "pixel_backend": find_backend(),
-        "settings": {key: value for key, value in study.settings.items() if key not in UNUSED},
-        "sources": {name: questions.origin for name, questions in study.questions.items()},
-    }  # fmt: skip
-    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-    target, withdrawn = paths.extraction_manifest(study.profile), paths.withdrawn_manifest(study.profile)
-    if withdrawn.exists() and withdrawn.read_bytes() == text.encode():
-        os.replace(withdrawn, target)
-        return
-    write_text(target, text)
-    withdrawn.unlink(missing_ok=True)
+    Those of `BINS` are there; others are made of the token masses, a shard at a time.
+    """
+    if n_bins in BINS:
+        return schema.read_tables(profile, ["bins"], n_bins=n_bins, **only)["bins"]
+    columns = [*KEYS, "token_index", "span", "uniform_evidence_share", *MASSES, "head_set"]
+    parts = schema.iterate_parts(profile, ["tokens", "token_masses"], columns, **only)
+    made = [bin_table(part["tokens"], part["token_masses"], n_bins) for part in parts]
+    return pa.concat_tables(made).unify_dictionaries().to_pandas()

@@ -24,7 +24,7 @@ from dontblink.attention.traces import Trace
 from dontblink.extraction import examples
 from dontblink.extraction.examples import GROUNDING_LAYERS
 from dontblink.extraction.study import Study, iterate_traces
-from dontblink.extraction.tables import bin_table
+from dontblink.extraction.tables import read_bins
 from dontblink.figures.style import COLOUR_MAP
 from dontblink.questions.items import Item, open_image
 from dontblink.schema import REGIONS, read_manifest, read_tables
@@ -40,10 +40,9 @@ def choose_items(profile: str, quantiles: Sequence[float]) -> pd.DataFrame:
     Per cell, and there among the correct and among the wrong answers, the items nearest to the quantiles of the
     per-item collapse (`examples.pick_by_collapse`). Cells come in the manifest's order.
     """
-    tables = read_tables(profile, ["items", "tokens", "token_masses"], split="test")
-    items, masses = tables["items"], tables["token_masses"]
-    masses = masses[masses["head_set"] == "grounding_layers"]
-    bins = bin_table(tables["tokens"], masses, params.read_section(profile, "collapse")["bins"])
+    items = read_tables(profile, ["items"], split="test")["items"]
+    n_bins = params.read_section(profile, "collapse")["bins"]
+    bins = read_bins(profile, n_bins, split="test", head_set="grounding_layers")
     pairs = collapse.pair_bins(collapse.add_fraction(bins, items))
     manifest = read_manifest(profile)
     rows: dict[tuple[str, str], dict[str, Any]] = {}

@@ -1,7 +1,7 @@
 """Do entropy and look move together from step to step of one response?
 
 Why: between responses a hard picture raises entropy and moves the look at once; within a response the picture is the
-same. In: the steps and tokens tables of the TEST split. Out: the repeated-measures correlation per cell. Never: rows of
+same. In: the steps table of the TEST split. Out: the repeated-measures correlation per cell. Never: rows of
 different responses correlated with each other, or a cause: what a step must do (read, recall, compute) drives both.
 """
 
@@ -58,28 +58,20 @@ def within_correlation(x: ArrayLike, y: ArrayLike, subject: ArrayLike, confidenc
     return {"r": r, "ci_low": float(low), "ci_high": float(high), "dof": dof, "p": float(2 * student.sf(t, dof))}
 
 
-def join_step_entropy(steps: pd.DataFrame, tokens: pd.DataFrame, head_set: str = "grounding_layers") -> pd.DataFrame:
-    """Return the steps of one head set with entropy_nats, the mean over the step's tokens."""
-    keys = [*RESPONSE, "step_index"]
-    means = tokens[tokens["step_index"] >= 0].groupby(keys, observed=True)["entropy_nats"].mean().reset_index()
-    own = steps.loc[steps["head_set"] == head_set, [*keys, "step_kind", "evidence_mass"]]
-    joined = own.merge(means, on=keys, validate="1:1")
-    if len(joined) != len(own):
-        raise EstimateError(f"{len(own)} steps, {len(joined)} with tokens; build both tables from the same shards")
-    return joined.astype({name: "str" for name in (*RESPONSE, "step_kind")})
-
-
 def link_table(
-    joined: pd.DataFrame, kinds: Sequence[str] = ("all", "read"), resampling: Resampling = STANDARD
+    steps: pd.DataFrame, kinds: Sequence[str] = ("all", "read"), resampling: Resampling = STANDARD
 ) -> pd.DataFrame:
     """Return r of step entropy and evidence mass per cell and kind of step ("all", or one of step_kind).
 
-    Columns: model, benchmark, kind, r, ci_low, ci_high (Fisher's z: steps of a response taken as independent given its
-    mean), boot_low, boot_high (bootstrap by response, which does not), dof, p, n_responses (with two steps or more),
-    n_steps. A cell without such steps has no row.
+    The steps are those of one head set. Columns: model, benchmark, kind, r, ci_low, ci_high (Fisher's z: steps of a
+    response taken as independent given its mean), boot_low, boot_high (bootstrap by response, which does not), dof, p,
+    n_responses (with two steps or more), n_steps. A cell without such steps has no row.
     """
+    if steps.duplicated([*RESPONSE, "step_index"]).any():
+        raise EstimateError("a step has several rows; pass those of one head set")
     results = []
-    for (model, benchmark), cell in joined.groupby(RESPONSE[:2]):
+    steps = steps.astype({name: "str" for name in (*RESPONSE, "step_kind")})
+    for (model, benchmark), cell in steps.groupby(RESPONSE[:2]):
         for kind in kinds:
             rows = cell if kind == "all" else cell[cell["step_kind"] == kind]
             rows = rows[rows.groupby("item_id")["step_index"].transform("size") > 1]
