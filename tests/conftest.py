@@ -1,10 +1,15 @@
-"""What tests share: profiles of hypothesis, how many workers, one small extraction (see small_extraction.py)."""
+"""What tests share: profiles of hypothesis, how many workers, one small extraction (see small_extraction.py).
+
+Every temporary folder has spaces and letters beyond ASCII in its path, as the folders of some people have.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import getpass
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import bad_input
@@ -16,6 +21,9 @@ from dontblink import paths
 settings.register_profile("tests", derandomize=True, deadline=None)
 settings.register_profile("campaign", max_examples=100, deadline=None)
 settings.load_profile("tests")
+TEMPORARY = Path(tempfile.gettempdir(), f"Prüfungen für {getpass.getuser()} 試し")
+TEMPORARY.mkdir(exist_ok=True)
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(TEMPORARY))  # below which pytest puts its temporary folders
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -39,7 +47,7 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-    root = folder / "one extraction für alle"
+    root = folder / "small"
     with (folder / "small.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (root / "done").exists():

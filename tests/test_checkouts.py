@@ -70,7 +70,7 @@ def test_ctrl_c_ends_a_command_with_one_line(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the checkout with a profile of its own, small, whose environment is that of the test."""
-    root = tmp_path_factory.mktemp("checkouts") / "a checkout für alle"
+    root = tmp_path_factory.mktemp("checkout")
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in ("lib", "notebooks", "params", "paper"):
         shutil.copytree(ROOT / name, root / name, ignore=ignored)

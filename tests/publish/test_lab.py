@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -13,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import pytest
@@ -103,6 +105,21 @@ def address(folder: Path) -> Iterator[str]:
         server.wait(timeout=30)
 
 
+@pytest.mark.slow
+def test_lab_opens_notebooks_with_the_settings_of_the_repository(address: str) -> None:
+    base, token = address.split("lab/tree/notebooks?token=")
+
+    def ask(place: str) -> Any:
+        with urllib.request.urlopen(f"{base}{place}?token={token}", timeout=60) as answer:
+            return json.load(answer)
+
+    (found,) = (e for e in ask("lab/api/settings")["settings"] if e["id"] == "@jupyterlab/docmanager-extension:plugin")
+    viewers = found["schema"]["properties"]["defaultViewers"]["default"]
+    assert viewers == {"python": "Jupytext Notebook"}
+    assert ask("api/contents/notebooks/09_quick.py")["type"] == "notebook"
+
+
+@pytest.mark.slow
 def test_double_click_edit_a_parameter_run_all_and_a_figure_appears(
     folder: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -112,7 +129,7 @@ def test_double_click_edit_a_parameter_run_all_and_a_figure_appears(
         page.locator(".jp-DirListing-item", has_text="09_quick.py").dblclick()
         cell = page.locator(".jp-Notebook .jp-CodeCell").first
         cell.wait_for(timeout=60_000)
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)  # before, Lab asks for a kernel
         assert page.locator(".jp-Dialog").count() == 0
         cell.locator(".cm-line", has_text="bins = 10").click()
         page.keyboard.press("Home")
