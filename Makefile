@@ -98,9 +98,9 @@ campaign: $(READY) ## 100 kills and other faults, 4000 bad inputs: nothing lost,
 	$(PY) tests/faults/campaign.py --kills 100 --seed 1
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -q -m bad_input --hypothesis-profile campaign --hypothesis-seed 1
 test: $(READY) ## lint, types and all tests that are quick, offline
-	$(PY) -m ruff check . && $(PY) -m mypy && HF_HUB_OFFLINE=1 $(PY) -m pytest -q -n auto -m 'not slow' $(PYTEST_ARGS)
+	$(PY) -m ruff check . && $(PY) -m mypy && HF_HUB_OFFLINE=1 $(PY) -m pytest -q -n auto --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 test-all: test ## and the slow ones, which start kernels, servers and runs of their own; this is what CI runs
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -q -n auto -m slow $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -q -n auto --dist loadfile -m slow $(PYTEST_ARGS)
 lock: $(READY) ## rewrite requirements.lock from pyproject.toml
 	$(PY) -m pip --disable-pip-version-check install -q pip-tools && $(PY) .ci/lock.py $(LOCK_ARGS)
 audit: ## hold the lock against the advisories of the day: takes a network and pip-audit, from outside this environment

@@ -26,6 +26,13 @@ TEMPORARY.mkdir(exist_ok=True)
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(TEMPORARY))  # below which pytest puts its temporary folders
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what needs a server or a browser."""
+    for item in items:
+        if {"servers", "chromium"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what became of the bad inputs under `make campaign`."""
     if settings.get_current_profile_name() == "campaign":

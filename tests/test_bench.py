@@ -92,6 +92,7 @@ def divide_by_zero() -> None:
     _ = 1 / 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel tells no peaks here")
 def test_a_fresh_process_tells_its_peak_although_the_memory_was_given_back() -> None:
     assert measure.run_alone(allocate, 96) == pytest.approx(96, abs=4)
@@ -109,6 +110,7 @@ def test_threads_left_to_chance_stop_a_script_in_one_line() -> None:
     assert "OMP_NUM_THREADS is not set" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_every_script_says_what_it_measures() -> None:
     scripts = [str(file) for file in sorted((ROOT / "bench").glob("*.py")) if file.name != "measure.py"]
     done = subprocess.run([sys.executable, "-c", HELP, *scripts], cwd=ROOT, capture_output=True, text=True)

@@ -32,6 +32,7 @@ OVERRIDES = (
     "extraction.grounding_layers=1 extraction.grounding_heads=1 extraction.shard_items=8 extraction.temperature=1.0 "
     f"questions.mmmu_pro_source={MINI} questions.n_test_items=14 questions.n_calibration_items=7"
 )
+pytestmark = pytest.mark.slow  # processes that load models
 
 
 def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:

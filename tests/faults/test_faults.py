@@ -24,6 +24,7 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*CAMPAIGN, *options], env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_killed_starved_and_damaged_runs_lose_nothing_and_end_as_an_undisturbed_one(tmp_path: Path) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("the campaign forks processes that have torch loaded and reads /proc: Linux only")
@@ -54,6 +55,7 @@ def test_a_campaign_that_did_not_try_everything_is_incomplete(missing: str) -> N
         assert report.find_gaps(9, allow_skips=True) == []
 
 
+@pytest.mark.slow
 def test_a_campaign_without_kills_is_refused() -> None:
     done = run("--kills", "0")
     assert done.returncode == 2 and "--kills 0: expected 1 or more" in done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jupytext
 import pytest
 from browser import open_browser
@@ -110,8 +110,7 @@ def test_lab_opens_notebooks_with_the_settings_of_the_repository(address: str) -
     base, token = address.split("lab/tree/notebooks?token=")
 
     def ask(place: str) -> Any:
-        with urllib.request.urlopen(f"{base}{place}?token={token}", timeout=60) as answer:
-            return json.load(answer)
+        return httpx.get(f"{base}{place}", params={"token": token}, timeout=60).json()
 
     (found,) = (e for e in ask("lab/api/settings")["settings"] if e["id"] == "@jupyterlab/docmanager-extension:plugin")
     viewers = found["schema"]["properties"]["defaultViewers"]["default"]

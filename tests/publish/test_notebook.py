@@ -75,6 +75,7 @@ def run(root: Path, source: Path, values: object = PARAMETERS) -> int:
     return notebook.main([str(source), "--params", str(root / "collapse.json"), "--profile", "scratch"])
 
 
+@pytest.mark.slow
 def test_a_notebook_gets_its_typed_parameters_and_leaves_an_executed_copy(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_notebook_gets_its_typed_parameters_and_leaves_an_executed_copy(
     assert lines[-1].startswith("02_collapse: done in ")
 
 
+@pytest.mark.slow
 def test_the_kernel_is_this_interpreter_even_where_another_is_installed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +108,7 @@ def test_the_kernel_is_this_interpreter_even_where_another_is_installed(
     assert json.loads((root / "seen.json").read_text())["python"] == sys.executable
 
 
+@pytest.mark.slow
 def test_a_kernel_computes_with_one_thread_where_the_environment_says_two(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +122,7 @@ def test_a_kernel_computes_with_one_thread_where_the_environment_says_two(
     assert [output.text for output in outputs if output.output_type == "stream"] == ["1 1\n"]
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_one_line_with_cell_error_and_where_to_look(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +136,7 @@ def test_a_failing_cell_is_one_line_with_cell_error_and_where_to_look(
     assert (root / "results" / "scratch" / "notebooks" / "02_collapse.ipynb").exists()
 
 
+@pytest.mark.slow
 def test_a_kernel_that_dies_is_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(root, write(root, SOURCE.replace("import json, os, sys", "import os; os._exit(3)"))) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("notebooks/")]
@@ -187,6 +192,7 @@ def test_files_that_are_not_there_are_named(root: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "none.json: not there; run `make params`\n"
 
 
+@pytest.mark.slow
 def test_a_notebook_leaves_a_mark_until_its_last_cell_has_run(root: Path) -> None:
     mark = paths.unfinished("scratch", "02_collapse")
     assert run(root, write(root, SOURCE.replace("import json, os, sys", "assert False"))) == 1

@@ -56,6 +56,7 @@ def test_the_committed_pdf_is_of_the_committed_numbers_carries_their_hash_and_no
     assert b"CreationDate" not in content and b"ModDate" not in content
 
 
+@pytest.mark.slow
 def test_two_builds_in_two_folders_under_two_clocks_have_the_same_bytes(tmp_path: Path) -> None:
     kept = []
     for day, zone in (("0", "UTC"), ("1700000000", "Asia/Tokyo")):

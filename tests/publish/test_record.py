@@ -58,6 +58,7 @@ def figure() -> Figure:
     return drawn
 
 
+@pytest.mark.slow
 def test_a_figure_has_the_same_bytes_in_another_process_on_another_day(tmp_path: Path) -> None:
     drawn = []
     for day in ("", "86400"):

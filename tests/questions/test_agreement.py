@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
@@ -75,6 +75,7 @@ def test_one_answer_may_be_right_for_one_scorer_only() -> None:
     assert listed == ["only strict right, same answer"]
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.sampled_from([RIGHT, WRONG, NOTHING]), st.sampled_from([RIGHT, WRONG, NOTHING])), min_size=1)
 )

@@ -38,6 +38,7 @@ def run_here(blocks: list[simulate.Block]) -> dict[str, pd.DataFrame]:
     return read_rows(blocks)
 
 
+@pytest.mark.slow
 def test_one_process_and_two_give_the_same_numbers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for n in (1, 2):
@@ -50,6 +51,7 @@ def test_one_process_and_two_give_the_same_numbers(root: Path, monkeypatch: pyte
     pd.testing.assert_frame_equal(run_here(plan_quick())["collapse"], found[0], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_gives_the_same_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     blocks = plan_quick()
     whole = run_here(blocks)["collapse"]

@@ -82,6 +82,7 @@ def test_what_is_missing_is_one_line_with_the_remedy(
     assert code == 1 and message in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_official_files_go_through_every_step(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
     if not OFFICIAL.is_dir():
         pytest.skip("official files are not part of the repository: ../shared/fixtures")
