@@ -26,7 +26,7 @@ from test_makefile import Tree
 
 from dontblink import paths
 from dontblink.boxes.annotations import save_images
-from dontblink.extraction import tables
+from dontblink.extraction import run
 from dontblink.figures import picture
 from dontblink.publish import manuscript, record, viewer
 from dontblink.publish.record import describe_figure
@@ -104,7 +104,7 @@ def test_a_figure_shows_hostile_steps_as_they_stand(texts: list[str], tmp_path: 
     figure = plt.figure(figsize=(3 * len(texts), 2))
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*(Glyph|Matplotlib currently does not support)")
+            warnings.filterwarnings("ignore", message=".*(Glyph|Matplotlib currently does not support|constrained_layout)")
             picture.evidence_strip(figure, np.zeros((8, 8, 3)), [], np.full((len(texts), 4), 0.2), texts, (2, 2))
             for ax, text in zip(figure.axes, texts, strict=False):
                 ax.set_title(picture.wrap(text, 20))
@@ -170,7 +170,7 @@ def test_the_list_of_questions_holds_no_cell_that_a_spreadsheet_computes(
     study: Any = SimpleNamespace(
         profile="testbed", questions={"mathvista": found}, lacking_boxes={items[0].id: "-1+cmd"}
     )
-    tables.write_questions(study)
+    run.write_questions(study)
     table = pd.read_csv(paths.questions("testbed") / "mathvista.csv", keep_default_na=False)
     assert len(table) == len(items), "a line break in a cell made a row"
     assert table["stratum"].tolist() == ['\'=HYPERLINK("http://x")', "'@SUM(A1)", 'a\n=1,"b']

@@ -115,7 +115,10 @@ def reach_of_keys() -> dict[str, set[str]]:
 
 
 def test_a_changed_line_makes_exactly_the_stages_and_shards_stale_that_reach_it(
-    checkout: Path, sections: dict[str, dict[str, object]], reached: dict[str, set[str]], monkeypatch: pytest.MonkeyPatch
+    checkout: Path,
+    sections: dict[str, dict[str, object]],
+    reached: dict[str, set[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lineage, "find_module", functools.cache(lineage.find_module))  # no file comes or goes here
     rng = random.Random(12)

@@ -104,7 +104,7 @@ class Extraction(Section):
     """`make extract` and 01: responses, then one replay that measures attention and entropy."""
 
     models: Several[Name] = Field(description="a folder of checkpoints_folder each")
-    checkpoints_folder: Text = Field(description="one folder a model, as downloaded")
+    checkpoints_folder: Source = Field(description="one folder a model, as downloaded")
     benchmarks: Several[Word] = Field(description="question sets that every model answers")
     engine: Literal["local", "server"] = Field(description="who writes the responses; server: see that section")
     attention: Literal["sdpa", "flash_attention_2"] = Field(description="implementation of attention in generation")
@@ -147,14 +147,14 @@ class Questions(Section):
     n_calibration_items: Count = Field(description="per benchmark, sharing no picture with the test")
     subset_seed: Seed = Field(description="draws the items")
     task_types: Several[TaskRule] = Field(description="benchmark.field=value:task_type; first match wins; *: all")
-    evidence_folder: Text = Field(description="<benchmark>.jsonl of evidence boxes, see its README")
+    evidence_folder: Source = Field(description="<benchmark>.jsonl of evidence boxes, see its README")
 
 
 class Server(Section):
     """An OpenAI-compatible server that returns token ids (extraction.engine: server)."""
 
     url: Annotated[str, Field(pattern=r"^https?://\S+$")] = Field(description="base address, with its version")
-    fingerprints_folder: Text = Field(description="<model>.json, written where the server runs")
+    fingerprints_folder: Source = Field(description="<model>.json, written where the server runs")
     verification: Literal["required", "skip"] = Field(description="skip: its weights are not known; responses say so")
     concurrent_requests: Count = Field(description="requests under way at a time")
     requests_per_minute: Count = Field(description="requests begun within a minute")
@@ -360,7 +360,7 @@ def parse(text: str, name: str, key: str = "") -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # the last two of its numbers and its depth
         mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", error)
         place = f"{name}: {key}" if key else f"{name}:{mark.line + 1}" if mark else name
-        remedy = "lists are written as [a,b]; correct it" if key else "correct it"
+        remedy = "write a list as [a,b]; correct it" if key else "correct it"
         raise NamedError(f"{place}: not YAML: {what}; {remedy}") from error
 
 
@@ -454,15 +454,15 @@ def load(path: Path) -> tuple[str, Sections]:
 def override(sections: Sections, overrides: str) -> None:
     """Put the values of `section.key=value`, several of them separated by spaces, in place of those of the file.
 
-    A value is read as YAML and checked like one of the file; a list is written without spaces, `[a,b]`. Where one is
-    wrong, none is put in place.
+    A value is read as YAML and checked like one of the file; it ends where the next `name=` begins. Where one is wrong,
+    none is put in place.
     """
     new: dict[str, dict[str, Any]] = {}
-    for word in overrides.split():
+    for word in re.split(r"""\s+(?=[^][\s='",]+=)""", overrides.strip()) if overrides.strip() else ():
         name, equals, value = word.partition("=")
         section, _, key = name.partition(".")
-        if not equals or not key:
-            raise NamedError(f"SET: found {word!r}, expected section.key=value, lists as [a,b]; correct it")
+        if not equals or not re.fullmatch(r"\S+", key):
+            raise NamedError(f"SET: found {word!r}, expected section.key=value, a list as [a,b]; correct it")
         if key in new.get(section, {}):
             raise NamedError(f"SET: {name}: given twice; remove one")
         new.setdefault(section, {})[key] = parse(value, "SET", name)

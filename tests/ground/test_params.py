@@ -232,8 +232,19 @@ def test_overrides_are_typed_and_take_the_place_of_the_values() -> None:
     params.override(sections, "veto.coverage=0.9 collapse.bins=10 extraction.device=cpu")
     sections["veto"]["targets"] = before["veto"]["targets"]
     assert sections == before
-    params.override(sections, "")
+    for nothing in ("", "  "):
+        params.override(sections, nothing)
     assert sections == before
+
+
+def test_the_value_of_an_override_may_have_spaces() -> None:
+    _, sections = params.load(paths.params_file("testbed"))
+    rules = '["mathvista.category=a b:symbolic", "mathvista.*:other"]'
+    given = f"veto.targets=[a, b] questions.mathvista_source=/my data/für uns  questions.task_types={rules}"
+    params.override(sections, f"{given} veto.delta=0.2")
+    assert sections["veto"]["targets"] == ["a", "b"] and sections["veto"]["delta"] == 0.2
+    assert sections["questions"]["mathvista_source"] == "/my data/für uns"
+    assert sections["questions"]["task_types"] == json.loads(rules)
 
 
 @pytest.mark.parametrize(
@@ -242,15 +253,17 @@ def test_overrides_are_typed_and_take_the_place_of_the_values() -> None:
         ("veto.coverge=0.8", "SET: veto.coverge: unknown key; expected one of coverage, curve_coverages"),
         ("vetoo.coverage=0.8", "SET: vetoo: unknown key; expected one of testbed, extraction"),
         ("profile=paper", "SET: found 'profile=paper', expected section.key=value"),
-        ("veto.coverage", "SET: found 'veto.coverage', expected section.key=value"),
-        ("veto.coverage = 0.8", "SET: found 'veto.coverage', expected section.key=value"),
+        ("veto.coverage", "SET: entropy.min_items: found '30 veto.coverage' .*a valid integer"),
+        ("veto.coverage = 0.8", "SET: entropy.min_items: found '30 veto.coverage = 0.8' "),
+        ("veto.coverage =0.8", "SET: entropy.min_items: found '30 veto.coverage =0.8' "),
+        ("veto.=0.8", "SET: found 'veto.=0.8', expected section.key=value"),
         ("veto.coverage=", "SET: veto.coverage: found nothing"),
         ("veto.coverage=1e-1", r"SET: veto.coverage: found '1e-1', which .*write 1.0e-1"),
         ("veto.coverage=2", "SET: veto.coverage: found 2 .*should be less than or equal to 1"),
         ("collapse.bins=12.5", "SET: collapse.bins: found 12.5 .*a valid integer"),
         ("extraction.batch_size=010", "SET: extraction.batch_size: found '010', which .*; write 10, or quote it"),
         ("veto.targets=[no]", "SET: veto.targets: found 'no', which .*; write true, false or .*, or quote it"),
-        ("veto.targets=[a, b]", r"SET: veto.targets: not YAML: .*; lists are written as \[a,b\]"),
+        ("veto.targets=[a, b", r"SET: veto.targets: not YAML: .*; write a list as \[a,b\]"),
         ("veto.targets=a", "SET: veto.targets: found 'a' .*should be a valid list"),
         ("collapse.bins=12 collapse.bins=14", "SET: collapse.bins: given twice; remove one"),
         ("veto.coverage={a:1,a:2}", "SET: veto.coverage: "),
