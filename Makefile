@@ -10,7 +10,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-MAKEFLAGS += --no-builtin-rules
+# Stages run side by side, one a core, unless -j says otherwise.
+SIDE_BY_SIDE := $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell getconf _NPROCESSORS_ONLN))
+MAKEFLAGS += --no-builtin-rules $(SIDE_BY_SIDE)
 PROFILE ?= testbed# small models on CPU; or paper: the real models, needs GPUs
 override SET := $(if $(filter command,$(origin SET)),$(strip $(value SET)))# "section.key=value ..." for one run; from the command line only, never expanded
 R := results/$(PROFILE)
@@ -44,7 +46,9 @@ $(R)/.looked: again | $(READY)
 	@$(PY) -m dontblink.lineage --profile $(PROFILE) --set '$(subst ','\'',$(SET))'
 endif
 
-all: figures $(D)/paper $(D)/manifest ## everything: extract if needed, every figure and number, the paper
+all: figures $(D)/paper ## everything: extract if needed, every figure and number, the paper; was it reproduced?
+	@$(PY) -m dontblink.publish.verify --write --profile $(PROFILE)
+	@$(PY) -m dontblink.publish.verdict --profile $(PROFILE)
 params: ; @: ## split params/<profile>.yaml into one JSON a section, under results/<profile>/params
 
 extract: $(if $(DRY),dry-run,$(R)/extraction.json) ## responses and traces; resumes (PROFILE=paper: only this target; DRY=1: no model)
@@ -52,7 +56,7 @@ dry-run: params
 	$(PY) -m dontblink_testbed.dry_run --profile $(PROFILE) $(if $(OFFICIAL),--official '$(subst ','\'',$(OFFICIAL))')
 ifneq ($(filter testbed,$(PROFILE))$(filter extract,$(MAKECMDGOALS)),)
 $(D)/extraction: $(S)/extraction $(if $(filter testbed,$(PROFILE)),,again) | $(READY)
-	$(PY) -m dontblink.extraction --profile $(PROFILE)
+	@$(PY) -m dontblink.extraction --profile $(PROFILE)
 	@mkdir -p $(D); touch $@
 else
 $(D)/extraction: $(S)/extraction
@@ -64,22 +68,21 @@ $(R)/extraction.json: $(D)/extraction ; +@: look again at $@
 figures: $(NOTEBOOKS:%=$(D)/%) ## run the notebooks whose inputs changed
 $(NOTEBOOKS:%=$(D)/%): $(D)/%: $(S)/% $(R)/extraction.json | $(READY)
 	@rm -f $@
-	$(PY) -m dontblink.publish.notebook notebooks/$*.py --params $(R)/params/$(patsubst $(firstword $(subst _, ,$*))_%,%,$*).json --profile $(PROFILE)
+	@$(PY) -m dontblink.publish.notebook notebooks/$*.py --params $(R)/params/$(patsubst $(firstword $(subst _, ,$*))_%,%,$*).json --profile $(PROFILE)
 	@mkdir -p $(D); touch $@
 $(D)/08_claims: $(filter-out %/08_claims,$(NOTEBOOKS:%=$(D)/%))
-$(D)/paper: $(S)/paper $(NOTEBOOKS:%=$(D)/%) | $(READY)
-	$(if $(filter testbed,$(PROFILE)),$(PY) -m dontblink.publish.claims --readme --profile $(PROFILE))
-	$(PY) paper/build.py --profile $(PROFILE)
-	@touch $@
-$(D)/manifest: $(D)/paper $(wildcard $(S)/*) | $(READY)
-	$(PY) -m dontblink.publish.verify --write --profile $(PROFILE)
+taken: $(NOTEBOOKS:%=$(D)/%) | $(READY)
+	@$(PY) -m dontblink.publish.verdict --take --profile $(PROFILE)
+$(D)/paper: $(S)/paper $(NOTEBOOKS:%=$(D)/%) | taken
+	@$(if $(filter testbed,$(PROFILE)),$(PY) -m dontblink.publish.claims --readme --profile $(PROFILE))
+	@$(PY) paper/build.py --profile $(PROFILE)
 	@touch $@
 tex: ## LaTeX of the paper into results/<profile>/paper
 tex-check: ## the same, compiled where latexmk exists
-tex tex-check: figures
+tex tex-check: taken
 	$(PY) paper/build.py --$(@:tex-check=check) --profile $(PROFILE)
-diff: $(READY) ## which numbers moved since the last commit; ABOVE=0.1: only those that did by more than 0.1 %
-	@$(PY) -m dontblink.publish.changes --profile $(PROFILE) --above $(or $(ABOVE),0)
+diff: $(READY) ## which values moved since the last commit; ABOVE=0.1: by more than 0.1 % of what is known of them
+	@$(PY) -m dontblink.publish.verdict --list --profile $(PROFILE) --above $(or $(ABOVE),0)
 pages: $(D)/pages ## the notebooks and a trace viewer as a static site that opens from a file (half a minute)
 $(D)/pages: $(S)/pages $(NOTEBOOKS:%=$(D)/%) | $(READY)
 	$(PY) -m dontblink.publish.pages $(NOTEBOOKS) --profile $(PROFILE)
@@ -92,8 +95,11 @@ simulate: $(READY) ## are intervals and tests right where the truth is known? 20
 	$(PY) -m dontblink_simulation.simulate
 bench: all ## speed and memory against their bars, into bench/README.md: 10 minutes after all; COLD=1: and a cold make all
 	@export OMP_NUM_THREADS=1; for script in capture.py memory.py batches.py bootstrap.py "make.py $(if $(COLD),--cold)" report.py; do $(PY) bench/$$script; done
-verify: $(READY) ## do the tracked figures belong to these sources, parameters and models? hashes only, a second
+verify: $(READY) ## do the tracked figures belong to these sources, and what was made here to them? a second
 	@$(PY) -m dontblink.publish.verify --profile $(PROFILE)
+	@$(PY) -m dontblink.publish.verdict --where-made --profile $(PROFILE)
+portable: $(READY) ## are a small study's bytes the same on two other processors? emulated (Debian: qemu-user), an hour
+	$(PY) tests/portable.py
 campaign: $(READY) ## 100 kills and other faults, 4000 bad inputs: nothing lost, torn or unnamed? about 20 minutes
 	$(PY) tests/faults/campaign.py --kills 100 --seed 1
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -q -m bad_input --hypothesis-profile campaign --hypothesis-seed 1
@@ -107,4 +113,4 @@ audit: ## hold the lock against the advisories of the day: takes a network and p
 	@.ci/audit $(AUDIT_ARGS)
 clean: ## remove results/ (figures, checkpoints, half-done training and simulated studies stay)
 	rm -rf $(filter-out results/simulation results/training,$(wildcard results/*))
-.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench verify campaign test test-all lock audit clean install again
+.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench verify portable taken campaign test test-all lock audit clean install again

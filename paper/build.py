@@ -38,9 +38,8 @@ def read_text(profile: str, folder: Path = FOLDER) -> tuple[str, str]:
     there = sorted(file.stem for file in paths.figures(profile).glob("[0-9][0-9]_*.pdf"))
     manuscript.check_figures(source, there, allowed["figures_left_out"])
     numbers = Numbers(profile)
-    recorded = numbers.read(claims.STEM)
     names = claims.read_ledger(folder / "claims.yaml")["names"][profile]
-    return manuscript.fill(source, numbers, names), claims.hash_text(recorded)
+    return manuscript.fill(source, numbers, names), numbers.hash_files()
 
 
 def walk(node: Any, change: Any) -> Any:
@@ -152,9 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     own = given.profile == "testbed"
     file = FOLDER / "paper.pdf" if own else paths.results(given.profile) / "paper" / "paper.pdf"
-    with files.whole_file(file) as temporary:
-        temporary.write_bytes(pdf)
-    files.mark_made(file, given.profile)
+    files.write_bytes(file, pdf)
     print(f"{paths.show(file)}: {len(pdf) / 1024:.0f} KiB")
     return 0
 

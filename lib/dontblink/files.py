@@ -1,12 +1,11 @@
-"""Files: they appear whole, have a hash, are marked by the run that made them, and belong to one run at a time.
+"""Files: they appear whole, have a hash, and belong to one run at a time.
 
-Why it exists: a reader must never see half a file, whatever crashes; that a figure's sources changed does not explain a
-figure that somebody changed by hand, that its notebook wrote these very bytes does; two extractions of a profile would
-remove each other's unfinished files. In: paths. Out: whole files, SHA-256, marks under results/<profile>/made, or one
-line that says what is wrong and what to do. The kernel holds a lock, not its file: it is gone with its process and
+Why it exists: a reader must never see half a file, whatever crashes, and two extractions of a profile would remove each
+other's unfinished files. In: paths. Out: whole files, SHA-256, or one line that says what is wrong and what to do. The
+kernel holds a lock, not its file: it is gone with its process and
 leaves nothing to clean up (filelock's shared locks are a SQLite file, which network disks do not bear, or leases that
-outlive a killed process). Never: write a file in place, mark a file that this package has not written, wait for a lock
-(a second run at night would hang unseen), or import more than the standard library.
+outlive a killed process). Never: write a file in place, wait for a lock (a second run at night would hang unseen), or
+import more than the standard library.
 """
 
 from __future__ import annotations
@@ -79,13 +78,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         sync(path.parent)  # the rename itself must survive a power cut, too
 
 
-def write_text(file: Path, text: str) -> bool:
-    """Write a whole file unless it holds this text already and so keeps its age; return whether it was written."""
-    if file.is_file() and file.read_bytes() == text.encode():
+def write_bytes(file: Path, content: bytes) -> bool:
+    """Write a whole file unless it holds this content already and so keeps its age; return whether it was written."""
+    if file.is_file() and file.read_bytes() == content:
         return False
     with whole_file(file) as temporary:
-        temporary.write_bytes(text.encode())
+        temporary.write_bytes(content)
     return True
+
+
+def write_text(file: Path, text: str) -> bool:
+    """Write a text like `write_bytes`."""
+    return write_bytes(file, text.encode())
 
 
 def read_json(file: Path, remedy: str) -> Any:
@@ -107,34 +111,6 @@ def hash_file(path: Path) -> str:
 def belongs(file: Path, stem: str) -> bool:
     """Return whether a figure or number is a notebook's: of `stem` itself, or of a longer name that starts with it."""
     return f"{file.stem}_".startswith(f"{stem}_")
-
-
-def mark_made(file: Path, profile: str) -> None:
-    """Note that a run wrote `file` with the bytes that it has now."""
-    with whole_file(paths.made(profile) / file.name) as temporary:
-        temporary.write_text(hash_file(file) + "\n")
-
-
-def read_mark(file: Path, profile: str) -> str:
-    """Return the hash that `file` had when a run here wrote it last, '' if none did."""
-    mark = paths.made(profile) / file.name
-    return mark.read_text().strip() if mark.is_file() else ""
-
-
-def forget(stem: str, profile: str) -> None:
-    """Remove the marks of a notebook that is about to run again."""
-    for mark in paths.made(profile).glob(f"{stem}*"):
-        if belongs(mark, stem):
-            mark.unlink(missing_ok=True)
-
-
-def remove_unmarked(stem: str, profile: str) -> list[Path]:
-    """Remove and return a notebook's figures that its last run has not made: those of an earlier version of it."""
-    figures = sorted(paths.figures(profile).glob(f"{stem}*.*"))
-    old = [file for file in figures if belongs(file, stem) and not read_mark(file, profile)]
-    for file in old:
-        file.unlink()
-    return old
 
 
 @contextmanager

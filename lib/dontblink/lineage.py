@@ -326,13 +326,12 @@ def list_results(profile: str) -> dict[str, list[Path]]:
     """Return, for everything that make stamps as done, the files that must still be there."""
     listed = paths.shard_list(profile)
     shards = listed.read_text(encoding="utf-8", errors="replace").splitlines() if listed.is_file() else []
-    figures = paths.figures(profile)
+    figures = paths.outputs(profile)
     return {
         EXTRACTION: [paths.extraction_manifest(profile), listed, *(paths.ROOT / name for name in shards)],
         **{stem: [figures / f"{stem}.{suffix}" for suffix in ("json", "pdf", "png")] for stem in list_notebooks()},
         PAPER: [paths.paper(profile)],
         PAGES: [paths.pages(profile) / "index.html"],
-        "manifest": [figures / "manifest.json"],
     }
 
 
@@ -342,6 +341,20 @@ def find_moved(profile: str, sections: Sections) -> list[str]:
         name
         for name, text in describe_stages(profile, sections).items()
         if not (file := paths.stage(profile, name)).is_file() or file.read_text(encoding="utf-8") != text
+    ]
+
+
+def find_unfinished(profile: str) -> list[str]:
+    """Return the notebooks that have not come to their end here, or not with the sources that make looked at."""
+    return [
+        name
+        for name, files in list_results(profile).items()
+        if name in list_notebooks()
+        and not (
+            all(file.is_file() for file in files)
+            and (stamp := paths.stamp(profile, name)).is_file()
+            and stamp.stat().st_mtime_ns >= paths.stage(profile, name).stat().st_mtime_ns
+        )
     ]
 
 
@@ -365,10 +378,9 @@ def remember(file: Path) -> None:
 def forget_the_future(profile: str) -> None:
     """Date results that a wrong clock put into the future back: they would hide every later change from make."""
     now = time.time()
-    for folder in (paths.results(profile), paths.figures(profile)):
-        for file in folder.rglob("*"):
-            if file.is_file() and file.stat().st_mtime > now + 1:
-                os.utime(file, None if file.parent.name == "stages" else (0, 0))  # a fingerprint counts as just written
+    for file in paths.results(profile).rglob("*"):
+        if file.is_file() and file.stat().st_mtime > now + 1:
+            os.utime(file, None if file.parent.name == "stages" else (0, 0))  # a fingerprint counts as just written
 
 
 @as_command

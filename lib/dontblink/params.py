@@ -256,9 +256,26 @@ class Pages(Section):
     item_quantiles: Several[Share] = Field(description="of the collapse, in a cell's correct and wrong answers")
 
 
+class Arithmetic(Section):
+    """How everything is computed."""
+
+    portable: bool = Field(description="the same bytes on every x86-64 processor with AVX2; a quarter slower on CPU")
+
+
+class Reproduction(Section):
+    """When a number of another run agrees with the recorded one; nothing is recomputed when these change."""
+
+    tolerance: OpenShare = Field(description="of half the interval of a number, of its value where it has none")
+    floor: OpenShare = Field(description="in any unit but nats: a smaller move is none")
+    floor_nats: OpenShare = Field(description="in nats: a smaller move is none")
+    difference_bar: OpenShare = Field(description="of two implementations: both below it agree")
+    pixels: OpenShare = Field(description="root mean square difference of two figures, of full scale")
+
+
 class Parameters(Section):
     """All sections of a profile, in the order of the file."""
 
+    arithmetic: Arithmetic
     testbed: Testbed
     extraction: Extraction
     questions: Questions
@@ -269,6 +286,7 @@ class Parameters(Section):
     veto: Veto
     claims: Claims
     pages: Pages
+    reproduction: Reproduction
 
 
 SECTIONS = list(Parameters.model_fields)

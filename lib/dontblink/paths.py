@@ -148,9 +148,9 @@ def stamp(profile: str, name: str) -> Path:
     return results(profile) / "done" / name
 
 
-def made(profile: str) -> Path:
-    """Return the folder of the marks of files that were made here; see `files`."""
-    return results(profile) / "made"
+def outputs(profile: str) -> Path:
+    """Return the folder of the figures and numbers that a run here has made; see `publish.verdict`."""
+    return results(profile) / "figures"
 
 
 def figures(profile: str) -> Path:

@@ -11,8 +11,6 @@ where a number lacks.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import math
 import operator
 import sys
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from dontblink import params, paths
 from dontblink.errors import NamedError, as_command
-from dontblink.files import hash_file, write_text
+from dontblink.files import write_text
 from dontblink.publish.numbers import Numbers, Row
 
 if TYPE_CHECKING:
@@ -159,9 +157,9 @@ def list_shown(claim: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> list[
     ]
 
 
-def build_ledger(profile: str, file: Path | None = None) -> dict[str, Any]:
+def build_ledger(numbers: Numbers, file: Path | None = None) -> dict[str, Any]:
     """Return every claim with its rule, its judged conditions, its headline estimate and its verdict."""
-    ledger, numbers = read_ledger(file), Numbers(profile)
+    ledger, profile = read_ledger(file), numbers.profile
     _, sections = params.load(paths.params_file(profile))
     claims = {}
     for name, claim in ledger["claims"].items():
@@ -186,17 +184,10 @@ def build_ledger(profile: str, file: Path | None = None) -> dict[str, Any]:
             "unit": claim["unit"],
             "test": claim["test"],
             "source": stem,
-            "data_hash": hash_file(numbers.file(stem))[:16],
             "seed": sections[section][key],
             "verdict": decide(claim, judged),
         }
     return claims
-
-
-def hash_inputs(profile: str) -> dict[str, str]:
-    """Return the hash of every number file but the ledger's own: one changed digit anywhere changes one of them."""
-    numbers = Numbers(profile)
-    return {stem: hash_file(numbers.file(stem))[:16] for stem in numbers.stems() if stem != STEM}
 
 
 def show_value(value: float, unit: str) -> str:
@@ -216,8 +207,9 @@ def show_estimate(claim: Mapping[str, Any]) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def render_block(recorded: Mapping[str, Any], profile: str) -> str:
+def render_block(numbers: Numbers) -> str:
     """Return the README's table of claims, markers included; links lead to each headline's notebook and numbers."""
+    recorded, profile = numbers.read(STEM), numbers.profile
     dash = "\N{EN DASH}"
     rows = [START, "", "| claim | notebook | reported | ours (decisive row, interval) | verdict |", "|---" * 5 + "|"]
     for name, claim in recorded["claims"].items():
@@ -228,14 +220,9 @@ def render_block(recorded: Mapping[str, Any], profile: str) -> str:
             ours = f"[{show_estimate(claim)}](figures/{profile}/{claim['source']}.json), {where}"
         rows.append(f"| {name} {claim['title']} | {notebook} | {claim['reported_as']} | {ours} | {claim['verdict']} |")
     about = "A verdict is about the small trained models here, not about those of the paper. " * (profile == "testbed")
-    numbers = f"numbers [`{hash_text(recorded)}`](figures/{profile}/{STEM}.json) by {link_notebook(STEM)}"
-    rows += ["", f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; {numbers}.", END]
+    where = f"numbers [`{numbers.hash_files()}`](figures/{profile}/{STEM}.json) by {link_notebook(STEM)}"
+    rows += ["", f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; {where}.", END]
     return "\n".join(rows)
-
-
-def hash_text(recorded: Mapping[str, Any]) -> str:
-    """Return one short hash over the ledger and the hashes of all other number files."""
-    return hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def link_notebook(stem: str) -> str:
@@ -315,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="testbed")
     parser.add_argument("--readme", action="store_true", help="write the block into README.md if it changed")
     given = parser.parse_args(arguments)
-    block = render_block(Numbers(given.profile).read(STEM), given.profile)
+    block = render_block(Numbers(given.profile))
     if given.readme:
         file = paths.ROOT / "README.md"
         is_new = write_text(file, replace_block(file.read_text(encoding="utf-8"), block))

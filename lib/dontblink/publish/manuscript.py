@@ -100,7 +100,7 @@ FORMATS: dict[str, Callable[..., str]] = {
     "claim_row": lambda claim: escape(str(claim["headline"]["row"]).replace("_", " ")) if claim["tested"] else DASH,
     "claim_counts": lambda claim: _counts(claim["headline"]) if claim["tested"] else DASH,
     "claim_p": lambda claim: _p(claim["headline"]["p"], "") if claim["tested"] and "p" in claim["headline"] else DASH,
-    "claim_source": lambda claim: f"{claim['data_hash'][:8]}, {claim['seed']}" if claim["tested"] else DASH,
+    "claim_source": lambda claim: f"{claim['source'][:2]}, {claim['seed']}" if claim["tested"] else DASH,
 }
 
 

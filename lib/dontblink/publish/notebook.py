@@ -1,11 +1,11 @@
 """Run one notebook: the .py source with a section's parameters, into results/<profile>/notebooks.
 
 Why it exists: a notebook must run the same way from make, from a test and in Lab, with parameters that cannot be
-misspelt. In: a jupytext py:percent file, the JSON of its section, the profile. Out: the executed .ipynb, one
-progress line a cell, and whatever the notebook itself records; on failure one line that says where to look. The
-kernel is the running interpreter, on one thread whatever the environment says. A notebook that has not come to its end
-leaves a mark, and runs again. Never write beside the source (its age is a build input), and never let a parameter pass
-that the notebook does not declare, or one that it declares and nobody gives.
+misspelt. In: a jupytext py:percent file, the JSON of its section, the profile. Out: the executed .ipynb, one line at
+its end (in a terminal a bar until then), and whatever the notebook itself records; on failure one line that says where
+to look. The kernel is the running interpreter, with the arithmetic that the profile asks for. A notebook that has not
+come to its end leaves a mark, and runs again. Never write beside the source (its age is a build input), and never let a
+parameter pass that the notebook does not declare, or one that it declares and nobody gives.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from typing import Any
 import jupytext
 import papermill
 from nbformat import NotebookNode
-from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
-from dontblink import files, params, paths
+from dontblink import arithmetic, files, params, paths
 from dontblink.errors import NamedError, as_command
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -96,28 +95,6 @@ def _same_kind(declared: Any, given: Any) -> bool:
     return type(declared) is type(given) or (type(declared) is float and type(given) is int)
 
 
-class _LineEngine(NBClientEngine):
-    """Papermill's engine with one readable line a code cell instead of a bar."""
-
-    @classmethod
-    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **kwargs: Any) -> Any:
-        """Run the notebook and print `stem: cell 3 of 12, 5 Compute` before each code cell."""
-        stem, start = Path(nb_man.nb.metadata.papermill["output_path"]).stem, nb_man.cell_start
-        code = [cell.id for cell in nb_man.nb.cells if cell.cell_type == "code"]
-        headings = [""]
-
-        def announce(cell: Any, *args: Any, **more: Any) -> Any:
-            if cell.cell_type == "markdown":
-                headings.extend(line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#"))
-            elif cell.cell_type == "code":
-                position = f"cell {code.index(cell.id) + 1} of {len(code)}"
-                print(f"{stem}: {position}, {headings[-1]}".rstrip(", "), flush=True)
-            return start(cell, *args, **more)
-
-        nb_man.cell_start = announce
-        return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
-
-
 def offer_kernel(folder: Path) -> None:
     """Make this interpreter the kernel `python3`, ahead of any that the machine or its user installed."""
     spec = folder / "kernels" / KERNEL["name"]
@@ -125,8 +102,6 @@ def offer_kernel(folder: Path) -> None:
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", quiet]
     content = {"argv": command, "display_name": KERNEL["display_name"], "language": KERNEL["language"]}
     files.write_text(spec / "kernel.json", json.dumps(content, indent=1))
-    # Sums in another order differ in their last digit: one thread, whatever the machine has, gives the same bytes.
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     earlier = [part for part in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if part]
     # What loading libraries would print into a page that is read: bars, and a hint about a missing widget.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -138,18 +113,15 @@ def offer_kernel(folder: Path) -> None:
 def begin(stem: str, profile: str) -> Iterator[None]:
     """Mark a notebook as unfinished until the block ends well, and keep extractions and a second run of it away.
 
-    Figures of an earlier version of the notebook, which this run has not made, are removed at a good end.
+    What an earlier run of it recorded is removed: this one may record less.
     """
     with files.hold(paths.lock(profile), shared=True), files.hold(paths.lock(profile, stem)):
         with files.whole_file(paths.unfinished(profile, stem)) as mark:
             mark.touch()
-        for folder in (paths.figures(profile), paths.made(profile)):
-            for leftover in folder.glob(f".{stem}*.tmp"):  # of a run that was killed
-                leftover.unlink(missing_ok=True)
-        files.forget(stem, profile)
+        folder = paths.outputs(profile)
+        for file in [*folder.glob(f".{stem}*.tmp"), *(f for f in folder.glob(f"{stem}*") if files.belongs(f, stem))]:
+            file.unlink(missing_ok=True)  # the first are of a run that was killed
         yield
-        for file in files.remove_unmarked(stem, profile):
-            print(f"{stem}: {paths.show(file)} removed: this notebook makes it no longer", flush=True)
         paths.unfinished(profile, stem).unlink(missing_ok=True)
 
 
@@ -171,13 +143,14 @@ def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin:
     cell.metadata["tags"] = [TAG, HIDDEN]
     target = paths.notebooks(profile) / f"{source.stem}.ipynb"
     started = time.perf_counter()
-    papermill_engines.register("dontblink", _LineEngine)
+    number = int(source.stem[:2]) if source.stem[:2].isdigit() else 0
+    bar = {"desc": source.stem, "position": number, "leave": False} if sys.stderr.isatty() else False
     with begin(source.stem, profile), files.writable(target):
         offer_kernel(target.parent / ".jupyter")
         try:
             papermill.execute_notebook(
-                notebook, str(target), parameters=given, engine_name="dontblink", kernel_name=KERNEL["name"],
-                cwd=str(paths.ROOT), progress_bar=False, log_output=False,
+                notebook, str(target), parameters=given, kernel_name=KERNEL["name"],
+                cwd=str(paths.ROOT), progress_bar=bar, log_output=False,
             )  # fmt: skip
         except (PapermillException, RuntimeError) as error:  # nbclient reports a dead kernel as a RuntimeError
             reason = str(error)
@@ -196,6 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--params", type=Path, required=True, help="the section's JSON, from dontblink.params")
     parser.add_argument("--profile", default="testbed")
     given = parser.parse_args(arguments)
+    arithmetic.put(arithmetic.find_settings(params.read_section(given.profile, "arithmetic")["portable"]))
     run_notebook(given.source, params.read_values(given.params), given.profile, paths.show(given.params.resolve()))
     return 0
 

@@ -1,19 +1,22 @@
 """Recorded numbers by name: `02_collapse.collapse.grounding_layers.evidence.*.*` to the values in figures/<profile>.
 
-Why it exists: the claims ledger, the paper and `make diff` must read the same number by the same key, and a key that
-leads nowhere must stop them. In: the JSON files that notebooks recorded. Out: values at full precision, and the rows
-that a path with stars names. Never: round, format, or fall back on a default.
+Why it exists: the claims ledger, the paper and the README must read the same number by the same key, and a key that
+leads nowhere must stop them. In: the JSON files that notebooks recorded, those in figures/<profile> or those that a run
+here has just made. Out: values at full precision, and the rows that a path with stars names. Never: round, format, or
+fall back on a default.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dontblink import paths
 from dontblink.errors import NamedError
-from dontblink.files import read_json
+from dontblink.files import hash_file, read_json
 
 STAR, OTHER = "*", "*other"
 
@@ -28,14 +31,19 @@ class Row(NamedTuple):
 class Numbers:
     """The number files of one profile, each read once when it is first asked for."""
 
-    def __init__(self, profile: str) -> None:
-        self.folder = paths.figures(profile)
+    def __init__(self, profile: str, folder: Path | None = None) -> None:
+        self.folder = folder or paths.figures(profile)
         self.profile = profile
         self._read: dict[str, Any] = {}
 
     def stems(self) -> list[str]:
         """Return the stems of all number files, sorted."""
         return sorted(file.stem for file in self.folder.glob("[0-9][0-9]_*.json"))
+
+    def hash_files(self) -> str:
+        """Return one short hash over all number files: a changed digit in any of them changes it."""
+        hashes = [[stem, hash_file(self.file(stem))] for stem in self.stems()]
+        return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:12]
 
     def file(self, stem: str) -> Path:
         """Return where a stem's numbers lie."""

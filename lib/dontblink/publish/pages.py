@@ -166,7 +166,7 @@ def write_pages(profile: str, stems: Sequence[str], folder: Path) -> int:
     notebooks = []
     for stem in stems:
         notebooks.append(render_notebook(stem, read_notebook(profile, stem)))
-        for file in sorted(file for file in paths.figures(profile).glob(f"{stem}*.*") if belongs(file, stem)):
+        for file in sorted(file for file in paths.outputs(profile).glob(f"{stem}*.*") if belongs(file, stem)):
             shutil.copyfile(file, folder / "figures" / file.name)
             notebooks[-1].recorded.append(file.name)
     n_items = viewer.write_viewer(profile, folder, params.read_section(profile, "pages")["item_quantiles"])

@@ -1,8 +1,8 @@
-"""Figures, numbers and tables: the only writer of figures/<profile>, with the same bytes on every day.
+"""Figures, numbers and tables of a run: the only writer of results/<profile>/figures, with the same bytes on every day.
 
 Why it exists: a tracked figure must change in git only when its content changes, and a number in the paper must be
 the number that a notebook computed, at full precision. In: a matplotlib figure, a mapping of numbers or a table, and
-the notebook's stem. Out: figures/<profile>/<stem>.pdf and .png, with one printed line that says in words what the
+the notebook's stem. Out: <stem>.pdf and .png, with one printed line that says in words what the
 figure shows (a text typed by hand would soon describe last month's); <stem>.json with the few hundred numbers that the
 paper, the ledger and the pages name; <stem>_<name>.csv with whole tables. Importing this module gives the session the
 look of dontblink.mplstyle. Never: round here, write a date, say what a figure means (its notebook does), or write a
@@ -16,8 +16,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +67,6 @@ def check_stem(stem: str) -> str:
     return stem
 
 
-@contextmanager
-def made_file(name: str, profile: str) -> Iterator[Path]:
-    """Yield a temporary path that becomes figures/<profile>/<name>, whole and marked as made here."""
-    file = paths.figures(profile) / name
-    with files.whole_file(file) as temporary:
-        yield temporary
-    files.mark_made(file, profile)
-
-
 def save_figure(figure: Figure, stem: str, profile: str) -> list[Path]:
     """Write a figure as PDF (fonts embedded as TrueType) and PNG, byte for byte reproducible; return both files.
 
@@ -90,14 +80,13 @@ def save_figure(figure: Figure, stem: str, profile: str) -> list[Path]:
             for suffix, metadata in UNDATED.items():
                 drawn = io.BytesIO()  # on a full disk matplotlib would say something else than that
                 figure.savefig(drawn, format=suffix, metadata=metadata)
-                with made_file(f"{stem}.{suffix}", profile) as temporary:
-                    temporary.write_bytes(drawn.getvalue())
+                files.write_bytes(paths.outputs(profile) / f"{stem}.{suffix}", drawn.getvalue())
     finally:
         del os.environ["SOURCE_DATE_EPOCH"]
         if epoch is not None:
             os.environ["SOURCE_DATE_EPOCH"] = epoch
     print(f"{stem}: {describe_figure(figure)}")
-    return [paths.figures(profile) / f"{stem}.{suffix}" for suffix in UNDATED]
+    return [paths.outputs(profile) / f"{stem}.{suffix}" for suffix in UNDATED]
 
 
 def save_table(stem: str, name: str, table: pd.DataFrame, profile: str) -> Path:
@@ -121,9 +110,9 @@ def save_table(stem: str, name: str, table: pd.DataFrame, profile: str) -> Path:
     numbers = plain.select_dtypes("float")
     if (wrong := np.isinf(numbers).any()).any():
         raise NamedError(f"{where}: column {wrong.idxmax()} holds an infinity; find out why, or leave the row out")
-    with made_file(where, profile) as temporary:
-        plain.to_csv(temporary, index=False, lineterminator="\n")
-    return paths.figures(profile) / where
+    file = paths.outputs(profile) / where
+    files.write_text(file, plain.to_csv(index=False, lineterminator="\n"))
+    return file
 
 
 def to_plain(value: Any, key: str) -> Any:
@@ -158,16 +147,15 @@ def save_numbers(stem: str, numbers: Mapping[str, Any], profile: str) -> Path:
 
     A name that says the unit (`entropy_nats`) needs no look into the notebook.
     """
-    file = paths.figures(profile) / f"{check_stem(stem)}.json"
+    file = paths.outputs(profile) / f"{check_stem(stem)}.json"
     if not numbers:
         raise NamedError(f"{paths.show(file)}: no numbers; a notebook records at least one")
     try:
         plain = {name: to_plain(numbers[name], str(name)) for name in to_plain(dict.fromkeys(numbers, 0), "numbers")}
     except NamedError as error:
         raise NamedError(f"{paths.show(file)}: {error}") from error
-    with made_file(file.name, profile) as temporary:
-        text = json.dumps(plain, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(plain, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    files.write_text(file, text + "\n")
     return file
 
 

@@ -18,12 +18,14 @@ from pathlib import Path
 
 from dontblink import lineage, params, paths
 from dontblink.errors import NamedError, as_command
-from dontblink.files import hash_file, read_json, read_mark, write_text
+from dontblink.files import hash_file, write_text
 from dontblink.lineage import EXTRACTION, PAGES, PAPER, Sections, Stage, relative
 
 ABOUT = (
     "Written by `make all`, checked by `make verify`: SHA-256 of what every figure is made from, and of the figures."
 )
+MANIFEST = "manifest.json"
+MOST = 10  # names in a message
 RESULTS = "results/"  # not part of the repository: compared where they are there
 SECTION = "section:"  # before the name of a section, where files and sections stand side by side
 
@@ -62,7 +64,7 @@ class Manifest:
 
 def manifest_file(profile: str) -> Path:
     """Return the tracked file that holds the hashes of a profile."""
-    return paths.figures(profile) / "manifest.json"
+    return paths.figures(profile) / MANIFEST
 
 
 def command(profile: str) -> str:
@@ -82,16 +84,24 @@ def describe(profile: str, sections: Sections) -> Manifest:
     return Manifest(profile, files | made, values, stages)
 
 
-def read_manifest(profile: str) -> Manifest:
-    """Return the stored manifest; raise NamedError if it is not there or not one of ours."""
+def read_manifest(content: bytes | None, profile: str) -> Manifest:
+    """Return a stored manifest; raise NamedError if it is not there or not one of ours."""
     file, how = manifest_file(profile), command(profile)
-    first = "" if profile == "testbed" else f"`make extract PROFILE={profile}`, then "
-    held = read_json(file, f"run {first}{how}: without it no figure of profile {profile} can be checked")
+    if content is None:
+        first = "" if profile == "testbed" else f"`make extract PROFILE={profile}`, then "
+        raise NamedError(f"{relative(file)}: not there; run {first}{how}: without it no figure can be checked")
     try:
+        held = json.loads(content)
         stages = {name: Stage(**parts) for name, parts in held["stages"].items()}
         return Manifest(held["profile"], held["files"], held["parameters"], stages)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NamedError(f"{relative(file)}: not a manifest ({error}); remove it and run {how}") from error
+
+
+def read_tracked(profile: str) -> Manifest:
+    """Return the manifest that lies in figures/<profile>; raises like `read_manifest`."""
+    file = manifest_file(profile)
+    return read_manifest(file.read_bytes() if file.is_file() else None, profile)
 
 
 def find_changes(stored: Manifest, now: Manifest) -> list[str]:
@@ -123,36 +133,28 @@ def compare(stored: Manifest, now: Manifest) -> list[str]:
     return lines
 
 
-def find_unexplained(stored: Manifest, now: Manifest) -> list[str]:
-    """Return the made files that differ although nothing behind them does, or that no run here has made so."""
-    changed, found = set(find_changes(stored, now)), list[str]()
-    for name in now.stages.keys() & stored.stages.keys():
-        is_caused = changed & (now.upstream(name) | stored.upstream(name))
-        for file in changed & {*now.stages[name].made, *stored.stages[name].made}:
-            if not is_caused or read_mark(paths.ROOT / file, now.profile) != now.files.get(file, ""):
-                found.append(file)
-    return sorted(found)
+def find_other_sources(stored: Manifest, now: Manifest) -> tuple[list[str], list[str]]:
+    """Return the source files and the sections of parameters in which two manifests differ."""
+    changed = [e for e in find_changes(stored, now) if not stored.maker(e) and not now.maker(e)]
+    sections = [entry.removeprefix(SECTION) for entry in changed if entry.startswith(SECTION)]
+    return [entry for entry in changed if not entry.startswith((SECTION, RESULTS))], sections
 
 
 def write(profile: str) -> str:
-    """Write the manifest if it changed, with the values that the figures were made with; return what was done.
+    """Write the manifest if it changed; return what was done.
 
-    It is kept as it is where a figure differs from the tracked one and none of its inputs does, or its notebook did not
-    write it so: a change by hand must not pass for a result, and the last digits of another processor need no new
-    manifest.
+    It stays where the tracked figures do and only results or overridden parameters differ: it belongs to the figures.
     """
     sections = {section: params.read_section(profile, section) for section in params.SECTIONS}
     if moved := lineage.find_moved(profile, sections):
         raise NamedError(f"{', '.join(moved)}: a source changed while make ran; run {command(profile)} again")
-    now = describe(profile, sections)
-    file = manifest_file(profile)
-    if file.is_file() and (odd := find_unexplained(read_manifest(profile), now)):
-        return (
-            f"{relative(file)}: kept as it is: {', '.join(odd)} differ from the tracked files, and either "
-            "nothing that they are made from does or no run here made them so: a change by hand, or the arithmetic of "
-            "another processor; `git checkout` restores "
-            f"them; to take them, remove {relative(file)} and run {command(profile)} again"
-        )
+    now, file = describe(profile, sections), manifest_file(profile)
+    if file.is_file():
+        own = params.load(paths.params_file(profile))[1]
+        overridden = {SECTION + name for name, values in sections.items() if values != own[name]}
+        changed = find_changes(read_tracked(profile), now)
+        if changed and all(entry in overridden or entry.startswith(RESULTS) for entry in changed):
+            return f"{relative(file)}: kept with its figures"
     text = json.dumps({"about": ABOUT} | asdict(now), indent=1) + "\n"
     return f"{relative(file)}: {f'written, {len(now.files)} files' if write_text(file, text) else 'unchanged'}"
 
@@ -167,11 +169,13 @@ def main(arguments: list[str] | None = None) -> int:
     if given.write:
         print(write(given.profile))
         return 0
-    stored = read_manifest(given.profile)
+    stored = read_tracked(given.profile)
     now = describe(given.profile, params.load(paths.params_file(given.profile))[1])
     lines = compare(stored, now)
-    for line in lines:
+    for line in lines[:MOST]:
         print(line, file=sys.stderr)
+    if len(lines) > MOST:
+        print(f"and {len(lines) - MOST} more", file=sys.stderr)
     if not lines:
         print(f"{given.profile}: {len(now.files)} files and {len(now.parameters)} sections are those of the manifest")
     return 1 if lines else 0
