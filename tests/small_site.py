@@ -36,7 +36,7 @@ def load_hostile(*arguments: Any) -> Iterator[Item]:
 
 def make_notebook(root: Path) -> nbformat.NotebookNode:
     """Return an executed notebook with every kind of cell and output, some of it hostile."""
-    png = io.BytesIO()
+    png, folder = io.BytesIO(), root / "results" / "small" / "figures"
     Image.new("RGB", (40, 30), "grey").save(png, "png")
     picture = {"image/png": base64.b64encode(png.getvalue()).decode(), "text/plain": "<Figure size 40x30>"}
     table = (
@@ -59,10 +59,10 @@ def make_notebook(root: Path) -> nbformat.NotebookNode:
         new_code_cell("table  # <b>", outputs=[result(text_html=table, text_plain="model")]),
         new_code_cell('record.save_figure(figure, "02_collapse", profile)', outputs=[
             new_output("stream", name="stdout", text=f"02_collapse: {DESCRIBED}\n{root}/results after </pre>\n"),
-            result(text_plain=f"[PosixPath('{root}/figures/small/02_collapse.pdf'),\n PosixPath('{root}/x.png')]"),
+            result(text_plain=f"[PosixPath('{folder}/02_collapse.pdf'),\n PosixPath('{root}/x.png')]"),
             new_output("display_data", picture)]),
         new_code_cell("figure", outputs=[new_output("display_data", picture)]),
-        new_code_cell("record", outputs=[result(text_plain=f"PosixPath('{root}/figures/small/02_collapse.json')")]),
+        new_code_cell("record", outputs=[result(text_plain=f"PosixPath('{folder}/02_collapse.json')")]),
         new_code_cell(""),
     ]  # fmt: skip
     metadata = {"language_info": {"name": "python", "version": "3.11.99"}, "papermill": {"duration": 41.6}}
@@ -70,15 +70,15 @@ def make_notebook(root: Path) -> nbformat.NotebookNode:
 
 
 def write_notebook(root: Path, **metadata: Any) -> None:
-    """Write the executed notebook and its tracked files."""
+    """Write the executed notebook and its files."""
     notebook = make_notebook(root)
     notebook.metadata.papermill.update(metadata)
     file = paths.notebooks(PROFILE) / f"{STEM}.ipynb"
     file.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, file)
-    paths.figures(PROFILE).mkdir(parents=True, exist_ok=True)
+    paths.outputs(PROFILE).mkdir(parents=True, exist_ok=True)
     for suffix in ("pdf", "png", "json"):
-        (paths.figures(PROFILE) / f"{STEM}.{suffix}").write_text("tracked")
+        (paths.outputs(PROFILE) / f"{STEM}.{suffix}").write_text("made here")
 
 
 def build(small: Path, root: Path, patch: pytest.MonkeyPatch) -> Path:

@@ -116,11 +116,11 @@ def fill_disks(bench: Bench, n: int) -> None:
             remount("size=16m")
             bench.resume(study.copy(root, bench.folder / f"disk-{k}-copy"), what)
     figures = bench.folder / "disk-figures"
-    with small_disk(figures / "figures", 12):
-        study.prepare(figures)
+    study.prepare(figures)
+    with small_disk(recorded := figures / "results" / study.PROFILE / "figures", 12):
         bench.report.faults["full disk"] += 1
         status = study.run(figures, record_on_full_disk)
-        left = [path.name for path in (figures / "figures").rglob("*") if path.is_file()]
+        left = [path.name for path in recorded.rglob("*") if path.is_file()]
         if status or any(name.endswith(".tmp") for name in left):
             bench.report.problems.append(f"figures on a full disk: status {status}, files {left}")
 
@@ -134,7 +134,7 @@ def record_on_full_disk() -> None:
             draw(version)
         except NamedError as error:
             assert "No space left" in str(error)
-    for file in paths.figures(study.PROFILE).iterdir():
+    for file in paths.outputs(study.PROFILE).iterdir():
         ends = {".pdf": b"%%EOF\n", ".png": b"IEND\xaeB`\x82", ".json": b"}\n"}
         assert file.read_bytes().endswith(ends[file.suffix]), file
 

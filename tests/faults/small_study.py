@@ -186,17 +186,16 @@ def kill(child: int) -> str:
 def read_files(root: Path) -> dict[str, bytes]:
     """Return every file that stands as a finished one, by its name below `root`."""
     found = {}
-    for folder in (root / "results" / PROFILE, root / "figures" / PROFILE):
-        for path in sorted(folder.rglob("*")):
-            is_finished = not path.name.startswith(".") and path.suffix not in (".damaged", ".ipynb", ".unfinished")
-            if path.is_file() and is_finished:
-                found[str(path.relative_to(root))] = path.read_bytes()
+    for path in sorted((root / "results" / PROFILE).rglob("*")):
+        is_finished = not path.name.startswith(".") and path.suffix not in (".damaged", ".ipynb", ".unfinished")
+        if path.is_file() and is_finished:
+            found[str(path.relative_to(root))] = path.read_bytes()
     return found
 
 
 def count_leftovers(root: Path) -> int:
     """Return how many unfinished files lie around."""
-    return len([*(root / "results" / PROFILE).rglob(".*.tmp"), *(root / "figures").rglob(".*.tmp")])
+    return len([*(root / "results" / PROFILE).rglob(".*.tmp")])
 
 
 def count_items(root: Path) -> dict[str, int]:

@@ -81,7 +81,7 @@ BENCHMARKS, QUANTILES = "  benchmarks: [symbolic, visual_reference, hallucinatio
         ("profile: testbed", "", "profile: missing; add `profile: testbed`"),
         ("profile: testbed", "profile: testbed\nbased_on: ../x", r":\d: based_on: found '../x' .*another profile"),
         ("profile: testbed", "profile: testbed\nbased_on: none", "none.yaml: cannot be read"),
-        ("collapse:", "collapse: 3\nother:", "other: unknown key; expected one of testbed, extraction"),
+        ("collapse:", "collapse: 3\nother:", "other: unknown key; expected one of arithmetic, testbed, extraction"),
         ("pages:", "collapses:", "collapses: unknown key"),
         ("profile: testbed", "profile: [", "not YAML"),
     ],
@@ -251,7 +251,7 @@ def test_the_value_of_an_override_may_have_spaces() -> None:
     ("overrides", "expected"),
     [
         ("veto.coverge=0.8", "SET: veto.coverge: unknown key; expected one of coverage, curve_coverages"),
-        ("vetoo.coverage=0.8", "SET: vetoo: unknown key; expected one of testbed, extraction"),
+        ("vetoo.coverage=0.8", "SET: vetoo: unknown key; expected one of arithmetic, testbed, extraction"),
         ("profile=paper", "SET: found 'profile=paper', expected section.key=value"),
         ("veto.coverage", "SET: entropy.min_items: found '30 veto.coverage' .*a valid integer"),
         ("veto.coverage = 0.8", "SET: entropy.min_items: found '30 veto.coverage = 0.8' "),

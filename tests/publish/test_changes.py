@@ -1,80 +1,96 @@
-"""`make diff` names every number that moved, by how much, and an edited verdict rule."""
+"""A move is measured by what is known of the number; counts, verdicts and texts may not move at all."""
 
-import json
-import subprocess
-from pathlib import Path
+from __future__ import annotations
 
+import io
+import math
+
+import numpy as np
 import pytest
+from PIL import Image
 
-from dontblink import paths
-from dontblink.publish import changes
-from dontblink.publish.changes import Change, compare
+from dontblink.publish.changes import Change, Rule, compare_file, compare_pictures, compare_values, count_values
 
-ROOT = paths.ROOT
+RULE = Rule(tolerance=0.01, floor=1e-6, floor_nats=1e-5, difference_bar=1e-5, pixels=0.02, n_replicates=200)
+ROW = {"estimate": 0.5, "ci_low": 0.4, "ci_high": 0.6, "risk": 0.3, "risk_low": 0.29, "risk_high": 0.31, "gain": 5.0}
 
 
 def test_every_kind_of_change_is_described_by_its_key() -> None:
-    old = {"a": {"b": 0.5, "c": 1}, "d": [1, 2], "gone": 3, "zero": 0, "verdict": "reproduced"}
-    new = {"a": {"b": 0.6, "c": 1}, "d": [1, 4], "new": "x", "zero": 1, "verdict": "not reproduced"}
-    found = list(compare(old, new))
-    assert found[0] == Change("a.b", 0.5, 0.6)
-    assert [change.describe() for change in found] == [
-        "a.b: 0.5 -> 0.6 (+20 %)", "d.1: 2 -> 4 (+1e+02 %)", "gone: 3 -> nothing", "new: nothing -> x",
-        "verdict: reproduced -> not reproduced", "zero: 0 -> 1",
+    old = {"a": {"b": 0.5, "c": 1}, "d": [1, 2], "gone": 3, "zero": 0.0, "verdict": "reproduced", "e": {"x": 1}}
+    new = {"a": {"b": 0.6, "c": 1}, "d": [1, 4], "new": "x", "zero": 1.0, "verdict": "not reproduced", "e": 2}
+    assert [change.describe() for change in compare_values(old, new, RULE, "07")] == [
+        "07.a.b: 0.5 -> 0.6 (20 % of its value)", "07.d.1: 2 -> 4", "07.e: several values -> 2",
+        "07.gone: 3 -> nothing", "07.new: nothing -> x", "07.verdict: reproduced -> not reproduced",
+        "07.zero: 0.0 -> 1.0 (1e+06 % of its value)",
     ]  # fmt: skip
 
 
-@pytest.fixture
-def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a small repository with the recorded numbers and the ledger committed."""
-    for pattern in ("figures/testbed/*.json", "paper/claims.yaml", "params/testbed.yaml"):
-        for file in ROOT.glob(pattern):
-            copy = tmp_path / file.relative_to(ROOT)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(file.read_bytes())
-    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.org", "-C", str(tmp_path)]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "numbers"]):
-        subprocess.run([*git, *command], check=True)
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    return tmp_path
+@pytest.mark.parametrize(
+    ("field", "old", "new", "row", "size", "agrees"),
+    [
+        ("estimate", 0.5, 0.5009, ROW, 0.009, True),  # of half its interval, 0.1
+        ("estimate", 0.5, 0.5011, ROW, 0.011, False),
+        ("ci_low", 0.4, 0.4009, ROW, 0.009, True),
+        ("risk", 0.3, 0.30009, ROW, 0.009, True),  # its own interval goes before the row's
+        ("risk_high", 0.31, 0.3102, ROW, 0.02, False),
+        ("gain", 5.0, 5.04, ROW, 0.008, True),  # outside the row's interval: of its value
+        ("gain", 5.0, 5.06, ROW, 0.012, False),
+        ("shuffled_mean", 0.5, 0.5004, {"shuffled_low": 0.45, "shuffled_high": 0.55}, 0.008, True),
+        ("lift", 2.0, 2.01, {}, 0.005, True),
+        ("gain", 0.0, 9e-7, {"gain": 0.0, "ci_low": 0.0, "ci_high": 0.0}, 0.009, True),  # an interval of no width
+        ("gain", 0.0, 2e-6, {"gain": 0.0, "ci_low": 0.0, "ci_high": 0.0}, 0.02, False),
+        ("mass", 0.0, 9e-7, {}, 0.009, True),  # below the floor
+        ("entropy_nats", 0.0, 9e-6, {}, 0.009, True),
+        ("mass", 0.0, 9e-6, {}, 0.09, False),
+        ("mass_difference", 1e-6, 9e-6, {}, 0.008, True),  # both below the bar of two implementations
+        ("mass_difference", 1e-6, 2e-5, {}, 0.19, False),
+        ("p", 0.004, 0.005, {"n_replicates": 1000}, 0.005, True),  # one replicate in a thousand
+        ("p_holm", 0.2, 0.2095, {"n_replicates": 1000}, 0.0475, False),
+        ("p", 0.2, 0.209, {}, 0.009, True),  # no replicates in the row: the fewest of its notebook
+        ("p", 1e-20, 2e-20, {"n_replicates": 5000}, 0, True),
+        ("n_items", 100, 101, {}, math.inf, False),
+        ("n_errors", 100.0, 100.1, {}, math.inf, False),
+        ("accuracy", 0.5, 1, {}, 1.0, False),
+        ("converged", True, False, {}, math.inf, False),
+        ("verdict", "reproduced", "not testable", {}, math.inf, False),
+        ("estimate", 0.5, math.nan, ROW, math.inf, False),
+    ],
+)
+def test_a_move_is_measured_by_what_is_known_of_the_number(
+    field: str, old: object, new: object, row: dict[str, float], size: float, agrees: bool
+) -> None:
+    change = RULE.judge(f"02_a.b.{field}", old, new, row)
+    assert change.size == pytest.approx(size, rel=1e-6, abs=1e-12) and change.agrees is agrees
 
 
-def test_nothing_moved_is_said(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert changes.main([]) == 0
-    assert capsys.readouterr().out == "0 numbers of testbed differ from HEAD\n"
+def draw(level: int, size: int = 40) -> bytes:
+    """Return a grey picture with a white corner, as PNG."""
+    pixels = np.full((size, size, 3), level, np.uint8)
+    pixels[: size // 2, : size // 2] = 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
 
 
-def test_an_edited_verdict_rule_shows_before_the_notebook_ran_again(committed: Path) -> None:
-    file = committed / "paper" / "claims.yaml"
-    file.write_text(file.read_text().replace("at_least: 0.57", "at_least: 0.4"))
-    found = {change.key: change for change in changes.find_changes("testbed")}
-    assert found["08_claims.claims.C1.rule.conditions.large_enough.at_least"][1:] == (0.57, 0.4)
-    assert found["08_claims.claims.C1.conditions.large_enough.n_met"].new == 9
-    assert all(key.startswith("08_claims.claims.C1.") for key in found)
+def test_a_figure_is_compared_by_its_pixels_and_a_pdf_by_its_picture() -> None:
+    assert compare_pictures(draw(100), draw(100)) == 0
+    assert compare_pictures(draw(100), draw(110)) == pytest.approx(10 / 255 * math.sqrt(3 / 4))
+    assert compare_pictures(draw(100), draw(100, 42)) == math.inf
+    assert next(compare_file("02_a.png", draw(100), draw(101), RULE)).agrees
+    assert not next(compare_file("02_a.png", draw(100), draw(110), RULE)).agrees
+    assert list(compare_file("02_a.pdf", b"1", b"2", RULE)) == []
+    assert list(compare_file("02_a.png", None, b"2", RULE)) == [Change("02_a.png", None, "a file")]
 
 
-def test_a_moved_number_shows_with_what_hangs_on_it(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = committed / "figures" / "testbed" / "05_veto.json"
-    numbers = json.loads(file.read_text())
-    numbers["rules"]["benchmark"]["all"]["visual_reference"]["veto"]["ci_low"] = 0.001
-    file.write_text(json.dumps(numbers))
-    assert changes.main([]) == 0
-    printed = capsys.readouterr().out
-    assert "05_veto.rules.benchmark.all.visual_reference.veto.ci_low: " in printed
-    assert "08_claims.claims.C5.verdict: not reproduced -> same direction" in printed
-
-
-def test_changes_below_a_size_are_counted_and_not_listed(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = committed / "figures" / "testbed" / "02_collapse.json"
-    numbers = json.loads(file.read_text())
-    numbers |= {"small": 1.0, "large": 1.0, "zero": 0, "text": "a"}
-    file.write_text(json.dumps(numbers))
-    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.org", "-C", str(committed)]
-    subprocess.run([*git, "commit", "-q", "-a", "-m", "more"], check=True)
-    file.write_text(json.dumps(numbers | {"small": 1.0005, "large": 0.99, "zero": 1e-9, "text": "b"}))
-    assert changes.main(["--above", "0.1"]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    listed = [line.split(":")[0].removeprefix("02_collapse.") for line in printed if line.startswith("02_collapse.")]
-    assert listed == ["large", "text", "zero"]
-    n_changed = int(printed[-1].split()[0])  # the ledger's hash of its inputs is among them
-    assert printed[-1] == f"{n_changed} numbers of testbed differ from HEAD, {n_changed - 1} by more than 0.1 %"
+def test_a_table_is_compared_row_by_row() -> None:
+    old = b"model,n_items,estimate,ci_low,ci_high\na,5,0.5,0.4,0.6\nb,5,,0.4,0.6\n"
+    assert list(compare_file("02_a_b.csv", old, old.replace(b"0.5,", b"0.50,"), RULE)) == []
+    (near,) = compare_file("02_a_b.csv", old, old.replace(b"0.5,", b"0.5001,"), RULE)
+    assert near.key == "02_a_b.row 1 a.estimate" and near.agrees and near.size == pytest.approx(0.001)
+    (far,) = compare_file("02_a_b.csv", old, old.replace(b"a,5,", b"a,6,"), RULE)
+    assert not far.agrees
+    (filled,) = compare_file("02_a_b.csv", old, old.replace(b",,", b",1.0,"), RULE)
+    assert not filled.agrees and filled.old == ""
+    changes = list(compare_file("02_a_b.csv", old, old + b"c,5,0.5,0.4,0.6\n", RULE))
+    assert [change.agrees for change in changes] == [False]
+    assert (count_values("02_a_b.csv", old), count_values("02_a.json", b'{"a": [1, {"b": 2}]}')) == (10, 2)

@@ -52,7 +52,7 @@ def test_the_committed_pdf_is_of_the_committed_numbers_carries_their_hash_and_no
     content = (PAPER / "paper.pdf").read_bytes()
     assert build.build_pdf("testbed") == content, "run `make all`"
     recorded = Numbers("testbed").read(claims.STEM)
-    assert f"numbers {claims.hash_text(recorded)}".encode() in content
+    assert f"numbers {Numbers("testbed").hash_files()}".encode() in content
     assert b"CreationDate" not in content and b"ModDate" not in content
 
 
@@ -151,7 +151,7 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_paper_of_real_models_is_built_and_speaks_of_no_testbed_result(build: ModuleType, real: Path) -> None:
     names = claims.read_ledger()["names"]["paper"]
-    ledger = claims.build_ledger("paper")  # without recall steps, which are marked in the testbed alone
+    ledger = claims.build_ledger(Numbers("paper"))  # without recall steps, which are marked in the testbed alone
     assert "beyond_script" not in ledger["C1"]["conditions"]
     recorded = json.loads((ROOT / "figures" / "testbed" / "08_claims.json").read_text())
     folder = real / "figures" / "paper"

@@ -92,7 +92,7 @@ def find_stem(name: str) -> str:
 
 def list_stems(found: list[Change]) -> list[str]:
     """Return the notebooks of some changes, in order."""
-    return sorted({find_stem(f"{name}.") for name in {change.key.partition(".")[0] for change in found}})
+    return sorted({find_stem(f"{name}.json") for name in {change.key.partition(".")[0] for change in found}})
 
 
 def rank(change: Change) -> tuple[int, float]:
