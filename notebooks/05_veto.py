@@ -194,8 +194,9 @@ options = {"coverages": (coverage,), "rules": ("veto",), "n_deals": permutations
 planted = veto.veto_table(veto.plant_blind_errors(items, targets, planted_share), targets, **options)
 untargeted = veto.veto_table(items, None, **options)
 for name, table in {"veto": vetoed, "planted": planted}.items():
-    null_mean = table.loc[table["scope"] == "pooled", "null_mean"].item()
-    assert abs(null_mean) < 0.005, f"{name}: dealt vision should gain nothing, found {null_mean}"
+    null_mean, low, high = table.loc[table["scope"] == "pooled", ["null_mean", "null_low", "null_high"]].iloc[0]
+    noise = (high - low) / 4 / permutations**0.5  # of the mean over so many deals
+    assert abs(null_mean) < 0.005 + 4 * noise, f"{name}: dealt vision should gain nothing, found {null_mean}"
 pd.concat({"planted": planted, "in every task": untargeted}).query("scope != 'cell'")[[*shown, "p"]].round(4)
 
 # %% [markdown]

@@ -33,14 +33,14 @@ PARAMETERS = """\
 profile: small
 based_on: testbed
 testbed: {n_test_items: 60, n_calibration_items: 24}
-extraction: {models: [qwen3vl-tiny-s], shard_items: 84, n_cross_checked_items: 1}
-collapse: {bootstrap_replicates: 200, band_replicates: 50, shuffled_deals: 20, picture_model: qwen3vl-tiny-s}
+extraction: {models: [qwen3vl-tiny-m], shard_items: 84, n_cross_checked_items: 1}
+collapse: {bootstrap_replicates: 200, band_replicates: 50, shuffled_deals: 20, picture_model: qwen3vl-tiny-m}
 entropy:
-  {bootstrap_replicates: 200, transfer_replicates: 50, refit_replicates: 10, min_items: 10, min_class_items: 2,
-   reliability_bins: 4, shuffled_deals: 5, vision_deals: 2}
-interaction: {bootstrap_replicates: 200, robustness_replicates: 20, min_items: 10, shuffled_deals: 5}
+  {bootstrap_replicates: 200, transfer_replicates: 50, refit_replicates: 10, min_items: 10, min_class_items: 8,
+   reliability_bins: 4, shuffled_deals: 20, vision_deals: 20}
+interaction: {bootstrap_replicates: 200, robustness_replicates: 20, min_items: 10, shuffled_deals: 20}
 veto:
-  {splits: 4, veto_shares: 3, jackknife_blocks: 5, permutations: 10, bootstrap_replicates: 50, min_items: 10}
+  {splits: 4, veto_shares: 3, jackknife_blocks: 5, permutations: 20, bootstrap_replicates: 50, min_items: 20}
 """
 
 
@@ -49,7 +49,7 @@ def make_repository(folder: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in ("lib", "params"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    model = Path("models", "testbed", "qwen3vl-tiny-s")
+    model = Path("models", "testbed", "qwen3vl-tiny-m")
     shutil.copytree(ROOT / model, folder / model)
     (folder / "notebooks").mkdir()
     files = [f"notebooks/{stem}.py" for stem in NOTEBOOKS]
