@@ -11,8 +11,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 # Stages run side by side, one a core, unless -j says otherwise.
-SIDE_BY_SIDE := $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell getconf _NPROCESSORS_ONLN))
-MAKEFLAGS += --no-builtin-rules $(SIDE_BY_SIDE)
+MAKEFLAGS := $(MAKEFLAGS) --no-builtin-rules $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell getconf _NPROCESSORS_ONLN))
 PROFILE ?= testbed# small models on CPU; or paper: the real models, needs GPUs
 override SET := $(if $(filter command,$(origin SET)),$(strip $(value SET)))# "section.key=value ..." for one run; from the command line only, never expanded
 R := results/$(PROFILE)

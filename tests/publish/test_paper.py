@@ -24,13 +24,15 @@ RENAMED = {"symbolic": "mathvista", "visual_reference": "mmmu_pro", "hallucinati
 RENAMED |= {"qwen3vl-tiny-s": "Qwen3-VL-2B", "qwen3vl-tiny-m": "Qwen3-VL-8B", "glm4v-tiny": "GLM-4.6V-Flash"}
 # the notebook of the ledger, its block, the paper: what stands downstream of all other numbers
 BUILD = """
-import json, sys
+import json, shutil, sys
 from pathlib import Path
 from dontblink import params, paths
 from dontblink.publish import claims, notebook
 assert str(paths.ROOT) == sys.argv[1], paths.ROOT
 values = params.load(paths.params_file("testbed"))[1]["claims"]
 notebook.run_notebook(paths.ROOT / "notebooks" / "08_claims.py", values, "testbed")
+for file in paths.outputs("testbed").glob("08_*"):
+    shutil.copy(file, paths.figures("testbed"))
 assert claims.main(["--readme"]) == 0
 sys.path.insert(0, str(paths.ROOT / "paper"))
 import build
@@ -64,6 +66,7 @@ def test_two_builds_in_two_folders_under_two_clocks_have_the_same_bytes(tmp_path
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / name, folder)
+        shutil.copytree(folder / "figures" / "testbed", folder / "results" / "testbed" / "figures")
         for made in [*folder.glob("figures/testbed/08_*"), folder / "paper" / "paper.pdf"]:
             made.unlink()
         environment = {**os.environ, "PYTHONPATH": str(folder / "lib"), "SOURCE_DATE_EPOCH": day, "TZ": zone}

@@ -106,6 +106,7 @@ def test_a_full_disk_is_said_by_a_figure_and_keeps_the_old_one(figure: Figure, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fill)
+    figure.suptitle("another")
     with pytest.raises(NamedError, match="02_collapse.pdf not written: No space left on device; free some space"):
         record.save_figure(figure, "02_collapse", "testbed")
     folder = paths.outputs("testbed")
@@ -124,14 +125,11 @@ def test_numbers_keep_every_digit_sorted_by_key_and_numpy_becomes_plain(root: Pa
         ("cells", {"a": [1e-17, True], "b": 2}), ("drop", 1 / 3), ("grid", [[1, 0], [0, 1]]), ("id", "x"),
         ("mass", float(np.float32(0.1))),
     ]  # fmt: skip
-    os.utime(file, (0, 0))
-    record.save_numbers("02_collapse", numbers, "testbed")
-    assert file.stat().st_mtime > 0, "make must see that it was written again"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), np.float32("nan"), np.array([1.0, -np.inf])])
 def test_nan_and_infinity_are_errors_that_name_the_key(root: Path, bad: object) -> None:
-    with pytest.raises(NamedError, match=r"testbed/02_collapse.json: cells\.symbolic\.ci_low\S* is -?(nan|inf)"):
+    with pytest.raises(NamedError, match=r"testbed/figures/02_collapse.json: cells\.symbolic\.ci_low\S* is -?(nan|inf)"):
         record.save_numbers("02_collapse", {"cells": {"symbolic": {"ci_low": bad}}}, "testbed")
     assert not list(root.rglob("*.json"))
 

@@ -75,10 +75,11 @@ def command(profile: str) -> str:
 def describe(profile: str, sections: Sections) -> Manifest:
     """Return the manifest of the checkout as it is now; raise NamedError if a figure or the paper is not there."""
     stages = {name: stage for name, stage in lineage.list_stages(profile, sections).items() if name != PAGES}
-    for name, results in lineage.list_results(profile).items():
-        tracked = results if name in stages and name != EXTRACTION and (profile == "testbed" or name != PAPER) else []
-        if lacking := [file for file in tracked if not file.is_file()]:
-            raise NamedError(f"{relative(lacking[0])}: not there; restore it, or run {command(profile)}")
+    folder = paths.figures(profile)
+    tracked = [folder / f"{stem}.{suffix}" for stem in lineage.list_notebooks() for suffix in ("json", "pdf", "png")]
+    tracked += [paths.paper(profile)] if profile == "testbed" and PAPER in stages else []
+    if lacking := [file for file in tracked if not file.is_file()]:
+        raise NamedError(f"{relative(lacking[0])}: not there; restore it, or run {command(profile)}")
     files, values = lineage.hash_stages(stages, sections)
     made = {file: hash_file(paths.ROOT / file) for stage in stages.values() for file in stage.made}
     return Manifest(profile, files | made, values, stages)
