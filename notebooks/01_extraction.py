@@ -116,7 +116,8 @@ accuracy.round(3)
 # %%
 other = "chunk" if settings["replay_implementation"] == "split" else "split"
 differences = examples.compare_replays(profile, models, n_cross_checked_items, other)
-assert differences[["mass", "step_map"]].to_numpy().max() <= 1e-5, "the two implementations disagree"
+of_masses = differences[["mass_difference", "step_map_difference"]].to_numpy()
+assert of_masses.max() <= 1e-5, "the two implementations disagree"
 differences
 
 # %% [markdown]
@@ -169,8 +170,8 @@ numbers = {
         m: {"layers": g["layers"], "heads": g["heads"], "layer_lift": g["layer_lift"]} for m, g in grounding.items()
     },
     "share_errors_with_reads_right": {f"{m}/{b}": float(v) for (m, b), v in textual.items()},
-    "largest_mass_difference_between_implementations": float(differences["mass"].max()),
-    "largest_entropy_difference_nats": float(differences["entropy_nats"].max()),
+    "largest_mass_difference_between_implementations": float(differences["mass_difference"].max()),
+    "largest_entropy_difference_nats": float(differences["entropy_difference_nats"].max()),
 }
 record.save_numbers("01_extraction", numbers, profile)
 record.save_table("01_extraction", "cells", accuracy, profile)

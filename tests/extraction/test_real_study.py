@@ -139,7 +139,7 @@ def test_notebook_01_reads_the_study(checkout: Path) -> None:
     command = ("notebooks/01_extraction.py", "--params", "results/paper/params/extraction.json", "--profile", "paper")
     done = run(checkout, "dontblink.publish.notebook", *command)
     assert done.returncode == 0, done.stderr
-    numbers = json.loads((checkout / "figures" / "paper" / "01_extraction.json").read_text())
+    numbers = json.loads((checkout / "results" / "paper" / "figures" / "01_extraction.json").read_text())
     cell = numbers["scorer_agreement"]["GLM-4.6V-Flash/mmmu_pro"]
     assert cell["n"] == cell["strict_unparsed"] == numbers["cells"]["GLM-4.6V-Flash/mmmu_pro"]["n_items"] > 0
-    assert (checkout / "figures" / "paper" / "01_extraction.pdf").stat().st_size > 1000
+    assert (checkout / "results" / "paper" / "figures" / "01_extraction.pdf").stat().st_size > 1000

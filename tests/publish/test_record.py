@@ -129,7 +129,7 @@ def test_numbers_keep_every_digit_sorted_by_key_and_numpy_becomes_plain(root: Pa
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), np.float32("nan"), np.array([1.0, -np.inf])])
 def test_nan_and_infinity_are_errors_that_name_the_key(root: Path, bad: object) -> None:
-    with pytest.raises(NamedError, match=r"testbed/figures/02_collapse.json: cells\.symbolic\.ci_low\S* is -?(nan|inf)"):
+    with pytest.raises(NamedError, match=r"02_collapse.json: cells\.symbolic\.ci_low\S* is -?(nan|inf)"):
         record.save_numbers("02_collapse", {"cells": {"symbolic": {"ci_low": bad}}}, "testbed")
     assert not list(root.rglob("*.json"))
 

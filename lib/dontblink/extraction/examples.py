@@ -90,10 +90,16 @@ def load_strip(profile: str, model: str, item_id: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+# what is compared, by its column
+DIFFERENCES = {
+    "mass_difference": "mass", "step_map_difference": "step_map", "entropy_difference_nats": "entropy_nats",
+}  # fmt: skip
+
+
 def compare_replays(profile: str, models: Sequence[str], n_items: int, implementation: Implementation) -> pd.DataFrame:
     """Replay stored responses with another implementation and return the largest absolute differences per cell.
 
-    The columns are model, benchmark, n_items, mass, step_map and entropy_nats.
+    The columns are model, benchmark, n_items, and those of `DIFFERENCES`.
     """
     own = study.Study(profile)
     settings = own.settings | {"replay_implementation": implementation}
@@ -111,8 +117,8 @@ def compare_replays(profile: str, models: Sequence[str], n_items: int, implement
                 vlm, own.items[benchmark, "test"], responses, settings, own.lacking_boxes, own.grounding(model)
             )
             row: dict[str, Any] = {"model": model, "benchmark": benchmark, "n_items": len(stored)}
-            for name in ("mass", "step_map", "entropy_nats"):
+            for column, name in DIFFERENCES.items():
                 pairs = [(getattr(a, name), getattr(b, name)) for a, b in zip(again, stored, strict=True)]
-                row[name] = max(float(np.abs(a - b).max()) for a, b in pairs)
+                row[column] = max(float(np.abs(a - b).max()) for a, b in pairs)
             rows.append(row)
     return pd.DataFrame(rows)

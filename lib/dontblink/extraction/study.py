@@ -121,10 +121,14 @@ class Study:
 
     @cached_property
     def code(self) -> tuple[str, str, str]:
-        """The keys of the code that makes responses, measures and tabulates them: an edit during a run is not run."""
-        tabled_by = [name for name in (*TABLED_BY, self.question_settings["generator"]) if lineage.find_module(name)]
-        made_by, measured_by = hash_code(MADE_BY[self.settings["engine"]]), hash_code(MEASURED_BY)
-        return made_by, measured_by, hash_code(tabled_by, TABLE_VERSIONS)
+        """The keys of what makes responses, measures and tabulates them: code as the run began, and its arithmetic."""
+        portable = params.read_section(self.profile, "arithmetic")["portable"]
+        tabled_by = *TABLED_BY, *filter(lineage.find_module, [self.question_settings["generator"]])
+        modules = {MADE_BY[self.settings["engine"]]: VERSIONS, MEASURED_BY: VERSIONS, tabled_by: TABLE_VERSIONS}
+        made_by, measured_by, tabulated_by = (
+            store.shard_key(hash_code(names, packages), portable) for names, packages in modules.items()
+        )
+        return made_by, measured_by, tabulated_by
 
     def shards(self, model: str) -> list[Shard]:
         """Return the shards of one model in order."""
@@ -288,7 +292,7 @@ def iterate_traces(profile: str, model: str, benchmark: str, split: str = "test"
         yield from read_traces(file)
 
 
-def hash_code(modules: Sequence[str], packages: Sequence[str] = VERSIONS) -> str:
+def hash_code(modules: Sequence[str], packages: Sequence[str]) -> str:
     """Return a hash of the code behind modules, the pixel backend and the versions of what computes with it."""
     backend = find_backend()
     versions = [*map(version, packages), version(backend) if backend == "torchvision" else ""]
