@@ -238,9 +238,11 @@ record.save_figure(figure, "02_collapse", profile)
 
 # %%
 picked = examples.pick_by_collapse(pairs, items, picture_model, picture_benchmark, picture_quantiles)
-for name, item_id, quantile in zip(("sustained", "collapsing"), picked, picture_quantiles, strict=True):
+strips = examples.load_strips(profile, picture_model, picked)
+names = ("sustained", "collapsing")
+for name, item_id, quantile, strip in zip(names, picked, picture_quantiles, strips, strict=True):
     figure = plt.figure(figsize=(7, 2.9))
-    picture.evidence_strip(figure, **examples.load_strip(profile, picture_model, item_id))
+    picture.evidence_strip(figure, **strip)
     own = examples.item_collapse(pairs, picture_model, item_id)
     place = f"the {quantile:.0%} quantile of the correct answers"
     figure.suptitle(f"{item_id}, {picture_model}: its collapse is {own:.2f}, {place}")
@@ -259,7 +261,7 @@ numbers = {
     "collapse": record.nest(leading[[*keys, *named]], keys),
     "recall": record.nest(recall_evidence[[*keys, *named]], keys),
     "shuffled_boxes": record.nest(shuffled, cell),
-    "pictures": dict(zip(("sustained", "collapsing"), picked, strict=True)),
+    "pictures": dict(zip(names, picked, strict=True)),
 }
 record.save_numbers("02_collapse", numbers, profile)
 for name, whole in {"cells": table, "recall": recall, "curve_by_bin": along}.items():

@@ -1,20 +1,23 @@
 """The three procedural benchmarks as Items: what the parameter questions.generator names.
 
 In: a benchmark name, a split, a seed and a difficulty. Out: Items with exact evidence boxes, made anew from the seed
-every time and never stored, and the scorer of a response. Never here: a model.
+every time and never stored, their pictures drawn when somebody looks at them, and the scorer of a response. Never
+here: a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dontblink.errors import NamedError
-from dontblink.questions.items import Box, GoldStep, Item, Score, Split, TaskType
+from dontblink.questions.items import Box, Drawing, GoldStep, Item, Score, Split, TaskType
 from dontblink_testbed.questions import ASK, Difficulty, Problem
-from dontblink_testbed.scenes import CELLS, Scenes, cell_box, draw, encode_png
+from dontblink_testbed.scenes import CELLS, IMAGE_PX, Scenes, cell_box, draw
 
 BENCHMARKS = tuple(ASK)
 TASK_TYPE: dict[str, TaskType] = {
@@ -59,7 +62,7 @@ def load_items(benchmark: str, split: Split, n_items: int, seed: int, difficulty
 
 def _make_item(problem: Problem, item_id: str, split: Split, rng: np.random.Generator) -> Item:
     scene = Scenes(problem.sprite[None], problem.colour[None], np.array([problem.noise_level], dtype=np.float32))
-    image = encode_png(draw(scene, rng)[0])
+    image = Drawing(partial(_draw_one, scene, rng.bit_generator.state), (IMAGE_PX, IMAGE_PX))
     cells = sorted({cell for step in problem.steps for cell in step.cells})
     return Item(
         id=item_id,
@@ -78,6 +81,12 @@ def _make_item(problem: Problem, item_id: str, split: Split, rng: np.random.Gene
         source="generated",
         licence="MIT",
     )
+
+
+def _draw_one(scene: Scenes, state: Mapping[str, Any]) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(0)
+    rng.bit_generator.state = state
+    return draw(scene, rng)[0]
 
 
 def score(item: Item, answer_text: str) -> Score:

@@ -7,7 +7,6 @@ the evidence box of a cell is exact. Nothing here may know a question or an answ
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -149,10 +148,3 @@ def _visible(level: npt.NDArray[np.float32], n: int, cells: int, rng: np.random.
     upright = rng.random((n, cells)) < 0.5
     bars = np.where(upright[..., None, None], hidden[..., None, :], hidden[..., :, None])
     return 1 - bars.astype(np.float32)
-
-
-def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode one [96, 96, 3] picture as PNG bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

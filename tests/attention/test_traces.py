@@ -21,5 +21,5 @@ def test_traces_survive_the_disk_unchanged(small: Path) -> None:
             found = getattr(again, name)
             assert type(found) is type(value) and np.shape(found) == np.shape(value)
             assert np.array_equal(found, value) if isinstance(value, np.ndarray) else found == value
-    with pytest.raises(NamedError, match="no trace shard of nobody x visual_reference"):
+    with pytest.raises(NamedError, match="no shard of nobody x visual_reference, test, in traces"):
         next(iterate_traces(PROFILE, "nobody", "visual_reference"))

@@ -50,7 +50,7 @@ def test_pictures_are_picked_by_quantile_among_correct_answers(small: Path) -> N
     collapse = pairs[pairs["head_set"] == "grounding_layers"].set_index("item_id")
     ratio = collapse["evidence_mass_last"] / collapse["evidence_mass_first"]
     assert ratio[low] >= ratio[high]
-    strip = examples.load_strip(PROFILE, MODEL, low)
+    (strip, _) = examples.load_strips(PROFILE, MODEL, [low, high])
     assert strip["step_maps"].shape == (len(strip["step_texts"]), 36)
     maps, coverage = examples.mean_maps(PROFILE, *CELL)
     assert maps.shape == coverage.shape == (N_TEST, 36) and (maps.sum(axis=1) <= 1).all()

@@ -17,7 +17,7 @@ from dontblink import paths, schema, store
 from dontblink.errors import NamedError
 from dontblink.extraction import study
 from dontblink.extraction.run import Extraction
-from dontblink.questions.items import Box
+from dontblink.questions.items import Box, read_bytes
 from dontblink_testbed import benchmark
 
 SIZES = {"test": N_TEST, "calibration": N_CALIBRATION}
@@ -192,7 +192,7 @@ def test_bad_items_are_quarantined_with_their_reasons_and_the_others_go_on(
     def spoil(*arguments: Any) -> Iterator[Any]:
         for item in make(*arguments):
             if item.id == "visual_reference-test-0000":
-                item = dataclasses.replace(item, images=(item.images[0][:200],))
+                item = dataclasses.replace(item, images=(read_bytes(item.images[0])[:200],))
             if item.id == "visual_reference-test-0001":
                 item = dataclasses.replace(item, boxes=(Box(0, 90.0, 0.0, 99.0, 5.0),))
             yield item

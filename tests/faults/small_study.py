@@ -26,6 +26,7 @@ from dontblink import params, paths, schema, store
 from dontblink.extraction import run as extract
 from dontblink.extraction import study, tables
 from dontblink.publish import notebook, record
+from dontblink.questions.items import read_bytes
 from dontblink_testbed import benchmark
 
 HERE = paths.ROOT
@@ -75,7 +76,7 @@ def load_once(folder: Path) -> None:
     def spoil(*arguments: Any) -> Iterator[Any]:
         for index, item in enumerate(make(*arguments)):
             is_spoilt = item.split == "test" and index == 0
-            yield dataclasses.replace(item, images=(item.images[0][:200],)) if is_spoilt else item
+            yield dataclasses.replace(item, images=(read_bytes(item.images[0])[:200],)) if is_spoilt else item
 
     study.Study.load_model, benchmark.load_items = load_model, spoil  # type: ignore[method-assign]
     root, paths.ROOT = paths.ROOT, prepare(folder)

@@ -454,7 +454,7 @@ def test_a_study_with_a_server_asks_it_with_the_studys_settings(
     monkeypatch.setattr(params, "read_section", lambda profile, name: dict(section))
     settings = parameters["extraction"] | {"engine": "server", "max_image_tokens": 20, "max_new_tokens": 2}
     study: Any = SimpleNamespace(profile="testbed", settings=settings, checkpoint=lambda model: FOLDERS["qwen3_vl"])
-    shard = Shard("qwen3vl-tiny-s", "visual_reference", "test", 0, tuple(ITEMS[:2]), "", "")
+    shard = Shard("qwen3vl-tiny-s", "visual_reference", "test", 0, tuple(ITEMS[:2]), "", "", "")
     vlm = Extraction.load_model(study, shard.model, weights=False)
     if verification == "required":
         with pytest.raises(NamedError, match=f"{tmp_path}/qwen3vl-tiny-s.json: not a fingerprint"):

@@ -75,7 +75,7 @@ def test_the_index_lists_the_items_in_order_with_their_files(folder: Path, chose
 
 def test_values_are_those_of_the_tables_and_traces(folder: Path) -> None:
     tables = schema.read_tables(PROFILE, ["items", "tokens", "token_masses"], split="test")
-    (layer,) = examples.read_grounding_layers(PROFILE, MODEL)
+    (layer,) = examples.read_grounding(PROFILE, MODEL).layers
     for entry in read(folder / "data" / "index.js")["items"]:
         shown = read(folder / entry["file"])
         own = {name: table[table["item_id"] == entry["id"]] for name, table in tables.items()}

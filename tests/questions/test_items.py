@@ -18,7 +18,17 @@ from PIL import Image, ImageOps
 from dontblink.errors import NamedError
 from dontblink.extraction import run
 from dontblink.questions import registry
-from dontblink.questions.items import Box, GoldStep, Item, ItemError, open_image, read_bytes, split_question, validate
+from dontblink.questions.items import (
+    Box,
+    Drawing,
+    GoldStep,
+    Item,
+    ItemError,
+    open_image,
+    read_bytes,
+    split_question,
+    validate,
+)
 
 
 def encode(width: int, height: int, *, orientation: int = 1) -> bytes:
@@ -87,6 +97,21 @@ def test_files_and_bytes_hash_alike_and_any_change_changes_the_hash(tmp_path: Pa
     ]  # fmt: skip
     hashes = {dataclasses.replace(item, **change).content_hash for change in changes}  # type: ignore[arg-type]
     assert len(hashes | {item.content_hash}) == len(changes) + 1
+
+
+def test_a_drawing_is_drawn_once_and_its_file_shows_the_same() -> None:
+    pixels, calls = np.arange(60, dtype=np.uint8).reshape(4, 5, 3), list[int]()
+    item = make_item(images=(Drawing(lambda: calls.append(1) or pixels, (5, 4)),), boxes=(Box(0, 0, 0, 5, 4),))
+    validate(item)
+    with pytest.raises(ItemError, match="outside its 5x4 px image"):
+        validate(dataclasses.replace(item, boxes=(Box(0, 0, 0, 6, 4),)))
+    assert not calls
+    for picture in (open_image(item.images[0]), open_image(read_bytes(item.images[0]))):
+        np.testing.assert_array_equal(np.asarray(picture), pixels)
+    other = make_item(images=(Drawing(lambda: pixels + np.uint8(1), (5, 4)),), boxes=item.boxes)
+    assert item.prompt_hash != other.prompt_hash and item != other and len(calls) == 1
+    turned = Drawing(lambda: pixels.reshape(5, 4, 3), (4, 5))
+    assert dataclasses.replace(item, images=(turned,)).prompt_hash != item.prompt_hash
 
 
 def test_images_stand_where_their_tags_do_and_the_others_come_first() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dontblink.errors import NamedError
-from dontblink.questions.items import validate
+from dontblink.questions.items import open_image, validate
 from dontblink_testbed import benchmark, questions, scenes
 from dontblink_testbed.questions import Difficulty
 
@@ -32,6 +32,23 @@ def test_items_are_valid_and_the_same_from_the_same_seed(name: str) -> None:
     other = {i.content_hash for i in make_items(name, split="calibration")}
     assert not other & {i.content_hash for i in items}
     assert {i.content_hash for i in make_items(name, seed=6)}.isdisjoint(i.content_hash for i in items)
+
+
+@every_benchmark
+def test_a_picture_is_drawn_when_somebody_looks_at_it_and_is_then_the_one_of_the_seed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = benchmark.BENCHMARKS.index(name)
+    rng = np.random.default_rng([5, index, 0, 0])
+    problem = questions.ASK[name](rng, DIFFICULTY[name])
+    noise = np.array([problem.noise_level], np.float32)
+    drawn = scenes.draw(scenes.Scenes(problem.sprite[None], problem.colour[None], noise), rng)[0]
+    monkeypatch.setattr(benchmark, "draw", lambda *_: pytest.fail("drawn before anybody looked"))
+    first, second = make_items(name, 2)
+    validate(first)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(np.asarray(open_image(first.images[0])), drawn)
+    assert first == make_items(name, 1)[0] and first.images != second.images
 
 
 @every_benchmark

@@ -8,27 +8,29 @@ item by eye.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dontblink import paths, schema
 from dontblink.attention.capture import Implementation
+from dontblink.attention.grounding import Grounding
 from dontblink.attention.traces import trace_responses
 from dontblink.boxes.evidence import split_images
 from dontblink.extraction import study
 from dontblink.questions.items import open_image
-from dontblink.schema import HEAD_SETS, read_manifest
+from dontblink.schema import HEAD_SETS
 
 GROUNDING_LAYERS = HEAD_SETS.index("grounding_layers")
 
 
-def read_grounding_layers(profile: str, model: str) -> list[int]:
-    """Return the grounding layers that the extraction chose on the calibration split."""
-    manifest = read_manifest(profile)
-    return [int(layer) for layer in manifest["grounding"][model]["layers"]]
+def read_grounding(profile: str, model: str) -> Grounding:
+    """Return the grounding layers and heads that the extraction chose on the calibration split."""
+    return Grounding(**schema.read_manifest(profile)["grounding"][model])
 
 
 def mean_maps(profile: str, model: str, benchmark: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -72,22 +74,23 @@ def item_collapse(pairs: pd.DataFrame, model: str, item_id: str) -> float:
     return float(1 - rows["evidence_mass_last"].item() / rows["evidence_mass_first"].item())
 
 
-def load_strip(profile: str, model: str, item_id: str) -> dict[str, Any]:
-    """Return what a picture of one test item needs: of several images, that with the most evidence.
+def load_strips(profile: str, model: str, item_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield what a picture of each of some test items needs: of several images, that with the most evidence.
 
     That is: image, boxes, step_maps [S, rows * columns] over the grounding layers, step_texts and grid.
     """
     asked = study.Study(profile).items.items()
-    item = next(i for (_, split), items in asked for i in items if (i.id, split) == (item_id, "test"))
-    trace = next(t for t in study.iterate_traces(profile, model, item.benchmark) if t.item_id == item_id)
-    shown = int(np.argmax([part.sum() for part in split_images(trace.coverage, trace.grids)]))
-    ends = np.cumsum([0, *(rows * columns for rows, columns in trace.grids)])
-    place = trace.image_order[shown]
-    return {
-        "image": open_image(item.images[place]), "boxes": tuple(box for box in item.boxes if box.image == place),
-        "step_maps": trace.step_map[:, GROUNDING_LAYERS, ends[shown] : ends[shown + 1]],
-        "step_texts": list(trace.step_texts), "grid": trace.grids[shown],
-    }  # fmt: skip
+    items = {item.id: item for (_, split), items in asked for item in items if split == "test"}
+    for item in (items[item_id] for item_id in item_ids):
+        trace = next(t for t in study.iterate_traces(profile, model, item.benchmark) if t.item_id == item.id)
+        shown = int(np.argmax([part.sum() for part in split_images(trace.coverage, trace.grids)]))
+        ends = np.cumsum([0, *(rows * columns for rows, columns in trace.grids)])
+        place = trace.image_order[shown]
+        yield {
+            "image": open_image(item.images[place]), "boxes": tuple(box for box in item.boxes if box.image == place),
+            "step_maps": trace.step_map[:, GROUNDING_LAYERS, ends[shown] : ends[shown + 1]],
+            "step_texts": list(trace.step_texts), "grid": trace.grids[shown],
+        }  # fmt: skip
 
 
 # what is compared, by its column
@@ -105,17 +108,14 @@ def compare_replays(profile: str, models: Sequence[str], n_items: int, implement
     settings = own.settings | {"replay_implementation": implementation}
     rows = []
     for model in models:
-        vlm, shards = own.load_model(model), [shard for shard in own.shards(model) if shard.split == "test"]
+        vlm = own.load_model(model)
         for benchmark in own.settings["benchmarks"]:
-            stored = list(study.iterate_traces(profile, model, benchmark))[:n_items]
-            wanted = {trace.item_id for trace in stored}
-            responses = [
-                response for shard in shards if shard.benchmark == benchmark
-                for response in own.read_responses(shard) if response.item_id in wanted
-            ]  # fmt: skip
-            again, _ = trace_responses(
-                vlm, own.items[benchmark, "test"], responses, settings, own.lacking_boxes, own.grounding(model)
-            )
+            stored = list(islice(study.iterate_traces(profile, model, benchmark), n_items))
+            files, wanted = study.list_shards(paths.responses, profile, model, benchmark), {t.item_id for t in stored}
+            written = (response for file in files for response in study.read_responses(file))
+            responses = list(islice((r for r in written if r.item_id in wanted), len(wanted)))
+            inputs = settings, own.lacking_boxes, read_grounding(profile, model)
+            again, _ = trace_responses(vlm, own.items[benchmark, "test"], responses, *inputs)
             row: dict[str, Any] = {"model": model, "benchmark": benchmark, "n_items": len(stored)}
             for column, name in DIFFERENCES.items():
                 pairs = [(getattr(a, name), getattr(b, name)) for a, b in zip(again, stored, strict=True)]

@@ -280,15 +280,22 @@ def other_version(file: Path, found: str) -> NamedError:
     return NamedError(f"{paths.show(file)}: holds {found}; {ANEW}")
 
 
-def iterate_traces(profile: str, model: str, benchmark: str, split: str = "test") -> Iterator[Trace]:
-    """Yield the traces of one cell in item order, reading one listed shard at a time; NamedError without any."""
-    listing = paths.shard_list(profile)
-    files = [paths.ROOT / name for name in (listing.read_text().split() if listing.exists() else [])]
-    folder = paths.traces(profile) / model
+def list_shards(
+    kind: Callable[[str], Path], profile: str, model: str, benchmark: str, split: str = "test"
+) -> list[Path]:
+    """Return the finished shards of one cell in item order, `kind` as `paths.traces`; NamedError without any."""
+    listing, folder = paths.shard_list(profile), kind(profile) / model
+    files = [paths.ROOT / name for name in (listing.read_text().splitlines() if listing.exists() else [])]
     wanted = sorted(f for f in files if f.parent == folder and f.name.startswith(f"{benchmark}-{split}-"))
     if not wanted:
-        raise NamedError(f"{paths.show(listing)}: no trace shard of {model} x {benchmark}, {split}; run `make extract`")
-    for file in wanted:
+        what = f"no shard of {model} x {benchmark}, {split}, in {folder.parent.name}"
+        raise NamedError(f"{paths.show(listing)}: {what}; run `make extract`")
+    return wanted
+
+
+def iterate_traces(profile: str, model: str, benchmark: str, split: str = "test") -> Iterator[Trace]:
+    """Yield the traces of one cell in item order, reading one shard at a time; raises like `list_shards`."""
+    for file in list_shards(paths.traces, profile, model, benchmark, split):
         yield from read_traces(file)
 
 

@@ -102,7 +102,7 @@ def describe_items(profile: str, chosen: pd.DataFrame) -> Iterator[tuple[Item, d
     cells = Study(profile).items
     items = {item.id: item for (_, split), cell in cells.items() if split == "test" for item in cell}
     for (model, benchmark), rows in chosen.groupby(["model", "benchmark"], sort=False, observed=True):
-        layers = examples.read_grounding_layers(profile, model)
+        layers = examples.read_grounding(profile, model).layers
         wanted = set(rows["item_id"])
         traces = {t.item_id: t for t in iterate_traces(profile, model, benchmark) if t.item_id in wanted}
         for row in rows.to_dict("records"):

@@ -12,14 +12,15 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dontblink.errors import NamedError
@@ -61,9 +62,34 @@ class GoldStep:
     boxes: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A picture that a generator draws, (width, height) px, when somebody looks at it, and that is kept from then on.
+
+    `draw` returns uint8 [height, width, 3] and draws the same whenever it is called.
+    """
+
+    draw: Callable[[], NDArray[np.uint8]]
+    size: tuple[int, int]
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The picture."""
+        return self.draw()
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both show the same."""
+        return isinstance(other, Drawing) and np.array_equal(self.pixels, other.pixels)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+Picture = bytes | Path | Drawing
+
+
 @dataclass(frozen=True)
 class Item:
-    """One question. `images` holds encoded image bytes or files, opened only when they are needed.
+    """One question. `images` holds encoded image bytes, files or drawings, looked at only when they are needed.
 
     `<image 2>` in the question is where the second image stands; see `split_question`.
     """
@@ -71,7 +97,7 @@ class Item:
     id: str
     benchmark: str
     split: Split
-    images: tuple[bytes | Path, ...]
+    images: tuple[Picture, ...]
     question: str
     answer: str
     task_type: TaskType
@@ -85,7 +111,7 @@ class Item:
     @cached_property
     def content_hash(self) -> str:
         """Return 64 hex digits that change when anything in the item, image bytes included, changes."""
-        return hash_fields({**asdict(self), "images": self._image_hashes})
+        return hash_fields({f.name: getattr(self, f.name) for f in fields(self)} | {"images": self._image_hashes})
 
     @cached_property
     def prompt_hash(self) -> str:
@@ -95,11 +121,14 @@ class Item:
     @cached_property
     def boxes_hash(self) -> str:
         """Return 64 hex digits that change with the evidence boxes, and with nothing else."""
-        return hash_fields({"boxes": [asdict(box) for box in self.boxes]})
+        return hash_fields({"boxes": self.boxes})
 
     @cached_property
     def _image_hashes(self) -> list[str]:
-        return [hashlib.sha256(read_bytes(source)).hexdigest() for source in self.images]
+        contents = (
+            repr(s.size).encode() + s.pixels.tobytes() if isinstance(s, Drawing) else read_bytes(s) for s in self.images
+        )
+        return [hashlib.sha256(content).hexdigest() for content in contents]
 
 
 class Score(NamedTuple):
@@ -112,7 +141,7 @@ class Score(NamedTuple):
 
 def hash_fields(fields: dict[str, Any]) -> str:
     """Return 64 hex digits of some fields, whatever their order."""
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=vars).encode()).hexdigest()
 
 
 def split_question(item: Item) -> list[int | str]:
@@ -133,14 +162,17 @@ def split_question(item: Item) -> list[int | str]:
     return parts
 
 
-def read_bytes(source: bytes | Path) -> bytes:
-    """Return the encoded image.
+def read_bytes(source: Picture) -> bytes:
+    """Return the encoded image, of a drawing a PNG.
 
     A file that is not there or may not be read is an ItemError: the picture's own fault, which another try would not
     mend. Where the machine fails (files open, memory, a disk) a NamedError ends the run, which must not drop the item.
     """
     if isinstance(source, bytes):
         return source
+    if isinstance(source, Drawing):
+        Image.fromarray(source.pixels).save(buffer := io.BytesIO(), "PNG")
+        return buffer.getvalue()
     try:
         return source.read_bytes()
     except (OSError, ValueError, MemoryError) as error:  # ValueError: a name that no file system can hold
@@ -166,7 +198,7 @@ def blame(name: str, error: Exception, fault: str) -> NamedError:
 
 
 @contextmanager
-def decode_image(source: bytes | Path) -> Iterator[Image.Image]:
+def decode_image(source: Picture) -> Iterator[Image.Image]:
     """Yield an image of which the header is read; whatever its decoder raises inside becomes an ItemError.
 
     What the machine is to blame for becomes a NamedError, as in `read_bytes`. Formats that run a program of their
@@ -188,12 +220,14 @@ def decode_image(source: bytes | Path) -> Iterator[Image.Image]:
         raise blame(name, error, f"not a readable image ({reason}); replace the file") from error
 
 
-def open_image(source: bytes | Path) -> Image.Image:
+def open_image(source: Picture) -> Image.Image:
     """Decode an image to RGB, turned as its EXIF orientation says (boxes refer to the turned image).
 
     Of 16 bits a channel the upper eight are kept. Errors are those of `decode_image`; an image of which the values have
     no range that is known is an ItemError, too.
     """
+    if isinstance(source, Drawing):
+        return Image.fromarray(source.pixels)
     with decode_image(source) as image:
         if image.mode in ("I", "F"):
             name = source if isinstance(source, Path) else "embedded image"
@@ -205,7 +239,10 @@ def open_image(source: bytes | Path) -> Image.Image:
 
 
 def validate(item: Item) -> None:
-    """Raise ItemError, naming item and remedy, unless every field can be used; a NamedError is as in `read_bytes`."""
+    """Raise ItemError, naming item and remedy, unless every field can be used; a NamedError is as in `read_bytes`.
+
+    A drawing is not drawn for that.
+    """
     if not ID.fullmatch(item.id):
         expected = "expected an id of at most 200 letters, digits and _.-"
         raise ItemError(f"item {item.id!r}: {expected}; rename it in the loader")
@@ -218,7 +255,7 @@ def validate(item: Item) -> None:
         raise ItemError(f"item {item.id}: no image; this package measures attention to images")
     split_question(item)
     try:
-        sizes = [open_image(source).size for source in item.images]
+        sizes = [s.size if isinstance(s, Drawing) else open_image(s).size for s in item.images]
     except NamedError as error:
         raise type(error)(f"item {item.id}: {error}") from error
     for row, box in enumerate(item.boxes):
