@@ -271,7 +271,7 @@ def checkout(tmp_path: Path) -> Path:
     (root / "Makefile").write_text(
         "SET :=\nREADY := missing\n"
         "all: results/built $(if $(SET),changed) | $(READY)\n"
-        "changed:\n\t@echo 'python -m dontblink.publish.notebook notebooks/02_collapse.py --params x'\n"
+        "changed:\n\t@echo '02_collapse: done in 3 s'\n"
         "results/built:\n\tmkdir -p results && touch $@\n"
         "missing:\n\techo the environment would be installed; exit 1\n"
     )
@@ -301,9 +301,8 @@ def test_make_runs_in_the_copy_without_installing_anything(checkout: Path, monke
     monkeypatch.setenv("MAKEFLAGS", "-n")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert not {"MAKEFLAGS", "OMP_NUM_THREADS"} & set(make.build_environment(checkout))
-    assert not make.is_up_to_date(checkout)
     seconds, notebooks = make.time_make(checkout)
-    assert seconds > 0 and notebooks == [] and make.is_up_to_date(checkout)
+    assert seconds > 0 and notebooks == [] and (checkout / "results" / "built").is_file()
     assert make.time_make(checkout, "collapse.bins=12")[1] == ["02_collapse"]
 
 
@@ -313,20 +312,18 @@ def test_a_failing_make_is_told_with_what_it_said(checkout: Path) -> None:
         make.time_make(checkout)
 
 
-def test_one_cold_build_is_one_value_over_the_median_of_the_warm_ones(
+def test_a_cold_build_and_the_tests_are_one_value_each_with_a_bar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed = iter([(20.0, ["02_collapse", "08_claims"]), (0.5, []), (40.0, []), (0.5, []), (30.0, []), (0.5, [])])
+    warm = [(20.0, ["02_collapse", "08_claims"]), (0.5, []), (40.0, []), (0.5, []), (30.0, []), (0.5, [])]
+    changed = iter([(430.0, ["00_testbed"]), *warm])
     monkeypatch.setattr(make, "time_make", lambda *_: next(changed))
-    _, (cold,) = make.measure(tmp_path, 3, 600.0)
-    assert (cold.value, cold.low, cold.high, cold.repeats) == (20, 20, 20, 1)
-    assert report.render_row("make", cold) == f"| make | {cold.claim} | 20 |  |  |"
-
-
-def test_notebooks_are_read_from_what_make_prints_under_the_real_makefile() -> None:
-    recipe = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "dontblink.publish.notebook" in line)
-    printed = recipe.replace("$*", "08_claims").replace("$(PY)", "env/bin/python")
-    assert make.read_notebooks(f"something else\n{printed}\n") == ["08_claims"]
+    monkeypatch.setattr(make, "time_tests", lambda: 200.0)
+    for name in ("copy_tree", "check_package"):
+        monkeypatch.setattr(make, name, lambda *_, **__: None)
+    (_, pair), (cold, tests) = make.measure_copy(tmp_path, argparse.Namespace(cold=True, repeats=3))
+    assert (cold.value, cold.repeats, cold.holds, tests.holds, pair.value) == (430, 1, False, True, 60)
+    assert report.render_row("make", cold) == f"| make | {cold.claim} | 430 s | <= 420 | **no** |"
 
 
 def test_layers_timed_in_turn_give_every_way_its_seconds_and_leave_model_and_package_as_they_were() -> None:
