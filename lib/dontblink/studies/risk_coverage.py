@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 
 from dontblink.statistics import bootstrap
 from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling
@@ -54,25 +55,19 @@ def count_accepted(n: int, coverage: float | Fraction) -> int:
 def accepted_errors(confidence: Floats, error: Floats) -> Floats:
     """Return float64[..., n + 1]: expected errors among the k surest rows, k = 0..n, along the last axis."""
     order = np.argsort(-confidence, axis=-1, kind="stable")
-    above, through = (np.take_along_axis(edge, order, -1) for edge in count_surer(confidence, order))
+    return errors_in_order(np.take_along_axis(confidence, order, -1), np.take_along_axis(error, order, -1))
+
+
+def errors_in_order(ranked: Floats, error: Floats) -> Floats:
+    """Return `accepted_errors` of rows that are sorted along the last axis; rows of one `ranked` value are ties."""
     zero = np.zeros((*error.shape[:-1], 1))
-    total = np.concatenate([zero, np.cumsum(np.take_along_axis(error, order, -1), axis=-1)], axis=-1)
-    before, after = (np.take_along_axis(total, edge, -1) for edge in (above, through))
+    total = np.concatenate([zero, np.cumsum(error, axis=-1)], axis=-1)
+    if (ranked[..., 1:] != ranked[..., :-1]).all():
+        return total
+    first, last = bootstrap.find_ties(ranked)
+    before, after = (np.take_along_axis(total, edge, -1) for edge in (first, last + 1))
     k = np.arange(1, error.shape[-1] + 1)
-    return np.concatenate([zero, before + (k - above) * (after - before) / (through - above)], axis=-1)
-
-
-def count_surer(confidence: Floats, order: Ints | None = None) -> tuple[Ints, Ints]:
-    """Return int64[..., n] twice: rows with more confidence than each row, and rows with at least as much.
-
-    A row is accepted with probability clip((k - first) / (second - first), 0, 1) among the k surest.
-    """
-    order = np.argsort(-confidence, axis=-1, kind="stable") if order is None else order
-    first, last = bootstrap.find_ties(np.take_along_axis(confidence, order, -1))
-    above, through = np.empty(order.shape, np.int64), np.empty(order.shape, np.int64)
-    np.put_along_axis(above, order, first, -1)
-    np.put_along_axis(through, order, last + 1, -1)
-    return above, through
+    return np.concatenate([zero, before + (k - first) * (after - before) / (last + 1 - first)], axis=-1)
 
 
 def check_rows(confidence: ArrayLike, error: ArrayLike) -> tuple[Floats, Floats]:
@@ -111,11 +106,13 @@ def selective_table(
 def _estimate(
     surety: Floats, wrong: Floats, coverage: float | Fraction, resampling: Resampling
 ) -> dict[str, Any]:
-    n = len(surety)
-    k = count_accepted(n, coverage)
+    n, rank = len(surety), rankdata(-surety, "ordinal") - 1  # sorted once: a draw is then sorted as whole numbers
+    k, ranked, bad = count_accepted(n, coverage), np.empty(n), np.empty(n)
+    ranked[rank], bad[rank] = surety, wrong
 
     def evaluate(index: Ints, size: int) -> Floats:
-        risk = accepted_errors(surety[index], wrong[index])[:, 1:] / np.arange(1, index.shape[1] + 1)
+        drawn = np.sort(rank[index], axis=1)
+        risk = errors_in_order(ranked[drawn], bad[drawn])[:, 1:] / np.arange(1, index.shape[1] + 1)
         return np.stack([risk.mean(axis=1), risk[:, size - 1]], axis=1)
 
     everyone = np.arange(n)

@@ -101,7 +101,7 @@ def veto_table(
     if min_items < 3 * n_blocks:
         raise EstimateError(f"{n_blocks} blocks in cells of {min_items} items; a block needs 3, give fewer blocks")
     rows = select_rows(items, [ENTROPY, VISION, *covariates])
-    left_out = rows.attrs["n_left_out"]
+    n_left_out = rows.attrs["n_left_out"]
     rows = adjust(rows, (ENTROPY, VISION), covariates)
     usable, settings = keep_usable(rows, min_items), [(coverage, rule) for rule in rules for coverage in coverages]
     found: list[_Setting] = []
@@ -111,11 +111,14 @@ def veto_table(
             usable, targets, n_splits=n_splits, fit_share=fit_share, n_shares=n_shares, n_blocks=n_blocks, seed=seed
         )
         judged = [cell.name for cell in splits.cells]
-        found = [setting for rule in rules for setting in _run(splits, rule, coverages, n_deals, seed)]
+        rng, without = np.random.default_rng([seed, 2]), [leave_out(splits, k) for k in np.unique(splits.block)]
+        dealt = [splits.deal_vision(rng) for _ in range(n_deals)]
+        for rule in rules:
+            found += _run(splits, rule, coverages, without, dealt if rule in VISION_RULES else [])
     results: list[dict[str, Any]] = []
     for names, scope in each_scope(rows):
         cells = np.flatnonzero(np.isin(judged, scope["cell"].unique()))
-        facts = names | count_rows(scope) | {"n_left_out": left_out, "n_cells": len(cells), "n_splits": n_splits}
+        facts = names | count_rows(scope) | {"n_left_out": n_left_out, "n_cells": len(cells), "n_splits": n_splits}
         facts |= {"adjusted_for": ", ".join(covariates)}
         for j, (coverage, rule) in enumerate(settings):
             row: dict[str, Any] = {"coverage": float(coverage), "rule": rule}
@@ -160,19 +163,16 @@ def describe_gain(name: str, table: pd.DataFrame) -> str:
     )
 
 
-def _run(splits: Splits, rule: str, coverages: Sequence[float | Fraction], n_deals: int, seed: int) -> list[_Setting]:
+def _run(
+    splits: Splits, rule: str, coverages: Sequence[float | Fraction], without: Sequence[Splits], dealt: Sequence[Floats]
+) -> list[_Setting]:
     """Judge a rule on the data, without each block, and on dealt vision; one entry a coverage."""
-    n_deals = n_deals if rule in VISION_RULES else 0
-    n_blocks, rng = int(splits.block.max()) + 1, np.random.default_rng([seed, 2])
     own = list(_count(splits, rule, splits.vision, coverages))
-    again: list[list[Floats]] = []
-    for turn in range(n_blocks + n_deals):
-        rest = leave_out(splits, turn) if turn < n_blocks else splits
-        vision = rest.vision if turn < n_blocks else splits.deal_vision(rng)
-        again.append([counts.sum(axis=1) for counts, *_ in _count(rest, rule, vision, coverages)])
-    sums = [np.stack(turns, axis=1) for turns in zip(*again, strict=True)]
+    turns = [(rest, rest.vision) for rest in without] + [(splits, vision) for vision in dealt]
+    again = [[counts.sum(axis=1) for counts, *_ in _count(rest, rule, vision, coverages)] for rest, vision in turns]
+    sums = [np.stack(turn, axis=1) for turn in zip(*again, strict=True)]
     return [
-        _Setting(*facts, left_out=part[:, :n_blocks], dealt=part[:, n_blocks:])
+        _Setting(*facts, left_out=part[:, : len(without)], dealt=part[:, len(without) :])
         for facts, part in zip(own, sums, strict=True)
     ]
 

@@ -22,11 +22,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dontblink.statistics import bootstrap
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, number_clusters, split_strata
 from dontblink.statistics.firth import check_design
 from dontblink.statistics.logit import fit_logit, fit_replicates, prepare_rows, start_at
 from dontblink.studies.cells import ENTROPY, VISION, deal_rows, name_cell, standardise
-from dontblink.studies.risk_coverage import accepted_errors, count_accepted, count_surer
+from dontblink.studies.risk_coverage import count_accepted, errors_in_order
 
 Bools = NDArray[np.bool_]
 RULES = ("entropy", "linear", "interaction", "veto", "oracle")
@@ -146,13 +147,16 @@ def leave_out(splits: Splits, block: int) -> Splits:
 
 
 def _split_cell(name: str, index: Ints, in_fit: Bools, entropy: Floats, wrong: Floats, targeted: Bools) -> Cell:
-    fit, held = np.split(np.argsort(~in_fit, axis=1, kind="stable"), [int(in_fit[0].sum())], axis=1)
-    if not (fit.size and held.size):
+    if in_fit[0].all() or not in_fit[0].any():
         found = f"cell {name_cell(name)}: {len(index)} items leave one half empty"
         raise EstimateError(f"{found}; add items or leave the cell out")
-    low = np.take_along_axis(fit, np.argsort(entropy[fit], axis=1, kind="stable"), 1)
-    curves = [accepted_errors(-entropy[part], wrong[part]) for part in (fit, held)]
-    ends = count_surer(-entropy[low])[1] - 1
+    order = np.argsort(entropy, kind="stable")  # once: in this order the rows of a half are sorted in every split
+    (fit, held), (low, high) = (
+        [rows[np.nonzero(half[:, rows])[1]].reshape(len(half), -1) for half in (in_fit, ~in_fit)]
+        for rows in (np.arange(len(index)), order)
+    )
+    curves = [errors_in_order(entropy[part], wrong[part]) for part in (low, high)]
+    ends = bootstrap.find_ties(entropy[low])[1]
     return Cell(name, index, entropy, wrong, targeted, fit, held, low, ends, curves[0], curves[1])
 
 
@@ -234,16 +238,17 @@ def fit_veto(cell: Cell, vision: Floats, coverage: float | Fraction, n_shares: i
     is no veto. `vision` float64[n] is +inf where the veto does not apply.
     """
     n = cell.fit.shape[1]
-    k = count_accepted(n, coverage)
+    k, places = count_accepted(n, coverage), np.arange(n)
     vetoed = np.unique((n - k) * np.arange(n_shares + 1) // n_shares)
     seen, wrong = vision[cell.by_entropy], cell.wrong[cell.by_entropy]
     floors = np.sort(seen, axis=1)[:, vetoed]
     floors[:, 0] = -np.inf  # no veto, on new items either
     kept = seen[:, None, :] >= floors[:, :, None]
-    n_kept = np.cumsum(kept, axis=2, dtype=np.int32)
-    place = np.take_along_axis(cell.tie_end, (n_kept < k).sum(axis=2), 1)
-    size = np.take_along_axis(n_kept, place[:, :, None], 2)[:, :, 0]
-    errors = np.take_along_axis(np.cumsum(kept * wrong[:, None, :], axis=2), place[:, :, None], 2)[:, :, 0]
+    # the K-th kept item lies among the last F - K + 1
+    n_kept = kept[:, :, : k - 1].sum(axis=2)[:, :, None] + np.cumsum(kept[:, :, k - 1 :], axis=2)
+    place = np.take_along_axis(cell.tie_end, k - 1 + (n_kept < k).sum(axis=2), 1)
+    kept &= places <= place[:, :, None]
+    size, errors = kept.sum(axis=2), np.einsum("sjf,sf->sj", kept, wrong)
     gain = (np.take_along_axis(cell.fit_errors, size, 1) - errors) / size
     best = np.argmax(gain >= gain.max(axis=1, keepdims=True) - 1e-12, axis=1)[:, None]
     at = np.take_along_axis(cell.by_entropy, np.take_along_axis(place, best, 1), 1)[:, 0]
@@ -261,5 +266,7 @@ def _accept_cheapest(cell: Cell, cost: Floats, coverage: float | Fraction) -> Ac
 def _accept_right(cell: Cell, coverage: float | Fraction) -> Accepted:
     """Accept K held-out items, right ones first: no threshold, the labels are known; wrong ones share what is left."""
     wrong, k = cell.wrong[cell.held], count_accepted(cell.held.shape[1], coverage)
-    above, through = count_surer(-wrong)
-    return Accepted(np.clip((k - above) / (through - above), 0.0, 1.0), np.zeros(len(wrong)))
+    n_wrong = wrong.sum(axis=1, keepdims=True)
+    n_right = wrong.shape[1] - n_wrong
+    share = np.where(wrong > 0, bootstrap.divide(k - n_right, n_wrong), bootstrap.divide(k, n_right))
+    return Accepted(np.clip(share, 0.0, 1.0), np.zeros(len(wrong)))
