@@ -152,6 +152,8 @@ def find_ties(ranked: Floats) -> tuple[Ints, Ints]:
     """Return int64[..., n] twice: the first and last place of each value's ties in rows sorted along the last axis."""
     changes, edge = ranked[..., 1:] != ranked[..., :-1], np.ones((*ranked.shape[:-1], 1), bool)
     place = np.arange(ranked.shape[-1], dtype=np.int64)
+    if changes.all():  # no ties
+        return (np.broadcast_to(place, ranked.shape),) * 2
     first = np.maximum.accumulate(np.where(np.concatenate([edge, changes], -1), place, 0), axis=-1)
     ends = np.where(np.concatenate([changes, edge], -1), place, len(place))
     return first, np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1]

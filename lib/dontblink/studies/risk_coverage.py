@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from dontblink.statistics import bootstrap
 from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling
@@ -60,14 +59,15 @@ def accepted_errors(confidence: Floats, error: Floats) -> Floats:
 
 def errors_in_order(ranked: Floats, error: Floats) -> Floats:
     """Return `accepted_errors` of rows that are sorted along the last axis; rows of one `ranked` value are ties."""
-    zero = np.zeros((*error.shape[:-1], 1))
-    total = np.concatenate([zero, np.cumsum(error, axis=-1)], axis=-1)
-    if (ranked[..., 1:] != ranked[..., :-1]).all():
-        return total
+    total = np.zeros((*error.shape[:-1], error.shape[-1] + 1))
+    total[..., 1:] = np.cumsum(error > 0, axis=-1, dtype=np.int32)  # whole numbers add up faster
+    if ((ranked[..., 1:] != ranked[..., :-1]) | (error[..., 1:] == error[..., :-1])).all():
+        return total  # no ties, or of equal rows: their order says nothing
     first, last = bootstrap.find_ties(ranked)
     before, after = (np.take_along_axis(total, edge, -1) for edge in (first, last + 1))
     k = np.arange(1, error.shape[-1] + 1)
-    return np.concatenate([zero, before + (k - first) * (after - before) / (last + 1 - first)], axis=-1)
+    total[..., 1:] = before + (k - first) * (after - before) / (last + 1 - first)
+    return total
 
 
 def check_rows(confidence: ArrayLike, error: ArrayLike) -> tuple[Floats, Floats]:
@@ -106,19 +106,19 @@ def selective_table(
 def _estimate(
     surety: Floats, wrong: Floats, coverage: float | Fraction, resampling: Resampling
 ) -> dict[str, Any]:
-    n, rank = len(surety), rankdata(-surety, "ordinal") - 1  # sorted once: a draw is then sorted as whole numbers
-    k, ranked, bad = count_accepted(n, coverage), np.empty(n), np.empty(n)
-    ranked[rank], bad[rank] = surety, wrong
+    n, order = len(surety), np.argsort(-surety, kind="stable")
+    k, ranked, bad = count_accepted(n, coverage), surety[order], wrong[order]
+    rank = np.argsort(order).astype(np.int32)  # sorted once: a draw is then sorted as whole numbers
 
     def evaluate(index: Ints, size: int) -> Floats:
-        drawn = np.sort(rank[index], axis=1)
-        risk = errors_in_order(ranked[drawn], bad[drawn])[:, 1:] / np.arange(1, index.shape[1] + 1)
+        drawn = np.sort(rank.take(index), axis=1)
+        risk = errors_in_order(ranked.take(drawn), bad.take(drawn))[:, 1:] / np.arange(1, index.shape[1] + 1)
         return np.stack([risk.mean(axis=1), risk[:, size - 1]], axis=1)
 
     everyone = np.arange(n)
     own = evaluate(everyone[None], k)[0]
     drawn = np.concatenate([evaluate(index, k) for index in bootstrap.resample([everyone], resampling)])
-    rest = np.array([np.delete(everyone, i) for i in everyone])
+    rest = everyone[:-1] + (everyone[:-1] >= everyone[:, None])  # everyone but one
     left_out = np.concatenate([evaluate(part, count_accepted(n - 1, coverage)) for part in np.array_split(rest, 4)])
     row: dict[str, Any] = {"n_accepted": k, "realised_coverage": k / n, "method": resampling.method}
     for j, measure in enumerate(("aurc", "risk")):

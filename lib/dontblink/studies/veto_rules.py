@@ -5,7 +5,7 @@ Why: 100 splits, 9 cells and hundreds of permutations are millions of threshold 
 accepted, and how many errors that saves against the entropy rule AT THE SAME NUMBER of accepted answers. Never: a label
 of a held-out item in a threshold, a coefficient or a choice; an item that is in both halves for two models.
 
-Arrays have a row per split: fit int64[S, F] and held int64[S, G] number the items of a cell, in the order of its rows.
+Arrays have a row per split: fit int64[S, F] numbers items of a cell in the order of entropy, held int64[S, G] the rest.
 Items are dealt into blocks, and every split halves every block: without a block the splits are what they were, which
 the jackknife of `veto` needs.
 """
@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from dontblink.statistics import bootstrap
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, number_clusters, split_strata
-from dontblink.statistics.firth import check_design
 from dontblink.statistics.logit import fit_logit, fit_replicates, prepare_rows, start_at
 from dontblink.studies.cells import ENTROPY, VISION, deal_rows, name_cell, standardise
 from dontblink.studies.risk_coverage import count_accepted, errors_in_order
@@ -38,8 +37,8 @@ _CHUNK = 32  # logits fitted at once: their row weights stay in the cache; chang
 class Cell:
     """Rows `index` of one model and benchmark, their splits, and what the entropy rule alone makes of them.
 
-    by_entropy int64[S, F] is `fit` sorted by entropy, tie_end the last place of each place's group of ties, fit_errors
-    float64[S, F + 1] and held_errors [S, G + 1] the expected errors among the k of lowest entropy.
+    tie_end int64[S, F] is the last place in `fit` of each place's group of ties, fit_errors float64[S, F + 1] and
+    held_errors [S, G + 1] the expected errors among the k of lowest entropy.
     """
 
     name: str
@@ -49,7 +48,6 @@ class Cell:
     targeted: Bools
     fit: Ints
     held: Ints
-    by_entropy: Ints
     tie_end: Ints
     fit_errors: Floats
     held_errors: Floats
@@ -89,6 +87,23 @@ class Splits:
             )
             for name, index in pd.Series(self.names).groupby(self.names, sort=True).indices.items()
         )  # fmt: skip
+
+    @cached_property
+    def models(self) -> list[tuple[str, list[int], Ints, Floats, Ints, Floats, Floats]]:
+        """Return what a deal of vision leaves of the logit of each model: its name, its cells, their rows, a constant
+        a cell, the item of each row, the coefficients of entropy and the constants without vision, and the items that
+        each split fits on.
+        """
+        found = []
+        names = [cell.name.split("\n")[0] for cell in self.cells]
+        for model in dict.fromkeys(names):
+            own = [c for c, name in enumerate(names) if name == model]
+            sizes = [len(self.cells[c].index) for c in own]
+            index, constants = np.concatenate([self.cells[c].index for c in own]), np.repeat(np.eye(len(own)), sizes, 0)
+            items, item = np.unique(self.row_item[index], return_inverse=True)
+            near = fit_logit(np.column_stack([self.entropy[index], constants]), self.right[index]).coef
+            found.append((model, own, index, constants, item, near, self.fits_on[:, items].astype(np.float64)))
+        return found
 
 
 class Accepted(NamedTuple):
@@ -150,14 +165,12 @@ def _split_cell(name: str, index: Ints, in_fit: Bools, entropy: Floats, wrong: F
     if in_fit[0].all() or not in_fit[0].any():
         found = f"cell {name_cell(name)}: {len(index)} items leave one half empty"
         raise EstimateError(f"{found}; add items or leave the cell out")
-    order = np.argsort(entropy, kind="stable")  # once: in this order the rows of a half are sorted in every split
-    (fit, held), (low, high) = (
-        [rows[np.nonzero(half[:, rows])[1]].reshape(len(half), -1) for half in (in_fit, ~in_fit)]
-        for rows in (np.arange(len(index)), order)
-    )
-    curves = [errors_in_order(entropy[part], wrong[part]) for part in (low, high)]
-    ends = bootstrap.find_ties(entropy[low])[1]
-    return Cell(name, index, entropy, wrong, targeted, fit, held, low, ends, curves[0], curves[1])
+    rows, order = np.arange(len(index)), np.argsort(entropy, kind="stable")  # sorted once for all splits
+    parts = ((in_fit, order), (~in_fit, order), (~in_fit, rows))
+    fit, high, held = (r.take(np.flatnonzero(part[:, r]).reshape(len(part), -1) % len(r)) for part, r in parts)
+    ends = bootstrap.find_ties(entropy.take(fit))[1]
+    curves = [errors_in_order(entropy.take(part), wrong.take(part)) for part in (fit, high)]
+    return Cell(name, index, entropy, wrong, targeted, fit, held, ends, curves[0], curves[1])
 
 
 def apply_rule(
@@ -172,7 +185,7 @@ def apply_rule(
     """
     if rule not in RULES:
         raise EstimateError(f"rule {rule!r}; expected one of {', '.join(RULES)}")
-    costs = [cell.entropy[None] for cell in splits.cells]
+    costs = [cell.entropy for cell in splits.cells]
     separated = [0] * len(costs)
     if rule in ("linear", "interaction"):
         scores, separated = fit_splits(splits, vision, interaction=rule == "interaction")
@@ -185,7 +198,7 @@ def apply_rule(
             elif rule == "veto" and cell.targeted.any():
                 seen = np.where(cell.targeted, vision[cell.index], np.inf)
                 limit, floor, share = fit_veto(cell, seen, coverage, splits.n_shares)
-                kept = (cell.entropy[cell.held] <= limit[:, None]) & (seen[cell.held] >= floor[:, None])
+                kept = (cell.entropy.take(cell.held) <= limit[:, None]) & (seen.take(cell.held) >= floor[:, None])
                 found.append(Accepted(kept.astype(np.float64), share))
             else:
                 found.append(_accept_cheapest(cell, cost, coverage)._replace(n_separated=n_separated))
@@ -195,7 +208,7 @@ def apply_rule(
 def count_errors(cell: Cell, accepted: Accepted) -> Floats:
     """Return float64[3, S]: accepted answers, wrong ones among them, and those of entropy alone at that number."""
     k = np.rint(accepted.weight.sum(axis=1)).astype(np.int64)
-    own = (accepted.weight * cell.wrong[cell.held]).sum(axis=1)
+    own = (accepted.weight * cell.wrong.take(cell.held)).sum(axis=1)
     return np.stack([k.astype(np.float64), own, np.take_along_axis(cell.held_errors, k[:, None], 1)[:, 0]])
 
 
@@ -208,24 +221,18 @@ def fit_splits(splits: Splits, vision: Floats, *, interaction: bool) -> tuple[li
     features = np.column_stack([splits.entropy, vision, splits.entropy * vision][: 2 + interaction])
     scores, n_separated = [np.empty(0)] * len(splits.cells), [0] * len(splits.cells)
     width = features.shape[1]
-    models = [cell.name.split("\n")[0] for cell in splits.cells]
-    for model in dict.fromkeys(models):
-        own = [c for c, other in enumerate(models) if other == model]
-        index = np.concatenate([splits.cells[c].index for c in own])
-        constants = np.repeat(np.eye(len(own)), [len(splits.cells[c].index) for c in own], axis=0)
-        x, y = check_design(np.hstack([features[index], constants]), splits.right[index])
-        items, code = np.unique(splits.row_item[index], return_inverse=True)
-        rows, near = prepare_rows(x, y, code), np.zeros(x.shape[1])
-        near[[0, *range(width, len(near))]] = fit_logit(np.delete(x, range(1, width), 1), y).coef
-        start, counts = start_at(rows, near * rows.scale), splits.fits_on[:, items].astype(np.float64)
-        fits = [fit_replicates(rows, counts[k : k + _CHUNK], start) for k in range(0, len(counts), _CHUNK)]
+    for name, own, index, constants, item, near, counts in splits.models:
+        rows = prepare_rows(np.hstack([features[index], constants]), splits.right[index], item)
+        start = start_at(rows, np.insert(near, 1, np.zeros(width - 1)) * rows.scale)
+        space = np.empty((4, _CHUNK, len(index)))
+        fits = [fit_replicates(rows, counts[k : k + _CHUNK], start, space) for k in range(0, len(counts), _CHUNK)]
         coef = np.concatenate([beta for beta, _ in fits]) / rows.scale
         if np.isnan(coef).any():
-            raise EstimateError(f"model {model}: entropy and vision depend on each other in a split; add items")
+            raise EstimateError(f"model {name}: entropy and vision depend on each other in a split; add items")
         for c in own:
             # term by term, not a matrix product: equal rows must get equal scores to the last bit
-            terms = [coef[:, j, None] * features[splits.cells[c].index, j] for j in range(width)]
-            scores[c], n_separated[c] = np.sum(terms, axis=0), sum(int(flag.sum()) for _, flag in fits)
+            terms = (coef[:, j, None] * features[splits.cells[c].index, j] for j in range(width))
+            scores[c], n_separated[c] = sum(terms, np.zeros(1)), sum(int(flag.sum()) for _, flag in fits)
     return scores, n_separated
 
 
@@ -238,29 +245,35 @@ def fit_veto(cell: Cell, vision: Floats, coverage: float | Fraction, n_shares: i
     is no veto. `vision` float64[n] is +inf where the veto does not apply.
     """
     n = cell.fit.shape[1]
-    k, places = count_accepted(n, coverage), np.arange(n)
+    k = count_accepted(n, coverage)
     vetoed = np.unique((n - k) * np.arange(n_shares + 1) // n_shares)
-    seen, wrong = vision[cell.by_entropy], cell.wrong[cell.by_entropy]
-    floors = np.sort(seen, axis=1)[:, vetoed]
+    seen = vision.take(cell.fit)
+    blind = np.argpartition(seen, n - k, axis=1)[:, : n - k + 1].astype(np.int32)  # places by entropy
+    low = np.take_along_axis(seen, blind, 1)
+    floors = np.sort(low, axis=1)[:, vetoed]
     floors[:, 0] = -np.inf  # no veto, on new items either
-    kept = seen[:, None, :] >= floors[:, :, None]
-    # the K-th kept item lies among the last F - K + 1
-    n_kept = kept[:, :, : k - 1].sum(axis=2)[:, :, None] + np.cumsum(kept[:, :, k - 1 :], axis=2)
-    place = np.take_along_axis(cell.tie_end, k - 1 + (n_kept < k).sum(axis=2), 1)
-    kept &= places <= place[:, :, None]
-    size, errors = kept.sum(axis=2), np.einsum("sjf,sf->sj", kept, wrong)
+    gone = low[:, None] < floors[:, :, None]
+    # the i-th vetoed place comes before the K-th kept one if less than K kept ones come before it
+    places = np.sort(np.where(gone, blind[:, None], n + k), axis=2)
+    place = np.take_along_axis(cell.tie_end, k - 1 + (places - np.arange(n - k + 1) < k).sum(axis=2), 1)
+    gone &= blind[:, None] <= place[:, :, None]
+    size = place + 1 - gone.sum(axis=2)
+    wrong = np.einsum("sjm,sm->sj", gone, cell.wrong.take(np.take_along_axis(cell.fit, blind, 1)))
+    errors = np.take_along_axis(cell.fit_errors, place + 1, 1) - wrong
     gain = (np.take_along_axis(cell.fit_errors, size, 1) - errors) / size
     best = np.argmax(gain >= gain.max(axis=1, keepdims=True) - 1e-12, axis=1)[:, None]
-    at = np.take_along_axis(cell.by_entropy, np.take_along_axis(place, best, 1), 1)[:, 0]
+    at = np.take_along_axis(cell.fit, np.take_along_axis(place, best, 1), 1)[:, 0]
     return cell.entropy[at], np.take_along_axis(floors, best, 1)[:, 0], vetoed[best[:, 0]] / n
 
 
 def _accept_cheapest(cell: Cell, cost: Floats, coverage: float | Fraction) -> Accepted:
-    """Accept what costs no more than the K-th cheapest fit item; cost float64[S or 1, n]."""
-    k, wide = count_accepted(cell.fit.shape[1], coverage), np.broadcast_to(cost, (len(cell.fit), cost.shape[1]))
-    fit, held = (np.take_along_axis(wide, part, 1) for part in (cell.fit, cell.held))
-    limit = np.partition(fit, k - 1, axis=1)[:, k - 1, None]
-    return Accepted((held <= limit).astype(np.float64), np.zeros(len(held)))
+    """Accept what costs no more than the K-th cheapest fit item; cost float64[S, n], or [n] in all splits."""
+    k, by_split = count_accepted(cell.fit.shape[1], coverage), cost.ndim == 2
+    first = np.arange(len(cost))[:, None] * cost.shape[1] if by_split else 0
+    fit, held = (cost.take(part + first) for part in (cell.fit, cell.held))
+    if by_split:  # entropy is in order
+        fit.partition(k - 1, axis=1)
+    return Accepted((held <= fit[:, k - 1, None]).astype(np.float64), np.zeros(len(held)))
 
 
 def _accept_right(cell: Cell, coverage: float | Fraction) -> Accepted:
