@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -190,15 +191,22 @@ def test_a_fresh_clone_extracts_and_runs_every_notebook_in_order(tree: Tree) -> 
     assert (tree.folder / "results" / "testbed" / "figures" / "02_collapse.json").read_text().startswith("made here")
 
 
-@pytest.mark.parametrize("jobs", ["", "-j4"])
-def test_notebooks_run_side_by_side_and_the_ledger_last(tree: Tree, jobs: str) -> None:
-    tree.edit("env/bin/python", "with open", "import time; time.sleep(0.2)\nwith open")
-    start = time.perf_counter()
-    calls = tree.calls("all", jobs=jobs)
-    elapsed = time.perf_counter() - start
-    assert calls[0] == "extraction" and sorted(calls[1 : len(FIRST) + 1]) == FIRST and calls[-len(LAST) :] == LAST
-    if jobs:  # four at a time, whatever the machine has
-        assert elapsed < 0.2 * len(calls) or os.getloadavg()[0] > 3
+@pytest.mark.parametrize("jobs", ["", "-j8"])
+def test_notebooks_run_side_by_side_and_nothing_starts_before_what_it_reads_is_whole(tree: Tree, jobs: str) -> None:
+    end = "import time\ntime.sleep(0.3)\nprint(f'{command} {stem}'.strip(), 'ended', file=open('calls.txt', 'a'))\n"
+    tree.edit("env/bin/python", "for file in files:\n", f"{end}for file in files:\n")
+    calls = tree.calls("all", "pages", jobs=jobs)
+
+    def at(name: str, nth: int = 0) -> int:
+        return [place for place, call in enumerate(calls) if call == name][nth]
+
+    ledger, take, *others, say = LAST
+    assert sorted(call for call in calls if not call.endswith(" ended")) == sorted(["extraction", "pages", *ALL])
+    assert at("extraction ended") < min(map(at, FIRST)) and max(at(f"{name} ended") for name in FIRST) < at(ledger)
+    for before, after in pairwise([ledger, take, *others]):
+        assert at(f"{before} ended") < at(after), f"{after} began too early"
+    assert at(f"{others[-1]} ended") < at(say, -1) and at(f"{ledger} ended") < at("pages")
+    assert not jobs or max(map(at, FIRST)) < min(at(f"{name} ended") for name in FIRST)
 
 
 def test_a_second_make_all_runs_nothing_within_two_seconds(built: Tree) -> None:
