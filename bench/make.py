@@ -38,8 +38,10 @@ class BenchError(RuntimeError):
 def copy_tree(root: Path, copy: Path, built: bool) -> None:
     """Copy the files that git tracks or would add, with their times; `built`: and what `make all` made of them."""
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"]
-    names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
-    for name in filter(None, names):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchError(f"{root}: git knows no files here; put the folder under git: git init && git add .")
+    for name in filter(None, done.stdout.split("\0")):
         if (source := root / name).is_file():  # not one that was deleted, nor another repository
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy / name)

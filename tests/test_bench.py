@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -291,6 +292,9 @@ def test_a_copy_holds_the_working_tree_with_its_times_and_results_only_where_ask
     assert (cold / "new.txt").read_text() == "not yet added" and not (cold / "results").exists()
     assert (warm / "results" / "testbed" / "extraction.json").stat().st_mtime_ns == 10**18
     make.check_package(warm)
+    shutil.rmtree(checkout / ".git")
+    with pytest.raises(make.BenchError, match="git knows no files here; .*git init"):
+        make.copy_tree(checkout, cold, built=False)
     (warm / "lib" / "dontblink" / "__init__.py").unlink()
     (warm / "lib" / "dontblink").rmdir()
     with pytest.raises(make.BenchError, match="the copy imports"):

@@ -17,6 +17,7 @@ import json
 import re
 import reprlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -27,6 +28,9 @@ from dontblink import paths
 from dontblink.errors import NamedError
 from dontblink.files import read_json, write_text
 
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 80
+SHORT.maxlist = SHORT.maxdict = 20
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 80
 SHORT.maxlist = SHORT.maxdict = 20
@@ -64,7 +68,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Coverage = Annotated[float, Field(ge=0.01, le=1)]
 ChainLength = Annotated[int, Field(ge=1, le=12)]
-Text = Annotated[str, Field(pattern=r"^\S+$")]
 Line = Annotated[str, Field(pattern=r"^.*$")]
 Source = Annotated[str, Field(pattern=r"^.+$")]
 Word = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
@@ -173,7 +176,7 @@ class Collapse(Section):
     bootstrap_seed: Seed = Field(description="draws items with replacement")
     shuffled_deals: Count = Field(description="permutations of the boxes between items (negative control)")
     picture_model: Name = Field(description="whose look is drawn")
-    picture_benchmark: Text = Field(description="whose items are drawn")
+    picture_benchmark: Word = Field(description="whose items are drawn")
     picture_quantiles: Span[Share] = Field(description="of the per-item collapse: one sustained, one collapsing item")
 
 
@@ -307,61 +310,59 @@ class Node(dict[Any, Any]):
 class Loader(yaml.SafeLoader):
     """SafeLoader that keeps lines and refuses what may be a mistake.
 
-    That is a key that stands twice, a tag, and an unquoted value that YAML 1.1, which PyYAML reads, and 1.2 take for
-    different things (but for `1_000`, which can only mean the number).
+    That is a key that stands twice, a tag, and an unquoted value that PyYAML and people, or readers of YAML 1.2, take
+    for different things.
     """
-
-    def __init__(self, text: str, name: str, key: str) -> None:
-        super().__init__(text)
-        self.name, self.keys, self.has_lines = name, [key] if key else [], not key
-
-    def refuse(self, at: Any, message: str) -> NoReturn:
-        """Raise NamedError with the place and the key of a node or event."""
-        place = f"{self.name}:{at.start_mark.line + 1}" if self.has_lines else self.name
-        raise NamedError(": ".join([place, *([".".join(self.keys)] if self.keys else []), message]))
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Return the next node; a tag would give its text another meaning."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None):
-            self.refuse(event, f"found the tag {SHORT.repr(event.tag)}; remove it")
+            raise NamedError(f"{locate(self, event)}: found the tag {SHORT.repr(event.tag)}; remove it")
         return super().compose_node(parent, index)
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
-        """Return the tag of a node, "unsure" for an unquoted value that the two versions of YAML read differently."""
+        """Return the tag of a node, "unsure" for an unquoted value that is read differently."""
         tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
-        if kind is not yaml.ScalarNode or not implicit[0]:
-            return tag
-        spelt = value.replace("_", "") if tag.endswith(("int", "float")) else value
-        found = next((name for name, plain in PLAIN.items() if re.fullmatch(plain, spelt)), "str")
-        return tag if tag.endswith(f":{found}") else "unsure"
+        is_sure = kind is not yaml.ScalarNode or not implicit[0] or tag.endswith((":null", f":{name_kind(value)}"))
+        return tag if is_sure else "unsure"
 
 
-def refuse_scalar(loader: Loader, node: yaml.ScalarNode) -> NoReturn:
+def locate(loader: Loader, at: Any) -> str:
+    """Return the place of a node or event, as messages call it."""
+    return f"{loader.name}:{at.start_mark.line + 1}"
+
+
+def name_kind(value: str) -> str:
+    """Return what an unquoted value is to people: digits are decimal (but for 0x10), `yes` and 1:30 are texts."""
+    for name, read in (("int", lambda text: int(text, 0)), ("float", float)):
+        with suppress(ValueError):
+            read(value)
+            return name
+    return "bool" if value.lower() in ("true", "false") else "str"
+
+
+def refuse_scalar(loader: Loader, node: Any) -> NoReturn:
     """Raise NamedError that says how to write a value for every reader."""
-    remedy = "write true, false or a decimal number, or quote it"
-    if match := DECIMAL.fullmatch(node.value.replace("_", "")):
-        sign, whole, rest, power = match.groups("")
-        number = f"{sign}{whole}{rest or '.0'}e{int(power):+d}" if power else f"{sign}{whole}{rest}"
-        remedy = f"write {number}, or quote it"
-    loader.refuse(node, f"found {SHORT.repr(node.value)}, which YAML 1.1 and 1.2 read differently; {remedy}")
+    digits = node.value.lstrip("0_")
+    how = digits if digits.isdecimal() else "a number as 10 or 1.0e-3, true or false"
+    line = node.start_mark.buffer.split("\n")[node.start_mark.line].strip(" \0")
+    found = f"{SHORT.repr(line)}: readers of YAML differ in {SHORT.repr(node.value)}"
+    raise NamedError(f"{locate(loader, node)}: {found}; write {how}, or quote it")
 
 
 def build_node(loader: Loader, node: yaml.MappingNode) -> Node:
-    """Return the mapping of a YAML node; refuse a key that is no text or stands twice."""
+    """Return the mapping of a YAML node; raise NamedError at a key that is no text or stands twice."""
     mapping = Node()
     mapping.places = {}
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
+        key, place = loader.construct_object(key_node, deep=True), locate(loader, key_node)
         if not isinstance(key, str):
-            loader.refuse(key_node, f"a key is {show_value(key)}; expected text; correct or remove it")
+            raise NamedError(f"{place}: a key is {show_value(key)}; expected text; correct or remove it")
         if key in mapping:
             earlier = mapping.places[key].rpartition(":")[2]
-            loader.refuse(key_node, f"{key}: stands here and in line {earlier}; remove one")
-        loader.keys.append(key)
-        mapping[key] = loader.construct_object(value_node, deep=True)
-        mapping.places[key] = f"{loader.name}:{key_node.start_mark.line + 1}"
-        loader.keys.pop()
+            raise NamedError(f"{place}: {key}: stands here and in line {earlier}; remove one")
+        mapping[key], mapping.places[key] = loader.construct_object(value_node, deep=True), place
     return mapping
 
 
@@ -369,28 +370,27 @@ Loader.add_constructor("tag:yaml.org,2002:map", build_node)
 Loader.add_constructor("unsure", refuse_scalar)
 
 
-def parse(text: str, name: str, key: str = "") -> Any:
-    """Return what a YAML text holds, or raise NamedError; `name` is what messages call it, `key` whose value it is."""
+def parse(text: str, name: str) -> Any:
+    """Return what a YAML text holds, or raise NamedError; `name` is what messages call it."""
     if hidden := re.search("[\x85\u2028\u2029]", text):  # line breaks of YAML 1.1 alone
         raise NamedError(f"{name}: found the letter {hidden[0]!a}, which ends a line unseen; remove it")
     try:
-        return Loader(text, name, key).get_single_data()
+        loader = Loader(text)
+        loader.name = name
+        return loader.get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # the last two of its numbers and its depth
         mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", error)
-        place = f"{name}: {key}" if key else f"{name}:{mark.line + 1}" if mark else name
-        remedy = "write a list as [a,b]; correct it" if key else "correct it"
-        raise NamedError(f"{place}: not YAML: {what}; {remedy}") from error
+        raise NamedError(f"{name}{f':{mark.line + 1}' if mark else ''}: not YAML: {what}; correct it") from error
 
 
 def read_yaml(path: Path) -> Any:
     """Return what a YAML file holds; raise NamedError where it cannot be read, or differently by another reader."""
     name = paths.show(path.absolute())
     try:
-        return parse(path.read_text(encoding="utf-8"), name)
-    except OSError as error:
-        raise NamedError(f"{name}: cannot be read ({error.strerror}); give a file that is there") from error
-    except UnicodeDecodeError as error:
-        raise NamedError(f"{name}: not YAML: {error}; write it in UTF-8") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NamedError(f"{name}: cannot be read ({error}); give a file that is there, in UTF-8") from error
+    return parse(text, name)
 
 
 def show_value(value: object) -> str:
@@ -483,7 +483,7 @@ def override(sections: Sections, overrides: str) -> None:
             raise NamedError(f"SET: found {word!r}, expected section.key=value, a list as [a,b]; correct it")
         if key in new.get(section, {}):
             raise NamedError(f"SET: {name}: given twice; remove one")
-        new.setdefault(section, {})[key] = parse(value, "SET", name)
+        new.setdefault(section, {})[key] = parse(value, f"SET: {name}")
     sections |= check(sections | {name: {**sections.get(name, {}), **own} for name, own in new.items()}, "SET", {})
 
 
