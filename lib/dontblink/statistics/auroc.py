@@ -31,7 +31,7 @@ from dontblink.statistics.bootstrap import (
     Resampling,
 )
 
-_CHUNK = 32  # replicates held at once: their cumulative weights stay in the cache; changes no result
+_CHUNK = 64  # replicates held at once: their cumulative weights stay in the cache; changes no result
 
 
 def weigh_auroc(positive: NDArray[np.bool_], score: Floats, cluster: Ints) -> Callable[[Floats], Floats]:
@@ -43,13 +43,14 @@ def weigh_auroc(positive: NDArray[np.bool_], score: Floats, cluster: Ints) -> Ca
     ranked, asked = score[~positive][order], score[positive]
     below, not_above = (np.searchsorted(ranked, asked, side) for side in ("left", "right"))
     of_positive, of_negative = cluster[positive], cluster[~positive][order]
+    tied = (below < not_above).any()
 
     def evaluate(weights: Floats) -> Floats:
-        cumulative = np.zeros((len(of_negative) + 1, weights.shape[1]))
-        np.cumsum(weights[of_negative], axis=0, out=cumulative[1:])
-        own = weights[of_positive]
-        wins = np.einsum("ib,ib->b", own, cumulative[below])
-        wins += np.einsum("ib,ib->b", own, cumulative[not_above])
+        own, cumulative = weights.take(of_positive, axis=0), np.zeros((len(of_negative) + 1, weights.shape[1]))
+        # a sum along contiguous memory takes half the time
+        cumulative[1:] = np.cumsum(np.ascontiguousarray(weights.take(of_negative, axis=0).T), axis=1).T
+        wins = np.einsum("ib,ib->b", own, cumulative.take(below, axis=0))
+        wins += np.einsum("ib,ib->b", own, cumulative.take(not_above, axis=0)) if tied else wins
         return np.asarray(bootstrap.divide(wins, 2 * own.sum(axis=0) * cumulative[-1]))
 
     return evaluate
@@ -60,15 +61,15 @@ def auroc_each(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> 
 
     For scores that differ between replicates (a refitted rule), so that nothing can be sorted beforehand.
     """
-    order = np.argsort(scores, axis=1)
-    ranked, drawn = np.take_along_axis(scores, order, 1), np.take_along_axis(weights, order, 1)
-    won = np.where(positive[order], drawn, 0.0)
+    order, first = np.argsort(scores, axis=1), np.arange(len(scores))[:, None] * scores.shape[1]
+    ranked, drawn = scores.take(order + first), weights.take(order + first)
+    won = np.where(positive.take(order), drawn, 0.0)
     lost = drawn - won
     not_above = np.cumsum(lost, axis=1)
     below, total = not_above - lost, not_above[:, -1]
     if (ranked[:, 1:] == ranked[:, :-1]).any():
-        first, last = bootstrap.find_ties(ranked)
-        below, not_above = np.take_along_axis(below, first, 1), np.take_along_axis(not_above, last, 1)
+        lowest, highest = bootstrap.find_ties(ranked)
+        below, not_above = np.take_along_axis(below, lowest, 1), np.take_along_axis(not_above, highest, 1)
     result: Floats = bootstrap.divide((won * (below + not_above)).sum(axis=1), 2 * won.sum(axis=1) * total)
     return result
 

@@ -75,12 +75,12 @@ def start_at(rows: Rows, beta: Floats) -> Start:
     """Return what all replicates share: the sums over clusters at scaled coefficients `beta` float64[k]."""
     t, k, n_pairs = np.tanh(rows.x @ beta / 2), rows.x.shape[1], rows.pairs.shape[1]
     parts = [rows.sign[:, None] * rows.x, rows.pairs, t[:, None] * rows.x, (t**2)[:, None] * rows.pairs]
-    return Start(beta, _add_up(rows, np.hstack(parts).T).T, np.cumsum([k, n_pairs, k]))
+    return Start(beta, _add_up(rows, np.hstack(parts), 0), np.cumsum([k, n_pairs, k]))
 
 
-def _add_up(rows: Rows, values: Floats) -> Floats:
-    """Return sums over clusters float64[b, G] of values float64[b, n]."""
-    return values if len(rows.first) == len(rows.row) else np.add.reduceat(values, rows.first, axis=1)
+def _add_up(rows: Rows, values: Floats, axis: int) -> Floats:
+    """Return the sums over clusters of values of rows along an axis."""
+    return values if len(rows.first) == len(rows.row) else np.add.reduceat(values, rows.first, axis=axis)
 
 
 def fit_replicates(
@@ -146,7 +146,7 @@ def robust_errors(rows: Rows, counts: Floats, beta: Floats, columns: Sequence[in
     for j, column in enumerate(columns):
         unit = np.zeros((len(beta), rows.x.shape[1]))
         unit[:, column] = 1.0
-        influence = _add_up(rows, residual * (solve_each(information, unit) @ rows.x.T))
+        influence = _add_up(rows, residual * (solve_each(information, unit) @ rows.x.T), 1)
         errors[:, j] = np.sqrt(correction * (counts * influence**2).sum(axis=1))
     return errors
 

@@ -133,10 +133,10 @@ def standardise(values: ArrayLike, cell: ArrayLike, name: str = "value", *, cons
 
     A value that is constant in a cell raises EstimateError, or becomes 0 there with `constant="zero"`.
     """
-    numbers, labels = np.asarray(values, np.float64), np.asarray(cell)
+    numbers, (code, labels) = np.asarray(values, np.float64), pd.factorize(np.asarray(cell), sort=True)
     scaled = np.zeros_like(numbers)
-    for label in np.unique(labels):
-        own = labels == label
+    for k, label in enumerate(labels):
+        own = code == k
         mean, spread = numbers[own].mean(), numbers[own].std()
         if spread > 1e-12 * max(1e-300, np.abs(numbers[own]).max()):
             scaled[own] = (numbers[own] - mean) / spread

@@ -10,7 +10,7 @@ keep its main effects (dealt labels lose b_E as well, dealt looks b_V).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +33,16 @@ from dontblink.studies.cells import (
 )
 from dontblink.studies.entropy import Contrasts, contrast_scores
 from dontblink.studies.interaction import TERMS, Design, build_design
-from dontblink.studies.transfer import RULES, FittedRule, Scaling, fit_rule, pair_benchmarks, score_rows
+from dontblink.studies.transfer import (
+    RULES,
+    Features,
+    FittedRule,
+    Scaling,
+    fit_rule,
+    number_groups,
+    pair_benchmarks,
+    score_rows,
+)
 
 Dealt = Literal["labels", "vision"]
 _EV = TERMS.index("entropy:vision")
@@ -120,26 +129,28 @@ def shuffled_vision(
     over models), shuffled_mean, shuffled_low, shuffled_high (`confidence` of the deals), share_below (deals below the
     observed gain), n_deals. `choice` as in `transfer_table`.
     """
-    fitted: dict[tuple[str, ...], list[dict[str, FittedRule]]] = {}
+    fitted: dict[tuple[str, ...], dict[str, FittedRule]] = {}
     results = []
     for scaling in scalings:
         pairs = pair_benchmarks(fit_items, items, ["full", *rules], scaling, min_items=min_items, **choice)
         for train, test, pair in pairs:
             if (key := (train, *pair.train["model"].unique())) not in fitted:  # one fit for every benchmark judged
-                fitted[key] = [
-                    {name: fit_rule(pair.train, learnt, RULES[name], min_items=min_items) for name in rules}
-                    for learnt in _deal_vision(pair.learnt, pair.train, n_deals, [seed, 0])
-                ]
+                learnt = _deal_vision(pair.learnt, pair.train, n_deals, [seed, 0])
+                fitted[key] = {
+                    name: fit_rule(pair.train, pair.learnt, RULES[name], dealt=learnt, min_items=min_items)
+                    for name in rules
+                }
             text = fit_rule(pair.train, pair.learnt, RULES["full"], min_items=min_items)
-            base = score_rows(text, text.coef, pair.test, pair.seen, np.zeros(len(pair.test)))
-            scores: dict[str, list[Floats]] = {name: [base] for name in rules}
-            for fits, seen in zip(fitted[key], _deal_vision(pair.seen, pair.test, n_deals, [seed, 1]), strict=True):
-                for name in rules:
-                    scores[name].append(score_rows(fits[name], fits[name].coef, pair.test, seen, base))
+            code = number_groups(pair.test, text.rule, text.groups)
+            base = score_rows(text.rule, text.coef, code, pair.seen, np.zeros(len(pair.test)))
+            seen = [pair.seen, *_deal_vision(pair.seen, pair.test, n_deals, [seed, 1])]
             correct, ones = pair.test["correct"].to_numpy(bool), np.ones((n_deals + 2, len(pair.test)))
             models = pair.test.groupby("model").indices.values()
-            for name in rules:
-                drawn = np.stack(scores[name])  # text alone, vision as it is, the deals; the mean over models of each
+            for name, fit in fitted[key].items():
+                code, coefs = number_groups(pair.test, fit.rule, fit.groups), (fit.coef, *fit.replicates)
+                # text alone, vision as it is, the deals; the mean over models of each
+                own = (score_rows(fit.rule, coef, code, x, base) for coef, x in zip(coefs, seen, strict=True))
+                drawn = np.stack([base, *own])
                 aurocs = np.mean([auroc_each(correct[m], drawn[:, m], ones[:, m]) for m in models], axis=0)
                 gain, deals = float(aurocs[1] - aurocs[0]), aurocs[2:] - aurocs[0]
                 row = {"scaling": scaling, "train": train, "test": test, "rule": name, "gain": gain}
@@ -147,14 +158,10 @@ def shuffled_vision(
     return pd.DataFrame(results)
 
 
-def _deal_vision(
-    features: pd.DataFrame, rows: pd.DataFrame, n_deals: int, seed: Sequence[int]
-) -> Iterator[pd.DataFrame]:
-    """Yield the features as they are, then `n_deals` times with vision dealt, one deal for all models."""
-    rng, vision, places = np.random.default_rng(seed), features["vision"].to_numpy(), number_items(rows)
-    yield features
-    for _ in range(n_deals):
-        yield features.assign(vision=vision[deal_rows(*places, rng)])
+def _deal_vision(features: Features, rows: pd.DataFrame, n_deals: int, seed: Sequence[int]) -> list[Features]:
+    """Return the features `n_deals` times with vision dealt, one deal for all models."""
+    rng, places = np.random.default_rng(seed), number_items(rows)
+    return [{**features, "vision": features["vision"][deal_rows(*places, rng)]} for _ in range(n_deals)]
 
 
 def dealt_table(

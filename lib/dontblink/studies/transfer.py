@@ -13,7 +13,7 @@ learnt. The AUROC of a rule with ONE feature depends on its fit through a sign a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any, Literal, NamedTuple
@@ -45,6 +45,7 @@ RULES: dict[str, Rule] = {
 }
 FEATURES = {"full": ENTROPY, "answer": "answer_entropy_nats", "vision": VISION}
 Scaling = Literal["train", "test"]
+Features = Mapping[str, Floats]  # of each row, by the keys of FEATURES
 _CHUNK = 64  # replicates sorted at once; changes no result
 
 
@@ -62,50 +63,59 @@ class FittedRule(NamedTuple):
 
 
 def fit_rule(
-    rows: pd.DataFrame, features: pd.DataFrame, rule: Rule, *, refit: Resampling | None = None, min_items: int = 20
+    rows: pd.DataFrame,
+    features: Features,
+    rule: Rule,
+    *,
+    refit: Resampling | None = None,
+    dealt: Iterable[Features] = (),
+    min_items: int = 20,
 ) -> FittedRule:
-    """Fit a rule on the rows of one benchmark; with `refit` also on resamplings of its items.
+    """Fit a rule on the rows of one benchmark; with `refit` also on resamplings of its items, else on `dealt` features.
 
     For the resamplings all groups stand in one block-diagonal design, so that an item is drawn for all models at once.
     A group below `min_items` rows or of one class is left out.
     """
-    label = label_groups(rows, rule)
-    groups = [name for name, own in rows["correct"].groupby(label) if len(own) >= min_items and own.nunique() == 2]
-    used = label.isin(groups).to_numpy()
+    right = rows["correct"].groupby(label_groups(rows, rule))
+    groups = tuple(name for name, own in right if len(own) >= min_items and own.nunique() == 2)
     if not groups:
         raise EstimateError(f"{len(rows)} rows of {rows['benchmark'].iloc[0]}: no group with both classes to fit on")
-    x, k = _design(features[used], rule), 1 + len(rule.terms)
-    code = np.searchsorted(groups, label[used].to_numpy())
-    y = rows["correct"][used].to_numpy(np.float64)
+    code, k = number_groups(rows, rule, groups), 1 + len(rule.terms)
+    used = code >= 0
+    code, y = code[used], rows["correct"].to_numpy(np.float64)[used]
     if refit is None:
-        coef = np.stack([fit_logit(x[code == g], y[code == g]).coef for g in range(len(groups))])
-        return FittedRule(rule, tuple(groups), coef, np.empty((0, len(groups), k)), 0)
+        own = [code == g for g in range(len(groups))]
+        designs = (_design(each, rule)[used] for each in (features, *dealt))
+        coef = np.array([[fit_logit(x[g], y[g]).coef for g in own] for x in designs])
+        return FittedRule(rule, groups, coef[0], coef[1:], 0)
+    x = _design(features, rule)[used]
     blocks = np.zeros((len(x), len(groups), k))
     blocks[np.arange(len(x)), code] = x
     wide = blocks.reshape(len(x), -1)
     cluster, cell = rows["cluster"][used].to_numpy(), rows["cell"][used].to_numpy()
     drawn = bootstrap_logit(wide, y, cluster, replace(refit, method="percentile"), strata=cell)
     replicates = drawn.coefficients.reshape(-1, len(groups), k)
-    return FittedRule(rule, tuple(groups), drawn.estimate.reshape(-1, k), replicates, drawn.n_separated)
+    return FittedRule(rule, groups, drawn.estimate.reshape(-1, k), replicates, drawn.n_separated)
 
 
-def score_rows(
-    fitted: FittedRule, coef: Floats, rows: pd.DataFrame, features: pd.DataFrame, fallback: Floats
-) -> Floats:
-    """Return log-odds float64[..., n] under coefficients [..., groups, 1 + terms]; `fallback` where no group fits."""
-    code = pd.Index(fitted.groups).get_indexer(label_groups(rows, fitted.rule))
-    scores = np.einsum("nk,...nk->...n", _design(features, fitted.rule), coef[..., code, :])
+def score_rows(rule: Rule, coef: Floats, code: Ints, features: Features, fallback: Floats) -> Floats:
+    """Return log-odds float64[..., n] under coefficients [..., groups, 1 + terms]; `fallback` where `code` is -1."""
+    scores = np.einsum("nk,...nk->...n", _design(features, rule), coef[..., code, :])
     return np.where(code >= 0, scores, fallback)
+
+
+def number_groups(rows: pd.DataFrame, rule: Rule, groups: Sequence[str]) -> Ints:
+    """Return the number of each row's group, -1 where it is none of the groups."""
+    return pd.Index(groups).get_indexer(label_groups(rows, rule)).astype(np.int64)
 
 
 def label_groups(rows: pd.DataFrame, rule: Rule) -> pd.Series:
     return rows["model"] + "\n" + rows["task_type"] if rule.by_task else rows["model"]
 
 
-def _design(features: pd.DataFrame, rule: Rule) -> Floats:
-    columns = {name: features[name].to_numpy(np.float64) for name in features}
-    terms = [np.prod([columns[part] for part in term.split(":")], axis=0) for term in rule.terms]
-    return np.column_stack([np.ones(len(features)), *terms])
+def _design(features: Features, rule: Rule) -> Floats:
+    terms = [np.prod([features[part] for part in term.split(":")], axis=0) for term in rule.terms]
+    return np.column_stack([np.ones(len(terms[0])), *terms])
 
 
 class Pair(NamedTuple):
@@ -113,8 +123,8 @@ class Pair(NamedTuple):
 
     train: pd.DataFrame
     test: pd.DataFrame
-    learnt: pd.DataFrame
-    seen: pd.DataFrame
+    learnt: Features
+    seen: Features
     n_left_out: int
 
 
@@ -188,11 +198,12 @@ def transfer_table(
         fits = fitted[key]
         scores: dict[str, Floats] = {}
         redrawn: dict[str, Floats] = {}
+        code = {name: number_groups(pair.test, fit.rule, fit.groups) for name, fit in fits.items()}
         for name, fit in fits.items():
             text = (scores["full"], redrawn["full"]) if name != "full" else (np.zeros(len(pair.test)),) * 2
-            scores[name] = score_rows(fit, fit.coef, pair.test, pair.seen, text[0])
-            redrawn[name] = score_rows(fit, fit.replicates, pair.test, pair.seen, text[1])
-        judged = _judge(pair, fits, scores, redrawn, rules, resampling, refit)
+            scores[name] = score_rows(fit.rule, fit.coef, code[name], pair.seen, text[0])
+            redrawn[name] = score_rows(fit.rule, fit.replicates, code[name], pair.seen, text[1])
+        judged = _judge(pair, fits, code, scores, redrawn, rules, resampling, refit)
         results += [{"train": train, "test": test} | row | {"n_left_out": pair.n_left_out} for row in judged]
     return pd.DataFrame(results)
 
@@ -200,6 +211,7 @@ def transfer_table(
 def _judge(
     pair: Pair,
     fits: dict[str, FittedRule],
+    code: dict[str, Ints],
     scores: dict[str, Floats],
     redrawn: dict[str, Floats],
     rules: Sequence[str],
@@ -215,17 +227,17 @@ def _judge(
     scopes = [(str(model), [k]) for k, model in enumerate(draws.cells)]
     for model, cells in [("all", list(range(len(scopes)))), *scopes] if len(scopes) > 1 else scopes:
         own = np.isin(models, [draws.cells[k] for k in cells])
-        fitted_on = pair.train["model"].isin(set(models[own]))
+        fitted_on = pair.train["cluster"][pair.train["model"].isin(set(models[own]))].nunique()
         for name in rules:
             whole = draws.interval(names.index(name), None, cells)
             gain = draws.interval(names.index(name), names.index("full"), cells)
-            unseen = ~label_groups(test[own], fits[name].rule).isin(fits[name].groups)
             row: dict[str, Any] = {"model": model, "rule": name, "auroc": whole.estimate}
             row |= {"ci_low": whole.ci_low, "ci_high": whole.ci_high} | gain.columns("gain")
             row["brier"] = float(((expit(scores[name][own]) - correct[own]) ** 2).mean())
             row["brier_constant"] = float(((constant[own] - correct[own]) ** 2).mean())
-            row |= {"n_test_items": len(set(cluster[own])), "n_train_items": pair.train["cluster"][fitted_on].nunique()}
-            row |= {"n_text_only": int(unseen.sum()), "n_separated": fits[name].n_separated, "n_degenerate": 0}
+            row |= {"n_test_items": len(set(cluster[own])), "n_train_items": fitted_on}
+            row["n_text_only"] = int((code[name][own] < 0).sum())
+            row |= {"n_separated": fits[name].n_separated, "n_degenerate": 0}
             if refit:
                 drawn, base = (again[which][:, cells].mean(axis=1) for which in (name, "full"))
                 both = (("refit", whole.estimate, drawn), ("refit_gain", gain.estimate, drawn - base))
@@ -265,7 +277,8 @@ def predict_rows(fit_items: pd.DataFrame, items: pd.DataFrame, rule: str = "full
     for train, test, pair in pair_benchmarks(fit_items, items, [rule], **choice):
         if train == test:
             fit = fit_rule(pair.train, pair.learnt, RULES[rule], min_items=choice.get("min_items", 20))
-            odds = score_rows(fit, fit.coef, pair.test, pair.seen, np.full(len(pair.test), np.nan))
+            code = number_groups(pair.test, fit.rule, fit.groups)
+            odds = score_rows(fit.rule, fit.coef, code, pair.seen, np.full(len(pair.test), np.nan))
             accuracy = pair.train.groupby("model")["correct"].mean()
             parts.append(pair.test.assign(probability=expit(odds), constant=pair.test["model"].map(accuracy)))
     if not parts:
@@ -273,10 +286,9 @@ def predict_rows(fit_items: pd.DataFrame, items: pd.DataFrame, rule: str = "full
     return pd.concat(parts, ignore_index=True)
 
 
-def _scale(rows: pd.DataFrame, reference: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+def _scale(rows: pd.DataFrame, reference: pd.DataFrame, columns: Mapping[str, str]) -> Features:
     """Return the features standardised, within each model, by the mean and deviation of the reference rows."""
-    scaled = pd.DataFrame(index=rows.index)
-    models = rows["model"].to_numpy()
+    scaled, models = {}, rows["model"].to_numpy()
     for column, name in columns.items():
         standardise(reference[column], reference["cell"], column)  # refuses a constant feature, by name
         by_model = reference.groupby("model")[column]
