@@ -193,49 +193,44 @@ def attend_split(
     start, end, tail = plan.first_row, plan.first_row, plan.tail if attention_mask is None else n_rows
     if not is_full:  # an odd number of narrow rows can take a kernel on CPU three times as long
         end, tail = start + start % 2, tail + (n_rows - tail) % 2
-    output = query.new_zeros(batch, n_rows, n_heads, width)
+    output = query.new_empty(batch, n_rows, n_heads, width)
     if start:
         mask = None if attention_mask is None else attention_mask[..., :end, :end]
         prompt = (x[:, :, :end] for x in (query, key, value))
         output[:, :end] = sdpa_attention_forward(module, *prompt, mask, **kwargs)[0]
-    # Key `tail` stands for all from there on. Rows before it do not see them; under a mask none is summed up.
-    n_keys, tail_scores = min(tail + 1, n_rows), plan.weights.new_full((batch, n_heads, n_rows), -torch.inf)
     if tail < n_rows:
-        response = query[:, :, tail:], key[:, :, tail:], value[:, :, tail:]
-        rest, tail_scores[..., tail:] = sum_up(*response, kwargs["scaling"])
-        output[:, tail:] = rest.transpose(1, 2)
+        rest, sums = sum_up(query[:, :, tail:], key[:, :, tail:], value[:, :, tail:], kwargs["scaling"])
+    n_keys = min(tail + 1, n_rows)  # key `tail` stands for all from there on
     low, high = plan.image_span
     mass = plan.weights.new_empty(batch, n_heads, n_rows - start, plan.weights.shape[-1])
     spanned = plan.weights.new_zeros(batch, n_heads, plan.step_weights.shape[1], high - low)
     weights, values = plan.weights[:, None, :n_keys].mT, value[:, :, :tail].flatten(0, 1)
-    keys, zero = key[:, :, :n_keys].flatten(0, 1).mT, query.new_zeros(())
-    keys = keys if is_full else keys.contiguous()  # else reordered for each chunk
+    keys = key[:, :, :n_keys].flatten(0, 1).mT.contiguous()  # else reordered for each chunk
     chunk_rows = CHUNK_ROWS if is_full else NARROW_CHUNK_ROWS
     if query.device not in recording.scratch:
         # Two buffers for all chunks and layers: fresh ones cost more in page faults than what fills them.
-        size = batch * n_heads * min(chunk_rows, n_rows) * n_keys
-        recording.scratch[query.device] = plan.weights.new_empty(2, size)
-    for top in range(start, n_rows, chunk_rows):
-        end = min(top + chunk_rows, n_rows)
+        recording.scratch[query.device] = plan.weights.new_empty(2, batch * n_heads * min(chunk_rows, n_rows) * n_keys)
+    for top in (*range(start, tail, chunk_rows), *range(tail, n_rows, chunk_rows)):
+        end = min(top + chunk_rows, tail if top < tail else n_rows)
         shape = (batch, n_heads, end - top, n_keys)
         scores, attention = (buffer[: math.prod(shape)].view(shape) for buffer in recording.scratch[query.device])
         rows = query[:, :, top:end].reshape(len(keys), -1, width)  # of all heads that share keys: no repeat_kv
         # Scaled inside the product: scaling a bf16 query or its rounded scores would round once more.
         out = scores.view(len(keys), -1, n_keys) if is_full else None
-        product = torch.baddbmm(zero, rows, keys, beta=0, alpha=kwargs["scaling"], out=out)
+        product = torch.baddbmm(rows.new_zeros(()), rows, keys, beta=0, alpha=kwargs["scaling"], out=out)
         if not is_full:
             scores.copy_(product.view(shape))
         if attention_mask is not None:
             scores.masked_fill_(~attention_mask[..., top:end, :n_keys], torch.finfo(torch.float32).min)
-        elif top < n_keys:
+        elif top < tail:
             scores.add_(scores.new_full(shape[2:], -torch.inf).triu(top + 1))
-        scores[..., tail:] = tail_scores[..., top:end, None]
+        else:
+            scores[..., tail] = sums[..., top - tail : end - tail]
         torch.softmax(scores, -1, out=attention)
         mass[:, :, top - start : end - start] = (weights @ attention.mT).mT  # the other way round takes a CPU longer
-        part = attention[..., :tail].to(value.dtype).view(len(keys), -1, tail) @ values
-        part = part.view(*shape[:3], width)
-        if tail < n_rows:
-            part = part + attention[..., tail:] * output[:, top:end].transpose(1, 2)
+        part = (attention[..., :tail].to(value.dtype).view(len(keys), -1, tail) @ values).view(*shape[:3], width)
+        if top >= tail:
+            part = torch.addcmul(part, attention[..., tail:], rest[:, :, top - tail : end - tail])
         output[:, top:end] = part.transpose(1, 2)
         steps = plan.active_steps(top, end)  # steps are short: only those with a row in this chunk cost anything
         spanned[:, :, steps] += plan.step_weights[:, None, steps, top:end] @ attention[..., low:high]
