@@ -93,7 +93,7 @@ testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 co
 simulate: $(READY) ## are intervals and tests right where the truth is known? 20 minutes on 2 cores; resumes
 	$(PY) -m dontblink_simulation.simulate
 bench: all ## speed and memory against their bars, into bench/README.md: 10 minutes after all; COLD=1: and a cold make all
-	@export OMP_NUM_THREADS=1; for script in capture.py memory.py batches.py bootstrap.py "make.py $(if $(COLD),--cold)" report.py; do $(PY) bench/$$script; done
+	@export OMP_NUM_THREADS=1; for script in capture.py replay_true_shape.py memory.py batches.py bootstrap.py "make.py $(if $(COLD),--cold)" report.py; do $(PY) bench/$$script; done
 verify: $(READY) ## do the tracked figures belong to these sources, and what was made here to them? a second
 	@$(PY) -m dontblink.publish.verify --profile $(PROFILE)
 	@$(PY) -m dontblink.publish.verdict --where-made --profile $(PROFILE)

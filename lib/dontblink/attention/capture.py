@@ -119,30 +119,33 @@ def plan_recording(
 
 @dataclass
 class Recording:
-    """What one forward pass left behind: per layer, masses [B, H, rows, R] and step maps [B, H or G, S, M]."""
+    """What one forward pass left behind: masses [B, H, rows, R] by layer; maps [B, H, S, M], or one [B, G, S, M]."""
 
     plan: RecordingPlan
     n_layers: int
-    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    layers: dict[int, Tensor] = field(default_factory=dict)
+    maps: list[Tensor] = field(default_factory=list)
     scratch: dict[torch.device, Tensor] = field(default_factory=dict)
 
     def read(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return sample `row`'s masses float32 [L, H, T, R] and step maps float32 [S, L, H, M], or [S, G, M]."""
         if (found := len(self.layers)) != self.n_layers:
             raise NamedError(f"{found} of {self.n_layers} text layers recorded; run the model in `record`")
-        sample, layers = self.plan.samples[row], [self.layers[layer] for layer in sorted(self.layers)]
+        sample, masses = self.plan.samples[row], [self.layers[layer] for layer in sorted(self.layers)]
         start = sample.first_row - self.plan.first_row
         n_steps, n_image = len(sample.steps), len(sample.image_index)
-        mass = torch.stack([mass[row, :, start : start + sample.n_rows].cpu() for mass, _ in layers])
-        maps = torch.stack([maps[row, :, :n_steps, :n_image].cpu() for _, maps in layers])
-        maps = maps.permute(2, 0, 1, 3) if self.plan.head_sets is None else sum(maps).transpose(0, 1)
+        mass = torch.stack([mass[row, :, start : start + sample.n_rows].cpu() for mass in masses])
+        maps = torch.stack([maps[row, :, :n_steps, :n_image].cpu() for maps in self.maps])
+        maps = maps.permute(2, 0, 1, 3) if self.plan.head_sets is None else maps[0].transpose(0, 1)
         return mass.numpy(), maps.contiguous().numpy()
 
     def keep(self, layer: int, mass: Tensor, maps: Tensor) -> None:
-        """Keep a layer's masses [B, H, rows, R] and maps [B, H, S, M], these summed over the heads of each set."""
+        """Keep a layer's masses [B, H, rows, R] and its maps [B, H, S, M], or add these to each head set's sum."""
         if (sets := self.plan.head_sets) is not None:
             maps = torch.stack(sum_heads(sets[:, layer].tolist(), maps.unbind(1)), 1) if len(sets) else maps[:, :0]
-        self.layers[layer] = mass, maps
+            maps = self.maps.pop().to(maps.device) + maps if self.maps else maps
+        self.layers[layer] = mass
+        self.maps.append(maps)
 
 
 def sum_heads(weights: Sequence[Sequence[float]], heads: Sequence[Any]) -> list[Any]:
