@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +23,14 @@ from small_extraction import BENCHMARKS, MODEL, N_CALIBRATION, N_SHARDS, N_TEST,
 
 from dontblink import files as locks
 from dontblink import paths, schema, store
+from dontblink.attention import traces
 from dontblink.errors import NamedError
 from dontblink.extraction import study
-from dontblink.extraction.run import Extraction
+from dontblink.extraction.run import Extraction, Task, share
 from dontblink.questions.items import Box, read_bytes
 from dontblink_testbed import benchmark
 
+ROOT = paths.ROOT
 SIZES = {"test": N_TEST, "calibration": N_CALIBRATION}
 
 
@@ -165,6 +176,107 @@ def test_parts_made_of_traces_in_memory_are_those_made_of_the_file(
     monkeypatch.setattr(Extraction, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     extract()
     assert {file: file.read_bytes() for file in shard_files(small_copy)} == before
+
+
+def count_replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by the number of responses of each replay."""
+    counts, replay = list[int](), traces.replay_responses
+
+    def counted(vlm: Any, prompts: Any, *arguments: Any, **named: Any) -> Any:
+        counts.append(len(prompts))
+        return replay(vlm, prompts, *arguments, **named)
+
+    monkeypatch.setattr(traces, "replay_responses", counted)
+    return counts
+
+
+@pytest.mark.parametrize("kept", [traces.KEPT_BYTES, 0])
+def test_a_calibration_response_is_replayed_once_unless_the_measures_of_its_heads_are_too_large_to_keep(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    before = {file: file.read_bytes() for file in shard_files(small_copy)}
+    for file in before:
+        if not {"responses", "tables"} & {*file.parts}:
+            file.unlink()
+    monkeypatch.setattr(traces, "KEPT_BYTES", kept)
+    counts = count_replays(monkeypatch)
+    extract()
+    assert {file: file.read_bytes() for file in shard_files(small_copy)} == before
+    assert sum(counts) == 2 * (N_TEST + (1 if kept else 2) * N_CALIBRATION)
+
+
+def make_task(stage: str, model: str, name: str) -> Task:
+    return Task(stage, SimpleNamespace(model=model, name=name))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("n_workers", "seed"), [(1, 0), (2, 0), (2, 1), (3, 2), (5, 3)])
+def test_workers_do_each_task_once_after_those_that_it_needs_and_keep_their_shards(n_workers: int, seed: int) -> None:
+    draw, doing, began, ended = random.Random(seed), threading.Lock(), list[Any](), list[Task]()
+    tasks = []
+    for model in "ab":
+        tasks += [make_task(stage, model, f"c{k}") for k in range(4) for stage in ("generate", "look")]
+        tasks += [make_task("replay", model, f"c{k}") for k in range(4)]
+        tasks += [make_task(stage, model, f"t{k}") for k in range(6) for stage in ("generate", "replay")]
+    nothing_to_do = make_task("replay", "a", "t6")
+    seconds = {id(task): draw.choice([0, 0, 0.002, 0.01]) for task in tasks}
+
+    def do(task: Task, needed: str) -> None:
+        assert needed == "needed"
+        with doing:
+            began.append((task, threading.current_thread().name, [*ended]))
+        time.sleep(seconds[id(task)])
+        with doing:
+            ended.append(task)
+
+    workers = [ThreadPoolExecutor(1) for _ in range(n_workers)]
+    share([*tasks, nothing_to_do], lambda task: None if task is nothing_to_do else ("needed",), workers, do)
+    assert sorted(map(id, ended)) == sorted(map(id, tasks))
+    places: dict[Any, set[str]] = {}
+    for task, place, before in began:
+        key = task.shard.model, task.shard.name
+        places.setdefault(key, set()).add(place)
+        done = {(other.stage, other.shard.model, other.shard.name) for other in before}
+        assert task.stage == "generate" or ("generate", *key) in done
+        assert task.stage != "replay" or {("look", key[0], f"c{k}") for k in range(4)} <= done
+    assert all(len(place) == 1 for place in places.values()) and len({place for _, place, _ in began}) == n_workers
+    assert began[0][0] is tasks[0]
+
+
+def test_a_task_that_fails_ends_the_sharing_with_its_error() -> None:
+    def do(task: Task) -> None:
+        raise store.DamagedError(Path("shard"), f"broken by {task.shard.name}")
+
+    with pytest.raises(store.DamagedError, match="broken by c0"):
+        share([make_task("generate", "a", "c0")], lambda task: (), [ThreadPoolExecutor(1)], do)
+
+
+def start_command(root: Path, jobs: int) -> subprocess.Popen[str]:
+    """Start the command with so many workers on the parameters of the small study, in a checkout of its own."""
+    root.mkdir(exist_ok=True)
+    shutil.copytree(ROOT / "lib", root / "lib", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy(ROOT / "pyproject.toml", root)
+    write_settings(root)
+    command = [sys.executable, "-m", "dontblink.extraction", "--profile", PROFILE, "--jobs", str(jobs)]
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    environment = os.environ | {"PYTHONPATH": str(root / "lib")}
+    return subprocess.Popen(command, cwd=root, env=environment, **pipes)
+
+
+@pytest.mark.slow
+def test_two_workers_write_the_bytes_of_one_and_a_log_has_a_line_a_stage(tmp_path: Path) -> None:
+    roots = {1: tmp_path / "one", 2: tmp_path / "two"}
+    processes = [start_command(root, jobs) for jobs, root in roots.items()]  # side by side
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0] and not said[0][1] and not said[1][1], said
+    one, two = ({f.relative_to(root): f.read_bytes() for f in shard_files(root)} for root in roots.values())
+    assert len(one) == 2 * N_SHARDS + 2 + N_SHARDS * len(schema.SCHEMAS) and one == two
+    (out, _) = said[1]
+    lines = [re.sub(r"\d+ s\b", "N s", line) for line in out.splitlines()]
+    assert sorted(lines[:3]) == [
+        f"extraction: {MODEL}: {stage}: {n} shards, N s of work"
+        for stage, n in (("generate", N_SHARDS), ("look", 2), ("replay", N_SHARDS))
+    ]
+    assert lines[3:] == [f"extraction: {N_SHARDS} shards, 0 quarantined rows, N s"]
 
 
 def test_a_repair_chooses_the_grounding_again(small_copy: Path) -> None:

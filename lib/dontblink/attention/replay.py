@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dontblink.models.vlm import VLM, Prompt
 
 Floats = NDArray[np.float32]
+Found = TypeVar("Found", bound="Measures")
 Span = tuple[int, int]
 
 # The first five are a partition of the keys, the last one overlaps them. schema.REGIONS, which names the columns of the
@@ -195,7 +196,7 @@ def average_mass(mass: Floats, head_sets: Floats) -> Floats:
     return (weights @ mass.reshape(n_layers * n_heads, -1)).reshape(len(weights), n_tokens, n_regions)
 
 
-def average_heads(measures: Measures, head_sets: Floats) -> Measures:
+def average_heads(measures: Found, head_sets: Floats) -> Found:
     """Return measures of every head averaged over sets of heads: the bits that a replay over these sets gives."""
     layers = zip(head_sets.transpose(1, 0, 2).tolist(), measures.step_map.transpose(1, 2, 0, 3), strict=True)
     maps = sum(np.stack(sum_heads(weights, heads)) for weights, heads in layers)

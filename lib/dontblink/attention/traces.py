@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dontblink.attention.grounding import Grounding, list_looks, weigh_heads
-from dontblink.attention.replay import Floats, Measures, replay_responses
+from dontblink.attention.replay import REGIONS, Floats, Measures, average_heads, replay_responses
 from dontblink.boxes import evidence
 from dontblink.models.generate import encode_items, item_generator
 from dontblink.models.response import Response
@@ -27,6 +27,7 @@ from dontblink.models.spans import Spans
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Item
 
+KEPT_BYTES = 2**26  # of the masses and maps of every head of a shard, so that its responses are replayed once
 Reasons = list[tuple[str, str]]  # (item id, why it was left out)
 KEY = pa.dictionary(pa.int32(), pa.string())
 HEADS = pa.schema({
@@ -78,7 +79,8 @@ def trace_responses(
     ----------
     settings : section `extraction` of the parameters
     lacking_boxes : why an item has no evidence to measure, by item id
-    grounding : chooses two of the four sets of heads; None keeps no set and no map, only the looks of every head
+    grounding : chooses two of the four sets of heads; None keeps what each head measures where all of it is small (see
+        `KEPT_BYTES`), else no mass and no map, only the looks of every head
     """
     kept, reasons = [], []
     for response in responses:
@@ -104,10 +106,16 @@ def trace_responses(
     spans = [vlm.segment(r.response_ids) for r in kept]
     config = vlm.model.config.get_text_config()
     shape = (config.num_hidden_layers, config.num_attention_heads)
+    n_floats = sum(
+        len(r.response_ids) * len(REGIONS) + len(s.steps) * len(c)
+        for r, s, c in zip(kept, spans, coverage, strict=True)
+    )
+    is_small = 4 * n_floats * shape[0] * shape[1] <= KEPT_BYTES
+    of_heads = None if is_small else np.zeros((0, *shape), np.float32)
     measured = replay_responses(
         vlm, prompts, [r.response_ids for r in kept], coverage=coverage, control=control,
-        steps=[s.steps if grounding else () for s in spans], reasoning=[s.reasoning for s in spans],
-        head_sets=weigh_heads(grounding, *shape) if grounding else np.zeros((0, *shape), np.float32),
+        steps=[s.steps if grounding or is_small else () for s in spans], reasoning=[s.reasoning for s in spans],
+        head_sets=weigh_heads(grounding, *shape) if grounding else of_heads,
         implementation=settings["replay_implementation"], token_budget=settings["replay_batch_tokens"],
         quarantine=lambda item_id, reason: reasons.append((item_id, reason)),
     )  # fmt: skip
@@ -123,6 +131,11 @@ def trace_responses(
             coverage=coverage[k], control=control[k], grids=tuple(grids[k]), image_order=prompts[k].image_order,
         ))  # fmt: skip
     return traces, reasons
+
+
+def average_traces(traces: Sequence[Trace], grounding: Grounding) -> list[Trace]:
+    """Return traces of every head averaged over the sets of heads: what a replay over these would give."""
+    return [average_heads(t, weigh_heads(grounding, *t.head_mass.shape[:2])) for t in traces]
 
 
 def pack_heads(benchmark: str, split: str, traces: Sequence[Trace]) -> pa.Table:

@@ -3,10 +3,11 @@
 In: a `Study`. Out: response, heads and trace shards, a part of every table for each of them, a row of quarantine for
 everything that was left out, the list of chosen items of every real benchmark, and the manifest that names every file,
 written last. Per model: responses of every shard; the looks of every head on the calibration split, which choose the
-grounding; then the traces, averaged over the sets of heads, and at once their parts of the tables. What is there
-already is not computed again; what turns out to be damaged is kept aside and is. One run at a time works on a profile,
-and as long as its files do not belong together there is no manifest. Never: measure or decide anything here (that is
-what `models.generate` and `models.server`, `attention.traces` and `tables` do), or leave a row out without its reason.
+grounding; then the traces, averaged over the sets of heads, and at once their parts of the tables. Workers share the
+shards of all models; the items are made once and sent to them. What is there already is not computed again; what turns
+out to be damaged is kept aside and is. One run at a time works on a profile, and as long as its files do not belong
+together there is no manifest. Never: measure or decide anything here (that is what `models.generate` and
+`models.server`, `attention.traces` and `tables` do), or leave a row out without its reason.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import gc
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from importlib.metadata import version
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -31,7 +34,8 @@ import torch
 from tqdm import tqdm
 
 from dontblink import files, params, paths, schema, store
-from dontblink.attention.traces import Reasons, pack_heads, pack_traces, trace_responses
+from dontblink.attention.grounding import Grounding
+from dontblink.attention.traces import Reasons, Trace, average_traces, pack_heads, pack_traces, trace_responses
 from dontblink.errors import NamedError, make_cell
 from dontblink.extraction import cost, tables
 from dontblink.extraction.study import Shard, Study, hash_responses, read_reasons
@@ -45,36 +49,43 @@ from dontblink.questions import registry
 
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("item_id", "model", "stage", "reason")])
 UNUSED = ("n_cross_checked_items", "expected_response_tokens")  # settings that no result of the extraction depends on
-Load = Callable[[bool], VLM]  # returns the model of a run, with its weights or without
+STAGES = {"generate": "write_responses", "look": "write_heads", "replay": "write_traces"}
+
+
+class Task(NamedTuple):
+    """One stage of one shard."""
+
+    stage: str
+    shard: Shard
 
 
 class Extraction(Study):
-    """One extraction run of a profile."""
+    """One extraction run of a profile, or what one of its workers knows."""
 
-    def run_model(self, model: str, position: int | None = None) -> None:
-        """Compute the missing shards of one model, stage by stage; `position` is its bar's line."""
-        self._grounding.clear()  # of responses that were damaged, if this is a repair
-        shards, load = self.shards(model), functools.cache(lambda weights: self.load_model(model, weights=weights))
-        calibration = [shard for shard in shards if shard.split == "calibration"]
-        self._fill("generate", model, shards, lambda s: [self.response_file(s)], self.write_responses, load, position)
-        self._fill("heads of", model, calibration, lambda s: [self.heads_file(s)], self.write_heads, load, position)
-        for shard in calibration:
-            self.check_measured(shard, self.heads_file(shard))
-        self._fill("replay", model, shards, self.files, self.write_traces, load, position)
+    def __init__(self, profile: str) -> None:
+        super().__init__(profile)
+        self._loaded: dict[tuple[str, bool], VLM] = {}
+        self._looked: dict[str, tuple[list[Trace], Reasons]] = {}  # what replays of single heads found, by replay key
 
-    def _fill(
-        self, stage: str, model: str, shards: Sequence[Shard], files: Callable[[Shard], Sequence[Path]],
-        write: Callable[[Load, Shard], None], load: Load, position: int | None,
-    ) -> None:  # fmt: skip
-        """Write the files of a stage that are not there."""
-        missing = [shard for shard in shards if not all(file.is_file() for file in files(shard))]
-        print(f"{model}: {stage}: {len(shards) - len(missing)} of {len(shards)} shards are there", flush=True)
-        for shard in tqdm(missing, f"{stage} {model}", unit="shard", position=position, disable=None):
-            write(load, shard)
+    def load(self, model: str, *, weights: bool = True) -> VLM:
+        """Return a model, which is kept until another one is asked for."""
+        if any(name != model for name, _ in self._loaded):
+            self._loaded.clear()
+            self._looked.clear()
+            gc.collect()  # a model may be part of a cycle
+        if (model, weights) not in self._loaded:
+            self._loaded[model, weights] = self.load_model(model, weights=weights)
+        return self._loaded[model, weights]
 
-    def write_responses(self, load: Load, shard: Shard) -> None:
+    def do(self, task: Task, grounding: Grounding | None = None) -> None:
+        """Do one task; the last stage needs the grounding of the model."""
+        if grounding is not None:
+            self._grounding[task.shard.model] = grounding
+        getattr(self, STAGES[task.stage])(task.shard)
+
+    def write_responses(self, shard: Shard) -> None:
         """Generate the responses of one shard; a server needs no weights here."""
-        responses, reasons = self.generate(load(self.settings["engine"] == "local"), shard)
+        responses, reasons = self.generate(self.load(shard.model, weights=self.settings["engine"] == "local"), shard)
         order = [item.id for item in shard.items]
         responses.sort(key=lambda response: order.index(response.item_id))
         self._write(self.response_file(shard), pack_responses(responses), {"quarantined": json.dumps(reasons)})
@@ -97,21 +108,33 @@ class Extraction(Study):
             )  # fmt: skip
         return list(found), reasons
 
-    def write_heads(self, load: Load, shard: Shard) -> None:
-        """Measure every head's look at the evidence on one calibration shard."""
+    def write_heads(self, shard: Shard) -> None:
+        """Measure every head's look at the evidence on one calibration shard; small measures of single heads stay."""
         responses = self.read_responses(shard)
-        traces, _ = trace_responses(load(True), shard.items, responses, self.settings, self.lacking_boxes, None)
+        traces, reasons = self._trace(shard, responses, None)
+        if traces and len(traces[0].mass):
+            self._looked[shard.replay_key] = traces, reasons
         heads = pack_heads(shard.benchmark, shard.split, traces)
         self._write(self.heads_file(shard), heads, {"responses": hash_responses(responses)})
 
-    def write_traces(self, load: Load, shard: Shard) -> None:
-        """Replay one shard over the sets of heads, unless its traces are there, and write its part of each table."""
+    def _trace(
+        self, shard: Shard, responses: Sequence[Response], grounding: Grounding | None
+    ) -> tuple[list[Trace], Reasons]:
+        inputs = self.settings, dict(shard.lacking), grounding
+        return trace_responses(self.load(shard.model), shard.items, responses, *inputs)
+
+    def write_traces(self, shard: Shard) -> None:
+        """Replay one shard over the sets of heads, unless its traces are there, and write its part of each table.
+
+        What `write_heads` kept of single heads is averaged over the sets: the same bits without a second replay.
+        """
         responses, file = self.read_responses(shard), self.trace_file(shard)
+        looked, grounding = self._looked.pop(shard.replay_key, None), self.grounding(shard.model)
         if file.is_file():
             traces = self.read_traces(shard)
         else:
-            inputs = self.settings, self.lacking_boxes, self.grounding(shard.model)
-            traces, reasons = trace_responses(load(True), shard.items, responses, *inputs)
+            traces, reasons = looked or self._trace(shard, responses, grounding)
+            traces = average_traces(traces, grounding) if looked else traces
             quarantined = json.dumps(read_reasons(self.response_file(shard)) + reasons)
             metadata = {"quarantined": quarantined, "responses": hash_responses(responses)}
             self._write(file, pack_traces(traces), metadata)
@@ -133,6 +156,7 @@ class Extraction(Study):
 
         NamedError if another run works on this profile; if the disk is full or the folder cannot be written to.
         """
+        started = time.monotonic()
         with files.hold(paths.lock(self.profile)):
             for folder in (paths.responses, paths.heads, paths.traces, paths.tables, paths.questions):
                 store.clean_leftovers(folder(self.profile), older_than_s=0)  # may be large, and can only be ours
@@ -140,27 +164,118 @@ class Extraction(Study):
             store.clean_leftovers(paths.results(self.profile))
             write_questions(self)
             store.recompute_damaged(lambda: self._run(jobs))
+            done = schema.read_manifest(self.profile)
+        counts = f"{done['n_shards']} shards, {done['n_quarantined']} quarantined rows"
+        print(f"extraction: {counts}, {time.monotonic() - started:.0f} s", flush=True)
 
     def _run(self, jobs: int) -> None:
         models = self.settings["models"]
-        self._grounding.clear()
+        self._grounding.clear()  # of responses that were damaged, if this is a repair
         if any(name in registry.REAL for name in self.settings["benchmarks"]):
             for line in cost.describe_costs(self, self.load_model):
                 print(f"estimate: {line}", flush=True)
-        if jobs > 1 and len(models) > 1:
-            # Small models use one core each better than one model uses several.
-            with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=end_with_parent) as pool:
-                list(pool.map(extract_model, [self.profile] * len(models), models, range(len(models))))
-        else:
-            for model in models:
-                self.run_model(model)
-        shards = [shard for model in models for shard in self.shards(model)]
+        do: Callable[..., None] = functools.partial(do_there, self.profile) if jobs > 1 else self.do
+        workers = [start_worker() for _ in range(jobs)] if jobs > 1 else [Here()]
+        try:
+            if not paths.extraction_manifest(self.profile).exists():  # they load what they need meanwhile
+                [worker.submit(int) for worker in workers]
+            shards = {model: self.shards(model) for model in models}
+            share([task for model in models for task in self.plan(shards[model])], self._prepare, workers, do)
+        finally:
+            for worker in workers:
+                worker.shutdown()
+        every = [shard for model in models for shard in shards[model]]
         hashes = []
-        for shard in shards:
+        for shard in every:
             self.check_measured(shard, self.trace_file(shard))
             hashes.append(self.check_parts(shard))
         withdraw_manifest(self.profile)
-        write_manifest(self, shards, hashes, write_quarantine(self, shards))
+        write_manifest(self, every, hashes, write_quarantine(self, every))
+
+    def plan(self, shards: Sequence[Shard]) -> list[Task]:
+        """Return what may be to do for the shards of a model, in order; whether to replay is known later.
+
+        What was generated here is replayed next. A server generates everything first: it may need the place.
+        """
+        calibration = [shard for shard in shards if shard.split == "calibration"]
+        test, is_local = [shard for shard in shards if shard.split != "calibration"], self.settings["engine"] == "local"
+        look, replay = ([Task(stage, shard) for shard in calibration] for stage in ("look", "replay"))
+        generate = {shard.name: Task("generate", shard) for shard in shards}
+        if is_local:
+            planned = [task for looking in look for task in (generate[looking.shard.name], looking)] + replay
+            planned += [task for shard in test for task in (generate[shard.name], Task("replay", shard))]
+        else:
+            planned = [*generate.values(), *look, *replay, *(Task("replay", shard) for shard in test)]
+        there = {"generate": self.response_file, "look": self.heads_file}
+        return [task for task in planned if task.stage == "replay" or not there[task.stage](task.shard).is_file()]
+
+    def _prepare(self, task: Task) -> tuple[Any, ...] | None:
+        """Return what a task that can begin needs besides itself, None if nothing is to do."""
+        if task.stage != "replay":
+            return ()
+        if (model := task.shard.model) not in self._grounding:
+            for shard in self.shards(model):
+                if shard.split == "calibration":
+                    self.check_measured(shard, self.heads_file(shard))
+        grounding = self.grounding(model)
+        return None if all(file.is_file() for file in self.files(task.shard)) else (grounding,)
+
+
+class Here(Executor):
+    """Does what it is given at once, in this process."""
+
+    def submit(self, do: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        """Return what is done already."""
+        done: Future[Any] = Future()
+        done.set_result(do(*arguments, **named))
+        return done
+
+
+def share(
+    tasks: Sequence[Task], prepare: Callable[[Task], tuple[Any, ...] | None], workers: Sequence[Executor],
+    do: Callable[..., None],
+) -> None:  # fmt: skip
+    """Let workers do tasks in order, each as soon as those are done that it needs; tell when the last of a stage is.
+
+    A look needs its shard's responses; a replay besides them every look of its model, which choose the grounding. A
+    shard stays with the worker that has begun it, which may still hold what it found. `prepare` returns what a task
+    that can begin needs besides itself, None if nothing is to do.
+    """
+    waiting, running = list(tasks), dict[Future[None], tuple[Executor, Task, float]]()
+    homes, spent = dict[tuple[str, str], Executor](), dict[tuple[str, str], list[float]]()
+
+    def find_ready(worker: Executor) -> Task | None:
+        before = [task for _, task, _ in running.values()]
+        for task in waiting:
+            shard, own = task.shard, [other for other in before if other.shard.model == task.shard.model]
+            needed = [o for o in own if o.shard.name == shard.name or (task.stage, o.stage) == ("replay", "look")]
+            if not needed and homes.get((shard.model, shard.name), worker) is worker:
+                return task
+            before.append(task)
+        return None
+
+    with tqdm(total=len(tasks), desc="extraction", unit="task", disable=None) as bar:
+        while waiting or running:
+            for worker in workers:
+                while worker not in (other for other, *_ in running.values()) and (task := find_ready(worker)):
+                    waiting.remove(task)
+                    if (needed := prepare(task)) is None:
+                        bar.update()
+                        continue
+                    homes[task.shard.model, task.shard.name] = worker
+                    begun = time.monotonic()
+                    running[worker.submit(do, task, *needed)] = worker, task, begun
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                _, task, begun = running.pop(done)
+                done.result()
+                spent.setdefault((task.shard.model, task.stage), []).append(time.monotonic() - begun)
+                bar.update()
+            left = {(task.shard.model, task.stage) for task in (*waiting, *(task for _, task, _ in running.values()))}
+            for model, stage in [key for key in spent if key not in left]:
+                seconds = spent.pop((model, stage))
+                said = f"{stage}: {len(seconds)} shards, {sum(seconds):.0f} s of work"
+                with bar.external_write_mode():
+                    print(f"extraction: {model}: {said}", flush=True)
 
 
 def write_questions(study: Study) -> None:
@@ -194,7 +309,6 @@ def write_quarantine(study: Study, shards: Sequence[Shard]) -> int:
         rows += [(name, shard.model, "extraction", reason) for name, reason in read_reasons(study.trace_file(shard))]
     table = pa.Table.from_pylist([dict(zip(QUARANTINE.names, row, strict=True)) for row in rows], QUARANTINE)
     store.write_table(paths.tables(study.profile) / "quarantine.parquet", table, {"rows": str(len(rows))})
-    print(f"quarantined rows: {len(rows)}", flush=True)
     return len(rows)
 
 
@@ -234,29 +348,36 @@ def write_manifest(study: Study, shards: Sequence[Shard], hashes: Sequence[Mappi
     withdrawn.unlink(missing_ok=True)
 
 
-def extract_model(profile: str, model: str, position: int) -> None:
-    """Compute the missing shards of one model on one thread, in a process (and on a bar's line) of its own."""
+_open = functools.cache(Extraction)
+
+
+def do_there(profile: str, task: Task, *needed: Any) -> None:
+    """Do a task in a worker, which keeps its model and what it measured for the next one."""
+    _open(profile).do(task, *needed)
+
+
+def start_worker() -> Executor:
+    """Return a process of its own that does one task at a time on one thread."""
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=settle_worker)
+
+
+def settle_worker() -> None:
+    """Use one thread, and end when the process that started this one ends, also when it is killed and cannot say so."""
     torch.set_num_threads(1)
-    extraction = Extraction(profile)
-    store.recompute_damaged(lambda: extraction.run_model(model, position))
 
-
-def end_with_parent() -> None:
-    """End this worker when the process that started it ends, also when that one is killed and cannot say so."""
-
-    def wait() -> None:
+    def follow() -> None:
         if (parent := parent_process()) is not None:
             parent.join()
             os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def main() -> None:
     """Run the extraction of a profile."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profile", default="testbed", help="which params/<profile>.yaml")
-    parser.add_argument("--jobs", type=int, help="models side by side (default: one per CPU core; 1 on a GPU)")
+    parser.add_argument("--jobs", type=int, help="shards side by side (default: one per CPU core; 1 on a GPU)")
     arguments = parser.parse_args()
     try:
         extraction = Extraction(arguments.profile)

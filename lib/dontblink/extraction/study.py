@@ -68,6 +68,7 @@ class Shard:
     response_key: str
     replay_key: str
     tables_key: str
+    lacking: tuple[tuple[str, str], ...] = ()  # why an item has no evidence to measure, by item id
 
     @property
     def name(self) -> str:
@@ -143,13 +144,15 @@ class Study:
             for index, start in enumerate(range(0, len(items), size)):
                 part = tuple(items[start : start + size])
                 prompts = [item.prompt_hash for item in part]
-                boxes = [[item.boxes_hash, self.lacking_boxes.get(item.id, "")] for item in part]
+                lacking = {item.id: self.lacking_boxes[item.id] for item in part if item.id in self.lacking_boxes}
+                boxes = [[item.boxes_hash, lacking.get(item.id, "")] for item in part]
                 response_key = store.shard_key(made_by, checkpoint, prompts, generation)
                 replay = {name: self.settings[name] for name in REPLAY}
                 replay_key = store.shard_key(measured_by, response_key, boxes, replay)
                 whole = [item.content_hash for item in part]
                 tables_key = store.shard_key(tabled_by, whole, self.settings["sink_rule"])
-                made.append(Shard(model, benchmark, split, index, part, response_key, replay_key, tables_key))
+                keys = response_key, replay_key, tables_key
+                made.append(Shard(model, benchmark, split, index, part, *keys, tuple(lacking.items())))
         return made
 
     def response_file(self, shard: Shard) -> Path:

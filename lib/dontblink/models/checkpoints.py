@@ -11,6 +11,7 @@ and what its class does cannot be known without running it), sampling settings t
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -207,6 +208,8 @@ def read_files(folder: Path, name: str, thinking: bool) -> VLM:
 def load_model(folder: Path, family: Family, device: str, dtype: str, attention: str) -> Any:
     """Return the model in eval mode, from safetensors only; raise ValueError where the files lack a weight."""
     options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()  # of a log it would make one long line
     model, report = family.model_class.from_pretrained(
         folder, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True,
         output_loading_info=True, **options,
