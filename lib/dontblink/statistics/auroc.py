@@ -61,8 +61,9 @@ def auroc_each(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> 
 
     For scores that differ between replicates (a refitted rule), so that nothing can be sorted beforehand.
     """
-    order, first = np.argsort(scores, axis=1), np.arange(len(scores))[:, None] * scores.shape[1]
-    ranked, drawn = scores.take(order + first), weights.take(order + first)
+    order = np.argsort(scores, axis=1)
+    place = order + np.arange(len(scores))[:, None] * scores.shape[1]
+    ranked, drawn = scores.take(place), weights.take(place)
     won = np.where(positive.take(order), drawn, 0.0)
     lost = drawn - won
     not_above = np.cumsum(lost, axis=1)

@@ -100,8 +100,11 @@ def fit_rule(
 
 def score_rows(rule: Rule, coef: Floats, code: Ints, features: Features, fallback: Floats) -> Floats:
     """Return log-odds float64[..., n] under coefficients [..., groups, 1 + terms]; `fallback` where `code` is -1."""
-    scores = np.einsum("nk,...nk->...n", _design(features, rule), coef[..., code, :])
-    return np.where(code >= 0, scores, fallback)
+    design, scores = _design(features, rule), np.broadcast_to(fallback, (*coef.shape[:-2], len(code))).copy()
+    for group in range(coef.shape[-2]):
+        own = np.flatnonzero(code == group)
+        scores[..., own] = np.einsum("nk,...k->...n", design[own], coef[..., group, :])
+    return scores
 
 
 def number_groups(rows: pd.DataFrame, rule: Rule, groups: Sequence[str]) -> Ints:
