@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from dontblink import lineage, paths, store
 from dontblink.errors import NamedError, as_command
+from dontblink.files import write_bytes
 from dontblink_simulation.coverage import draw_coverage, list_numbers, summarise
 from dontblink_simulation.register import STATISTICS
 from dontblink_simulation.trials import run_study
@@ -153,7 +154,9 @@ def publish(summary: pd.DataFrame, n_studies: int, n_replicates: int) -> list[Pa
     fits = summary["statistic"].isin(FITTED)
     for stem, rows in ((STEM, summary[~fits]), (f"{STEM}_fits", summary[fits])):
         files += record.save_figure(draw_coverage(rows, n_studies), stem, PROFILE)
-    return files
+    for file in files:
+        write_bytes(paths.figures(PROFILE) / file.name, file.read_bytes())
+    return [paths.figures(PROFILE) / file.name for file in files]
 
 
 @as_command
