@@ -229,6 +229,14 @@ def test_a_first_result_is_recorded(repository: Path, capsys: pytest.CaptureFixt
     assert {f.name for f in paths.figures("testbed").glob("0*")} == {f.name for f in paths.outputs("testbed").iterdir()}
 
 
+def test_a_clone_in_which_nothing_was_made_says_so(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(repository / "results")
+    assert verdict.main([]) == 1 and verdict.main(["--where-made"]) == 0
+    said = "results/testbed/figures: nothing was made here yet; `make all` makes and compares it\n"
+    printed = capsys.readouterr()
+    assert (printed.err, printed.out) == (said, said)
+
+
 @pytest.mark.parametrize("how", ["no stamp", "no figure", "older stamp", "other sources"])
 def test_what_these_sources_have_not_made_here_is_not_compared(
     repository: Path, capsys: pytest.CaptureFixture[str], how: str

@@ -135,6 +135,9 @@ def judge(profile: str, revision: str = "HEAD") -> tuple[Verdict, Files, Files]:
 
     NamedError if a notebook has not come to its end here.
     """
+    if not paths.outputs(profile).is_dir():
+        where = paths.show(paths.outputs(profile))
+        raise NamedError(f"{where}: nothing was made here yet; {verify.command(profile)} makes and compares it")
     sections = {name: params.read_section(profile, name) for name in params.SECTIONS}
     if old_stems := lineage.find_moved(profile, sections) or lineage.find_unfinished(profile):
         names = shorten(old_stems)
