@@ -98,7 +98,7 @@ def _same_kind(declared: Any, given: Any) -> bool:
 def offer_kernel(folder: Path) -> None:
     """Make this interpreter the kernel `python3`, ahead of any that the machine or its user installed."""
     spec = folder / "kernels" / KERNEL["name"]
-    quiet = "--IPKernelApp.log_level=ERROR"  # a local kernel's warning about its transport helps nobody
+    quiet = "--IPKernelApp.log_level=CRITICAL"  # of its transport, and of an interrupt at its end, which help nobody
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", quiet]
     content = {"argv": command, "display_name": KERNEL["display_name"], "language": KERNEL["language"]}
     files.write_text(spec / "kernel.json", json.dumps(content, indent=1))
