@@ -153,6 +153,7 @@ def count_values(name: str, content: bytes) -> int:
             return sum(map(count, value.values() if isinstance(value, Mapping) else value))
         return 1
 
-    if not name.endswith((".json", ".csv")):
-        return 1
-    return count(json.loads(content) if name.endswith(".json") else read_cells(content))
+    if name.endswith(".csv"):
+        _, *rows = csv.reader(io.StringIO(content.decode()))
+        return sum(map(len, rows))
+    return count(json.loads(content)) if name.endswith(".json") else 1
