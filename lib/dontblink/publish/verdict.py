@@ -139,6 +139,7 @@ def judge(profile: str, revision: str = "HEAD") -> tuple[Verdict, Files, Files]:
         where = paths.show(paths.outputs(profile))
         raise NamedError(f"{where}: nothing was made here yet; {verify.command(profile)} makes and compares it")
     sections = {name: params.read_section(profile, name) for name in params.SECTIONS}
+    lineage.recall(paths.results(profile) / ".sources.json")  # what make has parsed a second ago
     if old_stems := lineage.find_moved(profile, sections) or lineage.find_unfinished(profile):
         names = shorten(old_stems)
         raise NamedError(f"{names}: not made here by these sources; {verify.command(profile)} makes and compares them")

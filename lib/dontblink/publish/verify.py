@@ -147,6 +147,7 @@ def write(profile: str) -> str:
     It stays where the tracked figures do and only results or overridden parameters differ: it belongs to the figures.
     """
     sections = {section: params.read_section(profile, section) for section in params.SECTIONS}
+    lineage.recall(paths.results(profile) / ".sources.json")  # what make has parsed a second ago
     if moved := lineage.find_moved(profile, sections):
         raise NamedError(f"{', '.join(moved)}: a source changed while make ran; run {command(profile)} again")
     now, file = describe(profile, sections), manifest_file(profile)
