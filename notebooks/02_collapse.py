@@ -73,6 +73,13 @@ truncated = items.loc[items["finish_reason"] == "length", response].astype(str)
 print(f"{len(cells)} declared cells, {len(items)} responses, of them {len(truncated)} truncated")
 
 # %% [markdown]
+# Tokens come in parts, some hundred responses at a time, read when they are needed: a study has too many for a memory.
+
+# %%
+seen = [*response, "token_index", "span", "context_length_tokens", "uniform_evidence_share", "evidence_mass"]
+parts = iterate_parts(profile, ["tokens", "token_masses"], seen, split="test", head_set=primary)
+
+# %% [markdown]
 # ## 4 The estimator, in the open
 #
 # The reasoning is cut into equal parts, and each response gets the mean mass of its first and of its last part, so that
@@ -94,6 +101,7 @@ def mean_masses(rows, k):
     return rows[rows["bin"] == k].groupby(response, observed=True)[masses].mean().astype("float32")
 
 
+# %%
 def find_ends(tokens, token_masses):
     """Return the mean masses of each response in its first and in its last part."""
     looks = mark_bins(tokens, bins).merge(token_masses, on=[*response, "token_index"], validate="1:1")
@@ -114,12 +122,7 @@ def check_dilution(looks):
     assert np.allclose(evidence_tokens, at_start, rtol=1e-5), "the uniform look is not evidence tokens / keys seen"
 
 
-# %% [markdown]
-# Token by token, some hundred responses at a time: all masses of a study would not fit into a memory.
-
 # %%
-seen = [*response, "token_index", "span", "context_length_tokens", "uniform_evidence_share", "evidence_mass"]
-parts = iterate_parts(profile, ["tokens", "token_masses"], seen, split="test", head_set=primary)
 ends = pd.concat(find_ends(*part.values()) for part in parts)
 ends = ends[ends["first", "uniform_evidence_share"] > 0]
 n_left_out = len(items) - len(ends)

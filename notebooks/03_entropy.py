@@ -74,6 +74,12 @@ print(f"{len(items)} responses to judge, {len(fit_items)} to fit on; truncated: 
 print(f"{unparsed.sum()}, without an answer span: {no_answer.sum()}")
 
 # %% [markdown]
+# Tokens come in parts, some hundred responses at a time, read when they are needed: a study has too many for a memory.
+
+# %%
+parts = iterate_parts(profile, ["tokens"], [*response, "span", "entropy_nats"], split="test")
+
+# %% [markdown]
 # ## 4 The estimator, in the open
 #
 # The entropy of a response is the mean entropy of its tokens, that of its answer the mean over the tokens of the answer
@@ -108,7 +114,6 @@ def auroc_of_cells(rows, score):
 
 
 # %%
-parts = iterate_parts(profile, ["tokens"], [*response, "span", "entropy_nats"], split="test")
 scores = pd.concat(
     pd.DataFrame({"full": -mean_entropy(tokens), "answer": -mean_entropy(tokens[tokens["span"] == "answer"])})
     for tokens in (part["tokens"] for part in parts)

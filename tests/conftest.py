@@ -13,11 +13,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import bad_input
 import pytest
-from hypothesis import settings
 
-from dontblink import paths
+from dontblink import arithmetic
+
+# Before a library that computes is loaded: workers share results, which must have the same bits in each.
+arithmetic.put(arithmetic.find_settings(portable=True))
+
+import bad_input  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from dontblink import paths  # noqa: E402
 
 settings.register_profile("tests", derandomize=True, deadline=None)
 settings.register_profile("campaign", max_examples=100, deadline=None)
