@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from dontblink.params import read_yaml
 from dontblink.publish import claims, manuscript
 from dontblink.publish.numbers import Numbers
 
+os.environ["LC_ALL"] = "C.UTF-8"  # pandoc reads paths by it, and a folder may have letters beyond ASCII
 FOLDER = Path(__file__).resolve().parent
 READER = "markdown-auto_identifiers"
 REFERENCE = {"fig": "Figure", "tbl": "Table", "sec": "Section"}

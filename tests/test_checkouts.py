@@ -139,14 +139,16 @@ open({str(here)!r}, "w").write(str(os.getpid()))
 time.sleep(600)
 """)
     (tmp_path / "values.json").write_text("{}")
+    arithmetic = tmp_path / "results" / "small" / "params" / "arithmetic.json"
+    arithmetic.parent.mkdir(parents=True)
+    arithmetic.write_text('{"portable": true}')
     lib = tmp_path / "lib"
     shutil.copytree(ROOT / "lib", lib, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     command = [sys.executable, "-m", "dontblink.publish.notebook", str(source), "--profile", "small", "--params"]
     process = start([*command, str(tmp_path / "values.json")], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(lib)})
     wait_for(lambda: here.exists() and bool(here.read_text()), process)
-    said = interrupt(process).splitlines(keepends=True)
-    assert said.pop() == STOPPED and all(line.startswith("01_long: cell ") for line in said)
+    assert interrupt(process) == STOPPED
     deadline = time.monotonic() + 20
     while Path(f"/proc/{here.read_text()}").exists():
         assert time.monotonic() < deadline, "the kernel is still there"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import platform
 import re
 import shutil
@@ -135,6 +136,7 @@ def prepare(notebook: Any) -> dict[str, Any]:
 
 def render_notebook(stem: str, notebook: Any) -> Page:
     """Return the page of an executed notebook, without its frame."""
+    os.environ["LC_ALL"] = "C.UTF-8"  # pandoc reads paths by it, and a folder may have letters beyond ASCII
     body = pypandoc.convert_text(json.dumps(prepare(notebook)), "html5", format="ipynb", extra_args=list(PANDOC))
     found = re.findall(r'<h([12])\s+id="([^"]+)">(.*?)</h\1>', body, flags=re.S)
     headings = [(level, name, unescape(re.sub("<[^>]*>", "", text))) for level, name, text in found]

@@ -285,7 +285,8 @@ def log_ratio_check(pairs: pd.DataFrame, head_set: str) -> pd.DataFrame:
 
     Within a cell an item gives one log-ratio, so a mixed model of log mass on the two ends IS the paired t.
     Over cells items repeat: MixedLM fits log-ratio ~ cell with a random intercept per item. A response with a
-    zero mass has no log-ratio: `n_zero` counts them. Estimates and ends are in nats.
+    zero mass has no log-ratio: `n_zero` counts them. Estimates and ends are in nats. Where no item repeats (one model),
+    an item's intercept and the residual are one: the mixed model says nothing, and its columns are NaN.
     """
     rows = pairs[pairs["head_set"] == head_set]
     positive = (rows["evidence_mass_first"] > 0) & (rows["evidence_mass_last"] > 0)
@@ -293,8 +294,10 @@ def log_ratio_check(pairs: pd.DataFrame, head_set: str) -> pd.DataFrame:
     design = pd.get_dummies(used["model"] + "\n" + used["benchmark"], dtype=float)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # an item_sd of 0 is a result
-        fit = MixedLM(used["y"].to_numpy(float), design.to_numpy(), groups=used["item_id"].to_numpy()).fit()
-    low, high = np.asarray(fit.conf_int())[: design.shape[1]].T
+        mixed_model = MixedLM(used["y"].to_numpy(float), design.to_numpy(), groups=used["item_id"].to_numpy())
+        fit = mixed_model.fit() if used["item_id"].duplicated().any() else None
+    nothing = np.full((design.shape[1], 3), np.nan)
+    mixed = nothing if fit is None else np.column_stack([fit.fe_params, fit.conf_int()[: design.shape[1]]])
     results = []
     for j, cell in enumerate(design):
         model, benchmark = cell.split("\n")
@@ -305,7 +308,7 @@ def log_ratio_check(pairs: pd.DataFrame, head_set: str) -> pd.DataFrame:
         results.append({
             "model": model, "benchmark": benchmark, "n_items": int(test.df) + 1, "n_zero": len(skipped),
             "estimate": float(own.mean()), "ci_low": interval.low, "ci_high": interval.high, "p": test.pvalue,
-            "mixed_estimate": fit.fe_params[j], "mixed_low": low[j], "mixed_high": high[j],
-            "item_sd": float(fit.cov_re[0, 0]) ** 0.5, "converged": bool(fit.converged),
+            "mixed_estimate": mixed[j, 0], "mixed_low": mixed[j, 1], "mixed_high": mixed[j, 2],
+            "item_sd": float(fit.cov_re[0, 0]) ** 0.5 if fit else np.nan, "converged": bool(fit and fit.converged),
         })  # fmt: skip
     return pd.DataFrame(results)
