@@ -10,7 +10,7 @@
 
 All of float32. Sums in another order differ in their last digit: that is all the tolerances allow. Greedy ids can
 differ where two words are within that digit of each other: not seen in this sample, to be expected in long responses of
-large models in bfloat16. Between processors of different kinds the tables differ likewise, so figures can, too.
+large models in bfloat16. Between processors the settings of `dontblink.arithmetic` decide, see tests/portable.py.
 
 Notebooks do not vary their threads: their runner fixes one, whatever the environment says. That a kernel computes with
 one is tested in test_notebook; here the environment says two, and every kernel is seen to start with one. The paper is
@@ -149,7 +149,7 @@ def read_processes(root: Path) -> list[list[str]]:
 
 
 def test_figures_and_numbers_have_the_same_bytes_on_another_machine(runs: tuple[Path, Path]) -> None:
-    made, again = ({f.name: f.read_bytes() for f in (root / "figures" / "small").iterdir()} for root in runs)
+    made, again = ({f.name: f.read_bytes() for f in (root / "results" / "small" / "figures").iterdir()} for root in runs)
     assert made.keys() == again.keys()
     tracked = {f.name for f in (ROOT / "figures" / "testbed").iterdir() if f.name.startswith(NOTEBOOKS)}
     assert (
@@ -164,7 +164,7 @@ def test_the_paper_built_there_is_the_tracked_one(runs: tuple[Path, Path]) -> No
 
 
 def test_the_two_runs_did_differ(runs: tuple[Path, Path]) -> None:
-    modes = {(root / "figures" / "small" / "02_collapse.json").stat().st_mode & 0o777 for root in runs}
+    modes = {(root / "results" / "small" / "figures" / "02_collapse.json").stat().st_mode & 0o777 for root in runs}
     assert modes == {0o644, 0o600}
 
 
