@@ -149,7 +149,8 @@ def read_processes(root: Path) -> list[list[str]]:
 
 
 def test_figures_and_numbers_have_the_same_bytes_on_another_machine(runs: tuple[Path, Path]) -> None:
-    made, again = ({f.name: f.read_bytes() for f in (root / "results" / "small" / "figures").iterdir()} for root in runs)
+    folders = [root / "results" / "small" / "figures" for root in runs]
+    made, again = ({f.name: f.read_bytes() for f in folder.iterdir()} for folder in folders)
     assert made.keys() == again.keys()
     tracked = {f.name for f in (ROOT / "figures" / "testbed").iterdir() if f.name.startswith(NOTEBOOKS)}
     assert (
