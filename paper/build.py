@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pypandoc
 import typst
 
 from dontblink import files, paths
@@ -26,7 +24,6 @@ from dontblink.params import read_yaml
 from dontblink.publish import claims, manuscript
 from dontblink.publish.numbers import Numbers
 
-os.environ["LC_ALL"] = "C.UTF-8"  # pandoc reads paths by it, and a folder may have letters beyond ASCII
 FOLDER = Path(__file__).resolve().parent
 READER = "markdown-auto_identifiers"
 REFERENCE = {"fig": "Figure", "tbl": "Table", "sec": "Section"}
@@ -77,7 +74,7 @@ def make_filter(to: str, figures: str) -> Any:
 
 def convert(text: str, to: str, figures: str, metadata: dict[str, str]) -> str:
     """Return the document in `typst` or `latex`, references resolved and the bibliography appended."""
-    tree = json.loads(pypandoc.convert_text(text, "json", format=READER))
+    tree = json.loads(manuscript.convert(text, READER, "json"))
     tree["blocks"] = walk(tree["blocks"], make_filter(to, figures))
     tree["meta"] = walk(tree["meta"], make_filter(to, figures))
     arguments = [
@@ -90,7 +87,7 @@ def convert(text: str, to: str, figures: str, metadata: dict[str, str]) -> str:
     arguments += [f"--variable={key}:{value}" for key, value in metadata.items()]
     if to == "typst":
         arguments.append(f"--template={FOLDER / 'template.typ'}")
-    return pypandoc.convert_text(json.dumps(tree), to, format="json", extra_args=arguments)
+    return manuscript.convert(json.dumps(tree), "json", to, arguments)
 
 
 def compile_pdf(document: str) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dontblink import lineage, params, paths
 from dontblink.publish import verdict, verify
@@ -253,3 +254,19 @@ def test_what_these_sources_have_not_made_here_is_not_compared(
     assert verdict.main([]) == 1
     assert "03_entropy" in (said := capsys.readouterr().err) and "not made here by these sources; `make all`" in said
     assert verdict.main(["--where-made"]) == 0
+
+
+def test_another_look_of_a_figure_is_taken_where_the_code_is_another(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawing = paths.outputs("testbed") / "03_entropy.png"
+    with Image.open(drawing) as old:
+        picture = old.convert("RGB")
+    picture.putpixel((5, 5), (0, 0, 0))
+    picture.save(drawing)
+    assert conclude(capsys)[0] == 0 and git("status", "--porcelain") == "", "the last pixels of another processor"
+    plant(repository)
+    prepare()
+    status, lines = conclude(capsys)
+    assert status == 1 and lines[0] == "03_entropy.png: a picture -> another"
+    assert "figures/testbed/03_entropy.png" in git("status", "--porcelain")

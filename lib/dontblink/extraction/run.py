@@ -178,7 +178,8 @@ class Extraction(Study):
         workers = [start_worker() for _ in range(jobs)] if jobs > 1 else [Here()]
         try:
             if not paths.extraction_manifest(self.profile).exists():  # they load what they need meanwhile
-                [worker.submit(int) for worker in workers]
+                for worker in workers:
+                    worker.submit(int)
             shards = {model: self.shards(model) for model in models}
             share([task for model in models for task in self.plan(shards[model])], self._prepare, workers, do)
         finally:

@@ -17,6 +17,8 @@ figure or a digit pass that nobody accounts for. What a template may write:
 
 from __future__ import annotations
 
+import locale
+import os
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +26,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 import jinja2
+import pypandoc
 from jinja2 import nodes
 from jinja2.sandbox import SandboxedEnvironment
 
@@ -230,3 +233,10 @@ def check_figures(source: str, there: Sequence[str], left_out: Mapping[str, str]
     if idle := [pattern for pattern in left_out if not any(fnmatch(name, pattern) for name in spare)]:
         raise NamedError(f"figures left out that are shown or not there: {', '.join(idle)}; remove the line")
     return shown
+
+
+def convert(text: str, source: str, to: str, arguments: Sequence[str] = ()) -> str:
+    """Return what pandoc makes of a text. It reads paths by the locale, and a folder may have letters beyond ASCII."""
+    if locale.getencoding().lower() != "utf-8":
+        os.environ["LC_ALL"] = "C.UTF-8"
+    return str(pypandoc.convert_text(text, to, format=source, extra_args=list(arguments)))

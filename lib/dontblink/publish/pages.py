@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import os
 import platform
 import re
 import shutil
@@ -28,12 +27,11 @@ from typing import Any
 import jinja2
 import nbformat
 import pandas as pd
-import pypandoc
 
 from dontblink import params, paths
 from dontblink.errors import NamedError, as_command
 from dontblink.files import belongs
-from dontblink.publish import viewer
+from dontblink.publish import manuscript, viewer
 
 SITE = Path(__file__).with_name("site")
 PACKAGES = (
@@ -136,8 +134,7 @@ def prepare(notebook: Any) -> dict[str, Any]:
 
 def render_notebook(stem: str, notebook: Any) -> Page:
     """Return the page of an executed notebook, without its frame."""
-    os.environ["LC_ALL"] = "C.UTF-8"  # pandoc reads paths by it, and a folder may have letters beyond ASCII
-    body = pypandoc.convert_text(json.dumps(prepare(notebook)), "html5", format="ipynb", extra_args=list(PANDOC))
+    body = manuscript.convert(json.dumps(prepare(notebook)), "ipynb", "html5", PANDOC)
     found = re.findall(r'<h([12])\s+id="([^"]+)">(.*?)</h\1>', body, flags=re.S)
     headings = [(level, name, unescape(re.sub("<[^>]*>", "", text))) for level, name, text in found]
     titles = [text for level, _, text in headings if level == "1"]

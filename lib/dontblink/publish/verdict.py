@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dontblink import lineage, params, paths
@@ -26,7 +26,6 @@ from dontblink.files import belongs, write_bytes
 from dontblink.publish import changes, claims, verify
 from dontblink.publish.changes import Change, Files, Rule
 
-MOST = 10  # names in a message
 COUNTS = ("replicates", "permutations", "deals")  # ends of the parameters behind a p-value
 NUMBERED = "[0-9][0-9]_*.*"
 
@@ -82,8 +81,9 @@ class Verdict:
 
 
 def shorten(names: list[str]) -> str:
-    """Return some names, at most `MOST`, and how many more there are."""
-    return ", ".join(names[:MOST]) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
+    """Return some names, at most `verify.MOST`, and how many more there are."""
+    most = verify.MOST
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def find_stem(name: str) -> str:
@@ -121,14 +121,19 @@ def read_commit(profile: str, revision: str) -> Files:
     return found
 
 
-def compare(profile: str, new: Files, old: Files, sections: lineage.Sections) -> Iterator[Change]:
-    """Yield every value in which two sets of files differ, judged by the parameters of `sections`."""
+def compare(new: Files, old: Files, sections: lineage.Sections, *, same_code: bool = True) -> Iterator[Change]:
+    """Yield every value in which two sets of files differ, judged by the parameters of `sections`.
+
+    A picture may differ by its last pixels between processors; between two versions of the code any difference counts.
+    """
+    rule = Rule(**sections["reproduction"])
+    rule = rule if same_code else replace(rule, pixels=None)
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
             own = sections.get(find_stem(name).partition("_")[2], {})
             fewest = min((value for key, value in own.items() if key.endswith(COUNTS)), default=0)
-            rule = Rule(**sections["reproduction"], n_replicates=fewest)
-            yield from changes.compare_file(name, old.get(name), new.get(name), rule)
+            own_rule = replace(rule, n_replicates=fewest)
+            yield from changes.compare_file(name, old.get(name), new.get(name), own_rule)
 
 
 def judge(profile: str, revision: str = "HEAD") -> tuple[Verdict, Files, Files]:
@@ -151,14 +156,15 @@ def judge(profile: str, revision: str = "HEAD") -> tuple[Verdict, Files, Files]:
     counts = dict.fromkeys(("json", "csv", "png", "pdf"), 0)
     for name, content in new.items():
         counts[name.rpartition(".")[2]] += changes.count_values(name, content)
-    found = list(compare(profile, new, old, sections)) if old else []
+    sources: tuple[list[str], list[str]] = [], []
+    if old not in ({}, new) and (verify.MANIFEST in committed or verify.manifest_file(profile).is_file()):
+        stored = committed.get(verify.MANIFEST) or verify.manifest_file(profile).read_bytes()
+        now = verify.describe_sources(profile, sections)
+        sources = verify.find_other_sources(verify.read_manifest(stored, profile), now)
+    found = list(compare(new, old, sections, same_code=not sources[0])) if old else []
     moved = sorted((change for change in found if not change.agrees), key=rank)
     verdicts = [read_verdicts(files.get(f"{claims.STEM}.json")) for files in (new, old)]
     same = sum(verdicts[1].get(name) == verdict for name, verdict in verdicts[0].items())
-    sources: tuple[list[str], list[str]] = [], []
-    if moved and (verify.MANIFEST in committed or verify.manifest_file(profile).is_file()):
-        stored = committed.get(verify.MANIFEST) or verify.manifest_file(profile).read_bytes()
-        sources = verify.find_other_sources(verify.read_manifest(stored, profile), verify.describe(profile, sections))
     minor = [change for change in found if change.agrees]
     ledger = same, len(verdicts[0])
     return Verdict(profile, where if old else "", counts, moved, minor, ledger, *sources), new, old
@@ -210,8 +216,9 @@ def main(arguments: list[str] | None = None) -> int:
         touched = [paths.show(file) for file in take(verdict, new, old)]
         print(f"figures/{given.profile}: {f'written or removed: {shorten(touched)}' if touched else 'kept'}")
         return 0
-    every = [change for change in sorted([*verdict.moved, *verdict.minor], key=rank) if 100 * change.size > given.above]
-    for change in every if given.list else verdict.moved[:MOST]:
+    every = sorted([*verdict.moved, *verdict.minor], key=rank)
+    listed = [change for change in every if not 100 * change.size <= given.above]
+    for change in listed if given.list else verdict.moved[: verify.MOST]:
         print(change.describe())
     print(verdict.describe())
     return 0 if given.list else verdict.status

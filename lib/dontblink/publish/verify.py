@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from dontblink import lineage, params, paths
@@ -72,17 +72,22 @@ def command(profile: str) -> str:
     return "`make all`" if profile == "testbed" else f"`make all PROFILE={profile}`"
 
 
+def describe_sources(profile: str, sections: Sections) -> Manifest:
+    """Return the manifest of the checkout as it is now, without what its stages make."""
+    stages = {name: stage for name, stage in lineage.list_stages(profile, sections).items() if name != PAGES}
+    return Manifest(profile, *lineage.hash_stages(stages, sections), stages)
+
+
 def describe(profile: str, sections: Sections) -> Manifest:
     """Return the manifest of the checkout as it is now; raise NamedError if a figure or the paper is not there."""
-    stages = {name: stage for name, stage in lineage.list_stages(profile, sections).items() if name != PAGES}
+    sources = describe_sources(profile, sections)
     folder = paths.figures(profile)
     tracked = [folder / f"{stem}.{suffix}" for stem in lineage.list_notebooks() for suffix in ("json", "pdf", "png")]
-    tracked += [paths.paper(profile)] if profile == "testbed" and PAPER in stages else []
+    tracked += [paths.paper(profile)] if profile == "testbed" and PAPER in sources.stages else []
     if lacking := [file for file in tracked if not file.is_file()]:
         raise NamedError(f"{relative(lacking[0])}: not there; restore it, or run {command(profile)}")
-    files, values = lineage.hash_stages(stages, sections)
-    made = {file: hash_file(paths.ROOT / file) for stage in stages.values() for file in stage.made}
-    return Manifest(profile, files | made, values, stages)
+    made = {file: hash_file(paths.ROOT / file) for stage in sources.stages.values() for file in stage.made}
+    return replace(sources, files=sources.files | made)
 
 
 def read_manifest(content: bytes | None, profile: str) -> Manifest:
