@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dontblink.studies.cells import PLACEBOS, VISION, VISIONS
+
 MODELS, BENCHMARKS = ("glm", "qwen"), ("symbolic", "visual")
 VECTORS = Path(__file__).parents[1].parent / "shared" / "fixtures" / "stats" / "vectors.json"
 
@@ -42,7 +44,12 @@ def make_items(
                     "noise_level": rng.uniform(0, 0.7, n_items), "chain_length": rng.integers(2, 6, n_items),
                 })
             )  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
+    items = pd.concat(parts, ignore_index=True)
+    # other looks at the same picture: like the first one, and a placebo that knows nothing of the answer
+    noise = np.random.default_rng([seed, 1]).normal(size=(4, len(items)))
+    for name, own in zip((*list(VISIONS.values())[1:], PLACEBOS["elsewhere"]), noise, strict=True):
+        items[name] = (items[VISION] if name != PLACEBOS["elsewhere"] else 0.1) + 0.01 * own
+    return items
 
 
 def make_fit(n_items: int = 60, seed: int = 9, **options: Any) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -55,6 +55,16 @@ def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, **pipes, **options)
 
 
+def open_when_read(pipe: Path, process: subprocess.Popen[str]) -> IO[str]:
+    """Open a pipe for writing as soon as a process reads it; fail with what the process said if it ends instead."""
+    while process.poll() is None:
+        try:
+            return os.fdopen(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK), "w")
+        except OSError:  # nobody reads yet
+            time.sleep(0.05)
+    raise AssertionError(f"ended with {process.returncode} before it read {pipe.name}: {process.communicate()[0]}")
+
+
 STOPPED = "stopped; what is finished stays, the same command goes on from there\n"
 
 
@@ -62,7 +72,7 @@ def test_ctrl_c_ends_a_command_with_one_line(tmp_path: Path) -> None:
     pipe = tmp_path / "values.json"
     os.mkfifo(pipe)
     process = start([sys.executable, "-m", "dontblink.publish.notebook", "x.py", "--params", str(pipe)])
-    with pipe.open("w"):  # both sides wait for each other: it is reading now
+    with open_when_read(pipe, process):
         assert interrupt(process) == STOPPED
     assert process.returncode == -signal.SIGINT
 

@@ -63,7 +63,8 @@ _STEP = {
     "step_index": Column(INT, "", "step from 0; -1 outside the steps"),
     "step_kind": Column(TEXT, "", "gold kind whose pattern the step's text has; empty if none"),
 }
-_VISION = "mean over the last third of the reasoning, grounding layers: mass on the "
+_LATE = "mean over the last third of the reasoning, grounding layers: mass on the "
+_WHOLE = "mean over the whole reasoning, grounding layers: mass on the "
 SCHEMAS: dict[str, dict[str, Column]] = {
     "tokens": KEYS | {
         "token_index": Column(INT, "", "position in the response, from 0"),
@@ -107,8 +108,11 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         **{f"{part}_entropy_nats": Column(REAL, "nats", f"{meaning}", True) for part, meaning in (
             ("full", "mean token entropy"), ("answer", "mean over the answer span"),
             ("max", "largest token entropy"), ("last_decile", "mean over the last 10 % of tokens"))},
-        "vision_evidence_mass": Column(REAL, "mass", _VISION + "evidence", True),
-        "vision_visual_mass": Column(REAL, "mass", _VISION + "image", True)},
+        "vision_evidence_mass": Column(REAL, "mass", _LATE + "evidence", True),
+        "vision_visual_mass": Column(REAL, "mass", _LATE + "image", True),
+        "vision_cumulative_evidence_mass": Column(REAL, "mass", _WHOLE + "evidence", True),
+        "vision_cumulative_visual_mass": Column(REAL, "mass", _WHOLE + "image", True),
+        "placebo_prompt_mass": Column(REAL, "mass", _LATE + "prompt's text", True)},
     "scores": KEYS | {
         "scorer": Column(TEXT, "", "strict (every result's) or official (bug-compatible with the benchmark's code)"),
         "correct": Column(pa.bool_(), "", "by this scorer"), "parsed": Column(pa.bool_(), "", "an answer was found"),

@@ -162,13 +162,17 @@ def test_sink_masked_mass_renormalises_what_is_left_of_the_keys() -> None:
 def test_item_row_holds_the_entropies_and_the_late_look() -> None:
     case = draw()
     row = frames(case)["items"].iloc[0]
-    entropy, late = case.trace.entropy_nats, case.mass[1].mean(axis=0)[6:10]
+    entropy, whole = case.trace.entropy_nats, case.mass[1].mean(axis=0)[:10]
+    late = whole[6:]
     assert row.full_entropy_nats == pytest.approx(entropy.mean(), rel=1e-5)
     assert row.answer_entropy_nats == pytest.approx(entropy[11], rel=1e-5)
     assert row.max_entropy_nats == entropy.max()
     assert row.last_decile_entropy_nats == pytest.approx(entropy[11:].mean(), rel=1e-5)
     assert row.vision_evidence_mass == pytest.approx(late[:, 0].mean(), rel=1e-5)
     assert row.vision_visual_mass == pytest.approx(late[:, :2].sum(axis=1).mean(), rel=1e-5)
+    assert row.vision_cumulative_evidence_mass == pytest.approx(whole[:, 0].mean(), rel=1e-5)
+    assert row.vision_cumulative_visual_mass == pytest.approx(whole[:, :2].sum(axis=1).mean(), rel=1e-5)
+    assert row.placebo_prompt_mass == pytest.approx(late[:, 2].mean(), rel=1e-5)
     assert (row.n_reasoning_tokens, row.n_answer_tokens, row.n_response_tokens, row.n_steps) == (10, 1, 13, 2)
     assert row.evidence_fraction == pytest.approx(1.5 / 12) and row.chain_kind == "recall" and bool(row.correct)
 

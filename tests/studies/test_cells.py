@@ -41,6 +41,9 @@ def test_rows_are_those_with_a_number_of_the_split_that_is_named() -> None:
     items = make_items(20)
     rows = select_rows(items, ["log_n_response_tokens", "n_response_tokens"])
     assert rows["log_n_response_tokens"].to_numpy() == pytest.approx(np.log(rows["n_response_tokens"].to_numpy()))
+    signed = select_rows(items, ["minus_log_n_response_tokens", "minus_n_response_tokens"])
+    assert (signed["minus_log_n_response_tokens"] == -rows["log_n_response_tokens"]).all()
+    assert (signed["minus_n_response_tokens"] == -rows["n_response_tokens"]).all()
     for other, columns, message in (
         (
             items.assign(n_response_tokens=0),

@@ -171,7 +171,7 @@ def _item_row(item: Item, response: Response, trace: Trace, score: Score) -> dic
     entropy = np.asarray(trace.entropy_nats, np.float64)
     begin, end = trace.spans.reasoning
     # of the grounding layers; never empty while there is a reasoning token
-    late = trace.mass[0, begin + 2 * (end - begin) // 3 : end]
+    whole, late = trace.mass[0, begin:end], trace.mass[0, begin + 2 * (end - begin) // 3 : end]
     covariates = item.covariates
     row = {
         "correct": score.correct, "parsed": score.parsed, "answer": item.answer,
@@ -190,6 +190,8 @@ def _item_row(item: Item, response: Response, trace: Trace, score: Score) -> dic
         "max_entropy_nats": entropy.max() if len(entropy) else np.nan,
         "last_decile_entropy_nats": _mean(entropy[9 * len(entropy) // 10 :]),
         "vision_evidence_mass": _mean(late[:, 0]), "vision_visual_mass": _mean(late[:, :2].sum(axis=1)),
+        "vision_cumulative_evidence_mass": _mean(whole[:, 0]),
+        "vision_cumulative_visual_mass": _mean(whole[:, :2].sum(axis=1)), "placebo_prompt_mass": _mean(late[:, 2]),
     }  # fmt: skip
     return {name: np.array([value]) for name, value in row.items()}
 

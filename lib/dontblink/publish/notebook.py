@@ -169,8 +169,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--params", type=Path, required=True, help="the section's JSON, from dontblink.params")
     parser.add_argument("--profile", default="testbed")
     given = parser.parse_args(arguments)
+    values = params.read_values(given.params)
     arithmetic.put(arithmetic.find_settings(params.read_section(given.profile, "arithmetic")["portable"]))
-    run_notebook(given.source, params.read_values(given.params), given.profile, paths.show(given.params.resolve()))
+    run_notebook(given.source, values, given.profile, paths.show(given.params.resolve()))
     return 0
 
 

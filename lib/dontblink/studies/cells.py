@@ -18,6 +18,17 @@ from numpy.typing import ArrayLike
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints
 
 ENTROPY, VISION = "full_entropy_nats", "vision_evidence_mass"  # columns of the items table that the studies are about
+# Declared before the results. What needs gold boxes is an oracle: no monitor has it, and it leaks the label, because a
+# look at the wrong place is low on evidence as well.
+VISIONS = {
+    "evidence": VISION,
+    "image": "vision_visual_mass",
+    "cumulative evidence": "vision_cumulative_evidence_mass",
+    "cumulative image": "vision_cumulative_visual_mass",
+}
+ORACLES = ("evidence", "cumulative evidence")
+# What a vision has to beat: neither looks at the picture. Low is a long response, and little attention to the question.
+PLACEBOS = {"length": "minus_log_n_response_tokens", "elsewhere": "placebo_prompt_mass"}
 SCOPES = ("cell", "benchmark", "pooled")
 
 
@@ -41,7 +52,8 @@ def select_rows(
 ) -> pd.DataFrame:
     """Return the rows with a number in all `columns`, sorted, with `cell`, `cluster` and the numbers as float64.
 
-    A column `log_X` that the table lacks is the natural logarithm of X; in an `optional` column NaN stays.
+    A column `log_X` that the table lacks is the natural logarithm of X, and `minus_X` is X with the other sign; in an
+    `optional` column NaN stays.
     `attrs["n_left_out"]` counts the rows that miss a number in `columns`. `cluster` is benchmark and item: the same
     item of several models is one cluster. `split` is the only one that may occur: calibration for a fit that is judged
     on test items. Raises EstimateError for another split, a missing column, or an item that occurs twice in a cell.
@@ -54,15 +66,16 @@ def select_rows(
     if "task_type" in items:
         rows["task_type"] = items["task_type"].astype("str")
     for name in (*columns, *optional):
-        source = name if name in items else name.removeprefix("log_")
+        unsigned = name if name in items else name.removeprefix("minus_")
+        source = unsigned if unsigned in items else unsigned.removeprefix("log_")
         if source not in items or not pd.api.types.is_numeric_dtype(items[source]):
             raise EstimateError(f"items table: no numeric column {name}; expected one of {', '.join(map(str, items))}")
         values = items[source].to_numpy(np.float64)
-        if source != name:
+        if source != unsigned:
             if (values <= 0).any():
                 raise EstimateError(f"column {source}: {np.nanmin(values)} has no logarithm; give the column itself")
             values = np.log(values)
-        rows[name] = values
+        rows[name] = values if unsigned == name else -values
     rows["cell"] = rows["model"] + "\n" + rows["benchmark"]
     rows["cluster"] = rows["benchmark"] + "\n" + rows["item_id"]
     if (twice := rows.duplicated(["cell", "item_id"])).any():
