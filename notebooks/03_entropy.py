@@ -15,9 +15,9 @@
 #
 # The paper reports (C2) that the entropy of the full response separates correct from wrong answers in every dataset and
 # under transfer, better than the entropy of the answer span, and (C3) that adding vision features through one global
-# linear rule is brittle and often hurts transfer. Three things could make either claim hollow: an entropy that only
-# tells noisy or long items from easy ones, an opponent that cannot win, and a loss that a useless feature would cause
-# as well. Each is held against its control here.
+# linear rule is brittle and often hurts transfer. Four things could make either claim hollow: an entropy that only
+# tells noisy or long items from easy ones, an opponent that cannot win, a loss that a useless feature would cause as
+# well, and rows left out because they lack a score, most of which are wrong. Each is held against its control here.
 #
 # $$\text{AUROC}_s = P(s_i > s_j) + \tfrac{1}{2} P(s_i = s_j), \quad i \text{ correct}, j \text{ wrong, of one cell}$$
 #
@@ -39,7 +39,8 @@ min_class_items = 10  # the same for fewer correct or fewer wrong answers
 covariates = ["log_n_response_tokens", "noise_level", "chain_length"]  # taken out in the adjusted tables
 reliability_bins = 10  # of the reliability curves and calibration errors
 shuffled_deals = 200  # permutations of the labels within a cell; draws of calibrated labels (negative controls)
-vision_deals = 100  # permutations of vision within a cell, each with its fits (negative control)
+excess_replicates = 250  # of the excess over dealt vision: both splits resampled, every rule and deal fitted again
+vision_deals = 4  # permutations of vision within a cell, each refitted on the same replicates (negative control)
 
 # %% [markdown]
 # ## 3 Data
@@ -58,7 +59,7 @@ from dontblink.publish import record
 from dontblink.schema import iterate_parts, read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import deals, entropy, transfer
-from dontblink.studies.cells import describe_signs, require_cells
+from dontblink.studies.cells import ORACLES, PLACEBOS, VISIONS, describe_signs, require_cells
 
 # %%
 items, fit_items = (read_tables(profile, ["items"], split=split)["items"] for split in ("test", "calibration"))
@@ -84,7 +85,9 @@ parts = iterate_parts(profile, ["tokens"], [*response, "span", "entropy_nats"], 
 #
 # The entropy of a response is the mean entropy of its tokens, that of its answer the mean over the tokens of the answer
 # span; a score is minus an entropy. The AUROC is the share of pairs, of a correct and a wrong answer of one cell, in
-# which the correct one has the higher score. A cell that is too small for an estimate gets none.
+# which the correct one has the higher score. A response without an answer span has no answer entropy; it counts as the
+# least confident of its cell, because to leave it out would select on the outcome. A cell that is too small for an
+# estimate gets none.
 
 
 # %%
@@ -122,16 +125,16 @@ judged = items.drop(columns="answer").merge(scores.reset_index(), on=response, v
 for name in scores:
     listed = judged[f"{name}_entropy_nats"]
     assert np.array_equal(-judged[name], listed, equal_nan=True), f"{name}: not the items table's entropy"
+judged["answer"] = judged["answer"].fillna(judged.groupby(cell, observed=True)["answer"].transform("min"))
 
 # %% [markdown]
-# AUROC of each cell, the difference of the two over the responses that have both, and that of the length, a score with
-# many ties. How strong an opponent is the answer span? Where it is one or two tokens and the reasoning has already
-# settled it, its entropy is near zero for correct and wrong answers alike: hence the medians.
+# AUROC of each cell, the difference of the two, and that of the length, a score with many ties. How strong an opponent
+# is the answer span? Where it is one or two tokens and the reasoning has already settled it, its entropy is near zero
+# for correct and wrong answers alike: hence the medians.
 
 # %%
-have_both = judged.dropna(subset=["answer"])
-opened = pd.DataFrame({"full": auroc_of_cells(judged, "full"), "answer": auroc_of_cells(have_both, "answer")})
-opened["full - answer"] = auroc_of_cells(have_both, "full") - opened["answer"]
+opened = pd.DataFrame({name: auroc_of_cells(judged, name) for name in scores})
+opened["full - answer"] = opened["full"] - opened["answer"]
 opened["length"] = auroc_of_cells(judged.assign(length=-judged["n_response_tokens"]), "length")
 medians = judged.groupby(cell, observed=True)[["full_entropy_nats", "answer_entropy_nats"]].median()
 opened.join(medians.add_prefix("median_")).round(4)
@@ -163,15 +166,14 @@ def fit_logit(x, y):
 # %%
 here, there = benchmarks[0], benchmarks[-1]
 rules = {"full": ["full_entropy_nats"], "linear": ["full_entropy_nats", "vision_evidence_mass"]}
-known, new = (rows.dropna(subset=["answer_entropy_nats"]) for rows in (fit_items, items))  # those with every feature
 carried_open = {}
 for model in manifest["models"]:
-    fit = known[(known["model"] == model) & (known["benchmark"] == here)]
-    own = new[(new["model"] == model) & (new["benchmark"] == there)]
+    fit = fit_items[(fit_items["model"] == model) & (fit_items["benchmark"] == here)]
+    own = items[(items["model"] == model) & (items["benchmark"] == there)]
     for rule, features in rules.items() if is_enough(fit) and is_enough(own) else ():
         beta = fit_logit(standardise(fit, fit, features), fit["correct"].to_numpy(float))
         carried_open[rule, model] = auroc(own.assign(score=standardise(own, fit, features) @ beta), "score")
-pd.Series(carried_open).unstack(0).round(4)
+pd.Series(carried_open, dtype=float).rename_axis(["rule", "model"]).unstack(0).round(4)
 
 # %% [markdown]
 # ## 5 Intervals
@@ -204,7 +206,7 @@ both = for_both(entropy.auroc_table, items, resampling=full)
 table = pd.concat(entropy.add_holm(own, cells) for _, own in both.groupby("adjustment", sort=False))
 scope = ["adjustment", "scope", "benchmark", "model"]
 differences = table[table["p"].notna()]
-shown = ["auc_a", "auc_b", "estimate", "ci_low", "ci_high", "p", "p_holm", "n_wrong", "n_left_out"]
+shown = ["auc_a", "auc_b", "estimate", "ci_low", "ci_high", "p", "p_holm", "n_wrong", "n_ranked_last"]
 differences.query("score == 'full - answer'")[[*scope, *shown]].round(3)
 
 # %% [markdown]
@@ -267,15 +269,22 @@ shuffled[shuffled["scope"] != "cell"].set_index(["score", *scope])[columns].roun
 
 # %% [markdown]
 # Vision dealt to other items of its cell, before the fit and after. It keeps its scale and loses its meaning, so that
-# the loss that is left is the price of ANY useless feature. Only a gain outside the range of these deals speaks of
-# vision.
+# what is lost is the price of ANY useless feature, and the placebos, which never looked at the picture, pay it as well.
+# Hence the excess: the AUROC of the rule less the mean AUROC of `vision_deals` such rules, fitted and judged on the
+# same replicates. A negative excess is vision's own harm. Oracles need gold boxes; a monitor could have the others.
 
 # %%
-dealt = for_both(deals.shuffled_vision, fit_items, items, n_deals=vision_deals, **dealing)
-noise = (dealt["shuffled_high"] - dealt["shuffled_low"]) / 4 / vision_deals**0.5  # of the mean over so many deals
-assert (dealt["shuffled_mean"] - 4 * noise).max() < 0.01, "dealt vision should not help"
-columns = ["gain", "shuffled_mean", "shuffled_low", "shuffled_high", "share_below"]
-dealt.pivot_table(columns, ["scaling", "rule", "train", "test"], "adjustment", sort=False).round(3)
+looks = {f"{name} (oracle)" if name in ORACLES else name: column for name, column in VISIONS.items()}
+looks |= {f"{name} (placebo)": column for name, column in PLACEBOS.items()}
+fewer = replace(full, n_replicates=excess_replicates, method="percentile")
+again = {"resampling": fewer, "refit": fewer, "n_deals": vision_deals}
+excess = pd.concat(
+    transfer.transfer_table(fit_items, items, ["linear"], vision=column, **again, **usable)
+    .query("(train != test or train == 'all') and rule == 'linear' and model == @over_models").assign(vision=name)
+    for name, column in looks.items()
+)  # fmt: skip
+columns = ["gain", "refit_gain_low", "refit_gain_high", "excess", "excess_low", "excess_high"]
+excess.set_index(["vision", "train", "test"])[columns].round(3)
 
 # %% [markdown]
 # Test features standardised by the mean and deviation of the unlabelled test cell itself (`test`): what a shift of
@@ -330,6 +339,18 @@ for name, suffix in {"unadjusted": "", "adjusted": "_adjusted"}.items():
     record.save_figure(figure, f"03_entropy_transfer{suffix}", profile)
 
 # %% [markdown]
+# What is left of the loss when that of dealt vision is taken away, in each ordered pair (bold).
+
+# %%
+figure, ax = plt.subplots(figsize=(7, 6.2))
+pairs = (excess["train"].astype(str) + " to " + excess["test"]).replace("all to all", "mean of all pairs")
+ends = excess[["excess", "excess_low", "excess_high"]].set_axis(["estimate", "ci_low", "ci_high"], axis=1)
+rows = ends.assign(scope="cell", benchmark=pairs, model=excess["vision"])
+label = "AUROC of the linear rule less that with dealt vision"
+charts.forest(ax, rows, label=label, confidence=confidence_level, interval="bootstrap by item, with refits")
+record.save_figure(figure, "03_entropy_excess", profile)
+
+# %% [markdown]
 # The numbers that the paper, the ledger and the pages name, by key: unadjusted ones. Whole tables lie beside them.
 
 # %%
@@ -353,16 +374,17 @@ named = ["auroc", "refit_low", "refit_high", "gain", "refit_gain_low", "refit_ga
 elsewhere = "adjustment == 'unadjusted' and train != test"
 kept = mean_carried.query(f"{elsewhere} and scaling == 'train' and rule in ['full', 'answer', 'linear']")
 rescaled = mean_carried.query(f"{elsewhere} and scaling == 'test' and rule == 'linear'")
-useless = dealt.query(f"{elsewhere} and scaling == 'train' and rule == 'linear'").drop(columns="n_deals")
+by_vision = excess.assign(vision=excess["vision"].str.partition(" (")[0].str.replace(" ", "_"))
+beyond = by_vision[["vision", "train", "test", "excess", "excess_low", "excess_high", "n_test_items"]]
 numbers |= {
     "transfer": record.nest(kept[[*of, *named]], of),
     "transfer_test_scaling": record.nest(rescaled[[*of, "gain", "gain_low", "gain_high"]], of),
-    "shuffled_vision": record.nest(useless, ["adjustment", "scaling", "rule", "train", "test"]),
+    "excess": record.nest(beyond, ["vision", "train", "test"]),
 }
 record.save_numbers("03_entropy", numbers, profile)
 
 # %%
-whole = {"aurocs": table, "transfer": carried, "shuffled_labels": shuffled, "shuffled_vision": dealt}
+whole = {"aurocs": table, "transfer": carried, "shuffled_labels": shuffled, "excess": excess}
 for name, rows in whole.items():
     record.save_table("03_entropy", name, rows, profile)
 
@@ -372,7 +394,7 @@ for name, rows in whole.items():
 # The sentences below are computed. Three limits stand whatever they say. The answer span of a short answer is one or
 # two tokens, and where the reasoning has settled it, its entropy is near zero: "better than the answer's entropy" is a
 # low bar there, and the largest token entropy and the length are the opponents to read. Adjustment takes out what a
-# line in the covariates explains, no more. A loss under transfer is vision's own only where it lies outside the deals.
+# line in the covariates explains, no more. A loss under transfer is vision's own only as far as dealt vision spares it.
 
 # %%
 for (pair, name), rows in differences.groupby(["score", "adjustment"], sort=False):
@@ -386,10 +408,9 @@ for name, rows in on_fit_scale.query("rule == 'full' and train != test").groupby
     print(f"{name}: carried over, full has a better Brier score than the constant in {better} of {len(rows)} pairs")
 
 # %%
-for (rule, name, scaling), rows in dealt.query("train != test").groupby(["rule", "adjustment", "scaling"], sort=False):
-    worse, better = (rows["gain"] < rows["shuffled_low"]).sum(), (rows["gain"] > rows["shuffled_high"]).sum()
-    counts = f"worse in {worse} and better in {better} of {len(rows)} ordered pairs"
-    print(f"{name}, on the scale of the {scales[scaling]}: {rule} against dealt vision: {counts}")
+for name, rows in excess[excess["train"] != "all"].groupby("vision", sort=False):
+    ends = rows[["excess", "excess_low", "excess_high"]].set_axis(["estimate", "ci_low", "ci_high"], axis=1)
+    print(describe_signs(f"{name}, linear rule: it loses less, or gains more, than dealt vision", ends))
 
 # %% [markdown]
 # ## Appendix: other choices
@@ -404,20 +425,14 @@ figure.suptitle(note, fontsize=7)
 record.save_figure(figure, "03_entropy_scores", profile)
 
 # %% [markdown]
-# A response without an answer span has no answer entropy, so that `full - answer` leaves it out. Does the difference
-# hang on that? Without truncated responses, and with every missing answer entropy taken as the largest one (as if the
-# answer span had flagged these responses: the choice that favours the opponent):
+# Does the difference hang on truncated responses?
 
 # %%
-largest = items["answer_entropy_nats"].max() + 1
-flagged = items.assign(answer_entropy_nats=items["answer_entropy_nats"].fillna(largest))
 duel = {name: entropy.SCORES[name] for name in ("full", "answer")}
-truncation = pd.concat(
-    entropy.auroc_table(rows, duel, [("full", "answer")], **usable, resampling=light).assign(variant=name)
-    for name, rows in {"without_truncated": items[~truncated], "missing_answer_flagged": flagged}.items()
-).query("score == 'full - answer'")
+truncation = entropy.auroc_table(items[~truncated], duel, [("full", "answer")], **usable, resampling=light)
+truncation = truncation.query("score == 'full - answer'")
 record.save_table("03_entropy", "truncation", truncation, profile)
-truncation.pivot_table("estimate", ["benchmark", "model"], "variant").round(3)
+truncation.pivot_table("estimate", "benchmark", "model").round(3)
 
 # %% [markdown]
 # Calibration: the probability of a correct answer by the rule `full`, fitted per model on the calibration items of the

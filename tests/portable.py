@@ -37,7 +37,7 @@ extraction: {models: [qwen3vl-tiny-m], shard_items: 84, n_cross_checked_items: 1
 collapse: {bootstrap_replicates: 200, band_replicates: 50, shuffled_deals: 20, picture_model: qwen3vl-tiny-m}
 entropy:
   {bootstrap_replicates: 200, transfer_replicates: 50, refit_replicates: 10, min_items: 10, min_class_items: 8,
-   reliability_bins: 4, shuffled_deals: 20, vision_deals: 20}
+   reliability_bins: 4, shuffled_deals: 20, vision_deals: 2, excess_replicates: 20}
 interaction: {bootstrap_replicates: 200, robustness_replicates: 20, min_items: 10, shuffled_deals: 20}
 veto:
   {splits: 4, veto_shares: 3, jackknife_blocks: 5, permutations: 20, bootstrap_replicates: 50, min_items: 20}

@@ -37,7 +37,8 @@ from dontblink.files import belongs, hash_file, write_text
 
 EXTRACTION, PAPER, PAGES, LEDGER = "extraction", "paper", "pages", "08_claims"
 PACKAGES = ("dontblink", "dontblink_testbed", "dontblink_simulation")
-DATA = ("data/", "models/testbed/", "paper/")  # what a source may read besides modules; of them not:
+# what a source may read besides modules; of them not:
+DATA = ("data/", "models/testbed/", "paper/", "figures/simulation/")
 NO_DATA = (".md", ".pdf")
 Sections = Mapping[str, Mapping[str, Any]]
 

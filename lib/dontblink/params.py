@@ -195,7 +195,8 @@ class Entropy(Section):
     shuffled_deals: Whole = Field(
         ge=2, description="permutations of the labels within a cell; draws of calibrated labels (negative controls)"
     )
-    vision_deals: Whole = Field(ge=2, description="permutations of vision within a cell, each with its fits")
+    excess_replicates: Count = Field(description="both benchmarks resampled, rule and dealt rules fitted again")
+    vision_deals: Whole = Field(ge=2, description="permutations of vision within a cell, each refitted")
 
 
 class Interaction(Section):

@@ -7,15 +7,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic_items import make_fit, make_items
+from synthetic_items import make_items
 
 from dontblink.statistics.bootstrap import EstimateError, Resampling
 from dontblink.statistics.logit import fit_logit
 from dontblink.studies.cells import ENTROPY, VISION, deal_rows, number_items, select_rows
-from dontblink.studies.deals import dealt_table, find_biased, shuffled_labels, shuffled_lift, shuffled_vision
+from dontblink.studies.deals import dealt_table, find_biased, shuffled_labels, shuffled_lift
 from dontblink.studies.entropy import auroc_table
 from dontblink.studies.interaction import build_design
-from dontblink.studies.transfer import transfer_table
 
 
 def test_dealt_labels_separate_nothing_and_observed_ones_do() -> None:
@@ -73,26 +72,6 @@ def test_a_cell_of_one_class_has_no_deal_and_one_deal_has_no_spread() -> None:
     assert table.query("model == 'glm'")["observed"].isna().all() and table.query("model == 'qwen'")["p"].notna().all()
     with pytest.raises(EstimateError, match="1 deals; a spread needs >= 2"):
         shuffled_labels(items, n_deals=1)
-
-
-def test_vision_that_helps_leaves_the_range_of_its_deals_and_useless_vision_stays_inside() -> None:
-    helps = shuffled_vision(make_fit(200, vision=1.5), make_items(200, vision=1.5), ["linear"], n_deals=30)
-    assert (helps["gain"] > helps["shuffled_high"]).all() and (helps["share_below"] == 1).all()
-    useless = shuffled_vision(make_fit(200), make_items(200), ["linear"], n_deals=60)
-    assert useless["share_below"].between(0, 1, inclusive="neither").sum() >= len(useless) - 1
-    for table in (helps, useless):
-        assert (table["shuffled_mean"].abs() < 0.02).all()
-
-
-def test_observed_gains_are_those_of_the_transfer_table() -> None:
-    fit, items = make_fit(vision=0.8), make_items(vision=0.8)
-    control = shuffled_vision(fit, items, n_deals=2).set_index(["scaling", "train", "test", "rule"])
-    for scaling in ("train", "test"):
-        table = transfer_table(fit, items, ["linear", "interaction"], scaling=scaling, resampling=Resampling(20))
-        gains = table.query("model == 'all'").set_index(["train", "test", "rule"])["gain"]
-        found = control.xs(scaling)["gain"]
-        assert found.to_numpy() == pytest.approx(gains.loc[found.index].to_numpy(), abs=1e-9)
-    assert control.xs("train").index.equals(control.xs("test").index)
 
 
 @pytest.mark.parametrize("dealt", ["labels", "vision"])

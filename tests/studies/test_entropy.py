@@ -86,8 +86,9 @@ def test_rows_without_a_number_are_counted_where_they_are_and_cells_of_one_class
     items.loc[3, "answer_entropy_nats"] = np.nan  # glm x symbolic
     items.loc[(items["model"] == "qwen") & (items["benchmark"] == "visual"), "correct"] = True
     table = auroc_table(items, **FAST)
-    gaps = table[table["n_left_out"] > 0]
-    assert set(gaps["score"]) == {"answer", "full - answer"} and set(gaps["n_left_out"]) == {1}
+    gaps = table[table["n_ranked_last"] > 0]
+    assert (table["n_left_out"] == 0).all()
+    assert set(gaps["score"]) == {"answer", "full - answer"} and set(gaps["n_ranked_last"]) == {1}
     assert list(zip(gaps["model"], gaps["benchmark"], strict=True))[::2] == [
         ("glm", "symbolic"), ("all", "symbolic"), ("all", "all"),
     ]  # fmt: skip
@@ -96,13 +97,16 @@ def test_rows_without_a_number_are_counted_where_they_are_and_cells_of_one_class
     assert set(table.query("scope == 'pooled'")["n_cells"]) == {3}
 
 
-def test_a_difference_compares_the_rows_that_have_both_scores() -> None:
+def test_a_response_without_a_score_is_ranked_last_and_its_row_stays() -> None:
     items = make_items()
     items.loc[:9, "answer_entropy_nats"] = np.nan
-    found = auroc_table(items, **FAST).query("scope == 'cell' and score == 'full - answer'").iloc[0]
-    both = items.query("model == 'glm' and benchmark == 'symbolic'").iloc[10:]
-    assert found["auc_a"] == pytest.approx(roc_auc_score(both["correct"], -both["full_entropy_nats"]), abs=1e-13)
-    assert found["auc_a"] - found["auc_b"] == pytest.approx(found["estimate"], abs=1e-13)
+    table = auroc_table(items, **FAST).query("scope == 'cell' and model == 'glm' and benchmark == 'symbolic'")
+    found = table.set_index("score").loc["full - answer"]
+    rows = items.query("model == 'glm' and benchmark == 'symbolic'")
+    last = rows["answer_entropy_nats"].fillna(rows["answer_entropy_nats"].max())
+    assert found["auc_a"] == pytest.approx(roc_auc_score(rows["correct"], -rows["full_entropy_nats"]), abs=1e-13)
+    assert found["auc_b"] == pytest.approx(roc_auc_score(rows["correct"], -last), abs=1e-13)
+    assert found["n_ranked_last"] == 10 and found["auc_a"] == table.set_index("score").loc["full", "estimate"]
 
 
 def test_cells_that_are_too_small_have_counts_and_no_estimate() -> None:

@@ -90,6 +90,41 @@ def test_vision_that_means_the_same_elsewhere_helps() -> None:
     assert both[0]["auroc"].to_numpy() == pytest.approx(both[1]["auroc"].to_numpy(), abs=1e-9)  # one type is one rule
 
 
+def test_an_excess_is_what_dealt_vision_does_not_lose() -> None:
+    options = {"resampling": Resampling(50), "refit": Resampling(100), "n_deals": 4}
+    vision = {"symbolic": 1.5, "visual": -1.5}
+    for strength, sign in ((1.5, 1), (0.0, 0), (vision, -1)):
+        fit, items = make_fit(300, vision=strength), make_items(300, vision=strength)
+        table = transfer_table(fit, items, ["full", "linear"], **options).query("model == 'all'")
+        away, mean = table.query("train != test and rule == 'linear'"), table.query("train == 'all'").iloc[0]
+        assert mean["excess"] == pytest.approx(away["excess"].mean(), abs=1e-12)
+        assert mean["excess_high"] - mean["excess_low"] < (away["excess_high"] - away["excess_low"]).max()
+        none = table.query("train != 'all' and (rule == 'full' or train == test)")
+        assert (away["n_deals"] == 4).all() and none["excess"].isna().all()
+        low, high = away["excess_low"], away["excess_high"]
+        assert {1: low > 0.02, 0: (low < 0) & (high > 0), -1: high < -0.02}[sign].all(), strength
+    with pytest.raises(EstimateError, match="4 deals without refits"):
+        transfer_table(fit, items, ["linear"], n_deals=4, resampling=Resampling(50))
+
+
+def test_a_response_without_an_answer_entropy_is_ranked_last_and_changes_no_other_rule() -> None:
+    fit, items = make_fit(60), make_items(60)
+    lacking, short = items.copy(), fit.copy()
+    gone = lacking.index[~lacking["correct"]][:9]
+    lacking.loc[gone, "answer_entropy_nats"] = np.nan
+    short.loc[:5, "answer_entropy_nats"] = np.nan
+    keys = ["train", "test", "model", "rule"]
+    whole, found = (transfer_table(*x, ["full", "answer", "linear"], **FAST).set_index(keys)["auroc"]
+                    for x in ((fit, items), (short, lacking)))  # fmt: skip
+    same = found.index.get_level_values("rule") != "answer"
+    assert (found[same] == whole[same]).all()
+    own = lacking[lacking["benchmark"] == "visual"]
+    filled = -own["answer_entropy_nats"].fillna(own.groupby("model")["answer_entropy_nats"].transform("max"))
+    for model, rows in own.groupby("model"):
+        area = roc_auc_score(rows["correct"], filled[rows.index])
+        assert found["visual", "visual", model, "answer"] in (pytest.approx(area), pytest.approx(1 - area))
+
+
 def test_resampling_the_fit_widens_the_interval_of_a_rule_that_was_learnt_from_few_items() -> None:
     # few items to learn from, many to test on: most of the uncertainty is in the fit
     fit, items = make_fit(60, benchmarks=("few",)), make_items(600, benchmarks=("many",))

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from dontblink import params, paths
 from dontblink.errors import NamedError, as_command
-from dontblink.files import write_text
+from dontblink.files import read_json, write_text
 from dontblink.publish.numbers import Numbers, Row
+from dontblink.questions import registry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +33,14 @@ VERDICTS = ("reproduced", "same direction", "not reproduced", "not testable")
 COMPARISONS = {"above": operator.gt, "below": operator.lt, "at_least": operator.ge, "at_most": operator.le}
 SHARES = {"all": 1.0, "half": 0.5, "any": 0.0}
 PICKS = ("lowest", "median", "highest")
-TEXTS = ("title", "statement", "estimand", "reported_in", "reported_as")
+TEXTS = (
+    "title", "statement", "estimand", "null_hypothesis", "control", "margin", "reported_in", "reported_as",
+)  # fmt: skip
+EFFECT = {"value", "unit", "says"}  # of the smallest effect of interest
 TESTED = ("rows", "show", "headline", "unit", "test", "seed", "why", "conditions", "reproduced", "same_direction")
 DRAWN = {"estimate": "value", "ci_low": "low", "ci_high": "high"}
 STEM = "08_claims"
+SIMULATED = ("figures/simulation/00_rules.json", "figures/simulation/00_power.json")  # false positives, power
 START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
 
 UNITS = {"percent": (100, 0, " %"), "points": (100, 2, " points"), "auroc": (1, 3, ""), "log_odds": (1, 3, "")}
@@ -44,9 +49,11 @@ UNITS = {"percent": (100, 0, " %"), "points": (100, 2, " points"), "auroc": (1, 
 def check_claim(claim: Mapping[str, Any]) -> None:
     """Raise NamedError unless a claim holds exactly what an evaluation needs."""
     tested = "not_testable" not in claim
-    expected = {*TEXTS, *(TESTED if tested else ("not_testable",))}
+    expected = {*TEXTS, "smallest_effect", *(TESTED if tested else ("not_testable",))}
     if wrong := (set(claim) - {"reported"}) ^ expected:
         raise NamedError(f"unknown or missing keys {', '.join(sorted(wrong))}; expected {', '.join(sorted(expected))}")
+    if set(claim["smallest_effect"]) != EFFECT | ({"power"} if tested else set()):
+        raise NamedError(f"smallest_effect: expected {', '.join(sorted(EFFECT))}, and power of a claim that is tested")
     if not tested:
         return
     if claim["unit"] not in UNITS:
@@ -163,7 +170,7 @@ def build_ledger(numbers: Numbers, file: Path | None = None) -> dict[str, Any]:
     _, sections = params.load(paths.params_file(profile))
     claims = {}
     for name, claim in ledger["claims"].items():
-        entry = {key: claim[key] for key in TEXTS} | {"reported": claim.get("reported", {})}
+        entry = {key: claim[key] for key in (*TEXTS, "smallest_effect")} | {"reported": claim.get("reported", {})}
         entry["tested"] = "not_testable" not in claim
         if not entry["tested"]:
             claims[name] = entry | {"verdict": "not testable", "reason": claim["not_testable"][profile]}
@@ -186,8 +193,40 @@ def build_ledger(numbers: Numbers, file: Path | None = None) -> dict[str, Any]:
             "source": stem,
             "seed": sections[section][key],
             "verdict": decide(claim, judged),
+            "simulated": find_simulated(name, claim["smallest_effect"]["power"], count_items(sections)),
         }
     return claims
+
+
+def count_items(sections: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return the test items of a benchmark that a profile asks for."""
+    real = set(sections["extraction"]["benchmarks"]) <= set(registry.REAL)
+    return int(sections["questions" if real else "testbed"]["n_test_items"])
+
+
+def find_simulated(name: str, effect: str, n_items: int) -> dict[str, Any]:
+    """Return what `make simulate` says of a claim's rule: false positives by rule, and the items that it needs.
+
+    `false_positive` holds rate, low and high (exact 95 %) by rule; `n_at_80` the items of a benchmark at which the
+    smallest effect of interest is found in 80 of 100 studies, `n_items` those that this profile has. What was not
+    simulated is left out.
+    """
+    rules, power = (read_json(file, "run `make simulate`") if file.is_file() else {}
+                    for file in (paths.ROOT / place for place in SIMULATED))  # fmt: skip
+    found: dict[str, Any] = {"n_items": n_items}
+    if rule := rules.get("rules", {}).get(name):
+        found["false_positive"] = rule
+    if needed := power.get("n_at_80", {}).get(effect):
+        found |= {"n_at_80": needed, "is_underpowered": n_items < needed}
+    return found
+
+
+def show_verdict(claim: Mapping[str, Any]) -> str:
+    """Return a verdict, and where it found nothing with too few items, what it would have needed."""
+    simulated = claim.get("simulated", {})
+    if claim["verdict"] != "not reproduced" or not simulated.get("is_underpowered"):
+        return str(claim["verdict"])
+    return f"not reproduced, underpowered ({simulated['n_items']:,} items, 80 % power at {simulated['n_at_80']:,.0f})"
 
 
 def show_value(value: float, unit: str) -> str:
@@ -218,7 +257,8 @@ def render_block(numbers: Numbers) -> str:
             notebook = link_notebook(claim["source"])
             where = claim["headline"]["row"].replace("_", " ")
             ours = f"[{show_estimate(claim)}](figures/{profile}/{claim['source']}.json), {where}"
-        rows.append(f"| {name} {claim['title']} | {notebook} | {claim['reported_as']} | {ours} | {claim['verdict']} |")
+        cells = (f"{name} {claim['title']}", notebook, claim["reported_as"], ours, show_verdict(claim))
+        rows.append(f"| {' | '.join(cells)} |")
     about = "A verdict is about the small trained models here, not about those of the paper. " * (profile == "testbed")
     where = f"numbers [`{numbers.hash_files()}`](figures/{profile}/{STEM}.json) by {link_notebook(STEM)}"
     rows += ["", f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; {where}.", END]

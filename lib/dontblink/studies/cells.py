@@ -8,7 +8,7 @@ calibration rows (only a fit may name their split), or a row left out without a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -162,7 +162,7 @@ def standardise(values: ArrayLike, cell: ArrayLike, name: str = "value", *, cons
 def adjust(rows: pd.DataFrame, columns: Iterable[str], covariates: Sequence[str]) -> pd.DataFrame:
     """Return the rows with the columns less their least-squares fit on the covariates and a constant within each cell.
 
-    What is left is compared between items of equal length, noise and chain as far as a line can say.
+    What is left is compared between items of equal length, noise and chain as far as a line can say. NaN stays NaN.
     """
     if not covariates:
         return rows
@@ -170,9 +170,23 @@ def adjust(rows: pd.DataFrame, columns: Iterable[str], covariates: Sequence[str]
     for index in rows.groupby("cell").indices.values():
         x = np.column_stack([np.ones(len(index)), *(rows[name].to_numpy(np.float64)[index] for name in covariates)])
         for values in left.values():
+            known = np.isfinite(values[index])
             # lstsq takes the shortest solution where a covariate is constant in the cell: it adjusts nothing
-            values[index] -= x @ np.linalg.lstsq(x, values[index], rcond=None)[0]
+            values[index] -= x @ np.linalg.lstsq(x[known], values[index][known], rcond=None)[0]
     return rows.assign(**left)
+
+
+def rank_missing_last(rows: pd.DataFrame, signs: Mapping[str, float]) -> pd.DataFrame:
+    """Return the rows with every missing value as the least confident one of its cell.
+
+    An answer without an answer span is wrong more often than others: leaving its row out would select on the outcome.
+    `signs` says of each column whether more of it is confident (1) or less (-1). In a cell without any value NaN stays.
+    """
+    filled = {}
+    for name, sign in signs.items():
+        least = rows.groupby("cell")[name].transform("min" if sign > 0 else "max")
+        filled[name] = rows[name].fillna(least)
+    return rows.assign(**filled)
 
 
 def number_items(rows: pd.DataFrame) -> tuple[Ints, list[Ints]]:

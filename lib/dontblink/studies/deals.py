@@ -1,11 +1,11 @@
 """Negative controls: labels, vision or boxes dealt to other items of the same cell, and everything computed again.
 
-Why: a pipeline that finds discrimination in dealt labels, an interaction in dealt looks, a lift in dealt boxes, or a
-loss from dealt vision as large as from the real one, finds it in nothing, whatever its intervals say. In: the items
-tables, or attention maps with their evidence coverage. Out: the observed value beside many deals. A deal moves an
-item's value in the same way for every model of its benchmark, so that answers to one item stay related. Never: a value
-moved to another cell, where it would carry the scale of its own, or a test of an observed interaction that pretends to
-keep its main effects (dealt labels lose b_E as well, dealt looks b_V).
+Why: a pipeline that finds discrimination in dealt labels, an interaction in dealt looks or a lift in dealt boxes finds
+it in nothing, whatever its intervals say. In: the items tables, or attention maps with their evidence coverage. Out:
+the observed value beside many deals. A deal moves an item's value in the same way for every model of its benchmark, so
+that answers to one item stay related. Never: a value moved to another cell, where it would carry the scale of its own,
+or a test of an observed interaction that pretends to keep its main effects (dealt labels lose b_E as well, dealt looks
+b_V). What dealt vision costs a rule under transfer: `transfer.transfer_table`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from dontblink.statistics.auroc import auroc_each
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, permutation_p
 from dontblink.statistics.logit import fit_logit, fit_replicates, prepare_rows, start_at
 from dontblink.studies.cells import (
@@ -33,16 +32,6 @@ from dontblink.studies.cells import (
 )
 from dontblink.studies.entropy import Contrasts, contrast_scores
 from dontblink.studies.interaction import TERMS, Design, build_design
-from dontblink.studies.transfer import (
-    RULES,
-    Features,
-    FittedRule,
-    Scaling,
-    fit_rule,
-    number_groups,
-    pair_benchmarks,
-    score_rows,
-)
 
 Dealt = Literal["labels", "vision"]
 _EV = TERMS.index("entropy:vision")
@@ -108,60 +97,6 @@ def _deal_aurocs(found: Contrasts, n_deals: int, seed: int) -> tuple[Floats, Flo
             aurocs = (both @ ranks - m * (m + 1) / 2) / (m * (len(labels) - m))
             dealt[k, c], own[k, c] = aurocs[:-1], aurocs[-1]
     return dealt, own
-
-
-def shuffled_vision(
-    fit_items: pd.DataFrame,
-    items: pd.DataFrame,
-    rules: Sequence[str] = ("linear", "interaction"),
-    scalings: Sequence[Scaling] = ("train", "test"),
-    *,
-    n_deals: int = 200,
-    seed: int = 0,
-    confidence: float = 0.95,
-    min_items: int = 20,
-    **choice: Any,
-) -> pd.DataFrame:
-    """Negative control: the gain of rules with vision after it was dealt to other items, before the fit and after.
-
-    A deal moves vision within its cell, in both splits, so that it keeps its scale and loses its meaning: what a rule
-    then gains or loses is the price of a useless feature. Columns: scaling, train, test, rule, gain (observed, mean
-    over models), shuffled_mean, shuffled_low, shuffled_high (`confidence` of the deals), share_below (deals below the
-    observed gain), n_deals. `choice` as in `transfer_table`.
-    """
-    fitted: dict[tuple[str, ...], dict[str, FittedRule]] = {}
-    results = []
-    for scaling in scalings:
-        pairs = pair_benchmarks(fit_items, items, ["full", *rules], scaling, min_items=min_items, **choice)
-        for train, test, pair in pairs:
-            if (key := (train, *pair.train["model"].unique())) not in fitted:  # one fit for every benchmark judged
-                learnt = _deal_vision(pair.learnt, pair.train, n_deals, [seed, 0])
-                fitted[key] = {
-                    name: fit_rule(pair.train, pair.learnt, RULES[name], dealt=learnt, min_items=min_items)
-                    for name in rules
-                }
-            text = fit_rule(pair.train, pair.learnt, RULES["full"], min_items=min_items)
-            code = number_groups(pair.test, text.rule, text.groups)
-            base = score_rows(text.rule, text.coef, code, pair.seen, np.zeros(len(pair.test)))
-            seen = [pair.seen, *_deal_vision(pair.seen, pair.test, n_deals, [seed, 1])]
-            correct, ones = pair.test["correct"].to_numpy(bool), np.ones((n_deals + 2, len(pair.test)))
-            models = pair.test.groupby("model").indices.values()
-            for name, fit in fitted[key].items():
-                code, coefs = number_groups(pair.test, fit.rule, fit.groups), (fit.coef, *fit.replicates)
-                # text alone, vision as it is, the deals; the mean over models of each
-                own = (score_rows(fit.rule, coef, code, x, base) for coef, x in zip(coefs, seen, strict=True))
-                drawn = np.stack([base, *own])
-                aurocs = np.mean([auroc_each(correct[m], drawn[:, m], ones[:, m]) for m in models], axis=0)
-                gain, deals = float(aurocs[1] - aurocs[0]), aurocs[2:] - aurocs[0]
-                row = {"scaling": scaling, "train": train, "test": test, "rule": name, "gain": gain}
-                results.append(row | _summarise(gain, deals, confidence))
-    return pd.DataFrame(results)
-
-
-def _deal_vision(features: Features, rows: pd.DataFrame, n_deals: int, seed: Sequence[int]) -> list[Features]:
-    """Return the features `n_deals` times with vision dealt, one deal for all models."""
-    rng, places = np.random.default_rng(seed), number_items(rows)
-    return [{**features, "vision": features["vision"][deal_rows(*places, rng)]} for _ in range(n_deals)]
 
 
 def dealt_table(

@@ -23,7 +23,15 @@ from statsmodels.stats.proportion import proportion_confint
 from dontblink.statistics import bootstrap
 from dontblink.statistics.auroc import clustered_test, draw_aurocs
 from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling
-from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, each_scope, select_rows
+from dontblink.studies.cells import (
+    ENTROPY,
+    VISION,
+    adjust,
+    count_rows,
+    each_scope,
+    rank_missing_last,
+    select_rows,
+)
 
 # name of a score: (column of the items table, sign that makes higher mean "more likely correct")
 SCORES: dict[str, tuple[str, float]] = {
@@ -42,12 +50,14 @@ class Contrasts:
     """AUROCs to estimate: `values` float64[columns, n rows], NaN where a row has no score, and what to do with them.
 
     `contrasts` names each quantity, its column and the column to subtract (None: the AUROC itself). `usable`
-    bool[columns, n rows] is False in cells that are too small for an estimate.
+    bool[columns, n rows] is False in cells that are too small for an estimate, `missing` True where a row had no score
+    and is ranked last.
     """
 
     rows: pd.DataFrame
     values: Floats
     usable: Floats
+    missing: Floats
     contrasts: tuple[tuple[str, int, int | None], ...]
     adjusted_for: str
 
@@ -58,9 +68,10 @@ class Contrasts:
         for names, scope in each_scope(self.rows.assign(code=code, place=np.arange(len(self.rows)))):
             place = scope["place"].to_numpy()
             for name, a, b in self.contrasts:
-                used = np.unique(scope["code"][self.usable[a, place]])
+                used = np.unique(scope["code"][self.usable[[a] if b is None else [a, b]][:, place].all(axis=0)])
                 facts = names | count_rows(scope) | {
                     "n_left_out": int(np.isnan(self.values[a, place]).sum()),
+                    "n_ranked_last": int(self.missing[[a] if b is None else [a, b]][:, place].any(axis=0).sum()),
                     "n_cells": len(used),
                     "adjusted_for": self.adjusted_for,
                     "score": name,
@@ -77,7 +88,7 @@ def contrast_scores(
     min_items: int = 20,
     min_class: int = 10,
 ) -> Contrasts:
-    """Return every score, and every pair of scores on the rows that have both.
+    """Return every score and every pair of scores; a response without a score is ranked last in its cell.
 
     `covariates` are taken out of each score by least squares within the cell; a score that is a covariate itself (or
     whose logarithm is) is then left out with its pairs: nothing of it would remain but curvature. A cell with fewer
@@ -89,15 +100,16 @@ def contrast_scores(
     rows = select_rows(items, [], list(dict.fromkeys([*(column for column, _ in kept.values()), *covariates])))
     known = np.isfinite(rows[list(covariates)].to_numpy(np.float64)).all(axis=1)
     single: dict[str, Floats] = {}
+    missing = []
     for name, (column, sign) in kept.items():
-        has = known & np.isfinite(rows[column].to_numpy(np.float64))
+        own = adjust(rows[known].reset_index(drop=True), [column], covariates)[["cell", column]]
+        missing.append(known & rows[column].isna().to_numpy())
         single[name] = np.full(len(rows), np.nan)
-        single[name][has] = sign * adjust(rows[has].reset_index(drop=True), [column], covariates)[column]
-    values, contrasts = list(single.values()), [(name, k, None) for k, name in enumerate(single)]
-    for a, b in (pair for pair in pairs if set(pair) <= kept.keys()):
-        gap = np.isnan(single[a] + single[b])
-        contrasts.append((f"{a} - {b}", len(values), len(values) + 1))  # type: ignore[arg-type]
-        values += [np.where(gap, np.nan, single[name]) for name in (a, b)]
+        single[name][known] = sign * rank_missing_last(own, {column: sign})[column]
+    names = list(single)
+    contrasts: list[tuple[str, int, int | None]] = [(name, k, None) for k, name in enumerate(names)]
+    contrasts += [(f"{a} - {b}", names.index(a), names.index(b)) for a, b in pairs if {a, b} <= kept.keys()]
+    values = list(single.values())
     table = np.stack(values)
     usable = ~np.isnan(table)
     for own in rows.groupby("cell").indices.values():
@@ -105,7 +117,7 @@ def contrast_scores(
         n = usable[:, own].sum(axis=1)
         enough = (n >= min_items) & (right >= min_class) & (n - right >= min_class)
         usable[:, own] &= enough[:, None]
-    return Contrasts(rows, table, usable, tuple(contrasts), ", ".join(covariates))
+    return Contrasts(rows, table, usable, np.stack(missing), tuple(contrasts), ", ".join(covariates))
 
 
 def auroc_table(
@@ -119,7 +131,8 @@ def auroc_table(
     """Return the AUROC of each score and the difference a - b of each pair: per cell, per benchmark and pooled.
 
     Over several cells it is the mean of the AUROCs within each. Columns: scope, model, benchmark, n_rows, n_items,
-    n_wrong, n_left_out (rows of the scope without the score), n_cells (used), adjusted_for, score ("a" or "a - b"),
+    n_wrong, n_left_out (rows of the scope without a covariate), n_ranked_last (without the score), n_cells (used),
+    adjusted_for, score ("a" or "a - b"),
     estimate, ci_low, ci_high, n_degenerate, method; for a difference also auc_a, auc_b and the cross-check, `se` and
     `p` by Obuchowski's clustered variance (within a cell, where an item has one row: DeLong's test). A scope without a
     usable cell keeps its counts alone. A difference has the percentile interval, whatever the method of the AUROCs: BCa
@@ -137,7 +150,7 @@ def auroc_table(
             interval = draws.interval(a, b, cells, method=None if b is None else "percentile")
             facts |= interval.columns() | {"n_degenerate": interval.n_degenerate, "method": interval.method}
             if b is not None:
-                own = np.isin(cell, [draws.cells[c] for c in cells]) & found.usable[a]
+                own = np.isin(cell, [draws.cells[c] for c in cells]) & found.usable[a] & found.usable[b]
                 try:
                     test = clustered_test(correct[own], shown[a, own], shown[b, own], cluster[own], cell=cell[own])
                 except EstimateError as error:

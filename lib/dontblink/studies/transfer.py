@@ -26,7 +26,17 @@ from dontblink.statistics import bootstrap
 from dontblink.statistics.auroc import auroc_each, draw_aurocs
 from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling
 from dontblink.statistics.logit import bootstrap_logit, fit_logit
-from dontblink.studies.cells import ENTROPY, VISION, adjust, keep_usable, select_rows, standardise
+from dontblink.studies.cells import (
+    ENTROPY,
+    VISION,
+    adjust,
+    deal_rows,
+    keep_usable,
+    number_items,
+    rank_missing_last,
+    select_rows,
+    standardise,
+)
 
 
 class Rule(NamedTuple):
@@ -44,8 +54,10 @@ RULES: dict[str, Rule] = {
     "per_task": Rule(("full", "vision", "full:vision"), by_task=True),
 }
 FEATURES = {"full": ENTROPY, "answer": "answer_entropy_nats", "vision": VISION}
+SIGNS = {"full": -1.0, "answer": -1.0, "vision": 1.0}  # 1: more of it is confident
 Scaling = Literal["train", "test"]
 Features = Mapping[str, Floats]  # of each row, by the keys of FEATURES
+Key = str | tuple[str, int]  # a rule, or a rule and the number of a deal of vision
 _CHUNK = 64  # replicates sorted at once; changes no result
 
 
@@ -139,20 +151,30 @@ def pair_benchmarks(
     covariates: Sequence[str] = (),
     min_items: int = 20,
     min_class: int = 10,
+    entropy: str = ENTROPY,
+    vision: str = VISION,
 ) -> Iterator[tuple[str, str, Pair]]:
-    """Yield benchmark of the fit, benchmark to judge on, and their rows: those with every feature of the rules.
+    """Yield benchmark of the fit, benchmark to judge on, and their rows.
+
+    A feature that a response lacks (no answer span, no reasoning) counts as the least confident one of its cell: to
+    drop the row would select on the outcome. `entropy` and `vision` are the columns of the features full and vision.
 
     `scaling` says whose mean and standard deviation standardise the test features: those of the fit, or of the
     unlabelled test cell itself. `covariates` are first taken out of every feature within its cell (labels unseen).
     """
     if not rules or any(name not in RULES for name in rules) or scaling not in ("train", "test"):
         raise EstimateError(f"rules {list(rules)}, scaling {scaling!r}; expected rules of {list(RULES)}, train or test")
-    columns = {FEATURES[part]: part for name in rules for term in RULES[name].terms for part in term.split(":")}
+    chosen = FEATURES | {"full": entropy, "vision": vision}
+    columns = {chosen[part]: part for name in rules for term in RULES[name].terms for part in term.split(":")}
+    signs = {column: SIGNS[part] for column, part in columns.items()}
     sides = []
     for part, split in ((fit_items, "calibration"), (items, "test")):
-        rows = select_rows(part, [*columns, *covariates], split=split)
+        rows = select_rows(part, [*covariates], [*columns], split=split)
         n_left_out = rows.attrs["n_left_out"]
-        used = keep_usable(adjust(rows, columns, covariates), min_items, min_class)
+        filled = rank_missing_last(adjust(rows, columns, covariates), signs)
+        whole = np.isfinite(filled[[*columns]].to_numpy(np.float64)).all(axis=1)
+        n_left_out += int((~whole).sum())
+        used = keep_usable(filled[whole], min_items, min_class)
         sides.append(({str(name): own for name, own in used.groupby("benchmark")}, set(used["cluster"]), n_left_out))
     (fits, seen_items, _), (tests, test_items, n_left_out) = sides
     if shared := seen_items & test_items:
@@ -177,6 +199,7 @@ def transfer_table(
     *,
     resampling: Resampling = STANDARD,
     refit: Resampling | None = None,
+    n_deals: int = 0,
     min_items: int = 20,
     **choice: Any,
 ) -> pd.DataFrame:
@@ -187,43 +210,79 @@ def transfer_table(
     refit is noisier than the fit, so that this interval leans towards the worse side), brier of the carried-over
     probability, brier_constant of the accuracy on the items of the fit, n_train_items, n_test_items, n_text_only (test
     rows without a group), n_separated (Firth fits among the refits, of all models), n_degenerate (refits without an
-    AUROC), n_left_out (test rows of the table without all features). Without `refit` the second kind of interval is
-    left out, columns and all. `choice` goes to the pairing: scaling ("train" or "test"), covariates, min_class.
+    AUROC), n_left_out (test rows whose cell lacks a feature). Without `refit` the second kind of interval is left out,
+    columns and all. With `n_deals` also excess, excess_low, excess_high, between two benchmarks: for a rule with
+    vision, its AUROC less the mean AUROC of the same rule with vision dealt to other items of its cell, before the fit
+    and after, every deal refitted and judged on the same replicates. A deal keeps the scale of vision and loses its
+    meaning, so that its loss is the price of any useless feature, and the excess is vision's own; its mean over the
+    ordered pairs stands under train and test "all". `choice` goes to the pairing: scaling ("train" or
+    "test"), covariates, min_class, entropy, vision.
     """
+    if n_deals and refit is None:
+        raise EstimateError(f"{n_deals} deals without refits; an excess is paired within a refit, give `refit`")
     results, names = [], list(dict.fromkeys(["full", *rules]))
     fitted: dict[tuple[str, ...], dict[str, FittedRule]] = {}
+    useless: dict[tuple[str, ...], dict[tuple[str, int], FittedRule]] = {}
     for train, test, pair in pair_benchmarks(fit_items, items, rules and names, min_items=min_items, **choice):
         if (key := (train, *pair.train["model"].unique())) not in fitted:  # the same fit for every benchmark judged
             fitted[key] = {
                 name: fit_rule(pair.train, pair.learnt, RULES[name], refit=refit, min_items=min_items)
                 for name in names
             }
+            learnt = deal_vision(pair.learnt, pair.train, n_deals, [refit.seed, 0] if refit else [0])
+            useless[key] = {
+                (name, j): fit_rule(pair.train, dealt, RULES[name], refit=refit, min_items=min_items)
+                for name in names
+                if any("vision" in term for term in RULES[name].terms)
+                for j, dealt in enumerate(learnt)
+            }
         fits = fitted[key]
-        scores: dict[str, Floats] = {}
-        redrawn: dict[str, Floats] = {}
+        scores: dict[Key, Floats] = {}
+        redrawn: dict[Key, Floats] = {}
         code = {name: number_groups(pair.test, fit.rule, fit.groups) for name, fit in fits.items()}
         for name, fit in fits.items():
             text = (scores["full"], redrawn["full"]) if name != "full" else (np.zeros(len(pair.test)),) * 2
             scores[name] = score_rows(fit.rule, fit.coef, code[name], pair.seen, text[0])
             redrawn[name] = score_rows(fit.rule, fit.replicates, code[name], pair.seen, text[1])
+        seen = deal_vision(pair.seen, pair.test, n_deals, [refit.seed, 1] if refit else [1])
+        for (name, j), fit in useless[key].items() if train != test else ():
+            scores[name, j] = score_rows(fit.rule, fit.coef, code[name], seen[j], scores["full"])
+            redrawn[name, j] = score_rows(fit.rule, fit.replicates, code[name], seen[j], redrawn["full"])
         judged = _judge(pair, fits, code, scores, redrawn, rules, resampling, refit)
         results += [{"train": train, "test": test} | row | {"n_left_out": pair.n_left_out} for row in judged]
-    return pd.DataFrame(results)
+    return pd.DataFrame([*results, *_average_excess(results, refit)])
+
+
+def _average_excess(results: list[dict[str, Any]], refit: Resampling | None) -> Iterator[dict[str, Any]]:
+    """Yield the mean excess over the ordered pairs, per model and rule; take the replicates out of their rows."""
+    parts: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in results:
+        if "drawn" in row:
+            parts.setdefault((row["model"], row["rule"]), []).append({**row, "drawn": row.pop("drawn")})
+    for (model, name), rows in parts.items():
+        assert refit is not None, "an excess comes from refits"
+        n_items = sum({row["test"]: row["n_test_items"] for row in rows}.values())
+        estimate, drawn = (np.mean([row[key] for row in rows], axis=0) for key in ("excess", "drawn"))
+        found = bootstrap.interval_of(float(estimate), drawn, n_items, replace(refit, method="percentile"))
+        facts = {"train": "all", "test": "all", "model": model, "rule": name, "n_deals": rows[0]["n_deals"]}
+        yield facts | found.columns("excess") | {"n_test_items": n_items}
 
 
 def _judge(
     pair: Pair,
     fits: dict[str, FittedRule],
     code: dict[str, Ints],
-    scores: dict[str, Floats],
-    redrawn: dict[str, Floats],
+    scores: dict[Key, Floats],
+    redrawn: dict[Key, Floats],
     rules: Sequence[str],
     resampling: Resampling,
     refit: Resampling | None,
 ) -> Iterator[dict[str, Any]]:
     test, names = pair.test, list(fits)
     correct, cluster, models = (test[column].to_numpy() for column in ("correct", "cluster", "model"))
-    draws = draw_aurocs(correct, list(scores.values()), cluster, resampling, cell=models)
+    draws = draw_aurocs(correct, [scores[name] for name in names], cluster, resampling, cell=models)
+    dealt = {key: scores[key] for key in scores if not isinstance(key, str)}
+    useless = {key: _auroc_by_model(test, values) for key, values in dealt.items()}
     # the items of the fit and of the test are different ones, so their draws must not share a seed
     again = _redraw(test, redrawn, replace(refit, seed=refit.seed + 1)) if refit else {}
     constant = test["model"].map(pair.train.groupby("model")["correct"].mean()).to_numpy(np.float64)
@@ -248,10 +307,29 @@ def _judge(
                     found = bootstrap.interval_of(value, values, whole.n_clusters, replace(refit, method="percentile"))
                     row |= {f"{prefix}_low": found.ci_low, f"{prefix}_high": found.ci_high}
                 row["n_degenerate"] = found.n_degenerate
+            if refit and (deals := [key for key in useless if key[0] == name]):
+                excess = whole.estimate - float(np.mean([useless[key][cells] for key in deals]))
+                under = np.mean([again[key][:, cells].mean(axis=1) for key in deals], axis=0)
+                kept = replace(refit, method="percentile")
+                found = bootstrap.interval_of(excess, drawn - under, whole.n_clusters, kept)
+                row |= found.columns("excess") | {"n_deals": len(deals), "drawn": drawn - under}
             yield row
 
 
-def _redraw(rows: pd.DataFrame, scores: dict[str, Floats], refit: Resampling) -> dict[str, Floats]:
+def deal_vision(features: Features, rows: pd.DataFrame, n_deals: int, seed: Sequence[int]) -> list[Features]:
+    """Return the features `n_deals` times with vision dealt to other items of the cell, one deal for all models."""
+    rng, places = np.random.default_rng(seed), number_items(rows)
+    return [{**features, "vision": features["vision"][deal_rows(*places, rng)]} for _ in range(n_deals)]
+
+
+def _auroc_by_model(rows: pd.DataFrame, score: Floats) -> Floats:
+    """Return float64[models], in order of their names."""
+    correct, ones = rows["correct"].to_numpy(bool), np.ones((1, len(rows)))
+    parts = (np.flatnonzero(rows["model"] == model) for model in sorted(set(rows["model"])))
+    return np.concatenate([auroc_each(correct[own], score[None, own], ones[:, own]) for own in parts])
+
+
+def _redraw(rows: pd.DataFrame, scores: dict[Key, Floats], refit: Resampling) -> dict[Key, Floats]:
     """Return, per rule, float64[n_replicates, models]: AUROC of replicate b of the fit on replicate b of the items."""
     groups = bootstrap.number_clusters(rows["cluster"].to_numpy(), rows["cell"].to_numpy())
     parts: list[Ints] = [np.flatnonzero(rows["model"] == model) for model in sorted(set(rows["model"]))]
