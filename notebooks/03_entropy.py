@@ -345,7 +345,7 @@ for name, suffix in {"unadjusted": "", "adjusted": "_adjusted"}.items():
 figure, ax = plt.subplots(figsize=(7, 6.2))
 pairs = (excess["train"].astype(str) + " to " + excess["test"]).replace("all to all", "mean of all pairs")
 ends = excess[["excess", "excess_low", "excess_high"]].set_axis(["estimate", "ci_low", "ci_high"], axis=1)
-rows = ends.assign(scope="cell", benchmark=pairs, model=excess["vision"])
+rows = ends.assign(benchmark=pairs, model=excess["vision"])
 label = "AUROC of the linear rule less that with dealt vision"
 charts.forest(ax, rows, label=label, confidence=confidence_level, interval="bootstrap by item, with refits")
 record.save_figure(figure, "03_entropy_excess", profile)
