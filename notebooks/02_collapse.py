@@ -256,7 +256,7 @@ for name, item_id, quantile, strip in zip(names, picked, picture_quantiles, stri
 
 # %%
 keys, named = ["head_set", "quantity", *cell], ["estimate", "ci_low", "ci_high", "p", "p_holm", "n_items"]
-leading = main[main["quantity"].isin(["evidence", "evidence_over_uniform", "control_box"])]
+leading = main[main["quantity"].isin(["evidence", "evidence_over_uniform", "evidence_over_prompt", "control_box"])]
 numbers = {
     "n_cells": len(cells),
     "n_without_both_bins": n_left_out,
@@ -282,6 +282,7 @@ beyond = main[main["quantity"] == "evidence_over_uniform"]
 claims = {
     "evidence mass falls": evidence,
     "evidence mass falls beyond a uniform look": beyond,
+    "evidence mass falls beyond the attention to the prompt's text": main[main["quantity"] == "evidence_over_prompt"],
     "evidence mass at recall steps is below that at read steps, beyond a uniform look": recall_evidence,
 }
 for claim, rows in claims.items():

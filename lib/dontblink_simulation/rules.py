@@ -2,10 +2,10 @@
 
 Why: a rule without its control inside says "reproduced" of noise, and nobody sees it from the rule's text. In: the
 tables of the testbed, and paper/claims.yaml. A deal makes the null of a claim true in these tables and leaves the rest
-as it is; then come the notebooks' own functions, with fewer replicates, and the rule itself. Out: for each claim and rule the
-share of deals in which it fires, with its exact interval, in figures/simulation/00_rules.json, which the ledger shows.
-Deals are kept by the code, the rule and the tables behind them, so that a run resumes. Never: a rule looked at without
-its controls, or a deal chosen for what it gives.
+as it is; then come the notebooks' own functions, with fewer replicates, and the rule itself. Out: for each claim and
+rule the share of deals in which it fires, with its exact interval, in figures/simulation/00_rules.json, which the
+ledger shows. Deals are kept by the code, the rule and the tables behind them, so that a run resumes. Never: a rule
+looked at without its controls, or a deal chosen for what it gives.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ SHARES = {"all": 1.0, "half": 0.5, "any": 0.0}
 PICKS = ("lowest", "median", "highest")
 TEXTS = (
     "title", "statement", "estimand", "null_hypothesis", "control", "margin", "reported_in", "reported_as",
+    "first_edition",
 )  # fmt: skip
 EFFECT = {"value", "unit", "says"}  # of the smallest effect of interest
 TESTED = ("rows", "show", "headline", "unit", "test", "seed", "why", "conditions", "reproduced", "same_direction")
