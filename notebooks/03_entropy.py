@@ -389,6 +389,22 @@ for name, rows in whole.items():
     record.save_table("03_entropy", name, rows, profile)
 
 # %% [markdown]
+# What each value is a value of, so that two ways to one quantity can be compared.
+
+# %%
+of_all = {"rows": "test", "vision": "", "adjustment": ""}
+by_cell = plain[(plain["scope"] == "cell") & plain["estimate"].notna()].reset_index().astype({"score": str})
+wrong = by_cell.query("score == 'full'").assign(measure="error rate", method="counted by the AUROC table")
+home = carried.query("adjustment == 'unadjusted' and scaling == 'train' and train == test")
+home = home[(home["rule"] == "full") & home["model"].isin(manifest["models"])].rename(columns={"test": "benchmark"})
+quantities = [
+    wrong.assign(value=wrong["n_wrong"] / wrong["n_rows"]),
+    by_cell.assign(measure="AUROC of " + by_cell["score"], method="AUROC table", value=by_cell["estimate"]),
+    home.assign(measure="AUROC of full", method="rule carried home", value=home["auroc"]),
+]
+record.save_quantities("03_entropy", [part.assign(**of_all) for part in quantities], profile)
+
+# %% [markdown]
 # ## 8 Reading
 #
 # The sentences below are computed. Three limits stand whatever they say. The answer span of a short answer is one or

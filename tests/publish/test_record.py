@@ -230,3 +230,46 @@ def test_a_colour_bar_is_no_panel_and_a_strip_says_its_steps() -> None:
     assert record.describe_figure(strip) == (
         "3 panels. horizontally: image, evidence framed, 1. a1 is 3, 2. so 3; colour: attention mass per image token"
     )
+
+
+# -- one value per quantity ------------------------------------------------------------------------------------------
+
+PUBLISHED = Path(__file__).parents[2] / "figures" / "testbed"
+
+
+def make_quantities(**columns: object) -> pd.DataFrame:
+    """Return a table of one quantity."""
+    row = dict.fromkeys(record.QUANTITY, "x") | {"value": 0.5} | columns
+    return pd.DataFrame([row])
+
+
+def compare_published(folder: Path) -> pd.DataFrame:
+    """Return every pair of published values of one quantity and how far they lie apart."""
+    files = folder.glob("*_quantities.csv")
+    table = pd.concat([pd.read_csv(file, keep_default_na=False).assign(stem=file.stem) for file in files])
+    same = ["measure", "rows", "model", "benchmark", "vision", "adjustment"]
+    table["number"] = range(len(table))
+    pairs = table.merge(table, on=same).query("number_x < number_y")
+    return pairs.assign(apart=(pairs["value_x"] - pairs["value_y"]).abs())
+
+
+def test_one_published_value_per_quantity() -> None:
+    pairs = compare_published(PUBLISHED)
+    assert len(pairs) >= 20 and pairs["measure"].nunique() >= 3
+    assert (pairs["stem_x"] != pairs["stem_y"]).any() and (pairs["method_x"] != pairs["method_y"]).any()
+    strayed = pairs[~(pairs["apart"] <= 1e-9)]
+    assert strayed.empty, strayed.to_string()
+
+
+def test_two_values_of_one_quantity_are_found(root: Path) -> None:
+    record.save_quantities("03_a", [make_quantities(method="one"), make_quantities(method="two", value=0.6)], "testbed")
+    record.save_quantities("04_b", [make_quantities(method="three")], "testbed")
+    pairs = compare_published(paths.outputs("testbed"))
+    assert sorted(pairs["apart"].round(9)) == [0.0, 0.1, 0.1]
+
+
+def test_a_quantity_twice_by_one_method_or_without_a_column_is_refused() -> None:
+    with pytest.raises(NamedError, match="stands there twice; name the method"):
+        record.save_quantities("03_a", [make_quantities(), make_quantities(value=0.6)], "testbed")
+    with pytest.raises(NamedError, match="no column vision"):
+        record.save_quantities("03_a", [make_quantities().drop(columns="vision")], "testbed")

@@ -115,6 +115,33 @@ def save_table(stem: str, name: str, table: pd.DataFrame, profile: str) -> Path:
     return file
 
 
+QUANTITY = ("measure", "rows", "model", "benchmark", "vision", "adjustment", "method", "value")
+
+
+def save_quantities(stem: str, tables: Sequence[pd.DataFrame], profile: str) -> Path:
+    """Write published values with what they are values of, as <stem>_quantities.csv.
+
+    Parameters
+    ----------
+    tables : of the columns `QUANTITY`: what was measured, over which rows (split and selection), of which model and
+        benchmark or task type ("all" for several), with which vision and adjustment ("" for none), by which method.
+        Two values of one quantity, from two methods or two notebooks, must be equal: a test compares them.
+
+    Raises
+    ------
+    NamedError
+        If a column is missing, or one method gives a quantity twice.
+    """
+    table = pd.concat(tables, ignore_index=True)
+    if missing := set(QUANTITY) - set(table):
+        raise NamedError(f"{stem}_quantities: no column {', '.join(sorted(missing))}; expected {', '.join(QUANTITY)}")
+    table = table[[*QUANTITY]].dropna(subset=["value"]).astype(dict.fromkeys(QUANTITY[:-1], "str"))
+    if (twice := table.duplicated([*QUANTITY[:-1]])).any():
+        found = ", ".join(table[twice].iloc[0, :-1])
+        raise NamedError(f"{stem}_quantities: {found} stands there twice; name the method")
+    return save_table(stem, "quantities", table, profile)
+
+
 def to_plain(value: Any, key: str) -> Any:
     """Return a number, text, truth value, list or mapping as JSON holds it, unrounded; `key` is where it stands.
 
