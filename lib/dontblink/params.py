@@ -165,6 +165,14 @@ class Server(Section):
     retries: Whole = Field(ge=0, description="after a refused connection, a time-out, 429 or 5xx")
 
 
+class Measures(Section):
+    """03 to 05: which of two definitions of a measure the studies take; one place, so that they never differ."""
+
+    entropy_support: Literal["full", "top20"] = Field(
+        description="of a token's entropy: the whole vocabulary (exact), or its 20 most probable tokens renormalised"
+    )
+
+
 class Collapse(Section):
     """02: does attention to the evidence collapse while the model reasons?"""
 
@@ -284,6 +292,7 @@ class Parameters(Section):
     extraction: Extraction
     questions: Questions
     server: Server
+    measures: Measures
     collapse: Collapse
     entropy: Entropy
     interaction: Interaction

@@ -71,6 +71,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "token_id": Column(INT, "", "vocabulary id"), "token_text": Column(TEXT, "", "decoded token"),
         "span": Column(TEXT, "", "reasoning, answer or marker"), **_STEP,
         "entropy_nats": Column(REAL, "nats", "entropy of the distribution that produced the token"),
+        "top20_entropy_nats": Column(REAL, "nats", "the same, renormalised over its 20 most probable tokens"),
         "log_probability_nats": Column(REAL, "nats", "log probability of the token"),
         "context_length_tokens": Column(INT, "tokens", "keys that its row sees"), **_UNIFORM},
     "token_masses": KEYS | {
@@ -107,7 +108,9 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "task_type": Column(TEXT, "", "declared task type"),
         **{f"{part}_entropy_nats": Column(REAL, "nats", f"{meaning}", True) for part, meaning in (
             ("full", "mean token entropy"), ("answer", "mean over the answer span"),
-            ("max", "largest token entropy"), ("last_decile", "mean over the last 10 % of tokens"))},
+            ("full_top20", "mean token entropy, each renormalised over the 20 most probable tokens"),
+            ("answer_top20", "the same over the answer span"), ("max", "largest token entropy"),
+            ("last_decile", "mean over the last 10 % of tokens"))},
         "vision_evidence_mass": Column(REAL, "mass", _LATE + "evidence", True),
         "vision_visual_mass": Column(REAL, "mass", _LATE + "image", True),
         "vision_cumulative_evidence_mass": Column(REAL, "mass", _WHOLE + "evidence", True),

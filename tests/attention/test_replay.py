@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,15 @@ def read_eager(vlm: TinyVLM, case: Case, row: int) -> Measures:
     maps = [attention[:, :, a:b][..., is_image].mean(2) for a, b in case.measures["steps"][row]]
     mass, maps = attention @ weights, np.stack(maps) if maps else np.zeros((0, *attention.shape[:2], is_image.sum()))
     entropy, log_probability = -(np.exp(logs) * logs).sum(-1), logs[np.arange(len(response)), response]
-    return Measures(prompt.item_id, vlm.name, entropy, log_probability, mass, maps, mass[..., :2].mean(2))
+    entropies = entropy, truncate_and_measure(np.exp(logs), 20)
+    return Measures(prompt.item_id, vlm.name, *entropies, log_probability, mass, maps, mass[..., :2].mean(2))
+
+
+def truncate_and_measure(p: np.ndarray, n_kept: int) -> np.ndarray:
+    """Return the entropy, nats [T], of probabilities [T, V] of which the largest are kept and divided by their sum."""
+    kept = -np.sort(-p, axis=-1)[:, :n_kept]
+    kept = kept / kept.sum(axis=-1, keepdims=True)
+    return -np.sum(kept * np.log(kept), axis=-1, where=kept > 0)
 
 
 def gap(found: np.ndarray, expected: np.ndarray) -> float:
@@ -118,6 +127,8 @@ def test_a_padded_batch_equals_eager_attention_of_each_item_alone(
         assert gap(trace.mass, truth.mass) <= MASS_BAR
         assert gap(trace.step_map, truth.step_map) <= MAP_BAR
         assert gap(trace.entropy_nats, truth.entropy_nats) <= ENTROPY_BAR
+        assert gap(trace.top20_entropy_nats, truth.top20_entropy_nats) <= ENTROPY_BAR
+        assert (trace.top20_entropy_nats < trace.entropy_nats).mean() > 0.9  # 96 tokens: 20 are not all of them
         assert gap(trace.log_probability_nats, truth.log_probability_nats) <= ENTROPY_BAR
         assert gap(trace.head_mass, truth.head_mass) <= MASS_BAR
 
@@ -249,6 +260,43 @@ def test_entropy_does_not_depend_on_the_rows_that_share_a_head_chunk(
     for old, new in zip(before, case.replay(vlm), strict=True):
         assert gap(old.entropy_nats, new.entropy_nats) <= ENTROPY_BAR
         assert gap(old.log_probability_nats, new.log_probability_nats) <= ENTROPY_BAR
+
+
+def read_logits(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the two entropies of a response whose tokens were predicted with these logits [T, V]."""
+    hidden = torch.from_numpy(np.asarray(logits, np.float32))[None]
+    said = SimpleNamespace(last_hidden_state=hidden)
+    body = SimpleNamespace(model=lambda **_: said, lm_head=torch.nn.Identity())
+    model: Any = SimpleNamespace(model=body, collate=lambda *_, side: {})
+    prompt: Any = SimpleNamespace(ids=[1])
+    [(exact, truncated, _)] = replay.read_tokens(model, [prompt], [[0] * len(logits)])
+    assert exact.dtype == truncated.dtype == np.float32
+    return exact, truncated
+
+
+@pytest.mark.parametrize("n_vocabulary", [1, 2, 19, 20, 21, 300])
+def test_truncated_entropy_is_that_of_the_20_most_probable_tokens_or_of_all_where_there_are_fewer(
+    n_vocabulary: int,
+) -> None:
+    logits = np.random.default_rng(n_vocabulary).normal(0, 3, (150, n_vocabulary))  # three chunks of head rows
+    p = torch.tensor(logits, dtype=torch.float64).softmax(-1).numpy()
+    exact, truncated = read_logits(logits)
+    assert gap(truncated, truncate_and_measure(p, replay.SUPPORT)) <= ENTROPY_BAR
+    if n_vocabulary <= replay.SUPPORT:
+        assert gap(truncated, exact) <= ENTROPY_BAR
+    else:
+        assert (truncated < exact).all()
+
+
+def test_a_tie_at_the_last_kept_token_changes_nothing_wherever_the_tied_tokens_stand() -> None:
+    ties = np.concatenate([np.linspace(5, 4, 18), np.ones(40), np.zeros(30)])  # 2 of 40 equal ones are kept
+    p = np.exp(np.concatenate([ties[:18], [1.0, 1.0]]))
+    p /= p.sum()
+    rng = np.random.default_rng(0)
+    _, truncated = read_logits(np.stack([rng.permutation(ties) for _ in range(20)]))
+    assert gap(truncated, np.full(20, -(p * np.log(p)).sum())) <= ENTROPY_BAR
+    exact, truncated = read_logits(np.zeros((1, 50)))
+    assert (exact[0], truncated[0]) == pytest.approx((np.log(50), np.log(20)), rel=1e-6)
 
 
 def test_the_vocabulary_head_never_sees_more_than_its_chunk(vlm: TinyVLM, case: Case) -> None:

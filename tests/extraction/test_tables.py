@@ -61,7 +61,7 @@ def draw(item_id: str = "i0", n_reasoning: int = 10, seed: int = 0, boxes: bool 
     looks = mass[:, :, :n_reasoning, :2].mean(axis=2) if n_reasoning else np.zeros((N_LAYERS, N_HEADS, 2))
     answer = (n_reasoning + 1, n_reasoning + 2) if n_tokens else (0, 0)
     trace = Trace(
-        item_id, "m", rng.random(n_tokens).astype(np.float32), -rng.random(n_tokens).astype(np.float32),
+        item_id, "m", *rng.random((2, n_tokens)).astype(np.float32), -rng.random(n_tokens).astype(np.float32),
         np.einsum("glh,lhtr->gtr", weights, mass), np.einsum("glh,slhm->sgm", weights, maps), looks,
         Spans((0, n_reasoning), answer, steps, True), tuple(f"w{k}" for k in range(n_tokens)),
         ("a1 is 3 .", "a1 was 8 .")[: len(steps)], "7", coverage, coverage, ((3, 4),), (0,),
@@ -166,6 +166,10 @@ def test_item_row_holds_the_entropies_and_the_late_look() -> None:
     late = whole[6:]
     assert row.full_entropy_nats == pytest.approx(entropy.mean(), rel=1e-5)
     assert row.answer_entropy_nats == pytest.approx(entropy[11], rel=1e-5)
+    top20 = case.trace.top20_entropy_nats
+    assert row.full_top20_entropy_nats == pytest.approx(top20.mean(), rel=1e-5)
+    assert row.answer_top20_entropy_nats == pytest.approx(top20[11], rel=1e-5)
+    assert (frames(case)["tokens"]["top20_entropy_nats"] == top20).all()
     assert row.max_entropy_nats == entropy.max()
     assert row.last_decile_entropy_nats == pytest.approx(entropy[11:].mean(), rel=1e-5)
     assert row.vision_evidence_mass == pytest.approx(late[:, 0].mean(), rel=1e-5)
@@ -194,15 +198,16 @@ def test_response_without_reasoning_keeps_its_item_row_and_nothing_else_breaks()
 def test_empty_response_has_no_entropy() -> None:
     blocks = frames(draw(n_reasoning=0, n_tokens=0))
     entropies = [c for c in blocks["items"] if c.endswith("entropy_nats")]
-    assert blocks["items"][entropies].isna().all(axis=None) and len(entropies) == 4
+    assert blocks["items"][entropies].isna().all(axis=None) and len(entropies) == 6
     assert len(blocks["tokens"]) == 0 == len(blocks["token_masses"])
 
 
 def test_trace_of_another_length_is_named() -> None:
     case = draw()
-    case.trace = replace(case.trace, entropy_nats=case.trace.entropy_nats[:-1])
-    with pytest.raises(NamedError, match="item i0: .*replay this response"):
-        build(case)
+    for name in ("entropy_nats", "top20_entropy_nats"):
+        other = replace(case, trace=replace(case.trace, **{name: case.trace.entropy_nats[:-1]}))
+        with pytest.raises(NamedError, match="item i0: .*replay this response"):
+            build(other)
 
 
 @settings(max_examples=30, deadline=None)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pandas as pd
 import pytest
 from synthetic_items import make_items
 
+from dontblink import params
+from dontblink.schema import SCHEMAS
 from dontblink.statistics.bootstrap import EstimateError
 from dontblink.studies.cells import (
     ENTROPY,
     VISION,
     deal_rows,
     describe_signs,
+    name_entropy,
     number_items,
     require_cells,
     select_rows,
@@ -35,6 +40,18 @@ def test_too_few_items_of_either_kind_are_an_error_with_the_counts(n: int, right
         EstimateError, match=rf"no cell has 20 measured items with 4 .* \(m x large has {n}, {right} corr"
     ):
         require_cells(make_cell(n, right), 20, 4)
+
+
+def test_both_entropies_of_both_spans_are_columns_of_the_items_table() -> None:
+    asked = [(support, span) for support in ("full", "top20") for span in ("full", "answer")]
+    named = {(support, span): name_entropy(support, span) for support, span in asked}
+    assert len({*named.values()}) == 4 and {*named.values()} <= SCHEMAS["items"].keys()
+    assert name_entropy("full") == ENTROPY and "top20" in name_entropy("top20", "answer")
+    kept = params.Measures.model_fields["entropy_support"].annotation
+    assert set(get_args(kept)) == {support for support, _ in named}  # what a parameters file may hold
+    for support, span in (("top50", "full"), ("full", "reasoning")):
+        with pytest.raises(EstimateError, match="expected one of full, top20 with full, answer"):
+            name_entropy(support, span)
 
 
 def test_rows_are_those_with_a_number_of_the_split_that_is_named() -> None:

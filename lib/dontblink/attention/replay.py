@@ -43,6 +43,9 @@ Span = tuple[int, int]
 REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box")
 TOO_LARGE = "does not fit into the accelerator's memory alone; lower the image size or the dtype"
 HEAD_ROWS = 64  # rows of the vocabulary head at a time: bounds memory, changes no result
+# Most probable tokens of the truncated entropy: what secondary sources give as the paper's own definition, and as many
+# log probabilities as a serving engine commonly returns, so that it can be had without a replay.
+SUPPORT = 20
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class Measures:
     Attributes
     ----------
     entropy_nats : float32 [T], H[t] = -sum_v p(v) log p(v) of the distribution that produced token t, at temperature 1
+    top20_entropy_nats : float32 [T]
+        Entropy of the same distribution renormalised over its `SUPPORT` most probable tokens, or over all of a smaller
+        vocabulary. A tie at the last of them is a choice between equal values: the entropy does not depend on it.
     log_probability_nats : float32 [T], log p(token t)
     mass : float32 [L, H, T, 6], or [G, T, 6] over G sets of heads
         Attention mass on `REGIONS`; the first five sum to 1.
@@ -64,6 +70,7 @@ class Measures:
     item_id: str
     model: str
     entropy_nats: Floats
+    top20_entropy_nats: Floats
     log_probability_nats: Floats
     mass: Floats
     step_map: Floats
@@ -215,10 +222,11 @@ def read_batch(
         with record(vlm.model, plan, implementation) as recording:
             tokens = read_tokens(vlm, prompts, ids)
         found = []
-        for place, (prompt, (entropy, log_probability)) in enumerate(zip(prompts, tokens, strict=True)):
+        for place, (prompt, (exact, truncated, log_probability)) in enumerate(zip(prompts, tokens, strict=True)):
             mass, step_map = recording.read(place)
             looks = np.zeros((*mass.shape[:2], 2), np.float32)
-            found.append(Measures(prompt.item_id, vlm.name, entropy, log_probability, mass, step_map, looks))
+            entropies = exact, truncated
+            found.append(Measures(prompt.item_id, vlm.name, *entropies, log_probability, mass, step_map, looks))
         return found
     except torch.OutOfMemoryError:
         recording = None  # free it before the caller tries a smaller batch
@@ -239,8 +247,12 @@ def batch_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[
 
 
 @torch.inference_mode()
-def read_tokens(vlm: VLM, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> list[tuple[Floats, Floats]]:
-    """Run the body once on a right-padded batch; return each response's (entropy, log probability), nats [T].
+def read_tokens(
+    vlm: VLM, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]
+) -> list[tuple[Floats, Floats, Floats]]:
+    """Run the body once on a right-padded batch; return each response's entropies and log probability, in nats, [T].
+
+    The entropies are the exact one and that of the `SUPPORT` most probable tokens, see `Measures`.
 
     The vocabulary head sees 64 rows at a time, and only rows that predict a response token.
     """
@@ -252,19 +264,25 @@ def read_tokens(vlm: VLM, prompts: Sequence[Prompt], responses: Sequence[Sequenc
     ]
     predicting = torch.cat(rows)
     targets = torch.tensor([token for response in responses for token in response], device=hidden.device)
-    entropy, log_probability = [], []
+    exact, truncated, log_probability = [], [], []
     for top in range(0, len(targets), HEAD_ROWS):
         logs = vlm.model.lm_head(predicting[top : top + HEAD_ROWS]).float().log_softmax(-1)
-        entropy.append(-(logs.exp() * logs).sum(-1).cpu())
+        exact.append(measure_entropy(logs).cpu())
+        truncated.append(measure_entropy(logs.topk(min(SUPPORT, logs.shape[-1])).values.log_softmax(-1)).cpu())
         emitted = targets[top : top + HEAD_ROWS, None].to(logs.device)
         log_probability.append(logs.gather(-1, emitted)[:, 0].cpu())
     ends = np.cumsum([len(response) for response in responses])[:-1]
-    parts = (np.split(torch.cat(values).numpy(), ends) for values in (entropy, log_probability))
+    parts = (np.split(torch.cat(values).numpy(), ends) for values in (exact, truncated, log_probability))
     return list(zip(*parts, strict=True))
+
+
+def measure_entropy(logs: torch.Tensor) -> torch.Tensor:
+    """Return H = -sum_v p(v) log p(v) in nats, float32 [rows], of normalised log probabilities [rows, V]."""
+    return -(logs.exp() * logs).sum(-1)
 
 
 def find_flaw(measures: Measures) -> str:
     """Return '' or which measure a broken checkpoint or a narrow dtype made NaN or inf, with the remedy."""
-    names = ("entropy_nats", "log_probability_nats", "mass", "step_map")
+    names = ("entropy_nats", "top20_entropy_nats", "log_probability_nats", "mass", "step_map")
     flawed = [name for name in names if not np.isfinite(getattr(measures, name)).all()]
     return f"{flawed[0]} is not finite; check the checkpoint or use a wider dtype" if flawed else ""

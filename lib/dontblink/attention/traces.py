@@ -37,9 +37,9 @@ HEADS = pa.schema({
 INTEGERS, REALS, TEXTS = pa.list_(pa.int32()), pa.list_(pa.float32()), pa.list_(pa.string())
 TRACES = pa.schema({
     "item_id": pa.string(), "model": pa.string(), "n_layers": pa.int32(), "n_heads": pa.int32(),
-    "n_sets": pa.int32(), "n_regions": pa.int32(), "entropy_nats": REALS, "log_probability_nats": REALS,
-    "head_mass": REALS, "mass": REALS, "step_map": REALS, "coverage": REALS, "control": REALS, "grids": INTEGERS,
-    "image_order": INTEGERS, "reasoning": INTEGERS, "answer": INTEGERS,
+    "n_sets": pa.int32(), "n_regions": pa.int32(), "entropy_nats": REALS, "top20_entropy_nats": REALS,
+    "log_probability_nats": REALS, "head_mass": REALS, "mass": REALS, "step_map": REALS, "coverage": REALS,
+    "control": REALS, "grids": INTEGERS, "image_order": INTEGERS, "reasoning": INTEGERS, "answer": INTEGERS,
     "steps": INTEGERS, "closed": pa.bool_(), "token_texts": TEXTS, "step_texts": TEXTS, "answer_text": pa.string(),
 })  # fmt: skip
 
@@ -183,6 +183,7 @@ def _unpack_row(columns: dict[str, Any], row: int) -> Trace:
     steps, coverage, n_sets = pairs("steps"), reals("coverage"), value("n_sets")
     return Trace(
         item_id=value("item_id"), model=value("model"), entropy_nats=reals("entropy_nats"),
+        top20_entropy_nats=reals("top20_entropy_nats"),
         log_probability_nats=reals("log_probability_nats"), mass=reals("mass").reshape(n_sets, -1, value("n_regions")),
         step_map=reals("step_map").reshape(len(steps), n_sets, len(coverage)),
         head_mass=reals("head_mass").reshape(value("n_layers"), value("n_heads"), 2),

@@ -94,13 +94,13 @@ def estimate(study: Study, vlm: VLM, speed: Speed, n_items: int, n_tokens: float
     """Return the hours and gigabytes that `n_items` more items of T = `n_tokens` cost; `limit_` at max_new_tokens.
 
     Generation: (items / batch) (prompt_s + T step_s). Replay: items (prompt tokens + T) seconds per token. A trace is,
-    before compression, 4 (2 + 6 G) T bytes for entropies and masses, 4 G M T / 25 for the maps of steps of 25 tokens
+    before compression, 4 (3 + 6 G) T bytes for entropies and masses, 4 G M T / 25 for the maps of steps of 25 tokens
     and 8 L H for the heads; G sets of heads, M image tokens.
     """
     config, n_sets = vlm.model.config.get_text_config(), len(HEAD_SETS)
     n_heads = config.num_hidden_layers * config.num_attention_heads
     maps = n_sets * speed.image_tokens * n_tokens / TOKENS_PER_STEP
-    size = 4 * ((2 + len(REGIONS) * n_sets) * n_tokens + maps + 2 * n_heads)
+    size = 4 * ((3 + len(REGIONS) * n_sets) * n_tokens + maps + 2 * n_heads)
     generate, limit = (
         n_items / speed.n_items * (speed.prompt_s + n * speed.step_s) / 3600
         for n in (n_tokens, study.settings["max_new_tokens"])

@@ -95,13 +95,14 @@ def join_rows(name: str, keys: Sequence[tuple[str, ...]], parts: Sequence[Mappin
 
 def check_trace(response: Response, trace: Trace) -> None:
     """Raise NamedError unless ids, texts, measures, steps and image tokens of a trace fit together."""
-    lengths = [len(part) for part in (trace.entropy_nats, trace.token_texts, trace.step_texts)]
+    measured = trace.entropy_nats, trace.top20_entropy_nats, trace.token_texts, trace.step_texts
+    lengths = [len(part) for part in measured]
     found = (trace.mass.shape, *lengths, trace.step_map.shape, sum(rows * columns for rows, columns in trace.grids))
     n_tokens, n_steps = len(response.response_ids), len(trace.spans.steps)
     n_image, n_sets = len(trace.coverage), len(HEAD_SETS)
-    expected = ((n_sets, n_tokens, len(REGIONS)), *[n_tokens] * 2, n_steps, (n_steps, n_sets, n_image), n_image)
+    expected = ((n_sets, n_tokens, len(REGIONS)), *[n_tokens] * 3, n_steps, (n_steps, n_sets, n_image), n_image)
     if found != expected:
-        parts = "(mass, entropies, token texts, step texts, maps, grid)"
+        parts = "(mass, entropies, top-20 entropies, token texts, step texts, maps, grid)"
         raise NamedError(f"item {trace.item_id}: {parts} = {found}, expected {expected}; replay this response")
 
 
@@ -134,7 +135,8 @@ def _token_rows(response: Response, trace: Trace, kinds: Sequence[str]) -> dict[
         "token_index": np.arange(n_tokens), "token_id": np.asarray(response.response_ids),
         "token_text": np.asarray(trace.token_texts, object), "span": span,
         "step_index": step, "step_kind": np.asarray([*kinds, ""], object)[step],
-        "entropy_nats": trace.entropy_nats, "log_probability_nats": trace.log_probability_nats,
+        "entropy_nats": trace.entropy_nats, "top20_entropy_nats": trace.top20_entropy_nats,
+        "log_probability_nats": trace.log_probability_nats,
         "context_length_tokens": context, "uniform_evidence_share": trace.coverage.sum() / context,
     }  # fmt: skip
 
@@ -168,7 +170,7 @@ def _step_rows(trace: Trace, kinds: Sequence[str], uniform: NDArray[Any], sink_r
 
 
 def _item_row(item: Item, response: Response, trace: Trace, score: Score) -> dict[str, Any]:
-    entropy = np.asarray(trace.entropy_nats, np.float64)
+    entropy, top20 = (np.asarray(values, np.float64) for values in (trace.entropy_nats, trace.top20_entropy_nats))
     begin, end = trace.spans.reasoning
     # of the grounding layers; never empty while there is a reasoning token
     whole, late = trace.mass[0, begin:end], trace.mass[0, begin + 2 * (end - begin) // 3 : end]
@@ -187,6 +189,8 @@ def _item_row(item: Item, response: Response, trace: Trace, score: Score) -> dic
         "prior_side": str(covariates.get("prior_side", "")),
         "task_type": item.task_type, "full_entropy_nats": _mean(entropy),
         "answer_entropy_nats": _mean(entropy[slice(*trace.spans.answer)]),
+        "full_top20_entropy_nats": _mean(top20),
+        "answer_top20_entropy_nats": _mean(top20[slice(*trace.spans.answer)]),
         "max_entropy_nats": entropy.max() if len(entropy) else np.nan,
         "last_decile_entropy_nats": _mean(entropy[9 * len(entropy) // 10 :]),
         "vision_evidence_mass": _mean(late[:, 0]), "vision_visual_mass": _mean(late[:, :2].sum(axis=1)),

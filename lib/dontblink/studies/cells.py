@@ -18,6 +18,12 @@ from numpy.typing import ArrayLike
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints
 
 ENTROPY, VISION = "full_entropy_nats", "vision_evidence_mass"  # columns of the items table that the studies are about
+# Means over the response and over its answer span, by the support of each token's distribution: all of it (exact), or
+# its 20 most probable tokens renormalised, which secondary sources give as the paper's own definition.
+ENTROPIES = {
+    "full": {"full": ENTROPY, "answer": "answer_entropy_nats"},
+    "top20": {"full": "full_top20_entropy_nats", "answer": "answer_top20_entropy_nats"},
+}
 # Declared before the results. What needs gold boxes is an oracle: no monitor has it, and it leaks the label, because a
 # look at the wrong place is low on evidence as well.
 VISIONS = {
@@ -30,6 +36,17 @@ ORACLES = ("evidence", "cumulative evidence")
 # What a vision has to beat: neither looks at the picture. Low is a long response, and little attention to the question.
 PLACEBOS = {"length": "minus_log_n_response_tokens", "elsewhere": "placebo_prompt_mass"}
 SCOPES = ("cell", "benchmark", "pooled")
+
+
+def name_entropy(support: str, span: str = "full") -> str:
+    """Return the column of the items table with the mean entropy of a span of the response, "full" or "answer".
+
+    `support` is the parameter `measures.entropy_support`. Raises EstimateError for one that is not in `ENTROPIES`.
+    """
+    if support not in ENTROPIES or span not in ENTROPIES[support]:
+        known = f"{', '.join(ENTROPIES)} with {', '.join(ENTROPIES['full'])}"
+        raise EstimateError(f"entropy of support {support!r}, span {span!r}; expected one of {known}; correct it")
+    return ENTROPIES[support][span]
 
 
 def require_cells(items: pd.DataFrame, min_items: int, min_class_items: int = 1) -> None:
