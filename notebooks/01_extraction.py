@@ -52,19 +52,32 @@ from dontblink.schema import read_manifest, read_tables
 from dontblink_testbed import misreads
 
 # %%
-tables = read_tables(profile, ["items", "heads", "scores", "quarantine"])
-items, heads, quarantine = tables["items"], tables["heads"], tables["quarantine"]
+tables = read_tables(profile, ["items", "heads", "scores", "samples", "quarantine"])
+items, heads, samples, quarantine = (tables[name] for name in ("items", "heads", "samples", "quarantine"))
 manifest = read_manifest(profile)
 models, benchmarks, grounding = manifest["models"], manifest["benchmarks"], manifest["grounding"]
 assert set(items["model"]) == set(models) and set(items["benchmark"]) == set(benchmarks), "stale tables: make extract"
 n_expected = manifest["n_items"] * len(models)
-n_lost = n_expected - len(items) - sum(quarantine["model"] != "") - len(models) * sum(quarantine["model"] == "")
+stages = quarantine["stage"].value_counts().reindex(["items", "extraction", "sample"], fill_value=0)
+n_lost = n_expected - len(items) - stages["extraction"] - len(models) * stages["items"]
 assert n_lost == 0, f"{n_lost} of {n_expected} responses are neither in the tables nor in the quarantine"
 quarantine.head(10)
 
 # %%
 settings, meanings = manifest["settings"], params.describe("extraction")
 pd.DataFrame({"value": map(str, settings.values()), "meaning": map(meanings.get, settings)}, index=list(settings))
+
+# %% [markdown]
+# Some test items were asked again, at temperature 1; these responses are scored and never replayed. Agreement with them
+# is a baseline of notebook 03.
+
+# %%
+sampled = samples.groupby(["model", "benchmark"], observed=True).agg(
+    n_items=("item_id", "nunique"), n_samples=("correct", "size"), accuracy=("correct", "mean"),
+    n_not_parsed=("parsed", lambda p: int((~p).sum())), mean_response_tokens=("n_response_tokens", "mean"),
+)
+print(f"{len(samples)} sampled responses, {stages['sample']} quarantined")
+sampled.round(3)
 
 # %% [markdown]
 # ## 4 The estimator, in the open
@@ -165,6 +178,8 @@ by_cell = {f"{m}/{b}": row for (m, b), row in accuracy.astype(float).to_dict("in
 numbers = {
     "cells": by_cell,
     "n_quarantined": len(quarantine),
+    "n_samples": len(samples),
+    "samples": {f"{m}/{b}": row for (m, b), row in sampled.astype(float).to_dict("index").items()},
     "scorer_agreement": {f"{m}/{b}": row for (m, b), row in agreement_table.to_dict("index").items()},
     "grounding": {
         m: {"layers": g["layers"], "heads": g["heads"], "layer_lift": g["layer_lift"]} for m, g in grounding.items()

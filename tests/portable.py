@@ -33,7 +33,7 @@ PARAMETERS = """\
 profile: small
 based_on: testbed
 testbed: {n_test_items: 60, n_calibration_items: 24}
-extraction: {models: [qwen3vl-tiny-m], shard_items: 84, n_cross_checked_items: 1}
+extraction: {models: [qwen3vl-tiny-m], shard_items: 84, n_cross_checked_items: 1, n_sampled_items: 10}
 collapse: {bootstrap_replicates: 200, band_replicates: 50, shuffled_deals: 20, picture_model: qwen3vl-tiny-m}
 entropy:
   {bootstrap_replicates: 200, transfer_replicates: 50, refit_replicates: 10, min_items: 10, min_class_items: 8,
@@ -137,7 +137,7 @@ def read_results(folder: Path) -> dict[str, bytes]:
     """Return shards, tables, numbers and figures by name."""
     results = folder / "results" / PROFILE
     kinds = (".parquet", ".json", ".csv", ".png", ".pdf")
-    parts = ("responses", "heads", "traces", "tables", "figures")
+    parts = ("responses", "heads", "traces", "samples", "tables", "figures")
     files = [file for part in parts for file in sorted((results / part).rglob("*")) if file.suffix in kinds]
     return {file.relative_to(results).as_posix(): file.read_bytes() for file in [*files, results / "extraction.json"]}
 

@@ -1,9 +1,9 @@
 """One small finished extraction, made once a session, for every test that reads tables, traces or a checkout's results.
 
 In: nothing but the shipped checkpoint `qwen3vl-tiny-s`. Out, as fixtures (see conftest.py): `small_root`, a folder with
-results/small of 24 test and 6 calibration items of each of two benchmarks, six shards, which no test may change;
-`small` is the same with `paths.ROOT` set to it while the test runs; `small_copy` is a copy of the test's own, with
-`paths.ROOT` set to that. `write_settings` changes the parameters of a copy. It takes three seconds.
+results/small of 24 test and 6 calibration items of each of two benchmarks, six shards, which no test may change; some
+items are asked again. `small` is the same with `paths.ROOT` set to it while the test runs; `small_copy` is a copy of
+the test's own, with `paths.ROOT` set to that. `write_settings` changes the parameters of a copy. It takes four seconds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from dontblink.extraction.run import Extraction
 HERE = paths.find_root(Path(paths.__file__).parent, Path.cwd())  # whatever a test has set paths.ROOT to
 PROFILE, MODEL, BENCHMARKS = "small", "qwen3vl-tiny-s", ("visual_reference", "hallucination")
 N_TEST, N_CALIBRATION, N_SHARDS = 24, 6, 6
+N_SAMPLED, N_DRAWN = 14, 3  # of each benchmark: the first test shard whole and two items of the second; each so often
 CHANGES: dict[str, dict[str, Any]] = {
     "testbed": {"n_test_items": N_TEST, "n_calibration_items": N_CALIBRATION, "n_example_items": 1},
     "extraction": {
         "models": [MODEL], "checkpoints_folder": str(HERE / "models" / "testbed"), "benchmarks": list(BENCHMARKS),
         "shard_items": 12, "batch_size": 12, "n_cross_checked_items": 2,
+        "n_sampled_items": N_SAMPLED, "samples_per_item": N_DRAWN,
     },
     "pages": {"item_quantiles": [0.2, 0.8]},
 }  # fmt: skip

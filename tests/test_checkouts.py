@@ -89,7 +89,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "models").symlink_to(ROOT / "models")
     sections = {
         "extraction": {"models": ["qwen3vl-tiny-s", "qwen3vl-tiny-m"], "benchmarks": ["visual_reference"]}
-        | {"max_new_tokens": 80, "batch_size": 4, "shard_items": 3},
+        | {"max_new_tokens": 80, "batch_size": 4, "shard_items": 3, "n_sampled_items": 2},
         "testbed": {"n_test_items": 9, "n_calibration_items": 3, "n_example_items": 1},
     }
     (root / "params" / "small.yaml").write_text(yaml.safe_dump({"profile": "small", "based_on": "testbed"} | sections))

@@ -48,7 +48,7 @@ MODELS = ("qwen3vl-tiny-s", "glm4v-tiny")
 NOTEBOOKS = ("02_collapse", "03_entropy", "04_interaction", "05_veto")
 OVERRIDES = (
     f"extraction.models=[{','.join(MODELS)}] extraction.benchmarks=[visual_reference,hallucination] "
-    "extraction.shard_items=100 testbed.n_test_items=75 testbed.n_calibration_items=60 "
+    "extraction.shard_items=100 extraction.n_sampled_items=5 testbed.n_test_items=75 testbed.n_calibration_items=60 "
     "collapse.bootstrap_replicates=60 collapse.shuffled_deals=5 collapse.band_replicates=30 "
     f"collapse.picture_model={MODELS[0]} collapse.picture_benchmark=visual_reference "
     "entropy.bootstrap_replicates=60 entropy.transfer_replicates=40 entropy.refit_replicates=20 "

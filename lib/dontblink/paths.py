@@ -78,6 +78,11 @@ def traces(profile: str) -> Path:
     return results(profile) / "traces"
 
 
+def samples(profile: str) -> Path:
+    """Return the folder of shards of sampled responses, named like the response shards."""
+    return results(profile) / "samples"
+
+
 def questions(profile: str) -> Path:
     """Return the folder of the lists of chosen items, <benchmark>.csv."""
     return results(profile) / "questions"

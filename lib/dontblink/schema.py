@@ -120,11 +120,19 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "scorer": Column(TEXT, "", "strict (every result's) or official (bug-compatible with the benchmark's code)"),
         "correct": Column(pa.bool_(), "", "by this scorer"), "parsed": Column(pa.bool_(), "", "an answer was found"),
         "prediction": Column(TEXT, "", "as parsed")},
+    "samples": KEYS | {
+        "sample_index": Column(INT, "", "from 0; sampled at temperature 1, never replayed"),
+        "prediction": Column(TEXT, "", "as the strict scorer parsed it"),
+        "parsed": Column(pa.bool_(), "", "an answer was found"),
+        "correct": Column(pa.bool_(), "", "by the benchmark's strict scorer"),
+        "n_response_tokens": Column(INT, "tokens", "response tokens"),
+        "finish_reason": Column(TEXT, "", "stop, length or empty")},
     "bins": KEYS | _HEAD_SET | {
         "bin": Column(INT, "", "part of the reasoning, from 0"), "n_bins": Column(INT, "", "parts in all"),
         "n_empty_bins": Column(INT, "", "parts of this response without a token; they have no row"),
         "n_tokens": Column(INT, "tokens", "tokens averaged")} | _MASSES | _UNIFORM,
 }  # fmt: skip
+PARTS = tuple(name for name in SCHEMAS if name != "samples")  # tables with a part of every measured shard
 
 
 def describe(table: str, column: str) -> str:
@@ -207,7 +215,10 @@ def iterate_parts(
 def _scan_parts(
     profile: str, names: Sequence[str], columns: Sequence[str] | None, only: Mapping[str, Any]
 ) -> Iterator[dict[str, pa.Table]]:
-    for part in read_manifest(profile)["parts"]:
+    kinds = {"sample_parts" if name == "samples" else "parts" for name in names}
+    if len(kinds) > 1:
+        raise NamedError(f"tables {', '.join(names)}: samples have shards of their own; read them by themselves")
+    for part in read_manifest(profile)[kinds.pop() if kinds else "parts"]:
         model, shard = part.split("/")
         held = {"model": model, **dict(zip(("benchmark", "split"), shard.split("-"), strict=False))}
         if all(value == only.get(key, value) for key, value in held.items()):
@@ -229,9 +240,14 @@ def read_tables(
 
     `quarantine` has no measure and no schema here: see `extraction.run`.
     """
-    parts = list(_scan_parts(profile, [name for name in names if name in SCHEMAS], columns, only))
+    parts = list(_scan_parts(profile, [name for name in names if name in PARTS], columns, only))
+    found = {name: [part[name] for part in parts] for name in names if name in PARTS}
+    if "samples" in names:  # none where none are asked for
+        none = to_table("samples", {name: [] for name in SCHEMAS["samples"]})
+        sampled = [part["samples"] for part in _scan_parts(profile, ["samples"], columns, only)]
+        found["samples"] = sampled or [none.select([c for c in none.column_names if columns is None or c in columns])]
     tables = {
-        name: pa.concat_tables(part[name] for part in parts).unify_dictionaries() if name in SCHEMAS
+        name: pa.concat_tables(found[name]).unify_dictionaries() if name in SCHEMAS
         else store.read_table(paths.tables(profile) / f"{name}.parquet").replace_schema_metadata()
         for name in names
     }  # fmt: skip

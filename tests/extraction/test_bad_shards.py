@@ -24,6 +24,7 @@ from dontblink.errors import NamedError
 from dontblink.extraction import study, tables
 from dontblink.models.generate import build_response
 from dontblink.models.response import Response, pack_responses, unpack_responses
+from dontblink.models.samples import Sample, pack_samples
 from dontblink.models.spans import Markers, Spans, segment
 from dontblink.models.vlm import Prompt
 from dontblink.publish import viewer
@@ -114,6 +115,7 @@ test_ids_of_a_response = attack(
 Deed = tuple[str, int, int]
 RESPONSE = build_response(VLM, PROMPT, [6, 9, 2, 7, 8, EOS])
 TRACE = trace_of(RESPONSE, Spans((0, 2), (4, 5), ((0, 2),), True))
+SAMPLE = Sample("q1", "m", 0, 6, "x 7", "7", True, "stop", "local", (6, 9, 2, 7, 8, EOS))
 DEEDS = ["drop", "rename", "retype", "null", "empty", "double", "shorten", "swap", "extra", "rows", "strip", "pandas"]
 DAMAGE = ["cut", "byte", "zero", "text", "folder", "missing"]
 
@@ -122,7 +124,8 @@ DAMAGE = ["cut", "byte", "zero", "text", "folder", "missing"]
 def good_tables() -> dict[str, pa.Table]:
     """Return one good table of each kind."""
     blocks = tables.build_blocks([ITEM], [RESPONSE], [TRACE], GENERATOR, "first")
-    return {"responses": pack_responses([RESPONSE]), "traces": pack_traces([TRACE]), **blocks}
+    shards = {"responses": pack_responses([RESPONSE]), "traces": pack_traces([TRACE]), "sampled": pack_samples([SAMPLE])}
+    return shards | blocks | {"samples": tables.build_samples([ITEM], [SAMPLE], GENERATOR)}
 
 
 def alter(table: pa.Table, deed: str, column: int, to: int) -> pa.Table:
@@ -184,7 +187,8 @@ def use(value: tuple[str, list[Deed], tuple[str, int]], folder: Path) -> None:
     if file.is_dir():
         file.rmdir()
     file.parent.mkdir(parents=True, exist_ok=True)
-    (results / "extraction.json").write_text('{"parts": ["m/symbolic-test-000-key"]}')
+    parts = ["m/symbolic-test-000-key"]
+    (results / "extraction.json").write_text(json.dumps({"parts": parts, "sample_parts": parts}))
     pq.write_table(table, file)
     content = file.read_bytes()
     if damage == "folder":
@@ -206,6 +210,9 @@ def use(value: tuple[str, list[Deed], tuple[str, int]], folder: Path) -> None:
             [found] = study.read_responses(file) or [RESPONSE]
             assert found == RESPONSE or (damage or deeds)
             study.read_reasons(file)
+        elif name == "sampled":
+            found = study.read_samples(file)
+            assert found == [SAMPLE] or (damage or deeds)
         elif name == "traces":
             for trace in study.read_traces(file):
                 tables.check_trace(RESPONSE, trace)
@@ -221,7 +228,7 @@ def use(value: tuple[str, list[Deed], tuple[str, int]], folder: Path) -> None:
         raise
 
 
-NAMES = ["responses", "traces", *schema.SCHEMAS]
+NAMES = ["responses", "sampled", "traces", *schema.SCHEMAS]
 test_shards_of_another_version = attack(
     "shards of another version",
     use,
@@ -232,7 +239,7 @@ test_shards_of_another_version = attack(
     ),
     [
         (name, [(deed, column, column)], ("", 0))
-        for name in ("responses", "traces", "items", "steps")
+        for name in ("responses", "sampled", "traces", "items", "steps", "samples")
         for deed in DEEDS
         for column in range(0, 22, 3)
     ]

@@ -39,6 +39,8 @@ def test_hours_follow_batches_tokens_and_prompts_and_gigabytes_entropies_masses_
         "generate_h": 100 * (2 + 2000 * 0.05) / 3600, "limit_generate_h": 100 * (2 + 8000 * 0.05) / 3600,
         "replay_h": 800 * 2500 * 0.001 / 3600, "disk_gb": 800 * trace / 1e9,
     })  # fmt: skip
+    sampled = estimate(make_study(), make_vlm(), SPEED, 800, 2000.0, n_samples=1600)  # generated, and that is all
+    assert sampled == pytest.approx(cost | {name: 3 * cost[name] for name in ("generate_h", "limit_generate_h")})
 
 
 CHECKPOINT = ROOT / "models" / "testbed" / "qwen3vl-tiny-s"
@@ -54,12 +56,12 @@ def make_items(n: int) -> list[Item]:
     return list(benchmark.load_items("symbolic", "test", n, 1, difficulty))
 
 
-def make_shards(items: Sequence[Item], *models: str) -> Any:
+def make_shards(items: Sequence[Item], *models: str, n_sampled: int = 0) -> Any:
     """A study of one shard a model, of which nothing is there yet."""
     return SimpleNamespace(
         settings=extraction_settings() | {"models": list(models)},
-        shards=lambda model: [SimpleNamespace(items=tuple(items))],
-        response_file=lambda shard: Path("nowhere"),
+        shards=lambda model: [SimpleNamespace(items=tuple(items), n_sampled=n_sampled)],
+        response_file=lambda shard: Path("nowhere"), sample_file=lambda shard: Path("nowhere"),
     )
 
 
@@ -84,6 +86,13 @@ def test_pictures_that_cannot_be_encoded_leave_the_probe_to_the_items_behind_the
     assert speed.n_items == 4 and speed.prompt_tokens == sum(len(vlm.encode(item).ids) for item in usable) / 4
     (line,) = describe_costs(make_shards(items[:2], "tiny"), lambda name: load_vlm(CHECKPOINT, name=name))
     assert line.startswith("tiny: 2 items left, about ")
+    sampled = make_shards(items[:2], "tiny", n_sampled=2)
+    (line,) = describe_costs(sampled, lambda name: load_vlm(CHECKPOINT, name=name))
+    assert line.startswith("tiny: 2 items and 10 samples left, about 60 tokens each (0.00 million); ")
+    sampled.response_file = lambda shard: CHECKPOINT / "config.json"  # the responses are there
+    sampled.read_responses = lambda shard: [SimpleNamespace(response_ids=range(30))]
+    (line,) = describe_costs(sampled, lambda name: load_vlm(CHECKPOINT, name=name))
+    assert line.startswith("tiny: 0 items and 10 samples left, about 30 tokens each (0.00 million); ")
 
 
 def test_where_nothing_can_be_encoded_or_replayed_the_line_says_why_and_the_run_goes_on() -> None:

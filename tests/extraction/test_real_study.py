@@ -30,6 +30,7 @@ OVERRIDES = (
     f"extraction.models=[{','.join(MODELS)}] extraction.benchmarks=[mmmu_pro] extraction.max_new_tokens=24 "
     "extraction.batch_size=4 extraction.device=cpu extraction.dtype=float32 extraction.max_image_tokens=48 "
     "extraction.grounding_layers=1 extraction.grounding_heads=1 extraction.shard_items=8 extraction.temperature=1.0 "
+    "extraction.n_sampled_items=10 extraction.samples_per_item=2 "
     f"questions.mmmu_pro_source={MINI} questions.n_test_items=14 questions.n_calibration_items=7"
 )
 pytestmark = pytest.mark.slow  # processes that load models
@@ -81,7 +82,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tables(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, pd.DataFrame]:
     monkeypatch.setattr(paths, "ROOT", checkout)
-    return schema.read_tables("paper", ["items", "scores", "quarantine"])
+    return schema.read_tables("paper", ["items", "scores", "samples", "quarantine"])
 
 
 def test_every_item_is_in_the_tables_or_in_the_quarantine_with_its_reason(tables: dict[str, pd.DataFrame]) -> None:
@@ -93,6 +94,14 @@ def test_every_item_is_in_the_tables_or_in_the_quarantine_with_its_reason(tables
         assert "proposed" in left_out["mmmu_pro-1"] and "annotat" in left_out["mmmu_pro-21"]
         assert len(left_out) == 2
     assert items["split"].value_counts().to_dict().keys() == {"test", "calibration"}
+
+
+def test_the_first_test_items_are_sampled_boxes_or_not(tables: dict[str, pd.DataFrame]) -> None:
+    samples = tables["samples"].astype({"model": str, "item_id": str})
+    assert samples.groupby(["model", "item_id"]).size().to_dict().keys() >= {(m, "mmmu_pro-1") for m in MODELS}
+    assert len(samples) == 2 * 10 * 2 and set(samples["sample_index"]) == {0, 1}
+    # cut at 24 tokens before the reasoning ended: the strict scorer takes no guess
+    assert not samples["parsed"].any() and set(samples["finish_reason"].astype(str)) <= {"stop", "length", "empty"}
 
 
 def test_the_evidence_is_a_quarter_of_the_picture(tables: dict[str, pd.DataFrame]) -> None:
@@ -113,7 +122,7 @@ def test_the_run_says_what_it_will_cost_and_which_items_lack_boxes(checkout: Pat
     assert "mmmu_pro: 21 items; 0 rows cannot be used; 2 items lack evidence boxes" in said
     for model in MODELS:
         line = next(text for text in said.splitlines() if text.startswith(f"estimate: {model}"))
-        assert "21 items left, about 2500 tokens each" in line and " GB of traces" in line
+        assert "21 items and 20 samples left, about 2500 tokens each" in line and " GB of traces" in line
     listed = pd.read_csv(checkout / "results" / "paper" / "questions" / "mmmu_pro.csv", keep_default_na=False)
     assert len(listed) == 21 and (listed["lacks"] != "").sum() == 2 and listed["n_boxes"].sum() == 23
 

@@ -19,7 +19,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_extraction import BENCHMARKS, MODEL, N_CALIBRATION, N_SHARDS, N_TEST, PROFILE, write_settings
+from small_extraction import (
+    BENCHMARKS,
+    MODEL,
+    N_CALIBRATION,
+    N_DRAWN,
+    N_SAMPLED,
+    N_SHARDS,
+    N_TEST,
+    PROFILE,
+    write_settings,
+)
 
 from dontblink import files as locks
 from dontblink import paths, schema, store
@@ -32,6 +42,7 @@ from dontblink_testbed import benchmark
 
 ROOT = paths.ROOT
 SIZES = {"test": N_TEST, "calibration": N_CALIBRATION}
+N_SAMPLE_SHARDS = 4  # of two benchmarks, the first test shard and the beginning of the second
 
 
 def extract() -> None:
@@ -56,8 +67,53 @@ def test_every_item_is_in_the_tables_and_the_masses_sum_to_one(small: Path) -> N
     assert (tables["tokens"]["entropy_nats"] >= 0).all()
     listed = paths.shard_list(PROFILE).read_text().split()
     assert {small / name for name in listed} == {*shard_files(small), paths.tables(PROFILE) / "quarantine.parquet"}
-    # responses, heads of the calibration shards, traces, parts of the tables
-    assert len(listed) == N_SHARDS + 2 + N_SHARDS + N_SHARDS * len(schema.SCHEMAS) + 1
+    # responses, heads of the calibration shards, traces, parts of the tables, samples and their table, quarantine
+    assert len(listed) == N_SHARDS + 2 + N_SHARDS + N_SHARDS * len(schema.PARTS) + 2 * N_SAMPLE_SHARDS + 1
+
+
+def test_the_first_test_items_are_sampled_scored_and_not_replayed(small: Path) -> None:
+    samples = schema.read_tables(PROFILE, ["samples"])["samples"]
+    asked = [(name, f"{name}-test-{k:04d}", j) for name in BENCHMARKS for k in range(N_SAMPLED) for j in range(N_DRAWN)]
+    assert list(samples[["benchmark", "item_id", "sample_index"]].itertuples(index=False, name=None)) == asked
+    assert set(samples["split"]) == {"test"} and samples["n_response_tokens"].between(1, 160).all()
+    assert not samples["correct"][~samples["parsed"]].any() and 0.2 < samples["correct"].mean() < 1
+    # sampled anew: three answers to one item are not always one
+    assert samples.groupby("item_id", observed=True)["n_response_tokens"].nunique().max() > 1
+    measured = schema.read_tables(PROFILE, ["items", "tokens"])
+    assert not any(measured["items"]["item_id"].str.contains("sample")), "a sample was replayed"
+    part = schema.read_tables(PROFILE, ["samples", "items"], ["correct", "item_id"], benchmark=BENCHMARKS[1])
+    assert len(part["samples"]) == N_SAMPLED * N_DRAWN and "prediction" not in part["samples"]
+    with pytest.raises(NamedError, match="samples have shards of their own; read them by themselves"):
+        next(schema.iterate_parts(PROFILE, ["items", "samples"]))
+
+
+def test_other_samples_are_drawn_for_other_settings_and_nothing_else_is_computed(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, manifest = shard_files(small_copy), schema.read_manifest(PROFILE)
+    samples = schema.read_tables(PROFILE, ["samples"])["samples"].astype({"item_id": str, "prediction": str})
+    write_settings(small_copy, n_sampled_items=0)
+    monkeypatch.setattr(Extraction, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    extract()
+    assert shard_files(small_copy) == before and len(schema.read_tables(PROFILE, ["samples"])["samples"]) == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(paths, "ROOT", small_copy)
+    monkeypatch.setattr(Extraction, "write_responses", lambda *_: pytest.fail("a response was generated again"))
+    monkeypatch.setattr(Extraction, "write_traces", lambda *_: pytest.fail("a response was replayed again"))
+    write_settings(small_copy, n_sampled_items=2, samples_per_item=4)
+    extract()
+    again = shard_files(small_copy)
+    assert before.items() <= again.items() and len(again) - len(before) == 2 * 2  # a shard and its table, twice
+    more = schema.read_tables(PROFILE, ["samples"])["samples"].astype({"item_id": str, "prediction": str})
+    assert len(more) == 2 * 2 * 4
+    keys = ["item_id", "sample_index"]
+    shared = more.merge(samples, on=keys, suffixes=("", "_before"))  # the same draws among fewer and more
+    assert len(shared) == 2 * 2 * N_DRAWN
+    for name in ("prediction", "correct", "n_response_tokens", "finish_reason"):
+        assert (shared[name].astype(str) == shared[f"{name}_before"].astype(str)).all()
+    write_settings(small_copy)
+    extract()
+    assert schema.read_manifest(PROFILE) == manifest and shard_files(small_copy) == again
 
 
 def test_a_second_run_computes_nothing(small_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +121,9 @@ def test_a_second_run_computes_nothing(small_copy: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Extraction, "load_model", lambda *_, **__: pytest.fail("the model was loaded again"))
     extract()
     assert shard_files(small_copy) == before
+
+
+KINDS = ("responses", "heads", "traces", "samples", "tables/bins", "tables/items", "tables/samples")
 
 
 def lose(file: Path) -> str:
@@ -80,16 +139,16 @@ def damage(file: Path) -> str:
 def swap_source(file: Path) -> str:
     """Let a shard say that it was measured on responses, or made of traces, of another day."""
     stated = store.read_metadata(file)
-    source = "traces" if "traces" in stated else "responses"
+    source = next(name for name in ("traces", "responses", "samples") if name in stated)
     store.write_table(file, store.read_table(file), stated | {source: "of another day"})
     return f"kept as {file.name}.damaged, computed again"
 
 
 @pytest.mark.parametrize(
     ("kind", "harm"),
-    [(kind, lose) for kind in ("responses", "heads", "traces", "tables/bins", "tables/items")]
-    + [(kind, damage) for kind in ("responses", "heads", "traces", "tables/bins", "tables/items")]
-    + [(kind, swap_source) for kind in ("heads", "traces", "tables/steps")],
+    [(kind, lose) for kind in KINDS]
+    + [(kind, damage) for kind in KINDS]
+    + [(kind, swap_source) for kind in ("heads", "traces", "tables/steps", "tables/samples")],
 )
 def test_a_lost_or_spoilt_shard_and_only_that_one_is_computed_again_to_the_same_bytes(
     small_copy: Path, kind: str, harm: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
@@ -135,10 +194,10 @@ def test_while_something_is_written_there_is_no_manifest_and_afterwards_it_has_i
         write(*arguments)
 
     monkeypatch.setattr(store, "write_table", look)
-    for kind in ("traces", *(f"tables/{name}" for name in schema.SCHEMAS)):
+    for kind in ("traces", *(f"tables/{name}" for name in schema.PARTS)):
         find_shard(small_copy, kind).unlink()
     extract()
-    assert len(seen) == 1 + len(schema.SCHEMAS) + 1 and not any(seen)  # the quarantine is always written
+    assert len(seen) == 1 + len(schema.PARTS) + 1 and not any(seen)  # the quarantine is always written
     assert manifest.stat().st_mtime_ns == age and not paths.withdrawn_manifest(PROFILE).exists()
 
 
@@ -158,7 +217,7 @@ def test_another_way_to_tabulate_builds_the_parts_again_and_replays_nothing(
     again, other = shard_files(small_copy), schema.read_manifest(PROFILE)
     assert before.items() <= again.items()
     assert {file.relative_to(small_copy).parts[2] for file in again.keys() - before.keys()} == {"tables"}
-    assert len(again) - len(before) == N_SHARDS * len(schema.SCHEMAS)
+    assert len(again) - len(before) == N_SHARDS * len(schema.PARTS)
     changed = {name for name, digest in manifest["tables"].items() if other["tables"][name] != digest}
     assert changed == {"steps"}
     write_settings(small_copy)
@@ -269,14 +328,14 @@ def test_two_workers_write_the_bytes_of_one_and_a_log_has_a_line_a_stage(tmp_pat
     said = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0] and not said[0][1] and not said[1][1], said
     one, two = ({f.relative_to(root): f.read_bytes() for f in shard_files(root)} for root in roots.values())
-    assert len(one) == 2 * N_SHARDS + 2 + N_SHARDS * len(schema.SCHEMAS) and one == two
+    assert len(one) == 2 * N_SHARDS + 2 + N_SHARDS * len(schema.PARTS) + 2 * N_SAMPLE_SHARDS and one == two
     (out, _) = said[1]
     lines = [re.sub(r"\d+ s\b", "N s", line) for line in out.splitlines()]
-    assert sorted(lines[:3]) == [
+    assert sorted(lines[:4]) == [
         f"extraction: {MODEL}: {stage}: {n} shards, N s of work"
-        for stage, n in (("generate", N_SHARDS), ("look", 2), ("replay", N_SHARDS))
+        for stage, n in (("generate", N_SHARDS), ("look", 2), ("replay", N_SHARDS), ("sample", N_SAMPLE_SHARDS))
     ]
-    assert lines[3:] == [f"extraction: {N_SHARDS} shards, 0 quarantined rows, N s"]
+    assert lines[4:] == [f"extraction: {N_SHARDS} shards, 0 quarantined rows, N s"]
 
 
 def test_a_repair_chooses_the_grounding_again(small_copy: Path) -> None:
@@ -313,6 +372,8 @@ def test_bad_items_are_quarantined_with_their_reasons_and_the_others_go_on(
     extract()
     rows = store.read_table(paths.tables(PROFILE) / "quarantine.parquet").to_pylist()
     assert [row["item_id"] for row in rows] == ["visual_reference-test-0000", "visual_reference-test-0001"]
+    samples = schema.read_tables(PROFILE, ["samples"])["samples"]  # of the first items that can be asked
+    assert len(samples) == 2 * N_SAMPLED * N_DRAWN and not set(samples["item_id"]) & {row["item_id"] for row in rows}
     assert "not a readable image" in rows[0]["reason"]
     assert "lies outside its 96x96 px image" in rows[1]["reason"]
     items = schema.read_tables(PROFILE, ["items"], split="test")["items"]

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_extraction import MODEL, PROFILE, write_settings
+from small_extraction import MODEL, N_SAMPLED, PROFILE, write_settings
 
 from dontblink import lineage
 from dontblink.errors import NamedError
-from dontblink.extraction.study import MADE_BY, MEASURED_BY, Study, hash_checkpoint
+from dontblink.extraction.study import MADE_BY, MEASURED_BY, SAMPLED_BY, Study, hash_checkpoint
 
-ALL, MEASURED = {"responses", "heads", "traces", "parts"}, {"heads", "traces", "parts"}
+MEASURED, SAMPLED = {"heads", "traces", "parts"}, {"samples", "sample tables"}
+ALL = {"responses", *MEASURED, *SAMPLED}
 
 
 def name_files() -> dict[str, set[Path]]:
@@ -27,17 +28,24 @@ def name_files() -> dict[str, set[Path]]:
         traces, parts = set[Path](), set[Path]()
     heads = {study.heads_file(shard) for shard in shards if shard.split == "calibration"}
     responses = {study.response_file(shard) for shard in shards}
-    return {"responses": responses, "heads": heads, "traces": traces, "parts": parts}
+    sampled = [shard for shard in shards if shard.n_sampled]
+    return {
+        "responses": responses, "heads": heads, "traces": traces, "parts": parts,
+        "samples": {study.sample_file(shard) for shard in sampled},
+        "sample tables": {study.sample_part(shard) for shard in sampled},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("change", "renamed"),
     [
         *(({name: value}, ALL) for name, value in (
-            ("max_new_tokens", 90), ("temperature", 0.5), ("generation_seed", 3), ("thinking", "disabled"),
+            ("max_new_tokens", 90), ("generation_seed", 3), ("thinking", "disabled"),
             ("max_image_tokens", 100), ("attention", "eager"), ("batch_size", 2), ("dtype", "bfloat16"),
             ("device", "cuda"), ("item_seed", 2),
         )),
+        *(({name: value}, ALL - SAMPLED) for name, value in (("temperature", 0.5), ("top_p", 0.5), ("top_k", 7))),
+        ({"samples_per_item": 4}, SAMPLED),
         *(({name: value}, MEASURED) for name, value in (
             ("control_seed", 2), ("replay_batch_tokens", 4000), ("replay_implementation", "chunk"),
             ("retokenised", "keep"),
@@ -63,7 +71,7 @@ def test_another_setting_renames_exactly_the_files_that_depend_on_it(
 @pytest.mark.parametrize(
     ("change", "renamed"),
     [
-        ({"verification": "skip"}, {"responses", "heads"}),
+        ({"verification": "skip"}, {"responses", "heads", *SAMPLED}),
         ({"temperature": 0.5}, {"responses", "heads"}),
         ({"dtype": "bfloat16"}, {"heads"}),
         ({"device": "cuda"}, {"heads"}),
@@ -82,7 +90,18 @@ def test_what_a_server_wrote_depends_on_how_it_was_checked_and_not_on_this_machi
     assert {stage for stage in ALL if before[stage] != after[stage]} == renamed and not after["traces"]
 
 
-@pytest.mark.parametrize("modules", [*MADE_BY.values(), MEASURED_BY])
+def test_more_sampled_items_rename_the_samples_of_the_shards_that_have_them(small_copy: Path) -> None:
+    before = name_files()
+    for n_sampled, n_shards in ((N_SAMPLED + 1, 4), (12, 2), (1, 2), (0, 0)):
+        write_settings(small_copy, n_sampled_items=n_sampled)
+        after = name_files()
+        assert {stage for stage in ALL if before[stage] != after[stage]} == SAMPLED
+        kept = n_sampled >= 12  # the first shard of a benchmark, all of whose items are sampled as before
+        for stage in SAMPLED:
+            assert len(after[stage]) == n_shards and len(after[stage] & before[stage]) == 2 * kept
+
+
+@pytest.mark.parametrize("modules", [*MADE_BY.values(), MEASURED_BY, SAMPLED_BY])
 def test_no_shard_depends_on_code_that_names_stores_or_tabulates_what_it_holds(modules: tuple[str, ...]) -> None:
     files, _ = lineage.trace(file for name in modules if (file := lineage.find_module(name)))
     reached = {file.removeprefix("lib/dontblink/") for file in files}

@@ -21,7 +21,7 @@ from dontblink import paths, schema, store
 from dontblink.errors import NamedError
 from dontblink.publish import notebook
 
-KINDS = ("responses/*/*.parquet", "heads/*/*.parquet", "traces/*/*.parquet", "tables/**/*.parquet")
+KINDS = tuple(f"{kind}/*/*.parquet" for kind in ("responses", "heads", "traces", "samples", "tables/*"))
 TEXTS = ("checkpoint_hashes.json", "extraction.json", "shards.txt")
 NOBODY = 65534
 

@@ -35,6 +35,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "extraction": {
         "models": [MODEL], "checkpoints_folder": str(HERE / "models" / "testbed"), "benchmarks": ["visual_reference"],
         "max_new_tokens": 80, "batch_size": 4, "shard_items": 3,
+        "n_sampled_items": 4, "samples_per_item": 2,
     },
     "testbed": {
         "n_test_items": 8, "n_calibration_items": 4, "n_example_items": 1, "item_seed": 1,

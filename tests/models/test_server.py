@@ -33,11 +33,11 @@ from stand_in_server import KEY
 from dontblink import params, paths, store
 from dontblink.errors import NamedError
 from dontblink.extraction.run import Extraction
-from dontblink.extraction.study import Shard
 from dontblink.models import fingerprint, server
 from dontblink.models.checkpoints import load_vlm
 from dontblink.models.generate import Sampling, generate_responses
 from dontblink.models.response import Response, pack_responses, unpack_responses
+from dontblink.models.samples import draw_samples
 from dontblink.models.server import (
     ContractError,
     build_request,
@@ -454,19 +454,25 @@ def test_a_study_with_a_server_asks_it_with_the_studys_settings(
     monkeypatch.setattr(params, "read_section", lambda profile, name: dict(section))
     settings = parameters["extraction"] | {"engine": "server", "max_image_tokens": 20, "max_new_tokens": 2}
     study: Any = SimpleNamespace(profile="testbed", settings=settings, checkpoint=lambda model: FOLDERS["qwen3_vl"])
-    shard = Shard("qwen3vl-tiny-s", "visual_reference", "test", 0, tuple(ITEMS[:2]), "", "", "")
-    vlm = Extraction.load_model(study, shard.model, weights=False)
+    vlm = Extraction.load_model(study, "qwen3vl-tiny-s", weights=False)
+
+    def refuse(name: str, reason: str) -> None:
+        pytest.fail(f"{name} was quarantined: {reason}")
+
     if verification == "required":
         with pytest.raises(NamedError, match=f"{tmp_path}/qwen3vl-tiny-s.json: not a fingerprint"):
-            Extraction.generate(study, vlm, shard)
+            Extraction.generate(study, vlm, ITEMS[:2], Sampling(2), refuse)
         state_fingerprint(FOLDERS["qwen3_vl"], tmp_path / "qwen3vl-tiny-s.json")
-    found, reasons = Extraction.generate(study, vlm, shard)
-    assert not reasons
+    found = Extraction.generate(study, vlm, ITEMS[:2], Sampling(2), refuse)
     assert {r.item_id for r in found} == {item.id for item in ITEMS[:2]}
     assert {r.engine for r in found} == {"vllm 0.0.test" + (", unverified" if verification == "skip" else "")}
     stated = asked(url)["settings"]
     assert stated["mm_processor_kwargs"]["size"]["longest_edge"] == 20 * 16 * 16
     assert stated["max_completion_tokens"] == 2
+    engine = functools.partial(Extraction.generate, study, vlm)
+    samples, lost = draw_samples(vlm, ITEMS[:2], 3, 2, 5, engine)
+    assert not lost and [(s.item_id, s.sample_index) for s in samples] == [(i.id, k) for i in ITEMS[:2] for k in range(3)]
+    assert asked(url)["settings"]["temperature"] == 1.0 and {s.engine for s in samples} == {r.engine for r in found}
 
 
 def test_an_address_without_a_server_is_one_line() -> None:

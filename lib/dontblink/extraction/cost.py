@@ -90,19 +90,21 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
     )  # fmt: skip
 
 
-def estimate(study: Study, vlm: VLM, speed: Speed, n_items: int, n_tokens: float) -> dict[str, float]:
+def estimate(
+    study: Study, vlm: VLM, speed: Speed, n_items: int, n_tokens: float, n_samples: int = 0
+) -> dict[str, float]:
     """Return the hours and gigabytes that `n_items` more items of T = `n_tokens` cost; `limit_` at max_new_tokens.
 
-    Generation: (items / batch) (prompt_s + T step_s). Replay: items (prompt tokens + T) seconds per token. A trace is,
-    before compression, 4 (3 + 6 G) T bytes for entropies and masses, 4 G M T / 25 for the maps of steps of 25 tokens
-    and 8 L H for the heads; G sets of heads, M image tokens.
+    Generation: ((items + samples) / batch) (prompt_s + T step_s); samples are not replayed. Replay: items (prompt
+    tokens + T) seconds per token. A trace is, before compression, 4 (3 + 6 G) T bytes for entropies and masses,
+    4 G M T / 25 for the maps of steps of 25 tokens and 8 L H for the heads; G sets of heads, M image tokens.
     """
     config, n_sets = vlm.model.config.get_text_config(), len(HEAD_SETS)
     n_heads = config.num_hidden_layers * config.num_attention_heads
     maps = n_sets * speed.image_tokens * n_tokens / TOKENS_PER_STEP
     size = 4 * ((3 + len(REGIONS) * n_sets) * n_tokens + maps + 2 * n_heads)
     generate, limit = (
-        n_items / speed.n_items * (speed.prompt_s + n * speed.step_s) / 3600
+        (n_items + n_samples) / speed.n_items * (speed.prompt_s + n * speed.step_s) / 3600
         for n in (n_tokens, study.settings["max_new_tokens"])
     )
     replay = n_items * (speed.prompt_tokens + n_tokens) * speed.replay_s_per_token / 3600
@@ -110,33 +112,41 @@ def estimate(study: Study, vlm: VLM, speed: Speed, n_items: int, n_tokens: float
 
 
 def describe_costs(study: Study, load: Callable[[str], VLM]) -> Iterator[str]:
-    """Yield a line for each model that has responses to write; `load` loads it for the probe, and it is freed then.
+    """Yield a line for each model that has responses to write or to sample; it is loaded for the probe, then freed.
 
-    A response is expected to be as long as those that are there, else as the parameters say. Where a server generates,
-    its speed is unknown here, and the hours of generation are those of this machine.
+    `load` loads it. A response is expected to be as long as those that are there, else as the parameters say. Where a
+    server generates, its speed is unknown here, and the hours of generation are those of this machine.
     """
     for model in study.settings["models"]:
         shards: dict[bool, list[Shard]] = {True: [], False: []}
+        unsampled: list[Shard] = []
         for shard in study.shards(model):
             shards[study.response_file(shard).is_file()].append(shard)
-        if missing := shards[False]:
+            if shard.n_sampled and not study.sample_file(shard).is_file():
+                unsampled.append(shard)
+        if shards[False] or unsampled:
             lengths = [len(r.response_ids) for shard in shards[True] for r in study.read_responses(shard)]
             n_tokens = float(np.mean(lengths or [study.settings["expected_response_tokens"]]))
-            line = probe_model(study, load(model), missing, n_tokens)
+            line = probe_model(study, load(model), shards[False], unsampled, n_tokens)
             gc.collect()  # a model may be part of a cycle
             torch.cuda.empty_cache()
             yield line
 
 
-def probe_model(study: Study, vlm: VLM, missing: Sequence[Shard], n_tokens: float) -> str:
+def probe_model(
+    study: Study, vlm: VLM, missing: Sequence[Shard], unsampled: Sequence[Shard], n_tokens: float
+) -> str:  # fmt: skip
     """Return the line of one model: what its missing shards cost, or why that cannot be said."""
     n_items = sum(len(shard.items) for shard in missing)
+    n_samples = study.settings["samples_per_item"] * sum(shard.n_sampled for shard in unsampled)
+    left = f"{n_items} items{f' and {n_samples} samples' if n_samples else ''} left"
     try:
-        cost = estimate(study, vlm, measure_speed(study, vlm, missing[0].items), n_items, n_tokens)
+        speed = measure_speed(study, vlm, (*missing, *unsampled)[0].items)
+        cost = estimate(study, vlm, speed, n_items, n_tokens, n_samples)
     except NamedError as error:
-        return f"{vlm.name}: {n_items} items left; what they cost is unknown: {error}"
+        return f"{vlm.name}: {left}; what they cost is unknown: {error}"
     return (
-        f"{vlm.name}: {n_items} items left, about {n_tokens:.0f} tokens each ({n_items * n_tokens / 1e6:.2f} million); "
+        f"{vlm.name}: {left}, about {n_tokens:.0f} tokens each ({(n_items + n_samples) * n_tokens / 1e6:.2f} million); "
         f"generate {cost['generate_h']:.2f} h (at most {cost['limit_generate_h']:.2f}), "
         f"replay {cost['replay_h']:.2f} h, {cost['disk_gb']:.3f} GB of traces"
     )

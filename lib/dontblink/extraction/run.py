@@ -1,12 +1,13 @@
 """Items -> responses -> traces -> tables: the command that strings the stages together and can stop anywhere.
 
-In: a `Study`. Out: response, heads and trace shards, a part of every table for each of them, a row of quarantine for
+In: a `Study`. Out: response, heads, trace and sample shards, a part of every table for each, a row of quarantine for
 everything that was left out, the list of chosen items of every real benchmark, and the manifest that names every file,
 written last. Per model: responses of every shard; the looks of every head on the calibration split, which choose the
-grounding; then the traces, averaged over the sets of heads, and at once their parts of the tables. Workers share the
-shards of all models; the items are made once and sent to them. What is there already is not computed again; what turns
-out to be damaged is kept aside and is. One run at a time works on a profile, and as long as its files do not belong
-together there is no manifest. Never: measure or decide anything here (that is what `models.generate` and
+grounding; then the traces, averaged over the sets of heads, and at once their parts of the tables; and sampled
+responses to the first test items, which are scored and never replayed. Workers share the shards of all models; the
+items are made once and sent to them. What is there already is not computed again; what turns out to be damaged is kept
+aside and is. One run at a time works on a profile, and as long as its files do not belong together there is no
+manifest. Never: measure or decide anything here (that is what `models.generate` and
 `models.server`, `attention.traces` and `tables` do), or leave a row out without its reason.
 """
 
@@ -43,13 +44,15 @@ from dontblink.files import hash_file, whole_file, writable, write_text
 from dontblink.models.checkpoints import find_backend
 from dontblink.models.generate import Sampling, generate_responses
 from dontblink.models.response import Response, pack_responses
+from dontblink.models.samples import draw_samples, pack_samples
 from dontblink.models.server import generate_on_server
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry
+from dontblink.questions.items import Item
 
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("item_id", "model", "stage", "reason")])
 UNUSED = ("n_cross_checked_items", "expected_response_tokens")  # settings that no result of the extraction depends on
-STAGES = {"generate": "write_responses", "look": "write_heads", "replay": "write_traces"}
+STAGES = {"generate": "write_responses", "look": "write_heads", "replay": "write_traces", "sample": "write_samples"}
 
 
 class Task(NamedTuple):
@@ -84,29 +87,49 @@ class Extraction(Study):
         getattr(self, STAGES[task.stage])(task.shard)
 
     def write_responses(self, shard: Shard) -> None:
-        """Generate the responses of one shard; a server needs no weights here."""
-        responses, reasons = self.generate(self.load(shard.model, weights=self.settings["engine"] == "local"), shard)
+        """Generate the responses of one shard."""
+        s, reasons = self.settings, Reasons()
+        sampling = Sampling(s["max_new_tokens"], s["temperature"], s["top_p"], s["top_k"], s["generation_seed"])
+        vlm = self.load_engine(shard.model)
+        responses = self.generate(vlm, shard.items, sampling, lambda *row: reasons.append(row))
         order = [item.id for item in shard.items]
         responses.sort(key=lambda response: order.index(response.item_id))
         self._write(self.response_file(shard), pack_responses(responses), {"quarantined": json.dumps(reasons)})
 
-    def generate(self, vlm: VLM, shard: Shard) -> tuple[list[Response], Reasons]:
-        """Return the responses of one shard from its engine, and (item id, reason) of each item that has none."""
-        s, reasons = self.settings, Reasons()
-        sampling = Sampling(s["max_new_tokens"], s["temperature"], s["top_p"], s["top_k"], s["generation_seed"])
-        shared: dict[str, Any] = {"progress": False, "quarantine": lambda *row: reasons.append(row)}
+    def load_engine(self, model: str) -> VLM:
+        """Return what a model generates with; a server needs no weights here."""
+        return self.load(model, weights=self.settings["engine"] == "local")
+
+    def generate(
+        self, vlm: VLM, items: Sequence[Item], sampling: Sampling, quarantine: Callable[[str, str], None]
+    ) -> list[Response]:
+        """Return the responses of some items from their engine; `quarantine` takes what has none, and why."""
+        s = self.settings
+        shared: dict[str, Any] = {"progress": False, "quarantine": quarantine}
         if s["engine"] == "local":
-            found = generate_responses(vlm, shard.items, sampling, batch_size=s["batch_size"], **shared)
-        else:
-            server = params.read_section(self.profile, "server")
-            stated = paths.ROOT / server.pop("fingerprints_folder") / f"{shard.model}.json"
-            is_unverified = server.pop("verification") == "skip"
-            found = generate_on_server(
-                vlm, shard.items, sampling, **server, **shared, retokenise=s["retokenised"] != "refuse",
-                checkpoint=self.checkpoint(shard.model), unverified=is_unverified,
-                server_fingerprint=None if is_unverified else stated,
-            )  # fmt: skip
-        return list(found), reasons
+            return list(generate_responses(vlm, items, sampling, batch_size=s["batch_size"], **shared))
+        server = params.read_section(self.profile, "server")
+        stated = paths.ROOT / server.pop("fingerprints_folder") / f"{vlm.name}.json"
+        is_unverified = server.pop("verification") == "skip"
+        return list(generate_on_server(
+            vlm, items, sampling, **server, **shared, retokenise=s["retokenised"] != "refuse",
+            checkpoint=self.checkpoint(vlm.name), unverified=is_unverified,
+            server_fingerprint=None if is_unverified else stated,
+        ))  # fmt: skip
+
+    def write_samples(self, shard: Shard) -> None:
+        """Sample responses to the first items of one shard, unless they are there, and write their table."""
+        (file, part), s = self.sample_files(shard), self.settings
+        if not file.is_file():
+            vlm = self.load_engine(shard.model)
+            how = s["samples_per_item"], s["max_new_tokens"], s["generation_seed"]
+            drawn, reasons = draw_samples(vlm, shard.sampled_items, *how, functools.partial(self.generate, vlm))
+            self._write(file, pack_samples(drawn), {"quarantined": json.dumps(reasons)})
+        generator, made_of = self.question_settings["generator"], store.read_metadata(file)["sha256"]
+        if not part.is_file() or store.read_metadata(part).get("samples") != made_of:
+            table = tables.build_samples(shard.sampled_items, self.read_samples(shard), generator)
+            withdraw_manifest(self.profile)
+            schema.write_table("samples", table, part, samples=made_of)
 
     def write_heads(self, shard: Shard) -> None:
         """Measure every head's look at the evidence on one calibration shard; small measures of single heads stay."""
@@ -158,7 +181,8 @@ class Extraction(Study):
         """
         started = time.monotonic()
         with files.hold(paths.lock(self.profile)):
-            for folder in (paths.responses, paths.heads, paths.traces, paths.tables, paths.questions):
+            kinds = paths.responses, paths.heads, paths.traces, paths.samples, paths.tables, paths.questions
+            for folder in kinds:
                 store.clean_leftovers(folder(self.profile), older_than_s=0)  # may be large, and can only be ours
             store.clean_leftovers(paths.results(self.profile), older_than_s=0, pattern=".*.tmp")
             store.clean_leftovers(paths.results(self.profile))
@@ -189,26 +213,36 @@ class Extraction(Study):
         hashes = []
         for shard in every:
             self.check_measured(shard, self.trace_file(shard))
-            hashes.append(self.check_parts(shard))
+            own = self.check_parts(shard)
+            hashes.append(own | ({"samples": self.check_samples(shard)} if shard.n_sampled else {}))
         withdraw_manifest(self.profile)
         write_manifest(self, every, hashes, write_quarantine(self, every))
 
     def plan(self, shards: Sequence[Shard]) -> list[Task]:
         """Return what may be to do for the shards of a model, in order; whether to replay is known later.
 
-        What was generated here is replayed next. A server generates everything first: it may need the place.
+        What was generated here is replayed next, and its items are asked again while the model is there. A server
+        generates everything first: it may need the place.
         """
         calibration = [shard for shard in shards if shard.split == "calibration"]
         test, is_local = [shard for shard in shards if shard.split != "calibration"], self.settings["engine"] == "local"
         look, replay = ([Task(stage, shard) for shard in calibration] for stage in ("look", "replay"))
         generate = {shard.name: Task("generate", shard) for shard in shards}
+        sample = {shard.name: [Task("sample", shard)] for shard in shards if shard.n_sampled}
         if is_local:
             planned = [task for looking in look for task in (generate[looking.shard.name], looking)] + replay
-            planned += [task for shard in test for task in (generate[shard.name], Task("replay", shard))]
+            for shard in test:
+                planned += [generate[shard.name], Task("replay", shard), *sample.get(shard.name, ())]
         else:
-            planned = [*generate.values(), *look, *replay, *(Task("replay", shard) for shard in test)]
-        there = {"generate": self.response_file, "look": self.heads_file}
-        return [task for task in planned if task.stage == "replay" or not there[task.stage](task.shard).is_file()]
+            sampled = [task for own in sample.values() for task in own]
+            planned = [*generate.values(), *sampled, *look, *replay, *(Task("replay", shard) for shard in test)]
+
+        def is_there(task: Task) -> bool:
+            if task.stage == "sample":
+                return all(file.is_file() for file in self.sample_files(task.shard))
+            return {"generate": self.response_file, "look": self.heads_file}[task.stage](task.shard).is_file()
+
+        return [task for task in planned if task.stage == "replay" or not is_there(task)]
 
     def _prepare(self, task: Task) -> tuple[Any, ...] | None:
         """Return what a task that can begin needs besides itself, None if nothing is to do."""
@@ -238,9 +272,9 @@ def share(
 ) -> None:  # fmt: skip
     """Let workers do tasks in order, each as soon as those are done that it needs; tell when the last of a stage is.
 
-    A look needs its shard's responses; a replay besides them every look of its model, which choose the grounding. A
-    shard stays with the worker that has begun it, which may still hold what it found. `prepare` returns what a task
-    that can begin needs besides itself, None if nothing is to do.
+    A look needs its shard's responses; a replay besides them every look of its model, which choose the grounding;
+    samples need nothing. A shard stays with the worker that has begun it, which may still hold what it found. `prepare`
+    returns what a task that can begin needs besides itself, None if nothing is to do.
     """
     waiting, running = list(tasks), dict[Future[None], tuple[Executor, Task, float]]()
     homes, spent = dict[tuple[str, str], Executor](), dict[tuple[str, str], list[float]]()
@@ -308,6 +342,8 @@ def write_quarantine(study: Study, shards: Sequence[Shard]) -> int:
     rows = [(item_id, "", "items", reason) for q in study.questions.values() for item_id, reason in q.rejected]
     for shard in shards:
         rows += [(name, shard.model, "extraction", reason) for name, reason in read_reasons(study.trace_file(shard))]
+        if shard.n_sampled:
+            rows += [(name, shard.model, "sample", reason) for name, reason in read_reasons(study.sample_file(shard))]
     table = pa.Table.from_pylist([dict(zip(QUARANTINE.names, row, strict=True)) for row in rows], QUARANTINE)
     store.write_table(paths.tables(study.profile) / "quarantine.parquet", table, {"rows": str(len(rows))})
     return len(rows)
@@ -326,13 +362,15 @@ def write_manifest(study: Study, shards: Sequence[Shard], hashes: Sequence[Mappi
     `hashes` are those of each shard's part of each table. Parts stand in the order of the rows of their table.
     """
     quarantine = paths.tables(study.profile) / "quarantine.parquet"
-    files = [paths.show(path) for path in (*(path for shard in shards for path in study.files(shard)), quarantine)]
+    made = [path for shard in shards for path in (*study.files(shard), *study.sample_files(shard))]
+    files = [paths.show(path) for path in (*made, quarantine)]
     write_text(paths.shard_list(study.profile), "".join(f"{name}\n" for name in files))
     manifest = {
         "profile": study.profile, "n_shards": len(shards), "n_quarantined": n_left_out, "files": files,
         "grounding": {model: asdict(study.grounding(model)) for model in study.settings["models"]},
         "parts": [study.part(shard) for shard in shards],
-        "tables": {name: store.shard_key([own[name] for own in hashes]) for name in schema.SCHEMAS}
+        "sample_parts": [f"{shard.model}/{study.sample_part(shard).stem}" for shard in shards if shard.n_sampled],
+        "tables": {name: store.shard_key([own[name] for own in hashes if name in own]) for name in schema.SCHEMAS}
         | {"quarantine": hash_file(quarantine)},
         "n_items": sum(len(q.rejected) + sum(map(len, q.items.values())) for q in study.questions.values()),
         "torch": version("torch"), "transformers": version("transformers"), "models": study.settings["models"],

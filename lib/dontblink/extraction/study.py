@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 import pyarrow as pa
 
@@ -32,17 +32,19 @@ from dontblink.files import hash_file, write_text
 from dontblink.models.checkpoints import find_backend, load_vlm
 from dontblink.models.fingerprint import list_checkpoint
 from dontblink.models.response import RESPONSES, FinishReason, Response, unpack_responses
+from dontblink.models.samples import SAMPLES, Sample, unpack_samples
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry
 from dontblink.questions.items import Item, Split
 from dontblink.questions.sources import Row
-from dontblink.schema import SCHEMAS
+from dontblink.schema import PARTS
 
 # The modules that make a shard: the code behind them is part of its key, as are the versions of what computes it.
 MADE_BY = {
     "local": ("dontblink.models.checkpoints", "dontblink.models.generate"),
     "server": ("dontblink.models.checkpoints", "dontblink.models.server"),
 }
+SAMPLED_BY = ("dontblink.models.samples",)  # and what makes responses
 MEASURED_BY = ("dontblink.attention.traces",)  # heads and traces
 TABLED_BY = ("dontblink.extraction.tables",)  # and the generator, which scores
 VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "pillow")
@@ -52,6 +54,8 @@ GENERATION = (
     "engine", "max_new_tokens", "temperature", "top_p", "top_k", "generation_seed", "thinking", "max_image_tokens",
 )  # fmt: skip
 LOCAL = ("batch_size", "device", "dtype", "attention")
+GREEDY = ("temperature", "top_p", "top_k")  # of them, what samples do not follow
+Written = TypeVar("Written", Response, Sample)
 ANEW = "delete it, the next run recomputes it"
 REPLAY = ("replay_implementation", "replay_batch_tokens", "control_seed", "device", "dtype", "retokenised")
 
@@ -69,11 +73,19 @@ class Shard:
     replay_key: str
     tables_key: str
     lacking: tuple[tuple[str, str], ...] = ()  # why an item has no evidence to measure, by item id
+    n_sampled: int = 0  # the first so many items are asked again, see `models.samples`
+    sample_key: str = ""
+    sample_table_key: str = ""
 
     @property
     def name(self) -> str:
         """The part of its files' names that does not change with their content."""
         return f"{self.benchmark}-{self.split}-{self.index:03d}"
+
+    @property
+    def sampled_items(self) -> tuple[Item, ...]:
+        """The items that are asked again; a shard without one has no samples."""
+        return self.items[: self.n_sampled]
 
 
 class Study:
@@ -121,15 +133,18 @@ class Study:
         return paths.ROOT / self.settings["checkpoints_folder"] / model
 
     @cached_property
-    def code(self) -> tuple[str, str, str]:
-        """The keys of what makes responses, measures and tabulates them: code as the run began, and its arithmetic."""
+    def code(self) -> tuple[str, str, str, str]:
+        """The keys of what makes responses, samples, measures and tables: code as the run began, and its arithmetic."""
         portable = params.read_section(self.profile, "arithmetic")["portable"]
         tabled_by = *TABLED_BY, *filter(lineage.find_module, [self.question_settings["generator"]])
-        modules = {MADE_BY[self.settings["engine"]]: VERSIONS, MEASURED_BY: VERSIONS, tabled_by: TABLE_VERSIONS}
-        made_by, measured_by, tabulated_by = (
+        made_by = MADE_BY[self.settings["engine"]]
+        modules = {
+            made_by: VERSIONS, (*made_by, *SAMPLED_BY): VERSIONS, MEASURED_BY: VERSIONS, tabled_by: TABLE_VERSIONS,
+        }  # fmt: skip
+        made, sampled, measured, tabled = (
             store.shard_key(hash_code(names, packages), portable) for names, packages in modules.items()
         )
-        return made_by, measured_by, tabulated_by
+        return made, sampled, measured, tabled
 
     def shards(self, model: str) -> list[Shard]:
         """Return the shards of one model in order."""
@@ -137,9 +152,11 @@ class Study:
         size, made = self.settings["shard_items"], []
         is_local = self.settings["engine"] == "local"
         generation = {name: self.settings[name] for name in (*GENERATION, *(LOCAL if is_local else ()))}
-        made_by, measured_by, tabled_by = self.code
+        made_by, sampled_by, measured_by, tabled_by = self.code
         if not is_local:
             generation["verification"] = params.read_section(self.profile, "server")["verification"]
+        drawn = {name: value for name, value in generation.items() if name not in GREEDY}
+        drawn["samples_per_item"] = self.settings["samples_per_item"]
         for (benchmark, split), items in self.items.items():
             for index, start in enumerate(range(0, len(items), size)):
                 part = tuple(items[start : start + size])
@@ -152,7 +169,11 @@ class Study:
                 whole = [item.content_hash for item in part]
                 tables_key = store.shard_key(tabled_by, whole, self.settings["sink_rule"])
                 keys = response_key, replay_key, tables_key
-                made.append(Shard(model, benchmark, split, index, part, *keys, tuple(lacking.items())))
+                n_sampled = max(min(self.settings["n_sampled_items"] - start, len(part)), 0) if split == "test" else 0
+                sample_key = store.shard_key(sampled_by, checkpoint, prompts[:n_sampled], drawn)
+                sample_table_key = store.shard_key(sample_key, tabled_by, whole[:n_sampled])
+                samples = n_sampled, sample_key, sample_table_key
+                made.append(Shard(model, benchmark, split, index, part, *keys, tuple(lacking.items()), *samples))
         return made
 
     def response_file(self, shard: Shard) -> Path:
@@ -178,10 +199,22 @@ class Study:
 
     def parts(self, shard: Shard) -> dict[str, Path]:
         """Return where a shard's part of each table lies."""
-        return {name: paths.part(self.profile, name, self.part(shard)) for name in SCHEMAS}
+        return {name: paths.part(self.profile, name, self.part(shard)) for name in PARTS}
+
+    def sample_file(self, shard: Shard) -> Path:
+        """Return where the sampled responses to the first items of a shard lie."""
+        return paths.samples(self.profile) / shard.model / f"{shard.name}-{shard.sample_key}.parquet"
+
+    def sample_part(self, shard: Shard) -> Path:
+        """Return where a shard's part of the table of samples lies."""
+        return paths.part(self.profile, "samples", f"{shard.model}/{shard.name}-{shard.sample_table_key}")
+
+    def sample_files(self, shard: Shard) -> list[Path]:
+        """Return both, none of a shard whose items are not asked again."""
+        return [self.sample_file(shard), self.sample_part(shard)] if shard.n_sampled else []
 
     def files(self, shard: Shard) -> list[Path]:
-        """Return every file of a shard."""
+        """Return every file of a shard's measured responses."""
         heads = [self.heads_file(shard)] if shard.split == "calibration" else []
         return [self.response_file(shard), *heads, self.trace_file(shard), *self.parts(shard).values()]
 
@@ -231,6 +264,17 @@ class Study:
             hashes[name] = held["sha256"]
         return hashes
 
+    def read_samples(self, shard: Shard) -> list[Sample]:
+        """Return the stored samples of one shard."""
+        return read_samples(self.sample_file(shard))
+
+    def check_samples(self, shard: Shard) -> str:
+        """Return the hash of a shard's part of the table of samples; DamagedError unless it was made of those there."""
+        samples, held = self.sample_file(shard), store.read_metadata(part := self.sample_part(shard))
+        if held.get("samples") != store.read_metadata(samples)["sha256"]:
+            raise store.DamagedError(part, f"made of other samples than {paths.show(samples)} holds")
+        return str(held["sha256"])
+
     def check_measured(self, shard: Shard, file: Path) -> None:
         """Check that heads or traces were measured on the responses that are there, in case those were written again.
 
@@ -256,7 +300,16 @@ def read_shard(file: Path, expected: pa.Schema) -> pa.Table:
 
 def read_responses(file: Path) -> list[Response]:
     """Return the responses of a shard file; NamedError if it is damaged or another version of this package wrote it."""
-    responses = unpack_responses(read_shard(file, RESPONSES))
+    return check_reasons(file, unpack_responses(read_shard(file, RESPONSES)))
+
+
+def read_samples(file: Path) -> list[Sample]:
+    """Return the samples of a shard file; raises like `read_responses`."""
+    return check_reasons(file, unpack_samples(read_shard(file, SAMPLES)))
+
+
+def check_reasons(file: Path, responses: list[Written]) -> list[Written]:
+    """Return responses or samples; NamedError if one ended in a way that this version does not know."""
     if odd := [r.finish_reason for r in responses if r.finish_reason not in get_args(FinishReason)]:
         raise other_version(file, f"finish reason {odd[0]!r}")
     return responses

@@ -24,11 +24,12 @@ from dontblink.boxes.evidence import border_mask, map_auc, mass_set_iou, pointin
 from dontblink.errors import NamedError
 from dontblink.questions import registry
 from dontblink.questions.items import GoldStep, Item, Score
-from dontblink.schema import HEAD_SETS, KEYS, MASSES, REGIONS, SCHEMAS, to_table
+from dontblink.schema import HEAD_SETS, KEYS, MASSES, PARTS, REGIONS, SCHEMAS, to_table
 
 if TYPE_CHECKING:  # they bring torch, which is not needed to bin a table
     from dontblink.attention.traces import Trace
     from dontblink.models.response import Response
+    from dontblink.models.samples import Sample
 
 BINS = (3, 10)  # equal parts of the reasoning: counts that every part holds, see `read_bins`
 OVERLAPS = {"pointing_hit": pointing_hit, "iou50": mass_set_iou, "map_auc": map_auc}
@@ -75,11 +76,28 @@ def build_blocks(
             "items": _item_row(item, response, trace, scores["strict"]),
             "scores": _score_rows(scores),
         })  # fmt: skip
-    names = [name for name in SCHEMAS if name not in ("bins", "items")]
+    names = [name for name in PARTS if name not in ("bins", "items")]
     blocks = {name: join_rows(name, keys, [part[name] for part in parts]) for name in (*names, "items")}
     tokens, masses = (blocks[name].to_pandas() for name in ("tokens", "token_masses"))
     bins = pa.concat_tables(bin_table(tokens, masses, n_bins) for n_bins in BINS).unify_dictionaries()
     return {"bins": bins, **blocks}
+
+
+def build_samples(items: Sequence[Item], samples: Sequence[Sample], generator: str) -> pa.Table:
+    """Return one shard's part of the table of samples, each scored strictly; see `build_blocks`."""
+    by_id = {item.id: item for item in items}
+    keys, parts = [], []
+    for sample in samples:
+        item = by_id[sample.item_id]
+        score = registry.score(item, sample.text, sample.answer_text, sample.closed, generator)["strict"]
+        keys.append((sample.model, item.benchmark, item.split, item.id))
+        row = {
+            "sample_index": sample.sample_index, "prediction": score.prediction, "parsed": score.parsed,
+            "correct": score.correct, "n_response_tokens": sample.n_response_tokens,
+            "finish_reason": sample.finish_reason,
+        }  # fmt: skip
+        parts.append({name: np.array([value]) for name, value in row.items()})
+    return join_rows("samples", keys, parts)
 
 
 def join_rows(name: str, keys: Sequence[tuple[str, ...]], parts: Sequence[Mapping[str, Any]]) -> pa.Table:
