@@ -174,12 +174,16 @@ for ax, model in zip(np.atleast_1d(axes), models, strict=True):
 record.save_figure(figure, "01_extraction_heads", profile)
 
 # %%
-by_cell = {f"{m}/{b}": row for (m, b), row in accuracy.astype(float).to_dict("index").items()}
+by_cell, samples_by_cell = (
+    {f"{m}/{b}": row for (m, b), row in table.astype(float).to_dict("index").items()} for table in (accuracy, sampled)
+)
+
+# %%
 numbers = {
     "cells": by_cell,
     "n_quarantined": len(quarantine),
     "n_samples": len(samples),
-    "samples": {f"{m}/{b}": row for (m, b), row in sampled.astype(float).to_dict("index").items()},
+    "samples": samples_by_cell,
     "scorer_agreement": {f"{m}/{b}": row for (m, b), row in agreement_table.to_dict("index").items()},
     "grounding": {
         m: {"layers": g["layers"], "heads": g["heads"], "layer_lift": g["layer_lift"]} for m, g in grounding.items()
@@ -188,6 +192,8 @@ numbers = {
     "largest_mass_difference_between_implementations": float(differences["mass_difference"].max()),
     "largest_entropy_difference_nats": float(differences["entropy_difference_nats"].max()),
 }
+
+# %%
 record.save_numbers("01_extraction", numbers, profile)
 record.save_table("01_extraction", "cells", accuracy, profile)
 record.save_table("01_extraction", "replays", differences, profile)
