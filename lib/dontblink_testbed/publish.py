@@ -2,7 +2,8 @@
 
 In: the exported runs of `train` (and, for the cards, the record of `calibrate`). Out: one folder per model with the
 weights of seed 0, `training.json` (schedule, curve, commit), `training-seed1.json` where a second seed was trained,
-and a card that says in plain words what the checkpoint is, how it was made, how long it took and how good it is.
+and a card that says in plain words what the checkpoint is, how it was made, how long it took and how good it is; beside
+it <name>-seed1 with the weights of that seed, which params/seeds.yaml puts in the place of the first.
 """
 
 from __future__ import annotations
@@ -42,10 +43,21 @@ Accuracy on {n_items} calibration items at the benchmark's fixed difficulty (gre
 
 The learning curves are in `training*.json` and in figure `00_testbed_learning`. {notes}
 """
+SEED_CARD = """\
+---
+license: mit
+library_name: transformers
+---
+# {name}, training seed {seed}
+
+The same architecture, lessons and schedule as `{name}` from another seed of weights and lessons; its curve and facts
+stand in the card of `{name}` and in `training-seed{seed}.json` there. It exists so that a verdict that hangs on one
+training run shows.
+"""
 
 
 def publish_weights(work: Path, destination: Path) -> None:
-    """Copy seed 0 of every model; of other seeds, only the training facts.
+    """Copy seed 0 of every model; another seed into a folder of its own, its training facts to those of seed 0.
 
     Raises
     ------
@@ -58,10 +70,12 @@ def publish_weights(work: Path, destination: Path) -> None:
             raise FileNotFoundError(f"{source}: not trained to its end; run `make testbed`")
         target.mkdir(parents=True, exist_ok=True)
         if seed == 0:
-            for path in source.iterdir():
-                shutil.copy(path, target / path.name)
-        else:
-            shutil.copy(source / "training.json", target / f"training-seed{seed}.json")
+            shutil.copytree(source, target, dirs_exist_ok=True)
+            continue
+        shutil.copy(source / "training.json", target / f"training-seed{seed}.json")
+        other = target.with_name(f"{name}-seed{seed}")
+        shutil.copytree(source, other, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training.json"))
+        (other / "README.md").write_text(SEED_CARD.format(name=name, seed=seed))
 
 
 def write_card(folder: Path, difficulty: dict[str, Any]) -> None:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dontblink.publish.changes import Change, Rule, compare_file, compare_pictures, compare_values, count_values
+from dontblink import paths
+from dontblink.errors import NamedError
+from dontblink.publish.changes import (
+    Change,
+    Rule,
+    compare_file,
+    compare_pictures,
+    compare_values,
+    compare_verdicts,
+    count_values,
+    describe_verdicts,
+)
+from dontblink.publish.claims import VERDICTS
 
 RULE = Rule(tolerance=0.01, floor=1e-6, floor_nats=1e-5, difference_bar=1e-5, pixels=0.02, n_replicates=200)
 ROW = {"estimate": 0.5, "ci_low": 0.4, "ci_high": 0.6, "risk": 0.3, "risk_low": 0.29, "risk_high": 0.31, "gain": 5.0}
@@ -94,3 +108,50 @@ def test_a_table_is_compared_row_by_row() -> None:
     changes = list(compare_file("02_a_b.csv", old, old + b"c,5,0.5,0.4,0.6\n", RULE))
     assert [change.agrees for change in changes] == [False]
     assert (count_values("02_a_b.csv", old), count_values("02_a.json", b'{"a": [1, {"b": 2}]}')) == (10, 2)
+
+
+def make_ledger(**claims: tuple[str, dict[str, bool]]) -> dict[str, Any]:
+    """A ledger as notebook 08 records it: verdict and conditions by claim."""
+    return {
+        "claims": {
+            name: {"verdict": verdict, "conditions": {key: {"holds": holds, "n_met": 1} for key, holds in held.items()}}
+            for name, (verdict, held) in claims.items()
+        }
+    }
+
+
+def test_a_verdict_that_changes_with_the_seed_is_named_with_the_conditions_behind_it() -> None:
+    first = make_ledger(
+        C1=("reproduced", {"falls": True, "large_enough": True}),
+        C2=("same direction", {"separates": True, "carries": False}),
+        C3=("not reproduced", {}),
+    )
+    second = make_ledger(
+        C1=("same direction", {"falls": True, "large_enough": False}),
+        C2=("same direction", {"separates": True, "carries": True, "asked_later": True}),
+        C3=("not reproduced", {}),
+    )
+    found = compare_verdicts(first, second)
+    assert [change.differs for change in found] == [True, False, False]
+    assert [change.describe() for change in found] == [
+        "C1: reproduced -> same direction (large_enough holds in the first alone)",
+        "C2: same direction in both (carries holds in the second alone, asked_later is asked in one alone)",
+        "C3: not reproduced in both",
+    ]
+    assert describe_verdicts(found) == (
+        "1 of 3 verdicts change: C1: reproduced -> same direction (large_enough holds in the first alone)"
+    )
+    assert describe_verdicts(compare_verdicts(first, first)) == "0 of 3 verdicts change"
+    assert [change.second for change in compare_verdicts(second, first)] == [change.first for change in found]
+
+
+def test_ledgers_of_other_claims_are_not_compared_in_silence() -> None:
+    with pytest.raises(NamedError, match="C2 in one of two alone; run notebook 08 of both"):
+        compare_verdicts(make_ledger(C1=("reproduced", {})), make_ledger(C1=("reproduced", {}), C2=("reproduced", {})))
+
+
+def test_the_recorded_ledger_can_be_compared() -> None:
+    recorded = json.loads((paths.figures("testbed") / "08_claims.json").read_text())
+    found = compare_verdicts(recorded, recorded)
+    assert len(found) >= 5 and not any(change.differs or change.conditions for change in found)
+    assert {change.first for change in found} <= {*VERDICTS}

@@ -9,8 +9,10 @@ import pytest
 import safetensors
 import transformers
 
-from dontblink.paths import ROOT
+from dontblink import params
+from dontblink.paths import ROOT, params_file
 from dontblink_testbed import architectures, benchmark, calibrate, publish, stand_in
+from dontblink_testbed.train import RUNS
 
 MODELS_FOLDER = ROOT / "models" / "testbed"
 
@@ -60,6 +62,27 @@ def test_a_card_says_how_the_model_was_made_and_where_it_is_out_of_range(tmp_pat
         assert words in card
     with pytest.raises(FileNotFoundError, match="not trained to its end; run `make testbed`"):
         publish.publish_weights(tmp_path / "nothing", tmp_path)
+
+
+def test_a_second_seed_has_a_folder_of_its_own_beside_the_first_and_its_curve_stands_once(tmp_path: Path) -> None:
+    work, destination = tmp_path / "work", tmp_path / "models"
+    for name, seed in RUNS:
+        run = work / f"{name}-seed{seed}"
+        run.mkdir(parents=True)
+        (run / "training.json").write_text(f"facts of {seed}")
+        (run / "model.safetensors").write_text(f"weights of {seed}")
+    publish.publish_weights(work, destination)
+    folders = {folder.name for folder in destination.iterdir()}
+    assert folders == {*architectures.MODELS, "qwen3vl-tiny-s-seed1"}
+    first, second = destination / "qwen3vl-tiny-s", destination / "qwen3vl-tiny-s-seed1"
+    assert (first / "model.safetensors").read_text() == "weights of 0"
+    assert (second / "model.safetensors").read_text() == "weights of 1"
+    # figure 00 draws every training*.json: a curve that stood twice would be drawn twice
+    curves = [file.read_text() for file in sorted(destination.glob("qwen3vl-tiny-s*/training*.json"))]
+    assert sorted(curves) == ["facts of 0", "facts of 1"]
+    assert "training seed 1" in (second / "README.md").read_text()
+    sections = params.load(params_file("seeds"))[1]
+    assert set(sections["extraction"]["models"]) == folders - {"qwen3vl-tiny-s"}, "not the study with one seed replaced"
 
 
 @pytest.mark.parametrize("name", list(architectures.MODELS))

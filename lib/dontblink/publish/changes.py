@@ -16,13 +16,36 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from dontblink.errors import NamedError
 
 Files = Mapping[str, bytes]  # by name, as 02_collapse.json
 WHOLE = re.compile(r"-?\d+")
 P_VALUE = re.compile(r"p|p_.*|.*_p|share_below")
+
+
+class VerdictChange(NamedTuple):
+    """One claim in the ledgers of two studies; `conditions` are those that hold in one of them alone."""
+
+    claim: str
+    first: str
+    second: str
+    conditions: dict[str, tuple[bool | None, bool | None]]
+
+    @property
+    def differs(self) -> bool:
+        """Whether the verdict is another one."""
+        return self.first != self.second
+
+    def describe(self) -> str:
+        """Return `C1: reproduced -> same direction (large_enough holds in the first alone)`."""
+        words: dict[Any, str] = {(True, False): "holds in the first alone", (False, True): "holds in the second alone"}
+        said = ", ".join(f"{name} {words.get(held, 'is asked in one alone')}" for name, held in self.conditions.items())
+        moved = f"{self.first} -> {self.second}" if self.differs else f"{self.first} in both"
+        return f"{self.claim}: {moved}{f' ({said})' if said else ''}"
 
 
 class Change(NamedTuple):
@@ -162,3 +185,34 @@ def count_values(name: str, content: bytes) -> int:
         _, *rows = csv.reader(io.StringIO(content.decode()))
         return sum(map(len, rows))
     return count(json.loads(content)) if name.endswith(".json") else 1
+
+
+def compare_verdicts(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[VerdictChange]:
+    """Return every claim of two ledgers (08_claims.json as recorded), as of two training seeds.
+
+    Only verdicts and which conditions hold are compared: numbers of two trainings differ anyway.
+
+    Raises
+    ------
+    NamedError
+        If the ledgers do not judge the same claims.
+    """
+    ours, theirs = first["claims"], second["claims"]
+    if lacking := sorted({*ours} ^ {*theirs}):
+        raise NamedError(f"ledgers: {', '.join(lacking)} in one of two alone; run notebook 08 of both profiles again")
+    found = []
+    for name, claim in ours.items():
+        conditions = [own.get("conditions", {}) for own in (claim, theirs[name])]
+        held = [{key: bool(condition["holds"]) for key, condition in own.items()} for own in conditions]
+        keys = dict.fromkeys((*held[0], *held[1]))
+        pairs = {key: (held[0].get(key), held[1].get(key)) for key in keys}
+        differ = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+        found.append(VerdictChange(name, str(claim["verdict"]), str(theirs[name]["verdict"]), differ))
+    return found
+
+
+def describe_verdicts(found: Sequence[VerdictChange]) -> str:
+    """Return one sentence: how many verdicts change, and which."""
+    changed = [change for change in found if change.differs]
+    words = "; ".join(change.describe() for change in changed)
+    return f"{len(changed)} of {len(found)} verdicts change{f': {words}' if words else ''}"
