@@ -7,6 +7,7 @@ Monte-Carlo intervals; the figure. Never: a refused study counted as covered, or
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -37,7 +38,9 @@ MARKS: dict[str, dict[str, Any]] = {
     "signed_rank": {"marker": "D", "label": "signed rank"},
     "obuchowski": {"marker": "v", "label": "Obuchowski"},
     "delong_pooled": {"marker": "+", "label": "DeLong, pooled rows"},
-    "firth_lr": {"marker": "*", "label": "Firth, likelihood ratio"},
+    "newcombe": {"marker": "*", "label": "Newcombe"},
+    "mover": {"marker": "d", "label": "MOVER"},
+    "led": {"marker": "<", "label": "t, or Firth's profile"},
     "bca_fixed_fit": {"marker": "o", "label": "BCa"},
     "block_jackknife": {"marker": "h", "label": "block jackknife"},
     "permutation": {"marker": "P", "label": "permutation"},
@@ -67,7 +70,7 @@ def _count(rows: pd.DataFrame, name: str, quantity: str, method: str) -> dict[st
     if method in statistic.averaged:
         truth = np.full_like(truth, truth.mean())
     found: dict[str, Any] = {
-        "primary": method == statistic.primary[quantity],
+        "primary": method == statistic.primary.get(quantity),
         "n_studies": len(rows),
         "n_refused": len(rows) - len(answered),
         "truth": truth.mean() if len(truth) else np.nan,
@@ -94,6 +97,14 @@ def _rate(name: str, hits: Any) -> dict[str, float]:
     return {name: float(hits.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
+def find_outside(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose coverage or rejection lies outside its band, of what leads."""
+    out = pd.Series(False, index=summary.index)
+    for value, band in (("coverage", COVERAGE_BAND), ("rejection", REJECTION_BAND)):
+        out |= summary[value].notna() & ~summary[value].between(*band)
+    return summary[out & summary["primary"]]
+
+
 def list_numbers(summary: pd.DataFrame, n_studies: int, n_replicates: int) -> dict[str, Any]:
     """Return what `record.save_numbers` takes: the table, nested; what a method does not give is left out."""
     nested: dict[str, Any] = {}
@@ -111,6 +122,11 @@ def list_numbers(summary: pd.DataFrame, n_studies: int, n_replicates: int) -> di
         "confidence": 1 - LEVEL,
         "coverage_band": list(COVERAGE_BAND),
         "rejection_band": list(REJECTION_BAND),
+        "outside": [
+            {key: row[key] for key in (*_KEYS, "coverage", "rejection") if not pd.isna(row[key])}
+            for row in find_outside(summary).to_dict("records")
+        ],
+        "n_primary": int(summary["primary"].sum()),
         "simulated": nested,
         "primary": {name: dict(statistic.primary) for name, statistic in STATISTICS.items()},
         "settings": {
@@ -145,8 +161,8 @@ def draw_coverage(summary: pd.DataFrame, n_studies: int) -> Figure:
         ax.tick_params(axis="y", length=0)
     axes[0].set(xlabel="intervals that hold the truth (%)", ylim=(len(lines) - 0.3, -0.7))
     axes[1].set(xlabel="true nulls rejected at 5 % (%)")
-    names = [setting.replace("_", " ").replace("null v", "null V") or title for title, setting in lines]
-    axes[0].set_yticks(range(len(lines)), names)
+    labels = [setting.replace("_", " ").replace("null v", "null V") or title for title, setting in lines]
+    axes[0].set_yticks(range(len(lines)), labels)
     for (_, setting), text in zip(lines, axes[0].get_yticklabels(), strict=True):
         text.set_fontweight("normal" if setting else "bold")
     handles = {h.get_label(): h for ax in axes for h in ax.get_legend_handles_labels()[0]}
@@ -160,7 +176,10 @@ def draw_coverage(summary: pd.DataFrame, n_studies: int) -> Figure:
         for rows in [summary[summary["primary"]].dropna(subset=[value])]
     }
     inside = [f"{inside} of {n}" for inside, n in counts.values()]
-    figure.suptitle(f"Primary intervals within the band: coverage in {inside[0]} settings, type-I error in {inside[1]}")
+    title = f"Primary intervals within the band: coverage in {inside[0]} settings, type-I error in {inside[1]}"
+    outside = _title(find_outside(summary))[["title", "setting"]].to_numpy()
+    names = [f"{title}, {setting.replace('_', ' ')}" for title, setting in outside]
+    figure.suptitle("\n".join([title, *textwrap.wrap(f"outside: {'; '.join(names) or 'none'}", 100)]), fontsize=8)
     return figure
 
 

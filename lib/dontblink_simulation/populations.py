@@ -73,10 +73,11 @@ class Masses:
 
 @dataclass(frozen=True)
 class Scores:
-    """Two scores of correct answers, normal with standard deviation 1, higher by shift_a and shift_b where correct.
+    """Two scores of answers, normal, where correct with standard deviation 1 and higher by shift_a and shift_b.
 
     `label_share` and `score_share` are the shares of the item in the answer (on the normal scale behind it) and in
-    the scores; `common` is the correlation of the two scores; `step` rounds them.
+    the scores; `common` is the correlation of the two scores; `spread` is their standard deviation where wrong; `step`
+    rounds them.
     """
 
     n_items: int = 250
@@ -87,6 +88,7 @@ class Scores:
     label_share: float = 0.5
     score_share: float = 0.5
     common: float = 0.5
+    spread: float = 1.0
     step: float = 0.0
 
     def draw(self, rng: np.random.Generator) -> pd.DataFrame:
@@ -96,7 +98,8 @@ class Scores:
         common, *own = (draw_shared(rng, self.n_items, self.n_models, self.score_share) for _ in range(3))
         for name, noise, shift in zip("ab", own, (self.shift_a, self.shift_b), strict=True):
             score = np.sqrt(self.common) * common + np.sqrt(1 - self.common) * noise
-            rows[name] = round_to(score + shift * rows["correct"].to_numpy(), self.step)
+            score = np.where(rows["correct"], score + shift, self.spread * score)
+            rows[name] = round_to(score, self.step)
         return rows
 
     def truth(self) -> dict[str, float]:
@@ -106,9 +109,9 @@ class Scores:
 
     def _auroc(self, shift: float) -> float:
         if not self.step:
-            return float(ndtr(shift / np.sqrt(2)))
+            return float(ndtr(shift / np.hypot(1.0, self.spread)))
         edges = np.arange(-10.5, 11 + shift / self.step) * self.step
-        wrong, right = (np.diff(ndtr(edges - mean)) for mean in (0.0, shift))
+        wrong, right = np.diff(ndtr(edges / self.spread)), np.diff(ndtr(edges - shift))
         return float(right @ (np.cumsum(wrong) - wrong / 2))
 
 

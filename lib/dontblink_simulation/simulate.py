@@ -1,4 +1,4 @@
-"""`python -m dontblink_simulation.simulate`: are the notebooks' intervals and tests right where the truth is known?
+"""`python -m dontblink_simulation`: are the notebooks' intervals and tests right where the truth is known?
 
 Why: an interval that misses too often looks like any other. In: `register`, the statistics and their settings. Out: a
 row per study and method in results/simulation/<statistic>.parquet, and from all of them figures/simulation. A study's
@@ -26,14 +26,15 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from dontblink import lineage, paths, store
+from dontblink import arithmetic, lineage, paths, store
 from dontblink.errors import NamedError, as_command
 from dontblink.files import write_bytes
 from dontblink_simulation.coverage import draw_coverage, list_numbers, summarise
+from dontblink_simulation.power import draw_power, list_power, list_statistics, summarise_power
 from dontblink_simulation.register import STATISTICS
-from dontblink_simulation.trials import run_study
+from dontblink_simulation.trials import Statistic, run_study
 
-PROFILE, STEM = "simulation", "00_simulation"
+PROFILE, STEM, POWER_STEM = "simulation", "00_simulation", "00_power"
 FITTED = ("interaction", "transfer", "veto")  # statistics that fit something, on a figure of their own
 MIN_STUDIES = 1000  # of the tracked figure: 150 have misled by 7 points
 _BLOCK = 25  # studies a file: what an interruption can lose
@@ -42,6 +43,11 @@ _SCHEMA = pa.schema(
     + [(name, pa.float64()) for name in ("estimate", "ci_low", "ci_high", "p", "truth")]
     + [(name, pa.int64()) for name in ("study", "n_degenerate", "n_separated")]
 )
+
+
+def find_statistics() -> dict[str, Statistic]:
+    """Return the register and the claims of `power`, by name."""
+    return STATISTICS | list_statistics()
 
 
 @dataclass(frozen=True)
@@ -60,23 +66,25 @@ def plan_blocks(
     n_studies: int, n_replicates: int, statistics: Sequence[str] = (), settings: Sequence[str] = ()
 ) -> list[Block]:
     """Return the blocks of the chosen statistics and settings (all, if none is named), in the register's order."""
+    known_statistics = find_statistics()
     for kind, asked, known in (
-        ("statistic", statistics, set(STATISTICS)),
-        ("setting", settings, {name for statistic in STATISTICS.values() for name in statistic.settings}),
+        ("statistic", statistics, set(known_statistics)),
+        ("setting", settings, {name for statistic in known_statistics.values() for name in statistic.settings}),
     ):
         if unknown := sorted(set(asked) - known):
             raise NamedError(f"{kind} {', '.join(unknown)}: not known; choose of {', '.join(sorted(known))}")
     if n_studies < 1 or n_replicates < 1:
         raise NamedError(f"{n_studies} studies of {n_replicates} replicates; expected at least one of each")
     blocks = []
-    for name, statistic in STATISTICS.items():
+    for name, statistic in known_statistics.items():
         code = hash_code(statistic.study.__module__)
         for setting, population in statistic.settings.items():
             if (statistics and name not in statistics) or (settings and setting not in settings):
                 continue
             fields = {"kind": type(population).__name__, **asdict(population)}
-            for start in range(0, n_studies, _BLOCK):
-                stop = min(start + _BLOCK, n_studies)
+            wanted = min(n_studies, statistic.n_studies or n_studies)
+            for start in range(0, wanted, _BLOCK):
+                stop = min(start + _BLOCK, wanted)
                 key = store.shard_key(code, name, setting, fields, start, stop, n_replicates)
                 file = paths.results(PROFILE) / "blocks" / name / f"{setting}-{start:05d}-{key}.parquet"
                 blocks.append(Block(name, setting, start, stop, n_replicates, file))
@@ -86,9 +94,10 @@ def plan_blocks(
 
 
 def hash_code(*modules: str) -> str:
-    """Return a key of the code behind modules and of the versions of what computes with it."""
+    """Return a key of the code behind modules and of the versions and kernels of what computes with it."""
     packages = ("numpy", "scipy", "pandas", "scikit-learn", "statsmodels", "pingouin")
-    return store.shard_key(lineage.hash_code(*modules), [metadata.version(package) for package in packages])
+    kernels = [os.environ.get(name, "") for name in arithmetic.AVX2]
+    return store.shard_key(lineage.hash_code(*modules), [metadata.version(package) for package in packages], kernels)
 
 
 def seed_study(statistic: str, setting: str, study: int) -> list[int]:
@@ -102,7 +111,7 @@ def run_block(block: Block) -> pa.Table:
     rows = []
     for study in range(block.start, block.stop):
         seed = seed_study(block.statistic, block.setting, study)
-        found = run_study(STATISTICS[block.statistic], block.setting, seed, block.n_replicates)
+        found = run_study(find_statistics()[block.statistic], block.setting, seed, block.n_replicates)
         rows += [{"setting": block.setting, "study": study, **asdict(row)} for row in found]
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
@@ -131,7 +140,7 @@ def run_missing(blocks: Sequence[Block], n_processes: int = 2) -> None:
 
 
 def _count_rows(block: Block) -> int:
-    population = STATISTICS[block.statistic].settings[block.setting]
+    population = find_statistics()[block.statistic].settings[block.setting]
     return int(population.n_items * population.n_models * (block.stop - block.start))
 
 
@@ -145,15 +154,21 @@ def read_rows(blocks: Sequence[Block]) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def publish(summary: pd.DataFrame, n_studies: int, n_replicates: int) -> list[Path]:
+def publish(
+    summary: pd.DataFrame, n_studies: int, n_replicates: int, power: pd.DataFrame | None = None
+) -> list[Path]:
     """Write the tracked figures (a printed page each) and numbers."""
     from dontblink.publish import record  # sets the look of figures, which a worker process does not need
 
     numbers = list_numbers(summary, n_studies, n_replicates)
+    if power is not None:
+        numbers["power"] = list_power(power)
     files = [record.save_numbers(STEM, numbers, PROFILE)]
     fits = summary["statistic"].isin(FITTED)
     for stem, rows in ((STEM, summary[~fits]), (f"{STEM}_fits", summary[fits])):
         files += record.save_figure(draw_coverage(rows, n_studies), stem, PROFILE)
+    if power is not None:
+        files += record.save_figure(draw_power(power), POWER_STEM, PROFILE)
     for file in files:
         write_bytes(paths.figures(PROFILE) / file.name, file.read_bytes())
     return [paths.figures(PROFILE) / file.name for file in files]
@@ -163,11 +178,12 @@ def publish(summary: pd.DataFrame, n_studies: int, n_replicates: int) -> list[Pa
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     text = __doc__.split("\n\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m dontblink_simulation.simulate", description=text)
+    parser = argparse.ArgumentParser(prog="python -m dontblink_simulation", description=text)
     parser.add_argument("--studies", type=int, default=MIN_STUDIES, help="studies a setting (default %(default)s)")
     parser.add_argument("--replicates", type=int, default=999, help="bootstrap replicates (default %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="worker processes; changes no number")
-    parser.add_argument("--statistics", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(STATISTICS)}")
+    names = ", ".join(find_statistics())
+    parser.add_argument("--statistics", nargs="+", default=[], metavar="NAME", help=f"of {names}")
     parser.add_argument("--settings", nargs="+", default=[], metavar="NAME", help="such as iid, clustered, tied, small")
     parser.epilog = (
         f"Finished blocks under results/{PROFILE}/blocks are kept and used again: interrupt and run again at will; "
@@ -179,11 +195,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.processes < 1:
         raise NamedError(f"{options.processes} processes; expected at least one")
     run_missing(blocks, options.processes)
-    summary = summarise(read_rows(blocks))
+    tables = read_rows(blocks)
+    claims = {name: tables.pop(name) for name in list_statistics() if name in tables}
+    summary = summarise(tables)
     shown = ["statistic", "setting", "quantity", "method", "n_studies", "n_refused", "coverage", "rejection"]
     print(summary[shown].round(3).to_string(index=False))
-    if options.studies >= MIN_STUDIES and not options.statistics and not options.settings:
-        for file in publish(summary, options.studies, options.replicates):
+    whole = not options.statistics and not options.settings
+    power = summarise_power(claims) if whole else None
+    if power is not None:
+        print(power.round(3).to_string(index=False))
+    if options.studies >= MIN_STUDIES and whole:
+        for file in publish(summary, options.studies, options.replicates, power):
             print(paths.show(file))
     return 0
 

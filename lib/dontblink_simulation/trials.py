@@ -22,6 +22,7 @@ from dontblink.statistics.auroc import (
     auroc_interval,
     clustered_test,
     delong_test,
+    place_scores,
 )
 from dontblink.statistics.bootstrap import (
     EstimateError,
@@ -32,7 +33,6 @@ from dontblink.statistics.bootstrap import (
     divide,
     interval_of,
 )
-from dontblink.statistics.firth import firth_logit
 from dontblink.statistics.logit import bootstrap_logit
 from dontblink.studies.cells import keep_usable
 from dontblink.studies.collapse import signed_rank
@@ -66,8 +66,10 @@ class Statistic:
     """A statistic, the populations it meets by setting, and what is expected of it.
 
     `methods` are those of each quantity (`one_model` and `several_models` those of them that need it), `primary` the
-    one that its notebook leads with, by quantity, `null` the value that tests are of, `absent` why a setting of the
-    requirement is not there. `averaged` methods target the mean over studies of what their rows name as truth.
+    one that its notebook leads with, by quantity (a quantity without one stands beside a test that leads), `null` the
+    value that tests are of, `absent` why a setting of the requirement is not there, `n_studies` the most that are
+    simulated (None: as many as asked). `averaged` methods target the mean over studies of what their rows name as
+    truth.
     """
 
     study: Callable[[Any, np.random.Generator, int], list[Row]]
@@ -79,6 +81,7 @@ class Statistic:
     one_model: tuple[str, ...] = ()
     several_models: tuple[str, ...] = ()
     absent: Mapping[str, str] = field(default_factory=dict)
+    n_studies: int | None = None
 
     def expected(self, setting: str) -> list[tuple[str, str]]:
         """Return the quantity and method of each row that a study of this setting gives."""
@@ -148,7 +151,9 @@ def study_auroc(population: Scores, rng: np.random.Generator, n_replicates: int)
     """AUROC of one score: the mean over cells of that within each."""
     rows, cell, resampling = _prepare(population, rng, n_replicates)
     bootstrap = partial(auroc_interval, rows["correct"], rows["a"], rows["item"], cell=cell)
-    return _auroc_rows("auroc", bootstrap, resampling)
+    closed = place_scores(rows["correct"], [rows["a"]], rows["item"], cell=cell)
+    own = answer("auroc", "newcombe", lambda: closed.interval(0))
+    return [own, *_auroc_rows("auroc", bootstrap, resampling)]
 
 
 def study_difference(population: Scores, rng: np.random.Generator, n_replicates: int) -> list[Row]:
@@ -156,6 +161,8 @@ def study_difference(population: Scores, rng: np.random.Generator, n_replicates:
     rows, cell, resampling = _prepare(population, rng, n_replicates)
     labels, a, b, item = (rows[name].to_numpy() for name in ("correct", "a", "b", "item"))
     results = _auroc_rows("difference", partial(auroc_difference, labels, a, b, item, cell=cell), resampling)
+    closed = place_scores(labels, [a, b], item, cell=cell)
+    results.append(answer("difference", "mover", lambda: closed.interval(0, 1)))
     tests: dict[str, Callable[[], AurocTest]] = {
         "obuchowski": lambda: clustered_test(labels, a, b, item, cell=cell)
     }
@@ -192,28 +199,34 @@ def _auroc_rows(quantity: str, bootstrap: Callable[..., AurocInterval], resampli
 def study_interaction(population: Answers, rng: np.random.Generator, n_replicates: int) -> list[Row]:
     """beta_EV and its effect on probabilities, as `interaction.interaction_table`; the sandwich Wald as a contrast.
 
-    With one model Firth's penalised likelihood-ratio test stands beside them.
+    "led" is what the library leads with: the bootstrap-t, or the profile of Firth's likelihood where data are rare.
     """
     rows, seed = keep_usable(population.draw(rng), MIN_ITEMS), int(rng.integers(2**32))
     if not len(rows):
         raise EstimateError("one class only: the cell is left out")
     design, column = build_design(rows), TERMS.index("entropy:vision")
+    resampling = Resampling(n_replicates, seed)
     drawn = bootstrap_logit(
-        design.x, design.y, design.cluster, Resampling(n_replicates, seed),
+        design.x, design.y, design.cluster, resampling,
         strata=design.cell, errors_of=range(len(TERMS)),
     )  # fmt: skip
     counts = {"n_separated": drawn.n_separated}
     results = [answer(TERMS[column], m, partial(drawn.interval, column, m), **counts) for m in _METHODS]
     tested = {**counts, "p": drawn.p_value(column)}
     results.append(answer(TERMS[column], "t", lambda: drawn.interval(column, "t"), **tested))
+    led = replace(drawn, resampling=replace(resampling, method="t"))
+    tested = {**counts, "p": led.p_value(column)}
+    results.append(answer(TERMS[column], "led", lambda: led.interval(column), **tested))
     estimate, error = float(drawn.estimate[column]), float(drawn.error[column])
     ends = (estimate - NORMAL_95 * error, estimate + NORMAL_95 * error)
     results.append(Row(TERMS[column], "wald", estimate, *ends, n_separated=drawn.n_separated))
-    if population.n_models == 1:
-        results.append(Row(TERMS[column], "firth_lr", p=float(firth_logit(design.x, design.y).lrt_p[column])))
 
     def find_effect(method: Method) -> Interval:
-        return marginal_effects(design, drawn, method=method)["effect_difference"]
+        made_by = drawn if method == "bca" else led
+        found = marginal_effects(design, made_by, method=method)["effect_difference"]
+        if np.isnan(found.ci_low):
+            raise EstimateError(found.method)
+        return found
 
     return results + [answer("effect_difference", m, partial(find_effect, m), **counts) for m in _METHODS]
 

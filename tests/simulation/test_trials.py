@@ -132,7 +132,8 @@ def test_a_method_that_refuses_leaves_the_others_alone() -> None:
     for seed in range(50):
         if (~draw_again(population, seed)[0]["correct"]).sum() == 1:
             break
-    bca, percentile = study_auroc(population, np.random.default_rng(seed), 49)
+    closed, bca, percentile = study_auroc(population, np.random.default_rng(seed), 49)
+    assert "1 with wrong rows" in closed.reason
     assert "undefined without one of the clusters" in bca.reason and np.isnan(bca.ci_low)
     assert percentile.reason == "" and percentile.n_degenerate > 0
 

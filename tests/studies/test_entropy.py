@@ -46,7 +46,7 @@ def test_shared_draws_give_the_interval_of_a_scope_on_its_own() -> None:
     found = table.query("scope == 'benchmark' and score == 'full - answer'").iloc[0]
     scores = [-items[f"{name}_entropy_nats"] for name in ("full", "answer")]
     alone = auroc_difference(items["correct"], *scores, items["item_id"], cell=items["model"], **options)
-    assert (found["estimate"], found["ci_low"], found["ci_high"]) == pytest.approx(
+    assert (found["estimate"], found["boot_low"], found["boot_high"]) == pytest.approx(
         (alone.estimate, alone.ci_low, alone.ci_high), abs=1e-13
     )
 

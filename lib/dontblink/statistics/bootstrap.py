@@ -248,6 +248,20 @@ def bootstrap_sums(
     ]  # fmt: skip
 
 
+def linearise_sums(
+    values: ArrayLike, statistic: Statistic, clusters: ArrayLike, strata: ArrayLike | None = None
+) -> tuple[Floats, Floats]:
+    """Return the outputs of a statistic of column sums and their linearised standard errors, float64[q] each.
+
+    Arguments as in `bootstrap_sums` with method "t", whose standard error it is, without any resampling: a Wald test
+    for simulations in which many items make it right.
+    """
+    groups, table = number_clusters(clusters, strata), np.asarray(values, np.float64)
+    sums: Floats = np.stack([np.bincount(groups.row, column, len(groups.labels)) for column in table.T], axis=1)
+    error = _standard_error(statistic, np.ones((1, len(sums))), sums, split_strata(groups.stratum))[0]
+    return np.asarray(statistic(sums.sum(axis=0)), np.float64), error
+
+
 def _leave_one_out(sums: Floats, members: Ints) -> Floats:
     """Totals [n_h, k] without each member, the rest of its stratum scaled back to the stratum's size."""
     own, n = sums[members], len(members)

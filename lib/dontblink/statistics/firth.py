@@ -7,13 +7,14 @@ fit, or a Wald test as the test of a coefficient (`lrt_p` is the penalised likel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linprog
-from scipy.special import chdtrc
+from scipy.special import chdtrc, chdtri
 
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints
 
@@ -60,6 +61,50 @@ def firth_logit(X: ArrayLike, y: ArrayLike) -> FirthFit:
         np.asarray(chdtrc(1, np.maximum(ratio, 0.0)), np.float64),
         float(fits.log_likelihood[0] + np.log(scale).sum()),
     )
+
+
+def profile_interval(
+    X: ArrayLike, y: ArrayLike, column: int, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Return one coefficient of Firth's fit and the ends of its profile penalised-likelihood interval.
+
+    The ends are where 2 (l*(b) - max l* with b_j = end) is the `confidence` quantile of chi-squared with one degree of
+    freedom (Heinze and Schemper 2002, Statistics in Medicine 21; the interval of logistf and brglm2), the penalty that
+    of all columns: it is finite under separation and excludes 0 where `FirthFit.lrt_p` is below 1 - confidence. Rows
+    must be independent. EstimateError where the profile is so flat that an end is not found.
+    """
+    design, outcome = check_design(X, y)
+    scale, k = np.abs(design).max(axis=0), design.shape[1]
+    x, sign, wanted = design / scale, 2 * outcome - 1, float(chdtri(1, 1 - confidence)) ** 0.5
+    best = fit_firth(x, sign, np.ones((1, len(sign))))
+    centre, level = best.coef[0], best.log_likelihood[0]
+    error = float(np.sqrt(np.linalg.inv(best.information[0])[column, column]))
+    side, free = np.array([-1.0, 1.0]), np.tile(np.arange(k) != column, (2, 1))
+    known = [(np.zeros(2), np.zeros(2))]  # steps from the centre in standard errors, and the roots of the ratios there
+    step, start = np.full(2, wanted), np.tile(centre, (2, 1))
+    for _ in range(_ITERATIONS):
+        start[:, column] = centre[column] + side * step * error
+        found = fit_firth(x, sign, np.ones((2, len(sign))), free, start=start)
+        root = np.sqrt(2 * np.maximum(level - found.log_likelihood, 0.0))
+        if np.abs(root - wanted).max() < 1e-9:
+            ends = start[:, column] / scale[column]
+            return float(centre[column] / scale[column]), float(ends[0]), float(ends[1])
+        known.append((step, root))
+        below, above = _bracket(known, wanted)
+        (s0, r0), (s1, r1) = known[-2:]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            near = step + (wanted - root) * (s1 - s0) / (r1 - r0)  # the root is almost a line in the coefficient
+        inside = (near > below) & (near < np.minimum(above, 2 * np.maximum(below, step)))
+        middle = np.where(np.isinf(above), 2 * np.maximum(below, step), (below + above) / 2)
+        step, start = np.where(np.abs(root - wanted) < 1e-9, step, np.where(inside, near, middle)), found.coef.copy()
+    raise EstimateError(f"column {column}: no end of the profile interval found within {_ITERATIONS} steps; look at X")
+
+
+def _bracket(known: Sequence[tuple[Floats, Floats]], wanted: float) -> tuple[Floats, Floats]:
+    """Return the largest step known to stay below the wanted root, and the smallest known to reach it, of each side."""
+    steps, roots = (np.stack(column) for column in zip(*known, strict=True))
+    below = np.where(roots < wanted, steps, 0.0).max(axis=0)
+    return below, np.where(roots >= wanted, steps, np.inf).min(axis=0)
 
 
 def check_design(X: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
@@ -125,27 +170,34 @@ def find_separated(margins: Floats, present: NDArray[np.bool_], step: Floats) ->
 
 
 def fit_firth(
-    x: Floats, sign: Floats, weights: Floats, free: NDArray[np.bool_] | None = None, *, penalty: bool = True
+    x: Floats,
+    sign: Floats,
+    weights: Floats,
+    free: NDArray[np.bool_] | None = None,
+    *,
+    penalty: bool = True,
+    start: Floats | None = None,
 ) -> Fits:
     """Fit each row of `weights` float64[b, n] by Newton steps, halved until the penalised likelihood rises.
 
     `sign` is 2 y - 1; a row of weight w counts as w equal rows. Coefficients where `free` (bool[b, k]) is False stay
-    0. Without the penalty it is a damped maximum-likelihood fit; its coefficients are NaN where it does not arrive: the
-    data are so nearly separated that rounding leaves no information along some direction.
+    where they `start` (float64[b, k], default 0). Without the penalty it is a damped maximum-likelihood fit; its
+    coefficients are NaN where it does not arrive: the data are so nearly separated that rounding leaves no information
+    along some direction.
     """
     block = max(1, _BLOCK // len(x))
     if len(weights) > block:
         starts = range(0, len(weights), block)
-        parts = [
-            fit_firth(x, sign, weights[s : s + block], None if free is None else free[s : s + block], penalty=penalty)
-            for s in starts
-        ]
+        parts = []
+        for s in starts:
+            own, at = None if free is None else free[s : s + block], None if start is None else start[s : s + block]
+            parts.append(fit_firth(x, sign, weights[s : s + block], own, penalty=penalty, start=at))
         return Fits(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     k, everyone = x.shape[1], np.arange(len(weights))
     products = _Products(x, *pair_columns(x), (x[:, :, None] * x[:, None, :]).reshape(len(x), k * k).T.copy())
     fixed = np.zeros((len(weights), k), bool) if free is None else ~free
     blocked = fixed[:, :, None] | fixed[:, None, :]
-    beta = np.zeros((len(weights), k))
+    beta = np.zeros((len(weights), k)) if start is None else start.astype(np.float64)
     state = _evaluate(products, sign, weights, beta, penalty)
     reach, active = np.full(len(weights), _LARGEST_STEP), everyone
     for _ in range(_ITERATIONS):

@@ -28,8 +28,17 @@ from dontblink.statistics.bootstrap import (
     Method,
     Resampling,
 )
-from dontblink.statistics.firth import check_design, find_separated, fit_firth, pair_columns, solve_each
+from dontblink.statistics.firth import (
+    check_design,
+    find_separated,
+    firth_logit,
+    fit_firth,
+    pair_columns,
+    profile_interval,
+    solve_each,
+)
 
+RARE = 10  # rows of the rarer class a coefficient, below which the bootstrap-t gives way to the profile
 _STEP = 1e-6  # Newton stops at a step (of scaled coefficients) below this: what is left is its square
 _FAR = 30.0  # a scaled coefficient beyond this may have arrived where rounding leaves no information
 _BLOCK = 90_000  # row weights held at once: 16 to 64 replicates, so that a pass stays in the cache
@@ -167,7 +176,8 @@ class LogitBootstrap:
 
     `estimate` [k] is the fit on the data, Firth's if `data_separated`. `errors` float64[n_replicates, k] and `error`
     [k] are cluster-robust standard errors (NaN in the columns that were not asked for). `jackknife` holds
-    float64[n_h, k] per stratum, for BCa.
+    float64[n_h, k] per stratum, for BCa. `rare` is the data (X, y) where rows are independent (one each item) and the
+    rarer class has fewer than RARE of them a coefficient, else None.
     """
 
     coefficients: Floats
@@ -181,23 +191,45 @@ class LogitBootstrap:
     jackknife: tuple[Floats, ...] | None
     data_separated: bool
     resampling: Resampling
+    rare: tuple[Floats, Floats] | None = None
+
+    @property
+    def leads_by_profile(self) -> bool:
+        """Say whether Firth's profile leads in place of the bootstrap-t: the t is far too wide where data are rare."""
+        return self.rare is not None and self.resampling.method == "t"
 
     def interval(self, column: int, method: Method | None = None) -> Interval:
         """Return the interval of one coefficient, by the method of the resampling unless one is named.
 
-        BCa needs the jackknife, t the errors of that column.
+        BCa needs the jackknife, t the errors of that column. Where the resampling says t and `rare` rows are all there
+        is, it is the profile interval of Firth's likelihood around Firth's estimate, unless t is named here.
         """
+        if self.rare is not None and self.leads_by_profile and method is None:
+            X, y = self.rare
+            ends = profile_interval(X, y, column, self.resampling.confidence)
+            made = (self.n_clusters, len(self.coefficients), self.n_degenerate, "firth profile")
+            return Interval(*ends, *made, self.resampling.confidence)
         chosen, error = method or self.resampling.method, float(self.error[column])
-        return self.derive(lambda coefficients: coefficients[:, [column]], chosen, error, self.errors[:, column])[0]
+        return self._derive(lambda coefficients: coefficients[:, [column]], chosen, error, self.errors[:, column])[0]
 
-    def derive(
+    def derive(self, function: Callable[[Floats], Floats], method: Method) -> list[Interval]:
+        """Return one interval for each output of `function`, which maps coefficients [b, k] to [b, q].
+
+        Where the profile leads its ends are NaN and its method says "refused": with so few answers of a class neither
+        the percentile interval of a probability nor BCa covers what it says (`make simulate`), show counts instead.
+        """
+        found = self._derive(function, method)
+        if self.leads_by_profile:
+            return [replace(x, ci_low=np.nan, ci_high=np.nan, method="refused: few of a class") for x in found]
+        return found
+
+    def _derive(
         self,
         function: Callable[[Floats], Floats],
         method: Method,
         error: float = np.nan,
         errors: Floats | None = None,
     ) -> list[Interval]:
-        """Return one interval for each output of `function`, which maps coefficients [b, k] to [b, q]."""
         own, drawn = function(self.estimate[None])[0], function(self.coefficients)
         left_out = None if self.jackknife is None else [function(part) for part in self.jackknife]
         return [
@@ -214,7 +246,11 @@ class LogitBootstrap:
         ]
 
     def p_value(self, column: int) -> float:
-        """Return the bootstrap-t p-value of "this coefficient is 0"; needs the errors of that column."""
+        """Return the p-value of "this coefficient is 0": bootstrap-t (it needs the errors of that column), or Firth's
+        penalised likelihood ratio where the profile leads.
+        """
+        if self.rare is not None and self.leads_by_profile:
+            return float(firth_logit(*self.rare).lrt_p[column])
         return bootstrap.symmetric_p(
             float(self.estimate[column]),
             float(self.error[column]),
@@ -295,4 +331,9 @@ def bootstrap_logit(
         left_out,
         bool(own[0]),
         resampling,
+        (design, outcome) if size == len(outcome) and _is_rare(outcome, k) else None,
     )
+
+
+def _is_rare(y: Floats, n_columns: int) -> bool:
+    return bool(min(y.sum(), len(y) - y.sum()) < RARE * n_columns)

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from statsmodels.stats.proportion import proportion_confint
 
 from dontblink.statistics import bootstrap
-from dontblink.statistics.auroc import clustered_test, draw_aurocs
+from dontblink.statistics.auroc import draw_aurocs, place_scores
 from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling
 from dontblink.studies.cells import (
     ENTROPY,
@@ -132,29 +132,32 @@ def auroc_table(
 
     Over several cells it is the mean of the AUROCs within each. Columns: scope, model, benchmark, n_rows, n_items,
     n_wrong, n_left_out (rows of the scope without a covariate), n_ranked_last (without the score), n_cells (used),
-    adjusted_for, score ("a" or "a - b"),
-    estimate, ci_low, ci_high, n_degenerate, method; for a difference also auc_a, auc_b and the cross-check, `se` and
-    `p` by Obuchowski's clustered variance (within a cell, where an item has one row: DeLong's test). A scope without a
-    usable cell keeps its counts alone. A difference has the percentile interval, whatever the method of the AUROCs: BCa
-    moves it away from 0 where wrong answers are few (`make simulate`). `choice` goes to `contrast_scores` (covariates,
-    min_items, min_class). The fit of the covariates is held in the resampling, which makes the adjusted intervals a
-    little too wide (simulated without discrimination, 40 and 150 items: 95 % intervals cover 97 to 98 %).
+    adjusted_for, score ("a" or "a - b"), estimate, ci_low, ci_high, method, boot_low, boot_high, boot_method,
+    n_degenerate; for a difference also auc_a, auc_b, and `se` and `p` by Obuchowski's clustered variance (within a cell, where an item has one row: DeLong's
+    test). The interval is Newcombe's, means and differences by MOVER (`auroc.Placements.interval`), which holds where
+    wrong answers are few; the item-clustered bootstrap stands beside it as a check (of a difference the percentile one,
+    whatever the method of the AUROCs: BCa moves it away from 0). A scope without a usable cell keeps its counts alone.
+    `choice` goes to `contrast_scores` (covariates, min_items, min_class). The fit of the covariates is held, which
+    makes the adjusted intervals a little too wide (simulated without discrimination, 40 and 150 items: 95 % intervals
+    cover 97 to 98 %).
     """
     found = contrast_scores(items, scores, pairs, **choice)
     correct, cluster, cell = (found.rows[name].to_numpy() for name in ("correct", "cluster", "cell"))
     shown = np.where(found.usable, found.values, np.nan)
     draws = draw_aurocs(correct, list(shown), cluster, resampling, cell=cell)
+    placed = place_scores(correct, list(shown), cluster, cell=cell, confidence=resampling.confidence)
     results = []
     for facts, name, a, b, cells in found.scopes():
         if cells:
-            interval = draws.interval(a, b, cells, method=None if b is None else "percentile")
-            facts |= interval.columns() | {"n_degenerate": interval.n_degenerate, "method": interval.method}
-            if b is not None:
-                own = np.isin(cell, [draws.cells[c] for c in cells]) & found.usable[a] & found.usable[b]
-                try:
-                    test = clustered_test(correct[own], shown[a, own], shown[b, own], cluster[own], cell=cell[own])
-                except EstimateError as error:
-                    raise EstimateError(f"{facts['benchmark']}, {facts['model']}, {name}: {error}") from error
+            try:
+                interval = placed.interval(a, b, cells)
+                test = None if b is None else placed.test(a, b, cells)
+            except EstimateError as error:
+                raise EstimateError(f"{facts['benchmark']}, {facts['model']}, {name}: {error}") from error
+            check = draws.interval(a, b, cells, method=None if b is None else "percentile")
+            facts |= interval.columns() | {"method": interval.method, "n_degenerate": check.n_degenerate}
+            facts |= {"boot_low": check.ci_low, "boot_high": check.ci_high, "boot_method": check.method}
+            if test is not None:
                 facts |= {"auc_a": test.auc_a, "auc_b": test.auc_b, "se": test.se, "p": test.p}
         results.append(facts)
     return pd.DataFrame(results)
