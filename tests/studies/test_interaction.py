@@ -107,9 +107,14 @@ def test_table_finds_the_interaction_where_it_was_put() -> None:
 def test_every_method_gives_every_term_of_every_scope(method: str) -> None:
     table = interaction_table(make_items(), resampling=Resampling(200, method=method))  # type: ignore[arg-type]
     assert len(table) == (4 + 2 + 1) * 8 and (table["n_replicates"] == 200).all()
-    assert (table["ci_low"] <= table["estimate"]).all() and (table["estimate"] <= table["ci_high"]).all()
-    methods = table.groupby("unit")["method"].agg(set).to_dict()
-    assert methods == {"log-odds per sd": {method}, "probability": {"percentile" if method == "t" else method}}
+    rare = table["scope"] == "cell"  # 60 items, fewer than 10 wrong a coefficient: there Firth's profile leads
+    shown = table[table["ci_low"].notna()]
+    assert (shown["ci_low"] <= shown["estimate"]).all() and (shown["estimate"] <= shown["ci_high"]).all()
+    expected = {"log-odds per sd": {method}, "probability": {"percentile" if method == "t" else method}}
+    assert table[~rare].groupby("unit")["method"].agg(set).to_dict() == expected
+    if method == "t":
+        expected = {"log-odds per sd": {"firth profile"}, "probability": {"refused: few of a class"}}
+    assert table[rare].groupby("unit")["method"].agg(set).to_dict() == expected
     assert table["p"].notna().sum() == 7 * 3
 
 

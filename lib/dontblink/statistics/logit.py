@@ -207,8 +207,8 @@ class LogitBootstrap:
         if self.rare is not None and self.leads_by_profile and method is None:
             X, y = self.rare
             ends = profile_interval(X, y, column, self.resampling.confidence)
-            made = (self.n_clusters, len(self.coefficients), self.n_degenerate, "firth profile")
-            return Interval(*ends, *made, self.resampling.confidence)
+            n, level = len(self.coefficients), self.resampling.confidence
+            return Interval(*ends, self.n_clusters, n, self.n_degenerate, "firth profile", level)
         chosen, error = method or self.resampling.method, float(self.error[column])
         return self._derive(lambda coefficients: coefficients[:, [column]], chosen, error, self.errors[:, column])[0]
 

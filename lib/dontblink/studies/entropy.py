@@ -133,13 +133,13 @@ def auroc_table(
     Over several cells it is the mean of the AUROCs within each. Columns: scope, model, benchmark, n_rows, n_items,
     n_wrong, n_left_out (rows of the scope without a covariate), n_ranked_last (without the score), n_cells (used),
     adjusted_for, score ("a" or "a - b"), estimate, ci_low, ci_high, method, boot_low, boot_high, boot_method,
-    n_degenerate; for a difference also auc_a, auc_b, and `se` and `p` by Obuchowski's clustered variance (within a cell, where an item has one row: DeLong's
-    test). The interval is Newcombe's, means and differences by MOVER (`auroc.Placements.interval`), which holds where
-    wrong answers are few; the item-clustered bootstrap stands beside it as a check (of a difference the percentile one,
-    whatever the method of the AUROCs: BCa moves it away from 0). A scope without a usable cell keeps its counts alone.
-    `choice` goes to `contrast_scores` (covariates, min_items, min_class). The fit of the covariates is held, which
-    makes the adjusted intervals a little too wide (simulated without discrimination, 40 and 150 items: 95 % intervals
-    cover 97 to 98 %).
+    n_degenerate; for a difference also auc_a, auc_b, and `se` and `p` by Obuchowski's clustered variance (within a
+    cell, where an item has one row: DeLong's test). The interval is Newcombe's, means and differences by MOVER
+    (`auroc.Placements.interval`), which holds where wrong answers are few; the item-clustered bootstrap stands beside
+    it as a check (of a difference the percentile one, whatever the method of the AUROCs: BCa moves it away from 0). A
+    scope without a usable cell keeps its counts alone. `choice` goes to `contrast_scores` (covariates, min_items,
+    min_class). The fit of the covariates is held, which makes the adjusted intervals a little too wide (simulated
+    without discrimination, 40 and 150 items: 95 % intervals cover 97 to 98 %).
     """
     found = contrast_scores(items, scores, pairs, **choice)
     correct, cluster, cell = (found.rows[name].to_numpy() for name in ("correct", "cluster", "cell"))
