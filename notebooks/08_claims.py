@@ -13,8 +13,8 @@
 #
 # ## 1 Question
 #
-# Six claims of the paper (C1 to C6), each with a rule that was fixed before the numbers that it judges: reproduced, same
-# direction, not reproduced, or not testable in this profile. The rules are data (`paper/claims.yaml`), hold their
+# Six claims of the paper (C1 to C6), each with a rule that was fixed before the numbers that it judges: reproduced,
+# same direction, not reproduced, or not testable in this profile. The rules are data (`paper/claims.yaml`), hold their
 # controls inside, and say why they ask what they ask. How often would they fire on noise, and how many items does the
 # smallest effect of interest need? Both were simulated (`make simulate`). Some reported numbers can be checked without
 # any data: which counts give a gain of so many points, how much of a fall mere dilution explains, what a handful of

@@ -49,7 +49,7 @@ def test_exchanged_ends_leave_the_raw_fall_of_a_uniform_look_and_nothing_beyond_
 
 def test_a_dealt_column_stays_in_its_cell_and_moves_for_all_models_alike() -> None:
     items = make_items(40)
-    dealt = rules.deal_column(items, "vision_evidence_mass", np.random.default_rng(0))
+    dealt = rules.deal_columns(items, ["vision_evidence_mass"], np.random.default_rng(0))
     for (_, _), own in items.groupby(["model", "benchmark"]):
         assert sorted(dealt.loc[own.index, "vision_evidence_mass"]) == sorted(own["vision_evidence_mass"])
     origin = [
