@@ -55,14 +55,26 @@ import numpy as np
 import pandas as pd
 
 from dontblink.figures import charts
+from dontblink.params import read_section
 from dontblink.publish import record
 from dontblink.schema import iterate_parts, read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import deals, entropy, transfer
-from dontblink.studies.cells import ORACLES, PLACEBOS, VISIONS, describe_signs, require_cells
+from dontblink.studies.cells import (
+    ORACLES,
+    PLACEBOS,
+    VISIONS,
+    choose_entropy,
+    describe_signs,
+    name_entropy,
+    require_cells,
+)
+from dontblink.studies.sample_agreement import AGREEMENT, join_agreement
 
 # %%
-items, fit_items = (read_tables(profile, ["items"], split=split)["items"] for split in ("test", "calibration"))
+support = read_section(profile, "measures")["entropy_support"]  # of a token's entropy: full, or the top 20
+splits = (read_tables(profile, ["items"], split=split)["items"] for split in ("test", "calibration"))
+items, fit_items = (choose_entropy(rows, support) for rows in splits)
 require_cells(items, min_items, min_class_items)
 manifest = read_manifest(profile)
 cell, benchmarks = ["model", "benchmark"], manifest["benchmarks"]
@@ -78,7 +90,8 @@ print(f"{unparsed.sum()}, without an answer span: {no_answer.sum()}")
 # Tokens come in parts, some hundred responses at a time, read when they are needed: a study has too many for a memory.
 
 # %%
-parts = iterate_parts(profile, ["tokens"], [*response, "span", "entropy_nats"], split="test")
+token_entropy = {"full": "entropy_nats", "top20": "top20_entropy_nats"}[support]
+parts = iterate_parts(profile, ["tokens"], [*response, "span", token_entropy], split="test")
 
 # %% [markdown]
 # ## 4 The estimator, in the open
@@ -93,7 +106,7 @@ parts = iterate_parts(profile, ["tokens"], [*response, "span", "entropy_nats"], 
 # %%
 def mean_entropy(tokens):
     """Return the mean token entropy (nats) of each response, in single precision as the items table holds it."""
-    return tokens.groupby(response, observed=True)["entropy_nats"].mean().astype("float32")
+    return tokens.groupby(response, observed=True)[token_entropy].mean().astype("float32")
 
 
 def auroc(rows, score):
@@ -255,6 +268,21 @@ others = differences.query("score != 'full - answer' and scope != 'cell'")
 others[["score", *scope, "estimate", "ci_low", "ci_high", "p"]].round(3)
 
 # %% [markdown]
+# The same question asked again: how many of k responses sampled at temperature 1 give the answer of the measured one?
+# That costs k generations, needs no logits, and is the baseline that an entropy has to beat where it can be paid. Over
+# the items that were sampled; a response without an answer is ranked last.
+
+# %%
+samples = read_tables(profile, ["samples"], split="test")["samples"]
+agreed = table.head(0)
+if len(samples):
+    sampled = join_agreement(items, samples)
+    asked = {"full": entropy.SCORES["full"], "agreement": (AGREEMENT, 1.0)}
+    agreed = entropy.auroc_table(sampled, asked, [("full", "agreement")], **usable, resampling=light)
+    print(f"{len(sampled)} responses were asked again, {sampled['n_samples'].min()} times each or more often")
+agreed[agreed["scope"] != "cell"][[*scope[1:], "score", "estimate", "ci_low", "ci_high", "p", "n_wrong"]].round(3)
+
+# %% [markdown]
 # Labels dealt to other items of the cell (an item's labels move together for all models). The mean over deals has to be
 # one half for an AUROC and zero for a difference; the spread says what chance alone does. `share_below` is the place of
 # the observed value among the deals.
@@ -365,6 +393,7 @@ numbers = {
     "n_without_answer_span": int(no_answer.sum()),
     "auroc": record.nest(single[[*keys, *ends, "n_wrong", "n_items"]], keys),
     "difference": record.nest(pair[[*keys, *ends, "p", "n_rows", "n_items"]], keys),
+    "agreement": record.nest(agreed.dropna(subset=["estimate"])[[*keys[1:], *ends, "n_wrong", "n_items"]], keys[1:]),
     "difference_holm": record.nest(pair.dropna(subset=["p_holm"])[[*keys, "p_holm"]], keys),
 }
 
@@ -385,6 +414,7 @@ record.save_numbers("03_entropy", numbers, profile)
 
 # %%
 whole = {"aurocs": table, "transfer": carried, "shuffled_labels": shuffled, "excess": excess}
+whole |= {"agreement": agreed} if len(agreed) else {}
 for name, rows in whole.items():
     record.save_table("03_entropy", name, rows, profile)
 
@@ -439,6 +469,16 @@ for ax, score in zip(axes.flat, ("max", "last_decile", "length", "vision", "full
     draw(ax, score)
 figure.suptitle(note, fontsize=7)
 record.save_figure(figure, "03_entropy_scores", profile)
+
+# %% [markdown]
+# The paper's entropy is said to be that of the 20 most probable tokens, renormalised; ours is exact. Does it matter?
+
+# %%
+supports = {name: (name_entropy(name), -1.0) for name in ("full", "top20")}
+exact = items.assign(full_entropy_nats=items["exact_full_entropy_nats"])
+support_table = entropy.auroc_table(exact, supports, [("full", "top20")], **usable, resampling=light)
+record.save_table("03_entropy", "support", support_table, profile)
+support_table[support_table["scope"] != "cell"][[*scope[1:], "score", "estimate", "ci_low", "ci_high"]].round(4)
 
 # %% [markdown]
 # Does the difference hang on truncated responses?

@@ -116,6 +116,7 @@ GOOD: dict[str, dict[str, list[dict[str, float]]]] = {
     "C2": {
         "full": rows(3, ci_low=0.6), "over_answer": rows(3, ci_low=0.1), "over_largest": rows(3, ci_low=0.1),
         "over_length": rows(3, ci_low=0.1), "pooled": rows(1, ci_low=0.1), "pooled_length": rows(1, ci_low=0.1),
+        "over_agreement": rows(1, ci_low=0.1),
     },
     "C3": {
         "excess": rows(6, excess_high=-0.01), "mean": rows(1, excess_high=-0.01),
@@ -146,6 +147,7 @@ MOVED = [
     ("C2", "over_answer", "ci_low", -0.01, 1, "same direction"),
     ("C2", "over_largest", "ci_low", 0.0, 1, "same direction"),
     ("C2", "over_length", "ci_low", 0.0, 1, "same direction"),
+    ("C2", "over_agreement", "ci_low", 0.0, 1, "same direction"),
     ("C3", "excess", "excess_high", 0.01, 3, "reproduced"),
     ("C3", "excess", "excess_high", 0.01, 4, "same direction"),
     ("C3", "linear", "refit_gain_high", -0.01, 6, "reproduced"),  # what a useless feature loses as well

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
 from small_extraction import BENCHMARKS, N_DRAWN, N_SAMPLED, PROFILE
 
 from dontblink import schema
 from dontblink.statistics.bootstrap import EstimateError
-from dontblink.studies.sample_agreement import join_agreement, rank_last
+from dontblink.studies.sample_agreement import join_agreement
 
 KEY = {"model": "m", "benchmark": "b", "split": "test"}
 
@@ -34,7 +33,6 @@ def test_agreement_is_the_share_of_samples_with_the_answer_of_the_response() -> 
     found = join_agreement(items, samples)
     assert found["item_id"].tolist() == ["c", "a", "b"] and found["n_samples"].tolist() == [5, 5, 5]
     np.testing.assert_array_equal(found["sample_agreement"], [0.0, 0.6, np.nan])  # '' equals '' and yet agrees not
-    assert rank_last(found["sample_agreement"]).rank().tolist() == [2, 3, 1]
 
 
 def test_every_model_has_samples_of_its_own_and_a_split_does_not_lend_them() -> None:
@@ -44,13 +42,6 @@ def test_every_model_has_samples_of_its_own_and_a_split_does_not_lend_them() -> 
     found = join_agreement(items, samples)
     assert found["model"].tolist() == ["m", "n"] and found["sample_agreement"].tolist() == [1.0, 0.5]
     assert set(found["split"]) == {"test"}
-
-
-def test_a_missing_score_is_ranked_last_and_no_row_is_dropped() -> None:
-    right = np.array([True, True, False, False, False])
-    score = rank_last(pd.Series([1.0, 0.0, 0.0, np.nan, np.nan]))
-    assert roc_auc_score(right, score) == pytest.approx((6 - 0.5) / 6)
-    assert rank_last(pd.Series([np.nan, np.nan])).tolist() == [0.0, 0.0]
 
 
 def test_samples_that_occur_twice_or_of_no_item_are_an_error() -> None:

@@ -49,6 +49,16 @@ def name_entropy(support: str, span: str = "full") -> str:
     return ENTROPIES[support][span]
 
 
+def choose_entropy(items: pd.DataFrame, support: str) -> pd.DataFrame:
+    """Return the items with the entropies of the chosen support under the names of the exact ones.
+
+    `support` is the parameter `measures.entropy_support`; the columns of the exact ones stay as `exact_<name>`.
+    """
+    exact = {name: f"exact_{name}" for name in ENTROPIES["full"].values()}
+    chosen = {name: items[name_entropy(support, span)] for span, name in ENTROPIES["full"].items()}
+    return items.assign(**{new: items[old] for old, new in exact.items()}, **chosen)
+
+
 def require_cells(items: pd.DataFrame, min_items: int, min_class_items: int = 1) -> None:
     """Raise EstimateError, with the counts of the fullest cell, unless at least one cell can carry an estimate.
 

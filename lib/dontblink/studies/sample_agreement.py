@@ -21,7 +21,8 @@ def join_agreement(items: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
 
     For a response whose strictly parsed prediction is a, and the K samples a_k of its item by the same model, it is
     (1/K) sum_k [a_k = a], in 0 to 1 (self-consistency: Wang et al., 2023); a sample without an answer agrees with none.
-    Where the response itself has no answer it is NaN: see `rank_last`. Answers are compared as the scorer writes them.
+    Where the response itself has no answer it is NaN, which `entropy.contrast_scores` ranks last. Answers are compared
+    as the scorer writes them.
 
     Raises
     ------
@@ -42,8 +43,3 @@ def join_agreement(items: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
     kept = items[place.isin(found.index)].reset_index(drop=True)
     own = found.loc[place[place.isin(found.index)]]
     return kept.assign(**{name: own[name].to_numpy() for name in found})
-
-
-def rank_last(score: pd.Series) -> pd.Series:
-    """Return a score in which a missing value is below every other: a response without an answer is trusted least."""
-    return score.fillna(score.min() - 1) if score.notna().any() else score.fillna(0.0)
