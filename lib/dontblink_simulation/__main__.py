@@ -1,4 +1,4 @@
-"""The command of the simulation: `python -m dontblink_simulation`."""
+"""The commands of the simulation: `python -m dontblink_simulation`, and `... rules` on the tables of the testbed."""
 
 import sys
 
@@ -11,6 +11,10 @@ def start() -> int:
     """Settle the arithmetic before numpy is loaded, so that the numbers are the same on every machine, and simulate."""
     if not {"-h", "--help"} & {*sys.argv}:
         arithmetic.put(arithmetic.find_settings(portable=True))
+    if sys.argv[1:2] == ["rules"]:
+        from dontblink_simulation import rules
+
+        return int(rules.main(sys.argv[2:]))
     from dontblink_simulation.simulate import main
 
     return int(main())

@@ -1,4 +1,4 @@
-"""`python -m dontblink_simulation.rules`: how often does a verdict rule fire where its claim's null is true?
+"""`python -m dontblink_simulation rules`: how often does a verdict rule fire where its claim's null is true?
 
 Why: a rule without its control inside says "reproduced" of noise, and nobody sees it from the rule's text. In: the
 tables of the testbed, and paper/claims.yaml. A deal makes the null of a claim true in these tables and leaves the rest
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -216,7 +215,7 @@ def count_fires(found: Sequence[Mapping[str, bool]]) -> dict[str, dict[str, floa
 @as_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Deal, judge, count and write."""
-    parser = argparse.ArgumentParser(prog="python -m dontblink_simulation.rules", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m dontblink_simulation rules", description=__doc__.split("\n\n")[0])
     parser.add_argument("--deals", type=int, default=200, help="of each claim (default %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="worker processes; changes no number")
     parser.add_argument("--claims", nargs="+", default=[], choices=[*DEALS], help="the others stay as they are")
@@ -241,7 +240,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_text(paths.figures("simulation") / "00_rules.json", json.dumps({"rules": rules}, indent=1) + "\n")
     print(json.dumps(rules, indent=1))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

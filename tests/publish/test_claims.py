@@ -242,13 +242,13 @@ def test_a_verdict_of_too_few_items_says_how_many_would_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str, needed: int, shown: str
 ) -> None:
     monkeypatch.setattr(paths, "ROOT", tmp_path)
-    assert claims.find_simulated("C3", "auroc_difference", 1000) == {"n_items": 1000}
+    assert claims.find_simulated("C3", "auroc", 1000) == {"n_items": 1000}
     folder = tmp_path / "figures" / "simulation"
     folder.mkdir(parents=True)
     rate = {"rate": 0.01, "low": 0.0, "high": 0.03, "n_deals": 200}
     (folder / "00_rules.json").write_text(json.dumps({"rules": {"C3": {"reproduced": rate}}}))
-    (folder / "00_power.json").write_text(json.dumps({"n_at_80": {"auroc_difference": needed}}))
-    found = claims.find_simulated("C3", "auroc_difference", 1000)
+    (folder / "00_simulation.json").write_text(json.dumps({"power": {"auroc": {"n_at_80": needed}}}))
+    found = claims.find_simulated("C3", "auroc", 1000)
     assert found["false_positive"] == {"reproduced": rate} and found["n_at_80"] == needed
     assert claims.show_verdict({"verdict": verdict, "simulated": found}) == shown
 

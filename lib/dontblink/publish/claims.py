@@ -41,7 +41,7 @@ EFFECT = {"value", "unit", "says"}  # of the smallest effect of interest
 TESTED = ("rows", "show", "headline", "unit", "test", "seed", "why", "conditions", "reproduced", "same_direction")
 DRAWN = {"estimate": "value", "ci_low": "low", "ci_high": "high"}
 STEM = "08_claims"
-SIMULATED = ("figures/simulation/00_rules.json", "figures/simulation/00_power.json")  # false positives, power
+SIMULATED = ("figures/simulation/00_rules.json", "figures/simulation/00_simulation.json")  # false positives, power
 START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
 
 UNITS = {"percent": (100, 0, " %"), "points": (100, 2, " points"), "auroc": (1, 3, ""), "log_odds": (1, 3, "")}
@@ -217,7 +217,7 @@ def find_simulated(name: str, effect: str, n_items: int) -> dict[str, Any]:
     found: dict[str, Any] = {"n_items": n_items}
     if rule := rules.get("rules", {}).get(name):
         found["false_positive"] = rule
-    if needed := power.get("n_at_80", {}).get(effect):
+    if needed := power.get("power", {}).get(effect, {}).get("n_at_80"):
         found |= {"n_at_80": needed, "is_underpowered": n_items < needed}
     return found
 
