@@ -235,11 +235,13 @@ class Veto(Section):
     coverage: Coverage = Field(description="share of the answers that a rule accepts")
     curve_coverages: Several[Coverage] = Field(description="shares at which the curves are drawn")
     targets: Several[Word] = Field(description="task types that the veto is for, declared beforehand")
+    vision: Literal["image", "cumulative image"] = Field(description="the declared one; a monitor has no boxes")
     splits: Count = Field(description="repeated divisions by item: fit on one part, judge on the other")
     fit_share: OpenShare = Field(description="share of the items that a split fits on")
     veto_shares: Count = Field(description="candidate vetoes: so many equal parts of the withheld answers")
     jackknife_blocks: Whole = Field(ge=2, description="blocks of items left out in turn, for the interval")
-    permutations: Count = Field(description="deals of vision within a cell, every fit repeated")
+    permutations: Count = Field(description="deals of the declared vision within a cell, every fit repeated")
+    other_permutations: Count = Field(description="of other visions, placebos and the other base")
     bootstrap_replicates: Count = Field(description="of the risk-coverage table, where nothing is fitted")
     confidence_level: OpenShare = Field(description="of every interval")
     split_seed: Seed = Field(description="draws splits, blocks, deals and replicates")
@@ -248,6 +250,8 @@ class Veto(Section):
     covariates: Several[Word] = Field(description="taken out in the adjusted tables")
     max_risk: OpenShare = Field(description="of an accepted answer, learn then test")
     delta: OpenShare = Field(description="chance that its guarantee may fail")
+    repair_items: Whole = Field(ge=20, description="labelled answers of a target that certify a threshold again")
+    guarantee_draws: Count = Field(description="divisions of the items by thirds: fit, certify, check")
 
 
 class Claims(Section):

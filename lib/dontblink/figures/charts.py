@@ -41,8 +41,8 @@ CONTROLS = {"control_box": "equal area elsewhere", "prompt": "prompt text", "uni
 POSITIONS = {"bin": "position in the reasoning (%)", "step_index": "reasoning step (number)"}
 RULE_NAMES = {
     "entropy": "entropy only",
+    "entropy_length": "entropy and length",
     "linear": "one linear rule",
-    "interaction": "one rule with E x V",
     "veto": "targeted veto",
     "oracle": "oracle",
 }
@@ -109,7 +109,7 @@ def forest(
     for k, part in enumerate((controls or {}).values()):
         handles += ax.plot(
             scale * part[value], [place[_key(row)] for _, row in part.iterrows()], linestyle="none",
-            marker=("s", "^", "D")[k % 3], markerfacecolor="none", markeredgecolor=shade((0.45, 0.6, 0.3)[k % 3]),
+            marker=("s", "^", "D", "v")[k % 4], markerfacecolor="none", markeredgecolor=shade((0.45, 0.6, 0.3, 0.15)[k % 4]),
         )  # fmt: skip
     ax.axvline(zero, color="0.5", linewidth=0.8, zorder=0)
     _name_rows(ax, rows)
@@ -149,6 +149,31 @@ def _name_rows(ax: Axes, rows: pd.DataFrame) -> None:
 
 def _key(row: Any) -> tuple[str, ...]:
     return (str(row["row"]),) if "row" in row else (str(row["benchmark"]), str(row["model"]))
+
+
+def guarantee_panel(
+    ax: Axes,
+    shifted: pd.DataFrame,
+    repaired: pd.DataFrame,
+    home: pd.DataFrame,
+    *,
+    max_risk: float,
+    confidence: float = 0.95,
+) -> Axes:
+    """Draw the risk of certified thresholds on other benchmarks for ONE model, a row a source and target.
+
+    The tables are parts of `studies.guarantees.summarise_pairs` with a column `row`. Filled: the threshold as it was
+    certified; hollow: certified again on the target; squares: at home, on the source itself. A pair without a
+    certificate says so.
+    """
+    own = home.set_index("source")["risk"]
+    beside = shifted.assign(risk=shifted["source"].map(own), quantity="shifted")
+    forest(
+        ax, beside.assign(risk=shifted["risk"]), "risk", label="risk of accepted answers (%)", scale=100, zero=100 * max_risk,
+        beside=repaired.dropna(subset=["risk"]), confidence=confidence, interval="Clopper-Pearson\nof one draw (mean ends)",
+    )  # fmt: skip
+    ax.plot(100 * beside["risk"], range(len(beside)), "s", markerfacecolor="none", markeredgecolor=shade(0.5), zorder=2)
+    return ax
 
 
 def collapse_curves(
@@ -285,7 +310,7 @@ def risk_coverage_curves(
     confidence: float = 0.95,
     legend: bool = True,
 ) -> Axes:
-    """Draw held-out risk, or the gain over entropy alone, against realised coverage for ONE scope of a veto table.
+    """Draw held-out risk, or the gain over the base, against realised coverage for ONE scope and base of a veto table.
 
     A line per rule, a band for those of `bands`.
     """

@@ -1,18 +1,19 @@
 """Rules that withhold answers, fitted and judged on repeated splits by item: the arithmetic under `veto`.
 
-Why: 100 splits, 9 cells and hundreds of permutations are millions of threshold fits, done here as arrays. In: rows of
-`cells.select_rows` with an entropy and a vision column. Out: for every rule, cell and split which held-out answers are
-accepted, and how many errors that saves against the entropy rule AT THE SAME NUMBER of accepted answers. Never: a label
-of a held-out item in a threshold, a coefficient or a choice; an item that is in both halves for two models.
+Why: 100 splits, 9 cells and thousands of permutations are millions of threshold fits, done here as arrays. In: rows of
+`cells.select_rows` with entropy, the length of the response and visions. Out: for every rule, cell and split which
+held-out answers are accepted, and how many errors that saves against the base rule AT THE SAME NUMBER of accepted
+answers. The base is what a monitor has without a look at attention: entropy, or entropy and length. Never: a label of a
+held-out item in a threshold, a coefficient or a choice; an item that is in both halves for two models.
 
-Arrays have a row per split: fit int64[S, F] numbers items of a cell in the order of entropy, held int64[S, G] the rest.
-Items are dealt into blocks, and every split halves every block: without a block the splits are what they were, which
-the jackknife of `veto` needs.
+Arrays have a row per split: fit int64[S, F] numbers items of a cell in the order of the base's cost, held int64[S, G]
+the rest. Items are dealt into blocks, and every split halves every block: without a block the splits are what they
+were, which the jackknife of `veto` needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -24,68 +25,111 @@ from numpy.typing import NDArray
 
 from dontblink.statistics import bootstrap
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, number_clusters, split_strata
-from dontblink.statistics.logit import fit_logit, fit_replicates, prepare_rows, start_at
-from dontblink.studies.cells import ENTROPY, VISION, deal_rows, name_cell, standardise
+from dontblink.statistics.logit import Rows, Start, fit_logit, fit_replicates, prepare_rows, start_at
+from dontblink.studies.cells import ENTROPY, deal_rows, name_cell, standardise
 from dontblink.studies.risk_coverage import count_accepted, errors_in_order
 
 Bools = NDArray[np.bool_]
-RULES = ("entropy", "linear", "interaction", "veto", "oracle")
+LENGTH = "log_n_response_tokens"
+BASES = {"entropy": (ENTROPY,), "entropy_length": (ENTROPY, LENGTH)}  # what each base rule reads
+RULES = ("entropy", "entropy_length", "linear", "veto", "oracle")
+VISION_RULES = ("linear", "veto")
 _CHUNK = 32  # logits fitted at once: their row weights stay in the cache; changes no result
+
+
+class Ranked(NamedTuple):
+    """Answers in the order of a cost, [S, F]: the cost, is it wrong, and the last place of each place's group of ties.
+
+    errors float64[S, F + 1] are the expected errors among the k cheapest. S may be 1, for all splits.
+    """
+
+    cost: Floats
+    wrong: Floats
+    tie_end: Ints
+    errors: Floats
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """Rows `index` of one model and benchmark, their splits, and what the entropy rule alone makes of them.
+    """Rows `index` of one model and benchmark, their splits, and what the base rule makes of them.
 
-    tie_end int64[S, F] is the last place in `fit` of each place's group of ties, fit_errors float64[S, F + 1] and
-    held_errors [S, G + 1] the expected errors among the k of lowest entropy.
+    `ranked` are the fit items; `held_cost` float64[S, G] and `held_errors` float64[S, G + 1], the expected errors among
+    the k cheapest, the held-out ones. `parts` has for each task type its rows bool[n] and the held-out errors among
+    ITS k cheapest. `n_separated` says in how many splits the base's logit was separated.
     """
 
     name: str
     index: Ints
-    entropy: Floats
     wrong: Floats
     targeted: Bools
     fit: Ints
     held: Ints
-    tie_end: Ints
-    fit_errors: Floats
+    ranked: Ranked
+    held_cost: Floats
     held_errors: Floats
+    parts: dict[str, tuple[Bools, Floats]]
+    n_separated: int
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Rows (cell, right, is it targeted, item, E, V in standard deviations), the block of each item, and the splits.
+    """Rows (cell, right, task type, is it targeted, item), features in standard deviations, and the splits.
 
-    `fits_on` bool[S, items] says what a split fits on.
+    `features` holds what the bases read (`BASES`), `looks` the visions and placebos by name. `block` is that of each
+    item, `fits_on` bool[S, items] says what a split fits on, `base` (of BASES) in which order answers are accepted.
     """
 
     names: NDArray[np.str_]
     right: Floats
+    task: NDArray[np.str_]
     targeted: Bools
     row_item: Ints
-    entropy: Floats
-    vision: Floats
+    features: dict[str, Floats]
+    looks: dict[str, Floats]
     block: Ints
     fits_on: Bools
     n_shares: int
+    base: str
 
-    def deal_vision(self, rng: np.random.Generator) -> Floats:
-        """Return the vision column with items dealt anew within each cell (`cells.deal_rows`).
+    def deal(self, rng: np.random.Generator) -> Ints:
+        """Return int64[n], whose vision each row gets: items dealt anew within each cell (`cells.deal_rows`).
 
         An item keeps its vision values of different models together, so that what cells share under the null stays.
         """
-        return self.vision[deal_rows(self.row_item, [cell.index for cell in self.cells], rng)]
+        return deal_rows(self.row_item, list(self.places.values()), rng)
+
+    @cached_property
+    def places(self) -> dict[str, Ints]:
+        """Return the row numbers of each cell."""
+        found = pd.Series(self.names).groupby(self.names, sort=True).indices
+        return {str(name): np.asarray(index) for name, index in found.items()}
+
+    def price(self, base: str) -> list[tuple[Floats, int]]:
+        """Return each cell's cost of its answers by a base rule, and how many of its logits were separated.
+
+        float64[S, n], or [1, n] if nothing is fitted: `fit_weights` on the half that a split fits on.
+        """
+        found = []
+        for name, index in self.places.items():
+            columns = [self.features[column][index] for column in BASES[base]]
+            if len(columns) == 1:
+                found.append((columns[0][None], 0))
+                continue
+            items, item = np.unique(self.row_item[index], return_inverse=True)
+            counts = self.fits_on[:, items].astype(np.float64)
+            weights, n_separated = fit_weights(columns, 1 - self.right[index], item, counts, name)
+            found.append((weigh(weights, columns), n_separated))
+        return found
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """Return each cell with its splits; one with an empty half is an error."""
         return tuple(
             _split_cell(
-                str(name), index, self.fits_on[:, self.row_item[index]], self.entropy[index], 1 - self.right[index],
-                self.targeted[index],
+                name, index, self.fits_on[:, self.row_item[index]], cost, 1 - self.right[index], self.targeted[index],
+                self.task[index], n_separated,
             )
-            for name, index in pd.Series(self.names).groupby(self.names, sort=True).indices.items()
+            for (name, index), (cost, n_separated) in zip(self.places.items(), self.price(self.base), strict=True)
         )  # fmt: skip
 
     @cached_property
@@ -96,12 +140,13 @@ class Splits:
         """
         found = []
         names = [cell.name.split("\n")[0] for cell in self.cells]
+        entropy = self.features[ENTROPY]
         for model in dict.fromkeys(names):
             own = [c for c, name in enumerate(names) if name == model]
             sizes = [len(self.cells[c].index) for c in own]
             index, constants = np.concatenate([self.cells[c].index for c in own]), np.repeat(np.eye(len(own)), sizes, 0)
             items, item = np.unique(self.row_item[index], return_inverse=True)
-            near = fit_logit(np.column_stack([self.entropy[index], constants]), self.right[index]).coef
+            near = fit_logit(np.column_stack([entropy[index], constants]), self.right[index]).coef
             found.append((model, own, index, constants, item, near, self.fits_on[:, items].astype(np.float64)))
         return found
 
@@ -121,6 +166,8 @@ def prepare_splits(
     rows: pd.DataFrame,
     targets: Sequence[str] | None,
     *,
+    looks: Mapping[str, str],
+    base: str = "entropy",
     n_splits: int,
     fit_share: float | Fraction,
     n_shares: int,
@@ -129,9 +176,9 @@ def prepare_splits(
 ) -> Splits:
     """Split the items `n_splits` times, the same way for all models; every block of a stratum is split by itself.
 
-    `targets` are the task types that the veto is for (None: all). Entropy and vision are standardised within the cell
-    with the features of all its rows: no label, but the scale of a cell is taken as known. Options out of range, or a
-    cell without items in one of the halves, are errors.
+    `targets` are the task types that the veto is for (None: all), `looks` the columns of visions and placebos by name.
+    Features are standardised within the cell with the values of all its rows: no label, but the scale of a cell is
+    taken as known. Options out of range, or a cell without items in one of the halves, are errors.
     """
     if n_splits < 1 or n_shares < 1 or n_blocks < 1 or not 0 < fit_share < 1:
         found = f"{n_splits} splits, fit share {fit_share}, {n_shares} shares, {n_blocks} blocks"
@@ -146,10 +193,12 @@ def prepare_splits(
             order = np.argsort(rng.random((n_splits, len(own))), axis=1)
             fits_on[np.arange(n_splits)[:, None], own[order[:, : count_accepted(len(own), fit_share)]]] = True
     labels = rows["cell"].to_numpy()
-    e, v = (standardise(rows[name], labels, name) for name in (ENTROPY, VISION))
+    features = {name: standardise(rows[name], labels, name) for name in BASES["entropy_length"] if name in rows}
+    seen = {name: standardise(rows[column], labels, column) for name, column in looks.items()}
     right = rows["correct"].to_numpy(np.float64)
-    targeted = np.ones(len(rows), bool) if targets is None else rows["task_type"].isin(list(targets)).to_numpy()
-    return Splits(labels, right, targeted, groups.row, e, v, block, fits_on, n_shares)
+    task = rows["task_type"].to_numpy(str)
+    targeted = np.ones(len(rows), bool) if targets is None else np.isin(task, list(targets))
+    return Splits(labels, right, task, targeted, groups.row, features, seen, block, fits_on, n_shares, base)
 
 
 def leave_out(splits: Splits, block: int) -> Splits:
@@ -157,123 +206,201 @@ def leave_out(splits: Splits, block: int) -> Splits:
     stays = splits.block != block
     rows = stays[splits.row_item]
     item = (np.cumsum(stays) - 1)[splits.row_item[rows]]
-    kept = {name: getattr(splits, name)[rows] for name in ("names", "right", "targeted", "entropy", "vision")}
-    return replace(splits, **kept, row_item=item, block=splits.block[stays], fits_on=splits.fits_on[:, stays])
+    kept = {name: getattr(splits, name)[rows] for name in ("names", "right", "task", "targeted")}
+    features, looks = ({name: x[rows] for name, x in part.items()} for part in (splits.features, splits.looks))
+    kept |= {"row_item": item, "block": splits.block[stays], "fits_on": splits.fits_on[:, stays]}
+    return replace(splits, **kept, features=features, looks=looks)
 
 
-def _split_cell(name: str, index: Ints, in_fit: Bools, entropy: Floats, wrong: Floats, targeted: Bools) -> Cell:
+def fit_weights(
+    columns: Sequence[Floats], wrong: Floats, item: Ints, counts: Floats, name: str
+) -> tuple[Floats, int]:
+    """Return the weights of the columns in the log-odds of being wrong, float64[S, J], and how many were separated.
+
+    One logit of wrong on the columns (float64[n] each) and a constant for each row of `counts` float64[S, items], the
+    weight of each item (`item` int64[n] numbers them); a separated fit is Firth's. `name` is the cell's, for errors.
+    """
+    x = np.column_stack([*columns, np.ones(len(wrong))])
+    rows = prepare_rows(x, wrong, item)
+    start = start_at(rows, fit_logit(x, wrong).coef * rows.scale)
+    coef, separated = (np.concatenate(part) for part in zip(*_fit_chunks(rows, counts, start), strict=True))
+    if np.isnan(coef).any():
+        raise EstimateError(f"cell {name_cell(name)}: entropy and length depend on each other in a split; add items")
+    return coef[:, : len(columns)], int(separated.sum())
+
+
+def weigh(weights: Floats, columns: Sequence[Floats]) -> Floats:
+    """Return the weighted sums float64[S, n] of columns float64[n]; equal rows get equal sums to the last bit."""
+    return sum((weights[:, j, None] * column for j, column in enumerate(columns)), np.zeros(1))  # no matrix product
+
+
+def _fit_chunks(rows: Rows, counts: Floats, start: Start) -> Iterator[tuple[Floats, Bools]]:
+    space = np.empty((4, _CHUNK, len(rows.x)))
+    for k in range(0, len(counts), _CHUNK):
+        beta, separated = fit_replicates(rows, counts[k : k + _CHUNK], start, space)
+        yield beta / rows.scale, separated
+
+
+def _split_cell(
+    name: str, index: Ints, in_fit: Bools, cost: Floats, wrong: Floats, targeted: Bools, task: NDArray[np.str_],
+    n_separated: int,
+) -> Cell:  # fmt: skip
     if in_fit[0].all() or not in_fit[0].any():
         found = f"cell {name_cell(name)}: {len(index)} items leave one half empty"
         raise EstimateError(f"{found}; add items or leave the cell out")
-    rows, order = np.arange(len(index)), np.argsort(entropy, kind="stable")  # sorted once for all splits
-    parts = ((in_fit, order), (~in_fit, order), (~in_fit, rows))
-    fit, high, held = (r.take(np.flatnonzero(part[:, r]).reshape(len(part), -1) % len(r)) for part, r in parts)
-    ends = bootstrap.find_ties(entropy.take(fit))[1]
-    curves = [errors_in_order(entropy.take(part), wrong.take(part)) for part in (fit, high)]
-    return Cell(name, index, entropy, wrong, targeted, fit, held, ends, curves[0], curves[1])
+    order = np.broadcast_to(np.argsort(cost, axis=1, kind="stable"), in_fit.shape)
+    first, cost = np.take_along_axis(in_fit, order, 1), np.broadcast_to(cost, in_fit.shape)
+    fit, held = (order[part].reshape(len(order), -1) for part in (first, ~first))
+    own, prices = rank_answers(np.take_along_axis(cost, fit, 1), wrong.take(fit)), np.take_along_axis(cost, held, 1)
+    errors, parts = errors_in_order(prices, wrong.take(held)), {}
+    for kind in np.unique(task):
+        rows = task == kind
+        if rows.all():
+            parts[str(kind)] = (rows, errors)
+            break
+        place = np.argsort(~rows.take(held), axis=1, kind="stable")  # the others last, and never counted
+        ranked = (np.take_along_axis(x, place, 1) for x in (prices, wrong.take(held)))
+        parts[str(kind)] = (rows, errors_in_order(*ranked))
+    return Cell(name, index, wrong, targeted, fit, held, own, prices, errors, parts, n_separated)
+
+
+def rank_answers(cost: Floats, wrong: Floats) -> Ranked:
+    """Return answers that are sorted by cost along the last axis, with their ties and their expected errors."""
+    return Ranked(cost, wrong, bootstrap.find_ties(cost)[1], errors_in_order(cost, wrong))
 
 
 def apply_rule(
-    splits: Splits, rule: str, vision: Floats, coverages: Sequence[float | Fraction]
-) -> Iterator[list[Accepted]]:
+    splits: Splits, rule: str, vision: Floats, coverages: Sequence[float | Fraction], *, targeted_only: bool = False
+) -> Iterator[list[Accepted | None]]:
     """Fit the rule in every split; yield, for each coverage, what it accepts of the held-out items, a cell at a time.
 
-    entropy: E <= t. linear, interaction: b . (E, V) and b . (E, V, EV) >= t with ONE b per model over its benchmarks
-    (`fit_splits`). veto: E <= t and not (task type targeted and V < u), see `fit_veto`. oracle: right answers first.
-    t makes the rule accept ceil(coverage F) of the F fit items of the cell; rows tied at t are accepted, so the
-    realised coverage can differ.
+    entropy, entropy_length: cost <= t, see `Splits.price`. linear: b . (E, V) >= t with ONE b per model over its
+    benchmarks (`fit_splits`). veto: cost of the base <= t and not (task type targeted and V < u), see `fit_veto`.
+    oracle: right answers first. t makes the rule accept ceil(coverage F) of the F fit items of the cell; rows tied at t
+    are accepted, so the realised coverage can differ. With `targeted_only` a veto leaves cells without targeted rows as
+    None: there it is the base rule, whatever the vision.
     """
     if rule not in RULES:
         raise EstimateError(f"rule {rule!r}; expected one of {', '.join(RULES)}")
-    costs = [cell.entropy for cell in splits.cells]
-    separated = [0] * len(costs)
-    if rule in ("linear", "interaction"):
-        scores, separated = fit_splits(splits, vision, interaction=rule == "interaction")
+    cells = splits.cells
+    if rule == "linear":
+        scores, separated = fit_splits(splits, vision)
         costs = [-score for score in scores]
+    elif rule in BASES and rule != splits.base:
+        costs, separated = map(list, zip(*splits.price(rule), strict=True))
+    else:
+        costs, separated = [], [cell.n_separated for cell in cells]
     for coverage in coverages:
-        found = []
-        for cell, cost, n_separated in zip(splits.cells, costs, separated, strict=True):
+        found: list[Accepted | None] = []
+        for c, cell in enumerate(cells):
             if rule == "oracle":
                 found.append(_accept_right(cell, coverage))
+            elif costs:
+                found.append(_accept_cheapest(cell, costs[c], coverage, separated[c]))
             elif rule == "veto" and cell.targeted.any():
-                seen = np.where(cell.targeted, vision[cell.index], np.inf)
-                limit, floor, share = fit_veto(cell, seen, coverage, splits.n_shares)
-                kept = (cell.entropy.take(cell.held) <= limit[:, None]) & (seen.take(cell.held) >= floor[:, None])
-                found.append(Accepted(kept.astype(np.float64), share))
+                found.append(_accept_seen(cell, vision, coverage, splits.n_shares))
+            elif targeted_only:
+                found.append(None)
             else:
-                found.append(_accept_cheapest(cell, cost, coverage)._replace(n_separated=n_separated))
+                limit = cell.ranked.cost[:, count_accepted(cell.fit.shape[1], coverage) - 1, None]
+                kept = (cell.held_cost <= limit).astype(np.float64)
+                found.append(Accepted(kept, np.zeros(len(kept)), cell.n_separated))
         yield found
 
 
-def count_errors(cell: Cell, accepted: Accepted) -> Floats:
-    """Return float64[3, S]: accepted answers, wrong ones among them, and those of entropy alone at that number."""
-    k = np.rint(accepted.weight.sum(axis=1)).astype(np.int64)
-    own = (accepted.weight * cell.wrong.take(cell.held)).sum(axis=1)
-    return np.stack([k.astype(np.float64), own, np.take_along_axis(cell.held_errors, k[:, None], 1)[:, 0]])
+def count_errors(cell: Cell, accepted: Accepted, part: str = "") -> Floats:
+    """Return float64[4, S]: accepted answers, wrong ones among them, those of the base at that number, held-out ones.
+
+    `part` counts one task type of a cell that holds several: of its accepted answers, against the base's own cheapest
+    of that type.
+    """
+    weight, errors, n_held = accepted.weight, cell.held_errors, np.full(len(cell.held), cell.held.shape[1])
+    if part:
+        rows, errors = cell.parts.get(part, (np.zeros(len(cell.index), bool), errors))  # no item of the type is left
+        inside = rows.take(cell.held)
+        weight, n_held = weight * inside, inside.sum(axis=1)
+    k = np.rint(weight.sum(axis=1)).astype(np.int64)
+    own = np.einsum("sg,sg->s", weight, cell.wrong.take(cell.held))
+    return np.stack([k, own, np.take_along_axis(errors, k[:, None], 1)[:, 0], n_held]).astype(np.float64)
 
 
-def fit_splits(splits: Splits, vision: Floats, *, interaction: bool) -> tuple[list[Floats], list[int]]:
+def fit_splits(splits: Splits, vision: Floats) -> tuple[list[Floats], list[int]]:
     """Return for each cell scores float64[S, n], log-odds of being right less the constant of the cell, and in how many
     splits the logit of its model was separated (and fitted by Firth).
 
-    One logit per model and split, over all its benchmarks: constant per cell + E + V (+ EV), standardised.
+    One logit per model and split, over all its benchmarks: constant per cell + E + V, standardised.
     """
-    features = np.column_stack([splits.entropy, vision, splits.entropy * vision][: 2 + interaction])
+    features = np.column_stack([splits.features[ENTROPY], vision])
     scores, n_separated = [np.empty(0)] * len(splits.cells), [0] * len(splits.cells)
-    width = features.shape[1]
     for name, own, index, constants, item, near, counts in splits.models:
         rows = prepare_rows(np.hstack([features[index], constants]), splits.right[index], item)
-        start = start_at(rows, np.insert(near, 1, np.zeros(width - 1)) * rows.scale)
-        space = np.empty((4, _CHUNK, len(index)))
-        fits = [fit_replicates(rows, counts[k : k + _CHUNK], start, space) for k in range(0, len(counts), _CHUNK)]
-        coef = np.concatenate([beta for beta, _ in fits]) / rows.scale
+        start = start_at(rows, np.insert(near, 1, 0.0) * rows.scale)
+        coef, separated = (np.concatenate(part) for part in zip(*_fit_chunks(rows, counts, start), strict=True))
         if np.isnan(coef).any():
             raise EstimateError(f"model {name}: entropy and vision depend on each other in a split; add items")
         for c in own:
-            # term by term, not a matrix product: equal rows must get equal scores to the last bit
-            terms = (coef[:, j, None] * features[splits.cells[c].index, j] for j in range(width))
-            scores[c], n_separated[c] = sum(terms, np.zeros(1)), sum(int(flag.sum()) for _, flag in fits)
+            scores[c] = weigh(coef, list(features[splits.cells[c].index].T))
+            n_separated[c] = int(separated.sum())
     return scores, n_separated
 
 
-def fit_veto(cell: Cell, vision: Floats, coverage: float | Fraction, n_shares: int) -> tuple[Floats, Floats, Floats]:
-    """Return the entropy limit t, the vision floor u and the vetoed share of the fit items, float64[S] each.
+def try_floors(ranked: Ranked, seen: Floats, k: int, vetoed: Ints) -> tuple[Floats, Ints, Ints, Floats]:
+    """Return what each candidate veto gains on the answers it is fitted on, the number that it keeps, the place of its
+    limit, and its floor; [S, J] each.
 
-    Candidates: u is the order statistic below which j/n_shares of the F - K withheld fit items lie, j = 0..n_shares,
-    and t then the entropy of the K-th kept item, K = ceil(coverage F). The candidate that saves most errors against
-    entropy alone at its own number of accepted fit items wins, the smallest veto among equals: without a saving there
-    is no veto. `vision` float64[n] is +inf where the veto does not apply.
+    `seen` float64[S, F] is the vision of answers in the order of their cost, +inf where the veto does not apply;
+    `vetoed` int64[J], from 0, how many of the blindest each candidate vetoes. The limit is the cost of the K-th kept
+    answer, and answers tied with it are kept. gain = (errors of the base alone among as many answers as are kept -
+    errors kept) / number kept.
     """
-    n = cell.fit.shape[1]
-    k = count_accepted(n, coverage)
-    vetoed = np.unique((n - k) * np.arange(n_shares + 1) // n_shares)
-    seen = vision.take(cell.fit)
-    blind = np.argpartition(seen, n - k, axis=1)[:, : n - k + 1].astype(np.int32)  # places by entropy
+    n = seen.shape[1]
+    blind = np.argpartition(seen, n - k, axis=1)[:, : n - k + 1].astype(np.int32)  # places by cost
     low = np.take_along_axis(seen, blind, 1)
     floors = np.sort(low, axis=1)[:, vetoed]
     floors[:, 0] = -np.inf  # no veto, on new items either
     gone = low[:, None] < floors[:, :, None]
     # the i-th vetoed place comes before the K-th kept one if less than K kept ones come before it
     places = np.sort(np.where(gone, blind[:, None], n + k), axis=2)
-    place = np.take_along_axis(cell.tie_end, k - 1 + (places - np.arange(n - k + 1) < k).sum(axis=2), 1)
+    place = np.take_along_axis(ranked.tie_end, k - 1 + (places - np.arange(n - k + 1) < k).sum(axis=2), 1)
     gone &= blind[:, None] <= place[:, :, None]
     size = place + 1 - gone.sum(axis=2)
-    wrong = np.einsum("sjm,sm->sj", gone, cell.wrong.take(np.take_along_axis(cell.fit, blind, 1)))
-    errors = np.take_along_axis(cell.fit_errors, place + 1, 1) - wrong
-    gain = (np.take_along_axis(cell.fit_errors, size, 1) - errors) / size
+    wrong = np.einsum("sjm,sm->sj", gone, np.take_along_axis(ranked.wrong, blind, 1))
+    errors = np.take_along_axis(ranked.errors, place + 1, 1) - wrong
+    gain = (np.take_along_axis(ranked.errors, size, 1) - errors) / size
+    return gain, size, place, floors
+
+
+def fit_veto(ranked: Ranked, seen: Floats, coverage: float | Fraction, n_shares: int) -> tuple[Floats, Floats, Floats]:
+    """Return the limit t of the base's cost, the vision floor u and the vetoed share of the fit items, float64[S] each.
+
+    Candidates: u is the order statistic below which j/n_shares of the F - K withheld fit items lie, j = 0..n_shares,
+    and t then the cost of the K-th kept item, K = ceil(coverage F). The candidate of `try_floors` wins that gains most,
+    the smallest veto among equals: without a saving there is no veto.
+    """
+    n = seen.shape[1]
+    k = count_accepted(n, coverage)
+    vetoed = np.unique((n - k) * np.arange(n_shares + 1) // n_shares)
+    gain, _, place, floors = try_floors(ranked, seen, k, vetoed)
     best = np.argmax(gain >= gain.max(axis=1, keepdims=True) - 1e-12, axis=1)[:, None]
-    at = np.take_along_axis(cell.fit, np.take_along_axis(place, best, 1), 1)[:, 0]
-    return cell.entropy[at], np.take_along_axis(floors, best, 1)[:, 0], vetoed[best[:, 0]] / n
+    limit = np.take_along_axis(ranked.cost, np.take_along_axis(place, best, 1), 1)[:, 0]
+    return limit, np.take_along_axis(floors, best, 1)[:, 0], vetoed[best[:, 0]] / n
 
 
-def _accept_cheapest(cell: Cell, cost: Floats, coverage: float | Fraction) -> Accepted:
-    """Accept what costs no more than the K-th cheapest fit item; cost float64[S, n], or [n] in all splits."""
-    k, by_split = count_accepted(cell.fit.shape[1], coverage), cost.ndim == 2
-    first = np.arange(len(cost))[:, None] * cost.shape[1] if by_split else 0
-    fit, held = (cost.take(part + first) for part in (cell.fit, cell.held))
-    if by_split:  # entropy is in order
-        fit.partition(k - 1, axis=1)
-    return Accepted((held <= fit[:, k - 1, None]).astype(np.float64), np.zeros(len(held)))
+def _accept_seen(cell: Cell, vision: Floats, coverage: float | Fraction, n_shares: int) -> Accepted:
+    """Accept what the base does and what looks enough at the picture."""
+    seen = np.where(cell.targeted, vision[cell.index], np.inf)
+    limit, floor, share = fit_veto(cell.ranked, seen.take(cell.fit), coverage, n_shares)
+    kept = (cell.held_cost <= limit[:, None]) & (seen.take(cell.held) >= floor[:, None])
+    return Accepted(kept.astype(np.float64), share, cell.n_separated)
+
+
+def _accept_cheapest(cell: Cell, cost: Floats, coverage: float | Fraction, n_separated: int) -> Accepted:
+    """Accept what costs no more than the K-th cheapest fit item; cost float64[S, n], or [1, n] in all splits."""
+    k = count_accepted(cell.fit.shape[1], coverage)
+    cost = np.broadcast_to(cost, (len(cell.fit), cost.shape[1]))
+    fit, held = (np.take_along_axis(cost, part, 1) for part in (cell.fit, cell.held))
+    fit.partition(k - 1, axis=1)
+    return Accepted((held <= fit[:, k - 1, None]).astype(np.float64), np.zeros(len(held)), n_separated)
 
 
 def _accept_right(cell: Cell, coverage: float | Fraction) -> Accepted:
