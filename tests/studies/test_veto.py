@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 from scipy.stats import t as t_distribution
-from synthetic_items import make_items, read_case
+from synthetic_items import make_items
 
 from dontblink.statistics.bootstrap import EstimateError
 from dontblink.studies import veto
-from dontblink.studies.cells import keep_usable, select_rows
-from dontblink.studies.risk_coverage import risk_coverage
+from dontblink.studies.cells import PLACEBOS, VISIONS, keep_usable, select_rows
+from dontblink.studies.risk_coverage import count_accepted, risk_coverage
 from dontblink.studies.veto_rules import (
+    BASES,
+    LENGTH,
     Accepted,
     Splits,
     apply_rule,
@@ -27,9 +29,11 @@ from dontblink.studies.veto_rules import (
     fit_splits,
     leave_out,
     prepare_splits,
+    rank_answers,
+    try_floors,
 )
 
-COLUMNS = ("full_entropy_nats", "vision_evidence_mass")
+COLUMNS = ("full_entropy_nats", LENGTH, "vision_evidence_mass")
 TARGETS = ["type of visual"]
 FAST: dict[str, Any] = {"n_splits": 20, "n_blocks": 5, "min_items": 20}
 
@@ -47,22 +51,23 @@ def make_danger(n_items: int = 200, strength: float = 2.5, seed: int = 0) -> pd.
 
 def study_of(items: pd.DataFrame, n_splits: int = 20, **options: Any) -> Splits:
     rows = keep_usable(select_rows(items, COLUMNS), 20)
-    defaults: dict[str, Any] = {"fit_share": 0.5, "n_shares": 10, "seed": 0}
+    defaults: dict[str, Any] = {"fit_share": 0.5, "n_shares": 10, "seed": 0, "looks": {"v": "vision_evidence_mass"}}
     return prepare_splits(rows, TARGETS, n_splits=n_splits, **(defaults | options))
 
 
 def accept(splits: Splits, rule: str, coverage: float = 0.9) -> list[Accepted]:
-    return next(apply_rule(splits, rule, splits.vision, [coverage]))
+    return [one for one in next(apply_rule(splits, rule, splits.looks["v"], [coverage])) if one is not None]
 
 
 def test_every_scope_and_rule_has_a_row_and_entropy_gains_nothing_over_itself() -> None:
     table = veto.veto_table(make_items(), TARGETS, n_deals=3, **FAST)
-    assert len(table) == (4 + 2 + 1) * 5 and list(table["rule"][:5]) == list(veto.RULES)
+    assert len(table) == (4 + 2 + 2 + 1) * 5 and list(table["rule"][:5]) == list(veto.RULES)
     own = table.query("rule == 'entropy'")
     assert (own[["gain", "ci_low", "ci_high", "split_low", "split_high"]] == 0).all(axis=None)
-    assert (table["gain"] - (table["entropy_risk"] - table["risk"])).abs().max() < 1e-12
+    assert (table["gain"] - (table["base_risk"] - table["risk"])).abs().max() < 1e-12
     assert ((table["ci_low"] <= table["gain"]) & (table["gain"] <= table["ci_high"])).mean() > 0.9
-    vision = table["rule"].isin(["linear", "interaction", "veto"])
+    vision = table["rule"].isin(["linear", "veto"])
+    assert (table["vision"] == np.where(vision, "evidence", "none")).all()
     assert table.loc[vision, "p"].between(0.25, 1).all() and table.loc[~vision, "p"].isna().all()
     assert table.query("scope == 'cell' and rule == 'veto'")["p_max"].notna().all()
 
@@ -86,7 +91,8 @@ def test_planted_blind_errors_are_the_lowest_vision_of_each_targeted_cell_and_no
 
 
 def test_the_veto_changes_nothing_outside_its_targets() -> None:
-    table = veto.veto_table(make_danger(), TARGETS, n_deals=2, **FAST).query("benchmark == 'symbolic'")
+    table = veto.veto_table(make_danger(), TARGETS, n_deals=2, **FAST)
+    table = table[table["benchmark"].isin(["symbolic", "type of symbolic"])]
     own, base = (table[table["rule"] == name].reset_index(drop=True) for name in ("veto", "entropy"))
     assert (own[["gain", "veto_share", "ci_low", "ci_high"]] == 0).all(axis=None) and (own["p"] == 1).all()
     assert (own[["risk", "realised_coverage"]] == base[["risk", "realised_coverage"]]).all(axis=None)
@@ -145,7 +151,7 @@ def test_rows_and_cells_that_give_no_estimate_keep_their_counts() -> None:
         found = table[(table["scope"] == "cell") & (table["model"] == model) & (table["benchmark"] == benchmark)]
         assert (found["n_rows"] == n).all() and found["gain"].isna().all() and (found["n_cells"] == 0).all()
     pooled = table.query("scope == 'pooled'")
-    assert (pooled["n_cells"] == 2).all() and (pooled["n_rows"] == 157).all() and (table["n_left_out"] == 2).all()
+    assert (pooled["n_cells"] == 2).all() and (pooled["n_rows"] == 159).all() and (table["n_left_out"] == 0).all()
 
 
 def test_several_coverages_are_the_single_ones() -> None:
@@ -266,7 +272,7 @@ def test_without_a_block_every_split_is_what_it_was_for_the_other_items() -> Non
         stays = splits.block != block
         np.testing.assert_array_equal(rest.fits_on, splits.fits_on[:, stays])
         rows = stays[splits.row_item]
-        np.testing.assert_array_equal(rest.entropy, splits.entropy[rows])
+        np.testing.assert_array_equal(rest.features[LENGTH], splits.features[LENGTH][rows])
         for before, after in zip(splits.cells, rest.cells, strict=True):
             np.testing.assert_array_equal(after.wrong, before.wrong[rows[before.index]])
             np.testing.assert_array_equal(1 - rest.right[after.index], after.wrong)
@@ -281,8 +287,9 @@ def test_a_label_of_a_held_out_item_changes_no_acceptance_of_its_split() -> None
     held = np.concatenate([cell.index[cell.held[0]] for cell in splits.cells])
     rows = select_rows(items, COLUMNS)
     rows.loc[held, "correct"] = np.random.default_rng(3).permutation(rows["correct"].to_numpy()[held])
-    other = prepare_splits(rows, TARGETS, n_splits=1, fit_share=0.5, n_shares=10, seed=0)
-    for rule in ("entropy", "linear", "interaction", "veto"):
+    looks = {"v": "vision_evidence_mass"}
+    other = prepare_splits(rows, TARGETS, looks=looks, n_splits=1, fit_share=0.5, n_shares=10, seed=0)
+    for rule in ("entropy", "entropy_length", "linear", "veto"):
         for mine, theirs in zip(accept(splits, rule), accept(other, rule), strict=True):
             np.testing.assert_array_equal(mine.weight, theirs.weight)
 
@@ -291,115 +298,209 @@ def test_rules_are_compared_at_equal_numbers_and_saved_errors_are_those_of_the_e
     splits = study_of(make_danger(60))
     for rule in veto.RULES:
         for cell, accepted in zip(splits.cells, accept(splits, rule), strict=True):
-            k, own, by_entropy = count_errors(cell, accepted)
+            k, own, by_entropy, n_held = count_errors(cell, accepted)
+            assert (n_held == cell.held.shape[1]).all()
             for s in (0, 7):
                 held = cell.held[s]
-                curve = risk_coverage(-cell.entropy[held], cell.wrong[held])
+                curve = risk_coverage(-splits.features["full_entropy_nats"][cell.index][held], cell.wrong[held])
                 assert k[s] == round(accepted.weight[s].sum())
                 assert own[s] == pytest.approx((accepted.weight[s] * cell.wrong[held]).sum(), abs=1e-9)
                 assert by_entropy[s] == pytest.approx(curve[int(k[s]) - 1] * k[s], abs=1e-9)
 
 
-def test_linear_and_interaction_scores_are_those_of_statsmodels_on_the_fit_half() -> None:
+def test_linear_scores_are_those_of_statsmodels_on_the_fit_half() -> None:
     splits = study_of(make_items(120, vision=0.8, interaction=0.5), 3)
-    scores, _ = fit_splits(splits, splits.vision, interaction=True)
+    scores, _ = fit_splits(splits, splits.looks["v"])
     own = [cell for cell in splits.cells if cell.name.startswith("qwen")]
     parts = []
     for j, cell in enumerate(own):
-        e, v = splits.entropy[cell.index], splits.vision[cell.index]
-        x = np.column_stack([e, v, e * v, *(np.full(len(e), float(j == i)) for i in range(len(own)))])
+        e, v = splits.features["full_entropy_nats"][cell.index], splits.looks["v"][cell.index]
+        x = np.column_stack([e, v, *(np.full(len(e), float(j == i)) for i in range(len(own)))])
         parts.append((x[cell.fit[2]], 1 - cell.wrong[cell.fit[2]], x))
     fit = sm.Logit(np.concatenate([y for _, y, _ in parts]), np.concatenate([x for x, _, _ in parts]))
     coef = fit.fit(disp=0, tol=1e-13).params
     for cell, (_, _, x) in zip(own, parts, strict=True):
         at = next(c for c, other in enumerate(splits.cells) if other is cell)
-        np.testing.assert_allclose(scores[at][2], x[:, :3] @ coef[:3], atol=1e-9)
+        np.testing.assert_allclose(scores[at][2], x[:, :2] @ coef[:2], atol=1e-9)
 
 
 def test_the_null_keeps_every_cells_values_and_deals_models_together() -> None:
     splits = study_of(make_items(50))
-    dealt = splits.deal_vision(np.random.default_rng(0))
-    assert (dealt != splits.vision).mean() > 0.9
+    dealt = splits.looks["v"][splits.deal(np.random.default_rng(0))]
+    assert (dealt != splits.looks["v"]).mean() > 0.9
     moved: dict[str, np.ndarray] = {}
     for cell in splits.cells:
-        own, new = splits.vision[cell.index], dealt[cell.index]
+        own, new = splits.looks["v"][cell.index], dealt[cell.index]
         np.testing.assert_array_equal(np.sort(own), np.sort(new))
         came_from = np.argsort(own)[np.searchsorted(np.sort(own), new)]
         np.testing.assert_array_equal(moved.setdefault(cell.name.split("\n")[1], came_from), came_from)
 
 
-def test_p_values_are_those_of_the_reference_vectors() -> None:
-    from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
-
-    given, expected, tolerance = read_case("ltt_hb")
-    n, alpha = int(given["n"]), float(given["alpha"])
-    found = veto.bound_p_values(np.rint(given["r_hat"] * n), np.full(4, n), alpha)
-    np.testing.assert_allclose(found, expected["p_binary"], rtol=0, atol=tolerance["p_binary"])
-    bounded = compute_hoeffding_bentkus_p_value(given["r_hat"], n, alpha)[:, 0]
-    np.testing.assert_allclose(bounded, expected["p"], rtol=0, atol=tolerance["p"])
+LOOKS = {"image": VISIONS["image"], **PLACEBOS}
 
 
-def test_p_value_of_whole_errors_is_the_binomial_tail_and_one_where_nothing_is_accepted() -> None:
-    found = veto.bound_p_values([0, 3, 8, 0], [20, 20, 20, 0], 0.3)
-    np.testing.assert_allclose(found, [*binom.cdf([0, 3, 8], 20, 0.3), 1.0], atol=1e-12)
+def make_wordy(n_items: int = 200, seed: int = 0) -> pd.DataFrame:
+    """Long responses are wrong more often, whatever their entropy; vision says nothing."""
+    items, rng = make_items(n_items, seed=seed), np.random.default_rng(seed + 2)
+    wordy = items["n_response_tokens"].rank(pct=True)
+    return items.assign(correct=rng.random(len(items)) < 1 / (1 + np.exp(4 * wordy - 4)))
 
 
-def test_the_laxest_threshold_before_the_first_failure_is_taken() -> None:
-    confidence = np.arange(200)[::-1]
-    error = np.arange(200) >= 100  # the surer half is right
-    found = veto.certify_threshold(confidence, error, [50, 120, 150, 100, 20], max_risk=0.1, delta=0.1)
-    assert (found.threshold, found.n_accepted, found.n_certifying, found.risk) == (100.0, 100, 200, 0.0)
-    assert found.p_value == pytest.approx(0.9**100) and "at least 0.9" in found.guarantee
-    error[:20] = True  # now the strictest fails, and nothing after it is tested
-    none = veto.certify_threshold(confidence, error, [50, 120, 150, 185], max_risk=0.1, delta=0.1)
-    assert np.isnan(none.threshold) and none.n_accepted == 0 and "accept nothing" in none.guarantee
+@pytest.mark.parametrize("base", BASES)
+def test_the_base_alone_gains_nothing_and_knows_the_length(base: str) -> None:
+    table = veto.veto_table(make_wordy(), TARGETS, rules=tuple(BASES), base=base, **FAST)
+    own = table[table["rule"] == base]
+    assert (own[["gain", "ci_low", "ci_high", "split_low", "split_high"]] == 0).all(axis=None)
+    other = table[(table["rule"] != base) & (table["scope"] == "pooled")].iloc[0]
+    assert other["gain"] > 0 if base == "entropy" else other["gain"] < 0
 
 
-def test_false_certificates_are_rarer_than_delta() -> None:
-    rng = np.random.default_rng(0)
-    thresholds, delta, false = np.linspace(0.9, 0.0, 10), 0.1, 0
-    for _ in range(1000):
-        # the risk rises from 0.1 to 0.3 as confidence falls from 1 to 0: above t it is 0.2 - 0.1 t
-        confidence = rng.random(200)
-        error = rng.random(200) < 0.3 - 0.2 * confidence
-        found = veto.certify_threshold(confidence, error, thresholds, max_risk=0.15, delta=delta)
-        false += bool(0.2 - 0.1 * found.threshold >= 0.15)
-    assert false <= binom.ppf(0.999, 1000, delta)
+@pytest.mark.parametrize("base", BASES)
+def test_the_base_without_a_veto_is_its_own_rule(base: str) -> None:
+    splits = study_of(make_wordy(60), base=base)
+    for cell, accepted in zip(splits.cells, accept(splits, base), strict=True):
+        k = count_accepted(cell.fit.shape[1], 0.9)
+        assert (np.diff(cell.ranked.cost, axis=1) >= 0).all()
+        in_order = np.take_along_axis(cell.held_cost, np.argsort(cell.held_cost, 1), 1)
+        assert (accepted.weight.sum(axis=1) == (in_order <= cell.ranked.cost[:, k - 1, None]).sum(axis=1)).all()
 
 
-@pytest.mark.parametrize(
-    ("thresholds", "max_risk", "delta"), [([], 0.1, 0.1), ([np.nan], 0.1, 0.1), ([0.5], 0.0, 0.1), ([0.5], 0.1, 1.0)]
-)
-def test_uncertifiable_options_are_refused(thresholds: list[float], max_risk: float, delta: float) -> None:
-    with pytest.raises(EstimateError, match="expected"):
-        veto.certify_threshold([0.1, 0.9], [1, 0], thresholds, max_risk=max_risk, delta=delta)
+def test_the_cost_is_that_of_statsmodels_on_the_fit_half() -> None:
+    splits = study_of(make_wordy(120), 3, base="entropy_length")
+    for (cost, n_separated), cell in zip(splits.price("entropy_length"), splits.cells, strict=True):
+        features = np.column_stack([splits.features[name][cell.index] for name in BASES["entropy_length"]])
+        fit = cell.fit[2]
+        coef = sm.Logit(cell.wrong[fit], sm.add_constant(features[fit])).fit(disp=0, tol=1e-13).params
+        np.testing.assert_allclose(cost[2], features @ coef[1:], atol=1e-9)
+        assert n_separated == 0
 
 
-def test_table_certifies_every_cell_on_items_apart_from_those_that_check_it() -> None:
-    items = make_items(300)
-    table = veto.certify_table(items, ["type of visual"], max_risk=0.35)
-    assert len(table) == 4 * 2 and set(table["rule"]) == {"entropy", "veto"}
-    sizes = table["n_certifying"] + table["n_checked"]
-    assert (sizes == 200).all() and (table["n_checked"].between(80, 120)).all()
-    certified = table["threshold"].notna()
-    assert certified.any() and (table.loc[certified, "risk"] < 0.35).all()
-    assert (table.loc[certified, "p_value"] <= 0.1).all()
-    untargeted = table.query("benchmark == 'symbolic' and rule == 'veto'")
-    assert untargeted["vision_floor"].isna().all()
+def test_what_length_knows_is_a_gain_over_entropy_and_none_over_entropy_and_length() -> None:
+    items = make_wordy(800)
+    over = {
+        base: veto.veto_table(items, None, visions=PLACEBOS, base=base, rules=("veto",), n_splits=20)
+        .query("scope == 'pooled' and vision == 'length'")
+        .iloc[0]
+        for base in BASES
+    }
+    assert over["entropy"]["ci_low"] > 0 and over["entropy_length"]["ci_low"] <= 0
 
 
-def test_small_table_is_refused() -> None:
-    with pytest.raises(EstimateError, match="no cell has 60 items"):
-        veto.certify_table(make_items(30), None, max_risk=0.3)
+def test_a_planted_danger_zone_beats_the_placebos_and_a_placebo_that_is_the_vision_is_no_better() -> None:
+    items = veto.plant_blind_errors(make_items(500), TARGETS, 0.1, VISIONS["image"])
+    looks = LOOKS | {"itself": VISIONS["image"]}
+    options: dict[str, Any] = {"base": "entropy_length", "rules": ("veto",), "n_splits": 30}
+    study = veto.run_study(items, TARGETS, visions=looks, n_deals={"image": 19}, **options)
+    gains = study.gains().query("scope == 'task_type' and benchmark == 'type of visual'").set_index("vision")
+    assert gains.loc["image", "ci_low"] > 0 and gains.loc["image", "p"] == 0.05 and np.isnan(gains.loc["length", "p"])
+    over = study.compare(["image"], [*PLACEBOS, "itself"])
+    aimed = over.query("scope == 'task_type' and benchmark == 'type of visual'").set_index("placebo")
+    assert (aimed.loc[list(PLACEBOS), "ci_low"] > 0).all()
+    assert (over.query("placebo == 'itself'")[["estimate", "ci_low", "ci_high"]] == 0).all(axis=None)
+    difference = gains.loc["image", "gain"] - gains.loc["length", "gain"]
+    assert aimed.loc["length", "estimate"] == pytest.approx(difference, abs=1e-15)
+    assert "above 2 of 3 placebos" in veto.describe_differences(over, TARGETS)
 
 
-def test_a_vetoed_answer_is_never_accepted_even_where_all_others_are() -> None:
-    items = make_items(900, seed=3).assign(correct=True)
-    rng = np.random.default_rng(0)
-    low = items["vision_evidence_mass"] < items.groupby(["model", "benchmark"])["vision_evidence_mass"].transform(
-        lambda x: x.quantile(0.1)
-    )
-    items["correct"] = ~(low & (rng.random(len(items)) < 0.9))
-    table = veto.certify_table(items, None, max_risk=0.15)
-    vetoed = table[(table["rule"] == "veto") & table["vision_floor"].notna()]
-    assert len(vetoed) and np.isfinite(vetoed["threshold"]).all() and (vetoed["checked_coverage"] < 1).all()
+def test_visions_in_one_study_are_the_single_ones() -> None:
+    items, options = make_danger(80), {"rules": ("veto",), "n_deals": 3, "base": "entropy_length", **FAST}
+    together = veto.veto_table(items, TARGETS, visions=LOOKS, **options)
+    for name, column in LOOKS.items():
+        alone = veto.veto_table(items, TARGETS, visions={name: column}, **options)
+        pd.testing.assert_frame_equal(together[together["vision"] == name].reset_index(drop=True), alone)
+
+
+def test_a_deal_that_leaves_untargeted_cells_alone_is_the_one_that_judges_them_again() -> None:
+    splits = study_of(make_danger(60))
+    vision = splits.looks["v"][splits.deal(np.random.default_rng(1))]
+    quick, whole = (next(apply_rule(splits, "veto", vision, [0.9], targeted_only=only)) for only in (True, False))
+    for cell, some, every, base in zip(splits.cells, quick, whole, accept(splits, "entropy"), strict=True):
+        assert (some is None) == (not cell.targeted.any()) and every is not None
+        np.testing.assert_array_equal(every.weight, base.weight if some is None else some.weight)
+
+
+def test_a_task_type_in_a_mixed_cell_is_judged_among_its_own_answers() -> None:
+    items = make_danger(200, 3.0)
+    mixed = items.assign(benchmark="both", item_id=items["benchmark"] + items["item_id"])
+    table = veto.veto_table(mixed, TARGETS, rules=("veto", "oracle"), **FAST)
+    kinds = table.query("scope == 'task_type' and rule == 'veto'").set_index("benchmark")
+    assert set(kinds.index) == {"type of visual", "type of symbolic"} and (kinds["n_cells"] == 2).all()
+    assert (kinds["n_rows"] == 400).all() and kinds.loc["type of visual", "gain"] > 0
+    assert kinds.loc["type of visual", "realised_coverage"] < kinds.loc["type of symbolic", "realised_coverage"]
+    splits = study_of(mixed, 5)
+    for cell, accepted in zip(splits.cells, accept(splits, "veto"), strict=True):
+        kept = splits.task[cell.index] == "type of visual"
+        k, wrong, base, n_held = count_errors(cell, accepted, "type of visual")
+        for s in range(5):
+            own = cell.held[s][kept[cell.held[s]]]
+            assert n_held[s] == len(own) and k[s] == accepted.weight[s][kept[cell.held[s]]].sum()
+            assert wrong[s] == cell.wrong[cell.held[s][(accepted.weight[s] > 0) & kept[cell.held[s]]]].sum()
+            curve = risk_coverage(-splits.features["full_entropy_nats"][cell.index][own], cell.wrong[own])
+            assert base[s] == pytest.approx(curve[int(k[s]) - 1] * k[s], abs=1e-9)
+
+
+def test_a_response_without_a_look_is_the_first_to_be_vetoed_and_no_row_is_dropped() -> None:
+    items = make_items(60)
+    blind = items.index[items["benchmark"] == "visual"][:6]
+    items.loc[blind, "vision_evidence_mass"] = np.nan
+    items.loc[items["model"].eq("glm") & items["benchmark"].eq("symbolic"), "vision_evidence_mass"] = np.nan
+    everything, rows = veto.select_answers(items, TARGETS, {"v": "vision_evidence_mass"}, (), 20, COLUMNS[:1])
+    assert everything.attrs["n_left_out"] == 60 and len(rows) == 180  # a cell that has no look at all
+    gone = rows["item_id"].isin(items.loc[blind, "item_id"]) & rows["benchmark"].eq("visual") & rows["model"].eq("glm")
+    assert rows.loc[gone, "vision_evidence_mass"].max() < rows.loc[~gone, "vision_evidence_mass"].min()
+
+
+def test_dealt_vision_has_p_values_that_are_about_uniform() -> None:
+    items, found = make_danger(60, seed=5), []
+    rng = np.random.default_rng(3)
+    for seed in range(60):
+        order = items.groupby(["model", "benchmark"])["vision_evidence_mass"].transform(rng.permutation)
+        dealt = items.assign(vision_evidence_mass=order)
+        options: dict[str, Any] = {"rules": ("veto",), "n_deals": 19, "n_splits": 6, "n_blocks": 2, "seed": seed}
+        found.append(veto.veto_table(dealt, None, **options).query("scope == 'pooled'").iloc[0]["p"])
+    # a tie counts against the observed value, so p may only be too large
+    for level in (0.05, 0.25, 0.5):
+        assert sum(p <= level for p in found) <= binom.ppf(0.999, len(found), level)
+    assert np.mean(found) < 0.7 and min(found) < 0.2
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_bound_is_above_every_veto_of_a_grid_on_the_same_answers(base: str) -> None:
+    items = make_danger(150)
+    table = veto.bound_table(items, TARGETS, visions=LOOKS, base=base, n_deals=5)
+    rows = select_rows(items, [*COLUMNS, VISIONS["image"]])
+    cells = table.query("scope == 'cell' and vision == 'image'").set_index(["model", "benchmark"])["gain"]
+    for (model, benchmark), own in rows.groupby(["model", "benchmark"]):
+        wrong, look = 1.0 - own["correct"].to_numpy(float), own[VISIONS["image"]].to_numpy()
+        features = own[list(BASES[base])].to_numpy()
+        cost = features[:, 0]
+        if base == "entropy_length":
+            cost = features @ sm.Logit(wrong, sm.add_constant(features)).fit(disp=0, tol=1e-13).params[1:]
+        k, gains = 135, []
+        for floor in [-np.inf, *np.sort(look)[1:16]] if benchmark == "visual" else [-np.inf]:
+            limit = np.sort(cost[look >= floor])[k - 1]
+            kept = (look >= floor) & (cost <= limit)
+            gains.append((wrong[np.argsort(cost)[: kept.sum()]].sum() - wrong[kept].sum()) / kept.sum())
+        assert cells[model, benchmark] == pytest.approx(max(gains), abs=1e-12)
+        assert (cells[model, benchmark] == 0) == (benchmark == "symbolic")
+    best = table.query("scope == 'pooled' and vision == 'image'").iloc[0]
+    assert best["gain"] == pytest.approx(cells.sum() / 4, abs=1e-12) and best["null_mean"] > 0
+    assert "no veto could have gained more than" in veto.describe_bounds(table, TARGETS)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_no_grid_of_floors_gains_more_in_sample_than_all_floors(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cost, wrong = np.sort(rng.integers(0, 30, (3, 40)), axis=1).astype(float), rng.integers(0, 2, (3, 40)).astype(float)
+    seen, k = rng.integers(0, 12, (3, 40)).astype(float), 30
+    ranked = rank_answers(cost, wrong)
+    best = try_floors(ranked, seen, k, np.arange(11))[0].max(axis=1)
+    for n_shares in (1, 3, 7):
+        some = try_floors(ranked, seen, k, np.unique(10 * np.arange(n_shares + 1) // n_shares))[0].max(axis=1)
+        assert (some <= best).all() and (some >= 0).all()
+
+
+def test_an_unknown_base_is_named() -> None:
+    with pytest.raises(EstimateError, match="base 'length'; expected one of entropy, entropy_length"):
+        veto.veto_table(make_items(40), TARGETS, base="length", **FAST)

@@ -162,17 +162,25 @@ def guarantee_panel(
 ) -> Axes:
     """Draw the risk of certified thresholds on other benchmarks for ONE model, a row a source and target.
 
-    The tables are parts of `studies.guarantees.summarise_pairs` with a column `row`. Filled: the threshold as it was
-    certified; hollow: certified again on the target; squares: at home, on the source itself. A pair without a
-    certificate says so.
+    The tables are parts of `studies.guarantees.summarise_pairs`, `shifted` and `repaired` with a column `row`. Filled:
+    the threshold as it was certified; hollow: certified again on the target; squares: at home, on the source itself,
+    without an interval. A row without a certified threshold has no mark.
     """
-    own = home.set_index("source")["risk"]
-    beside = shifted.assign(risk=shifted["source"].map(own), quantity="shifted")
-    forest(
-        ax, beside.assign(risk=shifted["risk"]), "risk", label="risk of accepted answers (%)", scale=100, zero=100 * max_risk,
-        beside=repaired.dropna(subset=["risk"]), confidence=confidence, interval="Clopper-Pearson\nof one draw (mean ends)",
-    )  # fmt: skip
-    ax.plot(100 * beside["risk"], range(len(beside)), "s", markerfacecolor="none", markeredgecolor=shade(0.5), zorder=2)
+    shown = [table.dropna(subset=["risk"]) for table in (shifted, repaired)]
+    own = shifted["source"].map(home.set_index("source")["risk"])
+    rows = _order_rows(shifted)
+    for table, lift, fill, name in zip(shown, (-0.17, 0.17), (shade(0.0), "white"), ("shifted", "repaired"), strict=True):
+        y = [list(shifted["row"]).index(row) + lift for row in table["row"]]
+        value, low, high = (100 * table[column].to_numpy(float) for column in ("risk", "ci_low", "ci_high"))
+        ax.errorbar(
+            value, y, xerr=_reach(value, low, high), fmt="o", color=shade(0.0), markerfacecolor=fill, markersize=4,
+            capsize=2, elinewidth=0.9, label=name, zorder=3,
+        )  # fmt: skip
+    ax.plot(100 * own, range(len(own)), "s", markerfacecolor="none", markeredgecolor="0.4", label="home", zorder=2)
+    ax.axvline(100 * max_risk, color="0.5", linestyle="--", linewidth=0.9, zorder=0, label="promised at most")
+    _name_rows(ax, rows)
+    note = f"bar: {confidence:.0%} Clopper-Pearson\nof one draw (mean ends)"
+    ax.set_xlabel(f"risk of accepted answers (%)\n{note}")
     return ax
 
 

@@ -190,8 +190,8 @@ def shift_table(
         ends = proportion_confint(bad, n, alpha=1 - confidence, method="beta")
     table["ci_low"], table["ci_high"] = (np.where(n > 0, end, np.nan) for end in ends)
     table["violates"], table["violates_surely"] = table["risk"] > max_risk, table["ci_low"] > max_risk
-    order = ["monitor", "model", "source", "target", "kind", "draw"]
-    return table[[*order, *(name for name in table if name not in {*order, "guarantee"}), "guarantee"]]
+    first = ["monitor", "model", "source", "target", "kind", "draw"]
+    return table[[*first, *(name for name in table if name not in {*first, "guarantee"}), "guarantee"]]
 
 
 def summarise_pairs(table: pd.DataFrame) -> pd.DataFrame:
@@ -218,9 +218,10 @@ def summarise_kinds(table: pd.DataFrame) -> pd.DataFrame:
     """Return a row per monitor and kind of a `shift_table`: how often a certified threshold breaks its promise.
 
     Columns: n_pairs (of source and target with a certificate in some draw), n_certificates (over pairs and draws),
-    n_violations (of them, risk above the promised one), share = n_violations / n_certificates, n_sure (violations whose
-    Clopper-Pearson interval lies above the promised risk), n_draws (over pairs, with and without a certificate: what
-    `delta` promises is n_violations / n_draws at home), worst_risk (of a pair, over its draws), mean_coverage.
+    n_violations (of them, risk above the promised one), n_sure (violations whose Clopper-Pearson interval lies above
+    the promised risk), n_draws (over pairs, with and without a certificate), share = n_violations / n_certificates,
+    share_of_draws = n_violations / n_draws (what `delta` limits at home, for the true risk), worst_risk (of a pair,
+    over its draws), mean_coverage.
     """
     pairs, rows = summarise_pairs(table), []
     for (monitor, kind), part in table.groupby(["monitor", "kind"], sort=True):
@@ -228,7 +229,7 @@ def summarise_kinds(table: pd.DataFrame) -> pd.DataFrame:
         n, bad = int(own["n_certified"].sum()), int(part["violates"].sum())
         row = {"monitor": monitor, "kind": kind, "n_pairs": int((own["n_certified"] > 0).sum()), "n_certificates": n}
         row |= {"n_violations": bad, "share": bad / n if n else np.nan, "n_sure": int(part["violates_surely"].sum())}
-        row |= {"n_draws": len(part), "worst_risk": float(own["risk"].max())}
+        row |= {"n_draws": len(part), "share_of_draws": bad / len(part), "worst_risk": float(own["risk"].max())}
         rows.append(row | {"mean_coverage": float(part["n_accepted"].sum() / part["n_checked"].sum())})
     return pd.DataFrame(rows)
 

@@ -154,8 +154,10 @@ def run_study(
     units: list[tuple[str, str]] = []
     found: dict[tuple[str, str, float], _Setting] = {}
     if len(usable):
-        options = {"n_splits": n_splits, "fit_share": fit_share, "n_shares": n_shares, "n_blocks": n_blocks}
-        splits = prepare_splits(usable, targets, looks=looks, base=base, seed=seed, **options)
+        splits = prepare_splits(
+            usable, targets, looks=looks, base=base, n_splits=n_splits, fit_share=fit_share, n_shares=n_shares,
+            n_blocks=n_blocks, seed=seed,
+        )  # fmt: skip
         units = _list_units(splits)
         own = {pair: list(_count(splits, units, *pair, coverages)) for pair in dict.fromkeys(key[:2] for key in keys)}
         left_out: dict[tuple[str, str], list[list[Floats]]] = {pair: [] for pair in own}
@@ -177,7 +179,8 @@ def run_study(
                 again = [np.stack(p, axis=1) if p else np.empty((4, 0, len(units))) for p in parts]
                 found[look, rule, float(coverage)] = _Setting(*facts_of, *again)
     else:
-        nothing = _Setting(*(np.empty((4, 0, 0)) for _ in range(5)))
+        none = np.empty((4, 0, 0))
+        nothing = _Setting(none, none[0, 0], none[0, 0].astype(np.int64), none, none)
         found = {(look, rule, float(coverage)): nothing for look, rule, coverage in keys}
     return Study(rows, units, found, facts, confidence)
 
@@ -247,7 +250,7 @@ def bound_table(
     for u, (cell, part) in enumerate(units):
         index, cost = splits.places[cell], costs[cell][0][0]
         own = splits.task[index] == part if part else np.ones(len(index), bool)
-        order = np.argsort(cost[own], kind="stable")
+        order = np.argsort(cost[own])
         index, cost = index[own][order], cost[own][order]
         ranked, k = rank_answers(cost[None], 1 - splits.right[index][None]), count_accepted(len(index), coverage)
         for look, values in splits.looks.items():
@@ -259,8 +262,8 @@ def bound_table(
                 seen = np.where(splits.targeted[index], dealt, np.inf)
                 gain, size, *_ = try_floors(ranked, seen, k, np.arange(len(index) - k + 1))
                 at = gain.argmax(axis=1)[:, None]
-                gain, size = (np.take_along_axis(x, at, 1)[:, 0] for x in (gain, size))
-                best[look][:, start : start + len(dealt), u] = gain * size, size
+                most, kept = np.take_along_axis(gain, at, 1)[:, 0], np.take_along_axis(size, at, 1)[:, 0]
+                best[look][:, start : start + len(dealt), u] = most * kept, kept
     results: list[dict[str, Any]] = []
     for names, scope in each_scope(rows, SCOPES):
         places = _find_units(units, names, scope)

@@ -248,7 +248,7 @@ def _split_cell(
     if in_fit[0].all() or not in_fit[0].any():
         found = f"cell {name_cell(name)}: {len(index)} items leave one half empty"
         raise EstimateError(f"{found}; add items or leave the cell out")
-    order = np.broadcast_to(np.argsort(cost, axis=1, kind="stable"), in_fit.shape)
+    order = np.broadcast_to(np.argsort(cost, axis=1), in_fit.shape)  # the order of ties says nothing: see `Ranked`
     first, cost = np.take_along_axis(in_fit, order, 1), np.broadcast_to(cost, in_fit.shape)
     fit, held = (order[part].reshape(len(order), -1) for part in (first, ~first))
     own, prices = rank_answers(np.take_along_axis(cost, fit, 1), wrong.take(fit)), np.take_along_axis(cost, held, 1)
