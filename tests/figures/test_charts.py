@@ -415,6 +415,26 @@ def test_head_map_is_a_ratio_of_means_with_the_chosen_head_framed(ax: Axes) -> N
         charts.head_lift_map(ax, pd.concat([heads, heads.assign(model="n")]))
 
 
+def pairs(kind: str, risks: list[float]) -> pd.DataFrame:
+    rows = pd.DataFrame({"source": ["a", "b"], "target": ["b", "a"], "risk": risks})
+    rows = rows.assign(monitor="entropy", model="m", kind=kind, row=rows["source"] + " to " + rows["target"])
+    return rows.assign(ci_low=rows["risk"] - 0.02, ci_high=rows["risk"] + 0.04)
+
+
+def test_guarantees_stand_beside_the_promise_and_a_pair_without_a_certificate_has_no_mark(ax: Axes) -> None:
+    shifted, repaired, home = (pairs("x", risks) for risks in ([0.2, np.nan], [0.05, 0.06], [0.08, 0.09]))
+    charts.guarantee_panel(ax, shifted, repaired, home, max_risk=0.1)
+    bars = [container.lines[0] for container in ax.containers]
+    assert [list(bar.get_xdata()) for bar in bars] == [[20.0], [5.0, 6.0]]
+    assert [list(bar.get_ydata()) for bar in bars] == [[-0.17], [0.17, 1.17]]
+    marks = {line.get_label(): line for line in ax.lines}
+    np.testing.assert_allclose(marks["home"].get_xdata(), [8, 9])
+    assert list(marks["promised at most"].get_xdata()) == [10, 10]
+    assert "95% Clopper-Pearson" in ax.get_xlabel() and ax.get_yticklabels()[0].get_text() == "a to b"
+    with pytest.raises(ValueError, match="expected exactly one"):
+        charts.guarantee_panel(ax, pd.concat([shifted, shifted.assign(model="n")]), repaired, home, max_risk=0.1)
+
+
 def test_every_chart_can_be_printed_and_leaves_the_global_style_alone(
     scopes: pd.DataFrame, risks: pd.DataFrame, quadrants: pd.DataFrame, items: pd.DataFrame, tmp_path: Path
 ) -> None:

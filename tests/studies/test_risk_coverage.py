@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from synthetic_items import read_case
+from synthetic_items import make_items, read_case
 
-from dontblink.statistics.bootstrap import EstimateError
+from dontblink.statistics.bootstrap import EstimateError, Resampling
 from dontblink.studies.risk_coverage import (
     accepted_errors,
     aurc,
     count_accepted,
     risk_coverage,
+    selective_table,
 )
 
 CASES = ("selective_noties20", "selective_ties20", "selective_ties20_straddle")
@@ -122,3 +123,18 @@ def test_unusable_rows_are_named(confidence: list[float], error: list[float], me
 def test_impossible_coverages_are_refused(coverage: float) -> None:
     with pytest.raises(EstimateError, match="coverage"):
         count_accepted(2, coverage)
+
+
+def test_an_answer_without_the_score_ranks_last_and_is_not_left_out() -> None:
+    items = make_items(60, benchmarks=("visual",))
+    gone = items.index[(items["model"] == "glm") & ~items["correct"]][:5]
+    items.loc[gone, "answer_entropy_nats"] = np.nan
+    table = selective_table(items, {"answer": ("answer_entropy_nats", -1.0)}, resampling=Resampling(50, 1))
+    found = table.set_index("model").loc["glm"]
+    own = items[items["model"] == "glm"]
+    surety = -own["answer_entropy_nats"].fillna(own["answer_entropy_nats"].max())
+    assert (found["n_rows"], found["n_missing"]) == (60, 5)
+    assert found["aurc"] == pytest.approx(aurc(surety, ~own["correct"]), abs=1e-12)
+    nothing = items.assign(answer_entropy_nats=np.where(items["model"] == "glm", np.nan, items["answer_entropy_nats"]))
+    table = selective_table(nothing, {"answer": ("answer_entropy_nats", -1.0)}, resampling=Resampling(50, 1))
+    assert np.isnan(table.set_index("model").loc["glm", "aurc"]) and table["aurc"].notna().sum() == 1

@@ -166,6 +166,7 @@ def guarantee_panel(
     the threshold as it was certified; hollow: certified again on the target; squares: at home, on the source itself,
     without an interval. A row without a certified threshold has no mark.
     """
+    expect_one(shifted, "monitor", "model")
     shown = [table.dropna(subset=["risk"]) for table in (shifted, repaired)]
     own = shifted["source"].map(home.set_index("source")["risk"])
     rows = _order_rows(shifted)

@@ -240,7 +240,8 @@ def describe_kinds(table: pd.DataFrame, max_risk: float, delta: float) -> str:
     domain |= {"repaired": "on another benchmark, certified again on labelled answers of it"}
     rows = table.set_index("kind", drop=False)
     parts = [
-        f"{row.kind} ({domain[str(row.kind)]}): {row.n_violations} of {row.n_certificates} certified thresholds"
+        f"{row.kind} ({domain[str(row.kind)]}): {row.n_violations} of {row.n_certificates} certified thresholds "
+        + f"({row.n_draws} draws)"
         + (f", worst risk of a pair {row.worst_risk:.3f}" if row.n_certificates else "")
         for row in rows.loc[[kind for kind in KINDS if kind in rows.index]].itertuples()
     ]

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from dontblink.statistics import bootstrap
 from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling
-from dontblink.studies.cells import count_rows, each_scope, keep_usable, select_rows
+from dontblink.studies.cells import count_rows, each_scope, keep_usable, rank_missing_last, select_rows
 
 
 def risk_coverage(confidence: ArrayLike, error: ArrayLike) -> Floats:
@@ -85,22 +85,20 @@ def selective_table(
 ) -> pd.DataFrame:
     """Return, per cell and score, the AURC and the risk at a coverage with bootstrap intervals over its items.
 
-    `scores` names (column, sign), higher times sign being surer; an answer without the score ranks last (n_missing):
-    leaving it out would choose answers by something that goes with being wrong. A cell without any is left out.
-    Columns: those of `cells.count_rows`, score, n_missing, aurc,
-    aurc_low, aurc_high, risk, risk_low, risk_high, method, n_accepted, realised_coverage, and the bounds that no
-    score passes: aurc_oracle (right answers first) and error_rate (the AURC of a random order). No threshold is
-    fitted here: a curve describes these items, it does not promise a risk (see `guarantees.shift_table`). A cell below
-    `min_items` or of one class keeps its counts alone.
+    `scores` names (column, sign), higher times sign being surer; an answer without the score ranks last (n_missing, see
+    `cells.rank_missing_last`). Columns: those of `cells.count_rows`, score, n_missing, aurc, aurc_low, aurc_high, risk,
+    risk_low, risk_high, method, n_accepted, realised_coverage, and the bounds that no score passes: aurc_oracle (right
+    answers first) and error_rate (the AURC of a random order). No threshold is fitted here: a curve describes these
+    items, it does not promise a risk (see `guarantees.shift_table`). A cell below `min_items`, of one class or without
+    any value of the score keeps its counts alone.
     """
     results: list[dict[str, Any]] = []
     for name, (column, sign) in scores.items():
         for names, cell in each_scope(select_rows(items, [], [column]), ["cell"]):
-            missing, used = cell[column].isna().to_numpy(), keep_usable(cell, min_items)
-            row = names | count_rows(cell) | {"score": name, "n_missing": int(missing.sum())}
-            if len(used) and not missing.all():
-                surety = np.where(missing, -np.inf, sign * used[column].to_numpy(np.float64))
-                wrong = 1.0 - used["correct"].to_numpy(np.float64)
+            row = names | count_rows(cell) | {"score": name, "n_missing": int(cell[column].isna().sum())}
+            used = rank_missing_last(keep_usable(cell, min_items), {column: sign})
+            if len(used) and used[column].notna().all():
+                surety, wrong = sign * used[column].to_numpy(np.float64), 1.0 - used["correct"].to_numpy(np.float64)
                 row |= _estimate(surety, wrong, coverage, resampling)
             results.append(row)
     return pd.DataFrame(results)

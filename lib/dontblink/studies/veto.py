@@ -27,7 +27,16 @@ import numpy as np
 import pandas as pd
 
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, block_interval, divide, permutation_p
-from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, each_scope, keep_usable, select_rows
+from dontblink.studies.cells import (
+    ENTROPY,
+    VISION,
+    adjust,
+    count_rows,
+    each_scope,
+    keep_usable,
+    rank_missing_last,
+    select_rows,
+)
 from dontblink.studies.risk_coverage import count_accepted
 from dontblink.studies.veto_rules import (
     BASES,
@@ -301,8 +310,8 @@ def select_answers(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return all rows, and those of the cells that are judged, with entropy, `columns`, `covariates` and visions.
 
-    A response without a number for a vision gets one below the lowest of its cell. `covariates` are taken out of
-    entropy and the visions. Unknown `targets` are an EstimateError.
+    A response without a number for a vision ranks last in its cell (`cells.rank_missing_last`). `covariates` are taken
+    out of entropy and the visions. Unknown `targets` are an EstimateError.
     """
     known = sorted(set(items["task_type"].astype("str")))
     if targets is not None and not set(targets) & set(known):
@@ -310,14 +319,10 @@ def select_answers(
     needed = list(dict.fromkeys([ENTROPY, *columns, *covariates]))
     seen = [name for name in dict.fromkeys(looks.values()) if name not in needed]
     rows = select_rows(items, needed, seen)
-    n_left_out = rows.attrs["n_left_out"]
-    for name in seen:
-        own = rows.groupby("cell")[name]
-        # dropping it would choose rows by something that goes with being wrong
-        rows[name] = rows[name].fillna(own.transform("min") - own.transform(lambda x: x.std(ddof=0) or 1.0))
-    kept = rows[np.isfinite(rows[seen].to_numpy(np.float64)).all(axis=1)].reset_index(drop=True)  # cells without any
-    kept.attrs["n_left_out"] = n_left_out + len(rows) - len(kept)
+    kept = rows[rows.groupby("cell")[seen].transform("count").gt(0).all(axis=1)].reset_index(drop=True)
+    kept.attrs["n_left_out"] = rows.attrs["n_left_out"] + len(rows) - len(kept)  # cells in which a vision has no value
     adjusted = adjust(kept, list(dict.fromkeys([ENTROPY, *looks.values()])), covariates)
+    adjusted = rank_missing_last(adjusted, dict.fromkeys(seen, 1.0))
     adjusted.attrs = kept.attrs
     return adjusted, keep_usable(adjusted, min_items)
 
