@@ -303,7 +303,7 @@ kinds.round(3)
 
 # %%
 aimed_at = answers.loc[answers["task_type"].isin(targets), "benchmark"].unique()
-style = {"label": "risk saved (percentage points)", "scale": 100, "interval": "block jackknife"}
+style = {"label": "risk saved beyond entropy + length\n(percentage points)", "scale": 100, "interval": "block jackknife"}
 
 
 def pick(rows, name="", column="vision"):

@@ -283,28 +283,26 @@ def apply_rule(
     if rule not in RULES:
         raise EstimateError(f"rule {rule!r}; expected one of {', '.join(RULES)}")
     cells = splits.cells
+    separated = [cell.n_separated for cell in cells]
+    costs = [(cell.ranked.cost, cell.held_cost) for cell in cells]
     if rule == "linear":
         scores, separated = fit_splits(splits, vision)
-        costs = [-score for score in scores]
+        costs = [_take_costs(cell, -score, coverages) for cell, score in zip(cells, scores, strict=True)]
     elif rule in BASES and rule != splits.base:
-        costs, separated = map(list, zip(*splits.price(rule), strict=True))
-    else:
-        costs, separated = [], [cell.n_separated for cell in cells]
+        priced = splits.price(rule)
+        separated = [n_separated for _, n_separated in priced]
+        costs = [_take_costs(cell, cost, coverages) for cell, (cost, _) in zip(cells, priced, strict=True)]
     for coverage in coverages:
         found: list[Accepted | None] = []
         for c, cell in enumerate(cells):
             if rule == "oracle":
                 found.append(_accept_right(cell, coverage))
-            elif costs:
-                found.append(_accept_cheapest(cell, costs[c], coverage, separated[c]))
             elif rule == "veto" and cell.targeted.any():
                 found.append(_accept_seen(cell, vision, coverage, splits.n_shares))
             elif targeted_only:
                 found.append(None)
             else:
-                limit = cell.ranked.cost[:, count_accepted(cell.fit.shape[1], coverage) - 1, None]
-                kept = (cell.held_cost <= limit).astype(np.float64)
-                found.append(Accepted(kept, np.zeros(len(kept)), cell.n_separated))
+                found.append(_accept_cheapest(*costs[c], coverage, separated[c]))
         yield found
 
 
@@ -394,13 +392,21 @@ def _accept_seen(cell: Cell, vision: Floats, coverage: float | Fraction, n_share
     return Accepted(kept.astype(np.float64), share, cell.n_separated)
 
 
-def _accept_cheapest(cell: Cell, cost: Floats, coverage: float | Fraction, n_separated: int) -> Accepted:
-    """Accept what costs no more than the K-th cheapest fit item; cost float64[S, n], or [1, n] in all splits."""
-    k = count_accepted(cell.fit.shape[1], coverage)
-    cost = np.broadcast_to(cost, (len(cell.fit), cost.shape[1]))
+def _take_costs(cell: Cell, cost: Floats, coverages: Sequence[float | Fraction]) -> tuple[Floats, Floats]:
+    """Return the costs of the fit items, in order at the places that `coverages` need, and of the held-out items.
+
+    cost float64[S, n], or [1, n] in all splits.
+    """
+    n, cost = cell.fit.shape[1], np.broadcast_to(cost, (len(cell.fit), cost.shape[1]))
     fit, held = (np.take_along_axis(cost, part, 1) for part in (cell.fit, cell.held))
-    fit.partition(k - 1, axis=1)
-    return Accepted((held <= fit[:, k - 1, None]).astype(np.float64), np.zeros(len(held)), n_separated)
+    fit.partition([count_accepted(n, coverage) - 1 for coverage in coverages], axis=1)
+    return fit, held
+
+
+def _accept_cheapest(fit: Floats, held: Floats, coverage: float | Fraction, n_separated: int) -> Accepted:
+    """Accept what costs no more than the K-th cheapest fit item."""
+    limit = fit[:, count_accepted(fit.shape[1], coverage) - 1, None]
+    return Accepted((held <= limit).astype(np.float64), np.zeros(len(held)), n_separated)
 
 
 def _accept_right(cell: Cell, coverage: float | Fraction) -> Accepted:
