@@ -303,7 +303,7 @@ kinds.round(3)
 
 # %%
 aimed_at = answers.loc[answers["task_type"].isin(targets), "benchmark"].unique()
-style = {"label": "risk saved beyond entropy + length\n(percentage points)", "scale": 100, "interval": "block jackknife"}
+style = {"label": "risk saved beyond entropy + length\n(percentage points)", "scale": 100}
 
 
 def pick(rows, name="", column="vision"):
@@ -317,11 +317,11 @@ figure, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharey=True)
 marks = {f"placebo: {name}": pick(vetoes, name) for name in PLACEBOS}
 marks |= {"evidence (oracle)": pick(vetoes, "evidence"), f"bound ({vision}, in sample)": pick(bounds, vision)}
 quantity = pick(declared).assign(quantity=f"{vision} veto")
-limits = {"confidence": confidence_level, **style}
+limits = {"confidence": confidence_level, "interval": "block jackknife", **style}
 charts.forest(axes[0], quantity, "gain", null="null_high", controls=marks, **limits)
 rows = over[(over["vision"] == vision) & (over["base"] == "entropy_length")]
 less = [pick(rows, name, "placebo") for name in PLACEBOS]
-charts.forest(axes[1], less[0], beside=less[1], **limits)
+charts.forest(axes[1], less[0], beside=less[1], **limits | {"label": "difference of risk saved\n(percentage points)"})
 axes[1].set_title(f"{vision} veto less placebo veto\n(filled: {list(PLACEBOS)[0]}; hollow: {list(PLACEBOS)[1]})")
 record.save_figure(figure, "05_veto", profile)
 
@@ -378,6 +378,19 @@ tables["draws"] = shifts[shifts["monitor"] == "entropy_length"].drop(columns=["m
 tables["over_placebo"] = pd.concat({"items": over, "planted": planted_over}, names=["study"])
 for name, rows in tables.items():
     record.save_table("05_veto", name, rows, profile)
+
+# %% [markdown]
+# What each value is a value of, so that two ways to one quantity can be compared.
+
+# %%
+counted = declared[declared["scope"] == "cell"].assign(measure="error rate", vision="", rows="test")
+gains = {"measure": "gain of the veto over entropy and length", "rows": "test, held-out halves", "vision": vision}
+quantities = [
+    counted.assign(method="counted by the veto table", value=counted["n_wrong"] / counted["n_rows"]),
+    table.reset_index().assign(**gains, method="veto table", value=table["gain"].to_numpy()),
+    opened.reset_index().assign(**gains, method="open lines", value=opened["gain"].to_numpy()),
+]
+record.save_quantities("05_veto", [part.assign(adjustment="") for part in quantities], profile)
 
 # %% [markdown]
 # ## 8 Reading
