@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,14 @@ from small_items import make_item
 from tiny_checkpoints import FAMILIES, tiny_vlm
 
 from dontblink.models.generate import Sampling, generate_responses
-from dontblink.models.samples import Sample, cut_sample, draw_samples, pack_samples, unpack_samples
+from dontblink.models.samples import (
+    Sample,
+    cut_sample,
+    draw_samples,
+    pack_samples,
+    share_prompts,
+    unpack_samples,
+)
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Item
 
@@ -20,9 +28,9 @@ N_NEW = 12
 def draw(
     vlm: VLM, items: list[Item] = ITEMS, n: int = 4, seed: int = 7, batch_size: int = 5
 ) -> tuple[dict[tuple[str, int], Sample], list[tuple[str, str]]]:
-    def engine(asked: Any, sampling: Sampling, quarantine: Any) -> Any:
+    def engine(shared: VLM, asked: Any, sampling: Sampling, quarantine: Any) -> Any:
         assert (sampling.temperature, sampling.top_p, sampling.top_k) == (1.0, 1.0, 0)
-        return generate_responses(vlm, asked, sampling, batch_size=batch_size, progress=False, quarantine=quarantine)
+        return generate_responses(shared, asked, sampling, batch_size=batch_size, progress=False, quarantine=quarantine)
 
     samples, lost = draw_samples(vlm, items, n, N_NEW, seed, engine)
     assert [(s.item_id, s.sample_index) for s in samples] == sorted((s.item_id, s.sample_index) for s in samples)
@@ -39,6 +47,21 @@ def test_a_sample_is_the_same_in_any_batch_and_among_any_others(family: str) -> 
     other, _ = draw(vlm, seed=8)
     assert all(other[key].response_ids != whole[key].response_ids for key in whole)
     assert len({sample.response_ids for sample in whole.values()}) == len(whole)
+
+
+def test_a_question_is_encoded_once_for_its_samples_and_each_has_the_prompt_of_its_item(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vlm, encoded = tiny_vlm("qwen3_vl"), list[str]()
+    encode = VLM.encode
+    monkeypatch.setattr(VLM, "encode", lambda own, item: encoded.append(item.id) or encode(own, item))
+    shared = share_prompts(vlm)
+    asked = [replace(item, id=f"{item.id} again {k}") for item in (*ITEMS, ITEMS[0]) for k in range(3)]
+    for item in asked:
+        found, alone = shared.encode(item), encode(vlm, item)
+        assert found.item_id == item.id and found.ids.tolist() == alone.ids.tolist()
+        assert (found.pixel_values == alone.pixel_values).all() and (found.grid_thw == alone.grid_thw).all()
+    assert encoded == ["i0 again 0", "i1 again 0", "i2 again 0", "i0 again 0"]  # the last question alone is remembered
 
 
 def test_an_item_that_cannot_be_shown_is_named_once_a_sample_and_the_others_go_on() -> None:

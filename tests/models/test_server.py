@@ -469,7 +469,7 @@ def test_a_study_with_a_server_asks_it_with_the_studys_settings(
     stated = asked(url)["settings"]
     assert stated["mm_processor_kwargs"]["size"]["longest_edge"] == 20 * 16 * 16
     assert stated["max_completion_tokens"] == 2
-    engine = functools.partial(Extraction.generate, study, vlm)
+    engine = functools.partial(Extraction.generate, study)
     samples, lost = draw_samples(vlm, ITEMS[:2], 3, 2, 5, engine)
     assert not lost and [(s.item_id, s.sample_index) for s in samples] == [(i.id, k) for i in ITEMS[:2] for k in range(3)]
     assert asked(url)["settings"]["temperature"] == 1.0 and {s.engine for s in samples} == {r.engine for r in found}

@@ -123,7 +123,7 @@ class Extraction(Study):
         if not file.is_file():
             vlm = self.load_engine(shard.model)
             how = s["samples_per_item"], s["max_new_tokens"], s["generation_seed"]
-            drawn, reasons = draw_samples(vlm, shard.sampled_items, *how, functools.partial(self.generate, vlm))
+            drawn, reasons = draw_samples(vlm, shard.sampled_items, *how, self.generate)
             self._write(file, pack_samples(drawn), {"quarantined": json.dumps(reasons)})
         generator, made_of = self.question_settings["generator"], store.read_metadata(file)["sha256"]
         if not part.is_file() or store.read_metadata(part).get("samples") != made_of:

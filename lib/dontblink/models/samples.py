@@ -10,6 +10,7 @@ the batch, the order or the other samples. Never: replay a sample, or take the g
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from dontblink.models.generate import Sampling
 from dontblink.models.response import FinishReason, Response
-from dontblink.models.vlm import VLM
+from dontblink.models.vlm import VLM, Prompt
 from dontblink.questions.items import Item
 
 SAMPLES = pa.schema({
@@ -26,7 +27,7 @@ SAMPLES = pa.schema({
     "engine": pa.string(), "response_ids": pa.list_(pa.int32()),
 })  # fmt: skip
 Quarantine = Callable[[str, str], None]
-Engine = Callable[[Sequence[Item], Sampling, Quarantine], Iterable[Response]]
+Engine = Callable[[VLM, Sequence[Item], Sampling, Quarantine], Iterable[Response]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def draw_samples(
 
     Parameters
     ----------
-    engine : called with items (one a sample), how to draw, and what takes (item id, reason) of one that fails
+    engine : called with the model, items (one a sample), how to draw, and what takes (item id, reason) of a failure
 
     Returns
     -------
@@ -72,9 +73,24 @@ def draw_samples(
         lost.append((item.id, f"sample {k}: {reason}"))
 
     named = [replace(item, id=name) for name, (item, _) in asked.items()]
-    written = {found.item_id: found for found in engine(named, Sampling(max_new_tokens, 1.0, seed=seed), quarantine)}
+    sampling = Sampling(max_new_tokens, 1.0, seed=seed)
+    written = {found.item_id: found for found in engine(share_prompts(vlm), named, sampling, quarantine)}
     samples = [cut_sample(vlm, written[name], item.id, k) for name, (item, k) in asked.items() if name in written]
     return samples, sorted(lost)
+
+
+def share_prompts(vlm: VLM) -> VLM:
+    """Return the model, encoding a question that follows itself under another name only once."""
+    shared, last = copy.copy(vlm), list[tuple[Item, Prompt]]()
+
+    def encode(item: Item) -> Prompt:
+        # a renamed item has the very pictures of the first; to compare their pixels would cost more than to encode them
+        if not last or item.images is not last[0][0].images or item.question != last[0][0].question:
+            last[:] = [(item, vlm.encode(item))]
+        return replace(last[0][1], item_id=item.id)
+
+    shared.encode = encode  # type: ignore[method-assign]
+    return shared
 
 
 def cut_sample(vlm: VLM, response: Response, item_id: str, sample_index: int) -> Sample:
