@@ -30,7 +30,8 @@ from dontblink import arithmetic, lineage, paths, store
 from dontblink.errors import NamedError, as_command
 from dontblink.files import write_bytes
 from dontblink_simulation.coverage import draw_coverage, list_numbers, summarise
-from dontblink_simulation.power import draw_power, list_power, list_statistics, summarise_power
+from dontblink_simulation.needed import draw_power, list_power, summarise_power
+from dontblink_simulation.power import list_statistics
 from dontblink_simulation.register import STATISTICS
 from dontblink_simulation.trials import Statistic, run_study
 

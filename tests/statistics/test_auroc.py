@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 from synthetic_items import read_case
 
 from dontblink.statistics.auroc import (
@@ -14,8 +14,11 @@ from dontblink.statistics.auroc import (
     auroc_each,
     auroc_interval,
     clustered_test,
+    combine_intervals,
     delong_test,
     draw_aurocs,
+    newcombe_interval,
+    place_scores,
 )
 from dontblink.statistics.bootstrap import EstimateError, Resampling, resample
 
@@ -240,3 +243,91 @@ def test_too_few_rows_or_clusters_are_refused() -> None:
         delong_test(one_wrong, a, b)
     with pytest.raises(EstimateError, match="without any variance"):
         delong_test(correct, correct.astype(float), np.zeros(40))
+
+
+@pytest.mark.parametrize(("auc", "m", "n"), [(0.893, 51, 58), (0.5, 20, 20), (0.97, 225, 25), (0.62, 7, 300)])
+def test_newcombe_ends_solve_the_equation_of_method_5(auc: float, m: int, n: int) -> None:
+    def distance(theta: float) -> float:
+        larger = (m + n) / 2
+        inner = 1 + (larger - 1) * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return (auc - theta) ** 2 - stats.norm.ppf(0.975) ** 2 * theta * (1 - theta) * inner / (m * n)
+
+    low, high = newcombe_interval(auc, m, n)
+    assert low == pytest.approx(optimize.brentq(distance, 1e-12, auc), abs=1e-10)
+    assert high == pytest.approx(optimize.brentq(distance, auc, 1 - 1e-12), abs=1e-10)
+    mirrored = newcombe_interval(1 - auc, m, n)
+    assert [1 - float(end) for end in mirrored[::-1]] == pytest.approx([float(low), float(high)], abs=1e-12)
+
+
+def test_newcombe_has_width_where_the_scores_separate_and_refuses_what_is_no_auroc() -> None:
+    low, high = newcombe_interval(1.0, 90, 10)
+    assert high == 1.0 and 0.8 < low < 0.95
+    assert newcombe_interval(1.0, 90, 40)[0] > low
+    for wrong in ((1.1, 10, 10), (0.5, 0, 10), (np.nan, 10, 10)):
+        with pytest.raises(EstimateError, match=r"expected \[0, 1\]"):
+            newcombe_interval(*wrong)
+
+
+def test_combined_intervals_are_those_of_walds_when_distances_are_symmetric() -> None:
+    # with ends at -+ z se MOVER is the variance of a sum of correlated estimates
+    estimate, se, weight = np.array([0.7, 0.6, 0.8]), np.array([0.03, 0.05, 0.02]), np.array([0.5, 0.5, -1.0])
+    r = np.array([[1, 0.4, 0.2], [0.4, 1, -0.3], [0.2, -0.3, 1]])
+    reach = 1.96 * np.sqrt((weight * se) @ r @ (weight * se))
+    found = combine_intervals(estimate, estimate - 1.96 * se, estimate + 1.96 * se, weight, r)
+    assert found == pytest.approx((estimate @ weight, estimate @ weight - reach, estimate @ weight + reach))
+
+
+def test_ends_of_a_difference_take_the_distances_that_zou_and_donner_say() -> None:
+    (a, la, ua), (b, lb, ub), r = (0.9, 0.8, 0.94), (0.7, 0.61, 0.77), 0.35
+    matrix = np.array([[1, r], [r, 1]])
+    ends = combine_intervals(np.array([a, b]), np.array([la, lb]), np.array([ua, ub]), np.array([1.0, -1.0]), matrix)
+    low = a - b - np.sqrt((a - la) ** 2 + (ub - b) ** 2 - 2 * r * (a - la) * (ub - b))
+    high = a - b + np.sqrt((ua - a) ** 2 + (b - lb) ** 2 - 2 * r * (ua - a) * (b - lb))
+    assert ends == pytest.approx((a - b, low, high))
+    unknown = np.array([[1, np.nan], [np.nan, 1]])
+    lead = combine_intervals(np.array([a, b]), np.array([la, lb]), np.array([ua, ub]), np.array([1.0, -1.0]), unknown)
+    mean = combine_intervals(np.array([a, b]), np.array([la, lb]), np.array([ua, ub]), np.array([0.5, 0.5]), unknown)
+    assert lead[1] == pytest.approx(a - b - np.hypot(a - la, ub - b))  # uncorrelated
+    assert mean[1:] == pytest.approx(((la + lb) / 2, (ua + ub) / 2))  # all the same
+
+
+def test_closed_and_resampled_intervals_agree_where_both_hold() -> None:
+    correct, a, b, item = draw(400, 3, decimals=6)
+    cell = np.tile(["x", "y", "z"], 400)
+    placed = place_scores(correct, [a, b], item, cell=cell)
+    for minus in (None, 1):
+        resampled = auroc_difference(correct, a, None if minus is None else b, item, plain(2000), cell=cell)
+        closed = placed.interval(0, minus)
+        assert closed.estimate == pytest.approx(resampled.estimate, abs=1e-13)
+        width = resampled.ci_high - resampled.ci_low
+        assert closed.ci_high - closed.ci_low == pytest.approx(width, rel=0.08)
+    assert placed.interval(0, cells=[1]).method == "newcombe" and placed.interval(0).method == "mover"
+
+
+def test_rows_that_repeat_an_item_in_one_cell_do_not_narrow_the_interval() -> None:
+    correct, a, b, item = draw(150, decimals=6)
+    one = place_scores(correct, [a], item)
+    copied = place_scores(np.repeat(correct, 4), [np.repeat(a, 4)], np.repeat(item, 4))
+    assert copied.estimate == pytest.approx(one.estimate, abs=1e-13)
+    own, many = one.interval(0), copied.interval(0)
+    assert (many.ci_high - many.ci_low) / (own.ci_high - own.ci_low) == pytest.approx(1, abs=0.05)
+    as_rows = place_scores(np.repeat(correct, 4), [np.repeat(a, 4)], np.arange(600)).interval(0)
+    assert as_rows.ci_high - as_rows.ci_low < 0.6 * (many.ci_high - many.ci_low)
+
+
+def test_covariances_of_cells_are_those_of_the_test() -> None:
+    correct, a, b, item = draw(60, 2, decimals=6)
+    cell = np.tile(["x", "y"], 60)
+    placed, test = place_scores(correct, [a, b], item, cell=cell), clustered_test(correct, a, b, item, cell=cell)
+    weight = np.array([0.5, 0.5, -0.5, -0.5])
+    covariance = placed.covariance([(0, 0), (0, 1), (1, 0), (1, 1)])
+    assert np.sqrt(weight @ covariance @ weight) == pytest.approx(test.se, rel=1e-12)
+    assert placed.test(0, 1).p == test.p
+
+
+def test_all_tied_rows_have_one_half_without_width_and_few_of_a_class_are_refused() -> None:
+    correct, _, _, item = draw()
+    flat = place_scores(correct, [np.zeros(40)], item).interval(0)
+    assert (flat.estimate, flat.ci_low, flat.ci_high) == (0.5, 0.5, 0.5)
+    with pytest.raises(EstimateError, match="39 clusters with correct and 1 with wrong rows"):
+        place_scores(np.arange(40) != 3, [np.arange(40.0)], item).interval(0)

@@ -13,7 +13,7 @@ from synthetic import draw_logit, separate
 from synthetic_items import read_case
 
 from dontblink.statistics.bootstrap import Resampling
-from dontblink.statistics.firth import firth_logit
+from dontblink.statistics.firth import firth_logit, profile_interval
 from dontblink.statistics.logit import bootstrap_logit, fit_logit
 
 
@@ -91,3 +91,52 @@ def test_fit_on_a_flat_ridge_of_the_penalised_likelihood_converges() -> None:
     found = bootstrap_logit(X, split, item, Resampling(300, 0, method="percentile"))
     assert found.n_separated == 300
     assert np.isfinite(found.coefficients).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_profile_ends_are_those_of_firthmodels(seed: int) -> None:
+    X, y, _ = draw_logit(30, 1, seed)
+    X = separate(X, y)
+    theirs = firthmodels.FirthLogisticRegression(fit_intercept=False, gtol=1e-8, xtol=1e-8, max_iter=500).fit(X, y)
+    expected = theirs.conf_int(method="pl")
+    for column in range(X.shape[1]):
+        assert profile_interval(X, y, column)[1:] == pytest.approx(expected[column], abs=1e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), column=st.integers(0, 3))
+def test_profile_ends_are_where_the_penalised_likelihood_has_fallen_by_the_quantile(seed: int, column: int) -> None:
+    X, y, _ = draw_logit(25, 1, seed)
+
+    def penalised(beta: np.ndarray) -> float:
+        p = 1 / (1 + np.exp(-X @ beta))
+        information = (X * (p * (1 - p))[:, None]).T @ X
+        return -float(np.log(np.where(y == 1, p, 1 - p)).sum() + np.linalg.slogdet(information)[1] / 2)
+
+    centre, *ends = profile_interval(X, y, column)
+    fit = firth_logit(X, y)
+    assert centre == pytest.approx(fit.coef[column], abs=1e-9)
+    for end in ends:
+        others = np.delete(fit.coef, column)
+        best = minimize(lambda b, end=end: penalised(np.insert(b, column, end)), others, method="BFGS")
+        assert 2 * (fit.log_likelihood + best.fun) == pytest.approx(chi2.ppf(0.95, 1), abs=1e-3)
+    level = 1 - fit.lrt_p[column]  # at this confidence one end is 0
+    near = min(map(abs, profile_interval(X, y, column, float(level))[1:]))
+    assert near == pytest.approx(0, abs=1e-6)
+
+
+def test_profile_leads_where_one_models_errors_are_rare_and_nowhere_else() -> None:
+    X, y, item = draw_logit(60, 1, seed=2)
+    t = Resampling(200, 0, method="t")
+    rare = bootstrap_logit(X, y, item, t, errors_of=[1])
+    assert rare.interval(1).method == "firth profile" and rare.interval(1, "t").method == "t"
+    assert (rare.interval(1).ci_low, rare.interval(1).ci_high) == profile_interval(X, y, 1)[1:]
+    assert rare.p_value(1) == firth_logit(X, y).lrt_p[1]
+    [refused] = rare.derive(lambda coefficients: coefficients[:, [1]], "percentile")
+    assert np.isnan(refused.ci_low) and refused.method.startswith("refused") and np.isfinite(refused.estimate)
+    assert bootstrap_logit(X, y, item, Resampling(200, 0, method="percentile")).interval(1).method == "percentile"
+    twice = bootstrap_logit(np.repeat(X, 2, 0), np.repeat(y, 2), np.repeat(item, 2), t, errors_of=[1])
+    assert twice.interval(1).method == "t"  # rows of one item are not independent
+    X, y, item = draw_logit(400, 1, seed=2)
+    assert min(y.sum(), len(y) - y.sum()) >= 10 * X.shape[1]
+    assert bootstrap_logit(X, y, item, t, errors_of=[1]).interval(1).method == "t"
