@@ -86,7 +86,7 @@ def draw_power(summary: pd.DataFrame) -> Figure:
     """Return the figure: a panel a claim, power (filled) and level (open) against items per benchmark."""
     figure: Figure = plt.figure(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots(2, 3, sharey=True).ravel()
-    testbed = params.load(paths.ROOT / "params" / "testbed.yaml")[1]["extraction"]["n_test_items"]
+    testbed = params.load(paths.ROOT / "params" / "testbed.yaml")[1]["testbed"]["n_test_items"]
     for ax, (name, rows) in zip(axes, summary.groupby("claim", sort=False), strict=False):
         for rate, face, label in (("power", "0.0", "with the effect"), ("level", "white", "without it")):
             reach = [rows[rate] - rows[f"{rate}_low"], rows[f"{rate}_high"] - rows[rate]]
