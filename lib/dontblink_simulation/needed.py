@@ -6,6 +6,7 @@ Monte-Carlo intervals, `n_at_80`, a panel a claim. Never: a number of items beyo
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -84,7 +85,7 @@ def list_power(summary: pd.DataFrame) -> dict[str, Any]:
 
 def draw_power(summary: pd.DataFrame) -> Figure:
     """Return the figure: a panel a claim, power (filled) and level (open) against items per benchmark."""
-    figure: Figure = plt.figure(figsize=(7, 4.4), layout="constrained")
+    figure: Figure = plt.figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots(2, 3, sharey=True).ravel()
     testbed = params.load(paths.ROOT / "params" / "testbed.yaml")[1]["testbed"]["n_test_items"]
     for ax, (name, rows) in zip(axes, summary.groupby("claim", sort=False), strict=False):
@@ -98,10 +99,10 @@ def draw_power(summary: pd.DataFrame) -> Figure:
         for n, style, label in ((PAPER_ITEMS, "--", "the paper's cells"), (testbed, "-.", "testbed")):
             ax.axvline(n, color="0.6", linewidth=0.8, linestyle=style, label=f"{label}: {n} items")
         needed = items_at(rows["n_items"].tolist(), rows["power"].tolist())
-        first = needed == rows["n_items"].iloc[0]
-        text = f"80 % at {'most ' * first}{needed:.0f} items" if np.isfinite(needed) else "80 % beyond the axis"
+        most = "most " if needed == rows["n_items"].iloc[0] else ""
+        text = f"80 % at {most}{needed:.0f} items" if np.isfinite(needed) else "80 % beyond the axis"
         ax.set(xscale="log", ylim=(0, 103), xlabel="items per benchmark")
-        ax.set_title(f"{CLAIMS[str(name)].words}\n{text}", fontsize=7)
+        ax.set_title("\n".join([*textwrap.wrap(CLAIMS[str(name)].words, 34), text]), fontsize=7)
         ax.set_xticks(rows["n_items"], [str(n) for n in rows["n_items"]], fontsize=6)
         ax.minorticks_off()
     for ax in axes[::3]:
