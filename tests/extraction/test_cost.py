@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from dontblink.extraction.cost import PROBE_TOKENS, Speed, describe_costs, estimate, measure_speed
+from dontblink import paths
+from dontblink.extraction.cost import PROBE_TOKENS, Speed, describe_costs, describe_needs, estimate, measure_speed
 from dontblink.models.checkpoints import load_vlm
 from dontblink.models.vlm import VLM
 from dontblink.params import load
@@ -84,20 +86,20 @@ def test_pictures_that_cannot_be_encoded_leave_the_probe_to_the_items_behind_the
     speed = measure_speed(make_shards(items), vlm, items)
     usable = [items[place] for place in (1, 3, 4, 5)]
     assert speed.n_items == 4 and speed.prompt_tokens == sum(len(vlm.encode(item).ids) for item in usable) / 4
-    (line,) = describe_costs(make_shards(items[:2], "tiny"), lambda name: load_vlm(CHECKPOINT, name=name))
+    line, *_ = describe_costs(make_shards(items[:2], "tiny"), lambda name: load_vlm(CHECKPOINT, name=name))
     assert line.startswith("tiny: 2 items left, about ")
     sampled = make_shards(items[:2], "tiny", n_sampled=2)
-    (line,) = describe_costs(sampled, lambda name: load_vlm(CHECKPOINT, name=name))
+    line, *_ = describe_costs(sampled, lambda name: load_vlm(CHECKPOINT, name=name))
     assert line.startswith("tiny: 2 items and 10 samples left, about 60 tokens each (0.00 million); ")
     sampled.response_file = lambda shard: CHECKPOINT / "config.json"  # the responses are there
     sampled.read_responses = lambda shard: [SimpleNamespace(response_ids=range(30))]
-    (line,) = describe_costs(sampled, lambda name: load_vlm(CHECKPOINT, name=name))
+    line, *_ = describe_costs(sampled, lambda name: load_vlm(CHECKPOINT, name=name))
     assert line.startswith("tiny: 0 items and 10 samples left, about 30 tokens each (0.00 million); ")
 
 
 def test_where_nothing_can_be_encoded_or_replayed_the_line_says_why_and_the_run_goes_on() -> None:
     items = make_items(2)
-    (line,) = describe_costs(
+    line, *_ = describe_costs(
         make_shards([spoil(item) for item in items], "tiny"), lambda name: load_vlm(CHECKPOINT, name=name)
     )
     assert line.startswith("tiny: 2 items left; what they cost is unknown: none of 2 items can be encoded, the first: ")
@@ -108,7 +110,7 @@ def test_where_nothing_can_be_encoded_or_replayed_the_line_says_why_and_the_run_
         vlm.model.lm_head.weight.data[-1] = float("nan")
         return vlm
 
-    (line,) = describe_costs(make_shards(items, "tiny"), load_broken)
+    line, *_ = describe_costs(make_shards(items, "tiny"), load_broken)
     assert "what they cost is unknown: none of 2 items can be replayed: item " in line
     assert "entropy_nats is not finite" in line
 
@@ -127,3 +129,15 @@ def test_no_model_is_in_memory_when_the_next_one_is_loaded_or_when_the_estimate_
         assert next(lines).startswith(f"{name}: 1 items left")
         assert loaded[-1]() is None
     assert len(loaded) == 3
+
+
+def test_the_needs_of_the_claims_are_a_line_where_power_was_simulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    assert list(describe_needs()) == []
+    file = paths.figures("simulation") / "00_simulation.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"power": {"collapse": {"n_at_80": 761.4}, "hazard": {"effect": 0.05}}}))
+    (line,) = describe_needs()
+    assert line.endswith("in 80 of 100 studies: collapse 761, hazard more than was simulated")

@@ -17,10 +17,12 @@ from itertools import islice
 import numpy as np
 import torch
 
+from dontblink import paths
 from dontblink.attention.replay import replay_responses
 from dontblink.boxes import evidence
 from dontblink.errors import NamedError
 from dontblink.extraction.study import Shard, Study
+from dontblink.files import read_json
 from dontblink.models.generate import Sampling, encode_items, generate_responses
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Item
@@ -131,6 +133,16 @@ def describe_costs(study: Study, load: Callable[[str], VLM]) -> Iterator[str]:
             gc.collect()  # a model may be part of a cycle
             torch.cuda.empty_cache()
             yield line
+    yield from describe_needs()
+
+
+def describe_needs() -> Iterator[str]:
+    """Yield the line that says how many items a benchmark the claims need, where their power has been simulated."""
+    file = paths.figures("simulation") / "00_simulation.json"
+    if file.is_file() and (power := read_json(file, "run `make simulate`").get("power")):
+        known = {name: f"{row['n_at_80']:,.0f}" for name, row in power.items() if "n_at_80" in row}
+        needed = ", ".join(f"{name} {known.get(name, 'more than was simulated')}" for name in power)
+        yield f"items a benchmark at which a claim's smallest effect is found in 80 of 100 studies: {needed}"
 
 
 def probe_model(
