@@ -10,6 +10,7 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 from synthetic import draw_logit, separate
 from synthetic_items import read_case
 
@@ -233,3 +234,14 @@ def test_seed_decides_the_draws_and_nothing_else_does() -> None:
     assert not np.array_equal(first, bootstrap_logit(X, y, item, plain(100, 2)).coefficients)
     longer = bootstrap_logit(X, y, item, plain(150, 1)).coefficients[:100]
     assert longer == pytest.approx(first, abs=1e-10)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(6, 16), decimals=st.integers(0, 3))
+def test_separation_is_what_a_linear_programme_says(seed: int, n: int, decimals: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = np.column_stack([np.ones(n), np.round(rng.normal(size=(n, 2)), decimals)])
+    margins = np.where(rng.random(n) < 0.5, 1.0, -1.0)[:, None] * x
+    found = find_separated(margins, np.ones((1, n), bool), np.full((1, 3), np.nan))[0]
+    best = linprog(-margins.sum(axis=0), A_ub=-margins, b_ub=np.zeros(n), bounds=(-1, 1), method="highs")
+    assert found == (-best.fun > 1e-6)

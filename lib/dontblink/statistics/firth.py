@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linprog
+from scipy.optimize import linprog, nnls
 from scipy.special import chdtrc, chdtri
 
 from dontblink.statistics.bootstrap import EstimateError, Floats, Ints
@@ -154,19 +154,36 @@ def find_separated(margins: Floats, present: NDArray[np.bool_], step: Floats) ->
     """Return bool[b]: is there a direction that no present row contradicts (Albert and Anderson 1984)?
 
     `margins` float64[n, k] are sign x, the rows as seen from their own class. The last Newton `step` of a separated
-    fit is such a direction, which a product shows; else a linear programme decides: maximise sum m d subject to
-    m d >= 0, |d| <= 1.
+    fit is such a direction, which a product shows. Else the shortest sum d = sum l m with weights l >= 1 (non-negative
+    least squares) says it: if d = 0 no direction separates (Stiemke's lemma), and if not, m d >= 0 for all rows, so
+    that d is one. Where rounding leaves both open a linear programme decides: maximise sum m d subject to m d >= 0,
+    |d| <= 1.
     """
     along = np.where(present, step @ margins.T, 0.0)
     with np.errstate(invalid="ignore"):
         separated = along.min(axis=1) >= -1e-9 * along.max(axis=1)
     for b in np.flatnonzero(~separated):
         m = np.unique(margins[present[b]], axis=0)
+        if (proven := _prove(m)) is not None:
+            separated[b] = proven
+            continue
         found = linprog(-m.sum(axis=0), A_ub=-m, b_ub=np.zeros(len(m)), bounds=(-1, 1), method="highs")
         if not found.success:
             raise EstimateError(f"the search for a separating direction failed: {found.message}; look at this cell's X")
         separated[b] = -found.fun > 1e-6
     return separated
+
+
+def _prove(m: Floats) -> bool | None:
+    """Return whether a direction separates rows m float64[n, k] with weights that show it, None if they do not."""
+    try:
+        more, length = nnls(m.T, -m.sum(axis=0))
+    except RuntimeError:  # too many steps
+        return None
+    if length <= 1e-9 * np.abs(m).max():
+        return False
+    along = m @ (m.sum(axis=0) + more @ m)
+    return True if along.min() >= -1e-9 * along.max() else None
 
 
 def fit_firth(
