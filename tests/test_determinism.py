@@ -54,8 +54,9 @@ OVERRIDES = (
     "entropy.bootstrap_replicates=60 entropy.transfer_replicates=40 entropy.refit_replicates=20 "
     "entropy.shuffled_deals=20 entropy.vision_deals=2 entropy.excess_replicates=20 "
     "entropy.min_items=10 entropy.min_class_items=5 "
-    "interaction.bootstrap_replicates=60 interaction.robustness_replicates=30 interaction.shuffled_deals=20 "
-    "interaction.min_items=10 veto.splits=4 veto.jackknife_blocks=4 veto.permutations=4 veto.other_permutations=2 "
+    "interaction.bootstrap_replicates=60 interaction.light_replicates=30 interaction.shuffled_deals=20 "
+    "interaction.specification_deals=20 interaction.min_items=10 "
+    "veto.splits=4 veto.jackknife_blocks=4 veto.permutations=4 veto.other_permutations=2 "
     "veto.bootstrap_replicates=40 veto.min_items=30 veto.guarantee_draws=2"
 )
 RUN = """

@@ -213,12 +213,15 @@ class Interaction(Section):
     """04: does low vision change what low entropy means?"""
 
     bootstrap_replicates: Count = Field(description="of items drawn with replacement")
-    robustness_replicates: Count = Field(description="of other choices, and of the link within responses")
+    light_replicates: Count = Field(description="of hazards by scope, and of the link within responses")
     interval: Interval = Field(description="of the tables; t is the symmetric bootstrap-t, see `make simulate`")
     confidence_level: OpenShare = Field(description="of every interval")
     bootstrap_seed: Seed = Field(description="draws items with replacement")
     min_items: Whole = Field(ge=10, description="a smaller cell keeps its counts and gets no estimate")
     covariates: Several[Word] = Field(description="taken out in the adjusted tables")
+    visual_type: Word = Field(description="task type of which the claim says that low vision is a hazard")
+    symbolic_type: Word = Field(description="task type of which it says that vision hardly matters")
+    equivalence_margin: float = Field(gt=0, lt=5, description="log-odds: a smaller b_EV is called near zero")
     effect_at: float = Field(gt=0, lt=4, description="standard deviations, of entropy and of vision")
     quadrant_share: float = Field(ge=0.01, le=0.5, description="share of a cell that is called low; the rest is high")
     extreme_share: float = Field(ge=0.01, le=0.5, description="the same for the extreme quadrants")
@@ -227,6 +230,7 @@ class Interaction(Section):
     shuffled_deals: Whole = Field(
         ge=20, description="permutations of labels, and of vision, within a cell (negative controls)"
     )
+    specification_deals: Whole = Field(ge=20, description="permutations of vision of every kind, whole curves each")
 
 
 class Veto(Section):

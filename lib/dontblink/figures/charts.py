@@ -69,18 +69,19 @@ def forest(
     controls: Mapping[str, pd.DataFrame] | None = None,
     confidence: float | None = 0.95,
     interval: str = "bootstrap by item",
+    in_order: bool = False,
 ) -> Axes:
     """Draw one value a row with its interval: each benchmark (bold) above its models, the pooled row last.
 
     `table` has one row a scope (filter the term, rule or score): scope, model, benchmark, `value`, ci_low and ci_high.
     Rows without a value are named and left empty. Without a column scope all rows are cells, and benchmarks only heads;
-    with a column `row` the rows stand in their order under that name. `label` is the value's, with the unit that it has
+    with a column `row` the rows stand in their order under that name. Names are sorted, or `in_order` of the table. `label` is the value's, with the unit that it has
     times `scale`; a line stands at `zero`. Drawn with it: `beside`, a second table (adjusted beside unadjusted), hollow
     beneath the first; `null`, the column of its upper end (a mark |), or those of its two ends (a pale bar);
     `controls`, tables by what they are, as hollow marks without intervals. The label names the interval with its
     `confidence`, unless that is None.
     """
-    rows = _order_rows(table)
+    rows = _order_rows(table, in_order)
     place = {_key(row): y for y, (_, row) in enumerate(rows.iterrows())}
     dark = {"color": shade(0.0), "marker": "P" if "scope" in table else "o"}
     styles = style_models(rows.loc[rows["model"] != ALL, "model"]) if "scope" in table else {}
@@ -123,7 +124,7 @@ def forest(
     return ax
 
 
-def _order_rows(table: pd.DataFrame) -> pd.DataFrame:
+def _order_rows(table: pd.DataFrame, in_order: bool = False) -> pd.DataFrame:
     """Return the rows by benchmark (its head or all models together, then each model), the pooled row last."""
     if "row" in table:
         return table.assign(_name=table["row"].map(name_row), _is_head=False, model="")
@@ -137,7 +138,8 @@ def _order_rows(table: pd.DataFrame) -> pd.DataFrame:
     rows["_last"] = rows["scope"] == "pooled"
     rows["_place"] = rows["scope"].map({"benchmark": 0, "cell": 1, "pooled": 2})
     rows["_name"] = [_name_scope(row) if row["model"] == ALL else row["model"] for _, row in rows.iterrows()]
-    return rows.sort_values(["_last", "benchmark", "_place", "model"], ignore_index=True)
+    model, benchmark = (pd.factorize(rows[name], sort=not in_order)[0] for name in ("model", "benchmark"))
+    return rows.iloc[np.lexsort([model, rows["_place"], benchmark, rows["_last"]])].reset_index(drop=True)
 
 
 def _name_rows(ax: Axes, rows: pd.DataFrame) -> None:
@@ -307,6 +309,48 @@ def interaction_surface(ax: Axes, surface: pd.DataFrame, *, min_near: int = 1, c
     if colour_bar:
         ax.figure.colorbar(filled, ax=ax.figure.axes, label="P(correct) (%)", shrink=0.75)
     return ax
+
+
+def specification_grid(
+    table: pd.DataFrame,
+    bands: pd.DataFrame,
+    factors: Sequence[str],
+    *,
+    label: str,
+    confidence: float = 0.95,
+) -> Figure:
+    """Return a figure with a column per task type: its sorted specification curve above the choices that made it.
+
+    `table` has a row per task type and specification: task_type, estimate and a column per factor. `bands` holds the
+    sorted curves of dealt vision: task_type, place (0 is the lowest), low, high. Below, a mark stands in the row of each
+    choice that a specification made: a choice that matters gathers its marks at one end.
+    """
+    names = list(dict.fromkeys(table["task_type"]))
+    levels = [(factor, level) for factor in factors for level in ["", *dict.fromkeys(table[factor])]]
+    figure: Figure = plt.figure(figsize=(7, 2.6 + 0.145 * len(levels)), layout="constrained")
+    heights = {"height_ratios": [2.0, 0.145 * len(levels)]}
+    axes = figure.subplots(2, len(names), sharey="row", sharex=True, squeeze=False, gridspec_kw=heights)
+    for (curve, marks), name in zip(axes.T, names, strict=True):
+        rows = table[table["task_type"] == name].sort_values("estimate", kind="stable", ignore_index=True)
+        band = bands[bands["task_type"] == name].sort_values("place")
+        curve.fill_between(band["place"], band["low"], band["high"], color="0.85", linewidth=0, label="dealt vision")
+        curve.plot(rows.index, rows["estimate"], color=shade(0.0), linewidth=1.4, label="observed")
+        curve.axhline(0, color="0.5", linewidth=0.8, zorder=0)
+        curve.set_title(f"{name.replace('_', ' ')}\n{(rows['estimate'] < 0).mean():.0%} below zero")
+        made = [np.zeros(len(rows)) if not level else rows[factor] == level for factor, level in levels]
+        marks.imshow(
+            np.array(made, float), aspect="auto", cmap="Greys", vmin=0, vmax=1, interpolation="nearest",
+            extent=(-0.5, len(rows) - 0.5, len(levels) - 0.5, -0.5),
+        )  # fmt: skip
+        marks.hlines([y - 0.5 for y in range(len(levels))], -0.5, len(rows) - 0.5, color="0.85", linewidth=0.4)
+        marks.tick_params(axis="y", length=0)
+    axes[1, 0].set_yticks(range(len(levels)), [level or factor for factor, level in levels])
+    for text, (_, level) in zip(axes[1, 0].get_yticklabels(), levels, strict=True):
+        text.set(fontweight="normal" if level else "bold", fontsize=6)
+    axes[0, 0].set_ylabel(label)
+    axes[1, len(names) // 2].set_xlabel("specifications, sorted by their estimate")
+    _legend_below(axes[0, 0], 2, f"grey: {confidence:.0%} of the sorted curves of dealt vision, place by place")
+    return figure
 
 
 def risk_coverage_curves(

@@ -1,22 +1,22 @@
 """Does low vision change what low entropy means? logit P(correct) = cell + b_E zE + b_V zV + b_EV zE zV.
 
 Why: the paper's central claim is the sign of b_EV by task. b_EV < 0: entropy costs more where vision is high, and low
-entropy promises less where vision is low. A coefficient is not a risk, so its effect is also given on the probability
-scale, and as a table of counts, which assumes no model and shows how few answers an extreme quadrant holds (the
-hazardous one of the paper is low entropy with low vision). In: the items table of the TEST split. Out: a row per scope
-(cell, benchmark, task type, pooled) and term, the surface that the fit draws, risks by quadrant with Wilson intervals,
-and the difference that low vision makes at one level of entropy. E is an entropy in nats and V an attention mass, both
-standardised WITHIN the cell, once (so they say how an item compares with its own cell), and levels are those of the
-item's own cell; every cell has an intercept of its own, the slopes are shared by the cells of a scope. Never: a dropped
-replicate, a plain Wald interval, a risk without its counts, a cause (attention is observed, not set), or an interval
-below about 20 items.
+entropy promises less where vision is low. A negative coefficient beside one whose interval holds 0 is no difference
+between them, and no proof that the second is near 0: the first takes the contrast of two task types, the second a test
+of equivalence. A coefficient is not a risk, so its effect is also given on the probability scale, and as a table of
+counts, which assumes no model and shows how few answers an extreme quadrant holds. In: the items table of the TEST
+split. Out: a row per scope (cell, benchmark, task type, pooled) and term, contrasts of task types, the surface that the
+fit draws, risks by quadrant with Wilson intervals. E is an entropy in nats and V an attention mass, both standardised
+WITHIN the cell, once (so they say how an item compares with its own cell); every cell has an intercept of its own, the
+slopes are shared by the cells of a scope. Never: a dropped replicate, a plain Wald interval, a risk without its counts,
+a cause (attention is observed, not set), or an interval below about 20 items.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,16 +24,18 @@ import pandas as pd
 import statsmodels.api as sm
 from numpy.typing import ArrayLike
 from scipy.special import expit
-from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
+from statsmodels.stats.proportion import proportion_confint
 
 from dontblink.statistics import bootstrap
-from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Interval, Method, Resampling
+from dontblink.statistics.bootstrap import EstimateError, Floats, Interval, Method, Resampling
 from dontblink.statistics.firth import check_design
 from dontblink.statistics.logit import LogitBootstrap, bootstrap_logit, fit_logit
 from dontblink.studies.cells import (
     ENTROPY,
+    ORACLES,
     SCOPES,
     VISION,
+    VISIONS,
     count_rows,
     each_scope,
     keep_usable,
@@ -41,6 +43,7 @@ from dontblink.studies.cells import (
     select_rows,
     standardise,
 )
+from dontblink.studies.hazard import BY_T, LEVELS, add_levels
 
 TERMS = ("entropy", "vision", "entropy:vision")
 EFFECTS = (
@@ -50,7 +53,8 @@ EFFECTS = (
     "difference_without_interaction",
     "difference_by_interaction",
 )
-BY_T = Resampling(method="t")
+CONTRAST_COLUMNS = ["vision", "is_oracle", "task_type", "estimate", "ci_low", "ci_high", "p"]
+_EV = len(TERMS) - 1
 _BLOCK = 500_000  # probabilities held at once
 
 
@@ -76,21 +80,15 @@ def build_design(
     *,
     entropy: str = ENTROPY,
     vision: str = VISION,
-    flexible: bool = False,
 ) -> Design:
     """Return the design of rows of `select_rows`; raise EstimateError if E or V is constant in a cell.
 
     Covariates are standardised within the cell too; one that is constant in a cell adjusts nothing there, one that is
-    constant in all is left out. `flexible` adds zE^2, zV^2 and the product of each covariate with zE and with zV: b_EV
-    also picks up curvature where E and V go together, and a covariate that changes the slope of E or V.
+    constant in all is left out.
     """
     cell = rows["cell"].to_numpy()
     e, v = (standardise(rows[name], cell, name) for name in (entropy, vision))
     extra = {name: standardise(rows[name], cell, name, constant="zero") for name in covariates}
-    if flexible:
-        own = {"entropy": e, "vision": v}
-        products = {f"{name}:{other}": x * z for name, x in extra.items() for other, z in own.items()}
-        extra |= {"entropy^2": e * e, "vision^2": v * v} | products
     extra = {name: values for name, values in extra.items() if values.any()}
     cells = pd.get_dummies(rows["cell"], dtype=np.float64)
     x = np.column_stack([e, v, e * v, *extra.values(), cells.to_numpy()])
@@ -102,59 +100,59 @@ def interaction_table(
     items: pd.DataFrame,
     covariates: Sequence[str] = (),
     *,
-    entropy: str = ENTROPY,
-    vision: str = VISION,
-    flexible: bool = False,
     scopes: Sequence[str] = SCOPES,
     resampling: Resampling = BY_T,
     min_items: int = 20,
     effect_at: float = 1.0,
-    brief: bool = False,
+    checked: Sequence[str] = ("benchmark",),
 ) -> pd.DataFrame:
     """Return the coefficients, their marginal effects and cross-checks, a row per scope and term.
 
     Columns: scope, model, benchmark, n_rows, n_items, n_wrong (all rows of the scope), n_left_out (rows of the table
     without a number), n_cells (used), adjusted_for, term, unit (log-odds per sd, or probability), estimate, ci_low,
     ci_high, method, n_replicates, n_degenerate, n_separated (replicates fitted by Firth), separated (the data are),
-    log_likelihood (nats, of the fit: between designs of as many columns, the higher one describes the data better), and
-    for coefficients p (symmetric bootstrap-t), bootstrap_se, sandwich_se, gee_estimate, gee_se, gee_rho. The last terms
-    are those of `marginal_effects`; a `flexible` design, whose squares would have to move with E and V, has none. A
-    `brief` table has neither cross-checks nor marginal effects. A cell below `min_items` items or of one class is left
-    out; a scope without a cell keeps its counts alone.
+    and for coefficients p (symmetric bootstrap-t), bootstrap_se, and in the scopes `checked` sandwich_se, gee_estimate,
+    gee_se, gee_rho. The last terms are those of `marginal_effects`. A cell below `min_items` items or of one class is
+    left out; a scope without a cell keeps its counts alone. Scopes of the same answers (a task type that is one
+    benchmark) are fitted once.
     """
-    rows = select_rows(items, list(dict.fromkeys([entropy, vision, *covariates])))
+    rows = select_rows(items, list(dict.fromkeys([ENTROPY, VISION, *covariates])))
+    n_left_out, rows = rows.attrs["n_left_out"], rows.assign(row=np.arange(len(rows)))
     results: list[dict[str, Any]] = []
+    done: dict[bytes, list[dict[str, Any]]] = {}
     for names, scope in each_scope(rows, scopes):
         used = keep_usable(scope, min_items)
-        facts = names | count_rows(scope) | {
-            "n_left_out": rows.attrs["n_left_out"],
-            "n_cells": used["cell"].nunique(),
-            "adjusted_for": ", ".join(covariates) + " (flexible)" * flexible,
-        }
+        counts = {"n_left_out": n_left_out, "n_cells": used["cell"].nunique(), "adjusted_for": ", ".join(covariates)}
+        facts = names | count_rows(scope) | counts
         if not len(used):
             results.append(facts | {"term": TERMS[-1]})
             continue
-        design = build_design(used, covariates, entropy=entropy, vision=vision, flexible=flexible)
+        design, key = build_design(used, covariates), used["row"].to_numpy().tobytes()
         try:
-            drawn = bootstrap_logit(
-                design.x, design.y, design.cluster, resampling, strata=design.cell, errors_of=range(len(TERMS))
-            )
-            checks = pd.DataFrame(index=design.names) if brief else cross_check(design.x, design.y, design.cluster)
-            coefficients = [(drawn.interval(j), drawn.p_value(j), checks.iloc[j].to_dict()) for j in range(len(TERMS))]
-            plain = not (brief or flexible)
-            effects = marginal_effects(design, drawn, effect_at) if plain else {}
+            if key not in done:
+                done[key] = _describe(design, resampling, effect_at)
+            checks = cross_check(design.x, design.y, design.cluster) if names["scope"] in checked else pd.DataFrame()
         except EstimateError as error:
             raise EstimateError(f"{facts['scope']} {facts['model']} x {facts['benchmark']}: {error}") from error
-        spread = pd.DataFrame(drawn.coefficients).std()  # over the replicates that have a fit; NaN for fewer than two
-        terms = [
-            _show(x) | {"term": term, "unit": "log-odds per sd", "p": p, "bootstrap_se": se} | check
-            for term, se, (x, p, check) in zip(TERMS, spread, coefficients, strict=False)
-        ]
-        terms += [_show(x) | {"term": term, "unit": "probability"} for term, x in effects.items()]
-        level = fit_logit(design.x, design.y).log_likelihood
-        counts = {"n_separated": drawn.n_separated, "separated": drawn.data_separated, "log_likelihood": level}
-        results += [facts | counts | row for row in terms]
+        by_term = dict(zip(TERMS, checks.to_dict("records"), strict=False))
+        results += [facts | row | by_term.get(row["term"], {}) for row in done[key]]
     return pd.DataFrame(results)
+
+
+def _describe(design: Design, resampling: Resampling, effect_at: float) -> list[dict[str, Any]]:
+    """Return a row per term of one design."""
+    drawn = bootstrap_logit(
+        design.x, design.y, design.cluster, resampling, strata=design.cell, errors_of=range(len(TERMS))
+    )
+    counts = {"n_separated": drawn.n_separated, "separated": drawn.data_separated}
+    spread = pd.DataFrame(drawn.coefficients).std()  # over the replicates that have a fit; NaN for fewer than two
+    rows = [
+        {"term": term, "unit": "log-odds per sd", "p": drawn.p_value(j), "bootstrap_se": spread[j]}
+        | _show(drawn.interval(j)) for j, term in enumerate(TERMS)
+    ]  # fmt: skip
+    for term, effect in marginal_effects(design, drawn, effect_at).items():
+        rows.append({"term": term, "unit": "probability"} | _show(effect))
+    return [row | counts for row in rows]
 
 
 def _show(interval: Interval) -> dict[str, Any]:
@@ -194,6 +192,86 @@ def marginal_effects(
 
     chosen: Method = "bca" if (method or drawn.resampling.method) == "bca" else "percentile"
     return dict(zip(EFFECTS, drawn.derive(effects, chosen), strict=True))
+
+
+def contrast_table(
+    items: pd.DataFrame,
+    visual: str,
+    symbolic: str,
+    covariates: Sequence[str] = (),
+    visions: Mapping[str, str] = VISIONS,
+    *,
+    margin: float = 0.25,
+    resampling: Resampling = BY_T,
+    min_items: int = 20,
+) -> pd.DataFrame:
+    """Return b_EV of both task types and their contrast, visual minus symbolic, for each vision, and equivalence tests.
+
+    Columns: vision, is_oracle, task_type ("contrast" last), estimate, ci_low, ci_high, p, method, n_items, n_rows, and
+    of the test of equivalence equal_low, equal_high, margin, p_equivalence (see `equivalence`). A type is one fit, its
+    items drawn within it; the types have no item in common, so that their replicates are independent and pair up as
+    they come. All visions have the same rows and draws. A type without a usable cell is left out, and the contrast with
+    it.
+    """
+    rows = select_rows(items, list(dict.fromkeys([ENTROPY, *visions.values(), *covariates])))
+    of_type = {
+        kind: used
+        for kind in (visual, symbolic)
+        if len(used := keep_usable(rows[rows["task_type"] == kind].reset_index(drop=True), min_items))
+    }
+    results = []
+    for name, column in visions.items():
+        found: dict[str, LogitBootstrap] = {}
+        for k, (kind, used) in enumerate(of_type.items()):
+            design = build_design(used, covariates, vision=column)
+            own = replace(resampling, seed=resampling.seed + k)  # or both types would draw the same places
+            drawn = bootstrap_logit(design.x, design.y, design.cluster, own, strata=design.cell, errors_of=[_EV])
+            found[kind] = drawn
+            sizes = {"n_items": drawn.n_clusters, "n_rows": len(used)}
+            results.append(_contrast_row(name, kind, [(1, drawn)], resampling, margin) | sizes)
+        if len(found) == 2:
+            parts = [(1, found[visual]), (-1, found[symbolic])]
+            sizes = {key: sum(row[key] for row in results[-2:]) for key in ("n_items", "n_rows")}
+            results.append(_contrast_row(name, "contrast", parts, resampling, margin) | sizes)
+    return pd.DataFrame(results, columns=None if results else CONTRAST_COLUMNS)
+
+
+def _contrast_row(
+    vision: str, kind: str, parts: Sequence[tuple[int, LogitBootstrap]], resampling: Resampling, margin: float
+) -> dict[str, Any]:
+    """Return the row of a sum of b_EV, each with its sign, from independent bootstraps."""
+    estimate = float(sum(sign * one.estimate[_EV] for sign, one in parts))
+    error = float(np.sqrt(sum(one.error[_EV] ** 2 for _, one in parts)))
+    drawn = np.sum([sign * one.coefficients[:, _EV] for sign, one in parts], axis=0)
+    errors = np.sqrt(np.sum([one.errors[:, _EV] ** 2 for _, one in parts], axis=0))
+    left_out = [
+        estimate + sign * (values[:, _EV] - one.estimate[_EV]) for sign, one in parts for values in one.jackknife or ()
+    ]
+    n_items, t = sum(one.n_clusters for _, one in parts), replace(resampling, method="t")
+    interval = bootstrap.interval_of(
+        estimate, drawn, n_items, resampling, jackknife=left_out or None, error=error, errors=errors
+    )
+    narrow = replace(t, confidence=1 - 2 * (1 - resampling.confidence))
+    inner = bootstrap.interval_of(estimate, drawn, n_items, narrow, error=error, errors=errors)
+    return (
+        {"vision": vision, "is_oracle": vision in ORACLES, "task_type": kind}
+        | interval.columns()
+        | {"p": bootstrap.symmetric_p(estimate, error, drawn, errors), "method": interval.method}
+        | {"equal_low": inner.ci_low, "equal_high": inner.ci_high, "margin": margin}
+        | {"p_equivalence": equivalence(estimate, error, drawn, errors, margin)}
+    )
+
+
+def equivalence(estimate: float, error: float, drawn: ArrayLike, errors: ArrayLike, margin: float) -> float:
+    """Return the p-value of two one-sided tests (Schuirmann 1987) of |value| >= margin, by the symmetric bootstrap-t.
+
+    Small: the value lies within -margin and margin. At p < a the 1 - 2 a interval lies inside the margin. With t* as in
+    `bootstrap.symmetric_p` and t = (margin - |estimate|) / error, p is half the share of |t*| >= t; where the estimate
+    lies beyond the margin, what is missing to 1 of the same at -t.
+    """
+    room = margin - abs(estimate)
+    beyond = bootstrap.symmetric_p(abs(room), error, np.asarray(drawn) - estimate + abs(room), errors) / 2
+    return beyond if room > 0 else 1 - beyond
 
 
 def add_holm(table: pd.DataFrame) -> pd.DataFrame:
@@ -272,26 +350,7 @@ def cross_check(X: ArrayLike, y: ArrayLike, cluster: ArrayLike) -> pd.DataFrame:
     return table if gee.converged else table.assign(gee_estimate=np.nan, gee_se=np.nan, gee_rho=np.nan)
 
 
-LEVELS = ("low", "high")
 QUADRANTS = [(entropy, vision) for entropy in LEVELS for vision in LEVELS]
-
-
-def add_levels(rows: pd.DataFrame, share: float) -> pd.DataFrame:
-    """Return the rows with entropy_level and vision_level: low, high or middle, by quantiles of the own cell.
-
-    Low is at or below the `share` quantile (an order statistic: no value between two rows), high is above the
-    1 - `share` quantile; at 0.5 every row is in a quadrant. Values that tie at a quantile are on its low side.
-    """
-    if not 0 < share <= 0.5:
-        raise EstimateError(f"share {share}; expected a number in (0, 0.5], the part of a cell that is called low")
-    levels = {}
-    for name, column in (("entropy_level", ENTROPY), ("vision_level", VISION)):
-        by_cell = rows.groupby("cell")[column]
-        low, high = (
-            by_cell.transform(lambda x, q=q: np.quantile(x, q, method="inverted_cdf")) for q in (share, 1 - share)
-        )
-        levels[name] = np.select([rows[column] <= low, rows[column] > high], LEVELS, "middle")
-    return rows.assign(**levels)
 
 
 def quadrant_table(
@@ -307,7 +366,8 @@ def quadrant_table(
     takes rows as independent: right within a cell, too narrow over several models of the same items.
     """
     rows = select_rows(items, [ENTROPY, VISION])
-    n_left_out, rows = rows.attrs["n_left_out"], add_levels(rows, share)
+    levels = {"entropy_level": ENTROPY, "vision_level": VISION}
+    n_left_out, rows = rows.attrs["n_left_out"], add_levels(rows, levels, share)
     results = []
     for names, scope in each_scope(rows, scopes):
         facts = names | count_rows(scope) | {"n_left_out": n_left_out, "share": share}
@@ -319,51 +379,3 @@ def quadrant_table(
             row |= {"risk": bad / n if n else np.nan, "ci_low": float(ends[0]), "ci_high": float(ends[1])}
             results.append(facts | row)
     return pd.DataFrame(results)
-
-
-def hazard_table(
-    items: pd.DataFrame,
-    *,
-    share: float = 0.5,
-    min_items: int = 20,
-    scopes: Sequence[str] = SCOPES,
-    resampling: Resampling = STANDARD,
-) -> pd.DataFrame:
-    """Return, per scope and entropy level, risk at low vision - risk at high vision.
-
-    Columns: scope, model, benchmark, entropy_level, n_low_vision, n_high_vision, estimate, ci_low, ci_high, method.
-    Positive at low entropy: a confident answer is worse where the model hardly looked. The interval is Newcombe's in a
-    cell (rows are independent there, and counts may be 0), else a bootstrap by item;
-    the levels are held fixed. A pair with fewer than `min_items` rows on a side, or a bootstrap of nothing but right
-    or nothing but wrong answers (which would give an interval of no width), keeps its counts alone.
-    """
-    rows = add_levels(select_rows(items, [ENTROPY, VISION]), share)
-    results = []
-    for names, scope in each_scope(rows, scopes):
-        wrong = ~scope["correct"].to_numpy()
-        for e in LEVELS:
-            inside = [((scope["entropy_level"] == e) & (scope["vision_level"] == v)).to_numpy() for v in LEVELS]
-            sizes = [int(part.sum()) for part in inside]
-            row = names | {"entropy_level": e, "n_low_vision": sizes[0], "n_high_vision": sizes[1]}
-            values = np.column_stack([column for part in inside for column in (part & wrong, part)]).astype(np.float64)
-            bad = [int((part & wrong).sum()) for part in inside]
-            enough = min(sizes) >= min_items
-            if enough and names["scope"] == "cell":
-                row |= _newcombe(bad, sizes, resampling.confidence)
-            elif enough and 0 < sum(bad) < sum(sizes):
-                [found] = bootstrap.bootstrap_sums(values, _difference, scope["cluster"], scope["cell"], resampling)
-                row |= found.columns() | {"method": found.method}
-            results.append(row)
-    return pd.DataFrame(results)
-
-
-def _difference(totals: Any) -> Any:
-    low, high = (bootstrap.divide(totals[..., k], totals[..., k + 1]) for k in (0, 2))
-    return (low - high)[..., None]
-
-
-def _newcombe(bad: Sequence[int], n: Sequence[int], confidence: float) -> dict[str, Any]:
-    """Return the difference of two independent shares with Newcombe's hybrid score interval (1998, method 10)."""
-    low, high = confint_proportions_2indep(bad[0], n[0], bad[1], n[1], method="newcomb", alpha=1 - confidence)
-    estimate = bad[0] / n[0] - bad[1] / n[1]
-    return {"estimate": estimate, "ci_low": float(low), "ci_high": float(high), "method": "newcombe"}
