@@ -185,6 +185,34 @@ def test_forest_marks_the_null_and_says_where_there_is_no_estimate(scopes: pd.Da
     assert "grey: the null" in ends.get_xlabel() and ends.get_xlim()[0] < -0.2
 
 
+def test_forest_in_order_keeps_the_order_of_heads_and_rows(ax: Axes) -> None:
+    rows = pd.DataFrame({
+        "benchmark": ["z", "z", "a"], "model": ["second", "first", "first"], "estimate": [1.0, 2.0, 3.0],
+        "ci_low": [0.0, 1.0, 2.0], "ci_high": [2.0, 3.0, 4.0],
+    })  # fmt: skip
+    charts.forest(ax, rows, label="x", in_order=True)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["z", "second", "first", "a", "first"]
+    charts.forest(other := plt.figure().subplots(), rows, label="x")
+    assert [text.get_text() for text in other.get_yticklabels()] == ["a", "first", "z", "first", "second"]
+
+
+def test_specification_grid_sorts_each_curve_and_marks_the_choices_beneath_it() -> None:
+    table = pd.DataFrame({
+        "task_type": ["b"] * 4 + ["a"] * 4, "vision": ["x", "x", "y", "y"] * 2, "form": ["p", "q"] * 4,
+        "estimate": [0.4, 0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3],
+    })  # fmt: skip
+    ends = pd.DataFrame({"place": range(4), "low": -0.5, "high": 0.5})
+    bands = pd.concat([ends.assign(task_type=name) for name in "ab"])
+    figure = charts.specification_grid(table, bands, ["vision", "form"], label="b_EV (log-odds)")
+    first, second, marks, _ = figure.axes
+    assert first.get_title() == "b\n50% below zero" and second.get_title() == "a\n0% below zero"
+    assert np.allclose(first.lines[0].get_ydata(), [-0.2, -0.1, 0.3, 0.4])
+    names = [text.get_text() for text in marks.get_yticklabels()]
+    assert names == ["vision", "x", "y", "form", "p", "q"]
+    expected = [[0, 0, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 1], [0, 1, 1, 0]]
+    assert np.array_equal(marks.images[0].get_array(), expected)
+
+
 def test_forest_of_two_terms_at_once_is_refused(ax: Axes, scopes: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="several rows"):
         charts.forest(ax, pd.concat([scopes, scopes]), label="x")

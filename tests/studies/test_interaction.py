@@ -18,12 +18,12 @@ from dontblink.studies.interaction import (
     EFFECTS,
     TERMS,
     Design,
-    _newcombe,
     add_holm,
     build_design,
+    contrast_table,
     cross_check,
     describe_row,
-    hazard_table,
+    equivalence,
     interaction_table,
     marginal_effects,
     quadrant_table,
@@ -32,7 +32,8 @@ from dontblink.studies.interaction import (
 
 FAST = {"resampling": Resampling(200, method="t")}
 PLAIN = {"resampling": Resampling(200, method="percentile")}
-BRIEF = {"scopes": ["benchmark"], "resampling": Resampling(50, method="percentile"), "brief": True}
+BRIEF = {"scopes": ["benchmark"], "resampling": Resampling(50, method="percentile"), "checked": []}
+KINDS = ("type of visual", "type of symbolic")
 ENDS = ["estimate", "ci_low", "ci_high"]
 
 
@@ -90,7 +91,8 @@ def test_pooled_fit_is_the_formula_with_cell_effects_and_values_standardised_wit
 
 def test_table_finds_the_interaction_where_it_was_put() -> None:
     items = make_items(400, interaction={"visual": -0.7})
-    table = interaction_table(items, scopes=["benchmark", "pooled"], resampling=Resampling(500, method="t"))
+    scopes = ["benchmark", "pooled"]
+    table = interaction_table(items, scopes=scopes, resampling=Resampling(500, method="t"), checked=scopes)
     found = table[table["term"] == "entropy:vision"].set_index("benchmark")
     assert found.loc["visual", "ci_high"] < -0.3 and found.loc["visual", "p"] < 0.01
     assert found.loc["symbolic", "ci_low"] < 0 < found.loc["symbolic", "ci_high"]
@@ -170,7 +172,8 @@ def test_separated_cell_is_fitted_by_firth_and_says_so() -> None:
     items = make_items(30, benchmarks=("symbolic",))
     own = items["model"] == "glm"
     items.loc[own, "correct"] = items.loc[own, ENTROPY] < items.loc[own, ENTROPY].median()
-    table = interaction_table(items, scopes=["cell"], **PLAIN).query("term == 'entropy'").set_index("model")
+    table = interaction_table(items, scopes=["cell"], checked=["cell"], **PLAIN)
+    table = table.query("term == 'entropy'").set_index("model")
     found = table.loc["glm"]
     assert found["separated"] and found["n_separated"] == 200 and not table.loc["qwen", "separated"]
     assert np.isfinite(found["estimate"]) and np.isnan(found["sandwich_se"])
@@ -188,43 +191,69 @@ def test_small_and_one_class_cells_are_left_out_and_counted() -> None:
     assert table.query("scope == 'pooled'")["n_cells"].eq(2).all() and table["n_left_out"].eq(1).all()
 
 
-def test_flexible_form_takes_a_bend_that_passes_for_an_interaction() -> None:
-    rng = np.random.default_rng(1)
-    items = make_items(1500, benchmarks=("visual",))
-    e = (items[ENTROPY] - 0.5) * 10
-    items[VISION] = 0.1 + 0.02 * (0.8 * e + 0.6 * rng.normal(size=len(items)))
-    items["correct"] = rng.random(len(items)) < 1 / (1 + np.exp(-(1.0 - 0.4 * e**2)))  # E alone, and bent
-    plain, bent = (
-        interaction_table(items, flexible=flexible, **BRIEF).set_index("term").loc["entropy:vision"]
-        for flexible in (False, True)
-    )
-    assert plain["ci_high"] < 0
-    assert bent["ci_low"] < 0 < bent["ci_high"] and bent["adjusted_for"].endswith("(flexible)")
-
-
-def test_flexible_form_holds_squares_and_products_and_has_no_marginal_effects() -> None:
-    items = make_items(60)
-    design = build_design(select_rows(items, [ENTROPY, VISION, "noise_level"]), ["noise_level"], flexible=True)
-    squares = ("entropy^2", "vision^2", "noise_level:entropy", "noise_level:vision")
-    assert design.names[:8] == (*TERMS, "noise_level", *squares)
-    assert design.x[:, 4] == pytest.approx(design.x[:, 0] ** 2)
-    assert design.x[:, 7] == pytest.approx(design.x[:, 3] * design.x[:, 1])
-    assert tuple(interaction_table(items, flexible=True, scopes=["pooled"], **PLAIN)["term"]) == TERMS
-
-
-def test_brief_table_has_the_same_coefficients_and_a_task_type_of_several_benchmarks_is_a_scope() -> None:
+def test_a_task_type_of_the_same_answers_as_a_benchmark_has_the_same_rows_and_checks_stand_where_asked() -> None:
     items = make_items(60).assign(task_type="sustained")
-    full, brief = (interaction_table(items, scopes=["task_type", "pooled"], brief=b, **FAST) for b in (False, True))
-    assert tuple(brief["term"]) == TERMS * 2 and "gee_se" not in brief
+    table = interaction_table(items, scopes=["benchmark", "task_type", "pooled"], checked=["pooled"], **FAST)
+    sustained, pooled = (table[table["scope"] == name] for name in ("task_type", "pooled"))
     same = [*ENDS, "p"]
-    kept = full[full["term"].isin(TERMS)][same].to_numpy(float)
-    assert np.array_equal(brief[same].to_numpy(float), kept)
-    assert brief["benchmark"].tolist() == ["sustained"] * 3 + ["all"] * 3
-    assert brief["estimate"][:3].to_numpy() == pytest.approx(brief["estimate"][3:].to_numpy())
+    assert np.array_equal(sustained[same].to_numpy(float), pooled[same].to_numpy(float), equal_nan=True)
+    assert {*sustained["benchmark"]} == {"sustained"} and {*pooled["benchmark"]} == {"all"}
+    assert pooled["gee_se"].notna().sum() == 3 and table.loc[table["scope"] != "pooled", "gee_se"].isna().all()
+
+
+def test_contrast_is_the_difference_of_two_coefficients_with_the_spread_of_both() -> None:
+    items = make_items(400, interaction={"visual": -0.7})
+    table = contrast_table(items, *KINDS, ["noise_level"], resampling=Resampling(400, method="t"))
+    assert table["task_type"].tolist() == [*KINDS, "contrast"] * 4
+    assert table.groupby("vision")["is_oracle"].first().to_dict()["cumulative evidence"]
+    alone = interaction_table(items, ["noise_level"], scopes=["task_type"], resampling=Resampling(20), checked=[])
+    alone = alone.query("term == 'entropy:vision'").set_index("benchmark")["estimate"]
+    own = table[table["vision"] == "evidence"].set_index("task_type")
+    for kind in KINDS:
+        assert own.loc[kind, "estimate"] == pytest.approx(alone[kind], abs=1e-9)
+    row, width = own.loc["contrast"], own["ci_high"] - own["ci_low"]
+    assert row["estimate"] == pytest.approx(alone[KINDS[0]] - alone[KINDS[1]], abs=1e-9)
+    assert width["contrast"] == pytest.approx(np.hypot(*width[list(KINDS)]), rel=0.1)  # no item is of both types
+    assert row["ci_high"] < 0 and row["p"] < 0.01 and (row["n_items"], row["n_rows"]) == (800, 1600)
+
+
+@pytest.mark.parametrize("method", ["t", "bca", "percentile"])
+def test_every_method_gives_a_contrast_and_one_task_type_gives_none(method: str) -> None:
+    resampling = Resampling(200, method=method)  # type: ignore[arg-type]
+    table = contrast_table(make_items(60), *KINDS, visions={"evidence": VISION}, resampling=resampling)
+    assert (table["ci_low"] < table["estimate"]).all() and (table["estimate"] < table["ci_high"]).all()
+    assert (table["method"] == method).all() and len(table) == 3
+    one = contrast_table(make_items(60, benchmarks=("visual",)), *KINDS, visions={"evidence": VISION}, **FAST)
+    assert one["task_type"].tolist() == [KINDS[0]]
+    none = contrast_table(make_items(60, benchmarks=("other",)), *KINDS, **FAST)
+    assert none.empty and {"vision", "task_type", "estimate"} <= {*none}
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.06, -0.1, 0.3])
+def test_equivalence_is_that_of_statsmodels_where_both_apply(mean: float) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=400)
+    x += mean - x.mean()
+    drawn = rng.choice(x, (20_000, len(x)))
+    errors, error = drawn.std(axis=1, ddof=1) / 20, x.std(ddof=1) / 20
+    found = equivalence(x.mean(), error, drawn.mean(axis=1), errors, margin=0.15)
+    assert found == pytest.approx(sm.stats.DescrStatsW(x).ttost_mean(-0.15, 0.15)[0], abs=0.01)
+
+
+def test_equivalence_holds_where_its_interval_lies_within_the_margin() -> None:
+    table = contrast_table(make_items(400), *KINDS, resampling=Resampling(999, method="t"))
+    bounds = table[["equal_low", "equal_high"]].abs().max(axis=1)
+    for margin in (0.1, 0.2, 0.4):
+        own = contrast_table(make_items(400), *KINDS, margin=margin, resampling=Resampling(999, method="t"))
+        clear = (bounds / margin - 1).abs() > 0.02
+        assert ((own["p_equivalence"] < 0.05) == (bounds < margin))[clear].all() and (own["margin"] == margin).all()
+    assert (table["equal_low"] > table["ci_low"]).all() and (table["equal_high"] < table["ci_high"]).all()
 
 
 def test_bootstrap_sandwich_and_gee_errors_agree_where_items_are_answered_once() -> None:
-    table = interaction_table(make_items(500), scopes=["cell"], resampling=Resampling(500, method="t"))
+    table = interaction_table(
+        make_items(500), scopes=["cell"], resampling=Resampling(500, method="t"), checked=["cell"]
+    )
     rows = table.dropna(subset=["sandwich_se"])
     assert rows["bootstrap_se"].to_numpy() == pytest.approx(rows["sandwich_se"].to_numpy(), rel=0.2)
     assert rows["gee_se"].to_numpy() == pytest.approx(rows["sandwich_se"].to_numpy(), rel=0.01)
@@ -232,7 +261,7 @@ def test_bootstrap_sandwich_and_gee_errors_agree_where_items_are_answered_once()
 
 def test_holm_runs_within_a_kind_of_scope_and_refuses_a_gap() -> None:
     items = make_items(60, interaction=-0.5)
-    found = add_holm(interaction_table(items, brief=True, **PLAIN))
+    found = add_holm(interaction_table(items, checked=[], **PLAIN))
     assert set(found["term"]) == {"entropy:vision"} and len(found) == 7
     for scope, size in (("cell", 4), ("benchmark", 2), ("pooled", 1)):
         own = found[found["scope"] == scope]
@@ -287,7 +316,8 @@ def test_scale_origin_and_row_order_change_nothing_and_turning_entropy_turns_the
     moved = items.assign(**{ENTROPY: items[ENTROPY] * scale + shift, VISION: items[VISION] * scale - shift})
     turned = items.assign(**{ENTROPY: -items[ENTROPY]})
     first, second, third = (
-        interaction_table(x, **BRIEF) for x in (items, moved.sample(frac=1, random_state=seed), turned)
+        interaction_table(x, **BRIEF).query("term in @TERMS").reset_index(drop=True)
+        for x in (items, moved.sample(frac=1, random_state=seed), turned)
     )
     assert second[ENDS].to_numpy() == pytest.approx(first[ENDS].to_numpy(), abs=1e-6)
     assert third["estimate"].to_numpy() == pytest.approx(np.tile([-1, 1, -1], 2) * first["estimate"], abs=1e-8)
@@ -303,8 +333,6 @@ def test_a_second_model_that_says_the_same_changes_no_interval(seed: int) -> Non
     first, second = (interaction_table(x, **BRIEF) for x in (one, twice))
     own = (first["n_separated"] == 0).to_numpy()  # Firth's penalty does not double with the rows
     assert second.loc[own, ENDS].to_numpy() == pytest.approx(first.loc[own, ENDS].to_numpy(), abs=1e-6)
-    first, second = (hazard_table(x, scopes=["benchmark"], resampling=Resampling(100)) for x in (one, twice))
-    assert second[ENDS].to_numpy() == pytest.approx(first[ENDS].to_numpy(), abs=1e-12)
 
 
 def test_quadrants_count_every_row_once_and_follow_the_risk() -> None:
@@ -334,34 +362,3 @@ def test_extreme_quadrants_leave_the_middle_out_and_empty_ones_are_defined() -> 
     assert tied.groupby("entropy_level")["n"].sum().to_dict() == {"high": 0, "low": 80}
     with pytest.raises(EstimateError, match="share 0.7"):
         quadrant_table(items, share=0.7)
-
-
-def test_hazard_is_the_difference_of_two_risks_of_the_quadrant_table() -> None:
-    items = make_items(300, vision={"visual": 0.8})
-    risks = quadrant_table(items).set_index(["scope", "model", "benchmark", "entropy_level", "vision_level"])["risk"]
-    table = hazard_table(items, resampling=Resampling(300))
-    for row in table.itertuples():
-        low, high = (risks[row.scope, row.model, row.benchmark, row.entropy_level, v] for v in ("low", "high"))
-        assert row.estimate == pytest.approx(low - high, abs=1e-12)
-    assert (table["ci_low"] <= table["estimate"]).all() and (table["estimate"] <= table["ci_high"]).all()
-    own = table.set_index(["scope", "benchmark", "entropy_level"]).loc["benchmark"]
-    assert own.loc[("visual", "high"), "ci_low"] > 0
-    assert own.loc[("symbolic", "high"), "ci_low"] < 0 < own.loc[("symbolic", "high"), "ci_high"]
-    methods = table.groupby("scope")["method"].agg(set).to_dict()
-    assert methods == {"cell": {"newcombe"}, "benchmark": {"bca"}, "pooled": {"bca"}}
-
-
-def test_published_newcombe_interval() -> None:
-    # Newcombe (1998), Statistics in Medicine 17: 873-890, table II, method 10: 56/70 - 48/80 is 0.2 [0.0524, 0.3339]
-    found = _newcombe([56, 48], [70, 80], 0.95)
-    assert found["estimate"] == pytest.approx(0.2)
-    assert (found["ci_low"], found["ci_high"]) == pytest.approx((0.0524, 0.3339), abs=5e-5)
-
-
-def test_a_quadrant_without_any_wrong_answer_gets_no_interval_of_no_width() -> None:
-    table = hazard_table(make_items(100).assign(correct=True), resampling=Resampling(50))
-    cells = table[table["scope"] == "cell"]
-    assert (cells["ci_high"] - cells["ci_low"]).min() > 0.05
-    assert table.loc[table["scope"] != "cell", "estimate"].isna().all()
-    few = hazard_table(make_items(12), scopes=["cell"], resampling=Resampling(50))
-    assert "estimate" not in few or few["estimate"].isna().all()

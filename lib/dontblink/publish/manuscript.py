@@ -7,7 +7,7 @@ figure or a digit pass that nobody accounts for. What a template may write:
     {{ collapse.n_cells | count }}                     figures/<profile>/02_collapse.json; every number needs a format
     {{ C1.verdict | text }}                            an entry of the ledger, figures/<profile>/08_claims.json
     {{ veto.planted.entropy_length.image.pooled.all.all | interval("points") }} estimate (or gain) [ci_low, ci_high]
-    {{ interaction.robustness.adjusted["V: whole image"][visual] | two }}   visual, symbolic, other: this profile's
+    {{ interaction.hazard.image.benchmark.all[visual] | two }}              visual, symbolic, other: this profile's
     {% for model in collapse.collapse.grounding_layers.evidence %} ... {% endfor %}                     sorted keys
     {% if C1 is reproduced %}...{% elif C1 is same_direction %}...{% elif C1 is not_reproduced %}...
       {% elif C1 is not_testable %}...{% endif %}      all four, also those that this run does not show
