@@ -422,6 +422,34 @@ for name, own in tables.items():
         record.save_table("04_interaction", name, own, profile)
 
 # %% [markdown]
+# What each value is a value of, so that two ways to one quantity can be compared.
+
+# %%
+long = pd.concat([own.assign(adjustment=name) for name, own in coefficients.items()], ignore_index=True)
+long = long.assign(value=long["estimate"], method="interaction table", measure="b_EV of a " + long["scope"])
+counted = long[(long["scope"] == "cell") & (long["adjustment"] == "unadjusted")]
+counted = counted.assign(measure="error rate", vision="", adjustment="", value=counted["n_wrong"] / counted["n_rows"])
+wide = opened["entropy:vision"].rename_axis(["adjustment", "benchmark"]).reset_index(name="value")
+lines = hazards.rename_axis("vision").reset_index().melt("vision", var_name="benchmark", value_name="value")
+listed = pd.concat([table[table["scope"] == "task_type"], contrasts[contrasts["over"] == ""]], ignore_index=True)
+listed = listed.assign(value=listed["estimate"], benchmark=listed["benchmark"].fillna("contrast"))
+
+# %%
+b_EV, risen = {"vision": "evidence"}, {"measure": "hazard of a task_type", "adjustment": "unadjusted"}
+by_fit = both_betas.assign(benchmark=both_betas["task_type"], value=both_betas["estimate"])
+quantities = [
+    counted,
+    long.assign(**b_EV),
+    wide.assign(measure="b_EV of a benchmark", method="open lines", **b_EV),
+    by_fit.assign(measure="b_EV of a task_type", method="contrast table"),
+    lines.assign(method="open lines", **risen),
+    listed.assign(method="hazard table", **risen),
+]
+quantities = [part.assign(rows="test", model=part.get("model", pd.Series(dtype=str)).reindex(part.index).fillna("all"))
+              for part in quantities]  # fmt: skip
+record.save_quantities("04_interaction", quantities, profile)
+
+# %% [markdown]
 # ## 8 Reading
 #
 # The sentences below are computed, each by a rule: holds where the whole interval lies on the claim's side, and for

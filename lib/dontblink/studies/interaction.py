@@ -228,7 +228,9 @@ def contrast_table(
             drawn = bootstrap_logit(design.x, design.y, design.cluster, own, strata=design.cell, errors_of=[_EV])
             found[kind] = drawn
             sizes = {"n_items": drawn.n_clusters, "n_rows": len(used)}
-            results.append(_contrast_row(name, kind, [(1, drawn)], resampling, margin) | sizes)
+            lone, p = drawn.interval(_EV), drawn.p_value(_EV)  # Firth's profile where answers of a class are few
+            lead = lone.columns() | {"p": p, "method": lone.method}
+            results.append(_contrast_row(name, kind, [(1, drawn)], resampling, margin) | lead | sizes)
         if len(found) == 2:
             parts = [(1, found[visual]), (-1, found[symbolic])]
             sizes = {key: sum(row[key] for row in results[-2:]) for key in ("n_items", "n_rows")}
