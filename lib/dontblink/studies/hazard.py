@@ -14,7 +14,7 @@ strong a common cause would have to be, not that there is none).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,8 @@ class Wanted:
 def draw(counted: Tally, wanted: Sequence[Wanted], resampling: Resampling) -> list[tuple[bootstrap.Interval, float]]:
     """Return the interval and the p-value (bootstrap-t, of "it is 0") of each statistic; all share the replicates.
 
+    Ends are NaN where they would be infinite, because too many replicates have no wrong answer.
+
     Notes
     -----
     r = W / N per look, cell and level (W wrong of N). An item with w of n moves r by (w - r n) / N, so that the
@@ -118,6 +120,8 @@ def draw(counted: Tally, wanted: Sequence[Wanted], resampling: Resampling) -> li
             float(value[0]), drawn, size, resampling, error=float(error[0]), errors=errors,
             jackknife=[_evaluate(counted, weights, flat, one)[0] for weights in left_out],
         )  # fmt: skip
+        if not np.isfinite([interval.ci_low, interval.ci_high]).all():  # too many replicates without a wrong answer
+            interval = replace(interval, ci_low=np.nan, ci_high=np.nan)
         found.append((interval, bootstrap.symmetric_p(float(value[0]), float(error[0]), drawn, errors)))
     return found
 
@@ -136,9 +140,9 @@ def _evaluate(counted: Tally, counts: Floats, flat: Floats, one: Wanted) -> tupl
         scale = 1 / means if one.as_ratio else np.ones_like(means)
         slope = weight[:, None] * (scale * [1.0, -1.0])[:, None, :] / totals[..., 1]
         gradient = np.stack([slope, -slope * risk], axis=-1).reshape(len(counts), -1)
+        influence, variance = np.zeros_like(counts), np.zeros(len(counts))
+        influence[:, touched] = gradient @ picked[touched].T  # NaN in a replicate without answers at a level
     value[~np.isfinite(value)] = np.nan
-    influence, variance = np.zeros_like(counts), np.zeros(len(counts))
-    influence[:, touched] = gradient @ picked[touched].T
     for m in counted.members:
         if len(m) > 1:
             n, u = counts[:, m], influence[:, m]
@@ -208,6 +212,8 @@ def _fill(rows: Sequence[dict[str, Any]], wanted: Sequence[Wanted], found: Itera
             row |= interval.columns() | {"p": p, "method": interval.method}
             continue
         ratio, low, high = np.exp([interval.estimate, interval.ci_low, interval.ci_high])
+        if np.isnan(low):
+            continue
         nearer = min(max(1.0, low), high)  # of the interval, the point nearest to 1
         row |= {"risk_ratio": ratio, "ratio_low": low, "ratio_high": high}
         row |= {"e_value": e_value(ratio), "e_value_end": e_value(nearer)}

@@ -255,11 +255,12 @@ def _contrast_row(
     )
     narrow = replace(t, confidence=1 - 2 * (1 - resampling.confidence))
     inner = bootstrap.interval_of(estimate, drawn, n_items, narrow, error=error, errors=errors)
+    ends = {"equal_low": inner.ci_low, "equal_high": inner.ci_high, **interval.columns()}
+    ends = {name: x if np.isfinite(x) else np.nan for name, x in ends.items()}  # too many replicates without a fit
     return (
         {"vision": vision, "is_oracle": vision in ORACLES, "task_type": kind}
-        | interval.columns()
-        | {"p": bootstrap.symmetric_p(estimate, error, drawn, errors), "method": interval.method}
-        | {"equal_low": inner.ci_low, "equal_high": inner.ci_high, "margin": margin}
+        | ends
+        | {"p": bootstrap.symmetric_p(estimate, error, drawn, errors), "method": interval.method, "margin": margin}
         | {"p_equivalence": equivalence(estimate, error, drawn, errors, margin)}
     )
 
