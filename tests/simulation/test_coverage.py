@@ -170,3 +170,21 @@ def test_the_title_counts_the_primaries_within_the_band() -> None:
     total = int(all_in.split("of ")[1].split(" ")[0])
     assert f"coverage in {total} of {total} settings" in all_in
     assert f"coverage in {total - 1} of {total} settings" in one_less
+    assert "outside: none" in all_in and "outside: auroc, iid" in one_less.replace("\n", " ")
+
+
+def test_what_lies_outside_is_listed_with_its_rates_and_nothing_that_does_not_lead() -> None:
+    tables = make_tables()
+    assert list_numbers(summarise(tables), 1000, 999)["outside"] == []  # contrasts at 90 % and 50 % lead nothing
+    rows = tables["auroc_difference"]
+    lost = (rows["setting"] == "null") & (rows["method"] == "mover") & (rows.index % 100 < 10)
+    tables["auroc_difference"].loc[lost, "ci_low"] = rows.loc[lost, "truth"] + 0.1
+    numbers = list_numbers(summarise(tables), 1000, 999)
+    (found,) = numbers["outside"]
+    assert (found["statistic"], found["setting"], found["method"]) == ("auroc_difference", "null", "mover")
+    assert found["coverage"] == pytest.approx(1 - found["rejection"]) and found["coverage"] < COVERAGE_BAND[0]
+    assert numbers["n_primary"] == sum(
+        (q, statistic.primary.get(q)) in statistic.expected(s)
+        for statistic in STATISTICS.values() for s in statistic.settings for q in statistic.methods
+    )  # fmt: skip
+    assert "gain_veto" in numbers["simulated"]["veto"]["iid"]  # it stands beside the test that leads
