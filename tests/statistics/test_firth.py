@@ -15,6 +15,9 @@ from synthetic_items import read_case
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.statistics.firth import firth_logit, profile_interval
 from dontblink.statistics.logit import bootstrap_logit, fit_logit
+from dontblink.studies.interaction import build_design
+from dontblink_simulation.populations import Answers
+from dontblink_simulation.simulate import seed_study
 
 
 def test_reference_firth() -> None:
@@ -140,3 +143,12 @@ def test_profile_leads_where_one_models_errors_are_rare_and_nowhere_else() -> No
     X, y, item = draw_logit(400, 1, seed=2)
     assert min(y.sum(), len(y) - y.sum()) >= 10 * X.shape[1]
     assert bootstrap_logit(X, y, item, t, errors_of=[1]).interval(1).method == "t"
+
+
+def test_a_profile_that_does_not_fall_has_an_infinite_end() -> None:
+    # 20 rows, 5 of a class, separated: the profile of the product has several maxima and is flat between them
+    population, study = Answers(n_items=20, vision=0.0, interaction=0.0), 0
+    rows = population.draw(np.random.default_rng(seed_study("interaction", "null_v_small", study)))
+    design = build_design(rows)
+    centre, low, high = profile_interval(design.x, design.y, 2)
+    assert low < centre < high and np.isinf([low, high]).any()

@@ -21,6 +21,7 @@ from dontblink.statistics.bootstrap import EstimateError, Floats, Ints
 _TOLERANCE = 1e-9  # of a step of scaled coefficients; what is left is its square
 _ITERATIONS = 200
 _HALVINGS = 40
+_PROFILE_STEPS = 60
 _LARGEST_STEP = 5.0  # of a scaled coefficient, at first; it doubles with each step that succeeds and halves with others
 _BLOCK = 200_000  # row weights held at once
 
@@ -71,7 +72,8 @@ def profile_interval(
     The ends are where 2 (l*(b) - max l* with b_j = end) is the `confidence` quantile of chi-squared with one degree of
     freedom (Heinze and Schemper 2002, Statistics in Medicine 21; the interval of logistf and brglm2), the penalty that
     of all columns: it is finite under separation and excludes 0 where `FirthFit.lrt_p` is below 1 - confidence. Rows
-    must be independent. EstimateError where the profile is so flat that an end is not found.
+    must be independent. An end is infinite where none is found: with a handful of rows of a class the profile can be
+    flat, or have several maxima.
     """
     design, outcome = check_design(X, y)
     scale, k = np.abs(design).max(axis=0), design.shape[1]
@@ -82,13 +84,13 @@ def profile_interval(
     side, free = np.array([-1.0, 1.0]), np.tile(np.arange(k) != column, (2, 1))
     known = [(np.zeros(2), np.zeros(2))]  # steps from the centre in standard errors, and the roots of the ratios there
     step, start = np.full(2, wanted), np.tile(centre, (2, 1))
-    for _ in range(_ITERATIONS):
+    root, at = np.zeros(2), step
+    for _ in range(_PROFILE_STEPS):
         start[:, column] = centre[column] + side * step * error
         found = fit_firth(x, sign, np.ones((2, len(sign))), free, start=start)
-        root = np.sqrt(2 * np.maximum(level - found.log_likelihood, 0.0))
+        root, at = np.sqrt(2 * np.maximum(level - found.log_likelihood, 0.0)), step
         if np.abs(root - wanted).max() < 1e-9:
-            ends = start[:, column] / scale[column]
-            return float(centre[column] / scale[column]), float(ends[0]), float(ends[1])
+            break
         known.append((step, root))
         below, above = _bracket(known, wanted)
         (s0, r0), (s1, r1) = known[-2:]
@@ -97,7 +99,8 @@ def profile_interval(
         inside = (near > below) & (near < np.minimum(above, 2 * np.maximum(below, step)))
         middle = np.where(np.isinf(above), 2 * np.maximum(below, step), (below + above) / 2)
         step, start = np.where(np.abs(root - wanted) < 1e-9, step, np.where(inside, near, middle)), found.coef.copy()
-    raise EstimateError(f"column {column}: no end of the profile interval found within {_ITERATIONS} steps; look at X")
+    ends = np.where(np.abs(root - wanted) < 1e-6, (centre[column] + side * at * error) / scale[column], side * np.inf)
+    return float(centre[column] / scale[column]), float(ends[0]), float(ends[1])
 
 
 def _bracket(known: Sequence[tuple[Floats, Floats]], wanted: float) -> tuple[Floats, Floats]:
