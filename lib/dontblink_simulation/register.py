@@ -123,8 +123,8 @@ STATISTICS: dict[str, Statistic] = {
         {"entropy:vision": "led", "effect_difference": "percentile"},
         absent={
             "small": "null_v_small, so that its tests count too",
-            "effect_difference": "refused by the library (`LogitBootstrap.derive`) where the rarer answer of one model has "
-            "fewer than 10 rows a coefficient: small_50, few_errors, separation and the small nulls show counts alone",
+            "effect_difference": "refused by the library (`LogitBootstrap.derive`) where the rarer answer of one model "
+            "has fewer than 10 rows a coefficient: small_50, few_errors, separation, small nulls show counts alone",
         },
     ),
     "transfer": Statistic(
