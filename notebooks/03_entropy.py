@@ -54,21 +54,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+# %%
 from dontblink.figures import charts
 from dontblink.params import read_section
 from dontblink.publish import record
 from dontblink.schema import iterate_parts, read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import deals, entropy, transfer
-from dontblink.studies.cells import (
-    ORACLES,
-    PLACEBOS,
-    VISIONS,
-    choose_entropy,
-    describe_signs,
-    name_entropy,
-    require_cells,
-)
+from dontblink.studies.cells import ORACLES, PLACEBOS, VISIONS, choose_entropy, describe_signs, require_cells
 from dontblink.studies.sample_agreement import AGREEMENT, join_agreement
 
 # %%
@@ -474,7 +467,7 @@ record.save_figure(figure, "03_entropy_scores", profile)
 # The paper's entropy is said to be that of the 20 most probable tokens, renormalised; ours is exact. Does it matter?
 
 # %%
-supports = {name: (name_entropy(name), -1.0) for name in ("full", "top20")}
+supports = {"full": ("full_entropy_nats", -1.0), "top20": ("full_top20_entropy_nats", -1.0)}
 exact = items.assign(full_entropy_nats=items["exact_full_entropy_nats"])
 support_table = entropy.auroc_table(exact, supports, [("full", "top20")], **usable, resampling=light)
 record.save_table("03_entropy", "support", support_table, profile)
