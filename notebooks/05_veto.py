@@ -68,6 +68,7 @@ import numpy as np
 import pandas as pd
 
 from dontblink.figures import charts
+from dontblink.params import read_section
 from dontblink.publish import record
 from dontblink.schema import read_tables
 from dontblink.statistics.bootstrap import Resampling
@@ -77,7 +78,8 @@ from dontblink.studies.entropy import SCORES
 from dontblink.studies.veto_rules import prepare_splits
 
 # %%
-items = read_tables(profile, ["items"], split="test")["items"]
+support = read_section(profile, "measures")["entropy_support"]  # of a token's entropy: full, or the top 20
+items = cells.choose_entropy(read_tables(profile, ["items"], split="test")["items"], support)
 cells.require_cells(items, min_items)
 missing = set(targets) - set(items["task_type"].astype(str))
 assert not missing, f"targets {missing}: no such task type, expected one of {sorted(set(items['task_type']))}"

@@ -37,7 +37,7 @@ def read_text(profile: str, folder: Path = FOLDER) -> tuple[str, str]:
     there = sorted(file.stem for file in paths.figures(profile).glob("[0-9][0-9]_*.pdf"))
     manuscript.check_figures(source, there, allowed["figures_left_out"])
     numbers = Numbers(profile)
-    names = claims.read_ledger(folder / "claims.yaml")["names"][profile]
+    names = claims.read_ledger(folder / "claims.yaml")["names"]
     return manuscript.fill(source, numbers, names), numbers.hash_files()
 
 

@@ -174,10 +174,10 @@ def build_ledger(numbers: Numbers, file: Path | None = None) -> dict[str, Any]:
         entry = {key: claim[key] for key in (*TEXTS, "smallest_effect")} | {"reported": claim.get("reported", {})}
         entry["tested"] = "not_testable" not in claim
         if not entry["tested"]:
-            claims[name] = entry | {"verdict": "not testable", "reason": claim["not_testable"][profile]}
+            claims[name] = entry | {"verdict": "not testable", "reason": claim["not_testable"]}
             continue
         try:
-            rows = find_rows(claim, numbers, ledger["names"][profile], profile)
+            rows = find_rows(claim, numbers, ledger["names"], profile)
             active = {k: c for k, c in claim["conditions"].items() if profile in c.get("only_in", [profile])}
             judged = {k: judge_condition(c, rows) for k, c in active.items()}
             headline, shown = take_headline(claim, rows), list_shown(claim, rows)
