@@ -99,7 +99,7 @@ def test_what_the_paper_says_about_the_package_is_so() -> None:
     assert {name: set(values) for name, values in testbed.items()} == {name: set(real[name]) for name in real}
     assert "loaders and scorers for the three benchmarks are in the package" in text and "not written" not in text
     names = set(real["extraction"]["benchmarks"])
-    assert len(names) == 3 and names == set(claims.read_ledger()["names"]["paper"].values()) <= set(registry.REAL)
+    assert len(names) == 3 and names <= set(registry.REAL)
     assert "Three models of two real architectures" in text and len(testbed["extraction"]["models"]) == 3
     folders = [ROOT / "models" / "testbed" / model for model in testbed["extraction"]["models"]]
     assert len({json.loads((folder / "config.json").read_text())["model_type"] for folder in folders}) == 2
@@ -145,6 +145,7 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (folder / file.name).write_text(text)
     collapse = json.loads((folder / "02_collapse.json").read_text())
     (folder / "02_collapse.json").write_text(json.dumps({k: v for k, v in collapse.items() if k != "recall"}))
+    shutil.copytree(ROOT / "figures" / "simulation", tmp_path / "figures" / "simulation")
     shutil.copytree(ROOT / "params", tmp_path / "params")
     shutil.copytree(PAPER, tmp_path / "paper")
     monkeypatch.setattr(paths, "ROOT", tmp_path)
@@ -152,7 +153,7 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_paper_of_real_models_is_built_and_speaks_of_no_testbed_result(build: ModuleType, real: Path) -> None:
-    names = claims.read_ledger()["names"]["paper"]
+    names = claims.read_ledger()["names"]
     ledger = claims.build_ledger(Numbers("paper"))  # without recall steps, which are marked in the testbed alone
     assert "beyond_script" not in ledger["C1"]["conditions"]
     recorded = json.loads((ROOT / "figures" / "testbed" / "08_claims.json").read_text())
