@@ -74,13 +74,15 @@ from scipy.special import expit
 
 from dontblink.extraction.tables import read_bins
 from dontblink.figures import charts
+from dontblink.params import read_section
 from dontblink.publish import record
 from dontblink.schema import read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import cells, deals, hazard, interaction, specification, within
 
 # %%
-items = read_tables(profile, ["items"], split="test")["items"]
+support = read_section(profile, "measures")["entropy_support"]  # of a token's entropy: full, or the top 20
+items = cells.choose_entropy(read_tables(profile, ["items"], split="test")["items"], support)
 cells.require_cells(items, min_items)
 types = items[["benchmark", "task_type"]].drop_duplicates().astype("str")
 has_both = {visual_type, symbolic_type} <= {*types["task_type"]}
