@@ -184,10 +184,11 @@ pd.Series(carried_open, dtype=float).rename_axis(["rule", "model"]).unstack(0).r
 # %% [markdown]
 # ## 5 Intervals
 #
-# The library repeats this for every score and rule, resampling an item with the responses of all models: BCa for an
-# AUROC, percentile for a difference, and Obuchowski's test, the choices that hold best in the simulation study
-# (`make simulate`). With about 25 wrong answers or less the interval of a single AUROC is too narrow, with about ten
-# that of a difference, too (the test holds); at 20 items the former is too wide. The counts stand in the table.
+# The library repeats this for every score and rule. An AUROC has Newcombe's interval (2006, method 5), whose sizes are
+# divided by what repeated items cost by Obuchowski's variance; a difference and a mean over cells have theirs by MOVER
+# (Zou and Donner 2008) with Obuchowski's covariances, and Obuchowski's test. They hold best in the simulation study
+# (`make simulate`), by a rule fixed before it; where some 25 wrong answers spread much further than the right ones the
+# intervals are still a little too narrow. The counts stand in the table. Rules carried over are resampled by item.
 #
 # The declared family is `full - answer`, unadjusted, over the declared cells, adjusted by Holm; other pairs and
 # adjusted scores are exploratory. *Adjusted* takes the covariates out of a score within its cell by least squares, so

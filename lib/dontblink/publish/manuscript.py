@@ -100,6 +100,7 @@ FORMATS: dict[str, Callable[..., str]] = {
     "interval": _interval,  # of a row
     # of a whole entry of the ledger
     "claim_estimate": lambda claim: show_estimate(claim).replace(" ", NO_BREAK),
+    "claim_power": lambda claim: f"{claim['simulated']['n_at_80']:,.0f}" if "n_at_80" in claim["simulated"] else DASH,
     "claim_row": lambda claim: escape(str(claim["headline"]["row"]).replace("_", " ")) if claim["tested"] else DASH,
     "claim_counts": lambda claim: _counts(claim["headline"]) if claim["tested"] else DASH,
     "claim_p": lambda claim: _p(claim["headline"]["p"], "") if claim["tested"] and "p" in claim["headline"] else DASH,
