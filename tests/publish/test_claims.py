@@ -92,7 +92,7 @@ def test_the_command_writes_the_block_once(project: Path, capsys: pytest.Capture
         (0.574, "percent", "57 %"),
         (-0.0003, "points", "−0.03 points"),
         (-0.0004, "auroc", "0.000"),
-        (2, "log_odds", "2.000"),
+        (0.0586, "added_points", "5.86 points"),
     ],
 )
 def test_a_number_is_shown_in_its_unit_and_zero_has_no_sign(value: float, unit: str, text: str) -> None:

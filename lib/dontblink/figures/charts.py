@@ -52,7 +52,7 @@ UNITS = {
     "percent": (100, "fall of the evidence mass (%)"),
     "points": (100, "risk saved (points)"),
     "auroc": (1, "difference of AUROCs"),
-    "log_odds": (1, "entropy x vision (log-odds)"),
+    "added_points": (100, "risk added by low vision (points)"),
 }
 
 

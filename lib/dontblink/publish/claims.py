@@ -44,7 +44,8 @@ STEM = "08_claims"
 SIMULATED = ("figures/simulation/00_rules.json", "figures/simulation/00_simulation.json")  # false positives, power
 START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
 
-UNITS = {"percent": (100, 0, " %"), "points": (100, 2, " points"), "auroc": (1, 3, ""), "log_odds": (1, 3, "")}
+POINTS = (100, 2, " points")
+UNITS = {"percent": (100, 0, " %"), "points": POINTS, "added_points": POINTS, "auroc": (1, 3, "")}
 
 
 def check_claim(claim: Mapping[str, Any]) -> None:
