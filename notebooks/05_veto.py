@@ -67,6 +67,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+# %%
 from dontblink.figures import charts
 from dontblink.params import read_section
 from dontblink.publish import record
