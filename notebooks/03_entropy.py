@@ -272,7 +272,8 @@ agreed = table.head(0)
 if len(samples):
     sampled = join_agreement(items, samples)
     asked = {"full": entropy.SCORES["full"], "agreement": (AGREEMENT, 1.0)}
-    agreed = entropy.auroc_table(sampled, asked, [("full", "agreement")], **usable, resampling=light)
+    own = entropy.auroc_table(sampled, asked, [("full", "agreement")], **usable, resampling=light)
+    agreed = own.reindex(columns=table.columns)  # too few sampled errors: counts alone
     print(f"{len(sampled)} responses were asked again, {sampled['n_samples'].min()} times each or more often")
 agreed[agreed["scope"] != "cell"][[*scope[1:], "score", "estimate", "ci_low", "ci_high", "p", "n_wrong"]].round(3)
 

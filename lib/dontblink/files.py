@@ -122,7 +122,7 @@ def hold(lock: Path, *, shared: bool = False) -> Iterator[None]:
     """
     with writable(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
-        stream = lock.open("a")
+        stream = lock.open("ab", buffering=0)  # what a full disk refuses must not be tried again at the end
     with stream:
         try:
             fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -135,7 +135,7 @@ def hold(lock: Path, *, shared: bool = False) -> Iterator[None]:
         with writable(lock):
             if not shared:
                 stream.truncate(0)
-            print(f"process {os.getpid()} on {os.uname().nodename} ({command})", file=stream, flush=True)
+            stream.write(f"process {os.getpid()} on {os.uname().nodename} ({command})\n".encode(errors="replace"))
         yield
 
 
