@@ -387,7 +387,7 @@ record.save_figure(figure, "04_interaction_coefficients", profile)
 # %%
 found = ["estimate", "ci_low", "ci_high"]
 named = [*scope, *found, "p", "p_holm", "n_items", "n_wrong"]
-numbers = {f"coefficients_{name}": record.nest(own[named], scope) for name, own in coefficients.items()}
+numbers = {f"coefficients_{name}": record.nest(own[named], scope, found[1:]) for name, own in coefficients.items()}
 facts = dealt.loc[dealt["scope"] == "benchmark", ["dealt", *scope, "n_rows", "observed", "mean", "p"]]
 numbers["dealt"] = record.nest(facts, ["dealt", *scope])
 named = {name: name.replace(" ", "_") for name in looks}

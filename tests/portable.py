@@ -38,8 +38,9 @@ collapse: {bootstrap_replicates: 200, band_replicates: 50, shuffled_deals: 20, p
 entropy:
   {bootstrap_replicates: 200, transfer_replicates: 50, refit_replicates: 10, min_items: 10, min_class_items: 8,
    reliability_bins: 4, shuffled_deals: 20, vision_deals: 2, excess_replicates: 20}
-interaction: {bootstrap_replicates: 200, light_replicates: 20, min_items: 10, shuffled_deals: 20,
-  specification_deals: 20}
+interaction:
+  {covariates: [log_n_response_tokens], bootstrap_replicates: 200, light_replicates: 20, min_items: 10,
+   shuffled_deals: 20, specification_deals: 20}
 veto:
   {splits: 4, veto_shares: 3, jackknife_blocks: 5, permutations: 20, other_permutations: 10, bootstrap_replicates: 50,
    min_items: 20, repair_items: 30, guarantee_draws: 4}

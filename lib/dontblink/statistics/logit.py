@@ -202,17 +202,13 @@ class LogitBootstrap:
         """Return the interval of one coefficient, by the method of the resampling unless one is named.
 
         BCa needs the jackknife, t the errors of that column. Where the resampling says t and `rare` rows are all there
-        is, it is the profile interval of Firth's likelihood around Firth's estimate (NaN ends where that is too flat to
-        have any), unless t is named here.
+        is, it is the profile interval of Firth's likelihood around Firth's estimate, unless t is named here.
         """
         if self.rare is not None and self.leads_by_profile and method is None:
             X, y = self.rare
-            n, level, how = len(self.coefficients), self.resampling.confidence, "firth profile"
-            try:
-                ends = profile_interval(X, y, column, level)
-            except EstimateError:  # so flat that it has no end: an estimate without an interval
-                ends, how = (float(firth_logit(X, y).coef[column]), np.nan, np.nan), "refused: flat profile"
-            return Interval(*ends, self.n_clusters, n, self.n_degenerate, how, level)
+            ends = profile_interval(X, y, column, self.resampling.confidence)
+            n, level = len(self.coefficients), self.resampling.confidence
+            return Interval(*ends, self.n_clusters, n, self.n_degenerate, "firth profile", level)
         chosen, error = method or self.resampling.method, float(self.error[column])
         return self._derive(lambda coefficients: coefficients[:, [column]], chosen, error, self.errors[:, column])[0]
 

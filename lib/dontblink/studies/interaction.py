@@ -156,7 +156,8 @@ def _describe(design: Design, resampling: Resampling, effect_at: float) -> list[
 
 
 def _show(interval: Interval) -> dict[str, Any]:
-    return interval.columns() | {name: getattr(interval, name) for name in ("method", "n_replicates", "n_degenerate")}
+    own = {name: x if np.isfinite(x) else np.nan for name, x in interval.columns().items()}  # no end is no number
+    return own | {name: getattr(interval, name) for name in ("method", "n_replicates", "n_degenerate")}
 
 
 def marginal_effects(
