@@ -20,7 +20,7 @@ from dontblink.studies.veto import veto_table
 from dontblink_simulation.populations import Scores, draw_shared, round_to
 from dontblink_simulation.trials import Row
 
-_SPLITS, _BLOCKS = 20, 10  # the notebook has 100 and 20; fewer cost less and are the same interval, a little wider
+_SPLITS, _BLOCKS = 10, 10  # the notebook has 100 and 20; fewer cost less and are the same interval, a little wider
 _DEALS = 19  # with the observed value a permutation p of exactly 0.05 is possible
 
 

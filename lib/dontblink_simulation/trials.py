@@ -208,7 +208,7 @@ def study_interaction(population: Answers, rng: np.random.Generator, n_replicate
     resampling = Resampling(n_replicates, seed)
     drawn = bootstrap_logit(
         design.x, design.y, design.cluster, resampling,
-        strata=design.cell, errors_of=range(len(TERMS)),
+        strata=design.cell, errors_of=[column],
     )  # fmt: skip
     counts = {"n_separated": drawn.n_separated}
     results = [answer(TERMS[column], m, partial(drawn.interval, column, m), **counts) for m in _METHODS]

@@ -108,7 +108,7 @@ def test_every_study_has_a_seed_of_its_own() -> None:
         (["--statistics", "colapse"], "statistic colapse: not known; choose of auroc, auroc_difference, collapse"),
         (["--settings", "iid", "tiny"], "setting tiny: not known; choose of"),
         (["--statistics", "collapse", "--settings", "null_v"], "no setting of these statistics"),
-        (["--studies", "0"], "0 studies of 999 replicates; expected at least one"),
+        (["--studies", "0"], "0 studies of 399 replicates; expected at least one"),
         (["--statistics", "collapse", "--processes", "0"], "0 processes; expected at least one"),
     ],
 )
