@@ -91,6 +91,47 @@ def test_a_checkpoint_that_does_not_think_is_cut_at_its_answer(
 
 
 @pytest.mark.parametrize(
+    ("markers", "text", "answer"),
+    [
+        (GLM, "The answer is <box> 12 </box> <eos>", "12"), (GLM, "12 <eos>", "12"),
+        (GLM, "<box> 12 </box> <eos>", "12"), (GLM, "3 + 4 is 7 . So the answer is 7 . <eos>", "7 ."),
+        (GLM, "a is 3 . b is 4 . <eos>", "a is 3 . b is 4 ."), (GLM, "<think> </think> 12 <eos>", "12"),
+        (GLM, "<think> _\\n\\n_ </think> Answer: 12 <eos>", "12"), (GLM, "</think> 12 <eos>", "12"),
+        (GLM, "<think> </think> </think> 12 <eos>", "12"), (GLM, "Sure . <think> </think> 12 <eos>", "12"),
+        (QWEN, "</think> 12 <eos>", "12"), (QWEN, "<think> _\\n </think> 12 <eos>", "12"), (QWEN, "_\\n </think> B", "B"),
+        (PLAIN, "12 <eos>", "12"), (PLAIN, "B. dog <eos>", "B. dog"), (PLAIN, "It is a dog . <eos>", "It is a dog ."),
+        (PLAIN, "<think> _\\n </think> 12 <eos>", "12"), (PLAIN, "答案是 B <eos>", "B"), (GLM, "<eos>", ""),
+    ],
+)  # fmt: skip
+def test_a_finished_answer_without_reasoning_is_whole_and_has_no_reasoning(
+    markers: Markers, text: str, answer: str
+) -> None:
+    spans, words = cut(text, markers)
+    assert (show(spans.answer, words), spans.closed) == (answer, True)
+    assert spans.steps == () and spans.reasoning[0] == spans.reasoning[1]
+
+
+@pytest.mark.parametrize(
+    ("markers", "text", "reasoning"),
+    [
+        (QWEN, "The answer is 12 <eos>", "The answer is 12"),  # the prompt opened a reasoning that never ended
+        (QWEN, "12", "12"), (GLM, "<think> The answer is <box> 12 </box> <eos>", "The answer is <box> 12 </box>"),
+        (GLM, "<think> a </think> 7 <think> b <eos>", "a </think> 7 <think> b"),  # opened a second time
+        (GLM, "Sure . <think> a <eos>", "a"), (GLM, "The answer is 1", ""),  # cut off without a reasoning: 1 of 12?
+        (GLM, "The answer is <box> 1", ""), (GLM, "The answer", ""), (PLAIN, "12", "12"), (PLAIN, "B. do", "B. do"),
+    ],
+)  # fmt: skip
+def test_what_never_came_to_its_end_has_no_answer(markers: Markers, text: str, reasoning: str) -> None:
+    spans, words = cut(text, markers)
+    assert (show(spans.reasoning, words), show(spans.answer, words), spans.closed) == (reasoning, "", False)
+
+
+def test_text_before_an_opened_reasoning_is_no_part_of_it() -> None:
+    spans, words = cut("Sure . <think> f5 . </think> f6 . </think> 7 <eos>", GLM)
+    assert (show(spans.reasoning, words), show(spans.answer, words)) == ("f5 . </think> f6 .", "7")
+
+
+@pytest.mark.parametrize(
     "text", ["<think> a . </think> <box> B </box> <eos>", "a </think> B", "<think> a . answer is b"]
 )
 def test_think_tokens_are_believed_whoever_writes_them(text: str) -> None:

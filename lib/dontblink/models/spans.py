@@ -4,23 +4,29 @@ Why: the measures are means over these spans, so they are defined once. In: resp
 markers, and the text of single tokens. Out: half-open token ranges. Never here: a tokenizer's offsets, or text that
 was decoded as a whole and found again in the ids.
 
-A checkpoint that thinks puts its reasoning before </think>; without one the chain was truncated. A checkpoint that does
-not think (Instruct, or thinking switched off) has no such border: there the reasoning is what stands before the answer
-box, or else before the last answer marker ("Answer: B", "so the final answer is 7"), the answer what follows. A chain
-without either is all reasoning, with an empty answer: where its conclusion begins would be a guess.
+A checkpoint that thinks puts its reasoning before </think>; a reasoning that was opened, by the prompt or by the model,
+and not closed was truncated, also where it stopped. A hybrid checkpoint thinks at will: where neither opened a reasoning
+and the response came to its end it is a whole answer WITHOUT reasoning, as it is behind an empty or blank
+<think></think>: no reasoning token and no step, so no measure over the reasoning. A checkpoint that does not think
+(Instruct, or thinking switched off) has no such border: there the reasoning is what stands before the answer box, or
+else before the last answer marker ("Answer: B", "so the final answer is 7"), the answer what follows. Without either a
+single step ("B. dog") is a whole answer and a chain of several is all reasoning, with an empty answer: where its
+conclusion begins would be a guess.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 SENTENCE_ENDS = (".", "?", "!")
-# "Answer:", "the final answer is", or a bare "answer" that opens the text behind </think>
+# "Answer:", "the final answer is", a bare "answer" that opens the text behind </think>, or their Chinese forms
 ANSWER_MARKER = re.compile(
-    r"(?:^\W*(?:final\s+)?answer\b|\banswer\b\W{0,2}(?=\s*(?:is\b|:)))(?:\s*is\b)?[\s:*]*", re.IGNORECASE
+    r"(?:(?:^\W*(?:final\s+)?answer\b|\banswer\b\W{0,2}(?=\s*(?:is\b|[:：])))(?:\s*is\b)?"
+    r"|(?:最终|正确|正確)*(?:的)?答案(?=\s*[是为為:：])[是为為]?|(?:故|应|應|所以|因此)[选選](?=[\s:：（(]*[A-ZＡ-Ｚ]))[\s:：*]*",
+    re.IGNORECASE,
 )
 
 # words and opening marks that lead into an answer marker: they belong to the answer's sentence, not to the reasoning
@@ -32,7 +38,8 @@ LEAD_CHARACTERS = 60
 class Spans:
     """Half-open token ranges of a response; `closed` is False where the answer never came (truncated).
 
-    That is: </think> never came or, of a checkpoint that does not think, neither an answer marker, a box nor EOS.
+    That is: a reasoning that was opened never ended; a hybrid checkpoint that opened none wrote no EOS; a checkpoint
+    that does not think wrote neither an answer marker, a box nor EOS. An empty `reasoning` means that there is none.
     """
 
     reasoning: tuple[int, int]
@@ -59,9 +66,10 @@ def segment(
 ) -> Spans:
     """Cut a response on its ids into reasoning, steps and answer.
 
-    The reasoning ends before the last think-close token; without one everything is reasoning. The answer is what the
-    box tokens hold, else what follows an answer marker, else all the rest. EOS is in neither. A checkpoint that does
-    not think is cut at its box or last answer marker instead, unless it wrote think tokens all the same.
+    The reasoning ends before the last think-close token. Where one was opened and none closed, everything behind the
+    opening is reasoning; where none was opened, nothing is. The answer is what the box tokens hold, else what follows an
+    answer marker, else all the rest. EOS is in neither. A checkpoint that does not think is cut at its box or last
+    answer marker instead, unless it wrote think tokens all the same.
 
     Parameters
     ----------
@@ -72,12 +80,35 @@ def segment(
     end = next((k for k, i in enumerate(ids) if i in markers.eos), len(ids))
     if not markers.thinks and not {markers.think_open, markers.think_close} & {*ids[:end]}:
         return _segment_plain(ids, end, markers, token_texts, joiner)
-    stop = max((k for k in range(end) if ids[k] == markers.think_close), default=end)
-    opens = [k for k in range(stop) if ids[k] == markers.think_open]
-    start = opens[0] + 1 if opens and not markers.prompt_opens_think else 0
-    first, last = _find_box(ids, markers, min(stop + 1, end), end)
-    answer = _find_answer(token_texts(ids[first:last]), first, joiner)
-    return Spans((start, stop), answer, _find_steps(token_texts(ids[start:stop]), start, joiner), stop < end)
+    closes = [k for k in range(end) if ids[k] == markers.think_close]
+    opens = [k for k in range(end) if ids[k] == markers.think_open]
+    if not closes and not opens and not markers.prompt_opens_think:
+        return _cut_answer(ids, 0, end, markers, token_texts, joiner, Spans((0, 0), (end, end), (), end < len(ids)))
+    is_closed = bool(closes) and opens[-1:] < closes[-1:]  # behind the last closed one no other was opened
+    stop = closes[-1] if is_closed else end
+    start = opens[0] + 1 if opens and opens[0] < stop and not markers.prompt_opens_think else 0
+    texts = token_texts(ids[start:stop])
+    written = zip(ids[start:stop], texts, strict=True)
+    if not any(text.strip() for i, text in written if i not in (markers.think_open, markers.think_close)):
+        start, texts = stop, []
+    cut = Spans((start, stop), (end, end), _find_steps(texts, start, joiner), is_closed)
+    return _cut_answer(ids, min(stop + 1, end), end, markers, token_texts, joiner, cut)
+
+
+def _cut_answer(
+    ids: list[int],
+    start: int,
+    end: int,
+    markers: Markers,
+    token_texts: Callable[[Sequence[int]], list[str]],
+    joiner: str,
+    cut: Spans,
+) -> Spans:
+    """Return the spans with the answer that stands between start and end; an answer that never came to its end is none."""
+    if not cut.closed:
+        return cut
+    first, last = _find_box(ids, markers, start, end)
+    return replace(cut, answer=_find_answer(token_texts(ids[first:last]), first, joiner))
 
 
 def _segment_plain(
@@ -98,9 +129,14 @@ def _segment_plain(
             at -= len(lead.group().lstrip())
         ends = list(accumulate((len(joiner) + len(text) for text in head), initial=-len(joiner)))[1:]
         stop = sum(edge <= at for edge in ends)
-    if boxed or found:
+    steps = _find_steps(texts[:stop], 0, joiner)
+    is_step = [bool(re.search(r"\w\W*\w", joiner.join(texts[a:b]))) for a, b in steps]  # "B." opens the step "dog"
+    whole_answer = not boxed and not found and end < len(ids) and (len(steps) == 1 or is_step == [False, True])
+    if whole_answer:
+        stop, steps = 0, ()
+    if boxed or found or whole_answer:
         answer = _find_answer(texts[first:last], first, joiner)
-    return Spans((0, stop), answer, _find_steps(texts[:stop], 0, joiner), boxed or bool(found) or end < len(ids))
+    return Spans((0, stop), answer, steps, boxed or bool(found) or end < len(ids))
 
 
 def _find_box(ids: list[int], markers: Markers, start: int, end: int) -> tuple[int, int]:
