@@ -20,7 +20,8 @@ from PIL import Image
 from dontblink import paths
 from dontblink.questions import mathvista
 from dontblink.questions.items import ItemError, Score, split_question, validate
-from dontblink.questions.mathvista import count_edits, find_answer, list_choices, quote_refusal, read_numbers
+from dontblink.questions.mathvista import count_edits, find_answer, list_choices, quote_refusal
+from dontblink.questions.numbers import read_numbers
 from dontblink.questions.sources import Row, Source
 
 FIXTURES = paths.ROOT.parent / "shared" / "fixtures" / "mathvista"
@@ -133,12 +134,13 @@ def test_the_words_of_an_option_are_found_in_the_conclusion(text: str, row: dict
         ("7", "7"), ("-3", "-3"), ("−3", "-3"), ("14 apples", "14"), ("2/4", "0.5"), (r"\boxed{7}", "7"), ("45%", "45"),
         ("The answer is 1,000.", "1000"), ("1,234,567.5", "1234567.5"), ("12{,}500", "12500"), ("$1.45", "1.45"),
         (r"1.5 \times 10^{3} J", "1500.0"), ("2 x 10^-2", "0.02"), ("1e3", "1000.0"), (r"\frac{1}{8}", "0.125"),
-        ("3 - 5 = -2", "-2"), ("7-3", "3"), ("It has 3 red and 4 blue balls, so 3+4 = 7 balls.", "7"),
+        ("3 - 5 = -2", "-2"), ("7-3", ""), ("It has 3 red and 4 blue balls, so 3+4 = 7 balls.", "7"),
         ("Answer: 12 (I subtract 3)", "12"), ("The answer is 55 - 12 = 43 apples.", "43"),
         ("The answer is three.", "3"), ("The width is 0.5 m, or 50 cm.", "0.5"),
         ("- 5 pears\n- 6 plums\nTotal: 11", "11"), ("It is 2√3 ≈ 3.46", "3.46"), ("x = 5. Then y = 6.", "6"),
         ("The answer is 5. It was 6 before.", "5"), ("**Answer**\n\n5", "5"),
-        ("As an AI I cannot see the 5 people.", ""), ("The area is 16π.", ""), ("H2O", ""), ("none", ""), ("1/0", ""),
+        ("As an AI I cannot see the 5 people.", ""), ("The area is 16π.", "50.26548245743669"), ("H2O", ""), ("none", ""),
+        ("1/0", ""),
         ("In 2019 there were 5. I do not have more: please provide the table.", ""), ("It is unclear. Say 4.", "4"),
     ],
 )  # fmt: skip
@@ -307,7 +309,7 @@ def test_edits_are_counted_as_levenshtein_does(text: str, other: str) -> None:
         ("1.5", ask("float", "1.5", None), (False, False, ""), (True, True, "1.5")),
         # what Python takes for numbers
         ("nan", ask("float", "1.5", 1), (False, True, "nan"), (False, False, "")),
-        ("1_0", ask("integer", "10"), (True, True, "10"), (False, True, "1")),
+        ("1_0", ask("integer", "10"), (True, True, "10"), (False, False, "")),
     ],
 )
 def test_both_scores_stand_side_by_side(

@@ -4,9 +4,9 @@ Why: the measures are means over these spans, so they are defined once. In: resp
 markers, and the text of single tokens. Out: half-open token ranges. Never here: a tokenizer's offsets, or text that
 was decoded as a whole and found again in the ids.
 
-A checkpoint that thinks puts its reasoning before </think>; a reasoning that was opened, by the prompt or by the model,
-and not closed was truncated, also where it stopped. A hybrid checkpoint thinks at will: where neither opened a reasoning
-and the response came to its end it is a whole answer WITHOUT reasoning, as it is behind an empty or blank
+A checkpoint that thinks puts its reasoning before </think>; a reasoning that the prompt or the model opened and that
+was not closed was truncated, also where it stopped. A hybrid checkpoint thinks at will: where none was opened and the
+response came to its end it is a whole answer WITHOUT reasoning, as it is behind an empty or blank
 <think></think>: no reasoning token and no step, so no measure over the reasoning. A checkpoint that does not think
 (Instruct, or thinking switched off) has no such border: there the reasoning is what stands before the answer box, or
 else before the last answer marker ("Answer: B", "so the final answer is 7"), the answer what follows. Without either a
@@ -66,10 +66,10 @@ def segment(
 ) -> Spans:
     """Cut a response on its ids into reasoning, steps and answer.
 
-    The reasoning ends before the last think-close token. Where one was opened and none closed, everything behind the
-    opening is reasoning; where none was opened, nothing is. The answer is what the box tokens hold, else what follows an
-    answer marker, else all the rest. EOS is in neither. A checkpoint that does not think is cut at its box or last
-    answer marker instead, unless it wrote think tokens all the same.
+    The reasoning ends before the last think-close token. Where one was opened and none closed, all that is behind
+    the opening is reasoning; where none was opened, nothing is. The answer is what the box tokens hold, else what
+    follows an answer marker, else all the rest. EOS is in neither. A checkpoint that does not think is cut at its
+    box or last answer marker instead, unless it wrote think tokens all the same.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def _cut_answer(
     joiner: str,
     cut: Spans,
 ) -> Spans:
-    """Return the spans with the answer that stands between start and end; an answer that never came to its end is none."""
+    """Return the spans with the answer between start and end; one that never came to its end is none."""
     if not cut.closed:
         return cut
     first, last = _find_box(ids, markers, start, end)

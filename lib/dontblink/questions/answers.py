@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from string import ascii_uppercase
 
@@ -35,8 +36,12 @@ DRESS = [
     for pattern, bare in (
         (r"<answer>", " Answer: "),
         (r"</?[A-Za-z][^<>]{0,100}>|&nbsp;", " "),
-        (r"\\[dt]?frac ?\{([^{}]{1,60})\}\{([^{}]{1,60})\}", r" \1/\2"),
+        (r"(?<=\d)\*\*(?=\d)", "^"),
+        (r"\b(?:US|AU|CA|HK|NT|[ACS])?\\?\$(?=-?[\d.])|[€£¥₹](?=\s?-?[\d.])", ""),
+        (r"\\pm\b", "±"),
+        (r"\\div\b", "÷"),
         (r"\^?\{?\\circ\}?| ?\bdegrees?\b|&deg;", "°"),
+        (r"\\sqrt ?\[3\]", "∛"),
         (r"\\sqrt", "√"),
         (r"\\pi\b", "π"),
         (r"\\(?:times|cdot)\b", "×"),
@@ -46,11 +51,23 @@ DRESS = [
         (r"\*\*+|[${}`\\]", ""),
     )
 ]
+# full-width, mathematical and circled signs, as the plain ones that they stand for
+WIDE = (*range(0xFF01, 0xFF5F), *range(0x1D400, 0x1D800), *range(0x249C, 0x24EA))
 SIGNS = str.maketrans(
-    {"−": "-", "–": "-", "（": "(", "）": ")", "：": ":", "，": ", ", "。": ". ", "＝": "=", "º": "°"}
+    {chr(code): unicodedata.normalize("NFKC", chr(code)) for code in WIDE}
+    | {sign: "-" for sign in "−–‒‐‑"}
+    | {"，": ", ", "。": ". ", "；": "; ", "！": "! ", "？": "? ", "、": ", ", "\u3000": " ", "º": "°", "⋅": "·"}
+    | {"½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "【": "(", "】": ")", "「": '"', "」": '"'}
 )
+RAISED = re.compile("[⁻⁰¹²³⁴-⁹]+")
+POWERS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 REACH = 2000  # characters that are read behind a marker of the answer
 MARKERS = 20  # markers that are read, counted from the last
+
+
+def unify(text: str) -> str:
+    """Return a text with one sign of a kind: full-width letters, minus signs, Chinese punctuation, raised digits."""
+    return RAISED.sub(lambda found: "^" + found[0].translate(POWERS), text).translate(SIGNS)
 
 
 def read_final(response: str) -> str:
@@ -63,12 +80,31 @@ def read_final(response: str) -> str:
     if "<think>" in final:
         return ""
     boxes = [text for text in BOX.findall(final) if text.strip()]
-    return SPECIAL.sub("", boxes[-1] if boxes else final).strip()
+    return SPECIAL.sub("", unify(boxes[-1] if boxes else final)).strip()
+
+
+# \frac{1}{2}, \frac12, \frac1{2}; \sqrt{a+b}; 10^{-2}
+ARGUMENT = r"\s?(?:\{([^{}]{1,60})\}|([\dA-Za-zπ]))"
+SIMPLE_BRACES = re.compile(rf"\\[dtc]?frac{ARGUMENT}{ARGUMENT}|(\\sqrt(?: ?\[3\])?|\^) ?\{{([^{{}}]{{1,60}})\}}")
+
+
+def _unfold(found: re.Match[str]) -> str:
+    """Return a LaTeX fraction, root or power in one line, in brackets where they are needed."""
+    if found[5]:
+        return found[5] + (found[6] if re.fullmatch(r"-?[\w.π]+|\\circ", found[6]) else f"({found[6]})")
+    top, bottom = ((found[k] or found[k + 1]).strip() for k in (1, 3))
+    is_plain = [re.fullmatch(r"-?[\w.,]+", part) is not None for part in (top, bottom)]
+    before = found.string[: found.start()][-1:]
+    joint = "" if not before.isdigit() else " " if all(is_plain) else "×"
+    parts = (part if plain else f"({part})" for part, plain in zip((top, bottom), is_plain, strict=True))
+    return joint + "/".join(parts)
 
 
 def make_plain(text: str) -> str:
     r"""Return a text without LaTeX, Markdown and HTML: `\frac{1}{2}` is 1/2, `**B**` is B, `90^\circ` is 90°."""
-    text = text.translate(SIGNS)
+    text = unify(text)
+    for pattern in (SIMPLE_BRACES, SIMPLE_BRACES):  # the inner ones first
+        text = pattern.sub(_unfold, text)
     for pattern, bare in DRESS:
         text = pattern.sub(bare, text)
     return text.strip()
@@ -254,5 +290,5 @@ def named_texts(text: str, options: Sequence[str]) -> tuple[set[str], str]:
 
 def plain(text: str, lower: bool = True) -> str:
     """Return the text without markup, outer punctuation and repeated spaces, in small letters unless told otherwise."""
-    words = " ".join(strip_markup(text).split()).strip(" .,;:!?\"'")
+    words = " ".join(strip_markup(unify(text)).split()).strip(" .,;:!?\"'")
     return words.lower() if lower else words

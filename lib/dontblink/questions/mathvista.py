@@ -19,7 +19,7 @@ start, the last `(B)`, what the last sentences state.
 - truncates for integers (14.9 is 14): strict compares values, so 14.9 is wrong and 14.0 is right;
 - compares texts: strict compares values, so 1.50 is 1.5 at two decimals and [2007,2008] is [2007, 2008];
 - takes no `1,000` in its normalisation: under both scorers our extraction has made it 1000 before;
-- accepts inf, nan and `1_000` as numbers: strict finds no number in the first two and the number 1 in the last.
+- accepts inf, nan and `1_0` as numbers: strict finds no number in them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ import numpy as np
 
 from dontblink.questions.answers import make_plain, read_final, read_marked, read_value
 from dontblink.questions.items import Item, ItemError, Score
+from dontblink.questions.numbers import SCALES, UNREAD, read_numbers, read_words
 from dontblink.questions.sources import Row, Source, find_picture, name_item, read_rows, require_columns
 
 NAME = "mathvista"
@@ -61,12 +62,6 @@ DECLINES = re.compile(
     r"without (?:the|a|an|any|more|knowing|seeing|additional|further|specific))\b",
     re.IGNORECASE,
 )
-NUMBER = re.compile(
-    r"(?P<sign>(?<![\w).%°\]])-)?(?<![A-Za-z_\d.])"
-    r"(?P<digits>(?>\d{1,3}(?:[,\u00a0\u2009\u202f]\d{3}){1,8}+(?!\d)|\d++)(?:\.\d++)?|\.\d++)"
-    r"(?:[eE](?P<e>[-+]?\d{1,4})(?!\w)| ?[×x*] ?10\^?(?P<ten>-?\d{1,4}))?"
-    r"(?: ?/ ?(?P<denominator>\d++(?:\.\d++)?)(?!/))?+(?! ?[√π])"  # 5√3 is not 5
-)
 LIST = re.compile(r"\[(?= ?[-+]?\d)[-+\d., ]++\]")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 CLAUSE_END = re.compile(r"(?<=[.!?;])\s|,\s|\n|\b(?:because|since|where|which)\b")
@@ -75,7 +70,17 @@ WHOLE_LETTER = re.compile(r"(?:(?i:option|choice)\s+)?[(\[]?\s?([A-Za-z])\s?[)\]
 NAMED_LETTER = re.compile(
     r"(?<!\w)\(([A-Z])\)|\b(?i:option|choice|answer) ([B-Z])\b|\b([A-Z])(?= is (?:the )?(?:correct|right|best))"
 )
-WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+# a breakdown in brackets behind a number, two unknowns, a list of numbers, a measure in two units
+BREAKDOWN = re.compile(r"(\d[^()=≈\n]{0,40}?[\sA-Za-z%°])\([^()]*\)(?!\s?[/^×])")
+UNKNOWN = re.compile(r"(?<![\w])([a-zA-Z])\s?=\s?-?[\d√(.]")
+PART = r"-?\d[\d.]*\s?(?:%|°|[a-zA-Z]+)?"
+SEVERAL = re.compile(rf"\W*{PART}(?:\s*(?:[,;]\s+(?:and\s|or\s)?|\band\b|\bor\b|&|[和或])\s*{PART})+[\s.)\]]*")
+COMPOUND = re.compile(
+    r"\d\s?(?:hours?|hrs?|h|minutes?|min|days?|weeks?|years?|feet|foot|ft|yards?|pounds?|lbs?|dollars?|km|m|kg)"
+    r"\s?(?:and\s)?\d"
+)
+BOLD = re.compile(r"\*\*\s*([^*\n]{1,40}?)\s*\*\*")
+ALONE = re.compile(r"\W{0,3}\d[\d.,/]*\W{0,3}(?:[A-Za-z°%]+\W?)?")
 
 
 def load_rows(source: Source, config: str = "") -> list[Row]:
@@ -169,7 +174,12 @@ def find_answer(text: str, row: Mapping[str, Any]) -> str:
     """Return the answer that a text gives: a letter, a number or a list as text; '' where it gives none."""
     if row["question_type"] == "multi_choice":
         return find_choice(text, list_choices(row))
-    return ["", *LIST.findall(text)][-1] if row["answer_type"] == "list" else find_number(text)
+    if row["answer_type"] == "list":
+        return ["", *LIST.findall(text)][-1]
+    asked = f"{row.get('question') or ''} {row.get('unit') or ''}".lower()
+    for scale in filter(asked.__contains__, SCALES):  # "how many million?": the answer counts in it
+        text = re.sub(rf"(?<=\d) {scale}s?\b", "", text, flags=re.IGNORECASE)
+    return find_number(text)
 
 
 def list_choices(row: Mapping[str, Any]) -> list[str]:
@@ -199,41 +209,37 @@ def quote_refusal(text: str) -> str:
     return ([*filter(DECLINES.search, sentences)] or sentences or [""])[-1]
 
 
-def read_numbers(text: str) -> list[tuple[int, str]]:
-    """Return the numbers of a plain text with their places: no separators, fractions and powers of ten worked out.
-
-    A whole number, a space and a proper fraction are one number: 2 1/2 is 2.5.
-    """
-    numbers: list[tuple[int, str]] = []
-    whole, end = "", -1  # of the number before, '' where it is none that a fraction may follow
-    for match in NUMBER.finditer(text):
-        digits = ("-" if match["sign"] else "") + re.sub(r"[^\d.]", "", match["digits"])
-        power, denominator = match["e"] or match["ten"], float(match["denominator"] or 1)
-        plain = "" if power or match["denominator"] or "." in digits else digits
-        if power or match["denominator"]:
-            value = float(f"{digits}e{power or 0}") / denominator if denominator else math.nan
-            if whole and not power and text[end : match.start()] in (" ", "  ") and 0 < value < 1:
-                place, _ = numbers.pop()
-                numbers.append((place, repr(float(whole) + (-value if whole[0] == "-" else value))))
-                digits = ""
-            else:
-                digits = repr(value) if denominator else ""
-        numbers += [(match.start(), digits)] if digits else []
-        whole, end = plain, match.end()
-    return numbers
-
-
 def read_clause(text: str) -> str:
-    """Return the number of a text's first clause: the first behind its last "=", else its first one or number word."""
-    head, _, last = CLAUSE_END.split(text, maxsplit=1)[0].rpartition("=")
-    if numbers := read_numbers(last) or read_numbers(head):
-        return numbers[0][1]
-    word = re.match(r"[a-z]{3,5}\b", last.strip().lower())
-    return str(WORDS.index(word[0])) if word and word[0] in WORDS else ""
+    """Return the number of a text's first clause, `UNREAD` where it gives several or a part of an expression.
+
+    It is the first number of the last side of its equation that is one number, else a number word. What breaks a total
+    down behind it ("12 (5 red and 7 blue)", "12 = 5 + 7") is no second answer.
+    """
+    sentence = re.split(r"(?<=[.!?])\s|\n|\b(?:because|since|where|which)\b", text, maxsplit=1)[0]
+    clause = BREAKDOWN.sub(r"\1", CLAUSE_END.split(text, maxsplit=1)[0])
+    if len(set(UNKNOWN.findall(sentence))) > 1 or COMPOUND.search(clause):
+        return UNREAD
+    if SEVERAL.fullmatch(BREAKDOWN.sub(r"\1", sentence).rpartition("=")[2]):
+        first, *rest = [float(number) for _, number in read_numbers(sentence.rpartition("=")[2])] or [math.nan]
+        if rest and not math.isclose(first, sum(rest)):
+            return UNREAD
+    found = ""
+    for side in reversed(re.split("[=≈]", clause)):
+        numbers = [number for _, number in read_numbers(side)] or [read_words(side)]
+        found = numbers[0] or found
+        if found not in ("", UNREAD):
+            break
+    return found
 
 
 def state_number(sentence: str) -> str:
-    """Return the number that a sentence states: the first behind its last "is", "=" and the like, else its last one."""
+    """Return the number that a sentence states: the first behind its last "is", "=" and the like, else its last one.
+
+    A colon with several numbers behind it breaks down the number before it.
+    """
+    head, colon, list_of = sentence.partition(": ")
+    if colon and len(read_numbers(list_of)) > 1 and read_numbers(head) and not STATES.search(list_of):
+        sentence = head
     numbers = read_numbers(sentence)
     if not numbers:
         return ""
@@ -242,9 +248,14 @@ def state_number(sentence: str) -> str:
 
 
 def find_number(text: str) -> str:
-    """Return the number that a text answers with; '' where there is none."""
-    marked = next(filter(None, map(read_clause, read_marked(text))), "")
-    return marked or next(filter(None, map(state_number, reversed(read_committed(make_plain(text))))), "")
+    """Return the number that a text answers with; '' where there is none, or where its answer is not one number."""
+    found = next(filter(None, map(read_clause, read_marked(text))), "")
+    if not found:
+        alone = {read_clause(make_plain(bold)) for bold in BOLD.findall(text) if ALONE.fullmatch(bold)}
+        found = alone.pop() if len(alone) == 1 else ""
+    plain = make_plain(text)
+    found = found or next(filter(None, map(state_number, reversed(read_committed(plain)))), "")
+    return "" if found == UNREAD else found
 
 
 def find_choice(text: str, choices: Sequence[str]) -> str:
@@ -269,7 +280,7 @@ class Options:
         self.letters = ascii_uppercase[: len(self.choices)]
         self.plain = [make_plain(choice).casefold() for choice in self.choices]
         numbers = [read_numbers(plain) for plain in self.plain]
-        self.numeric = bool(numbers) and all(len(found) == 1 and found[0][0] == 0 for found in numbers)
+        self.numeric = bool(numbers) and all(len(n) == 1 and n[0][0] == 0 and n[0][1] != UNREAD for n in numbers)
         self.values = [float(found[0][1]) for found in numbers] if self.numeric else []
         words = sorted({plain for plain in self.plain if len(plain) > 1 or plain.isdigit()}, key=len, reverse=True)
         either = "|".join(map(re.escape, words)) or r"(?!)"
@@ -281,7 +292,9 @@ class Options:
 
     def match_value(self, number: str) -> str:
         """Match an option that is a number (with a unit or none) by its value."""
-        return self.name_first([math.isclose(value, float(number), rel_tol=1e-9) for value in self.values if number])
+        return self.name_first(
+            [math.isclose(value, float(number), rel_tol=1e-9) for value in self.values if number]
+        )  # nan is close to none
 
     def match_whole(self, text: str) -> str:
         """Match a text that is nothing but a letter, the words of an option, or both; a bare capital is a letter."""
@@ -404,7 +417,7 @@ def score_officially(response: str, row: Mapping[str, Any]) -> Score:
 
 def scores(response: str, item: Item) -> dict[str, Score]:
     """Return both scores of a response, by the official columns rebuilt from an Item."""
-    row = {**item.covariates, "choices": item.choices, "answer": item.answer}
+    row = {**item.covariates, "choices": item.choices, "answer": item.answer, "question": item.question}
     return {"official": score_officially(response, row), "strict": score_strictly(response, row)}
 
 
