@@ -7,6 +7,8 @@ import errno
 import io
 import os
 import resource
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -211,3 +213,98 @@ def test_the_questions_lose_no_item_to_a_machine_out_of_memory_and_extraction_sa
     monkeypatch.setattr("sys.argv", ["extract"])
     with pytest.raises(SystemExit, match="^extract: item q1: .*run again, what is finished stays$"):
         run.main()
+
+
+INK, CLEAR = (8, 4), (1, 1)  # (x, y) of a pixel of ink, and of one that shows the ground
+
+
+def draw_ink(mode: str, ground: object, ink: object) -> Image.Image:
+    """A picture of one ground with a rectangle of ink."""
+    picture = Image.new(mode, (16, 8), ground)  # type: ignore[arg-type]
+    picture.paste(ink, (6, 2, 12, 6))  # type: ignore[arg-type]
+    return picture
+
+
+def save(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    picture.save(buffer := io.BytesIO(), kind, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def write_png(depth: int, colour: int, rows: list[list[int]], key: bytes) -> bytes:
+    """A PNG of samples of any depth with a clear colour, which Pillow does not write."""
+    packed = b"".join(
+        b"\0" + int("".join(f"{value:0{depth}b}" for value in row), 2).to_bytes(len(row) * depth // 8) for row in rows
+    )
+    width = len(rows[0]) // (3 if colour == 2 else 1)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0)), (b"tRNS", key),
+        (b"IDAT", zlib.compress(packed)), (b"IEND", b""),
+    ]  # fmt: skip
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def palette() -> Image.Image:
+    """Black on black: index 0 is the ground, index 1 the ink."""
+    picture = draw_ink("P", 0, 1)
+    picture.putpalette([0, 0, 0, 0, 0, 0])
+    return picture
+
+
+def list_clear() -> dict[str, bytes]:
+    """Black ink on a clear black ground, in every way that a file says so."""
+    rgba, key = draw_ink("RGBA", (0, 0, 0, 0), (0, 0, 0, 255)), (5, 5, 5)
+    deep = Image.fromarray(np.where(np.asarray(draw_ink("L", 0, 9)) > 0, 9, 300).astype(np.uint16))
+    frames = [rgba, draw_ink("RGBA", (0, 0, 0, 0), (255, 0, 0, 255))]
+    ramp = [[0] * 16] * 2 + [[0] * 6 + [1] * 6 + [0] * 4] * 4 + [[0] * 16] * 2
+    colour = [[value for sample in row for value in ([0, 0, 0] if sample else [65535, 0, 9])] for row in ramp]
+    narrow = {
+        f"grey of {d} bits": write_png(d, 0, [[0 if v else 2**d - 1 for v in row] for row in ramp],
+                                       struct.pack(">H", 2**d - 1)) for d in (1, 2, 4, 8, 16)
+    }  # fmt: skip
+    return {
+        "RGBA": save(rgba), "LA": save(draw_ink("LA", (0, 0), (0, 255))), "webp": save(rgba, "WEBP", lossless=True),
+        "webp lossy": save(rgba, "WEBP", quality=100), "tiff": save(rgba, "TIFF"),
+        "palette index": save(palette(), transparency=0), "palette list": save(palette(), transparency=b"\0\xff"),
+        "gif": save(palette(), "GIF", transparency=0), "grey key": save(draw_ink("L", 7, 0), transparency=7),
+        "colour key": save(draw_ink("RGB", key, (0, 0, 0)), transparency=key),
+        "16 bits": save(deep, transparency=300), **narrow,
+        "colours of 16 bits": write_png(16, 2, colour, struct.pack(">HHH", 65535, 0, 9)),
+        **{f"moving {kind}": save(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
+           for kind in ("PNG", "WEBP", "GIF")},
+        "turned": save(rgba, exif=turn(3)),
+    }  # fmt: skip
+
+
+def turn(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("name", list_clear())
+def test_ink_on_a_clear_ground_is_ink_on_white(name: str) -> None:
+    seen = open_image(list_clear()[name])
+    assert seen.mode == "RGB" and seen.size == (16, 8)
+    assert seen.getpixel(CLEAR) == (255, 255, 255), name
+    assert max(seen.getpixel(INK)) <= (8 if name == "webp lossy" else 0), name  # type: ignore[type-var,arg-type]
+
+
+def test_what_is_half_clear_is_half_white_and_what_is_not_clear_keeps_its_colour() -> None:
+    half = open_image(save(draw_ink("RGBA", (200, 0, 0, 255), (0, 0, 0, 128))))
+    assert half.getpixel(CLEAR) == (200, 0, 0) and half.getpixel(INK) == (127, 127, 127)
+    for mode, ground in (("RGB", (3, 4, 5)), ("L", 3), ("CMYK", (0, 0, 0, 255)), ("1", 0)):
+        kind = "JPEG" if mode == "CMYK" else "PNG"
+        seen = open_image(save(draw_ink(mode, ground, ground), kind))
+        assert max(seen.getpixel(CLEAR)) <= 5, mode  # type: ignore[type-var,arg-type]  # black stays black
+    # a colour beside the clear one is not clear, nor is an entry of a palette that only looks like it
+    assert open_image(save(draw_ink("RGB", (5, 5, 5), (5, 5, 6)), transparency=(5, 5, 5))).getpixel(INK) == (5, 5, 6)
+    seen = open_image(write_png(4, 0, [[0] * 6 + [1] * 6 + [0] * 4] * 8, struct.pack(">H", 1)))
+    assert seen.getpixel(INK) == (255, 255, 255) and seen.getpixel(CLEAR) == (0, 0, 0)
+
+
+def test_what_a_smaller_first_frame_leaves_out_is_white() -> None:
+    whole = bytearray(save(palette(), "GIF"))
+    whole[6:10] = struct.pack("<HH", 20, 12)  # the screen grows, the frame stays
+    seen = open_image(bytes(whole))
+    assert seen.size == (20, 12) and seen.getpixel((18, 10)) == (255, 255, 255) and seen.getpixel(CLEAR) == (0, 0, 0)

@@ -29,7 +29,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from dontblink import paths
 from dontblink.errors import NamedError, make_line
 from dontblink.files import whole_file
-from dontblink.questions.items import ID, MOST_PIXELS, Box, Item, ItemError, decode_image, open_image, read_bytes
+from dontblink.questions.items import ID, MOST_PIXELS, Box, Item, ItemError, decode_image, has_one_look, open_image, read_bytes
 
 Status = Literal["accepted", "proposed"]
 Coverage = Literal["annotated", "proposed only", "stale", "lacking"]  # what annotations say of an item
@@ -191,7 +191,8 @@ def describe_image(item: Item, image: int) -> ImageFacts:
     encoded = read_bytes(source)
     try:
         with decode_image(source) as opened:
-            turn, size, kind = opened.getexif().get(ORIENTATION, 1), opened.size, opened.format or ""
+            turn, size = opened.getexif().get(ORIENTATION, 1), opened.size
+            kind = opened.format or "" if has_one_look(opened) else ""
     except ItemError as error:
         raise ItemError(f"item {item.id}: image {image}: {error}") from error
     turn = turn if turn in range(1, 9) else 1
@@ -205,15 +206,16 @@ def describe_image(item: Item, image: int) -> ImageFacts:
 def save_images(items: Iterable[Item], folder: Path) -> dict[Key, ImageFacts]:
     """Write every picture upright, as `<item id>-<image>.<png|jpg|...>`, and `images.jsonl` beside them.
 
-    A PNG, JPEG, WebP or GIF that no EXIF tag turns keeps its bytes. Others become PNGs without the tag, so that every
-    browser shows them, and a tool that ignores EXIF the same picture as one that does not.
+    A PNG, JPEG, WebP or GIF that no EXIF tag turns, on which nothing is clear and nothing moves keeps its bytes. Others
+    become what `open_image` shows to a model, as a PNG: every browser shows it, on any ground, whether or not it knows
+    EXIF.
     """
     facts: dict[Key, ImageFacts] = {}
     for item in items:
         for image, source in enumerate(item.images):
             found = facts[item.id, image] = describe_image(item, image)
             with decode_image(source) as opened:
-                is_kept = found.orientation == 1 and opened.format in SHOWN_AS_STORED
+                is_kept = found.orientation == 1 and opened.format in SHOWN_AS_STORED and has_one_look(opened)
             with whole_file(folder / found.file) as temporary:
                 if is_kept:
                     temporary.write_bytes(read_bytes(source))

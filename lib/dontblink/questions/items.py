@@ -34,6 +34,7 @@ ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # an item's id becomes a
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")  # of pictures that are opened; MPO counts as JPEG
 MOST_PIXELS = 64_000_000  # of one picture: about a gigabyte while it is prepared for a model
 OF_THE_PICTURE = (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+WHITE = (255, 255, 255)  # the ground of clear pixels: a diagram in black ink would vanish on black
 IMAGE_TAG = re.compile(r"<image\s+(\d+)>")
 
 
@@ -221,10 +222,11 @@ def decode_image(source: Picture) -> Iterator[Image.Image]:
 
 
 def open_image(source: Picture) -> Image.Image:
-    """Decode an image to RGB, turned as its EXIF orientation says (boxes refer to the turned image).
+    """Decode an image to RGB as a viewer shows it: turned as its EXIF orientation says, on white where it is clear.
 
-    Of 16 bits a channel the upper eight are kept. Errors are those of `decode_image`; an image of which the values have
-    no range that is known is an ItemError, too.
+    Boxes refer to this picture, and everybody is shown this one: models, annotators, readers of the pages. Of 16 bits a
+    channel the upper eight are kept, of an animation the first frame. Errors are those of `decode_image`; an image of
+    which the values have no range that is known is an ItemError, too.
     """
     if isinstance(source, Drawing):
         return Image.fromarray(source.pixels)
@@ -232,10 +234,48 @@ def open_image(source: Picture) -> Image.Image:
         if image.mode in ("I", "F"):
             name = source if isinstance(source, Path) else "embedded image"
             raise ItemError(f"{name}: pixels of mode {image.mode}; expected 8 or 16 bits a channel; save it anew")
-        turned = ImageOps.exif_transpose(image)
-        if turned.mode.startswith("I;16"):
-            turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
-        return turned.convert("RGB")
+        fp: Any = image.fp
+        depth = fp.getbuffer()[24] if image.format == "PNG" else 8  # bits a channel, as the PNG's header says
+        frame = image.tile[0][1] if image.format == "GIF" and image.tile else None
+        flat = lay_on_white(ImageOps.exif_transpose(image), depth)
+        if frame and frame != (0, 0, *image.size):  # a decoder's fill, no pixels of the file, surrounds a smaller frame
+            flat, part = Image.new("RGB", image.size, WHITE), flat.crop(frame)
+            flat.paste(part, frame[:2])
+        return flat
+
+
+def lay_on_white(image: Image.Image, depth: int) -> Image.Image:
+    """Return an image as RGB, its alpha channel, clear palette entries or clear colour composed on white.
+
+    A clear colour (`tRNS` of a PNG) is written in the file's own `depth`, in bits a channel, which decoding scales to
+    eight; Pillow compares the two as they are, so they are compared here: of 16 bits the upper eight, if three channels.
+    """
+    key = image.info.get("transparency")
+    if image.mode.startswith("I;16"):
+        deep = np.asarray(image)
+        image, is_clear = Image.fromarray((deep >> 8).astype(np.uint8)), None if key is None else deep == key
+    elif image.mode in ("1", "L", "RGB") and key is not None:
+        image = image.convert("L") if image.mode == "1" else image
+        scaled = np.asarray(key) >> 8 if depth == 16 else np.asarray(key) * 255 // (2**depth - 1)
+        pixels = np.asarray(image)
+        is_clear = (pixels.reshape(*pixels.shape[:2], -1) == scaled).all(axis=-1)
+    elif not image.has_transparency_data:
+        return image.convert("RGB")
+    else:
+        is_clear = None
+        image = image.convert("LA") if image.mode == "La" else image
+        image = image.convert("RGBA")
+    if is_clear is not None:
+        image = image.convert("RGB")
+        image.putalpha(Image.fromarray(np.where(is_clear, 0, 255).astype(np.uint8)))
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*WHITE, 255)), image).convert("RGB")
+
+
+def has_one_look(image: Image.Image) -> bool:
+    """Say whether every viewer shows an upright picture alike: nothing is clear, nothing moves."""
+    return not image.has_transparency_data and not getattr(image, "is_animated", False)
 
 
 def validate(item: Item) -> None:
