@@ -143,7 +143,7 @@ def test_coco_boxes_of_an_unknown_image_or_category_are_named() -> None:
     ]
     unknown, nameless = read_coco({"images": [image], "annotations": rows, "categories": []}, "x.json")
     assert not unknown.batch and "image_id 7 is not in images" in unknown.error
-    assert "KeyError(8)" in nameless.error
+    assert "KeyError('8')" in nameless.error
 
 
 # --- annotations ---
@@ -313,3 +313,219 @@ def test_what_names_nobody_comes_twice_or_contradicts_itself_is_left_out(tmp_pat
 def test_a_file_of_another_kind_gives_nothing_and_says_so(tmp_path: Path, kind: Format, document: bytes) -> None:
     with pytest.raises(AnnotationError, match="x.json"):
         load(tmp_path, document, kind)
+
+
+# --- fields that place a box are read, or refused by name ---
+
+PAGES = {"id": 9, "data": {"image": ["/x/b-0.png", "/x/b-1.png"]}}
+SIZES = [{"original_width": 16, "original_height": 16}, {"original_width": 20, "original_height": 10}]
+HALF = {"x": 50.0, "y": 50.0, "width": 20.0, "height": 20.0}
+
+
+def load_task(folder: Path, data: dict[str, Any], *rows: dict[str, Any], **fields: Any) -> Imported:
+    document = [{"id": 9, "data": data, "annotations": [{"completed_by": 4, "result": list(rows)} | fields]}]
+    return load(folder, document, "label-studio")
+
+
+def placed(found: Imported) -> list[tuple[str, int, str, list[list[float]]]]:
+    """Where boxes came in: item, image, status, rounded corners."""
+    rows = [
+        (row.item_id, row.image, row.status, [[round(px, 6) for px in box] for box in row.corners])
+        for row in found.annotations
+    ]
+    return sorted(rows)
+
+
+@pytest.mark.parametrize("place", ["row", "value"])
+def test_a_region_lies_on_the_page_that_it_names(tmp_path: Path, place: str) -> None:
+    rows = [region(f"r{k}", value=HALF, **SIZES[k]) for k in (0, 1)]
+    for k, row in enumerate(rows):
+        (row if place == "row" else row["value"])["item_index"] = k
+    found = load_task(tmp_path, PAGES["data"], *rows)  # type: ignore[arg-type]
+    assert placed(found) == [
+        ("b", 0, "accepted", [[8, 8, 11.2, 11.2]]), ("b", 1, "accepted", [[10, 5, 14, 7]])
+    ] and not found.rejected  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "message"),
+    [
+        ({"image": ["b-0.png", "b-1.png"]}, {}, "item_index None; expected one of the task's 2 pages"),
+        ({"image": ["b-0.png", "b-1.png"]}, {"item_index": 2}, "item_index 2"),
+        ({"image": ["b-0.png", "b-1.png"]}, {"item_index": "1"}, "item_index '1'"),
+        ({"image": ["b-0.png", "b-1.png"]}, {"item_index": True}, "item_index True"),
+        ({"image": "b-0.png"}, {"item_index": 1}, "item_index 1; expected one of the task's 1 pages"),
+        ({"image": "b-0.png", "image2": "b-1.png"}, {"to_name": "img"}, "to_name 'img' is none of the task's pictures"),
+        ({"left": "b-0.png", "right": "b-1.png"}, {}, "to_name 'image' is none of the task's pictures (left, right)"),
+    ],
+)
+def test_a_region_that_does_not_tell_its_picture_lies_on_none(
+    tmp_path: Path, data: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    found = load_task(tmp_path, data, region(value=HALF, **SIZES[0], **changes))
+    assert placed(found) == [] and message in found.rejected[0].reason
+
+
+def test_of_several_pictures_the_tag_tells_which_one_and_two_tags_on_one_picture_tell_none(tmp_path: Path) -> None:
+    rows = [region("r", value=HALF, **SIZES[0]), region("s", value=HALF, to_name="image2", **SIZES[1])]
+    both = {"image": "b-0.png", "image2": "b-1.png", "question": "as in a-0.png"}
+    assert [row[:3] for row in placed(load_task(tmp_path, both, *rows))] == [
+        ("b", 0, "accepted"), ("b", 1, "accepted")
+    ]  # fmt: skip
+    unknown = load_task(tmp_path, {"image": "b-0.png", "second": "https://x/81"}, *rows)
+    assert [row[:3] for row in placed(unknown)] == [("b", 0, "proposed")]
+    assert "to_name 'image2' is none of the task's pictures" in unknown.rejected[0].reason
+    blank = load_task(tmp_path, {"image": "b-0.png", "image2": "b-1.png"})
+    assert placed(blank) == [("b", 0, "accepted", []), ("b", 1, "accepted", [])]
+    alone = load_task(tmp_path, {"photo": "b-0.png"}, region(value=HALF, to_name="img", **SIZES[0]))
+    assert [row[:3] for row in placed(alone)] == [("b", 0, "accepted")]
+
+
+def test_what_is_recorded_of_an_item_and_its_pictures_name_have_to_agree(tmp_path: Path) -> None:
+    data = {"image": "b-0.png", "item_id": "a", "image_index": 0}
+    found = load_task(tmp_path, data, region(value=HALF, **SIZES[0]))
+    assert placed(found) == [] and "is that of 'b', 0; item_id and image_index say 'a', 0" in found.rejected[0].reason
+    other = load_task(tmp_path, {"image": "b-0.png"}, region(value=HALF, **SIZES[0]), task=8)
+    assert placed(other) == [] and "belongs to task 8" in other.rejected[0].reason
+
+
+def test_side_answers_take_no_acceptance_away_and_rows_of_one_region_agree(tmp_path: Path) -> None:
+    rectangle = region("r", value=HALF, **SIZES[0]) | {"type": "rectangle"}
+    labels = rectangle | {"type": "labels", "value": {**HALF, "labels": ["the bar"]}}
+    side = [
+        {"id": "q", "type": "choices", "from_name": "quality", "to_name": "image", "value": {"choices": ["clear"]}},
+        {"id": "t", "type": "textarea", "from_name": "why", "to_name": "image", "value": {"text": ["no reason"]}},
+        {"id": "n", "type": "rating", "value": {"rating": 3}}, {"type": "relation", "from_id": "r", "to_id": "r"},
+    ]  # fmt: skip
+    found = load_task(tmp_path, {"image": "b-0.png"}, rectangle, labels, *side)
+    assert placed(found) == [("b", 0, "accepted", [[8, 8, 11.2, 11.2]])] and not found.rejected
+    assert found.annotations[0].reasons == ("the bar",)
+    only = load_task(tmp_path, {"image": "b-0.png"}, *side)
+    assert placed(only) == [("b", 0, "accepted", [])] and "taken as no evidence" in only.notes[0]
+    moved = labels | {"value": {**HALF, "x": 1, "labels": ["the bar"]}}
+    for rows, message in (
+        ([rectangle, moved], "two rows of one region lie on different places"),
+        ([labels], "a row of type 'labels' without its rectangle"),
+        ([rectangle | {"type": "ellipse"}, labels], "a region of type 'ellipse'"),
+        ([{"id": "z", "type": "newshape", "value": {"x": 1}}], "a region of type 'newshape'"),
+    ):
+        found = load_task(tmp_path, {"image": "b-0.png"}, *rows)
+        assert placed(found) == [] and message in found.rejected[0].reason
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("rotation", 5), ("angle", "30"), ("flipped", True), ("crop", [0, 0, 9, 9]), ("page", 2), ("zoomScale", 1.5),
+     ("bbox_mode", "xyxy"), ("normalized", True), ("coordinates_unit", "percent"), ("outside", 1)],
+)  # fmt: skip
+def test_a_field_that_moves_a_box_and_is_not_read_is_named(tmp_path: Path, field: str, value: Any) -> None:
+    document = coco(IMAGES["a", 0], (1, 2, 10, 5))
+    document["annotations"][0][field] = value
+    of_image = coco(IMAGES["a", 0], (1, 2, 10, 5), **{field: value})
+    of_label_studio = label_studio(IMAGES["a", 0], annotations={"completed_by": 4})
+    of_label_studio[0]["annotations"][0]["result"][0][field] = value
+    for made, kind in ((document, "coco"), (of_image, "coco"), (of_label_studio, "label-studio")):
+        found = load(tmp_path, made, kind)  # type: ignore[arg-type]
+        assert found.annotations == [] and f"the field {field!r} is {value!r}" in found.rejected[0].reason
+
+
+def test_fields_that_say_nothing_or_are_peoples_words_are_passed_over(tmp_path: Path) -> None:
+    document = coco(IMAGES["a", 0], (1, 2, 10, 5), orientation=1, page=0, rotation=None)
+    quiet = {"rotation": 0.0, "occluded": True, "orientation": "left", "scale": 1, "page": "cover", "track_id": 3}
+    document["annotations"][0] |= {"attributes": quiet, "bbox_mode": "xywh", "score": 0.5, "segmentation": []}
+    assert placed(load(tmp_path, document)) == [("a", 0, "accepted", [[1, 2, 11, 7]])]
+
+
+def test_cvats_turned_box_is_its_bounding_box_about_its_middle(tmp_path: Path) -> None:
+    document = coco(IMAGES["a", 0], (10, 10, 20, 4))
+    document["annotations"][0]["attributes"] = {"rotation": 90.0}
+    found = load(tmp_path, document)
+    assert placed(found) == [("a", 0, "accepted", [[18, 2, 22, 22]])] and "turned by 90 degrees" in found.notes[0]
+    for value in ("x", float("nan"), True, [3]):
+        document["annotations"][0]["attributes"] = {"rotation": value}
+        assert placed(load(tmp_path, document)) == []
+
+
+@pytest.mark.parametrize(
+    ("box", "changes", "message"),
+    [
+        ((0.1, 0.2, 0.5, 0.5), {}, "as fractions of a picture do"),
+        ((5, 5, 15, 25), {"area": 200}, "has not the recorded area of 200 px"),
+        ((5, 5, 2, 2), {"area": 400}, "has not the recorded area"),
+        ((5, 5, 10, 10), {"segmentation": [[5, 5, 30, 5, 30, 25]]}, "the segmentation reaches from and to"),
+        ((5, 5, 10, 10), {"segmentation": {"counts": "x", "size": [30, 40]}}, "a mask is not a box"),
+        ((5, 5, 10, 10), {"iscrowd": 1}, "a mask or a crowd is not a box"),
+        ((5, 5, 10, 10), {"keypoints": [6, 6, 2]}, "a skeleton is not a box"),
+        ((), {"segmentation": [[5, 5, 30, 5, 30, 25]]}, "expected bbox"),
+    ],
+)
+def test_a_coco_row_that_is_no_box_or_contradicts_itself_is_named(
+    tmp_path: Path, box: tuple[float, ...], changes: dict[str, Any], message: str
+) -> None:
+    document = coco(IMAGES["a", 0], box)
+    document["annotations"][0] |= changes
+    found = load(tmp_path, document)
+    assert found.annotations == [] and message in found.rejected[0].reason
+
+
+def test_an_outline_that_agrees_is_the_same_box_and_a_polygon_says_so(tmp_path: Path) -> None:
+    document = coco(IMAGES["a", 0], (5, 5, 10, 10))
+    document["annotations"][0] |= {"area": 100, "segmentation": [[5, 5, 15, 5, 15, 15, 5, 15]]}
+    found = load(tmp_path, document)
+    assert placed(found) == [("a", 0, "accepted", [[5, 5, 15, 15]])] and len(found.notes) == 1
+    document["annotations"][0] |= {"area": 50, "segmentation": [[5, 5, 15, 9, 9, 15]]}
+    assert "a polygon came in as its bounding box" in load(tmp_path, document).notes[0]
+
+
+def test_ids_are_the_same_as_text_and_one_that_two_pictures_have_means_none(tmp_path: Path) -> None:
+    document = coco(IMAGES["a", 0], (1, 2, 10, 5))
+    document["annotations"][0] |= {"image_id": "1", "category_id": "5"}
+    assert placed(load(tmp_path, document)) == [("a", 0, "accepted", [[1, 2, 11, 7]])]
+    document["images"].append({"id": 1.0, "file_name": "b-0.png", "width": 16, "height": 16})
+    found = load(tmp_path, document)
+    assert found.annotations == [] and "number images anew" in found.rejected[0].reason
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_what_a_person_says_of_turns_is_not_overruled_in_silence(tmp_path: Path, orientation: int) -> None:
+    facts = dataclasses.replace(list_images([painted_item(orientation)[0]])["t", 0], original="photo.jpg")
+    images = {("t", 0): facts}
+    copy = load(tmp_path, coco(facts, (1, 2, 3, 4)), images=images, shown="stored")
+    assert copy.annotations == [] and "--shown stored, but its name says" in copy.rejected[0].reason
+    if orientation == 6:
+        document = coco(facts, (1, 2, 3, 4), file_name="photo.jpg")  # of the turned picture's size
+        found = load(tmp_path, document, images=images, shown="stored")
+        assert found.annotations == []
+        assert "--shown stored, but its recorded size says turned" in found.rejected[0].reason
+        assert len(load(tmp_path, document, images=images, shown="turned").annotations) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_says_how_a_file_is_written(tmp_path: Path, encoding: str) -> None:
+    document = json.dumps(coco(IMAGES["a", 0], (1, 2, 10, 5))).encode(encoding)
+    assert placed(load(tmp_path, document)) == [("a", 0, "accepted", [[1, 2, 11, 7]])]
+
+
+@pytest.mark.parametrize(
+    ("document", "kind", "message"),
+    [
+        (b"<annotations><track id='0'/></annotations>", "coco", "CVAT's own XML for video"),
+        (b"<?xml version='1.0'?><annotations><image/></annotations>", "label-studio", "CVAT's own XML for images"),
+        (b"<annotation><object/></annotation>", "coco", "Pascal VOC's XML"), (b"PK\3\4", "coco", "a zip archive"),
+        (b"0 0.5 0.5 0.1 0.1\n", "coco", "YOLO's text"), (b"image,label\na.png,1\n", "coco", "a table"),
+        (b'{"images": []}', "coco", "COCO without annotations"), (b'{"shapes": []}', "coco", "LabelMe's JSON"),
+        (b'[{"id": 1, "data": {"image": "a"}, "completions": []}]', "label-studio", "before 1.0"),
+        (b'[{"image": "a", "label": [], "annotation_id": 1}]', "label-studio", "JSON-MIN"),
+        (b'[{"image_id": 1, "bbox": [1, 2, 3, 4]}]', "coco", "a list of COCO results"),
+        (b'{"a.png1": {"regions": []}}', "coco", "VIA's JSON"), (b'{"images": [], "annotations": []}', "label-studio",
+        "COCO; say --format coco"),
+        (b'[{"id": 1, "data": {"image": "a"}, "annotations": []}]', "coco", "say --format label-studio"),
+        (b'{"images": [{"id": 1, "id": 2, "file_name": "a"}], "annotations": []}', "coco", "a field stands twice"),
+    ],
+)  # fmt: skip
+def test_an_export_of_another_kind_is_named_with_what_to_export(
+    tmp_path: Path, document: bytes, kind: Format, message: str
+) -> None:
+    with pytest.raises(AnnotationError, match="not a .* file") as caught:
+        load(tmp_path, document, kind)
+    assert message in str(caught.value)

@@ -123,3 +123,11 @@ def test_the_help_loads_no_library_that_takes_seconds() -> None:
     loaded = set(shown.splitlines()[-1].split())
     assert "dontblink.errors" in loaded
     assert not loaded & {"torch", "transformers", "pandas", "datasets", "scipy", "matplotlib", "pyarrow", "numpy"}
+
+
+def test_an_import_that_gave_nothing_is_not_all_well(desk: Path, capsys: Out) -> None:
+    file = write_coco(desk, [{"id": 1, "file_name": "a-0.png", "width": 40, "height": 30}], [])
+    assert call(desk, "import", "--annotator", "cleo", "--from", file, kind="coco") == 1
+    assert "says nothing of 2 of 2 images" in capsys.readouterr().out
+    file = write_coco(desk, [{"id": 1, "file_name": "a-0.png", "width": 40, "height": 30}], [(1, [1, 1, 9, 9])])
+    assert call(desk, "import", "--annotator", "cleo", "--from", file, kind="coco") == 0

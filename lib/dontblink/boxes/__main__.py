@@ -121,7 +121,7 @@ def run_import(given: argparse.Namespace) -> int:
     written = [len(row.corners) for row in found.annotations if row not in refused]
     n_lines = f"{paths.show(given.file)} has {len(read_strictly(given.file))} lines now"
     print(f"{len(written)} images with {sum(written)} boxes; {n_lines}")
-    return int(bool(found.rejected or refused))
+    return int(bool(found.rejected or refused or not found.annotations))  # a file that gave nothing is not all well
 
 
 def run_export(given: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ evidence in this image".
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import hashlib
 import json
@@ -22,6 +23,7 @@ from dataclasses import asdict, replace
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -29,7 +31,17 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from dontblink import paths
 from dontblink.errors import NamedError, make_line
 from dontblink.files import whole_file
-from dontblink.questions.items import ID, MOST_PIXELS, Box, Item, ItemError, decode_image, has_one_look, open_image, read_bytes
+from dontblink.questions.items import (
+    ID,
+    MOST_PIXELS,
+    Box,
+    Item,
+    ItemError,
+    decode_image,
+    has_one_look,
+    open_image,
+    read_bytes,
+)
 
 Status = Literal["accepted", "proposed"]
 Coverage = Literal["annotated", "proposed only", "stale", "lacking"]  # what annotations say of an item
@@ -232,11 +244,18 @@ def read_images(folder: Path) -> dict[Key, ImageFacts]:
     file, read = folder / LIST_FILE, TypeAdapter(ImageFacts).validate_json
     remedy = "write the folder with `python -m dontblink.boxes pictures`"
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = decode_text(file.read_bytes()).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise AnnotationError(f"{file}: cannot be read ({error}); {remedy}") from error
     rows = [validate(read, line, f"{file}, line {number}", remedy) for number, line in enumerate(lines, 1) if line]
     return {(facts.item_id, facts.image): facts for facts in rows}
+
+
+def decode_text(content: bytes) -> str:
+    """Return the text of a file that is UTF-8, or whatever its byte order mark says: Windows' editors write one."""
+    marks = [(codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")]
+    marks += [(codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")]  # behind the longer ones
+    return content.decode(next((encoding for mark, encoding in marks if content.startswith(mark)), "utf-8"))
 
 
 def find_images(name: str, images: Mapping[Key, ImageFacts]) -> tuple[list[ImageFacts], bool]:
@@ -247,6 +266,7 @@ def find_images(name: str, images: Mapping[Key, ImageFacts]) -> tuple[list[Image
     the images of several items.
     """
     path = name.split("?d=")[-1].split("?")[0]  # Label Studio serves local files as /data/local-files/?d=<path>
+    path = unquote(path) if "?d=" in name or "://" in name else path
     last = re.split(r"[/\\]", path)[-1]
     copies = {facts.file.rsplit(".", 1)[0]: facts for facts in images.values()}
     for stem in (last.rsplit(".", 1)[0], re.sub(r"^[0-9a-f]{8}-", "", last.rsplit(".", 1)[0])):
@@ -276,7 +296,7 @@ def read_annotations(path: Path) -> tuple[list[Annotation], list[Rejected]]:
         If the file as a whole cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        lines = decode_text(path.read_bytes()).split("\n") if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise AnnotationError(f"{paths.show(path)}: cannot be read as UTF-8 text ({error}); restore it") from error
     found: dict[tuple[str, int, str], list[tuple[str, Annotation]]] = {}

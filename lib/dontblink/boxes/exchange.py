@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -30,6 +31,7 @@ from dontblink.boxes.annotations import (
     Key,
     Rejected,
     Status,
+    decode_text,
     find_images,
     group_by_image,
     is_on,
@@ -41,6 +43,13 @@ Format = Literal["coco", "label-studio"]
 Shown = Literal["turned", "stored", "unknown"]
 LABEL = "evidence"
 PEOPLE = {"annotator", "status", "source"}  # what an export of ours records of who drew a box
+PLACING = re.compile(
+    r"rotat|(?<!rect)(?<!tri)angle|theta|orient|flip|mirror|crop|padd|offset|shift|zoom|scale|transform|outside|page"
+)
+MANNER = re.compile(r"(bbox|box|coord\w*)_?(mode|format|type|units?)|(is_)?(normali[sz]\w*|relative)")
+NEUTRAL = ("", "0", "0.0", "none", "false", "xywh", "xywh_abs", "px", "pixel", "pixels", "absolute")
+SIDE = {"choices", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "ranker", "relation", "labels"}
+PICTURE = re.compile(r"\.(png|jpe?g|gif|webp|bmp|tiff?)([?#].*)?$", re.IGNORECASE)
 TOLERANCE_PX = 1.0  # how far a tool's rounding may put a box over the edge before it is a mistake
 
 
@@ -70,6 +79,30 @@ class Shape:
     error: str = ""
 
 
+def refuse_placing(row: Mapping[str, Any], *known: str) -> None:
+    """Raise ValueError if a field that is not `known` here says that a box lies elsewhere than its numbers do.
+
+    Tools record turns, crops, pages and units under names of their own. One that is not read may not be passed over, or
+    the box lands on another place in silence. Neutral values say nothing, nor do words, which are people's own labels.
+    """
+    for name, value in row.items():
+        low, text = name.lower(), str(value).strip().lower()
+        if name in known or value in (None, False, 0, [], {}) or text in NEUTRAL:
+            continue
+        is_number = re.fullmatch(r"[-+.\deE]*\d[-+.\deE]*|true|[\[{].*\d.*[\]}]", text)
+        is_one = text in ("1", "1.0") and re.search("scale|zoom|orient", low)
+        if (PLACING.search(low) and is_number and not is_one) or MANNER.fullmatch(low):
+            raise ValueError(f"the field {name!r} is {value!r}, which moves a box and is not read; undo it in the tool")
+
+
+def read_angle(value: Any) -> float:
+    """Return degrees; raise ValueError unless they are a finite number (none recorded is 0)."""
+    degrees = 0.0 if value in (None, "") else float(value)
+    if isinstance(value, bool) or not math.isfinite(degrees):
+        raise ValueError(f"a rotation of {value!r}; expected degrees")
+    return degrees
+
+
 def turn_rectangle(corner: tuple[float, float], size: tuple[float, float], degrees: float) -> Corners:
     """Return the bounding box of a rectangle (px) that is turned clockwise about its top-left corner."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -87,29 +120,93 @@ def read_picture(fields: Mapping[str, Any], name: Any, where: str, size: Sequenc
     return Shape(where, where, str(name), size, sha256=sha256, is_upright=is_upright, key=key)
 
 
+def make_id(value: Any) -> str:
+    """Return an id as every tool means it: 7, 7.0 and "7" are the same."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def read_coco(document: Any, file: str) -> Iterator[Shape]:
     """Yield the shapes of a COCO document: bbox [x, y, width, height] px from the top-left, categories as reasons."""
-    categories = {row["id"]: str(row["name"]) for row in document.get("categories", [])}
-    images: dict[Any, Shape] = {}
+    categories = {make_id(row["id"]): str(row["name"]) for row in document.get("categories", [])}
+    images: dict[str, Shape] = {}
     for row in document["images"]:
-        size = (row["width"], row["height"]) if row.get("width") and row.get("height") else None
-        images[row["id"]] = read_picture(row, row["file_name"], f"{file}, image {row['id']}", size)
+        sides, number, where = (row.get("width"), row.get("height")), make_id(row["id"]), f"{file}, image {row['id']}"
+        shape = read_picture(row, row["file_name"], where, sides if all(sides) else None)
+        if number in images:
+            shared = f"{images[number].name!r} and {row['file_name']!r}"
+            shape = Shape(where, error=f"the id of {shared}; number images anew")
+        try:
+            refuse_placing(row)
+            if any(sides) != all(sides):
+                raise ValueError(f"width and height are {sides}; expected both in px")
+        except ValueError as error:
+            shape = replace(shape, error=str(error))
+        images[number] = shape
         for verdict in row.get("no_evidence_by", []):
             people: dict[str, Any] = {name: str(verdict[name]) for name in PEOPLE & set(verdict)}
-            yield replace(images[row["id"]], **people)
-    for row in document.get("annotations", []):
+            yield replace(shape, **people)
+    for row in document["annotations"]:
         where, kept = f"{file}, annotation {row.get('id')}", row.get("attributes") or {}
-        if row.get("image_id") not in images:
+        if make_id(row.get("image_id")) not in images:
             yield Shape(where, error=f"image_id {row.get('image_id')!r} is not in images; export the file anew")
             continue
         people = {name: str(kept[name]) for name in PEOPLE & set(kept)}
-        shape = replace(images[row["image_id"]], where=where, **people)
+        shape = replace(images[make_id(row["image_id"])], where=where, **people)
+        if shape.error:
+            yield replace(shape, error=f"{shape.batch or 'its image'}: {shape.error}")
+            continue
         try:
-            x, y, width, height = (float(value) for value in row["bbox"])
-            reason = kept["reason"] if "reason" in kept else categories[row["category_id"]]
-            yield replace(shape, corners=(x, y, x + width, y + height), reason=str(reason))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            yield replace(shape, error=f"{error!r}; expected bbox [x, y, width, height] and a category")
+            refuse_placing(kept, "rotation")
+            refuse_placing(row)
+            corners, note = read_bbox(row, kept, is_ours=shape.key is not None)
+            reason = kept["reason"] if "reason" in kept else categories[make_id(row["category_id"])]
+            yield replace(shape, corners=corners, reason=str(reason), note=note)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            text = f"{error!r}; expected bbox [x, y, width, height] in px and a category"
+            yield replace(shape, where=where, error=text)
+
+
+def read_bbox(row: Mapping[str, Any], kept: Mapping[str, Any], *, is_ours: bool) -> tuple[Corners, str]:
+    """Return where the box of a COCO annotation lies, and what came in as its bounding box.
+
+    CVAT records the unturned box and, in the attributes, degrees clockwise about its middle. What else is recorded of
+    the place, the area and the outline, has to agree with the box: files exist that count from other corners, or in
+    fractions of the picture.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If there is no such box, or the row contradicts itself.
+    """
+    if row.get("iscrowd") not in (None, 0, False, "0"):
+        raise ValueError("iscrowd: a mask or a crowd is not a box; draw a rectangle")
+    if row.get("num_keypoints") or any(row.get("keypoints") or []):
+        raise ValueError("keypoints: a skeleton is not a box; draw a rectangle")
+    x, y, width, height = box = tuple(float(value) for value in row["bbox"])
+    if not is_ours and 0 < x + width <= 1 and 0 < y + height <= 1 and min(box) >= 0:
+        raise ValueError(f"bbox {list(box)} lies in the first px, as fractions of a picture do")
+    area, note = float(row.get("area") or 0), ""
+    if not is_ours and area > 0:
+        as_corners = (width - x) * (height - y)  # of [x0, y0, x1, y1]
+        is_other = math.isclose(area, as_corners, rel_tol=1e-3) and not math.isclose(area, width * height)
+        if is_other or area > 1.05 * (width + 1) * (height + 1):
+            raise ValueError(f"bbox {list(box)} has not the recorded area of {area:g} px")
+    corners = x, y, x + width, y + height
+    if degrees := read_angle(kept.get("rotation")):
+        x0, y0, x1, y1 = turn_rectangle((x, y), (width, height), degrees)  # about a corner: moved to the same middle
+        right, down = x + width / 2 - (x0 + x1) / 2, y + height / 2 - (y0 + y1) / 2
+        corners = x0 + right, y0 + down, x1 + right, y1 + down
+        note = f"a rectangle turned by {degrees:g} degrees came in as its bounding box"
+    outline = row.get("segmentation")
+    if isinstance(outline, dict):
+        raise ValueError("segmentation: a mask is not a box; draw a rectangle")
+    if points := [float(value) for part in outline or [] for value in part]:
+        extent = min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
+        if not np.abs(np.subtract(extent, corners)).max() <= 2 * TOLERANCE_PX:
+            raise ValueError(f"the segmentation reaches from and to {list(extent)}, the bbox {list(corners)}")
+        if len(outline or []) > 1 or len(points) > 10 or len({*points[::2]}) > 2 or len({*points[1::2]}) > 2:
+            note = note or "a polygon came in as its bounding box"
+    return corners, note
 
 
 def write_picture(facts: ImageFacts) -> dict[str, Any]:
@@ -142,7 +239,9 @@ def read_label_studio(document: Any, file: str) -> Iterator[Shape]:
     kinds: tuple[tuple[str, Status], ...] = (("annotations", "accepted"), ("predictions", "proposed"))
     for number, task in enumerate(document):
         data, place = task["data"], f"{file}, task {task.get('id', number)}"
-        base = read_picture(data, data.get("image", ""), place)
+        if not {"annotations", "predictions"} & set(task):
+            raise KeyError(f"{place} has no annotations")
+        pictures = list_pictures(data, place)
         for (kind, status), (count, row) in ((k, pair) for k in kinds for pair in enumerate(task.get(k[0]) or [])):
             where = f"{place}, {kind}[{count}]"
             person = row.get("completed_by", "") if status == "accepted" else str(row.get("model_version") or "")
@@ -152,37 +251,134 @@ def read_label_studio(document: Any, file: str) -> Iterator[Shape]:
             source = str((data.get("sources") or {}).get(annotator, drafted))
             if row.get("was_cancelled"):
                 yield Shape(where, error=f"skipped by {annotator or 'its annotator'}; annotate it or leave it")
+            elif isinstance(row.get("task"), int) and row["task"] != task.get("id", row["task"]):
+                yield Shape(where, error=f"belongs to task {row['task']}; export the project anew")
             else:
-                shape = replace(base, batch=where, where=where, annotator=annotator, status=status, source=source)
-                yield from _read_result(row.get("result") or [], shape)
+                shown = {
+                    name: [replace(one, batch=where, where=where, annotator=annotator, status=status, source=source)
+                           for one in shapes] for name, shapes in pictures.items()
+                }  # fmt: skip
+                yield from _read_result(row.get("result") or [], shown, where)
 
 
-def _read_result(result: Sequence[Mapping[str, Any]], shape: Shape) -> Iterator[Shape]:
-    """Yield the rectangles of one annotation; the text of a region's own text area is its reason."""
-    texts = {row.get("id"): row["value"]["text"] for row in result if row.get("type") == "textarea"}
-    regions = [row for row in result if row.get("type") != "textarea"]
-    if not regions:
-        yield shape
-    for number, row in enumerate(regions):
-        where = f"{shape.where}, region {row.get('id', number)}"
-        if row.get("type") not in ("rectanglelabels", "rectangle"):
-            yield replace(shape, where=where, error=f"a region of type {row.get('type')!r}; expected rectangles only")
+def list_pictures(data: Mapping[str, Any], where: str) -> dict[str, list[Shape]]:
+    """Return the pictures of a task by its field, in their order where a field lists pages.
+
+    What an export of ours recorded speaks of the one picture in `image`. Raises ValueError if a task shows none.
+    """
+    found: dict[str, list[Shape]] = {}
+    for name, value in data.items():
+        names = value if isinstance(value, list) else [value]
+        is_shown = (isinstance(one, str) and (name == "image" or PICTURE.search(one)) for one in names)
+        if names and name != "question" and all(is_shown):
+            ours = data if name == "image" and not isinstance(value, list) else {}
+            found[name] = [read_picture(ours, one, where) for one in names]
+    if not found:
+        raise ValueError(f"{where} shows no picture; expected a field `image` in its data")
+    return found
+
+
+def find_page(row: Mapping[str, Any], pictures: Mapping[str, Sequence[Shape]], is_alone: bool) -> Shape:
+    """Return the picture that a region lies on; raise ValueError where the row does not tell.
+
+    `is_alone` says that all regions of the annotation lie on one tag.
+
+    `to_name` is the name of the tag that shows the picture. Where a task has several, it tells which one only if it is
+    that field's own name: the export holds no labelling configuration. `item_index` counts the pages of a list from 0.
+    """
+    name, value = str(row.get("to_name")), row.get("value")
+    if name not in pictures and (len(pictures) > 1 or not is_alone):
+        names = ", ".join(pictures)
+        raise ValueError(f"to_name {name!r} is none of the task's pictures ({names}); name each tag as its field")
+    pages = pictures[name] if name in pictures else next(iter(pictures.values()))
+    parts = [part for part in (row, value) if isinstance(part, dict)]
+    places = [part["item_index"] for part in parts if part.get("item_index") is not None]
+    page = places[0] if places else 0 if len(pages) == 1 else None
+    if type(page) is not int or not 0 <= page < len(pages) or len({*map(str, places)}) > 1:
+        raise ValueError(f"item_index {page!r}; expected one of the task's {len(pages)} pages, from 0")
+    return pages[page]
+
+
+def has_place(row: Mapping[str, Any]) -> bool:
+    """Say whether a row is one of a region, not of the whole picture."""
+    return isinstance(row.get("value"), dict) and bool({"x", "points", "rle"} & set(row["value"]))
+
+
+def _read_result(
+    result: Sequence[Mapping[str, Any]], pictures: Mapping[str, Sequence[Shape]], where: str
+) -> Iterator[Shape]:
+    """Yield the rectangles of one annotation; answers about the picture and relations are none.
+
+    Rows with the same id speak of the same region: its rectangle, its labels, its answers. The text of its own text
+    area is its reason, or else its labels are. An annotation that draws nothing says so of every picture that it shows.
+    """
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for number, row in enumerate(result):
+        name = row.get("id")
+        groups.setdefault(("", number) if name is None else make_id(name), []).append(row)
+    drew: set[Shape] = set()
+    answers = list[str]()
+    is_alone = len({str(row.get("to_name")) for row in result if row.get("type") not in SIDE}) <= 1
+    for number, (name, rows) in enumerate(groups.items()):
+        drawn = [row for row in rows if row.get("type") not in SIDE]
+        place = f"{where}, region {name if isinstance(name, str) else number}"
+        every = [shape for shapes in pictures.values() for shape in shapes]
+        if not drawn and not any(map(has_place, rows)):
+            answers += [str(row.get("from_name") or row.get("type")) for row in rows]
             continue
         try:
-            if row.get("image_rotation"):
-                raise ValueError(f"drawn on a picture turned by {row['image_rotation']} degrees in the tool")
-            value, size = row["value"], (float(row["original_width"]), float(row["original_height"]))
-            x, width = (float(value[name]) / 100 * size[0] for name in ("x", "width"))
-            y, height = (float(value[name]) / 100 * size[1] for name in ("y", "height"))
-            degrees = float(value.get("rotation") or 0)
-            corners = turn_rectangle((x, y), (width, height), degrees) if degrees else (x, y, x + width, y + height)
-            note = f"a rectangle turned by {degrees:g} degrees came in as its bounding box" if degrees else ""
-            text = texts.get(row.get("id"), value.get("rectanglelabels", []))
-            reason = text if isinstance(text, str) else ", ".join(text)
-            yield replace(shape, where=where, size=size, corners=corners, reason=reason, note=note)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            shape = find_page((drawn or rows)[0], pictures, is_alone)
+        except ValueError as error:  # nobody knows which picture it is on, so none of them has all its boxes
+            drew.update(every)
+            yield from (replace(one, where=place, error=str(error)) for one in every)
+            continue
+        drew.add(shape)
+        try:
+            yield _read_region(drawn, rows, replace(shape, where=place))
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             text = "expected x, y, width, height in percent, original_width and original_height, the picture not turned"
-            yield replace(shape, where=where, error=f"{error!r}; {text}")
+            yield replace(shape, where=place, error=f"{error!r}; {text}")
+    # a picture beside one with boxes is not annotated by that: nobody said that it shows no evidence
+    said = f"drew no box and answered {', '.join(sorted(set(answers)))}; taken as no evidence" if answers else ""
+    if not drew:
+        yield from (replace(one, note=said) for shapes in pictures.values() for one in shapes)
+
+
+def _read_region(drawn: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], shape: Shape) -> Shape:
+    """Return the rectangle of the rows of one region, which have to agree on where it lies."""
+    for row in drawn:
+        if row.get("type") not in ("rectanglelabels", "rectangle"):
+            return replace(shape, error=f"a region of type {row.get('type')!r}; expected rectangles only")
+    if not drawn:
+        raise ValueError(f"a row of type {rows[0].get('type')!r} without its rectangle")
+    for row in rows:
+        if row.get("image_rotation"):
+            raise ValueError(f"drawn on a picture turned by {row['image_rotation']} degrees in the tool")
+        refuse_placing(row)
+        if has_place(row):
+            refuse_placing(row["value"], "rotation")
+    row, value = drawn[0], drawn[0]["value"]
+    numbers = ("x", "y", "width", "height", "rotation")
+    for other in filter(has_place, rows):
+        parts = (other["value"], value)
+        one, two = ([read_angle(part.get(name)) for name in numbers] for part in parts)
+        sides = ("original_width", "original_height")
+        sizes = {str([part.get(name, row[name]) for name in sides]) for part in (other, row)}
+        pages = {(str(part.get("to_name", row.get("to_name"))), str(part.get("item_index"))) for part in (other, row)}
+        if not np.allclose(one, two) or len(sizes) > 1 or len(pages) > 1:
+            raise ValueError(f"two rows of one region lie on different places: {one} and {two}")
+    size = float(row["original_width"]), float(row["original_height"])
+    x, y, width, height = (float(value[name]) for name in numbers[:4])
+    if shape.status == "proposed" and shape.key is None and 0 < x + width <= 1 and 0 < y + height <= 1:
+        raise ValueError(f"{[x, y, width, height]} are fractions of a picture")
+    x, width, y, height = x * size[0] / 100, width * size[0] / 100, y * size[1] / 100, height * size[1] / 100
+    degrees = read_angle(value.get("rotation"))
+    corners = turn_rectangle((x, y), (width, height), degrees) if degrees else (x, y, x + width, y + height)
+    note = f"a rectangle turned by {degrees:g} degrees came in as its bounding box" if degrees else ""
+    texts = [part["value"]["text"] for part in rows if part.get("type") == "textarea"]
+    labels = [part["value"].get(part["type"], []) for part in rows if part.get("type") in ("rectanglelabels", "labels")]
+    words = list(chain.from_iterable([one] if isinstance(one, str) else one for one in texts or labels))
+    return replace(shape, size=size, corners=corners, reason=", ".join(dict.fromkeys(words)), note=note)
 
 
 def write_label_studio(rows: Sequence[tuple[ImageFacts, Sequence[Annotation]]]) -> list[dict[str, Any]]:
@@ -219,13 +415,68 @@ class Imported(NamedTuple):
     notes: list[str]
 
 
-def read_shapes(path: Path, kind: Format) -> list[Shape]:
-    """Return what a tool's file holds; raise AnnotationError if it is not of that kind."""
+def name_kind(content: bytes) -> str:
+    """Return what a file is, and what to do with it, in words; empty if nobody knows."""
+    if content.startswith(b"PK"):
+        return "a zip archive; unpack it and name the file of boxes in it"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return list((read_coco if kind == "coco" else read_label_studio)(document, path.name))
+        text = decode_text(content).lstrip()
+    except UnicodeDecodeError:
+        return ""
+    if text.startswith("<"):
+        root = next(iter(re.findall(r"<(\w+)", re.sub(r"<[?!][^>]*>", "", text))), "")
+        video = " for video (tracks over frames)" if "<track" in text else " for images" if root == "annotations" else ""
+        is_known = root in ("annotations", "annotation")
+        kind = f"CVAT's own XML{video}" if root == "annotations" else "Pascal VOC's XML" if is_known else "XML"
+        return f"{kind}; export COCO (in CVAT `COCO 1.0`, of a task of pictures)"
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        lines = text.splitlines()
+        if lines and all(re.fullmatch(r"\d+( +[-\d.eE]+){4,}", line.strip()) for line in lines if line.strip()):
+            return "YOLO's text, which names no picture; export COCO"
+        return "a table; export JSON" if lines and re.match(r'"?\w+"?[,\t]', lines[0]) else ""
+    row = next(iter(document), None) if isinstance(document, list) else document
+    keys = set(row) if isinstance(row, dict) else set()
+    inner = next(iter(row.values()), None) if isinstance(row, dict) and row else None
+    kinds = (
+        ({"images", "annotations"}, "COCO; say --format coco"),
+        ({"images"}, "COCO without annotations (only pictures); export the instances"),
+        ({"data", "annotations"}, "Label Studio's JSON; say --format label-studio"),
+        ({"completions"}, "an export of Label Studio before 1.0 (completions); export it from 1.0 or later"),
+        ({"image_id", "bbox"}, "a list of COCO results, without pictures; export the whole COCO document"),
+        ({"shapes"}, "LabelMe's JSON; convert it to COCO"),
+        ({"categories", "items"}, "Datumaro's JSON; export COCO"),
+        ({"_via_img_metadata"}, "a project of VIA; export COCO"),
+        ({"image", "annotations"}, "CreateML's JSON; export COCO"),
+        ({"annotation_id"}, "Label Studio's JSON-MIN, which leaves out regions' fields; export JSON"),
+        ({"image", "label"}, "Label Studio's JSON-MIN, which leaves out regions' fields; export JSON"),
+        ({"data", "id"}, "tasks of Label Studio without annotations; export JSON"),
+    )
+    if isinstance(inner, dict) and "regions" in inner:
+        return "VIA's JSON; export COCO"
+    return next((text for found, text in kinds if found <= keys), "")
+
+
+def refuse_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; raise ValueError where a name stands twice: the last would win in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"a field stands twice among {', '.join(name for name, _ in pairs)}")
+    return found
+
+
+def read_shapes(path: Path, kind: Format) -> list[Shape]:
+    """Return what a tool's file holds; raise AnnotationError if it is not of that kind, naming the one that it is."""
+    content, readers = b"", {"coco": read_coco, "label-studio": read_label_studio}
+    try:
+        content = path.read_bytes()
+        document = json.loads(decode_text(content), object_pairs_hook=refuse_repetition)
+        return list(readers[kind](document, path.name))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise AnnotationError(f"{paths.show(path)}: not a {kind} file ({error!r}); export it anew") from error
+        found = name_kind(content)
+        remedy = f"it is {found}" if found and f"--format {kind}" not in found else "export it anew"
+        raise AnnotationError(f"{paths.show(path)}: not a {kind} file ({error!r}); {remedy}") from error
 
 
 def import_boxes(
@@ -281,7 +532,11 @@ def identify(shape: Shape, images: Mapping[Key, ImageFacts], annotator: str) -> 
         raise AnnotationError(shape.error)
     found, is_copy = find_images(shape.name, images)
     if shape.key is not None:
-        found = [images[shape.key]] if shape.key in images else []
+        ours = images.get(shape.key)
+        if ours and found and ours not in found:
+            says = f"item_id and image_index say {shape.key[0]!r}, {shape.key[1]}"
+            raise AnnotationError(f"picture {shape.name!r} is that of {found[0].item_id!r}, {found[0].image}; {says}")
+        found = [ours] if ours else []
     if len(found) > 1:
         names = ", ".join(other.item_id for other in found[:3]) + ", ..." * (len(found) > 3)
         text = f"picture {shape.name!r} is that of {len(found)} images ({names})"
@@ -304,8 +559,15 @@ def place_shape(shape: Shape, facts: ImageFacts, is_copy: bool, shown: Shown) ->
     if not fits_turned and not fits_stored:
         found, expected = (f"{w:g} x {h:g} px" for w, h in (shape.size or (0, 0), facts.size))
         return replace(shape, error=f"was drawn on {found}; expected {expected}; use the benchmark's own picture")
-    if facts.orientation == 1 or is_copy or fits_turned != fits_stored:
-        shown = "turned" if fits_turned else "stored"
+    if facts.orientation == 1:
+        shown = "turned"
+    elif is_copy or fits_turned != fits_stored:
+        known: Shown = "turned" if fits_turned else "stored"
+        if shown not in (known, "unknown"):
+            reason = "its name says that it is the upright copy" if is_copy else "its recorded size"
+            text = f"--shown {shown}, but {reason} says {known}; draw on one kind of pictures, or leave --shown out"
+            return replace(shape, error=text)
+        shown = known
     if shown == "unknown":
         text = f"EXIF turns this picture (orientation {facts.orientation}) and its size does not tell whether the tool"
         return replace(shape, error=f"{text} did, too; say which: --shown turned or --shown stored")

@@ -234,9 +234,9 @@ def open_image(source: Picture) -> Image.Image:
         if image.mode in ("I", "F"):
             name = source if isinstance(source, Path) else "embedded image"
             raise ItemError(f"{name}: pixels of mode {image.mode}; expected 8 or 16 bits a channel; save it anew")
-        fp: Any = image.fp
-        depth = fp.getbuffer()[24] if image.format == "PNG" else 8  # bits a channel, as the PNG's header says
-        frame = image.tile[0][1] if image.format == "GIF" and image.tile else None
+        file: Any = image  # of the class of its format, which has `fp` and `tile`
+        depth = file.fp.getbuffer()[24] if image.format == "PNG" else 8  # bits a channel, as the PNG's header says
+        frame = file.tile[0][1] if image.format == "GIF" and file.tile else None
         flat = lay_on_white(ImageOps.exif_transpose(image), depth)
         if frame and frame != (0, 0, *image.size):  # a decoder's fill, no pixels of the file, surrounds a smaller frame
             flat, part = Image.new("RGB", image.size, WHITE), flat.crop(frame)
@@ -248,7 +248,7 @@ def lay_on_white(image: Image.Image, depth: int) -> Image.Image:
     """Return an image as RGB, its alpha channel, clear palette entries or clear colour composed on white.
 
     A clear colour (`tRNS` of a PNG) is written in the file's own `depth`, in bits a channel, which decoding scales to
-    eight; Pillow compares the two as they are, so they are compared here: of 16 bits the upper eight, if three channels.
+    eight; Pillow compares the two as they are, so they are compared here: of three channels of 16 bits the upper eight.
     """
     key = image.info.get("transparency")
     if image.mode.startswith("I;16"):
