@@ -179,7 +179,7 @@ def test_two_lines_of_one_annotator_on_one_image_are_both_left_out(tmp_path: Pat
 
 
 def test_a_file_that_is_not_text_is_an_error_and_one_that_is_not_there_is_empty(tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe")
+    (tmp_path / "x.jsonl").write_bytes(b"\xff\x00")
     with pytest.raises(AnnotationError, match="cannot be read as UTF-8"):
         read_annotations(tmp_path / "x.jsonl")
     assert read_annotations(tmp_path / "none.jsonl") == ([], [])
@@ -317,3 +317,30 @@ def test_a_list_of_pictures_with_a_wrong_field_is_one_line_that_names_it(
     list_file.write_text(json.dumps(json.loads(list_file.read_text()) | change) + "\n")
     with pytest.raises(AnnotationError, match=f"images.jsonl, line 1: {message}.*; write the folder with"):
         read_images(tmp_path)
+
+
+def test_a_picture_that_viewers_show_differently_is_saved_as_a_model_sees_it(tmp_path: Path) -> None:
+    clear, black = Image.new("RGBA", (9, 7), (0, 0, 0, 0)), Image.new("L", (9, 7))
+    clear.paste((0, 0, 0, 255), (2, 2, 5, 5))
+    items = []
+    for name, kind, picture, more in (
+        ("clear", "PNG", clear, {}), ("webp", "WEBP", clear, {"lossless": True}),
+        ("moving", "GIF", black, {"save_all": True, "append_images": [Image.new("L", (9, 7), 255)]}),
+        ("still", "GIF", black, {}),
+    ):  # fmt: skip
+        picture.save(buffer := io.BytesIO(), kind, **more)  # type: ignore[arg-type]
+        items.append(dataclasses.replace(make_item(name), images=(buffer.getvalue(),)))
+    saved = save_images(items, tmp_path)
+    assert [facts.file for facts in saved.values()] == ["clear-0.png", "webp-0.png", "moving-0.png", "still-0.gif"]
+    for item in items:
+        with Image.open(tmp_path / saved[item.id, 0].file) as copy:
+            assert not copy.has_transparency_data and getattr(copy, "n_frames", 1) == 1
+            np.testing.assert_array_equal(np.array(copy.convert("RGB")), np.array(open_image(item.images[0])))
+    assert (tmp_path / "still-0.gif").read_bytes() == items[3].images[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_and_windows_line_ends_change_no_line(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "x.jsonl").write_bytes((json.dumps(LINE) + "\r\n").encode(encoding))
+    found, rejected = read_annotations(tmp_path / "x.jsonl")
+    assert rejected == [] and found == [Annotation.model_validate_json(json.dumps(LINE))]

@@ -425,7 +425,7 @@ def name_kind(content: bytes) -> str:
         return ""
     if text.startswith("<"):
         root = next(iter(re.findall(r"<(\w+)", re.sub(r"<[?!][^>]*>", "", text))), "")
-        video = " for video (tracks over frames)" if "<track" in text else " for images" if root == "annotations" else ""
+        video = " for video (tracks over frames)" if "<track" in text else " for images"
         is_known = root in ("annotations", "annotation")
         kind = f"CVAT's own XML{video}" if root == "annotations" else "Pascal VOC's XML" if is_known else "XML"
         return f"{kind}; export COCO (in CVAT `COCO 1.0`, of a task of pictures)"
