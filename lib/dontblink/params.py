@@ -77,6 +77,7 @@ Span = Annotated[list[Entry], AfterValidator(refuse_disorder)]
 Module = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?|mps|auto)$")]
 TaskRule = Annotated[str, Field(pattern=r"^[a-z_]+\..+:[a-z_]+$")]
+Budget = Annotated[str, Field(pattern=r"^[a-z0-9_]+:[1-9][0-9]{0,5}$")]
 Interval = Literal["t", "bca", "percentile"]
 
 
@@ -113,6 +114,9 @@ class Extraction(Section):
     attention: Literal["sdpa", "flash_attention_2"] = Field(description="implementation of attention in generation")
     thinking: Literal["enabled", "disabled"] = Field(description="where the chat template has the switch")
     max_image_tokens: Count = Field(description="picture size: at most so many image tokens")
+    image_budgets: Annotated[list[Budget], AfterValidator(refuse_repetition)] = Field(
+        description="benchmark:tokens, in place of max_image_tokens"
+    )
     retokenised: Literal["refuse", "leave_out", "keep"] = Field(description="text without token ids; left out: marked")
     expected_response_tokens: Count = Field(description="until responses are there: for the cost estimate")
     max_new_tokens: Count = Field(description="length at which a response is cut off")
@@ -129,6 +133,7 @@ class Extraction(Section):
     replay_batch_tokens: Count = Field(description="prompt + response tokens replayed together")
     shard_items: Count = Field(description="items a file; what a crash can lose")
     control_seed: Seed = Field(description="draws the equal-area control boxes")
+    grounding_source: Word = Field(description="whose calibration items choose the grounding; all: of the tested")
     grounding_layers: Count = Field(description="layers with the largest evidence lift on the calibration split")
     grounding_heads: Count = Field(description="heads with the largest evidence lift on the calibration split")
     sink_rule: Literal["first", "border"] = Field(description="image tokens that the sink-masked variant drops")
@@ -148,6 +153,24 @@ class Questions(Section):
     hallusionbench_source: Source = Field(description="hub id, or a local folder or file")
     hallusionbench_revision: Source = Field(description="commit of the hub; the manifest says which one main was")
     hallusionbench_config: Line = Field(description="configuration of the data set")
+    treebench_source: Source = Field(description="hub id, or a local folder or file")
+    treebench_revision: Source = Field(description="commit of the hub; the manifest says which one main was")
+    treebench_config: Line = Field(description="configuration of the data set")
+    gqa_source: Source = Field(description="hub id, or a local folder or file")
+    gqa_revision: Source = Field(description="commit of the hub; the manifest says which one main was")
+    gqa_config: Line = Field(description="where val_sceneGraphs.json lies")
+    refchartqa_source: Source = Field(description="hub id, or a local folder or file")
+    refchartqa_revision: Source = Field(description="commit of the hub; the manifest says which one main was")
+    refchartqa_config: Line = Field(description="configuration of the data set")
+    vstar_source: Source = Field(description="hub id, or a local folder or file")
+    vstar_revision: Source = Field(description="commit of the hub; the manifest says which one main was")
+    vstar_config: Line = Field(description="configuration of the data set")
+    mathvista_annotated_source: Source = Field(description="hub id, or a local folder or file")
+    mathvista_annotated_revision: Source = Field(description="commit of the hub; the manifest says which one main was")
+    mathvista_annotated_config: Line = Field(description="where annot_testmini.json lies")
+    visual_cot_source: Source = Field(description="hub id, or a local folder or file")
+    visual_cot_revision: Source = Field(description="commit of the hub; the manifest says which one main was")
+    visual_cot_config: Line = Field(description="one subset, or default: all")
     n_test_items: Count = Field(description="per benchmark, balanced over its strata")
     n_calibration_items: Count = Field(description="per benchmark, sharing no picture with the test")
     subset_seed: Seed = Field(description="draws the items")

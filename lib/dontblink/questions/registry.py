@@ -27,7 +27,10 @@ To add a benchmark, write a module that has the names of `Benchmark`; a whole on
         return compare(item.answer, official=official_answer(response), strict=strict_answer(response))
 
 then name it in REAL and in `extraction.benchmarks`, and give `params.Questions` and params/testbed.yaml its
-`spot_source`, `spot_revision` and `spot_config`, and a rule among `task_types`, which may ask for a covariate.
+`spot_source`, `spot_revision` and `spot_config`, and a rule among `task_types`, which may ask for a covariate. A
+benchmark that ships boxes puts them into its drafts; they are measured against the picture when it is opened, cut off
+at its edge by at most the module's `CLIP_PX` (0 where it has none), and refused if `picture_size` of the row, (width,
+height) px, is not that of the picture. The covariate `no_evidence` says why a draft has none.
 Generated benchmarks are named by a parameter, `questions.generator`: this package never imports the testbed by itself.
 """
 
@@ -39,10 +42,20 @@ from importlib import import_module
 from typing import Any, Protocol, cast
 
 from dontblink.errors import NamedError
-from dontblink.questions import hallusionbench, mathvista, mmmu_pro
+from dontblink.questions import (
+    gqa,
+    hallusionbench,
+    mathvista,
+    mathvista_annotated,
+    mmmu_pro,
+    refchartqa,
+    treebench,
+    visual_cot,
+    vstar,
+)
 from dontblink.questions.items import SPLITS as SPLITS
 from dontblink.questions.items import Item, ItemError, Score, Split, validate
-from dontblink.questions.sources import Row, Source, SourceError, require_writable, resolve_revision
+from dontblink.questions.sources import Row, Source, SourceError, require_writable, resolve_revision, settle_boxes
 from dontblink.questions.subset import draw_subset, find_shortfalls, task_type_of
 
 
@@ -67,7 +80,12 @@ class Generator(Protocol):
     def score(self, item: Item, answer_text: str) -> Score: ...
 
 
-REAL: dict[str, Benchmark] = {module.NAME: module for module in (mathvista, mmmu_pro, hallusionbench)}
+REAL: dict[str, Benchmark] = {
+    module.NAME: module
+    for module in (
+        mathvista, mmmu_pro, hallusionbench, treebench, gqa, refchartqa, vstar, mathvista_annotated, visual_cot,
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,8 +130,14 @@ def load_questions(
     checked = set[str]()
     while unchecked := (drawn := draw_subset(list(places.values()), sizes, settings["subset_seed"])).keys() - checked:
         for item_id in sorted(unchecked):
-            if fault := find_fault(drafts[item_id][0]):
-                rejected.append((item_id, fault))
+            draft, row = drafts[item_id]
+            try:
+                if draft.boxes:
+                    draft = settle_boxes(draft, getattr(module, "CLIP_PX", 0.0), row.fields.get("picture_size"))
+                    drafts[item_id] = draft, row
+                validate(draft)
+            except ItemError as error:
+                rejected.append((item_id, str(error)))
                 del places[item_id]
         checked |= unchecked
     items: dict[Split, list[Item]] = {split: [] for split in SPLITS}

@@ -2,16 +2,20 @@
 
 Why it exists: a GPU machine is often offline and a laptop is not, and both must see the same rows. In: a Source, a
 split, a configuration and the names of the image columns. Out: Rows in file order, official columns untouched, pictures
-as encoded bytes or as paths. Never: decode a picture, drop or repair a row, or know one benchmark's columns.
+as encoded bytes or as paths; the evidence boxes that a row brings. Never: decode a picture, drop or repair a row, know
+one benchmark's columns, or move a box further than its benchmark says.
 """
 
 from __future__ import annotations
 
+import base64
+import csv
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -22,10 +26,12 @@ import pyarrow.parquet as pq
 from dontblink import paths
 from dontblink.errors import NamedError, make_line
 from dontblink.paths import show
-from dontblink.questions.items import ItemError
+from dontblink.questions.items import Box, Item, ItemError, decode_image
 
-FORMATS = (".parquet", ".jsonl", ".json")  # in this order where a folder holds the same split twice
+FORMATS = (".parquet", ".jsonl", ".json", ".tsv")  # in this order where a folder holds the same split twice
 PART = re.compile(r"-(\d+)-of-(\d+)(?!\d)")  # of a split's parquet file: its number, counted from 0, and their count
+MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF")  # how a picture that a cell holds as base64 begins
+LONGEST_CELL = 2**30  # characters of a .tsv
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REMEDY = "go online and check the names, or download the data set and point <benchmark>_source at the folder"
@@ -64,10 +70,11 @@ def read_rows(source: Source, *, split: str, config: str = "", image_columns: Se
     source
         What exists as a file or folder is local, and its revision is not used; else it must be a hub id.
         A folder is laid out as on the hub: its configuration's subfolder where there is one, there or in `data/` all
-        parquet files of the split, or one .jsonl or .json. A source that is a file is read alone, whatever its name.
+        parquet files of the split, or one .jsonl, .json or .tsv. A source that is a file is read alone, whatever its
+        name.
     split, config
         As on the hub. A file belongs to a split if its name holds it as a word (`test-00000-of-00002.parquet`); the
-        only .jsonl or .json of a folder does under any name.
+        only other file of a folder does under any name.
     image_columns
         Columns that go to `Row.images`; a column that the rows lack is None there. A path is taken from the folder
         of the file that names it.
@@ -148,12 +155,13 @@ def check_parts(files: Sequence[Path], folder: Path, wanted: str) -> None:
 
 
 def read_file(file: Path) -> Iterator[Named]:
-    """Yield the rows of a .parquet, a .jsonl or an official .json (a list, or a mapping from id to row), named."""
+    """Yield the rows of a .parquet, .jsonl, .tsv or official .json (a list, or a mapping from id to row), named."""
+    read = {".parquet": read_parquet, ".tsv": read_table}.get(file.suffix, read_text)
     try:
-        yield from name_rows(file.name, read_parquet(file) if file.suffix == ".parquet" else read_text(file))
+        yield from name_rows(file.name, read(file))
     except SourceError:
         raise
-    except (pa.ArrowException, ValueError, OSError, RecursionError) as error:  # a number too long, or nested too deep
+    except (pa.ArrowException, csv.Error, ValueError, OSError, RecursionError) as error:  # too long or nested too deep
         raise SourceError(f"{show(file)}: cannot be read ({first_line(error)}); download it again") from error
 
 
@@ -176,6 +184,16 @@ def read_parquet(file: Path) -> Keyed:
 def count_rows(batches: Iterable[Any]) -> Keyed:
     """Return the rows of Arrow batches, counted from 1, one batch in memory at a time."""
     return enumerate((fields for batch in batches for fields in batch.to_pylist()), start=1)
+
+
+def read_table(file: Path) -> Keyed:
+    """Yield the rows of a .tsv with a header, counted from 1; a line with other columns than that is a ValueError."""
+    csv.field_size_limit(LONGEST_CELL)
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        for number, fields in enumerate(csv.DictReader(lines, delimiter="\t"), start=1):
+            if None in fields or None in fields.values():
+                raise ValueError(f"row {number} has not the columns of the header")
+            yield number, fields
 
 
 def read_text(file: Path) -> Keyed:
@@ -213,6 +231,26 @@ def read_hub(source: Source, split: str, config: str) -> Keyed:
     return count_rows(batches)
 
 
+def fetch_folder(source: Source) -> Path:
+    """Return the local folder of a source, of a hub data set a download of all its files; raises like `read_hub`."""
+    if (place := find_local(source)) is not None:
+        return place if place.is_dir() else place.parent
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source.location, repo_type="dataset", revision=source.revision or None))
+    except Exception as error:  # its errors share no base class below this one
+        raise SourceError(f"hub data set {source.location}: {first_line(error)}; {REMEDY}") from error
+
+
+def read_beside(file: Path, remedy: str) -> Any:
+    """Return what a JSON file beside the rows holds; raise SourceError with the remedy where it is absent or broken."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SourceError(f"{show(file)}: cannot be read ({first_line(error)}); {remedy}") from error
+
+
 def resolve_revision(source: Source) -> str:
     """Return the commit of a hub source, '' for local files; SourceError if the hub cannot be reached or knows none."""
     if find_local(source) is not None:
@@ -237,12 +275,61 @@ def read_picture(value: Any, folder: Path, name: str, column: str) -> bytes | Pa
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):
+        if held := decode_base64(value):
+            return held
         path = PurePath(value)
         if path.is_absolute() or ".." in path.parts:
             expected = "expected a path from its file's folder"
             raise SourceError(f"{name}: picture {value!r} lies outside the data set; {expected}")
         return folder / path
     raise SourceError(f"{name}: column {column!r} holds a {type(value).__name__}; expected a picture or its path")
+
+
+def decode_base64(text: str) -> bytes | None:
+    """Return the picture that a text is, as the .tsv files of benchmarks hold it; None where it is a path."""
+    try:
+        held = base64.b64decode(text.partition(";base64,")[2] or text, validate=True)
+    except ValueError:
+        return None
+    return held if held.startswith(MAGIC) else None
+
+
+def read_box(row: Row, corners: Any, label: str = "", *, extent: bool = True) -> Box:
+    """Return the box of four numbers in px: x, y, width, height, or x0, y0, x1, y1 without `extent`.
+
+    They come in a list or as {x, y, w, h}. ItemError unless they are finite; that they lie in the picture is looked at
+    when it is opened (`settle_boxes`).
+    """
+    values = [corners.get(key) for key in "xywh"] if isinstance(corners, Mapping) else corners
+    is_four = isinstance(values, list | tuple) and len(values) == 4
+    if not is_four or not all(type(v) in (int, float) and abs(v) < 1e9 for v in values):  # False for NaN
+        expected = "x, y, width, height" if extent else "x0, y0, x1, y1"
+        raise ItemError(f"{row.name}: box {corners!r}; expected {expected} in px; correct the row")
+    x, y, a, b = map(float, values)
+    return Box(0, x, y, x + a if extent else a, y + b if extent else b, label)
+
+
+def settle_boxes(item: Item, clip_px: float, size: tuple[int, int] | None = None) -> Item:
+    """Return an item whose boxes came with its row, cut off at the picture's edges by at most `clip_px`.
+
+    ItemError where the picture has not the recorded (width, height), or its file says that it is to be turned, as
+    nobody says which of both ways the boxes count. What sticks out further stays, for `validate` to refuse.
+    """
+    with decode_image(item.images[0]) as image:
+        found, turn = image.size, image.getexif().get(0x0112, 1)
+    if size is not None and found != tuple(size):
+        of = f"its boxes are of one of {size[0]}x{size[1]} px"
+        raise ItemError(f"item {item.id}: the picture has {found[0]}x{found[1]} px, {of}; take the benchmark's own")
+    if turn not in (0, 1):
+        raise ItemError(f"item {item.id}: EXIF orientation {turn}, and boxes that may count before or behind the turn")
+
+    def cut(value: float, edge: int) -> float:
+        inside = min(max(value, 0.0), float(edge))
+        return inside if abs(inside - value) <= clip_px else value
+
+    w, h = found
+    cuts = (Box(0, cut(b.x0, w), cut(b.y0, h), cut(b.x1, w), cut(b.y1, h), b.label) for b in item.boxes)
+    return replace(item, boxes=tuple(dict.fromkeys(cuts)))
 
 
 def find_picture(row: Row, places: Iterable[bytes | Path | None], remedy: str) -> bytes | Path:
@@ -257,6 +344,13 @@ def find_picture(row: Row, places: Iterable[bytes | Path | None], remedy: str) -
     if not named:
         raise ItemError(f"{row.name}: no picture; this package measures attention to images, leave the row out")
     raise ItemError(f"{row.name}: no picture {', nor '.join(map(str, named))}; {remedy}")
+
+
+def name_picture(row: Row) -> str:
+    """Return what rows on one picture share: a hash of its bytes, or its file's name; else the row."""
+    picture = next(filter(None, row.images.values()), None)
+    own = "/".join(picture.parts[-2:]) if isinstance(picture, Path) else row.name
+    return hashlib.sha256(picture).hexdigest() if isinstance(picture, bytes) else own
 
 
 def require_columns(row: Row, columns: Sequence[str], texts: Sequence[str] = ()) -> None:
