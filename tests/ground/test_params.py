@@ -29,14 +29,15 @@ def edit(old: str, new: str) -> str:
     return TESTBED.replace(f"{old}\n", f"{new}\n")
 
 
-def test_the_shipped_files_say_what_they_hold_and_the_papers_only_what_differs() -> None:
+def test_the_shipped_files_say_what_they_hold_and_those_on_real_models_only_what_differs() -> None:
     found, sections = params.load(paths.params_file("testbed"))
     assert {"profile": found, **sections} == yaml.safe_load(TESTBED)
-    own = yaml.safe_load(paths.params_file("paper").read_text())
-    assert (own.pop("profile"), own.pop("based_on")) == ("paper", "testbed")
-    expected = {name: values | own.get(name, {}) for name, values in sections.items()}
-    assert params.load(paths.params_file("paper")) == ("paper", expected)
-    assert not [key for name, values in own.items() for key in values if values[key] == sections[name][key]]
+    for profile in ("paper", "boxed"):
+        own = yaml.safe_load(paths.params_file(profile).read_text())
+        assert (own.pop("profile"), own.pop("based_on")) == (profile, "testbed")
+        expected = {name: values | own.get(name, {}) for name, values in sections.items()}
+        assert params.load(paths.params_file(profile)) == (profile, expected)
+        assert not [key for name, values in own.items() for key in values if values[key] == sections[name][key]]
 
 
 def test_every_key_says_what_it_means() -> None:

@@ -6,8 +6,8 @@ AGPL-3.0), or a box moved further than to the chart's edge.
 
 `official` is relaxed accuracy, as charts are scored everywhere: a number within 5 % is right, else texts must be the
 same but for capitals. So 10.5 is 10, 1,234 is not 1234, 0.0 is not 0, and 2019 is 2018. `strict` keeps the 5 % and
-compares values: digit groups and signs of percent and money are no part of them, 0 is only 0, and a whole number from
-1500 to 2199, which may be a year, must be met exactly.
+compares values: digit groups and signs of percent and money are no part of them (0.12 is 12%), 0 is only 0, and a whole
+number from 1500 to 2199, which may be a year, must be met exactly.
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ def strict_relaxed(answer: str, gold: str) -> bool:
     value, target = read_number(answer), read_number(gold)
     if value is None or target is None:
         return plain(answer) == plain(gold)
+    if "%" in gold and "%" not in answer and abs(value) <= 1 < abs(target):
+        value *= 100  # a share for a percentage
     if YEAR.fullmatch(gold.strip()) or not target:
         return value == target
     return abs(value - target) / abs(target) <= REACH * (1 + 1e-12)  # 10.5 is 5 % from 10 whatever its last bit says

@@ -300,7 +300,7 @@ def read_box(row: Row, corners: Any, label: str = "", *, extent: bool = True) ->
     They come in a list or as {x, y, w, h}. ItemError unless they are finite; that they lie in the picture is looked at
     when it is opened (`settle_boxes`).
     """
-    values = [corners.get(key) for key in "xywh"] if isinstance(corners, Mapping) else corners
+    values: Any = [corners.get(key) for key in "xywh"] if isinstance(corners, Mapping) else corners
     is_four = isinstance(values, list | tuple) and len(values) == 4
     if not is_four or not all(type(v) in (int, float) and abs(v) < 1e9 for v in values):  # False for NaN
         expected = "x, y, width, height" if extent else "x0, y0, x1, y1"

@@ -111,7 +111,7 @@ def split_options(text: str) -> list[str]:
             break
         cuts.append(match.span())
     ends = [start for start, _ in cuts[1:]] + [len(text)]
-    return [text[behind:end].strip() for (_, behind), end in zip(cuts, ends, strict=True)]
+    return [text[behind:end].strip() for (_, behind), end in zip(cuts, ends, strict=False)]
 
 
 def official_toolkit_answer(response: str) -> str:

@@ -55,11 +55,11 @@ def build_item(row: Row) -> Item:
     """Return the row as a draft; ItemError for a row without picture, boxes, or an answer among its options."""
     fields = dict(row.fields)
     if "text" in fields:  # the hub's form: question, options and instruction in one text
-        head, sign, options = str(fields["text"]).replace(INSTRUCTION, "").partition("(A)")
-        fields |= {"question": head, "options": sign + options, "answer": fields.get("label")}
+        head, sign, tail = str(fields["text"]).replace(INSTRUCTION, "").partition("(A)")
+        fields |= {"question": head, "options": sign + tail, "answer": fields.get("label")}
     row = Row(row.name, fields, row.images)
     require_columns(row, ("question_id", "beside"), texts=("question", "options", "answer", "category"))
-    options, answer = split_options(fields["options"].strip()), fields["answer"].strip()
+    options, answer = split_options(str(fields["options"]).strip()), str(fields["answer"]).strip()
     if answer not in list(ascii_uppercase[: len(options)]):
         raise ItemError(f"{row.name}: answer {answer!r} is none of {len(options)} options; correct the row")
     beside = fields["beside"]
