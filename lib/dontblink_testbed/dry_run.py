@@ -37,6 +37,10 @@ OFFICIAL = {  # where a folder of official files has each benchmark
     "mathvista": "mathvista/testmini.json",
     "mmmu_pro": "mmmu_pro/mini/items.jsonl",
     "hallusionbench": "hallusionbench/HallusionBench.json",
+    "treebench": "treebench/TreeBench.tsv",
+    "gqa": "gqa/val_balanced_questions.json",
+    "refchartqa": "refchartqa",
+    "vstar": "vstar_bench/test_questions.jsonl",
 }
 CHAIN = "The picture shows what is asked. I look at it again. So the answer follows."
 
@@ -49,11 +53,13 @@ def use_official_files(study: Study, folder: Path) -> list[str]:
     NamedError
         If none has.
     """
-    found = [name for name, file in OFFICIAL.items() if (folder / file).is_file()]
+    found = [name for name, file in OFFICIAL.items() if (folder / file).exists()]
     if not found:
         raise NamedError(f"{folder}: no official file; expected one of {', '.join(OFFICIAL.values())}; correct it")
     for name in found:
         study.question_settings[f"{name}_source"] = str((folder / OFFICIAL[name]).resolve())
+    if "gqa" in found:
+        study.question_settings["gqa_config"] = str((folder / "gqa" / "val_sceneGraphs.json").resolve())
     return found
 
 
@@ -73,7 +79,8 @@ def draw_grey(row: Row) -> bytes:
     """Return a grey PNG of the size that the row records, where a picture can have it; else 512 x 512 px."""
     metadata = row.fields.get("metadata")
     recorded = metadata if isinstance(metadata, dict) else {}
-    width, height = recorded.get("img_width"), recorded.get("img_height")
+    of_boxes = row.fields.get("picture_size")  # a grey picture of another size would lose them
+    width, height = of_boxes or (recorded.get("img_width"), recorded.get("img_height"))
     size = (512, 512)
     if isinstance(width, int) and isinstance(height, int) and width > 0 < height and width * height <= MOST_PIXELS:
         size = (width, height)
@@ -142,7 +149,8 @@ def report(study: Study, pictures: GreyPictures, n_items: int) -> Iterator[str]:
             vlm, whose = open_model(study, model, Path(folder))
             yield f"{model}: prompts through {whose}; {'thinks' if vlm.thinks else 'does not think'}"
             for name, questions in found.items():
-                yield f"  {name}: {check_prompts(vlm, questions.items['test'][:n_items], generator, failures)}"
+                limited, items = vlm.limit(study.image_tokens(name)), questions.items["test"][:n_items]
+                yield f"  {name}: {check_prompts(limited, items, generator, failures)}"
     if failures:
         raise NamedError(f"{len(failures)} problems, the first: {failures[0]}")
 

@@ -153,7 +153,8 @@ def probe_model(
     n_samples = study.settings["samples_per_item"] * sum(shard.n_sampled for shard in unsampled)
     left = f"{n_items} items{f' and {n_samples} samples' if n_samples else ''} left"
     try:
-        speed = measure_speed(study, vlm, (*missing, *unsampled)[0].items)
+        first = (*missing, *unsampled)[0]
+        speed = measure_speed(study, vlm.limit(study.image_tokens(first.benchmark)), first.items)
         cost = estimate(study, vlm, speed, n_items, n_tokens, n_samples)
     except NamedError as error:
         return f"{vlm.name}: {left}; what they cost is unknown: {error}"

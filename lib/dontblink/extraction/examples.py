@@ -115,7 +115,9 @@ def compare_replays(profile: str, models: Sequence[str], n_items: int, implement
             written = (response for file in files for response in study.read_responses(file))
             responses = list(islice((r for r in written if r.item_id in wanted), len(wanted)))
             inputs = settings, own.lacking_boxes, read_grounding(profile, model)
-            again, _ = trace_responses(vlm, own.items[benchmark, "test"], responses, *inputs)
+            again, _ = trace_responses(
+                vlm.limit(own.image_tokens(benchmark)), own.items[benchmark, "test"], responses, *inputs
+            )
             row: dict[str, Any] = {"model": model, "benchmark": benchmark, "n_items": len(stored)}
             for column, name in DIFFERENCES.items():
                 pairs = [(getattr(a, name), getattr(b, name)) for a, b in zip(again, stored, strict=True)]

@@ -90,15 +90,16 @@ class Extraction(Study):
         """Generate the responses of one shard."""
         s, reasons = self.settings, Reasons()
         sampling = Sampling(s["max_new_tokens"], s["temperature"], s["top_p"], s["top_k"], s["generation_seed"])
-        vlm = self.load_engine(shard.model)
+        vlm = self.load_engine(shard)
         responses = self.generate(vlm, shard.items, sampling, lambda *row: reasons.append(row))
         order = [item.id for item in shard.items]
         responses.sort(key=lambda response: order.index(response.item_id))
         self._write(self.response_file(shard), pack_responses(responses), {"quarantined": json.dumps(reasons)})
 
-    def load_engine(self, model: str) -> VLM:
-        """Return what a model generates with; a server needs no weights here."""
-        return self.load(model, weights=self.settings["engine"] == "local")
+    def load_engine(self, shard: Shard) -> VLM:
+        """Return what a shard's model generates with, with its image budget; a server needs no weights here."""
+        vlm = self.load(shard.model, weights=self.settings["engine"] == "local")
+        return vlm.limit(self.image_tokens(shard.benchmark))
 
     def generate(
         self, vlm: VLM, items: Sequence[Item], sampling: Sampling, quarantine: Callable[[str, str], None]
@@ -121,7 +122,7 @@ class Extraction(Study):
         """Sample responses to the first items of one shard, unless they are there, and write their table."""
         (file, part), s = self.sample_files(shard), self.settings
         if not file.is_file():
-            vlm = self.load_engine(shard.model)
+            vlm = self.load_engine(shard)
             how = s["samples_per_item"], s["max_new_tokens"], s["generation_seed"]
             drawn, reasons = draw_samples(vlm, shard.sampled_items, *how, self.generate)
             self._write(file, pack_samples(drawn), {"quarantined": json.dumps(reasons)})
@@ -144,7 +145,8 @@ class Extraction(Study):
         self, shard: Shard, responses: Sequence[Response], grounding: Grounding | None
     ) -> tuple[list[Trace], Reasons]:
         inputs = self.settings, dict(shard.lacking), grounding
-        return trace_responses(self.load(shard.model), shard.items, responses, *inputs)
+        vlm = self.load(shard.model).limit(self.image_tokens(shard.benchmark))
+        return trace_responses(vlm, shard.items, responses, *inputs)
 
     def write_traces(self, shard: Shard) -> None:
         """Replay one shard over the sets of heads, unless its traces are there, and write its part of each table.
@@ -204,12 +206,12 @@ class Extraction(Study):
             if not paths.extraction_manifest(self.profile).exists():  # they load what they need meanwhile
                 for worker in workers:
                     worker.submit(int)
-            shards = {model: self.shards(model) for model in models}
+            shards = {model: self.all_shards(model) for model in models}
             share([task for model in models for task in self.plan(shards[model])], self._prepare, workers, do)
         finally:
             for worker in workers:
                 worker.shutdown()
-        every = [shard for model in models for shard in shards[model]]
+        every = [shard for model in models for shard in shards[model] if shard.benchmark in self.questions]
         hashes = []
         for shard in every:
             self.check_measured(shard, self.trace_file(shard))
@@ -227,6 +229,7 @@ class Extraction(Study):
         calibration = [shard for shard in shards if shard.split == "calibration"]
         test, is_local = [shard for shard in shards if shard.split != "calibration"], self.settings["engine"] == "local"
         look, replay = ([Task(stage, shard) for shard in calibration] for stage in ("look", "replay"))
+        replay = [task for task in replay if task.shard.benchmark in self.questions]
         generate = {shard.name: Task("generate", shard) for shard in shards}
         sample = {shard.name: [Task("sample", shard)] for shard in shards if shard.n_sampled}
         if is_local:
@@ -249,9 +252,8 @@ class Extraction(Study):
         if task.stage != "replay":
             return ()
         if (model := task.shard.model) not in self._grounding:
-            for shard in self.shards(model):
-                if shard.split == "calibration":
-                    self.check_measured(shard, self.heads_file(shard))
+            for shard in self.choosing_shards(model):
+                self.check_measured(shard, self.heads_file(shard))
         grounding = self.grounding(model)
         return None if all(file.is_file() for file in self.files(task.shard)) else (grounding,)
 
@@ -339,7 +341,8 @@ def write_questions(study: Study) -> None:
 
 def write_quarantine(study: Study, shards: Sequence[Shard]) -> int:
     """Write a row for everything that was left out, none where nothing was, and return their number."""
-    rows = [(item_id, "", "items", reason) for q in study.questions.values() for item_id, reason in q.rejected]
+    asked = study.questions | study.outside
+    rows = [(item_id, "", "items", reason) for q in asked.values() for item_id, reason in q.rejected]
     for shard in shards:
         rows += [(name, shard.model, "extraction", reason) for name, reason in read_reasons(study.trace_file(shard))]
         if shard.n_sampled:
@@ -363,6 +366,9 @@ def write_manifest(study: Study, shards: Sequence[Shard], hashes: Sequence[Mappi
     """
     quarantine = paths.tables(study.profile) / "quarantine.parquet"
     made = [path for shard in shards for path in (*study.files(shard), *study.sample_files(shard))]
+    choosing = [shard for model in study.settings["models"] for shard in study.choosing_shards(model)]
+    only_looked = [shard for shard in choosing if shard.benchmark in study.outside]
+    made += [path for shard in only_looked for path in (study.response_file(shard), study.heads_file(shard))]
     files = [paths.show(path) for path in (*made, quarantine)]
     write_text(paths.shard_list(study.profile), "".join(f"{name}\n" for name in files))
     manifest = {
@@ -376,7 +382,7 @@ def write_manifest(study: Study, shards: Sequence[Shard], hashes: Sequence[Mappi
         "torch": version("torch"), "transformers": version("transformers"), "models": study.settings["models"],
         "benchmarks": study.settings["benchmarks"], "pixel_backend": find_backend(),
         "settings": {key: value for key, value in study.settings.items() if key not in UNUSED},
-        "sources": {name: questions.origin for name, questions in study.questions.items()},
+        "sources": {name: questions.origin for name, questions in (study.questions | study.outside).items()},
     }  # fmt: skip
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     target, withdrawn = paths.extraction_manifest(study.profile), paths.withdrawn_manifest(study.profile)

@@ -111,13 +111,40 @@ class Study:
                 continue
             annotations, rejected = read_annotations(self.evidence_file(benchmark))
             questions.rejected.extend(rejected)
+            drawn_by_hand = {found.item_id for found in annotations}
             for split, items in questions.items.items():
-                attached, lacking = attach_boxes(items, annotations)
+                # an item that brings boxes and is annotated, too, is refused there: nobody knows which of both is meant
+                open_to = [item for item in items if not item.boxes or item.id in drawn_by_hand]
+                attached, lacking = attach_boxes(open_to, annotations)
+                why = {item.id: str(item.covariates.get("no_evidence") or "") for item in items}
+                lacking = [(name, f"{why[name]}; {reason}" if why[name] else reason) for name, reason in lacking]
                 boxed = {item.id: item for item in attached}
                 questions.items[split] = [boxed.get(item.id, item) for item in items]
                 nowhere = "annotated as having no evidence in its pictures: nothing to measure"
                 self.lacking_boxes |= dict(lacking) | {item.id: nowhere for item in attached if not item.boxes}
         return found
+
+    @cached_property
+    def outside(self) -> dict[str, registry.Questions]:
+        """The `grounding_source` where it is none of the benchmarks: its calibration items with boxes, and no others.
+
+        NamedError if it has none.
+        """
+        name = self.settings["grounding_source"]
+        if name in ("all", *self.settings["benchmarks"]):
+            return {}
+        testbed, settings = (own | {"n_test_items": 0} for own in (self.testbed_settings, self.question_settings))
+        found = registry.load_questions(name, testbed, settings, self.prepare_row)
+        found.items["calibration"] = [item for item in found.items["calibration"] if item.boxes]
+        if not found.items["calibration"]:
+            reason = f"no item with boxes ({found.rejected[0][1] if found.rejected else 'it ships none'})"
+            raise NamedError(f"extraction.grounding_source {name!r}: {reason}; name another benchmark")
+        return {name: found}
+
+    def image_tokens(self, benchmark: str) -> int:
+        """Return the image budget of a benchmark: its own of `image_budgets`, else `max_image_tokens`."""
+        budgets = dict(entry.split(":") for entry in self.settings["image_budgets"])
+        return int(budgets.get(benchmark, self.settings["max_image_tokens"]))
 
     def evidence_file(self, benchmark: str) -> Path:
         """Return the annotations of a real benchmark."""
@@ -147,6 +174,16 @@ class Study:
         return made, sampled, measured, tabled
 
     def shards(self, model: str) -> list[Shard]:
+        """Return the shards of one model in order, those left out that only choose the grounding."""
+        return [shard for shard in self.all_shards(model) if shard.benchmark in self.questions]
+
+    def choosing_shards(self, model: str) -> list[Shard]:
+        """Return the calibration shards whose looks choose the grounding: of `grounding_source`, or of all tested."""
+        source = self.settings["grounding_source"]
+        calibration = [shard for shard in self.all_shards(model) if shard.split == "calibration"]
+        return [shard for shard in calibration if source in ("all", shard.benchmark)]
+
+    def all_shards(self, model: str) -> list[Shard]:
         """Return the shards of one model in order."""
         checkpoint = hash_checkpoint(self.checkpoint(model), paths.checkpoint_hashes(self.profile))
         size, made = self.settings["shard_items"], []
@@ -155,9 +192,11 @@ class Study:
         made_by, sampled_by, measured_by, tabled_by = self.code
         if not is_local:
             generation["verification"] = params.read_section(self.profile, "server")["verification"]
-        drawn = {name: value for name, value in generation.items() if name not in GREEDY}
-        drawn["samples_per_item"] = self.settings["samples_per_item"]
-        for (benchmark, split), items in self.items.items():
+        outside = [((name, split), q.items[split]) for name, q in self.outside.items() for split in registry.SPLITS]
+        for (benchmark, split), items in (*self.items.items(), *outside):
+            generation["max_image_tokens"] = self.image_tokens(benchmark)
+            drawn = {name: value for name, value in generation.items() if name not in GREEDY}
+            drawn["samples_per_item"] = self.settings["samples_per_item"]
             for index, start in enumerate(range(0, len(items), size)):
                 part = tuple(items[start : start + size])
                 prompts = [item.prompt_hash for item in part]
@@ -224,7 +263,7 @@ class Study:
         NamedError if the heads of a calibration shard are not there yet; if no calibration item has evidence.
         """
         if model not in self._grounding:
-            files = [self.heads_file(shard) for shard in self.shards(model) if shard.split == "calibration"]
+            files = [self.heads_file(shard) for shard in self.choosing_shards(model)]
             heads = pa.concat_tables([read_shard(file, HEADS) for file in files])
             if not heads.num_rows:
                 raise NamedError(

@@ -163,6 +163,7 @@ def load_vlm(
     with naming(folder, (*BROKEN, *MALFORMED)):
         vlm = read_files(folder, name or folder.name, thinking)
         images = vlm.processor.image_processor
+        vlm.own_image_size = images.size
         limit_image_tokens(images, vlm.family, max_image_tokens)
         images(Image.new("RGB", (64, 64)), return_tensors="pt")  # one with bad settings fails here
     if weights:

@@ -10,7 +10,8 @@ elsewhere. Never here: constant token ids, skipped special tokens, re-tokenised 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from dontblink.errors import NamedError
-from dontblink.models.families import Family, read_image_tokens
+from dontblink.models.families import Family, limit_image_tokens, read_image_tokens
 from dontblink.models.spans import Markers, Spans, segment
 from dontblink.questions.items import Item, ItemError, open_image, split_question
 
@@ -64,6 +65,7 @@ class VLM:
     thinks: bool
     prompt_opens_think: bool
     template_options: dict[str, bool] = field(default_factory=dict)  # told to the chat template besides the messages
+    own_image_size: Any = None  # the processor's `size` as the checkpoint has it, which every budget starts from
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -75,6 +77,14 @@ class VLM:
         special = set(self.tokenizer.all_special_ids)
         pair = [i for i in range(len(self.tokenizer)) if i not in special][:2]
         return " " if self.decode(pair) == " ".join(self.token_texts(pair)) else ""
+
+    def limit(self, max_image_tokens: int) -> VLM:
+        """Return this model, weights shared, with another image budget; see `families.limit_image_tokens`."""
+        processor = copy(self.processor)
+        processor.image_processor = images = copy(self.processor.image_processor)
+        images.size = self.own_image_size
+        limit_image_tokens(images, self.family, max_image_tokens)
+        return replace(self, processor=processor)
 
     def decode(self, ids: ArrayLike) -> str:
         """Return the text of ids with special tokens kept."""
