@@ -62,7 +62,8 @@ def make_shards(items: Sequence[Item], *models: str, n_sampled: int = 0) -> Any:
     """A study of one shard a model, of which nothing is there yet."""
     return SimpleNamespace(
         settings=extraction_settings() | {"models": list(models)},
-        shards=lambda model: [SimpleNamespace(items=tuple(items), n_sampled=n_sampled)],
+        shards=lambda model: [SimpleNamespace(items=tuple(items), n_sampled=n_sampled, benchmark="symbolic")],
+        image_tokens=lambda benchmark: extraction_settings()["max_image_tokens"],
         response_file=lambda shard: Path("nowhere"), sample_file=lambda shard: Path("nowhere"),
     )
 
