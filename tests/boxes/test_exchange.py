@@ -395,6 +395,7 @@ def test_side_answers_take_no_acceptance_away_and_rows_of_one_region_agree(tmp_p
     side = [
         {"id": "q", "type": "choices", "from_name": "quality", "to_name": "image", "value": {"choices": ["clear"]}},
         {"id": "t", "type": "textarea", "from_name": "why", "to_name": "image", "value": {"text": ["no reason"]}},
+        {"id": "h", "type": "hypertextlabels", "to_name": "text", "value": {"start": "/p", "hypertextlabels": ["x"]}},
         {"id": "n", "type": "rating", "value": {"rating": 3}}, {"type": "relation", "from_id": "r", "to_id": "r"},
     ]  # fmt: skip
     found = load_task(tmp_path, {"image": "b-0.png"}, rectangle, labels, *side)
@@ -424,7 +425,11 @@ def test_a_field_that_moves_a_box_and_is_not_read_is_named(tmp_path: Path, field
     of_image = coco(IMAGES["a", 0], (1, 2, 10, 5), **{field: value})
     of_label_studio = label_studio(IMAGES["a", 0], annotations={"completed_by": 4})
     of_label_studio[0]["annotations"][0]["result"][0][field] = value
-    for made, kind in ((document, "coco"), (of_image, "coco"), (of_label_studio, "label-studio")):
+    nested, pairs = (coco(IMAGES["a", 0], (1, 2, 10, 5)) for _ in range(2))
+    nested["annotations"][0]["extra"] = {"tool": {field: value}}
+    pairs["annotations"][0]["extra"] = [{"name": field, "value": value}]
+    documents = [(made, "coco") for made in (document, of_image, nested, pairs)]
+    for made, kind in (*documents, (of_label_studio, "label-studio")):
         found = load(tmp_path, made, kind)  # type: ignore[arg-type]
         assert found.annotations == [] and f"the field {field!r} is {value!r}" in found.rejected[0].reason
 
@@ -441,6 +446,8 @@ def test_cvats_turned_box_is_its_bounding_box_about_its_middle(tmp_path: Path) -
     document["annotations"][0]["attributes"] = {"rotation": 90.0}
     found = load(tmp_path, document)
     assert placed(found) == [("a", 0, "accepted", [[18, 2, 22, 22]])] and "turned by 90 degrees" in found.notes[0]
+    document["annotations"][0]["attributes"] = [{"name": "rotation", "value": 90}]
+    assert placed(load(tmp_path, document)) == placed(found)
     for value in ("x", float("nan"), True, [3]):
         document["annotations"][0]["attributes"] = {"rotation": value}
         assert placed(load(tmp_path, document)) == []

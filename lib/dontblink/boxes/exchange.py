@@ -49,6 +49,7 @@ PLACING = re.compile(
 MANNER = re.compile(r"(bbox|box|coord\w*)_?(mode|format|type|units?)|(is_)?(normali[sz]\w*|relative)")
 NEUTRAL = ("", "0", "0.0", "none", "false", "xywh", "xywh_abs", "px", "pixel", "pixels", "absolute")
 SIDE = {"choices", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "ranker", "relation", "labels"}
+SIDE |= {"hypertext", "hypertextlabels", "paragraphs", "paragraphlabels", "timeseries", "timeserieslabels"}  # on a text
 PICTURE = re.compile(r"\.(png|jpe?g|gif|webp|bmp|tiff?)([?#].*)?$", re.IGNORECASE)
 TOLERANCE_PX = 1.0  # how far a tool's rounding may put a box over the edge before it is a mistake
 
@@ -87,6 +88,10 @@ def refuse_placing(row: Mapping[str, Any], *known: str) -> None:
     """
     for name, value in row.items():
         low, text = name.lower(), str(value).strip().lower()
+        inner = [value] if isinstance(value, dict) else value if isinstance(value, list) and name not in known else []
+        for part in inner:
+            if isinstance(part, dict) and name not in known:
+                refuse_placing(part if "name" not in part else {str(part["name"]): part.get("value")})
         if name in known or value in (None, False, 0, [], {}) or text in NEUTRAL:
             continue
         is_number = re.fullmatch(r"[-+.\deE]*\d[-+.\deE]*|true|[\[{].*\d.*[\]}]", text)
@@ -150,6 +155,8 @@ def read_coco(document: Any, file: str) -> Iterator[Shape]:
         if make_id(row.get("image_id")) not in images:
             yield Shape(where, error=f"image_id {row.get('image_id')!r} is not in images; export the file anew")
             continue
+        if isinstance(kept, list):  # of pairs, as some tools write them
+            kept = {str(pair["name"]): pair.get("value") for pair in kept}
         people = {name: str(kept[name]) for name in PEOPLE & set(kept)}
         shape = replace(images[make_id(row["image_id"])], where=where, **people)
         if shape.error:
@@ -157,7 +164,7 @@ def read_coco(document: Any, file: str) -> Iterator[Shape]:
             continue
         try:
             refuse_placing(kept, "rotation")
-            refuse_placing(row)
+            refuse_placing(row, "attributes", "segmentation")
             corners, note = read_bbox(row, kept, is_ours=shape.key is not None)
             reason = kept["reason"] if "reason" in kept else categories[make_id(row["category_id"])]
             yield replace(shape, corners=corners, reason=str(reason), note=note)
@@ -354,7 +361,7 @@ def _read_region(drawn: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str,
     for row in rows:
         if row.get("image_rotation"):
             raise ValueError(f"drawn on a picture turned by {row['image_rotation']} degrees in the tool")
-        refuse_placing(row)
+        refuse_placing(row, "value")
         if has_place(row):
             refuse_placing(row["value"], "rotation")
     row, value = drawn[0], drawn[0]["value"]
