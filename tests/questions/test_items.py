@@ -271,7 +271,7 @@ def list_clear() -> dict[str, bytes]:
         "16 bits": save(deep, transparency=300), **narrow,
         "colours of 16 bits": write_png(16, 2, colour, struct.pack(">HHH", 65535, 0, 9)),
         **{f"moving {kind}": save(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
-           for kind in ("PNG", "GIF")},
+           for kind in ("PNG", "WEBP", "GIF")},
         "turned": save(rgba, exif=turn(3)),
     }  # fmt: skip
 

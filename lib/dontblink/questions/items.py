@@ -234,6 +234,10 @@ def open_image(source: Picture) -> Image.Image:
         if image.mode in ("I", "F"):
             name = source if isinstance(source, Path) else "embedded image"
             raise ItemError(f"{name}: pixels of mode {image.mode}; expected 8 or 16 bits a channel; save it anew")
+        if image.format == "WEBP" and image.mode == "RGB" and getattr(image, "is_animated", False):
+            whole = bytearray(read_bytes(source))  # opaque frames may leave parts of the canvas clear: bit 4 says so
+            whole[20] |= 0x10
+            return open_image(bytes(whole))
         file: Any = image  # of the class of its format, which has `fp` and `tile`
         depth = file.fp.getbuffer()[24] if image.format == "PNG" else 8  # bits a channel, as the PNG's header says
         frame = file.tile[0][1] if image.format == "GIF" and file.tile else None
