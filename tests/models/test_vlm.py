@@ -308,3 +308,11 @@ def test_glm_is_told_whether_to_think() -> None:
     assert off.decode(off.encode(item).ids).endswith("?/nothink<|assistant|>\n<think></think>\n") and not off.thinks
     ids = off.tokenizer("Two.\nSo the answer is <|begin_of_box|>2<|end_of_box|>", add_special_tokens=False)["input_ids"]
     assert cut(off, ids) == ("Two.\n", "2", ["Two.\n"], True)
+
+
+def test_a_budget_does_not_depend_on_the_budgets_before_it() -> None:
+    vlm = stand_in("Qwen3-VL-2B", max_image_tokens=64)
+    small, large = vlm.limit(80), vlm.limit(80).limit(4096)
+    sizes = [dict(one.processor.image_processor.size) for one in (small, large, vlm.limit(4096), vlm)]
+    assert sizes[1] == sizes[2] and len({str(size) for size in sizes}) == 3
+    assert sizes[1]["shortest_edge"] == 64 * 32**2  # the checkpoint's own, which 80 tokens had lowered

@@ -86,7 +86,7 @@ def run_pictures(given: argparse.Namespace) -> int:
 
     testbed, settings = (params.read_section(given.profile, name) for name in ("testbed", "questions"))
     questions = registry.load_questions(given.benchmark, testbed, settings)
-    items = [item for split in registry.SPLITS for item in questions.items[split]]
+    items = [item for split in registry.SPLITS for item in questions.items[split] if not item.boxes]  # else shipped
     written = save_images(items, given.images)
     print(f"{len(written)} pictures of {len(items)} items written to {given.images}")
     return 0
