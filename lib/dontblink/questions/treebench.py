@@ -129,8 +129,8 @@ def official_toolkit_answer(response: str) -> str:
 def official_repository_answer(response: str) -> str:
     """Return the first character behind the reasoning, in the last <answer> where there is one."""
     final = read_final(response)
-    tagged = re.findall(r"<answer>(.*?)</answer>", final, re.DOTALL)
-    return (tagged[-1] if tagged else final).strip()[:1]
+    tagged, closed, _ = final.rpartition("</answer>")
+    return (tagged.rpartition("<answer>")[2] if closed else final).strip()[:1]
 
 
 def scores(response: str, item: Item) -> dict[str, Score]:
