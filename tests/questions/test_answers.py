@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dontblink.questions.answers import compare, make_plain, read_final, read_marked, read_statements, strict_choice
+from dontblink.questions.answers import (
+    compare,
+    make_plain,
+    read_final,
+    read_marked,
+    read_statements,
+    strict_choice,
+    strict_yes_no,
+)
 
 OPTIONS = ["cat", "dog", "bird", "fish", "0.5 A", "Vitamin C", "red blood cell", "blood cell", "5", "-5"]
 
@@ -166,3 +174,49 @@ def test_every_letter_is_read_behind_any_reasoning(index: int, words: list[str],
     letter = string.ascii_uppercase[index]
     options = [f"choice number {number} of many" for number in range(26)]
     assert strict_choice(" ".join(words) + "\n\n" + form.format(letter), options) == letter
+
+
+@pytest.mark.parametrize(
+    ("final", "letter"),
+    [
+        ("答案是 B", "B"), ("所以选 B", "B"), ("故选：B", "B"), ("应选B。", "B"), ("正确答案为Ｂ。", "B"), ("本题选（B）", "B"),
+        ("B选项正确。", "B"), ("选项B是正确的", "B"), ("答えはBです", "B"), ("정답은 B", "B"), ("정답: B", "B"),
+        ("La respuesta correcta es B.", "B"), ("La réponse est B.", "B"), ("Die richtige Antwort ist B.", "B"),
+        ("Antwort: B", "B"), ("Ｂ", "B"), ("𝐁", "B"), ("Answer: Ⓑ", "B"), ("A错误，B正确。", "B"),
+        ("The answer is B, not A or C.", "B"), ("Option A is wrong. Answer: B", "B"),
+    ],
+)  # fmt: skip
+def test_an_answer_is_read_in_other_languages_and_forms(final: str, letter: str) -> None:
+    assert strict_choice(final, OPTIONS) == letter
+
+
+@pytest.mark.parametrize(
+    "final",
+    [
+        "Answer: A and C", "Answer: A or C", "The correct answers are A and C.", "Answer: I or J", "Answer: A/B",
+        "Answer: either A or B", "Answer: neither A nor B", "Answer: not B", "It isn't B.", "Option C is wrong.",
+        "either A or B is correct", "我不选 A，也不选 B。", "不是B", "A和C正确", "B选项错误。", "B正确吗？",
+        "Answer: 5/6", "Answer: √5", "Answer: 5π", "Answer: 5-7",
+    ],
+)  # fmt: skip
+def test_two_options_a_denied_one_or_a_part_of_a_number_name_none(final: str) -> None:
+    assert strict_choice(final, OPTIONS) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("是", "yes"), ("是的，两条线平行。", "yes"), ("不是。", "no"), ("否", "no"), ("答案：是", "yes"), ("答案是：否", "no"),
+        ("没有。", "no"), ("正确", "yes"), ("错误。", "no"), ("不正确", "no"), ("对", "yes"), ("所以，不是。", "no"), ("はい", "yes"),
+        ("いいえ、違います。", "no"), ("네", "yes"), ("아니요.", "no"), ("Sí, son paralelas.", "yes"), ("Oui.", "yes"),
+        ("Non, ils diffèrent.", "no"), ("Nein.", "no"), ("ＹＥＳ", "yes"), ("True.", "yes"), ("Incorrect", "no"),
+        ("In conclusion, yes the lines are parallel.", "yes"), ("No both circles are equal.", "no"),
+        ("No based on the figure, they are equal.", "no"), ("I would say no since they look equal.", "no"),
+        ("是否平行？", None), ("是或否", None), ("这是一个圆。", None), ("不同的颜色", None), ("无法确定", None), ("Nonsense", None),
+        ("No difference is visible.", None), ("No. 1 is larger than No. 2.", None), ("No one is there.", None),
+        ("Neither yes nor no.", None), ("If yes then it is round.", None), ("That is true of circles", None),
+        ("No more than two.", None), ("No visible gap", None),
+    ],
+)  # fmt: skip
+def test_yes_and_no_are_read_without_a_comma_and_in_other_languages(text: str, answer: str | None) -> None:
+    assert strict_yes_no(text) == answer

@@ -129,6 +129,28 @@ def test_the_words_of_an_option_are_found_in_the_conclusion(text: str, row: dict
 
 
 @pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("It is not a red fox.", ""), ("It isn't a red fox; it could be several things.", ""), ("Neither deer nor oak.", ""),
+        ("Answer: B and C", ""), ("Answer: A or C", ""), ("Answer: red fox or oak", ""), ("(A) or (C)", ""),
+        ("The answer is not B", ""), ("(B) is wrong.", ""), ("It is a red fox.", "A"), ("Answer: B, not A", "B"),
+        ("所以选 B", "B"), ("答案：（Ｂ）", "B"), ("我不选 A，也不选 B。", ""),
+    ],
+)  # fmt: skip
+def test_two_options_or_a_denied_one_are_no_choice(text: str, letter: str) -> None:
+    assert find_answer(text, ANIMALS) == letter
+
+
+def test_yes_and_no_of_other_languages_choose_between_yes_and_no() -> None:
+    assert [find_answer(text, ANSWERS) for text in ("是的。", "不是。", "No they differ.", "是否")] == [
+        "A",
+        "B",
+        "B",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
     ("text", "number"),
     [
         ("7", "7"), ("-3", "-3"), ("−3", "-3"), ("14 apples", "14"), ("2/4", "0.5"), (r"\boxed{7}", "7"), ("45%", "45"),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from string import ascii_uppercase
 
 from dontblink.questions.items import Score
@@ -28,7 +28,12 @@ ANSWER = re.compile(
     r"(?:\b(?:answers?(?! (?:choice|option)s)|(?:correct|right|best|final|closest)[ \t]+(?:option|choice))"
     rf"(?:{WORDS}(?:(?:{VERBS}|[:=：])[ \t]*)+|[ \t]*\n)"
     rf"|\bsolutions?{WORDS}{VERBS}[ \t]*[:=：]?"  # "Solution:" announces a reasoning
-    r"|(?:答案|故选)[是为:：]*)(?=\s*\S)",
+    # 答案是, 正确选项为, 所以选 B (never 不选); Japanese, Korean and European words only with a verb or a colon
+    r"|(?:答案|(?:正确|正確|最佳)的?(?:选项|選項))(?:应该|應該|应|應)?[是为為选選:：]*"
+    r"|(?<![不别別勿])(?:应|應|应该|應該|可|故|只能)?[选選](?:择|擇|项|項)?[为為是:：]*(?=\s*\(?[A-Z](?![A-Za-z0-9]))"
+    r"|(?:答え|正解)(?:は|[:：])|(?:정답|답)(?:은|[:：])|\brespuesta(?: \w+){0,2}(?: es\b|[:：])"
+    r"|\br[ée]ponse(?: \w+){0,2}(?: est\b|[ \t]?[:：])|\bantwort(?: \w+)?(?: (?:ist|lautet)\b|[:：])"
+    r"|\brispost\w+(?: \w+)?(?: è\b|[:：])|\bresposta(?: \w+)?(?: é\b|[:：])|\bответ[:：])(?=\s*\S)",
     re.IGNORECASE,
 )
 DRESS = [
@@ -65,6 +70,13 @@ REACH = 2000  # characters that are read behind a marker of the answer
 MARKERS = 20  # markers that are read, counted from the last
 
 
+# C选项正确, 选项C是正确的: one letter that is called right, and no question
+CORRECT = re.compile(
+    r"(?<![A-Za-z0-9和或与及])(?<![和或] )(?:选项|選項)?\s?\(?([A-Z])\)?\s?(?:选项|選項|项|項)?\s?[是为為]?"
+    r"(?:正确|正確)(?:的|答案|选项|選項)*(?![吗嗎?])"
+)
+
+
 def unify(text: str) -> str:
     """Return a text with one sign of a kind: full-width letters, minus signs, Chinese punctuation, raised digits."""
     return RAISED.sub(lambda found: "^" + found[0].translate(POWERS), text).translate(SIGNS)
@@ -80,7 +92,7 @@ def read_final(response: str) -> str:
     if "<think>" in final:
         return ""
     boxes = [text for text in BOX.findall(final) if text.strip()]
-    return SPECIAL.sub("", unify(boxes[-1] if boxes else final)).strip()
+    return CORRECT.sub(r" Answer: \1. ", SPECIAL.sub("", unify(boxes[-1] if boxes else final))).strip()
 
 
 # \frac{1}{2}, \frac12, \frac1{2}; \sqrt{a+b}; 10^{-2}
@@ -182,13 +194,28 @@ LEAD = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 OTHERS = re.compile(r"\W*(?:or|and)\b|\s*[/&,]")  # behind a leading letter: more letters may follow
-DENIED = re.compile(r"\bnot\s+(?:option\s+|choice\s+)?\(?[A-Z](?![A-Za-z0-9])\)?")
+_LETTER = r"(?:(?:[Oo]ption|[Cc]hoice|选项)s?\s*)?\(?[A-Z](?![A-Za-z0-9'’])\)?"
+_JOINT = r"\s*(?:[,/&]|\b(?:or|and|nor|o|ou|oder|und|et)\b|[和或与及])\s*(?:(?:or|and)\s+)?"
+# not B, isn't B, neither A nor B, 不选 A; B is wrong, B错误
+DENIED = re.compile(
+    r"(?:\b(?:[Nn]ot|[Nn]ever|[Nn]either|[Nn]or|[Cc]annot|[Rr]ather than|[Ii]nstead of|[Ee]xcept|[Ee]xclud\w+|"
+    r"[Ee]liminat\w+|\w+n['’]t)\b(?:\s+(?:be|the|answer|necessarily|definitely))*\s+"
+    rf"|(?:不是|不选|不選|不能选|排除|并非)\s*){_LETTER}(?:{_JOINT}{_LETTER})*"
+    rf"|{_LETTER}\s*(?:(?:is|are|was|can be|must be|seems)\s+(?:\w+ly\s+)?"
+    r"(?:not|wrong|incorrect|false|invalid|impossible|eliminated|excluded|ruled out|out)\b|(?:is|ca)n['’]t\b"
+    r"|(?:选项|项|是)*(?:错误|不正确|不对))"
+)
+SEVERAL = re.compile(rf"\W*(?:(?:both|either|neither)\b\W*)?{_LETTER}{_JOINT}{_LETTER}(?![.]\d)", re.IGNORECASE)
 DENIAL = re.compile(r"\b(?:not|no|never|neither|nor|or|cannot|wrong|incorrect|except|\w+n['’]t)\b", re.IGNORECASE)
 LISTED = re.compile(r"\s*(?:[-•+*]\s|\**\(?(?:[A-Z]|\d{1,2})[.):])")  # an item of a list, markup kept
 MARKED = re.compile(r"\(([A-Z])\)|\b(?:[Oo]ption|[Cc]hoice)\s+([A-Z])(?![A-Za-z0-9'’-])")
-PRAISED = re.compile(r"(?<![A-Za-z0-9])([A-Z])\)?\s+is\s+(?:the\s+)?(?:most\s+)?(?:correct|right|best|appropriate)\b")
+PRAISED = re.compile(
+    r"(?<![A-Za-z0-9])(?<!\bor )(?<!\band )(?<!\bnor )([A-Z])\)?\s+is\s+(?:the\s+)?(?:most\s+)?(?:correct|right|best|appropriate)\b"
+)
 # a lone capital that is an article, a pronoun or a unit ("A dog", "I think", "5 A") is no letter of an option
-BARE = re.compile(r"(?<![A-Za-z0-9\\'’.-])(?<!\d )(?:[B-HJ-Z]|[AI](?!\s+[a-z]))(?![A-Za-z0-9'’-])")
+BARE = re.compile(
+    r"(?<![A-Za-z0-9\\'’.-])(?<!\d )(?:[B-HJ-Z]|[AI](?!\s+[a-z])|[AI](?=\s+(?:and|or|nor)\s+\(?[A-Z]\b))(?![A-Za-z0-9'’-])"
+)
 
 
 def strict_choice(response: str, options: Sequence[str]) -> str | None:
@@ -254,6 +281,8 @@ def leading_letters(text: str, options: Sequence[str], whole: bool = False) -> s
     letters = ascii_uppercase[: len(options)]
     if lead is None or lead["letter"].upper() not in letters:
         return set()
+    if lead["letter"].isupper() and SEVERAL.match(text.lstrip()) and not whole:
+        return lone_letters(text, options)
     letter, rest = lead["letter"].upper(), lead["rest"].strip()
     option = plain(options[letters.index(letter)])
     alone = not re.search(r"\w", rest)
@@ -283,6 +312,8 @@ def named_texts(text: str, options: Sequence[str]) -> tuple[set[str], str]:
         words = plain(option)
         if words and words.upper() not in letters:
             wanted = rf"(?<![\w.,−-])(?<!\d[.,]){re.escape(words)}(?![\w%]|[.,]\d)"
+            if words[0].isdigit() or words[-1].isdigit():  # no part of a fraction, a power, a range or a sum
+                wanted = rf"(?<![/^√+×])(?<![/^√+×-] ){wanted}(?!\s?[/^√π%×±]|\s?[-+]\s?\d|:\d)"
             rest, times = re.subn(wanted, " ", rest, flags=re.IGNORECASE)
             found |= {letter} if times else set()
     return found, rest
@@ -292,3 +323,68 @@ def plain(text: str, lower: bool = True) -> str:
     """Return the text without markup, outer punctuation and repeated spaces, in small letters unless told otherwise."""
     words = " ".join(strip_markup(unify(text)).split()).strip(" .,;:!?\"'")
     return words.lower() if lower else words
+
+
+# yes and no of other languages, where they stand alone between marks: a word of a sentence is no answer
+AFFIRMED = "是的?|对的?|對的?|正确的?|正確的?|没错|沒錯|有的?|肯定的?|はい|예|네|sí|oui|ja|sim|да"
+REFUSED = (
+    "不是的?|不对的?|不對的?|没有|沒有|错误的?|錯誤的?|不正确|不正確|否定的?|否|不|错|"
+    "いいえ|아니요|아니오|아뇨|non|nein|não|нет"
+)
+FOREIGN = re.compile(
+    rf"(?:(?<=[\n,.;:!?*\"'])|\A)(\s*(?:所以|因此|故|那么)?,?\s*)(?:({AFFIRMED})|({REFUSED}))"
+    r"(?=\s*(?:$|[,.;:!\n*\"']))",
+    re.IGNORECASE,
+)
+# `no` before one of these belongs to no noun: "no they differ", "no both are equal", "no based on the figure"
+NO_NOUN = (
+    "it|they|there|the|this|that|these|those|i|we|you|he|she|both|all|each|every|either|neither|some|a|an|my|your|his|"
+    "its|our|their|because|since|as|based|in|on|at|by|from|for|according|given|due|but|and|so|if|when|while|although|"
+    "though|unless|however|actually|indeed|instead|is|are|was|were|do|does|did|can|cannot|could|would|will|should|has|"
+    "have|had"
+)
+# what ends a word that stands alone: the end, a mark on it, a mark behind a space that opens nothing, or a bracket that
+# holds more than an adjective (`no (visible) gap` answers nothing, and neither does `no "gap"`, `no-one` or `No. 1`)
+LONE_END = r"(?:$|(?!\.\s?\d)[^\w\s-]|-(?!\w)|\s+(?:$|[^\w\s\"'“‘(\[-]|-(?!\w)|\((?!\w+\)\s*\w)))"
+SAID = re.compile(rf"\b(?:yes\b|no\b(?={LONE_END}|\s+(?:{NO_NOUN})\b))", re.IGNORECASE)
+INNER = re.compile(rf"\byes\b|\bno\b(?={LONE_END})|(?<=\bsay )no\b(?=\s+(?:{NO_NOUN})\b)", re.IGNORECASE)
+OPENING = re.compile(rf"\A\W*({SAID.pattern})", re.IGNORECASE)  # as an answer opens a text
+DOUBT = re.compile(
+    r"\b(?:yes|no)\s*(?:/|or|and|&)\s*(?:yes|no)\b|\bnot\s+(?:a\s+)?(?:yes|no)\b|"
+    r"\b(?:if|whether)\s+(?:yes|no)\b|[是对有]\s*[/或]|\bneither\b",
+    re.IGNORECASE,
+)
+BARE_WORDS = {
+    **dict.fromkeys(("true", "correct", "yeah", "yep"), "yes"), **dict.fromkeys(("false", "incorrect", "nope"), "no")
+}  # fmt: skip
+
+
+def translate_answer(text: str) -> str:
+    """Return a text with the yes and no of other languages, and a lone "True" or "Incorrect", in English."""
+    if (bare := BARE_WORDS.get(text.strip(" .,!*'\"").lower())) is not None:
+        return bare
+    return FOREIGN.sub(lambda found: f"{found[1]}{'yes' if found[2] else 'no'}", text)
+
+
+def strict_yes_no(response: str) -> str | None:
+    """Return `yes` or `no` as a response's final part gives it, None if it gives none or both.
+
+    A `no` that belongs to a noun ("No difference is visible") is none of the two words, wherever it stands. The last
+    statement (`Answer: no`, `\\boxed{Yes}`) that holds one of them decides: the one that opens it, else the only one.
+    Else the word that opens the text, or its last line if that does not say the opposite. Else the only one.
+    """
+    final = read_final(response)
+    for statement in map(translate_answer, reversed(read_statements(final))):
+        if said := OPENING.findall(statement) or SAID.findall(statement):
+            return None if DOUBT.search(statement) else only(said)
+    lines = [translate_answer(line.strip()) for line in strip_markup(final).splitlines() if re.search(r"\w", line)]
+    if any(DOUBT.search(line) for line in lines):
+        return None
+    first = OPENING.findall(lines[0]) if lines else []
+    last = (OPENING.findall(lines[-1]) or INNER.findall(lines[-1])) if len(lines) > 1 else []
+    return only(first + last or [word for line in lines for word in INNER.findall(line)])
+
+
+def only(words: Iterable[str]) -> str | None:
+    """Return the answer if yes, or no, is the only one of the two among the words."""
+    return one({word.lower() for word in words} & {"yes", "no"})

@@ -8,11 +8,12 @@ Never: ask a language model to judge, or read a "no" that belongs to a noun.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dontblink.questions.answers import compare, one, read_final, read_statements, strip_markup
+from dontblink.questions.answers import compare, only
+from dontblink.questions.answers import strict_yes_no as strict_answer
 from dontblink.questions.items import Item, ItemError, Score
 from dontblink.questions.sources import Row, Source, find_picture, name_item, read_rows, require_columns
 
@@ -22,17 +23,6 @@ KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id", "visual
 INSTRUCTION = "Please answer yes or no."  # the data set has no instruction of its own; this is the usual one
 UNPACKED = "hallusion_bench"  # the folder that the official archive unpacks to
 PUNCTUATION = ';/[]"{}()=+\\_->@<`,?!'  # as the usual rule has it: no colon, no asterisk
-# what ends a word that stands alone: the end, a mark on it, a mark behind a space that opens nothing, or a bracket that
-# holds more than an adjective (`no (visible) gap` answers nothing, and neither does `no "gap"` or `no-one`)
-ALONE = r"(?:$|[^\w\s-]|-(?!\w)|\s+(?:$|[^\w\s\"'“‘(\[-]|-(?!\w)|\((?!\w+\)\s*\w)))"
-LONE = re.compile(rf"\b(?:yes|no)\b(?={ALONE})", re.IGNORECASE)
-# `yes` belongs to no noun; `no` may go on without a mark ("no they differ", "no because they differ")
-SAID = re.compile(
-    rf"\b(?:yes\b|no\b(?={ALONE}|\s+(?:it|they|there|the|this|that|these|those|i|we|because|since|as)\b))",
-    re.IGNORECASE,
-)
-OPENING = re.compile(rf"\A\W*({SAID.pattern})", re.IGNORECASE)  # as an answer opens a text
-DOUBT = re.compile(r"\b(?:yes|no)\s*(?:/|or|and|&)\s*(?:yes|no)\b|\bnot\s+(?:a\s+)?(?:yes|no)\b", re.IGNORECASE)
 
 
 def load_rows(source: Source, config: str = "") -> list[Row]:
@@ -90,31 +80,6 @@ def official_answer(response: str) -> str | None:
     for mark in PUNCTUATION:
         text = text.replace(mark, "" if glued or f"{mark} " in original or f" {mark}" in original else " ")
     return only(re.sub(r"\.(?!\d)", "", text, count=32).split())
-
-
-def strict_answer(response: str) -> str | None:
-    """Return the answer that the response's final part gives, None if it gives none or both.
-
-    A `no` that belongs to a noun ("No difference is visible") is none of the two words, wherever it stands. The last
-    statement (`Answer: no`, `\\boxed{Yes}`) that holds one of them decides: the one that opens it, else the only one.
-    Else the word that opens the text, or its last line if that does not say the opposite. Else the only one before a
-    mark or an end ("so, yes.").
-    """
-    final = read_final(response)
-    for statement in reversed(read_statements(final)):
-        if said := OPENING.findall(statement) or SAID.findall(statement):
-            return None if DOUBT.search(statement) else only(said)
-    lines = [line.strip() for line in strip_markup(final).splitlines() if re.search(r"\w", line)]
-    if any(DOUBT.search(line) for line in lines):
-        return None
-    first = OPENING.findall(lines[0]) if lines else []
-    last = (OPENING.findall(lines[-1]) or LONE.findall(lines[-1])) if len(lines) > 1 else []
-    return only(first + last or [word for line in lines for word in LONE.findall(line)])
-
-
-def only(words: Iterable[str]) -> str | None:
-    """Return the answer if yes, or no, is the only one of the two among the words."""
-    return one({word.lower() for word in words} & {"yes", "no"})
 
 
 def scores(response: str, item: Item) -> dict[str, Score]:

@@ -35,7 +35,15 @@ from typing import Any
 
 import numpy as np
 
-from dontblink.questions.answers import make_plain, read_final, read_marked, read_value
+from dontblink.questions.answers import (
+    DENIED,
+    SEVERAL,
+    make_plain,
+    read_final,
+    read_marked,
+    read_value,
+    strict_yes_no,
+)
 from dontblink.questions.items import Item, ItemError, Score
 from dontblink.questions.numbers import SCALES, UNREAD, read_numbers, read_words
 from dontblink.questions.sources import Row, Source, find_picture, name_item, read_rows, require_columns
@@ -65,7 +73,7 @@ DECLINES = re.compile(
 LIST = re.compile(r"\[(?= ?[-+]?\d)[-+\d., ]++\]")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 CLAUSE_END = re.compile(r"(?<=[.!?;])\s|,\s|\n|\b(?:because|since|where|which)\b")
-LETTER = re.compile(r"(?:(?i:option|choice)\s+)?(?:[(\[]\s?([A-Za-z])\s?[)\]]|([A-Z])(?=$|[.):,;\s]))")
+LETTER = re.compile(r"(?:(?i:option|choice)\s+)?(?:[(\[]\s?([A-Za-z])\s?[)\]]|([A-Z])(?=$|[.):,;\s\u4e00-\u9fff]))")
 WHOLE_LETTER = re.compile(r"(?:(?i:option|choice)\s+)?[(\[]?\s?([A-Za-z])\s?[)\]]?[.:]?")
 NAMED_LETTER = re.compile(
     r"(?<!\w)\(([A-Z])\)|\b(?i:option|choice|answer) ([B-Z])\b|\b([A-Z])(?= is (?:the )?(?:correct|right|best))"
@@ -74,7 +82,7 @@ NAMED_LETTER = re.compile(
 BREAKDOWN = re.compile(r"(\d[^()=≈\n]{0,40}?[\sA-Za-z%°])\([^()]*\)(?!\s?[/^×])")
 UNKNOWN = re.compile(r"(?<![\w])([a-zA-Z])\s?=\s?-?[\d√(.]")
 PART = r"-?\d[\d.]*\s?(?:%|°|[a-zA-Z]+)?"
-SEVERAL = re.compile(rf"\W*{PART}(?:\s*(?:[,;]\s+(?:and\s|or\s)?|\band\b|\bor\b|&|[和或])\s*{PART})+[\s.)\]]*")
+LISTED = re.compile(rf"\W*{PART}(?:\s*(?:[,;]\s+(?:and\s|or\s)?|\band\b|\bor\b|&|[和或])\s*{PART})+[\s.)\]]*")
 COMPOUND = re.compile(
     r"\d\s?(?:hours?|hrs?|h|minutes?|min|days?|weeks?|years?|feet|foot|ft|yards?|pounds?|lbs?|dollars?|km|m|kg)"
     r"\s?(?:and\s)?\d"
@@ -219,7 +227,7 @@ def read_clause(text: str) -> str:
     clause = BREAKDOWN.sub(r"\1", CLAUSE_END.split(text, maxsplit=1)[0])
     if len(set(UNKNOWN.findall(sentence))) > 1 or COMPOUND.search(clause):
         return UNREAD
-    if SEVERAL.fullmatch(BREAKDOWN.sub(r"\1", sentence).rpartition("=")[2]):
+    if LISTED.fullmatch(BREAKDOWN.sub(r"\1", sentence).rpartition("=")[2]):
         first, *rest = [float(number) for _, number in read_numbers(sentence.rpartition("=")[2])] or [math.nan]
         if rest and not math.isclose(first, sum(rest)):
             return UNREAD
@@ -261,10 +269,20 @@ def find_number(text: str) -> str:
 def find_choice(text: str, choices: Sequence[str]) -> str:
     """Return the letter of the option that a text answers with; '' where there is none."""
     options, plain = Options(choices), make_plain(text)
-    if letter := options.match_whole(plain) or next(filter(None, map(options.match_start, read_marked(text))), ""):
+    if letter := options.match_whole(plain):
         return letter
+    plain = DENIED.sub(" ", plain)
+    for marked in read_marked(text):
+        if options.match_several(marked.partition("\n")[0]):
+            return ""
+        if letter := options.match_start(DENIED.sub(" ", marked)):
+            return letter
     sentences = read_committed(plain, [option for option in options.plain if DECLINES.search(option)])
-    return options.match_lines(sentences) or options.match_conclusion(sentences) if sentences else ""
+    if not sentences or options.match_several(sentences[-1], letters_only=True):
+        return ""
+    found = options.match_lines(sentences) or options.match_conclusion(sentences)
+    said = "" if found or sorted(options.plain) != ["no", "yes"] else strict_yes_no(text) or ""
+    return found or options.match_whole(said)
 
 
 def trim(text: str) -> str:
@@ -284,6 +302,12 @@ class Options:
         self.values = [float(found[0][1]) for found in numbers] if self.numeric else []
         words = sorted({plain for plain in self.plain if len(plain) > 1 or plain.isdigit()}, key=len, reverse=True)
         either = "|".join(map(re.escape, words)) or r"(?!)"
+        denying = re.compile(r"(?:not|no|none|neither|cannot|never)\b")
+        own = r"(?!)" if any(map(denying.match, self.plain)) else ""  # options that deny are read as they stand
+        self.denied = re.compile(
+            own + r"(?:\b(?:not|never|neither|nor|cannot|rather than|instead of|\w+n['’]t)\s+(?:(?:be|an?|the|any|"
+            rf"really|definitely|actually|likely)\s+){{0,3}}|不是|并非)(?:{either})(?![a-z0-9_])"
+        )
         self.mention = re.compile(rf"(?<![a-z0-9_.])(?<!not )(?<!not the )(?:{either})(?![a-z0-9_]|\.\d)")
 
     def name_first(self, matches: Sequence[bool]) -> str:
@@ -295,6 +319,16 @@ class Options:
         return self.name_first(
             [math.isclose(value, float(number), rel_tol=1e-9) for value in self.values if number]
         )  # nan is close to none
+
+    def match_several(self, text: str, letters_only: bool = False) -> bool:
+        """Whether a text opens with two options joined to each other: "A or C", "a cat or a dog"."""
+        found = SEVERAL.match(text)
+        letters = {*re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", found[0])} & {*self.letters} if found else set()
+        words = [(m.end(), m.start(), m[0]) for m in self.mention.finditer(text.casefold())][:2]
+        between = text[words[0][0] : words[1][1]] if len(words) == 2 and words[0][2] != words[1][2] else "-"
+        if letters_only:
+            return len(letters) > 1
+        return len(letters) > 1 or re.fullmatch(r"\W*(?:or|and|nor|/)\W*(?:(?:an?|the)\s)?", between) is not None
 
     def match_whole(self, text: str) -> str:
         """Match a text that is nothing but a letter, the words of an option, or both; a bare capital is a letter."""
@@ -335,7 +369,7 @@ class Options:
         """Match what the last sentence with a number (where all options are numbers) or with a mention states."""
         if self.numeric:
             return self.match_value(next(filter(None, map(state_number, reversed(sentences))), ""))
-        for sentence in map(str.casefold, reversed(sentences)):
+        for sentence in (self.denied.sub(" ", text.casefold()) for text in reversed(sentences)):
             mentions = [(match.start(), match[0]) for match in self.mention.finditer(sentence)]
             if mentions:
                 stated = [verb.end() for verb in STATES.finditer(sentence) if verb.end() <= mentions[-1][0]]

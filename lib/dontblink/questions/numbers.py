@@ -149,7 +149,7 @@ class _Reader:
                 self.literal, value = "", value * self.read_power()
             elif sign in ("×", "*", "·", "x", "/", "÷") and self.follows():
                 self.take()
-                power, before = re.match(r"10(?: ?\^|(?![\d.,]))", self.text[self.place :][:6]), self.exact
+                power, before = re.match(r"10(?: ?\^|(?![\d.,]))", self.text[self.place : self.place + 6]), self.exact
                 other = self.read_power()
                 self.literal = ""
                 n_divided += sign in ("/", "÷")
@@ -191,7 +191,7 @@ class _Reader:
                 value = self.read_sum() * (-1 if minus else 1)
                 if self.peek() != ")":
                     raise _Unread
-                self.place += self.text[self.place :].index(")") + 1
+                self.place = self.text.index(")", self.place) + 1
                 self.literal = ""
             else:
                 raise _Unread
