@@ -210,11 +210,13 @@ DENIAL = re.compile(r"\b(?:not|no|never|neither|nor|or|cannot|wrong|incorrect|ex
 LISTED = re.compile(r"\s*(?:[-•+*]\s|\**\(?(?:[A-Z]|\d{1,2})[.):])")  # an item of a list, markup kept
 MARKED = re.compile(r"\(([A-Z])\)|\b(?:[Oo]ption|[Cc]hoice)\s+([A-Z])(?![A-Za-z0-9'’-])")
 PRAISED = re.compile(
-    r"(?<![A-Za-z0-9])(?<!\bor )(?<!\band )(?<!\bnor )([A-Z])\)?\s+is\s+(?:the\s+)?(?:most\s+)?(?:correct|right|best|appropriate)\b"
+    r"(?<![A-Za-z0-9])(?<!\bor )(?<!\band )(?<!\bnor )([A-Z])\)?\s+is\s+"
+    r"(?:the\s+)?(?:most\s+)?(?:correct|right|best|appropriate)\b"
 )
 # a lone capital that is an article, a pronoun or a unit ("A dog", "I think", "5 A") is no letter of an option
 BARE = re.compile(
-    r"(?<![A-Za-z0-9\\'’.-])(?<!\d )(?:[B-HJ-Z]|[AI](?!\s+[a-z])|[AI](?=\s+(?:and|or|nor)\s+\(?[A-Z]\b))(?![A-Za-z0-9'’-])"
+    r"(?<![A-Za-z0-9\\'’.-])(?<!\d )(?:[B-HJ-Z]|[AI](?!\s+[a-z])|"
+    r"[AI](?=\s+(?:and|or|nor)\s+\(?[A-Z]\b))(?![A-Za-z0-9'’-])"
 )
 
 
