@@ -7,7 +7,7 @@ Out: Items with boxes, Scores. Never: a row about the whole scene, or about an o
 no box shows what is not there.
 
 `official` is the official `==`, on the text behind the reasoning. `strict` compares in small letters without the final
-point, reads a stated answer ("Answer: dog"), and the yes or no of a yes/no question as HallusionBench's rule does.
+point, reads a stated answer ("Answer: dog"), and the yes or no of a yes/no question as HallusionBench's does.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dontblink import paths
-from dontblink.questions import hallusionbench
-from dontblink.questions.answers import compare, plain, read_final, read_statements
+from dontblink.questions.answers import compare, plain, read_final, read_statements, strict_yes_no
 from dontblink.questions.items import Item, ItemError, Score
 from dontblink.questions.sources import (
     Row,
@@ -126,5 +125,5 @@ def scores(response: str, item: Item) -> dict[str, Score]:
     """Score a response by both rules."""
     official = Score(read_final(response) == item.answer, bool(read_final(response)), read_final(response))
     is_closed = item.covariates.get("stratum") == STRATA["verify"]
-    answer = hallusionbench.strict_answer(response) if is_closed else read_short(response)
+    answer = strict_yes_no(response) if is_closed else read_short(response)
     return {"official": official, **compare(plain(item.answer), strict=answer)}
