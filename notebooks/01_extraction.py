@@ -97,7 +97,10 @@ sums = calibration.assign(expected=expected).groupby(["model", "layer"], observe
 layer_lift = sums.sum()["evidence_mass"] / sums.sum()["expected"]
 
 # %%
-for model, found in grounding.items():
+by_evidence = {model: found for model, found in grounding.items() if found["n_items"]}
+for model in {*models} - {*by_evidence}:
+    print(f"{model}: no calibration item has a reasoning and evidence boxes; its grounding is all layers and heads")
+for model, found in by_evidence.items():
     assert np.allclose(layer_lift[model], found["layer_lift"], rtol=1e-6), "not the lift that the extraction used"
     assert sorted(layer_lift[model].nlargest(len(found["layers"])).index) == found["layers"]
 chosen = {model: [tuple(pair) for pair in found["heads"]] for model, found in grounding.items()}
@@ -168,10 +171,11 @@ charts.noise_panel(axes[1, 1], test)
 record.save_figure(figure, "01_extraction", profile)
 
 # %%
-figure, axes = plt.subplots(1, len(models), figsize=(7, 2.9))
-for ax, model in zip(np.atleast_1d(axes), models, strict=True):
-    charts.head_lift_map(ax, calibration[calibration["model"] == model], chosen[model])
-record.save_figure(figure, "01_extraction_heads", profile)
+if by_evidence:
+    figure, axes = plt.subplots(1, len(by_evidence), figsize=(7, 2.9))
+    for ax, model in zip(np.atleast_1d(axes), by_evidence, strict=True):
+        charts.head_lift_map(ax, calibration[calibration["model"] == model], chosen[model])
+    record.save_figure(figure, "01_extraction_heads", profile)
 
 # %%
 by_cell, samples_by_cell = (

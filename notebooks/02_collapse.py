@@ -105,6 +105,7 @@ def mean_masses(rows, k):
 def find_ends(tokens, token_masses):
     """Return the mean masses of each response in its first and in its last part."""
     looks = mark_bins(tokens, bins).merge(token_masses, on=[*response, "token_index"], validate="1:1")
+    looks = looks.dropna(subset=["uniform_evidence_share"])  # an item without boxes has no evidence mass
     check_dilution(looks)
     return pd.concat({"first": mean_masses(looks, 0), "last": mean_masses(looks, bins - 1)}, axis=1, join="inner")
 

@@ -22,7 +22,7 @@
 #
 # | | |
 # |---|---|
-# | inputs | the recorded numbers of the notebooks before this one, `paper/claims.yaml`, `figures/simulation` |
+# | inputs | the numbers of the notebooks before this one, `paper/claims.yaml`, `figures/simulation`, `figures/seeds` |
 # | outputs | the ledger with verdicts, the arithmetic of the report |
 # | cost | seconds |
 #
@@ -57,7 +57,7 @@ from scipy.stats import binomtest
 
 from dontblink import paths
 from dontblink.figures import charts
-from dontblink.publish import claims, record
+from dontblink.publish import changes, claims, record
 from dontblink.publish.numbers import Numbers
 
 pd.set_option("display.max_colwidth", None)  # a condition is read as a whole
@@ -158,6 +158,18 @@ pd.DataFrame(rates).T.round(3)
 pd.DataFrame({name: {key: own.get(key) for key in needed} for name, own in simulated.items()}).T
 
 # %% [markdown]
+# Does a verdict hang on one training run? The small model was trained again from another seed and took the place of the
+# first in the whole study (`params/seeds.yaml`). What changes in the ledger, verdict by verdict and condition by
+# condition:
+
+# %%
+other_seed = claims.read_other_seed(profile)
+retrained = changes.compare_verdicts({"claims": ledger}, other_seed) if other_seed else []
+moved = [change for change in retrained if change.differs or change.conditions]
+print(changes.describe_verdicts(retrained) if retrained else "no study of another training seed beside this profile")
+print("\n".join(change.describe() for change in moved))
+
+# %% [markdown]
 # A gain in selective risk is a whole number of saved errors over a whole number of accepted answers,
 # $k = \lceil \text{coverage} \cdot n \rceil$. Which pairs round to the gain that the paper reports?
 
@@ -189,6 +201,12 @@ recorded = {
     "small_counts": record.nest(small, ["n"]),
     "sign_probability": sign_p,
 }
+if retrained:
+    recorded["retrained"] = {
+        "n_claims": len(retrained), "n_verdicts_changed": sum(change.differs for change in retrained),
+        "n_conditions_changed": sum(len(change.conditions) for change in retrained),
+        "says": "; ".join(change.describe() for change in moved) or "nothing",
+    }
 record.save_numbers("08_claims", recorded, profile)
 
 # %% [markdown]

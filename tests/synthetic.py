@@ -24,7 +24,7 @@ def make_bins(
                 rows.append({
                     "model": model, "benchmark": benchmark, "split": "test", "item_id": f"{benchmark}-{item:03d}",
                     "head_set": "grounding_layers", "bin": k, "n_bins": n_bins, "n_empty_bins": 0, "n_tokens": 5,
-                    "evidence_mass": evidence, "other_image_mass": 0.2, "prompt_mass": 0.1, "sink_mass": 0.1,
+                    "evidence_mass": evidence, "visual_mass": evidence + 0.2, "prompt_mass": 0.1, "sink_mass": 0.1,
                     "earlier_response_mass": 0.6 - evidence, "control_box_mass": 0.04 * (1 - dilution * done),
                     "uniform_evidence_share": uniform,
                 })  # fmt: skip

@@ -35,7 +35,8 @@ from dontblink.errors import NamedError
 from dontblink.files import read_json
 
 REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box")
-MASSES = tuple(f"{region}_mass" for region in REGIONS)
+MASSES = tuple(f"{'visual' if region == 'other_image' else region}_mass" for region in REGIONS)  # with the evidence
+BOXED = ("evidence_mass", "control_box_mass")  # of them, those that an item without boxes does not have
 HEAD_SETS = ("grounding_layers", "grounding_heads", "all_layers", "layer_0")
 UNITS = {"mass": "share of attention"}  # units in words, where their name does not say it
 TEXT, INT, REAL = pa.dictionary(pa.int32(), pa.string()), pa.int32(), pa.float32()
@@ -57,8 +58,11 @@ KEYS = {
     "item_id": Column(TEXT, "", "item"),
 }
 _HEAD_SET = {"head_set": Column(TEXT, "", "heads averaged over: " + ", ".join(HEAD_SETS))}
-_MASSES = {name: Column(REAL, "mass", f"attention mass on the region {name[:-5]}") for name in MASSES}
-_UNIFORM = {"uniform_evidence_share": Column(REAL, "mass", "evidence tokens / visible keys: a uniform look")}
+_MASSES = {
+    name: Column(REAL, "mass", f"attention mass on the region {name[:-5]}".replace("visual", "image"), name in BOXED)
+    for name in MASSES
+}
+_UNIFORM = {"uniform_evidence_share": Column(REAL, "mass", "evidence tokens / visible keys: a uniform look", True)}
 _STEP = {
     "step_index": Column(INT, "", "step from 0; -1 outside the steps"),
     "step_kind": Column(TEXT, "", "gold kind whose pattern the step's text has; empty if none"),
@@ -78,9 +82,9 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "token_index": Column(INT, "", "position in the response, from 0"), **_HEAD_SET, **_MASSES},
     "heads": KEYS | {
         "layer": Column(INT, "", "text layer, from 0"), "head": Column(INT, "", "query head, from 0"),
-        "evidence_mass": Column(REAL, "mass", "mean over the reasoning"),
+        "evidence_mass": Column(REAL, "mass", "mean over the reasoning", True),
         "visual_mass": Column(REAL, "mass", "evidence + other image, mean over the reasoning"),
-        "evidence_fraction": Column(REAL, "share", "share of the image tokens that are evidence"),
+        "evidence_fraction": Column(REAL, "share", "share of the image tokens that are evidence", True),
         "evidence_lift": Column(REAL, "ratio", "evidence share of visual mass / evidence fraction", True)},
     "steps": KEYS | _STEP | _HEAD_SET | {
         "step_text": Column(TEXT, "", "the step as decoded"),
@@ -100,7 +104,9 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         **{f"n_{part}": Column(INT, "tokens", f"{part.replace('_', ' ')}")
            for part in ("prompt_tokens", "response_tokens", "reasoning_tokens", "answer_tokens")},
         "n_steps": Column(INT, "steps", "reasoning steps"),
-        "evidence_fraction": Column(REAL, "share", "share of the image tokens that are evidence"),
+        "evidence_fraction": Column(REAL, "share", "share of the image tokens that are evidence", True),
+        "evidence_tokens": Column(REAL, "tokens", "image tokens that the evidence covers, parts of tokens added up", True),
+        "evidence_missing": Column(TEXT, "", "why evidence is not measured; empty where it is"),
         "noise_level": Column(REAL, "", "picture noise", True),
         "chain_length": Column(REAL, "", "length of the gold chain", True),
         "chain_kind": Column(TEXT, "", "step or recall"),

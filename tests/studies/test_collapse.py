@@ -86,7 +86,7 @@ def test_rescaled_masses_and_shuffled_rows_do_not_change_the_collapse(scale: flo
     bins = make_bins(20, 2)
     other = bins.sample(frac=1, random_state=seed)
     other = other.assign(
-        evidence_mass=other["evidence_mass"] * scale, other_image_mass=other["other_image_mass"] * scale
+        evidence_mass=other["evidence_mass"] * scale, visual_mass=other["visual_mass"] * scale
     )
     quantities = ["evidence", "evidence_over_uniform", "evidence_over_visual"]
     one, two = (
@@ -162,7 +162,7 @@ def test_lift_along_the_reasoning_is_share_over_fraction() -> None:
     items = bins[["model", "benchmark", "item_id"]].drop_duplicates().assign(evidence_fraction=0.25)
     line = curves(add_fraction(bins, items), quantities=["evidence_lift"], **FAST)
     start = bins[(bins["bin"] == 0) & (bins["model"] == "glm") & (bins["benchmark"] == "symbolic")]
-    visual = (start["evidence_mass"] + start["other_image_mass"]).sum()
+    visual = start["visual_mass"].sum()
     expected = start["evidence_mass"].sum() / (0.25 * visual)
     assert line.query("bin == 0 and model == 'glm' and benchmark == 'symbolic'")["estimate"].item() == pytest.approx(
         expected

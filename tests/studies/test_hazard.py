@@ -190,7 +190,7 @@ def make_steps(n_items: int, signal: float, kind_gap: float = 0.0) -> pd.DataFra
     return pd.DataFrame({
         "model": "m", "benchmark": "b", "item_id": np.repeat([f"i{k}" for k in range(n_items)], 6),
         "step_index": index, "step_kind": np.where(index % 2, "read", "compute"), "n_tokens": 3, "evidence_mass": mass,
-        "other_image_mass": 0.1,
+        "visual_mass": mass + 0.1,
     })  # fmt: skip
 
 

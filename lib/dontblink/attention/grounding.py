@@ -27,18 +27,25 @@ class Grounding:
     layer_lift: tuple[float, ...]
     n_items: int
 
+    @classmethod
+    def of_all(cls, n_layers: int, n_heads: int) -> Grounding:
+        """Return every layer and head, chosen on no item: where no calibration item shows evidence while it reasons."""
+        pairs = tuple((layer, head) for layer in range(n_layers) for head in range(n_heads))
+        return cls(tuple(range(n_layers)), pairs, (), 0)
+
 
 def select_grounding(heads: pd.DataFrame, n_layers: int, n_heads: int) -> dict[str, Grounding]:
     """Return each model's layers and (layer, head) pairs of largest evidence lift on calibration items.
 
     Lift of a layer = sum of evidence mass / sum of (visual mass * evidence fraction), over its heads and all items: a
-    ratio of means, 1 for a look that has no preference within the image. Ties go to the lower number. NamedError if a
-    row of another split is passed, or a model has fewer layers or heads than asked for.
+    ratio of means, 1 for a look that has no preference within the image. Ties go to the lower number. An item without
+    boxes chooses nothing, and a model without one that has some is not there. NamedError if a row of another split is
+    passed, or a model has fewer layers or heads than asked for.
     """
     if (heads["split"].astype(str) != "calibration").any():
         raise NamedError("heads of the test split; calibration items choose the grounding, filter the rows")
     rows = heads.assign(expected=heads["visual_mass"] * heads["evidence_fraction"])
-    chosen = {}
+    rows, chosen = rows.dropna(subset=["expected"]), {}
     for model, part in rows.groupby("model", observed=True):
         sums = (part.groupby(by)[["evidence_mass", "expected"]].sum() for by in ("layer", ["layer", "head"]))
         layer_lift, pair_lift = (total["evidence_mass"] / total["expected"] for total in sums)
@@ -54,6 +61,11 @@ def select_grounding(heads: pd.DataFrame, n_layers: int, n_heads: int) -> dict[s
     return chosen
 
 
+def add_visual(evidence: NDArray[Any], other_image: NDArray[Any]) -> NDArray[Any]:
+    """Return the visual mass: the sum, or `other_image` alone, which is the whole image, where evidence is not known."""
+    return np.asarray(np.where(np.isnan(evidence), other_image, evidence + other_image))
+
+
 def list_looks(
     head_mass: NDArray[np.float32], coverage: NDArray[np.float32], reasoning: tuple[int, int]
 ) -> dict[str, NDArray[Any]]:
@@ -65,11 +77,11 @@ def list_looks(
     Parameters
     ----------
     head_mass : float32 [L, H, 2], mean mass on evidence and on other image over the reasoning
-    coverage : float32 [M], share of each image token inside the evidence
+    coverage : float32 [M], share of each image token inside the evidence, NaN where that is not known
     """
     mass = head_mass.astype(np.float64) if reasoning[1] > reasoning[0] else np.zeros((0, 0, 2))
     n_layers, n_heads = mass.shape[:2]
-    evidence, visual = mass[..., 0].reshape(-1), mass.sum(axis=-1).reshape(-1)
+    evidence, visual = mass[..., 0].reshape(-1), add_visual(*np.moveaxis(mass, -1, 0)).reshape(-1)
     expected = visual * float(coverage.mean())
     lift = np.divide(evidence, expected, out=np.full_like(evidence, np.nan), where=expected > 0)
     layer, head = np.divmod(np.arange(n_layers * n_heads), max(n_heads, 1))

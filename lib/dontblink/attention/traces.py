@@ -10,7 +10,7 @@ names or draws a measure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ class Trace(Measures):
     Attributes
     ----------
     token_texts, step_texts : T and S texts, decoded by the model's tokenizer
-    coverage, control : float32 [M], share of each image token inside the evidence and the control box
+    coverage, control : float32 [M], share of each image token inside the evidence and the control box, NaN without boxes
     grids, image_order : (rows, columns) of merged tokens, and place in `item.images`, of each picture as shown
     """
 
@@ -70,7 +70,7 @@ def trace_responses(
     items: Sequence[Item],
     responses: Sequence[Response],
     settings: Mapping[str, Any],
-    lacking_boxes: Mapping[str, str],
+    lacking_boxes: Collection[str],
     grounding: Grounding | None,
 ) -> tuple[list[Trace], Reasons]:
     """Replay the responses of a shard; those that cannot be measured come back as (item id, reason).
@@ -78,7 +78,7 @@ def trace_responses(
     Parameters
     ----------
     settings : section `extraction` of the parameters
-    lacking_boxes : why an item has no evidence to measure, by item id
+    lacking_boxes : the items whose evidence is not known: replayed, all that takes it NaN, `other_image` the whole image
     grounding : chooses two of the four sets of heads; None keeps what each head measures where all of it is small (see
         `KEPT_BYTES`), else no mass and no map, only the looks of every head
     """
@@ -88,8 +88,6 @@ def trace_responses(
             reasons.append((response.item_id, "empty response: no token to replay"))
         elif response.retokenised and settings["retokenised"] != "keep":
             reasons.append((response.item_id, "re-tokenised text: its ids may not be those that the model wrote"))
-        elif response.item_id in lacking_boxes:
-            reasons.append((response.item_id, lacking_boxes[response.item_id]))
         else:
             kept.append(response)
     by_id = {item.id: item for item in items}
@@ -124,6 +122,9 @@ def trace_responses(
     for measures in measured:
         k = row[measures.item_id]
         ids, cut = kept[k].response_ids, spans[k]
+        if measures.item_id in lacking_boxes:
+            hide_evidence(measures)
+            coverage[k], control[k] = (np.full_like(own, np.nan) for own in (coverage[k], control[k]))
         traces.append(Trace(
             **vars(measures), spans=cut, token_texts=tuple(vlm.token_texts(ids)),
             step_texts=tuple(vlm.decode(ids[a:b]) for a, b in cut.steps),
@@ -131,6 +132,12 @@ def trace_responses(
             coverage=coverage[k], control=control[k], grids=tuple(grids[k]), image_order=prompts[k].image_order,
         ))  # fmt: skip
     return traces, reasons
+
+
+def hide_evidence(measures: Measures) -> None:
+    """Set to NaN what a replay without boxes found on evidence and control box: no mass there would be a false zero."""
+    measures.mass[..., [REGIONS.index("evidence"), REGIONS.index("control_box")]] = np.nan
+    measures.head_mass[..., 0] = np.nan
 
 
 def average_traces(traces: Sequence[Trace], grounding: Grounding) -> list[Trace]:

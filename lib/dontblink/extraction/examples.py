@@ -34,13 +34,13 @@ def read_grounding(profile: str, model: str) -> Grounding:
 
 
 def mean_maps(profile: str, model: str, benchmark: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the maps and the coverages [n_items, M] of a cell's test responses that have a step.
+    """Return the maps and the coverages [n_items, M] of a cell's test responses with a step and boxes.
 
     A map is the mean attention of the grounding layers to each image token over the steps, weighted by their length.
     """
     maps, coverages = [], []
     for trace in study.iterate_traces(profile, model, benchmark):
-        if trace.spans.steps:
+        if trace.spans.steps and not np.isnan(trace.coverage).any():
             lengths = np.diff(trace.spans.steps)[:, 0].astype(np.float64)
             maps.append(lengths @ trace.step_map[:, GROUNDING_LAYERS].astype(np.float64) / lengths.sum())
             coverages.append(trace.coverage)
@@ -121,6 +121,6 @@ def compare_replays(profile: str, models: Sequence[str], n_items: int, implement
             row: dict[str, Any] = {"model": model, "benchmark": benchmark, "n_items": len(stored)}
             for column, name in DIFFERENCES.items():
                 pairs = [(getattr(a, name), getattr(b, name)) for a, b in zip(again, stored, strict=True)]
-                row[column] = max(float(np.abs(a - b).max()) for a, b in pairs)
+                row[column] = max(float(np.nanmax(np.abs(a - b), initial=0)) for a, b in pairs)
             rows.append(row)
     return pd.DataFrame(rows)

@@ -165,7 +165,8 @@ class Extraction(Study):
             self._write(file, pack_traces(traces), metadata)
         made_of = store.read_metadata(file)["sha256"]
         generator, sink_rule = self.question_settings["generator"], self.settings["sink_rule"]
-        blocks, files = tables.build_blocks(shard.items, responses, traces, generator, sink_rule), self.parts(shard)
+        found = shard.items, responses, traces, generator, sink_rule, dict(shard.lacking)
+        blocks, files = tables.build_blocks(*found), self.parts(shard)
         for name, block in blocks.items():
             if not files[name].is_file() or store.read_metadata(files[name]).get("traces") != made_of:
                 withdraw_manifest(self.profile)
@@ -331,8 +332,8 @@ def write_questions(study: Study) -> None:
         lacking = [str(row["item_id"]) for row in rows if row["lacks"]]
         print(
             f"{benchmark}: {len(rows)} items; {len(questions.rejected)} rows cannot be used; {len(lacking)} items lack "
-            f"evidence boxes{': ' if lacking else ''}{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}; "
-            f"all in {paths.show(target)}",
+            f"evidence boxes{': ' if lacking else ''}{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}"
+            f"{' (measured, but for their evidence)' if lacking else ''}; all in {paths.show(target)}",
             *(f"  {note}" for note in questions.notes),
             sep="\n",
             flush=True,

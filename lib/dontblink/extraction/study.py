@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 import pyarrow as pa
+from transformers import AutoConfig
 
 from dontblink import lineage, params, paths, store
 from dontblink.attention.grounding import Grounding, select_grounding
@@ -72,7 +73,7 @@ class Shard:
     response_key: str
     replay_key: str
     tables_key: str
-    lacking: tuple[tuple[str, str], ...] = ()  # why an item has no evidence to measure, by item id
+    lacking: tuple[tuple[str, str], ...] = ()  # why an item has no evidence that is known, by item id
     n_sampled: int = 0  # the first so many items are asked again, see `models.samples`
     sample_key: str = ""
     sample_table_key: str = ""
@@ -258,20 +259,19 @@ class Study:
         return [self.response_file(shard), *heads, self.trace_file(shard), *self.parts(shard).values()]
 
     def grounding(self, model: str) -> Grounding:
-        """Return a model's grounding layers and heads, chosen on the calibration split.
+        """Return a model's grounding layers and heads, chosen on the calibration split; all, where none can choose.
 
-        NamedError if the heads of a calibration shard are not there yet; if no calibration item has evidence.
+        NamedError if the heads of a calibration shard are not there yet.
         """
         if model not in self._grounding:
             files = [self.heads_file(shard) for shard in self.choosing_shards(model)]
             heads = pa.concat_tables([read_shard(file, HEADS) for file in files])
-            if not heads.num_rows:
-                raise NamedError(
-                    f"{model}: no calibration item has a reasoning and accepted evidence boxes, so no grounding layer "
-                    f"can be chosen; annotate {self.question_settings['evidence_folder']} and run again"
-                )
             sizes = self.settings["grounding_layers"], self.settings["grounding_heads"]
             self._grounding |= select_grounding(heads.unify_dictionaries().to_pandas(), *sizes)
+            if model not in self._grounding:
+                print(f"{model}: no calibration item has a reasoning and evidence boxes; its grounding is all layers")
+                config = AutoConfig.from_pretrained(self.checkpoint(model)).get_text_config()
+                self._grounding[model] = Grounding.of_all(config.num_hidden_layers, config.num_attention_heads)
         return self._grounding[model]
 
     def load_model(self, model: str, *, weights: bool = True) -> VLM:

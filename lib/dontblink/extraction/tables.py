@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dontblink import schema
-from dontblink.attention.grounding import list_looks
+from dontblink.attention.grounding import add_visual, list_looks
 from dontblink.boxes.evidence import border_mask, map_auc, mass_set_iou, pointing_hit
 from dontblink.errors import NamedError
 from dontblink.questions import registry
@@ -43,7 +43,8 @@ STEP_PATTERNS = (
 
 
 def build_blocks(
-    items: Sequence[Item], responses: Sequence[Response], traces: Sequence[Trace], generator: str, sink_rule: str
+    items: Sequence[Item], responses: Sequence[Response], traces: Sequence[Trace], generator: str, sink_rule: str,
+    lacking_boxes: Mapping[str, str] | None = None,
 ) -> dict[str, pa.Table]:
     """Return one shard's part of each table; `items`, the mark of a whole shard, comes last.
 
@@ -52,7 +53,9 @@ def build_blocks(
     items, responses : those of the shard, in any order; one without a trace has no row
     generator : the module of the generated benchmarks, `questions.generator`
     sink_rule : image tokens that the sink-masked variant drops, see `evidence.border_mask`
+    lacking_boxes : why an item's evidence is not known, by item id; what takes it is NaN in its rows
     """
+    lacking = lacking_boxes or {}
     by_id, written = {item.id: item for item in items}, {response.item_id: response for response in responses}
     keys, parts = [], []
     for trace in traces:
@@ -73,7 +76,7 @@ def build_blocks(
             },
             "heads": list_looks(trace.head_mass, trace.coverage, trace.spans.reasoning),
             "steps": _step_rows(trace, kinds, tokens["uniform_evidence_share"], sink_rule),
-            "items": _item_row(item, response, trace, scores["strict"]),
+            "items": _item_row(item, response, trace, scores["strict"], lacking.get(item.id, "")),
             "scores": _score_rows(scores),
         })  # fmt: skip
     names = [name for name in PARTS if name not in ("bins", "items")]
@@ -139,7 +142,9 @@ def name_steps(texts: Sequence[str], gold: Sequence[GoldStep]) -> list[str]:
 
 
 def _name_masses(masses: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    return {name: masses[..., k].reshape(-1) for k, name in enumerate(MASSES)}
+    named = dict(zip(MASSES, np.moveaxis(masses, -1, 0), strict=False))
+    named["visual_mass"] = add_visual(named["evidence_mass"], named["visual_mass"])
+    return {name: values.reshape(-1) for name, values in named.items()}
 
 
 def _token_rows(response: Response, trace: Trace, kinds: Sequence[str]) -> dict[str, Any]:
@@ -187,7 +192,7 @@ def _step_rows(trace: Trace, kinds: Sequence[str], uniform: NDArray[Any], sink_r
     }
 
 
-def _item_row(item: Item, response: Response, trace: Trace, score: Score) -> dict[str, Any]:
+def _item_row(item: Item, response: Response, trace: Trace, score: Score, missing: str) -> dict[str, Any]:
     entropy, top20 = (np.asarray(values, np.float64) for values in (trace.entropy_nats, trace.top20_entropy_nats))
     begin, end = trace.spans.reasoning
     # of the grounding layers; never empty while there is a reasoning token
@@ -200,7 +205,8 @@ def _item_row(item: Item, response: Response, trace: Trace, score: Score) -> dic
         "n_prompt_tokens": len(response.prompt_ids), "n_response_tokens": len(entropy),
         "n_reasoning_tokens": end - begin, "n_answer_tokens": -np.subtract(*trace.spans.answer),
         "n_steps": len(trace.spans.steps),
-        "evidence_fraction": trace.coverage.mean(),
+        "evidence_fraction": trace.coverage.mean(), "evidence_tokens": trace.coverage.sum(dtype=np.float64),
+        "evidence_missing": missing,
         "noise_level": float(covariates.get("noise_level", np.nan)),
         "chain_length": float(covariates.get("chain_length", np.nan)),
         "chain_kind": str(covariates.get("chain_kind", "")),
@@ -211,9 +217,9 @@ def _item_row(item: Item, response: Response, trace: Trace, score: Score) -> dic
         "answer_top20_entropy_nats": _mean(top20[slice(*trace.spans.answer)]),
         "max_entropy_nats": entropy.max() if len(entropy) else np.nan,
         "last_decile_entropy_nats": _mean(entropy[9 * len(entropy) // 10 :]),
-        "vision_evidence_mass": _mean(late[:, 0]), "vision_visual_mass": _mean(late[:, :2].sum(axis=1)),
+        "vision_evidence_mass": _mean(late[:, 0]), "vision_visual_mass": _mean(add_visual(*late[:, :2].T)),
         "vision_cumulative_evidence_mass": _mean(whole[:, 0]),
-        "vision_cumulative_visual_mass": _mean(whole[:, :2].sum(axis=1)), "placebo_prompt_mass": _mean(late[:, 2]),
+        "vision_cumulative_visual_mass": _mean(add_visual(*whole[:, :2].T)), "placebo_prompt_mass": _mean(late[:, 2]),
     }  # fmt: skip
     return {name: np.array([value]) for name, value in row.items()}
 

@@ -42,6 +42,7 @@ TESTED = ("rows", "show", "headline", "unit", "test", "seed", "why", "conditions
 DRAWN = {"estimate": "value", "ci_low": "low", "ci_high": "high"}
 STEM = "08_claims"
 SIMULATED = ("figures/simulation/00_rules.json", "figures/simulation/00_simulation.json")  # false positives, power
+OTHER_SEED = "figures/seeds/08_claims.json"  # the ledger after another training of the small model, see params/seeds.yaml
 START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
 
 POINTS = (100, 2, " points")
@@ -221,6 +222,12 @@ def find_simulated(name: str, effect: str, n_items: int) -> dict[str, Any]:
     if needed := power.get("power", {}).get(effect, {}).get("n_at_80"):
         found |= {"n_at_80": needed, "is_underpowered": n_items < needed}
     return found
+
+
+def read_other_seed(profile: str) -> dict[str, Any]:
+    """Return the ledger of the same study with its small model trained again; nothing of any profile but the testbed."""
+    file = paths.ROOT / OTHER_SEED
+    return dict(read_json(file)) if profile == "testbed" and file.exists() else {}
 
 
 def show_verdict(claim: Mapping[str, Any]) -> str:

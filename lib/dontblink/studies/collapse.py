@@ -62,7 +62,7 @@ def pair_kinds(steps: pd.DataFrame) -> pd.DataFrame:
     counted.
     """
     keys = _keys(steps)
-    rows = _with_visual(steps[steps["step_kind"].isin(["read", "recall"])]).astype(dict.fromkeys(keys, "str"))
+    rows = steps[steps["step_kind"].isin(["read", "recall"])].astype(dict.fromkeys(keys, "str"))
     rows = rows.assign(about=rows["step_text"].astype("str").str.split().str[0]).sort_values("step_index")
     read = rows[rows["step_kind"] == "read"].drop_duplicates([*keys, "about"])
     both = read.merge(rows[rows["step_kind"] == "recall"], on=[*keys, "about"], suffixes=("_first", "_last"))
@@ -84,8 +84,7 @@ def _keys(rows: pd.DataFrame) -> list[str]:
     return [*CELL, "item_id", "head_set"] + (["split"] if "split" in rows else [])
 
 
-def _with_visual(rows: pd.DataFrame) -> pd.DataFrame:
-    rows = rows.assign(visual_mass=rows["evidence_mass"] + rows["other_image_mass"])
+def _with_expected(rows: pd.DataFrame) -> pd.DataFrame:
     if "evidence_fraction" in rows:
         rows = rows.assign(expected_evidence_mass=rows["visual_mass"] * rows["evidence_fraction"])
     return rows
@@ -95,8 +94,7 @@ def _pair(first: pd.DataFrame, last: pd.DataFrame, everything: pd.DataFrame) -> 
     if "split" in everything and (everything["split"].astype("str") != "test").any():
         raise EstimateError("rows of the calibration split, which chose the layers; pass split 'test' only")
     keys = _keys(everything)
-    ends = [(end if "visual_mass" in end else _with_visual(end))[[*keys, *MASSES]] for end in (first, last)]
-    ends = [end.astype(dict.fromkeys(keys, "str")) for end in ends]
+    ends = [end[[*keys, *MASSES]].astype(dict.fromkeys(keys, "str")) for end in (first, last)]
     pairs = ends[0].merge(ends[1], on=keys, suffixes=("_first", "_last"), validate="1:1")
     pairs = pairs[pairs["uniform_evidence_share_first"] > 0].sort_values(keys, ignore_index=True)
     missing = pairs.drop(columns=keys).isna().any()
@@ -254,11 +252,12 @@ def curves(
 
     `position` is `bin` or `step_index`. A quantity held against another is the ratio of the two means. Columns: model,
     benchmark, head_set, quantity, `position`, estimate, ci_low, ci_high, n_items, n_degenerate; positions with fewer
-    than `min_items` items are kept without an interval.
+    than `min_items` items are kept without an interval. All quantities are over the items that have every one of them.
     """
     known = {**QUANTITIES, **LIFT}
     columns = {name: (known[name][0], known[name][1] or "one") for name in quantities}
-    rows = _with_visual(rows).assign(one=1.0, item_id=rows["item_id"].astype("str"))
+    rows = _with_expected(rows).assign(one=1.0, item_id=rows["item_id"].astype("str"))
+    rows = rows.dropna(subset=[mass for pair in columns.values() for mass in pair])  # items without boxes
     groups, results = [*CELL, "head_set"], []
     for key, group in rows.groupby(groups, observed=True):
         labels = dict(zip(groups, key, strict=True))

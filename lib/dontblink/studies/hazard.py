@@ -303,7 +303,7 @@ def reliability_table(steps: pd.DataFrame, min_items: int = 20) -> pd.DataFrame:
     rows = steps.astype(dict.fromkeys(keys, "str")).sort_values([*keys, "step_index"], ignore_index=True)
     by_response, n = rows.groupby(keys)["n_tokens"], rows["n_tokens"]
     is_late = (by_response.cumsum() - n / 2) >= 2 / 3 * by_response.transform("sum")
-    masses = {"evidence": rows["evidence_mass"], "image": rows["evidence_mass"] + rows["other_image_mass"]}
+    masses = {"evidence": rows["evidence_mass"], "image": rows["visual_mass"]}
     kind = [rows["model"], rows["benchmark"], rows["step_kind"].astype("str")]
     half = [*(rows[key] for key in keys), (rows["step_index"] % 2).rename("half")]
     results = []
