@@ -201,6 +201,8 @@ recorded = {
     "small_counts": record.nest(small, ["n"]),
     "sign_probability": sign_p,
 }
+
+# %%
 if retrained:
     recorded["retrained"] = {
         "n_claims": len(retrained), "n_verdicts_changed": sum(change.differs for change in retrained),
