@@ -105,7 +105,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
            for part in ("prompt_tokens", "response_tokens", "reasoning_tokens", "answer_tokens")},
         "n_steps": Column(INT, "steps", "reasoning steps"),
         "evidence_fraction": Column(REAL, "share", "share of the image tokens that are evidence", True),
-        "evidence_tokens": Column(REAL, "tokens", "image tokens that the evidence covers, parts of tokens added up", True),
+        "evidence_tokens": Column(REAL, "tokens", "image tokens that the evidence covers, parts added up", True),
         "evidence_missing": Column(TEXT, "", "why evidence is not measured; empty where it is"),
         "noise_level": Column(REAL, "", "picture noise", True),
         "chain_length": Column(REAL, "", "length of the gold chain", True),

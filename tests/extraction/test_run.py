@@ -62,7 +62,7 @@ def test_every_item_is_in_the_tables_and_the_masses_sum_to_one(small: Path) -> N
     tables = schema.read_tables(PROFILE, ["items", "token_masses", "tokens"])
     sizes = tables["items"].groupby(["benchmark", "split"], observed=True).size()
     assert sizes.to_dict() == {(b, split): n for b in BENCHMARKS for split, n in SIZES.items()}
-    regions = [f"{name}_mass" for name in schema.REGIONS if name != "control_box"]
+    regions = [name for name in schema.MASSES if name not in schema.BOXED]
     np.testing.assert_allclose(tables["token_masses"][regions].sum(axis=1), 1, atol=1e-5)
     assert (tables["tokens"]["entropy_nats"] >= 0).all()
     listed = paths.shard_list(PROFILE).read_text().split()

@@ -80,6 +80,7 @@ def test_values_are_those_of_the_tables_and_traces(folder: Path) -> None:
         shown = read(folder / entry["file"])
         own = {name: table[table["item_id"] == entry["id"]] for name, table in tables.items()}
         masses = own["token_masses"][own["token_masses"]["head_set"] == "grounding_layers"]
+        masses = masses.assign(other_image_mass=masses["visual_mass"] - masses["evidence_mass"])
         for region, values in shown["masses"].items():
             np.testing.assert_allclose(values, masses[f"{region}_mass"], rtol=1e-3, atol=1e-7)
         np.testing.assert_allclose(shown["entropy_nats"], own["tokens"]["entropy_nats"], rtol=1e-3, atol=1e-7)

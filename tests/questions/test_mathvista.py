@@ -131,7 +131,8 @@ def test_the_words_of_an_option_are_found_in_the_conclusion(text: str, row: dict
 @pytest.mark.parametrize(
     ("text", "letter"),
     [
-        ("It is not a red fox.", ""), ("It isn't a red fox; it could be several things.", ""), ("Neither deer nor oak.", ""),
+        ("It is not a red fox.", ""), ("It isn't a red fox; it could be several things.", ""),
+        ("Neither deer nor oak.", ""),
         ("Answer: B and C", ""), ("Answer: A or C", ""), ("Answer: red fox or oak", ""), ("(A) or (C)", ""),
         ("The answer is not B", ""), ("(B) is wrong.", ""), ("It is a red fox.", "A"), ("Answer: B, not A", "B"),
         ("所以选 B", "B"), ("答案：（Ｂ）", "B"), ("我不选 A，也不选 B。", ""),
@@ -161,7 +162,8 @@ def test_yes_and_no_of_other_languages_choose_between_yes_and_no() -> None:
         ("The answer is three.", "3"), ("The width is 0.5 m, or 50 cm.", "0.5"),
         ("- 5 pears\n- 6 plums\nTotal: 11", "11"), ("It is 2√3 ≈ 3.46", "3.46"), ("x = 5. Then y = 6.", "6"),
         ("The answer is 5. It was 6 before.", "5"), ("**Answer**\n\n5", "5"),
-        ("As an AI I cannot see the 5 people.", ""), ("The area is 16π.", "50.26548245743669"), ("H2O", ""), ("none", ""),
+        ("As an AI I cannot see the 5 people.", ""), ("The area is 16π.", "50.26548245743669"), ("H2O", ""),
+        ("none", ""),
         ("1/0", ""),
         ("In 2019 there were 5. I do not have more: please provide the table.", ""), ("It is unclear. Say 4.", "4"),
     ],

@@ -172,7 +172,7 @@ def test_the_rows_of_a_veto_study_are_those_of_the_table() -> None:
     rows = {(row.quantity, row.method): row for row in study_veto(population, np.random.default_rng(2), 0)}
     rng = np.random.default_rng(2)
     items, seed = population.draw(rng), int(rng.integers(2**32))
-    table = veto_table(items, ["targeted"], rules=("linear", "veto"), n_splits=20, n_blocks=10, n_deals=19, seed=seed)
+    table = veto_table(items, ["targeted"], rules=("linear", "veto"), n_splits=10, n_blocks=10, n_deals=19, seed=seed)
     pooled = table.query("scope == 'pooled' and rule == 'veto'").iloc[0]
     gain = rows["gain_veto", "block_jackknife"]
     assert (gain.estimate, gain.ci_low, gain.ci_high) == (pooled["gain"], pooled["ci_low"], pooled["ci_high"])

@@ -29,7 +29,7 @@ class Grounding:
 
     @classmethod
     def of_all(cls, n_layers: int, n_heads: int) -> Grounding:
-        """Return every layer and head, chosen on no item: where no calibration item shows evidence while it reasons."""
+        """Return every layer and head, chosen on no item: for a model without evidence in any calibration reasoning."""
         pairs = tuple((layer, head) for layer in range(n_layers) for head in range(n_heads))
         return cls(tuple(range(n_layers)), pairs, (), 0)
 
@@ -62,7 +62,7 @@ def select_grounding(heads: pd.DataFrame, n_layers: int, n_heads: int) -> dict[s
 
 
 def add_visual(evidence: NDArray[Any], other_image: NDArray[Any]) -> NDArray[Any]:
-    """Return the visual mass: the sum, or `other_image` alone, which is the whole image, where evidence is not known."""
+    """Return the visual mass: the sum, or `other_image`, which is then the whole image, where evidence is NaN."""
     return np.asarray(np.where(np.isnan(evidence), other_image, evidence + other_image))
 
 

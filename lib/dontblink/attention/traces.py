@@ -51,7 +51,7 @@ class Trace(Measures):
     Attributes
     ----------
     token_texts, step_texts : T and S texts, decoded by the model's tokenizer
-    coverage, control : float32 [M], share of each image token inside the evidence and the control box, NaN without boxes
+    coverage, control : float32 [M], share of each image token inside evidence and control box; NaN without boxes
     grids, image_order : (rows, columns) of merged tokens, and place in `item.images`, of each picture as shown
     """
 
@@ -78,7 +78,7 @@ def trace_responses(
     Parameters
     ----------
     settings : section `extraction` of the parameters
-    lacking_boxes : the items whose evidence is not known: replayed, all that takes it NaN, `other_image` the whole image
+    lacking_boxes : items whose evidence is not known: all that takes it is NaN, `other_image` the whole image
     grounding : chooses two of the four sets of heads; None keeps what each head measures where all of it is small (see
         `KEPT_BYTES`), else no mass and no map, only the looks of every head
     """

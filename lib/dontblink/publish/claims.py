@@ -42,7 +42,7 @@ TESTED = ("rows", "show", "headline", "unit", "test", "seed", "why", "conditions
 DRAWN = {"estimate": "value", "ci_low": "low", "ci_high": "high"}
 STEM = "08_claims"
 SIMULATED = ("figures/simulation/00_rules.json", "figures/simulation/00_simulation.json")  # false positives, power
-OTHER_SEED = "figures/seeds/08_claims.json"  # the ledger after another training of the small model, see params/seeds.yaml
+OTHER_SEED = "figures/seeds/08_claims.json"  # after another training of the small model, see params/seeds.yaml
 START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
 
 POINTS = (100, 2, " points")
@@ -225,7 +225,7 @@ def find_simulated(name: str, effect: str, n_items: int) -> dict[str, Any]:
 
 
 def read_other_seed(profile: str) -> dict[str, Any]:
-    """Return the ledger of the same study with its small model trained again; nothing of any profile but the testbed."""
+    """Return the ledger of the testbed with its small model trained again; nothing of another profile."""
     file = paths.ROOT / OTHER_SEED
     return dict(read_json(file, "take it back from git")) if profile == "testbed" and file.exists() else {}
 
