@@ -97,7 +97,7 @@ sums = calibration.assign(expected=expected).groupby(["model", "layer"], observe
 layer_lift = sums.sum()["evidence_mass"] / sums.sum()["expected"]
 
 # %%
-by_evidence = {model: found for model, found in grounding.items() if found["n_items"]}
+by_evidence = {model: grounding[model] for model in models if grounding[model]["n_items"]}
 for model in {*models} - {*by_evidence}:
     print(f"{model}: no calibration item has a reasoning and evidence boxes; its grounding is all layers and heads")
 for model, found in by_evidence.items():
