@@ -232,10 +232,10 @@ def read_other_seed(profile: str) -> dict[str, Any]:
 
 def show_verdict(claim: Mapping[str, Any]) -> str:
     """Return a verdict, and where it found nothing with too few items, what it would have needed."""
-    simulated = claim.get("simulated", {})
-    if claim["verdict"] != "not reproduced" or not simulated.get("is_underpowered"):
-        return str(claim["verdict"])
-    return f"not reproduced, underpowered ({simulated['n_items']:,} items, 80 % power at {simulated['n_at_80']:,.0f})"
+    if claim["verdict"] == "not reproduced" and "simulated" in claim and "n_at_80" in (own := claim["simulated"]):
+        needed = f" underpowered ({own['n_items']:,} items, 80 % power at {own['n_at_80']:,.0f})"
+        return f"not reproduced,{needed}" if own["is_underpowered"] else "not reproduced"
+    return str(claim["verdict"])
 
 
 def show_value(value: float, unit: str) -> str:

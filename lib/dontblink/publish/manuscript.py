@@ -31,7 +31,7 @@ from jinja2 import nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from dontblink.errors import NamedError, make_printable
-from dontblink.publish.claims import STEM, VERDICTS, show_estimate
+from dontblink.publish.claims import STEM, VERDICTS, show_estimate, show_verdict
 from dontblink.publish.numbers import Numbers
 
 TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", flags=re.S)
@@ -104,6 +104,7 @@ FORMATS: dict[str, Callable[..., str]] = {
     "claim_row": lambda claim: escape(str(claim["headline"]["row"]).replace("_", " ")) if claim["tested"] else DASH,
     "claim_counts": lambda claim: _counts(claim["headline"]) if claim["tested"] else DASH,
     "claim_p": lambda claim: _p(claim["headline"]["p"], "") if claim["tested"] and "p" in claim["headline"] else DASH,
+    "claim_verdict": lambda claim: escape(show_verdict(claim)),
     "claim_source": lambda claim: f"{claim['source'][:2]}, {claim['seed']}" if claim["tested"] else DASH,
 }
 
