@@ -87,17 +87,29 @@ def die_at(number: int, when: str) -> None:
 
 
 def kill_at_steps(bench: Bench, n: int | None) -> None:
-    """Kill before, half-way through and after every step of writing a file, or at n steps of each kind, drawn."""
+    """Kill before, half-way through and after every step of writing a file, or at n steps of each kind, drawn.
+
+    Most steps write tables: where the drawn ones missed the writing of shards, more are drawn until one hits it.
+    """
     n_steps = {"before": 100, "half": 22, "after": 100}  # at least
     for when in n_steps:
         numbers = range(1, 1000) if n is None else sorted(bench.random.sample(range(1, n_steps[when] + 1), n))
         for number in numbers:
-            root = bench.trial()
-            child = study.start(root, study.extract_all, lambda n=number, w=when: die_at(n, w))
-            killed = study.STAGES[study.WATCH[0]] if study.wait(child) == -signal.SIGKILL else ""
-            settle(bench, root, killed, f"kill {when} step {number} ({killed})")
-            if not killed and number > n_steps[when]:
+            if not kill_at(bench, when, number) and number > n_steps[when]:
                 break  # there are no more
+    for number in bench.random.sample(range(1, n_steps["before"] + 1), 20):
+        if bench.report.kills["shard writing"]:
+            break
+        kill_at(bench, "before", number)
+
+
+def kill_at(bench: Bench, when: str, number: int) -> str:
+    """Kill at one step, see that nothing is lost, and return what was interrupted; nothing if it had ended before."""
+    root = bench.trial()
+    child = study.start(root, study.extract_all, lambda: die_at(number, when))
+    killed = study.STAGES[study.WATCH[0]] if study.wait(child) == -signal.SIGKILL else ""
+    settle(bench, root, killed, f"kill {when} step {number} ({killed})")
+    return killed
 
 
 def kill_with_workers(bench: Bench) -> None:
