@@ -90,7 +90,7 @@ lab: $(READY) ## JupyterLab; notebooks/*.py open as notebooks by double click
 	JUPYTER_CONFIG_DIR="$$PWD/.jupyter" $(PY) -m jupyterlab $(LAB_ARGS)
 testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 cores; resumes)
 	for step in train "publish weights" calibrate "publish cards"; do $(PY) -m dontblink_testbed.$$step; done
-simulate: $(READY) ## are intervals, tests and rules right where the truth is known? 20 minutes after all; resumes
+simulate: $(READY) ## are intervals, tests and rules right where the truth is known? half an hour after all; resumes
 	$(PY) -m dontblink_simulation && $(PY) -m dontblink_simulation rules
 bench: all ## speed and memory against their bars, into bench/README.md: 18 minutes after all; COLD=1: and a cold make all
 	@export OMP_NUM_THREADS=1; for script in capture.py replay_true_shape.py memory.py batches.py bootstrap.py "make.py $(if $(COLD),--cold)" report.py; do $(PY) bench/$$script; done

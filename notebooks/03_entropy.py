@@ -61,13 +61,23 @@ from dontblink.publish import record
 from dontblink.schema import iterate_parts, read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import deals, entropy, transfer
-from dontblink.studies.cells import ORACLES, PLACEBOS, VISIONS, choose_entropy, describe_signs, require_cells
+
+# %%
+from dontblink.studies.cells import (
+    ORACLES,
+    PLACEBOS,
+    VISIONS,
+    choose_entropy,
+    describe_signs,
+    keep_boxed,
+    require_cells,
+)
 from dontblink.studies.sample_agreement import AGREEMENT, join_agreement
 
 # %%
 support = read_section(profile, "measures")["entropy_support"]  # of a token's entropy: full, or the top 20
 splits = (read_tables(profile, ["items"], split=split)["items"] for split in ("test", "calibration"))
-items, fit_items = (choose_entropy(rows, support) for rows in splits)
+items, fit_items = (choose_entropy(keep_boxed(rows), support) for rows in splits)
 require_cells(items, min_items, min_class_items)
 manifest = read_manifest(profile)
 cell, benchmarks = ["model", "benchmark"], manifest["benchmarks"]

@@ -82,7 +82,10 @@ from dontblink.studies import cells, deals, hazard, interaction, specification, 
 
 # %%
 support = read_section(profile, "measures")["entropy_support"]  # of a token's entropy: full, or the top 20
-items = cells.choose_entropy(read_tables(profile, ["items"], split="test")["items"], support)
+items = cells.keep_boxed(read_tables(profile, ["items"], split="test")["items"])
+items = cells.choose_entropy(items, support)
+
+# %%
 cells.require_cells(items, min_items)
 types = items[["benchmark", "task_type"]].drop_duplicates().astype("str")
 has_both = {visual_type, symbolic_type} <= {*types["task_type"]}

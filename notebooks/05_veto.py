@@ -80,7 +80,8 @@ from dontblink.studies.veto_rules import prepare_splits
 
 # %%
 support = read_section(profile, "measures")["entropy_support"]  # of a token's entropy: full, or the top 20
-items = cells.choose_entropy(read_tables(profile, ["items"], split="test")["items"], support)
+items = cells.keep_boxed(read_tables(profile, ["items"], split="test")["items"])
+items = cells.choose_entropy(items, support)
 cells.require_cells(items, min_items)
 missing = set(targets) - set(items["task_type"].astype(str))
 assert not missing, f"targets {missing}: no such task type, expected one of {sorted(set(items['task_type']))}"

@@ -17,6 +17,7 @@ from dontblink.studies.cells import (
     VISION,
     deal_rows,
     describe_signs,
+    keep_boxed,
     name_entropy,
     number_items,
     require_cells,
@@ -108,3 +109,10 @@ def test_a_sentence_counts_signs_intervals_and_the_tested_direction() -> None:
     turned = describe_signs("falls", rows.assign(rank=-rows["rank"] * (rows.index > 0)), "rank")
     assert turned.endswith("for the claim in 0, for the reverse in 1")
     assert describe_signs("falls", rows.iloc[:3].drop(columns="p_holm")) == counts
+
+
+def test_an_item_without_boxes_does_not_rank_as_a_blind_one(capsys: pytest.CaptureFixture[str]) -> None:
+    items = pd.DataFrame({"item_id": ["a", "b"], "evidence_missing": pd.Categorical(["", "not annotated"])})
+    assert keep_boxed(items)["item_id"].tolist() == ["a"]
+    assert "1 of 2 responses left out" in capsys.readouterr().out
+    assert len(keep_boxed(items[:1])) == 1 and not capsys.readouterr().out

@@ -222,3 +222,13 @@ def test_names_say_what_needs_gold_boxes_and_what_is_a_placebo() -> None:
     row = {"vision": "evidence", "over": "length", "estimate": 0.05, "ci_low": 0.01, "ci_high": 0.09, "p": 0.012}
     beyond = "contrast of hazards beyond that of the placebo length"
     assert describe_contrast(row) == f"evidence (oracle): {beyond} +5.0 points [+1.0, +9.0], p 0.012"
+
+
+def test_a_response_without_boxes_has_no_evidence_that_could_be_reliable() -> None:
+    steps = make_steps(60, 0.005)
+    lacking = steps["item_id"].isin([f"i{k}" for k in range(30)])
+    part = steps.assign(evidence_mass=steps["evidence_mass"].where(~lacking))
+    table = reliability_table(part).set_index("vision")
+    assert table.loc["cumulative evidence", "n_items"] == 30 and table.loc["cumulative image", "n_items"] == 60
+    own = reliability_table(steps[~lacking]).set_index("vision")
+    assert table.loc["cumulative evidence", "halves"] == pytest.approx(own.loc["cumulative evidence", "halves"])

@@ -59,6 +59,17 @@ def choose_entropy(items: pd.DataFrame, support: str) -> pd.DataFrame:
     return items.assign(**{new: items[old] for old, new in exact.items()}, **chosen)
 
 
+def keep_boxed(items: pd.DataFrame) -> pd.DataFrame:
+    """Return the items whose evidence is known, and say how many are not among them.
+
+    A missing vision ranks last, as a blind answer would: an item without boxes must not pass for one.
+    """
+    known = items["evidence_missing"].astype("str") == ""
+    if not known.all():
+        print(f"{(~known).sum()} of {len(items)} responses left out: their items have no evidence boxes")
+    return items[known]
+
+
 def require_cells(items: pd.DataFrame, min_items: int, min_class_items: int = 1) -> None:
     """Raise EstimateError, with the counts of the fullest cell, unless at least one cell can carry an estimate.
 

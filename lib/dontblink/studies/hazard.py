@@ -310,7 +310,8 @@ def reliability_table(steps: pd.DataFrame, min_items: int = 20) -> pd.DataFrame:
     for span, part in (("", is_late), ("cumulative ", n > 0)):
         for name, mass in masses.items():
             values = pd.DataFrame({"halves": mass, "halves_within_kind": mass - mass.groupby(kind).transform("mean")})
-            sums = values[part].mul(n[part], axis=0).groupby([x[part] for x in half]).sum()
+            weighted = values[part].mul(n[part], axis=0)
+            sums = weighted.groupby([x[part] for x in half]).sum(min_count=1)  # no boxes: no mass, and not 0
             means = sums.div(n[part].groupby([x[part] for x in half]).sum(), axis=0).unstack("half").dropna()
             for (model, benchmark), own in means.groupby(level=[0, 1]):
                 vision = span + name
