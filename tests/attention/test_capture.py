@@ -344,6 +344,32 @@ def test_a_second_pass_in_one_recording_is_an_error(vlm: TinyVLM) -> None:
             vlm.model.model(**batch, use_cache=False)
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_layers_share_one_scratch_block_and_one_copy_of_the_plan(
+    vlm: TinyVLM, implementation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, batch = draw_padded_pair(vlm)
+    n_keys = batch["input_ids"].shape[1]
+    plan = plan_recording([draw_sample(np.random.default_rng(0), n_keys, 4, [])], n_keys)
+    blocks, copies, to = list[torch.Size](), list[torch.device](), RecordingPlan.to
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.new_empty.default and made.ndim == 2:
+                blocks.append(made.shape)
+            return made
+
+    monkeypatch.setattr(RecordingPlan, "to", lambda plan, device: copies.append(device) or to(plan, device))
+    with torch.inference_mode(), record(vlm.model, plan, implementation) as recording, Watch():
+        vlm.model.model(**batch, use_cache=False)
+    assert len(recording.layers) == 3 and copies == [torch.device("cpu")]
+    assert len(blocks) == (implementation == "split")
+    far = torch.device("meta")  # stands for a second card
+    assert recording.plan_on(far) is recording.plan_on(far) and recording.plan_on(far).weights.device == far
+    assert copies == [torch.device("cpu"), far]
+
+
 def test_a_plan_pads_keys_steps_and_image_tokens() -> None:
     rng = np.random.default_rng(0)
     long, short = draw_sample(rng, 12, 5, [(0, 2), (2, 6)]), draw_sample(rng, 8, 3, [(0, 4)])

@@ -394,3 +394,41 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_an_item_too_large_alone_i
     found = case.replay(vlm, head_sets=sets, quarantine=lambda *row: lost.append(row))
     assert [row[0] for row in lost] == ["two"] and [t.item_id for t in found] == [before[0].item_id, before[2].item_id]
     np.testing.assert_allclose(found[0].entropy_nats, before[0].entropy_nats, atol=ENTROPY_BAR)
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+])  # fmt: skip
+def test_a_batch_that_did_not_fit_lowers_the_budget_of_the_rest(
+    error: Exception, vlm: TinyVLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, read, sizes = np.random.default_rng(1), replay.read_tokens, []
+    prompts = [draw_prompt(rng, f"{n}", grids=[(2, 3)], n_text=5) for n in range(16)]
+    share = [np.zeros(6, np.float32)] * 16
+    case = Case(prompts, [draw_response(rng, 7)] * 16, {"coverage": share, "control": share, "steps": [()] * 16})
+    longest = len(prompts[0].ids) + 7
+    expected = case.replay(vlm, token_budget=4 * longest)
+
+    def run_out(vlm: Any, prompts: list[TinyPrompt], responses: Any) -> Any:
+        sizes.append(len(prompts))
+        if len(prompts) > 1:
+            raise error
+        return read(vlm, prompts, responses)
+
+    monkeypatch.setattr(replay, "read_tokens", run_out)
+    found = case.replay(vlm, token_budget=4 * longest)
+    assert sizes == [4, 2, *[1] * 16]  # 4 and 8 batches fail where each is halved alone
+    assert [measures.item_id for measures in found] == [measures.item_id for measures in expected]
+    np.testing.assert_allclose(found[3].mass, expected[3].mass, atol=MASS_BAR)
+
+
+def test_a_failure_that_is_not_of_memory_is_no_reason_to_leave_an_item_out(
+    vlm: TinyVLM, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*inputs: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(replay, "read_tokens", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        case.replay(vlm, quarantine=lambda *row: None)

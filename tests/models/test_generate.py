@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,9 @@ from dontblink.models.generate import (
     build_warpers,
     check_ids,
     generate_responses,
+    is_out_of_memory,
     item_generator,
+    try_memory,
 )
 from dontblink.models.response import Response
 from dontblink.models.vlm import VLM
@@ -197,6 +200,82 @@ def test_one_item_that_does_not_fit_is_an_error_or_quarantined_while_the_others_
     found = collect(vlm, quarantine=lambda *row: lost.append(row))
     assert found == {name: response for name, response in expected.items() if name != "i2"}
     assert [name for name, _ in lost] == ["i2"] and "lower max_new_tokens" in lost[0][1]
+
+
+NO_MEMORY = {
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "hip": RuntimeError("HIP out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 15.98 GiB"),
+    "mps": RuntimeError("MPS backend out of memory (MPS allocated: 8.1 GB, max allowed: 9.07 GB)."),
+    "metal": RuntimeError("Invalid buffer size: 21.46 GiB"),
+    "metal queue": RuntimeError("Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)"),
+    "runtime": torch.AcceleratorError("CUDA error: out of memory"),
+    "driver": RuntimeError("CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY"),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "hipblas": RuntimeError("CUDA error: HIPBLAS_STATUS_ALLOC_FAILED when calling `hipblasCreate(handle)`"),
+    "level zero": RuntimeError("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"),
+    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+                        "tried to allocate 4000000000 bytes. Error code 12 (Cannot allocate memory)"),
+    "windows": RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you"),
+    "mapped": RuntimeError("unable to mmap 4 bytes from file </w>: Cannot allocate memory (12)"),
+    "system": OSError(12, "Cannot allocate memory"),
+    "c++": RuntimeError("std::bad_alloc"),
+    "numpy": MemoryError("Unable to allocate 3.00 GiB for an array with shape (805306368,)"),
+}  # fmt: skip
+OTHER = {
+    "access": torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    "assert": RuntimeError("CUDA error: device-side assert triggered"),
+    "handle": RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    "shape": RuntimeError("The size of tensor a (7) must match the size of tensor b (8) at non-singleton dimension 2"),
+    "view": RuntimeError("unsupported operation: more than one element refers to a single memory location"),
+    "format": RuntimeError("required rank 4 tensor to use channels_last memory format"),
+    "file": FileNotFoundError(2, "No such file or directory"),
+    "ours": NamedError("an item about out of memory errors"),
+    "value": ValueError("CUDA out of memory"),
+}
+
+
+@pytest.mark.parametrize("name", NO_MEMORY)
+def test_every_way_to_say_that_memory_ran_out_lowers_the_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_out_of_memory(NO_MEMORY[name])
+    vlm = tiny_vlm("qwen3_vl")
+    generate, tried = vlm.model.generate, []
+
+    def crowded(**inputs: Any) -> torch.Tensor:
+        tried.append(len(inputs["input_ids"]))
+        if tried[-1] > 2:
+            raise NO_MEMORY[name]
+        return generate(**inputs)
+
+    monkeypatch.setattr(vlm.model, "generate", crowded)
+    assert len(collect(vlm, batch_size=4, max_new_tokens=1)) == 5
+    assert tried == [4, 2, 2, 1]
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_other_failures_are_not_taken_for_full_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**inputs: Any) -> None:
+        raise OTHER[name]
+
+    vlm = tiny_vlm("qwen3_vl")
+    monkeypatch.setattr(vlm.model, "generate", fail)
+    with pytest.raises(type(OTHER[name])) as raised:
+        collect(vlm, quarantine=lambda *row: None)
+    assert raised.value is OTHER[name]
+
+
+def test_memory_that_ran_out_for_real_is_noticed_and_what_was_held_is_given_back() -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def fill(allocate: Callable[[], object]) -> None:
+        kept = torch.zeros(8)
+        held.append(weakref.ref(kept))
+        allocate()
+
+    for allocate in (lambda: torch.empty(10**15), lambda: np.empty(10**17)):
+        assert try_memory(fill, allocate) is None
+        assert held.pop()() is None
+    assert try_memory(lambda: 3) == 3
 
 
 def test_longest_expected_responses_come_first() -> None:

@@ -88,7 +88,7 @@ class RecordingPlan:
         return slice(min(active, default=0), max(active, default=-1) + 1)
 
     def to(self, device: torch.device) -> RecordingPlan:
-        """Return the plan with its tensors on `device` (layers of a split model sit on several)."""
+        """Return the plan with its tensors on `device`."""
         moved = {name: getattr(self, name).to(device) for name in ("weights", "step_weights", "image_index")}
         return replace(self, **moved)
 
@@ -126,6 +126,13 @@ class Recording:
     layers: dict[int, Tensor] = field(default_factory=dict)
     maps: list[Tensor] = field(default_factory=list)
     scratch: dict[torch.device, Tensor] = field(default_factory=dict)
+    plans: dict[torch.device, RecordingPlan] = field(default_factory=dict)
+
+    def plan_on(self, device: torch.device) -> RecordingPlan:
+        """Return the plan on a device, copied once for all its layers: those of a split model sit on several."""
+        if device not in self.plans:
+            self.plans[device] = self.plan.to(device)
+        return self.plans[device]
 
     def read(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return sample `row`'s masses float32 [L, H, T, R] and step maps float32 [S, L, H, M], or [S, G, M]."""
@@ -170,7 +177,7 @@ def record(model: Any, plan: RecordingPlan, implementation: Implementation = "sp
         raise NamedError("the model is in training mode; call model.eval() before recording")
     text = model.config.get_text_config()
     before = text._attn_implementation
-    recording = Recording(plan.to(model.device), text.num_hidden_layers)
+    recording = Recording(plan, text.num_hidden_layers)
     token = _ACTIVE.set(recording)
     try:
         model.set_attn_implementation({"text_config": f"dontblink_{implementation}"})
@@ -191,7 +198,7 @@ def attend_split(
     recording = _recording_for(module, query, key)
     if recording is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    plan, is_full = recording.plan.to(query.device), key.dtype is torch.float32
+    plan, is_full = recording.plan_on(query.device), key.dtype is torch.float32
     batch, n_heads, n_rows, width = query.shape
     start, end, tail = plan.first_row, plan.first_row, plan.tail if attention_mask is None else n_rows
     if not is_full:  # an odd number of narrow rows can take a kernel on CPU three times as long
@@ -250,7 +257,7 @@ def attend_chunk(
     recording = _recording_for(module, query, key)
     if recording is None:
         return output
-    plan = recording.plan.to(query.device)
+    plan = recording.plan_on(query.device)
     keys = key.float().repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     position = torch.arange(key.shape[2], device=key.device)
     index = plan.image_index.clamp(min=0)[:, None, None]

@@ -29,7 +29,7 @@ from dontblink.attention.capture import (
     sum_heads,
 )
 from dontblink.errors import NamedError
-from dontblink.models.generate import check_ids
+from dontblink.models.generate import check_ids, try_memory
 
 if TYPE_CHECKING:
     from dontblink.models.vlm import VLM, Prompt
@@ -139,8 +139,9 @@ def replay_responses(
 ) -> list[Measures]:
     """Replay `responses` and return their measures, in input order.
 
-    Batches are run longest first; one that runs out of memory is halved and goes on. Memory holds the measures of
-    every head for one batch at a time where there are `head_sets`, else for all items.
+    Batches are run longest first; where one runs out of memory, it and the rest go on with half as many tokens at a
+    time. Memory holds the measures of every head for one batch at a time where there are `head_sets`, else for all
+    items.
 
     Parameters
     ----------
@@ -166,13 +167,18 @@ def replay_responses(
     queue = list(batch_by_length(lengths, token_budget))
     while queue:
         batch = queue.pop(0)
-        plan = plan_recording([samples[row] for row in batch], max(lengths[row] for row in batch), head_sets)
+        longest = max(lengths[row] for row in batch)
         ids = [[int(token) for token in responses[row]] for row in batch]
-        measured = read_batch(vlm, [prompts[row] for row in batch], ids, plan, implementation)
-        if measured is None and len(batch) > 1:
-            half = len(batch) // 2
-            queue[:0] = [batch[:half], batch[half:]]
-            continue
+        plan = plan_recording([samples[row] for row in batch], longest, head_sets)
+        measured = try_memory(read_batch, vlm, [prompts[row] for row in batch], ids, plan, implementation)
+        if measured is None:
+            # what did not fit here will not fit further on: the rest is batched anew, by half of what was tried
+            token_budget = min(token_budget, longest * ((len(batch) + 1) // 2))
+            again = batch if len(batch) > 1 else []
+            left = sorted(row for part in (again, *queue) for row in part)
+            queue = [[left[n] for n in part] for part in batch_by_length([lengths[row] for row in left], token_budget)]
+            if again:
+                continue
         for place, row in enumerate(batch):
             reason = TOO_LARGE if measured is None else find_flaw(measured[place])
             if measured is not None and not reason:
@@ -216,22 +222,17 @@ def read_batch(
     ids: Sequence[Sequence[int]],
     plan: RecordingPlan,
     implementation: Implementation,
-) -> list[Measures] | None:
-    """Return the measures of each sequence of a batch, `head_mass` still zero; None when memory ran out."""
-    try:
-        with record(vlm.model, plan, implementation) as recording:
-            tokens = read_tokens(vlm, prompts, ids)
-        found = []
-        for place, (prompt, (exact, truncated, log_probability)) in enumerate(zip(prompts, tokens, strict=True)):
-            mass, step_map = recording.read(place)
-            looks = np.zeros((*mass.shape[:2], 2), np.float32)
-            entropies = exact, truncated
-            found.append(Measures(prompt.item_id, vlm.name, *entropies, log_probability, mass, step_map, looks))
-        return found
-    except torch.OutOfMemoryError:
-        recording = None  # free it before the caller tries a smaller batch
-    torch.cuda.empty_cache()
-    return None
+) -> list[Measures]:
+    """Return the measures of each sequence of a batch, `head_mass` still zero."""
+    with record(vlm.model, plan, implementation) as recording:
+        tokens = read_tokens(vlm, prompts, ids)
+    found = []
+    for place, (prompt, (exact, truncated, log_probability)) in enumerate(zip(prompts, tokens, strict=True)):
+        mass, step_map = recording.read(place)
+        looks = np.zeros((*mass.shape[:2], 2), np.float32)
+        entropies = exact, truncated
+        found.append(Measures(prompt.item_id, vlm.name, *entropies, log_probability, mass, step_map, looks))
+    return found
 
 
 def batch_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

@@ -9,9 +9,12 @@ changes a response. Never here: re-tokenised text, dropped truncations.
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +35,16 @@ from dontblink.models.vlm import VLM, Prompt
 from dontblink.questions.items import Item, ItemError
 
 TOO_LARGE = "does not fit into the accelerator's memory alone; lower max_new_tokens, the image size or the dtype"
+Found = TypeVar("Found")
+P = ParamSpec("P")
+# How drivers, libraries and kernels say that memory ran out where torch has no class of its own for it: torch.CPU's and
+# Windows' allocator, CUDA's and HIP's runtimes, cuBLAS, cuDNN and their siblings, Metal, SYCL, a C++ library.
+NO_MEMORY = re.compile(
+    r"out[ _]?of[ _]?(device[ _]|host[ _]|gpu[ _])?memory|_alloc_?failed|memory_?allocation|insufficient memory"
+    r"|(can'?t|cannot|could not|unable to|failed to) allocate (\S+ )?(memory|\d)|not enough memory|bad_alloc"
+    r"|invalid buffer size",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,7 @@ def generate_responses(
         prompts = encode_items(vlm, batch, quarantine)
         while prompts:
             part = prompts[:batch_size]
-            rows = generate_batch(vlm, part, sampling)
+            rows = try_memory(generate_batch, vlm, part, sampling)
             if rows is not None:
                 yield from (build_response(vlm, prompt, row) for prompt, row in zip(part, rows, strict=True))
                 prompts = prompts[len(part) :]
@@ -140,24 +153,39 @@ def build_warpers(prompts: Sequence[Prompt], sampling: Sampling) -> list[LogitsP
     return [*filters, SeededChoice([prompt.item_id for prompt in prompts], sampling.seed)]
 
 
-def generate_batch(vlm: VLM, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]] | None:
-    """Return the new ids of each prompt [<= max_new_tokens], not yet trimmed; None when memory ran out."""
-    suppress = SuppressTokensLogitsProcessor(vlm.suppressed_ids, device=str(vlm.model.device))
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device's or the machine's memory ran out, so that less of it may work."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, (RuntimeError, OSError)) and NO_MEMORY.search(str(error)) is not None
+
+
+def try_memory(do: Callable[P, Found], *args: P.args, **kwargs: P.kwargs) -> Found | None:
+    """Return what a call returns; None, and the memory freed, where it ran out. Any other error is raised."""
     try:
-        batch = vlm.collate(prompts, side="left")
-        ids = batch["input_ids"]
-        assert ids is not None
-        with torch.inference_mode():
-            output = vlm.model.generate(
-                **batch, max_new_tokens=sampling.max_new_tokens, do_sample=False, pad_token_id=vlm.eos_ids[0],
-                logits_processor=LogitsProcessorList([suppress, *build_warpers(prompts, sampling)]),
-            )  # fmt: skip
-        rows: list[list[int]] = output[:, ids.shape[1] :].tolist()
-        return rows
-    except torch.OutOfMemoryError:
-        batch = ids = None  # type: ignore[assignment]  # free before the caller tries a smaller batch
-    torch.cuda.empty_cache()
+        return do(*args, **kwargs)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    gc.collect()  # only here, behind the error whose frames hold the tensors, can their memory be given back
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
     return None
+
+
+def generate_batch(vlm: VLM, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]]:
+    """Return the new ids of each prompt [<= max_new_tokens], not yet trimmed."""
+    suppress = SuppressTokensLogitsProcessor(vlm.suppressed_ids, device=str(vlm.model.device))
+    batch = vlm.collate(prompts, side="left")
+    ids = batch["input_ids"]
+    assert ids is not None
+    with torch.inference_mode():
+        output = vlm.model.generate(
+            **batch, max_new_tokens=sampling.max_new_tokens, do_sample=False, pad_token_id=vlm.eos_ids[0],
+            logits_processor=LogitsProcessorList([suppress, *build_warpers(prompts, sampling)]),
+        )  # fmt: skip
+    rows: list[list[int]] = output[:, ids.shape[1] :].tolist()
+    return rows
 
 
 def build_response(vlm: VLM, prompt: Prompt, new_ids: Sequence[int]) -> Response:
