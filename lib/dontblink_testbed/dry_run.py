@@ -15,10 +15,10 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
@@ -26,7 +26,7 @@ from PIL import Image
 from dontblink import paths
 from dontblink.errors import NamedError
 from dontblink.extraction.study import Study
-from dontblink.models.checkpoints import load_vlm
+from dontblink.models.checkpoints import check_checkpoint, check_device, load_vlm
 from dontblink.models.vlm import VLM
 from dontblink.questions import registry
 from dontblink.questions.items import MOST_PIXELS, Item, ItemError
@@ -144,15 +144,25 @@ def report(study: Study, pictures: GreyPictures, n_items: int) -> Iterator[str]:
         ids = [item.id for items in questions.items.values() for item in items if item.id in study.lacking_boxes]
         if ids:
             yield f"  {len(ids)} items lack accepted evidence boxes: {', '.join(ids[:5])}{', ...' * (len(ids) > 5)}"
+    yield from say_what_fails(check_device, study.settings["device"])
     with tempfile.TemporaryDirectory() as folder:
         for model in study.settings["models"]:
             vlm, whose = open_model(study, model, Path(folder))
             yield f"{model}: prompts through {whose}; {'thinks' if vlm.thinks else 'does not think'}"
+            yield from say_what_fails(check_checkpoint, study.checkpoint(model))
             for name, questions in found.items():
                 limited, items = vlm.limit(study.image_tokens(name)), questions.items["test"][:n_items]
                 yield f"  {name}: {check_prompts(limited, items, generator, failures)}"
     if failures:
         raise NamedError(f"{len(failures)} problems, the first: {failures[0]}")
+
+
+def say_what_fails(check: Callable[[Any], None], subject: Any) -> Iterator[str]:
+    """Yield the line that an extraction on this machine would end with, where a check finds one."""
+    try:
+        check(subject)
+    except NamedError as error:
+        yield f"  the extraction would end here: {error}"
 
 
 def check_prompts(vlm: VLM, items: list[Item], generator: str, failures: list[str]) -> str:

@@ -350,7 +350,7 @@ def test_a_repair_chooses_the_grounding_again(small_copy: Path) -> None:
 
 def test_a_missing_checkpoint_is_one_line_with_the_remedy(small_copy: Path) -> None:
     write_settings(small_copy, checkpoints_folder=str(small_copy / "nowhere"))
-    with pytest.raises(NamedError, match=r"nowhere/qwen3vl-tiny-s: no checkpoint here .*; run `make testbed`") as found:
+    with pytest.raises(NamedError, match=r"nowhere/qwen3vl-tiny-s: no checkpoint here .*; download it") as found:
         extract()
     assert "\n" not in str(found.value)
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from small_items import make_item
 from tiny_checkpoints import FAMILIES, cut, save_checkpoint
 
 from dontblink.errors import NamedError
-from dontblink.models.checkpoints import check_checkpoint, find_damage, load_vlm
+from dontblink.models import checkpoints
+from dontblink.models.checkpoints import check_checkpoint, check_device, find_backend, find_damage, load_vlm
 from dontblink_testbed.stand_in import build_stand_in
 
 
@@ -61,11 +66,15 @@ INDEX = "model.safetensors.index.json"
 OWN = {"AutoModel": "modeling.X"}
 TEXT_ONLY = "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}{% endfor %}"
 SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no config": (lambda f: (f / "config.json").unlink(), r"no checkpoint here .config.json not found.*make testbed"),
+    "no config": (lambda f: (f / "config.json").unlink(), r"no checkpoint here .config.json not found.*hf download"),
     "broken config": (lambda f: (f / "config.json").write_text("{"), r"config.json: not readable as JSON.*download"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "config.json: holds a list, expected an object"),
     "family": (lambda f: change_json(f / "config.json", model_type="llava"),
-               "family 'llava'; expected one of qwen3_vl, glm4v"),
+               "family 'llava'; expected one of qwen3_vl, glm4v.*; use one of these"),
+    "adapter": (lambda f: (f / "config.json").rename(f / "adapter_config.json"), "but an adapter: merge it into"),
+    "gguf": (lambda f: (f / "config.json").rename(f / "model.gguf"), "but GGUF, which is not read here"),
+    "deeper": (lambda f: shutil.copytree(f, f / "snapshots" / "1f") and (f / "config.json").unlink(),
+               "config.json lies in .*snapshots/1f: give that folder"),
     "own code": (lambda f: change_json(f / "config.json", auto_map=OWN), "code of its own .auto_map.*official"),
     "own tokens": (lambda f: change_json(f / "tokenizer_config.json", auto_map=OWN), "tokenizer_config.json asks for"),
     "leftover": (lambda f: (f / "model-9.incomplete").write_bytes(b""), "1 unfinished downloads, first model-9"),
@@ -92,6 +101,7 @@ def test_what_is_wrong_is_said_in_one_line(name: str, copy: Path, monkeypatch: p
         with pytest.raises(NamedError, match=message) as caught:
             call(copy)
         assert str(copy) in str(caught.value) and "\n" not in str(caught.value)
+        assert "testbed" not in str(caught.value)  # nobody who downloads a model trains ours
 
 
 def test_a_whole_checkpoint_passes_and_loads(whole: Path) -> None:
@@ -131,7 +141,7 @@ def test_a_file_cut_anywhere_is_damaged(n_bytes: int, whole: Path, tmp_path: Pat
 
 def test_a_folder_that_is_not_there_or_empty_is_one_line_with_the_remedy(tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", str(tmp_path / "nowhere"), tmp_path, "owner/name"):
-        with pytest.raises(NamedError, match=f"^{folder}: no checkpoint here .*run `make testbed` or"):
+        with pytest.raises(NamedError, match=f"^{folder}: no checkpoint here .*; download it .`hf download"):
             load_vlm(folder)
 
 
@@ -171,7 +181,7 @@ def test_a_file_with_a_value_of_the_wrong_kind_is_one_line_with_folder_and_remed
     with pytest.raises(NamedError, match=found) as caught:
         load_vlm(folder, weights=False)
     message = str(caught.value)
-    assert message.startswith(f"{folder}: cannot be loaded (") and "make testbed" in message and "\n" not in message
+    assert message.startswith(f"{folder}: cannot be loaded (") and "download it again" in message and "\n" not in message
 
 
 def test_sizes_that_no_layer_can_have_are_one_line_and_an_unknown_dtype_is_not_blamed_on_the_folder(
@@ -182,7 +192,7 @@ def test_sizes_that_no_layer_can_have_are_one_line_and_an_unknown_dtype_is_not_b
         load_vlm(folder, dtype="float17")
     text = json.loads((folder / "config.json").read_text())["text_config"]
     change_json(folder / "config.json", text_config=text | {"num_key_value_heads": 0})
-    with pytest.raises(NamedError, match="model: cannot be loaded .*; .*make testbed"):
+    with pytest.raises(NamedError, match="model: cannot be loaded .*; download it again"):
         load_vlm(folder)
 
 
@@ -232,10 +242,173 @@ def test_without_weights_all_but_a_batch_works(family: str, tmp_path: Path) -> N
         light.collate([found])
 
 
-def test_options_that_this_machine_lacks_are_one_line(tmp_path: Path) -> None:
+def test_the_testbeds_own_models_are_restored_and_not_downloaded() -> None:
+    with pytest.raises(NamedError, match="no such folder.; restore it .`git checkout models/testbed`., or train it"):
+        check_checkpoint(checkpoints.TESTBED / "nowhere")
+
+
+# what real quantised checkpoints write, and what their refusal must name where nothing for them is installed
+QUANTISED = {
+    "bitsandbytes": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "pip install bitsandbytes accelerate"),
+    "an old one": ({"load_in_8bit": True}, "pip install bitsandbytes accelerate"),
+    "compressed": ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "pip install compressed-tensors"),
+    "round": ({"quant_method": "auto-round", "bits": 4}, "pip install auto-round"),
+    "gptq": ({"quant_method": "gptq", "bits": 4}, "pip install optimum gptqmodel"),
+    "awq": ({"quant_method": "awq", "bits": 4}, "pip install gptqmodel"),
+    "fp8": ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "pip install accelerate"),
+    "fbgemm": ({"quant_method": "fbgemm_fp8"}, "pip install accelerate"),
+    "torchao": ({"quant_method": "torchao"}, "pip install torchao"),
+    "modelopt": ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt, which transformers cannot read"),
+    "unnamed": ({"bits": 4}, "an unnamed method, which transformers cannot read"),
+}
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+@pytest.mark.parametrize("place", ["quantization_config", "quantization", "text_config"])
+def test_a_quantised_checkpoint_names_its_method_and_what_is_missing(
+    name: str, place: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, expected = QUANTISED[name]
+    text = json.loads((copy / "config.json").read_text())["text_config"]
+    fields = {"text_config": text | {"quantization_config": settings}} if place == "text_config" else {place: settings}
+    change_json(copy / "config.json", **fields)
+    monkeypatch.setattr(checkpoints, "is_installed", lambda package: False)
+    with pytest.raises(NamedError, match=f"quantised by .*{expected}.*take the checkpoint in bfloat16") as caught:
+        load_vlm(copy)
+    assert "testbed" not in str(caught.value)
+    load_vlm(copy, weights=False)  # prompts need none of it
+
+
+@pytest.mark.parametrize(("quantised", "device", "map"), [
+    (True, "cuda:1", {"": "cuda:1"}), (True, "auto", "auto"), (False, "auto", "auto"), (False, "cpu", None),
+])  # fmt: skip
+def test_quantised_layers_are_made_where_they_stay(quantised: bool, device: str, map: object, copy: Path) -> None:
+    asked: list[object] = []
+
+    def make(folder: Path, **options: object) -> tuple[torch.nn.Module, dict[str, list[str]]]:
+        asked.append(options.get("device_map"))
+        return torch.nn.Linear(1, 1), {"missing_keys": [], "unexpected_keys": []}
+
+    if quantised:
+        change_json(copy / "config.json", quantization_config={"quant_method": "fp8"})
+    family: Any = SimpleNamespace(model_class=SimpleNamespace(from_pretrained=make))
+    checkpoints.load_model(copy, family, device, "float32", "sdpa")  # a second move would fail: no such device here
+    assert asked == [map]
+
+
+def test_packages_of_quantised_weights_are_looked_for() -> None:
+    assert checkpoints.is_installed("torch") and checkpoints.is_installed("huggingface_hub")
+    assert not checkpoints.is_installed("no_such-package") and not checkpoints.is_installed("torch.no_such")
+
+
+@pytest.mark.parametrize(("error", "remedy"), [
+    (torch.OutOfMemoryError("CUDA out of memory"), "device to auto, which takes all cards, or take a smaller model"),
+    (MemoryError("std::bad_alloc"), "or take a smaller model"),
+    (ImportError("requires the sentencepiece library"), "install what it asks for$"),
+    (ImportError("the package for FlashAttention2 is not there"), "install flash-attn, or set extraction.attention"),
+    (RuntimeError("size mismatch for model.embed"), "download it again"),
+])  # fmt: skip
+def test_the_remedy_follows_what_went_wrong(
+    error: Exception, remedy: str, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*inputs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoints, "load_model", fail)
+    with pytest.raises(NamedError, match=f"cannot be loaded .*; .*{remedy}"):
+        load_vlm(whole)
+
+
+@pytest.mark.parametrize("name", ["q_proj.weight_scale", "q_proj.bias", "q_norm.weight_scale_inv"])
+def test_a_tensor_that_its_layer_would_pass_over_is_refused_and_a_whole_part_more_is_not(
+    name: str, tmp_path: Path
+) -> None:
     folder = save_checkpoint(tmp_path, "qwen3_vl")
-    for module, options in (("accelerate", {"device": "auto"}), ("flash_attn", {"attention": "flash_attention_2"})):
-        if find_spec(module) is None:
-            with pytest.raises(NamedError, match="cannot be loaded") as caught:
-                load_vlm(folder, **options)  # type: ignore[arg-type]
-            assert "\n" not in str(caught.value)
+    tensors = load_file(folder / "model.safetensors")
+    layers = "model.language_model.layers"
+    more = {f"{layers}.99.self_attn.q_proj.weight": torch.ones(2), "draft.head.weight": torch.ones(2)}
+    save_file(tensors | more, folder / "model.safetensors", metadata={"format": "pt"})
+    load_vlm(folder)
+    odd = {f"{layers}.0.self_attn.{name}": torch.ones(2)}
+    save_file(tensors | odd, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NamedError, match=f"weights hold .*{name}, which its layer would pass over"):
+        load_vlm(folder)
+
+
+def test_flash_attention_that_is_not_installed_is_one_line(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, "qwen3_vl")
+    if find_spec("flash_attn") is None:
+        with pytest.raises(NamedError, match="cannot be loaded .*; install flash-attn, or set extraction.attention"):
+            load_vlm(folder, attention="flash_attention_2")
+
+
+@pytest.mark.parametrize(("device", "here", "built", "found"), [
+    ("cuda", None, None, "built without it; install a torch that has it .*extraction.device"),
+    ("cuda", None, "13.0", "finds none; look at its driver and CUDA_VISIBLE_DEVICES, or set extraction.device"),
+    ("cuda:7", None, None, "cuda:7: .*without it"),
+    ("cuda:7", ("cuda", 2), "13.0", "2 here, cuda:0 to cuda:1; set extraction.device"),
+    ("cuda", ("mps", 1), None, "without it"),
+    ("mps", ("cuda", 1), "13.0", "without it"),
+    ("meta", None, None, "without it"),
+    ("gpu", None, None, "'gpu': unknown; expected cpu, cuda, cuda:N, mps or auto"),
+    ("CUDA", None, None, "unknown"), ("cuda:-1", None, None, "unknown"), ("", None, None, "unknown"),
+    ("auto", ("cuda", 2), "13.0", "accelerate, which spreads a model, is not installed; `pip install accelerate`"),
+])  # fmt: skip
+def test_a_device_that_is_not_here_is_one_line_before_any_weight_is_read(
+    device: str, here: tuple[str, int] | None, built: str | None, found: str, whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: here is not None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(here[0]) if here else None)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: here[1] if here else 0)
+    monkeypatch.setattr(checkpoints, "is_installed", lambda package: False)
+    monkeypatch.setattr(checkpoints, "load_model", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(NamedError, match=found) as caught:
+        load_vlm(whole, device=device)
+    assert str(caught.value).startswith("device ") and "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_here_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_device("cpu")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(checkpoints, "is_installed", lambda package: True)
+    for device in ("cuda", "cuda:0", "cuda:1", "auto", "cpu"):
+        check_device(device)
+
+
+@pytest.mark.parametrize(("module", "asks", "found"), [
+    ("raise RuntimeError('operator torchvision::nms does not exist')", "torch==2.13.0", "torchvision::nms"),
+    ("raise ImportError('undefined symbol: _ZN5torch')", "torch==2.13.0", "undefined symbol"),
+    ("raise AttributeError('partially initialized module')", "torch==2.13.0", "partially"),
+    ("", "torch==2.14.1", "it asks for torch==2.14.1"),
+])  # fmt: skip
+def test_a_torchvision_that_does_not_fit_torch_is_named_with_the_one_that_does(
+    module: str, asks: str, found: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_torchvision(tmp_path, module, asks, monkeypatch)
+    with pytest.raises(NamedError, match=f"does not fit torch 2.13.0: .*{found}.*; `pip install torchvision==0.28.0`"):
+        load_vlm(whole, weights=False)
+
+
+def test_a_torchvision_that_fits_makes_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_torchvision(tmp_path, "", "torch==2.13.0", monkeypatch)
+    assert find_backend() == "torchvision"
+    monkeypatch.setattr(checkpoints, "find_spec", lambda name: None)
+    assert find_backend() == "pil"
+
+
+def install_torchvision(folder: Path, module: str, asks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a torchvision of one line where it is found first, and take torch for the one of the lock."""
+    (folder / "torchvision").mkdir()
+    (folder / "torchvision" / "__init__.py").write_text(module)
+    (folder / "torchvision-0.9.dist-info").mkdir()
+    about = f"Metadata-Version: 2.1\nName: torchvision\nVersion: 0.9\nRequires-Dist: numpy\nRequires-Dist: {asks}\n"
+    (folder / "torchvision-0.9.dist-info" / "METADATA").write_text(about)
+    monkeypatch.setattr(checkpoints, "version", lambda name: "2.13.0+cpu")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # so that what is imported meanwhile is undone
+    monkeypatch.delitem(sys.modules, "torchvision")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from small_items import write_rows
 from test_makefile import Tree
@@ -55,6 +56,10 @@ def test_every_model_prompts_and_both_scorers_read_the_gold_answers_back(
     for model in ("Qwen3-VL-2B-Thinking", "Qwen3-VL-8B-Thinking", "GLM-4.6V-Flash"):
         assert f"{model}: prompts through a stand-in (one token a byte: texts 3 to 4 times as long); thinks" in out
     assert out.count("3 of 3 prompted") == 3 and out.count("strict 3") == 3
+    missing = [line for line in out.splitlines() if "the extraction would end here: " in line]
+    assert len(missing) == 3 + (not torch.cuda.is_available()) 
+    assert torch.cuda.is_available() or "device cuda: torch" in missing[0]
+    assert "paper/GLM-4.6V-Flash: no checkpoint here" in missing[-1]
 
 
 def test_a_scorer_that_cannot_read_the_gold_answer_stops_it(

@@ -384,7 +384,7 @@ def list_shards(
     wanted = sorted(f for f in files if f.parent == folder and f.name.startswith(f"{benchmark}-{split}-"))
     if not wanted:
         what = f"no shard of {model} x {benchmark}, {split}, in {folder.parent.name}"
-        raise NamedError(f"{paths.show(listing)}: {what}; run `make extract`")
+        raise NamedError(f"{paths.show(listing)}: {what}; run `make extract PROFILE={profile}`")
     return wanted
 
 

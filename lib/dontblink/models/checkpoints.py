@@ -14,6 +14,8 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -25,14 +27,27 @@ from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from PIL import Image
 from safetensors import SafetensorError, safe_open
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
+from dontblink import paths
 from dontblink.errors import NamedError
 from dontblink.models.families import FAMILIES, Family, find_thinking, limit_image_tokens
+from dontblink.models.generate import is_out_of_memory
 from dontblink.models.vlm import VLM, first_line
 
-REMEDY = "run `make testbed` or point the parameters at a downloaded checkpoint"
+TESTBED = paths.ROOT / "models" / "testbed"
+GET = "download it (`hf download <id> --local-dir <folder>`), or correct extraction.checkpoints_folder or models"
 AGAIN = "download it again (`hf download <id> --local-dir <folder>` goes on where it stopped)"
-BROKEN = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+OTHER_FAMILY = "use one of these; how to add a family stands at the end of REAL_MODELS.md"
+UNQUANTISED = "take the checkpoint in bfloat16 that it was made from"
+ROOM = "set extraction.dtype to bfloat16 or device to auto, which takes all cards, or take a smaller model"
+# What a method needs besides accelerate: transformers asks for one package after the other. Others it names itself.
+QUANTISERS = {
+    "bitsandbytes": ("bitsandbytes",), "compressed-tensors": ("compressed_tensors",), "auto-round": ("auto_round",),
+    "gptq": ("optimum", "gptqmodel"), "awq": ("gptqmodel",), "torchao": ("torchao",), "hqq": ("hqq",),
+    "quanto": ("optimum-quanto",), "mxfp4": ("kernels",),
+}  # fmt: skip
+BROKEN = (OSError, ValueError, KeyError, RuntimeError, ImportError, MemoryError, SafetensorError)
 # what the libraries raise where a file holds a value of another kind or range, or its template does
 MALFORMED = (TypeError, AttributeError, IndexError, ArithmeticError, TemplateError, StrictDataclassError)
 
@@ -44,11 +59,11 @@ def check_checkpoint(folder: Path, *, weights: bool = True) -> None:
     processor or chat template, and (with `weights`) missing, empty, truncated or pickled weights.
     """
     if not (folder / "config.json").is_file():
-        raise NamedError(f"{folder}: no checkpoint here (config.json not found); {REMEDY}")
+        raise _refuse(folder, describe_folder(folder), GET, "no checkpoint here")
     names = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
     config, tokenizer, images, processor = (read_json(folder / name) for name in names)
     if (family := str(config.get("model_type"))) not in FAMILIES:
-        raise _refuse(folder, f"family {family!r}; expected one of {', '.join(FAMILIES)}", REMEDY)
+        raise _refuse(folder, f"family {family!r}; expected one of {', '.join(FAMILIES)}", OTHER_FAMILY)
     for name, content in zip(names, (config, tokenizer, images, processor), strict=True):
         if "auto_map" in content:
             raise _refuse(folder, f"{name} asks for code of its own (auto_map)", "use the official checkpoint")
@@ -66,7 +81,54 @@ def check_checkpoint(folder: Path, *, weights: bool = True) -> None:
         if not is_there:
             raise _refuse(folder, f"no {what}", AGAIN)
     if weights:
+        check_quantisation(folder)
         check_weights(folder)
+
+
+def describe_folder(folder: Path) -> str:
+    """Return what lies in a folder in place of a checkpoint: where a near one is, or a kind that is not read."""
+    if not folder.is_dir():
+        return "no such folder"
+    if inside := sorted([*folder.glob("*/config.json"), *folder.glob("snapshots/*/config.json")]):
+        return f"config.json lies in {inside[0].parent}: give that folder"
+    kinds = {"adapter_config.json": "an adapter: merge it into its model", "*.gguf": "GGUF, which is not read here"}
+    found = [kind for pattern, kind in kinds.items() if any(folder.glob(pattern))]
+    return f"config.json not found{f', but {found[0]}' if found else ''}"
+
+
+def find_quantisation(folder: Path) -> str:
+    """Return by which method the weights of a checkpoint are quantised, '' if they are not."""
+    config = read_json(folder / "config.json")
+    text = config.get("text_config")
+    places = (config, text if isinstance(text, dict) else {})
+    for found in (place.get(key) for place in places for key in ("quantization_config", "quantization")):
+        if isinstance(found, dict):
+            is_old = found.get("load_in_4bit") or found.get("load_in_8bit")  # bitsandbytes before it named itself
+            return str(found.get("quant_method") or ("bitsandbytes" if is_old else "an unnamed method"))
+    return ""
+
+
+def check_quantisation(folder: Path) -> None:
+    """Raise NamedError where weights are quantised by a method that transformers lacks, or lacks packages for.
+
+    Of an unknown method transformers only warns, and takes the numbers as they are stored for weights.
+    """
+    if not (method := find_quantisation(folder)):
+        return
+    if method not in {name.removesuffix("_4bit").removesuffix("_8bit") for name in AUTO_QUANTIZATION_CONFIG_MAPPING}:
+        raise _refuse(folder, f"quantised by {method}, which transformers cannot read", UNQUANTISED)
+    if lacking := [name for name in (*QUANTISERS.get(method, ()), "accelerate") if not is_installed(name)]:
+        names = " ".join(name.replace("_", "-") for name in lacking)
+        what = f"quantised by {method}, which needs {names.replace(' ', ' and ')}"
+        raise _refuse(folder, what, f"`pip install {names}` (and look that torch stays), or {UNQUANTISED}")
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package can be imported; of a part, such as optimum-quanto, its own name is optimum.quanto."""
+    try:
+        return find_spec(package.replace("-", ".")) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def check_weights(folder: Path) -> None:
@@ -123,13 +185,60 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _refuse(folder: Path, what: str, remedy: str) -> NamedError:
-    return NamedError(f"{folder}: cannot be loaded ({what}); {remedy}")
+def _refuse(folder: Path, what: str, remedy: str, said: str = "cannot be loaded") -> NamedError:
+    if remedy in (GET, AGAIN) and folder.resolve().is_relative_to(TESTBED):
+        remedy = "restore it (`git checkout models/testbed`), or train it anew (`make testbed`)"
+    return NamedError(f"{folder}: {said} ({what}); {remedy}")
 
 
 def find_backend() -> Literal["pil", "torchvision"]:
-    """Return who makes the pixels here: torchvision where it is installed, else PIL."""
-    return "torchvision" if find_spec("torchvision") else "pil"
+    """Return who makes the pixels here: torchvision where it is installed, else PIL.
+
+    NamedError if it is there and does not fit this torch: it would end the run later, in whatever uses it first.
+    """
+    if not find_spec("torchvision"):
+        return "pil"
+    here, problem = version("torch").partition("+")[0], ""
+    try:
+        wanted = next((line for line in requires("torchvision") or () if line.startswith("torch==")), "")
+        import_module("torchvision")
+        if wanted and wanted.removeprefix("torch==").partition("+")[0] != here:
+            problem = f"it asks for {wanted}"
+    except PackageNotFoundError as error:
+        problem = f"no metadata of {first_line(error)}"
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+        problem = first_line(error)
+    if problem:
+        _, minor, patch = (int(part) for part in here.split(".")[:3])
+        fitting = f"`pip install torchvision==0.{minor + 15}.{patch}` from the index that torch came from"
+        raise NamedError(f"torchvision does not fit torch {here}: {problem}; {fitting}, or uninstall it: PIL then reads")
+    return "torchvision"
+
+
+def check_device(device: str) -> None:
+    """Raise NamedError unless this machine, this torch and accelerate, for 'auto', have a device."""
+    if device == "auto":
+        if not is_installed("accelerate"):
+            raise NamedError("device auto: accelerate, which spreads a model, is not installed; `pip install accelerate`")
+        return
+    remedy = "set extraction.device to one that is here"
+    try:
+        asked = torch.device(device)
+    except RuntimeError as error:
+        raise NamedError(f"device {device!r}: unknown; expected cpu, cuda, cuda:N, mps or auto; {remedy}") from error
+    if asked.type == "cpu":
+        return
+    own = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    n_own = torch.accelerator.device_count() if own else 0
+    if own is None or own.type != asked.type:
+        built = {"cuda": torch.version.cuda or torch.version.hip, "mps": torch.backends.mps.is_built()}
+        if built.get(asked.type):
+            why, remedy = "finds none", f"look at its driver and CUDA_VISIBLE_DEVICES, or {remedy}"
+        else:
+            why, remedy = "is built without it", f"install a torch that has it (REAL_MODELS.md, 1), or {remedy}"
+        raise NamedError(f"device {device}: torch {torch.__version__} {why}; {remedy}")
+    if (asked.index or 0) >= n_own:
+        raise NamedError(f"device {device}: {n_own} here, {own.type}:0 to {own.type}:{n_own - 1}; {remedy}")
 
 
 def load_vlm(
@@ -155,11 +264,13 @@ def load_vlm(
     Raises
     ------
     NamedError
-        As `check_checkpoint`, and for broken files, limits that cannot be kept, or a checkpoint that always thinks
-        where `thinking` is False.
+        As `check_checkpoint` and `check_device`, and for broken files, limits that cannot be kept, or a checkpoint
+        that always thinks where `thinking` is False.
     """
     folder = Path(checkpoint)
     check_checkpoint(folder, weights=weights)
+    if weights:
+        check_device(device)
     with naming(folder, (*BROKEN, *MALFORMED)):
         vlm = read_files(folder, name or folder.name, thinking)
         images = vlm.processor.image_processor
@@ -182,7 +293,19 @@ def naming(folder: Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
         raise NamedError(f"{folder}: {error}") from error
     except errors as error:
         reason = error if isinstance(error, StrictDataclassError) else first_line(error)
-        raise _refuse(folder, str(reason), REMEDY) from error
+        raise _refuse(folder, str(reason), find_remedy(folder, error)) from error
+
+
+def find_remedy(folder: Path, error: Exception) -> str:
+    """Return what to do where a library could not load a folder."""
+    method = find_quantisation(folder)
+    if is_out_of_memory(error):
+        return ROOM
+    if "flash" in str(error).lower():
+        return "install flash-attn, or set extraction.attention to sdpa"
+    if method or isinstance(error, ImportError):
+        return f"install what it asks for{f', or {UNQUANTISED}' if method else ''}"
+    return AGAIN
 
 
 def read_files(folder: Path, name: str, thinking: bool) -> VLM:
@@ -209,6 +332,8 @@ def read_files(folder: Path, name: str, thinking: bool) -> VLM:
 def load_model(folder: Path, family: Family, device: str, dtype: str, attention: str) -> Any:
     """Return the model in eval mode, from safetensors only; raise ValueError where the files lack a weight."""
     options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
+    if not options and find_quantisation(folder):
+        options = {"device_map": {"": device}}  # most quantised layers cannot be moved once they are made
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()  # of a log it would make one long line
     model, report = family.model_class.from_pretrained(
@@ -217,5 +342,20 @@ def load_model(folder: Path, family: Family, device: str, dtype: str, attention:
     )  # fmt: skip
     if report["missing_keys"]:
         raise ValueError(f"weights lack {sorted(report['missing_keys'])[:2]}")
+    if odd := sorted(key for key in report["unexpected_keys"] if is_beside_weight(model, key)):
+        raise ValueError(f"weights hold {odd[0]}, which its layer would pass over")
     model.eval().requires_grad_(False)
-    return model if device == "auto" else model.to(device)
+    return model if options else model.to(device)
+
+
+def is_beside_weight(model: Any, key: str) -> bool:
+    """Return whether a stored tensor belongs to a layer of the model that has weights of its own.
+
+    A scale, a bias or an adapter that is passed over makes another model; parts that the class does not have, such as a
+    head for drafting tokens, do not.
+    """
+    try:
+        layer = model.get_submodule(key.rpartition(".")[0])
+    except AttributeError:
+        return False
+    return next(layer.parameters(recurse=False), None) is not None
