@@ -23,8 +23,7 @@ from dontblink.questions.sources import (
     Row,
     Source,
     find_local,
-    find_picture,
-    name_item,
+    make_draft,
     read_beside,
     read_box,
     read_rows,
@@ -94,19 +93,12 @@ def build_item(row: Row) -> Item:
     if odd := [key for graph, key in found if not isinstance(graph, Mapping)]:
         raise ItemError(f"{row.name}: object {odd[0]} holds no x, y, w, h; {REMEDY}")
     stratum, _ = place(row)
-    return Item(
-        id=name_item(NAME, str(fields["id"])),
-        benchmark=NAME,
-        split="test",
-        images=(find_picture(row, row.images.values(), "unpack images.zip of GQA beside the questions"),),
-        question=f"{fields['question'].strip()} {INSTRUCTION}",
-        answer=fields["answer"],
-        task_type="other",
+    return make_draft(
+        row, NAME, fields["id"], "unpack images.zip of GQA beside the questions",
+        question=f"{fields['question'].strip()} {INSTRUCTION}", answer=fields["answer"], licence=LICENCE,
         boxes=tuple(read_box(row, graph, str(graph.get("name") or key)) for graph, key in found),
         covariates={"stratum": stratum, "structural": str(fields["types"]["structural"])},
-        source=row.name,
-        licence=LICENCE,
-    )
+    )  # fmt: skip
 
 
 def read_short(response: str) -> str | None:

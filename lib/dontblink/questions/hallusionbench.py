@@ -15,7 +15,7 @@ from typing import Any
 from dontblink.questions.answers import compare, only
 from dontblink.questions.answers import strict_yes_no as strict_answer
 from dontblink.questions.items import Item, ItemError, Score
-from dontblink.questions.sources import Row, Source, find_picture, name_item, read_rows, require_columns
+from dontblink.questions.sources import Row, Source, make_draft, read_rows, require_columns
 
 NAME = "hallusionbench"
 LICENCE = "BSD-3-Clause"
@@ -55,18 +55,12 @@ def build_item(row: Row) -> Item:
     gold = str(row.fields["gt_answer"])
     if gold not in ("0", "1"):
         raise ItemError(f"{row.name}: gt_answer {gold!r}; expected '0' (no) or '1' (yes); correct the row")
-    return Item(
-        id=name_item(NAME, "-".join(str(row.fields[key]) for key in KEYS[:5])),  # no two rows share all five
-        benchmark=NAME,
-        split="test",
-        images=(find_picture(row, places, "unpack the official archive there"),),
+    return make_draft(
+        row, NAME, "-".join(str(row.fields[key]) for key in KEYS[:5]),  # no two rows share all five
+        "unpack the official archive there", places=places, answer="yes" if gold == "1" else "no", licence=LICENCE,
         question=f"{row.fields['question'].strip()} {INSTRUCTION}",
-        answer="yes" if gold == "1" else "no",
-        task_type="other",
         covariates={key: str(row.fields[key]) for key in KEYS},
-        source=row.name,
-        licence=LICENCE,
-    )
+    )  # fmt: skip
 
 
 def official_answer(response: str) -> str | None:

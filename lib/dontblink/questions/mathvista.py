@@ -46,7 +46,7 @@ from dontblink.questions.answers import (
 )
 from dontblink.questions.items import Item, ItemError, Score
 from dontblink.questions.numbers import SCALES, UNREAD, read_numbers, read_words
-from dontblink.questions.sources import Row, Source, find_picture, name_item, read_rows, require_columns
+from dontblink.questions.sources import Row, Source, make_draft, read_rows, require_columns
 
 NAME = "mathvista"
 LICENCE = "CC BY-SA 4.0 (test use)"
@@ -108,19 +108,11 @@ def build_item(row: Row) -> Item:
     _check_answer(where, fields, answer, choices)
     if not isinstance(metadata := fields["metadata"], Mapping) or not metadata.get("category"):
         raise ItemError(f"{where}: metadata {metadata!r} names no category; take the row of AI4Math/MathVista")
-    return Item(
-        id=name_item(NAME, str(fields["pid"])),
-        benchmark=NAME,
-        split="test",
-        images=(find_picture(row, map(row.images.get, IMAGE_COLUMNS), REMEDY),),
-        question=str(fields.get("query") or compose_query(fields)),
-        answer=answer,
-        task_type="other",
-        choices=tuple(choices),
-        covariates=_list_covariates(fields),
-        source=f"AI4Math/MathVista testmini, pid {fields['pid']}",
-        licence=LICENCE,
-    )
+    return make_draft(
+        row, NAME, fields["pid"], REMEDY, places=map(row.images.get, IMAGE_COLUMNS),
+        question=str(fields.get("query") or compose_query(fields)), answer=answer, choices=tuple(choices),
+        covariates=_list_covariates(fields), source=f"AI4Math/MathVista testmini, pid {fields['pid']}", licence=LICENCE,
+    )  # fmt: skip
 
 
 def _check_answer(where: str, fields: Mapping[str, Any], answer: str, choices: list[str]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from dontblink.questions.answers import compare, strict_choice
 from dontblink.questions.items import IMAGE_TAG, Item, ItemError, Score
-from dontblink.questions.sources import Row, Source, find_picture, name_item, read_rows, require_columns
+from dontblink.questions.sources import Row, Source, find_picture, make_draft, read_rows, require_columns
 
 NAME = "mmmu_pro"
 LICENCE = "Apache-2.0"
@@ -86,19 +86,10 @@ def build_item(row: Row) -> Item:
             IMAGE_TAG.sub(lambda tag: f"<image {numbers[int(tag[1][:9])]}>", part) for part in (text, *options)
         )
     pictures = tuple(find_picture(row, [image], "unpack the pictures there") for image in images or [None])
-    return Item(
-        id=name_item(NAME, str(row.fields["id"])),
-        benchmark=NAME,
-        split="test",
-        images=pictures,
-        question=text,
-        answer=answer,
-        task_type="other",
-        choices=tuple(options),
-        covariates={name: read_label(row.fields.get(name)) for name in COVARIATES},
-        source=row.name,
-        licence=LICENCE,
-    )
+    return make_draft(
+        row, NAME, row.fields["id"], "", images=pictures, question=text, answer=answer, choices=tuple(options),
+        covariates={name: read_label(row.fields.get(name)) for name in COVARIATES}, licence=LICENCE,
+    )  # fmt: skip
 
 
 def read_label(value: Any) -> str:

@@ -19,16 +19,7 @@ from typing import Any
 from dontblink.questions.answers import make_plain, plain, read_final, read_value
 from dontblink.questions.gqa import read_short
 from dontblink.questions.items import Box, Item, ItemError, Score
-from dontblink.questions.sources import (
-    Row,
-    Source,
-    find_picture,
-    name_item,
-    name_picture,
-    read_box,
-    read_rows,
-    require_columns,
-)
+from dontblink.questions.sources import Row, Source, make_draft, name_picture, read_box, read_rows, require_columns
 
 NAME = "refchartqa"
 LICENCE = "AGPL-3.0"
@@ -67,19 +58,11 @@ def build_item(row: Row) -> Item:
         raise ItemError(f"{row.name}: label {label!r}; expected one answer; correct or remove the row")
     if not read_type(row):
         raise ItemError(f"{row.name}: type {row.fields['type']!r}; expected human or machine; leave the row out")
-    return Item(
-        id=name_item(NAME, str(row.fields["id"])),
-        benchmark=NAME,
-        split="test",
-        images=(find_picture(row, row.images.values(), "download the charts with the rows"),),
-        question=f"{row.fields['query'].strip()} {INSTRUCTION}",
-        answer=str(label).strip(),
-        task_type="other",
-        boxes=read_elements(row),
-        covariates={"type": read_type(row)},
-        source=row.name,
-        licence=LICENCE,
-    )
+    return make_draft(
+        row, NAME, row.fields["id"], "download the charts with the rows", answer=str(label).strip(),
+        question=f"{row.fields['query'].strip()} {INSTRUCTION}", boxes=read_elements(row),
+        covariates={"type": read_type(row)}, licence=LICENCE,
+    )  # fmt: skip
 
 
 def read_elements(row: Row) -> tuple[Box, ...]:

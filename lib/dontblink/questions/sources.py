@@ -378,6 +378,20 @@ def name_item(benchmark: str, row_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{benchmark}-{row_id}")
 
 
+def make_draft(
+    row: Row, benchmark: str, row_id: Any, remedy: str, *, places: Iterable[bytes | Path | None] | None = None,
+    images: tuple[bytes | Path, ...] = (), source: str = "", **fields: Any,
+) -> Item:  # fmt: skip
+    """Return the draft that a row makes: its `images`, else the picture that `find_picture` finds in `places`.
+
+    By default those are the row's own pictures. `fields` are the other fields of an Item; the registry sets split and
+    task type.
+    """
+    images = images or (find_picture(row, row.images.values() if places is None else places, remedy),)
+    name = name_item(benchmark, str(row_id))
+    return Item(name, benchmark, "test", images, task_type="other", source=source or row.name, **fields)
+
+
 def first_line(error: BaseException) -> str:
     """Return an error's class and the first line of what it says."""
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), 'no message')}"

@@ -19,16 +19,7 @@ from typing import Any
 
 from dontblink.questions.answers import compare, read_final, strict_choice
 from dontblink.questions.items import Box, Item, ItemError, Score
-from dontblink.questions.sources import (
-    Row,
-    Source,
-    find_picture,
-    name_item,
-    name_picture,
-    read_box,
-    read_rows,
-    require_columns,
-)
+from dontblink.questions.sources import Row, Source, make_draft, name_picture, read_box, read_rows, require_columns
 
 NAME = "treebench"
 LICENCE = "Apache-2.0 (pictures: SA-1B, their own)"
@@ -65,20 +56,12 @@ def build_item(row: Row) -> Item:
     notes = {"no_evidence": NO_EVIDENCE} if is_printed else {}
     if len(re.findall(rf"^\W*{answer}[.):]", text, re.MULTILINE)) > 1:
         notes["note"] = TWICE
-    return Item(
-        id=name_item(NAME, str(row.fields["question_id"])),
-        benchmark=NAME,
-        split="test",
-        images=(find_picture(row, row.images.values(), "take TreeBench.tsv, which holds the pictures"),),
-        question=f"{row.fields['question'].strip()}\n{text}\n{INSTRUCTION}",
-        answer=answer,
-        task_type="other",
-        choices=tuple(options),
-        boxes=() if is_printed else read_instances(row),
-        covariates={"category": row.fields["category"], **notes},
-        source=row.name,
+    return make_draft(
+        row, NAME, row.fields["question_id"], "take TreeBench.tsv, which holds the pictures",
+        question=f"{row.fields['question'].strip()}\n{text}\n{INSTRUCTION}", answer=answer, choices=tuple(options),
+        boxes=() if is_printed else read_instances(row), covariates={"category": row.fields["category"], **notes},
         licence=LICENCE,
-    )
+    )  # fmt: skip
 
 
 def read_instances(row: Row) -> tuple[Box, ...]:

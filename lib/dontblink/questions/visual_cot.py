@@ -20,8 +20,7 @@ from dontblink.questions.sources import (
     Source,
     SourceError,
     fetch_folder,
-    find_picture,
-    name_item,
+    make_draft,
     read_beside,
     read_box,
     read_picture,
@@ -76,19 +75,11 @@ def build_item(row: Row) -> Item:
         raise ItemError(f"{row.name}: width {width!r}, height {height!r}; expected px; correct the row")
     if not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height):
         raise ItemError(f"{row.name}: box {row.fields['bbox']} in a picture of {width}x{height} px; leave the row out")
-    return Item(
-        id=name_item(NAME, f"{row.fields['subset']}-{row.fields['question_id']}"),
-        benchmark=NAME,
-        split="test",
-        images=(find_picture(row, row.images.values(), PICTURES),),
+    return make_draft(
+        row, NAME, f"{row.fields['subset']}-{row.fields['question_id']}", PICTURES, boxes=(box,), licence=LICENCE,
         question=f"{re.sub(r'^<image>', '', row.fields['expression']).strip()} {INSTRUCTION}",
-        answer=row.fields["answer"].strip(),
-        task_type="other",
-        boxes=(box,),
-        covariates={"subset": row.fields["subset"]},
-        source=row.name,
-        licence=LICENCE,
-    )
+        answer=row.fields["answer"].strip(), covariates={"subset": row.fields["subset"]},
+    )  # fmt: skip
 
 
 def scores(response: str, item: Item) -> dict[str, Score]:

@@ -19,8 +19,7 @@ from dontblink.questions.sources import (
     Row,
     Source,
     fetch_folder,
-    find_picture,
-    name_item,
+    make_draft,
     read_beside,
     read_box,
     read_rows,
@@ -67,20 +66,11 @@ def build_item(row: Row) -> Item:
     if not isinstance(boxes, list) or not boxes or not isinstance(names, list) or len(names) != len(boxes):
         raise ItemError(f"{row.name}: {boxes!r} of {names!r} beside the picture; expected a box an object; {REMEDY}")
     lines = [f"({letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
-    return Item(
-        id=name_item(NAME, str(fields["question_id"])),
-        benchmark=NAME,
-        split="test",
-        images=(find_picture(row, row.images.values(), REMEDY),),
-        question="\n".join([fields["question"].strip(), *lines, INSTRUCTION]),
-        answer=answer,
-        task_type="other",
-        choices=tuple(options),
+    return make_draft(
+        row, NAME, fields["question_id"], REMEDY, question="\n".join([fields["question"].strip(), *lines, INSTRUCTION]),
+        answer=answer, choices=tuple(options), covariates={"category": fields["category"]}, licence=LICENCE,
         boxes=tuple(read_box(row, box, str(name)) for box, name in zip(boxes, names, strict=True)),
-        covariates={"category": fields["category"]},
-        source=row.name,
-        licence=LICENCE,
-    )
+    )  # fmt: skip
 
 
 FORMS = (
