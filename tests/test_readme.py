@@ -38,7 +38,7 @@ def test_the_rooms_are_named_in_their_order() -> None:
 def test_every_file_that_a_page_names_is_there(page: str) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", PAGES[page])
     named = re.findall(r"`((?:lib|notebooks|params|tests|models|data|figures|paper|bench)/[\w./]+)`(?!\])", PAGES[page])
-    later = ("models/paper", "models/fingerprints", "figures/paper", "data/mathvista", "data/gqa")  # what a study makes
+    later = ("models/paper", "models/fingerprints", "figures/paper", "figures/boxed", "data/gqa")  # what a study makes
     files = [name for name in {*links, *named} if "<" not in name and not name.startswith(later)]
     assert len(files) > (2 if page == "README.md" else 0)
     for name in files:
@@ -72,7 +72,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     (programs / "python").symlink_to(sys.executable)
     bin_folder = tree.folder / ".venv" / "bin"
     bin_folder.mkdir(parents=True)
-    for name in ("hf", "pip"):
+    for name in ("hf", "pip", "python"):
         (bin_folder / name).write_text(STUB)
         (bin_folder / name).chmod(0o755)
     for model in ("Qwen3-VL-2B-Thinking", "Qwen3-VL-8B-Thinking", "GLM-4.6V-Flash"):
@@ -80,8 +80,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
         checkpoint.mkdir(parents=True)
         for file in (paths.ROOT / "models" / "testbed" / "glm4v-tiny").iterdir():
             (checkpoint / file.name).write_bytes(file.read_bytes())
-    (tree.folder / "results" / "paper").mkdir(parents=True)
-    (tree.folder / "results" / "paper" / "extraction.json").write_text("{}")  # what `make extract` would leave
+    for profile in ("paper", "boxed"):  # what `make extract` would leave
+        (tree.folder / "results" / profile).mkdir(parents=True)
+        (tree.folder / "results" / profile / "extraction.json").write_text("{}")
     tree.environment |= {"MAKEFLAGS": "n", "PATH": f"{programs}:{tree.environment['PATH']}"}
     return tree
 

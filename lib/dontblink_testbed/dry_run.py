@@ -23,7 +23,7 @@ from typing import Any, get_args
 import numpy as np
 from PIL import Image
 
-from dontblink import paths
+from dontblink import params, paths
 from dontblink.errors import NamedError
 from dontblink.extraction.study import Study
 from dontblink.models.checkpoints import check_checkpoint, check_device, load_vlm
@@ -145,6 +145,11 @@ def report(study: Study, pictures: GreyPictures, n_items: int) -> Iterator[str]:
         if ids:
             yield f"  {len(ids)} items lack accepted evidence boxes: {', '.join(ids[:5])}{', ...' * (len(ids) > 5)}"
     yield from say_what_fails(check_device, study.settings["device"])
+    drawn = params.read_section(study.profile, "collapse")
+    for key, known in (("picture_model", "models"), ("picture_benchmark", "benchmarks")):
+        if drawn[key] not in study.settings[known]:
+            expected = f"expected one of extraction.{known}, {', '.join(study.settings[known])}"
+            yield f"  notebook 02 would end here: collapse.{key} is {drawn[key]}, {expected}; name one in SET, too"
     with tempfile.TemporaryDirectory() as folder:
         for model in study.settings["models"]:
             vlm, whose = open_model(study, model, Path(folder))

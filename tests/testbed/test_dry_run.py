@@ -62,6 +62,17 @@ def test_every_model_prompts_and_both_scorers_read_the_gold_answers_back(
     assert "paper/GLM-4.6V-Flash: no checkpoint here" in missing[-1]
 
 
+def test_a_picture_of_a_model_or_benchmark_that_is_not_asked_is_told_beforehand(
+    profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(profile, "extraction.models=[GLM-4.6V-Flash] collapse.picture_benchmark=vstar")
+    _, out, _ = run(capsys, "--profile", profile, "--items", "1")
+    assert "collapse.picture_model is Qwen3-VL-8B-Thinking, expected one of extraction.models, GLM-4.6V-Flash;" in out
+    assert "collapse.picture_benchmark is vstar, expected one of extraction.benchmarks, mmmu_pro;" in out
+    change(profile, "collapse.picture_model=GLM-4.6V-Flash collapse.picture_benchmark=mmmu_pro")
+    assert "notebook 02" not in run(capsys, "--profile", profile, "--items", "1")[1]
+
+
 def test_a_scorer_that_cannot_read_the_gold_answer_stops_it(
     profile: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
