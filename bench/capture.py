@@ -5,7 +5,7 @@ without it; it takes <= 0.25 x the greedy generation of the same responses, at 5
 <= 1.1 x that of the replay without capture. Besides, without a bar: the first ratio at the testbed's width, where heads
 are four times narrower, attention is a larger part of everything and the ratio is at its worst.
 
-Run `OMP_NUM_THREADS=1 python bench/capture.py [--family glm4v] [--implementation chunk] [--tokens 512] [--width 512]`.
+Run `OMP_NUM_THREADS=1 python bench/capture.py [--family glm4v] [--implementation generic] [--tokens 512]`.
 A head is a quarter of the width: 128 values by default, as in Qwen3-VL and GLM-4V. Weights are random: cost does not
 depend on them. Runs are timed in turn; a peak is the growth of resident memory over the loaded model in a process of
 its own.
@@ -95,7 +95,7 @@ def main() -> None:
     defaults = {"tokens": 512, "batch": 4, "layers": 4, "width": 512, "vocabulary": 150, "repeats": 9, "generations": 3}
     parser = build_parser(__doc__, **defaults)
     parser.add_argument("--family", choices=("qwen3_vl", "glm4v"), default="qwen3_vl")
-    parser.add_argument("--implementation", choices=("split", "chunk"), default="split")
+    parser.add_argument("--implementation", choices=("split", "generic"), default="split")
     arguments = read_arguments(parser)
     where = f"{arguments.tokens} tokens, heads of {arguments.width // 4} values"
     seconds = time_replays(arguments, arguments.repeats)

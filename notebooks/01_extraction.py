@@ -126,11 +126,11 @@ accuracy.round(3)
 # %% [markdown]
 # ## 6 What it is held against
 #
-# A second implementation of the measures (`chunk`: SDPA for the model, a separate softmax for the masses; it shares the
-# positions and the evidence with the first) replays some items again from their stored token ids.
+# A second implementation of the measures (`generic`: the eager attention of the model's own code, in float32; it shares
+# the positions and the evidence with the first) replays some items again from their stored token ids.
 
 # %%
-other = "chunk" if settings["replay_implementation"] == "split" else "split"
+other = "generic" if settings["replay_implementation"] == "split" else "split"
 differences = examples.compare_replays(profile, models, n_cross_checked_items, other)
 of_masses = differences[["mass_difference", "step_map_difference"]].to_numpy()
 assert of_masses.max() <= 1e-5, "the two implementations disagree"

@@ -129,7 +129,9 @@ class Extraction(Section):
     samples_per_item: Count = Field(description="responses sampled at temperature 1 for each of them")
     device: Device = Field(description="auto spreads one model over several GPUs")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(description="of the weights")
-    replay_implementation: Literal["split", "chunk"] = Field(description="chunk is the independent cross-check")
+    replay_implementation: Literal["split", "generic"] = Field(
+        description="generic is the family's own eager attention: slower, and the independent cross-check"
+    )
     replay_batch_tokens: Count = Field(description="prompt + response tokens replayed together")
     shard_items: Count = Field(description="items a file; what a crash can lose")
     control_seed: Seed = Field(description="draws the equal-area control boxes")

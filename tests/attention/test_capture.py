@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 from tiny_models import FAMILY_NAMES, TinyVLM, build_vlm, draw_prompt
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GptOssConfig,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.models.qwen3_vl.modeling_qwen3_vl import eager_attention_forward  # noqa: F401  # of `TextLayer`
 
 from dontblink.attention import capture
 from dontblink.attention.capture import (
@@ -22,7 +30,7 @@ from dontblink.attention.capture import (
     Recording,
     RecordingPlan,
     Sample,
-    attend_chunk,
+    attend_generic,
     attend_split,
     plan_recording,
     record,
@@ -30,7 +38,7 @@ from dontblink.attention.capture import (
 )
 from dontblink.errors import NamedError
 
-IMPLEMENTATIONS = ("split", "chunk")
+IMPLEMENTATIONS = ("split", "generic")
 
 
 @pytest.fixture(scope="module", params=FAMILY_NAMES)
@@ -85,7 +93,7 @@ def run_attention(attend: Any, plan: Any, *tensors: torch.Tensor, n_groups: int 
     n_keys=st.sampled_from([6, CHUNK_ROWS + 4, 2 * CHUNK_ROWS + 9]),
     width=st.sampled_from([5, 16]),
 )
-@pytest.mark.parametrize("attend", [attend_split, attend_chunk])
+@pytest.mark.parametrize("attend", [attend_split, attend_generic])
 def test_grouped_heads_give_the_output_masses_and_map_of_a_plain_softmax(
     attend: Any, seed: int, n_groups: int, n_keys: int, width: int
 ) -> None:
@@ -207,7 +215,7 @@ def test_on_cuda_there_is_one_sum_a_row_or_a_refusal_that_names_the_way_out(
             output, sums = sum_up(query, key, key, 0.5)
         assert kernels.names == [name]
         assert (output.shape, sums.shape, sums.dtype) == (query.shape, query.shape[:3], torch.float32)
-        message = r"bfloat16 \(2, 6, 33, 64\) on cuda:0: expected one float32 .* found \(2, 6, 0\); set .* to chunk"
+        message = r"bfloat16 \(2, 6, 33, 64\) on cuda:0: expected one float32 .* found \(2, 6, 0\); set .* to generic"
         with Kernels(is_silent=True), pytest.raises(NamedError, match=message):
             sum_up(query, key, key, 0.5)
     monkeypatch.setattr(torch.backends.cuda, "can_use_flash_attention", lambda inputs: False)
@@ -386,3 +394,79 @@ def test_a_plan_pads_keys_steps_and_image_tokens() -> None:
     flat = np.ones((12, 3), np.float32)  # one region: the last image token, or the first row, comes last
     tails = [plan_recording([Sample(flat, row, 3, np.array([1, 6]), [])], 12).tail for row in (2, 8)]
     assert tails == [7, 9]
+
+
+SIZES = {
+    "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8,
+}  # fmt: skip
+# What SDPA knows nothing of: learned sinks, soft caps of the scores, windows shorter than the text.
+UNPLAIN = {
+    "gpt_oss": GptOssConfig(**SIZES, num_local_experts=2, num_experts_per_tok=1, sliding_window=4),
+    "gemma2": Gemma2Config(**SIZES, query_pre_attn_scalar=8, attn_logit_softcapping=0.5, sliding_window=4),
+}
+
+
+@pytest.mark.parametrize("name", UNPLAIN)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_sinks_and_soft_caps_are_those_of_the_models_own_code(
+    name: str, implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(AttentionInterface._global_mapping, "kernel_alone", sdpa_attention_forward)
+    monkeypatch.setitem(AttentionMaskInterface._global_mapping, "kernel_alone", sdpa_mask)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(UNPLAIN[name], attn_implementation="eager").eval()
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.5)  # sinks begin empty
+    ids = torch.randint(60, (2, 12), generator=torch.Generator().manual_seed(1))
+    sample = Sample(np.eye(12, dtype=np.float32), 5, 6, np.array([1, 3]), [(0, 6)])
+    with torch.no_grad():
+        truth = model(ids, output_attentions=True)
+        with record(model, plan_recording([sample, sample], 12), implementation) as recording:
+            found = model(ids)
+        if name == "gpt_oss":  # where SDPA drops the sinks without a word; it refuses soft caps by name
+            model.set_attn_implementation("kernel_alone")
+            assert (model(ids).logits - truth.logits).abs().max() > 1e-3
+    torch.testing.assert_close(found.logits, truth.logits, rtol=0, atol=1e-5)
+    for row in range(2):
+        mass, step_map = recording.read(row)
+        expected = torch.stack([layer[row, :, 5:11] for layer in truth.attentions])
+        np.testing.assert_allclose(mass, expected.numpy(), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(step_map[0], expected.mean(2)[..., [1, 3]].numpy(), rtol=0, atol=1e-6)
+    assert name != "gpt_oss" or mass.sum(-1).min() < 0.99  # the rest lies on the sinks
+
+
+@pytest.mark.parametrize("attend", [attend_split, attend_generic])
+def test_a_prompt_that_sees_itself_both_ways_keeps_its_later_keys(attend: Any) -> None:
+    generator, n_keys, n_prompt = torch.Generator().manual_seed(2), 14, 9
+    query = torch.randn(1, 4, n_keys, 16, generator=generator)
+    key, value = (torch.randn(1, 2, n_keys, 16, generator=generator) for _ in range(2))
+    mask = torch.ones(n_keys, n_keys, dtype=torch.bool).tril()
+    mask[:n_prompt, :n_prompt] = True
+    plan = plan_recording([Sample(np.eye(n_keys, dtype=np.float32), 5, 8, np.array([1]), [])], n_keys)
+    recording = Recording(plan, n_layers=1)
+    token = capture._ACTIVE.set(recording)
+    try:
+        output, _ = attend(TextLayer(2), query, key, value, mask[None, None], scaling=0.5)
+    finally:
+        capture._ACTIVE.reset(token)
+    scores = query.double() @ key.double().repeat_interleave(2, dim=1).mT * 0.5
+    attention = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+    expected = (attention @ value.double().repeat_interleave(2, dim=1)).transpose(1, 2)
+    torch.testing.assert_close(output.double(), expected, rtol=0, atol=5e-6)
+    np.testing.assert_allclose(recording.read(0)[0][0], attention[0, :, 5:13].numpy(), rtol=0, atol=2e-6)
+
+
+def test_the_fast_function_is_taken_for_both_families(vlm: TinyVLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "attend_generic", lambda *_, **named: pytest.fail(f"handed over: {sorted(named)}"))
+    padded, _ = draw_padded_pair(vlm)
+    read_last_logits(vlm, padded, "dontblink_split")
+
+
+def test_a_layer_without_an_eager_function_of_its_own_is_named() -> None:
+    class Foreign(TextLayer):
+        """A layer of a file that has none."""
+
+    Foreign.__module__ = "json"
+    with pytest.raises(NamedError, match="Foreign: its modeling file has no eager_attention_forward"):
+        capture.find_eager(Foreign(2))

@@ -116,7 +116,7 @@ def gap(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max(initial=0))
 
 
-@pytest.mark.parametrize("implementation", ["split", "chunk"])
+@pytest.mark.parametrize("implementation", ["split", "generic"])
 def test_a_padded_batch_equals_eager_attention_of_each_item_alone(
     vlm: TinyVLM, case: Case, implementation: str
 ) -> None:
@@ -349,7 +349,7 @@ def test_a_checkpoint_with_broken_weights_is_reported(case: Case) -> None:
         case.replay(vlm)
 
 
-@pytest.mark.parametrize("implementation", ["split", "chunk"])
+@pytest.mark.parametrize("implementation", ["split", "generic"])
 @pytest.mark.parametrize("n_sets", [2, 0])
 def test_sets_of_heads_are_means_over_their_heads(
     vlm: TinyVLM, case: Case, n_sets: int, implementation: Any

@@ -20,7 +20,7 @@ CELL = (MODEL, "visual_reference")
 
 
 def test_the_other_implementation_measures_the_same(small: Path) -> None:
-    rows = examples.compare_replays(PROFILE, [MODEL], 3, "chunk")
+    rows = examples.compare_replays(PROFILE, [MODEL], 3, "generic")
     assert rows["n_items"].tolist() == [3, 3]
     assert (rows[["mass_difference", "step_map_difference"]] <= 1e-5).all(axis=None)
     assert (rows["entropy_difference_nats"] <= 1e-4).all()

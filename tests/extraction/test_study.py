@@ -47,7 +47,7 @@ def name_files() -> dict[str, set[Path]]:
         *(({name: value}, ALL - SAMPLED) for name, value in (("temperature", 0.5), ("top_p", 0.5), ("top_k", 7))),
         ({"samples_per_item": 4}, SAMPLED),
         *(({name: value}, MEASURED) for name, value in (
-            ("control_seed", 2), ("replay_batch_tokens", 4000), ("replay_implementation", "chunk"),
+            ("control_seed", 2), ("replay_batch_tokens", 4000), ("replay_implementation", "generic"),
             ("retokenised", "keep"),
         )),
         ({"grounding_layers": 2}, {"traces", "parts"}),

@@ -107,7 +107,7 @@ def test_what_the_paper_says_about_the_package_is_so() -> None:
     assert "simulated studies whose truth is known (part of the package)" in text
     assert (ROOT / "lib" / "dontblink_simulation" / "simulate.py").is_file()
     assert "Two independent implementations of the replay" in text
-    assert real["extraction"]["replay_implementation"] in ("split", "chunk")
+    assert real["extraction"]["replay_implementation"] in ("split", "generic")
 
 
 @pytest.mark.parametrize(

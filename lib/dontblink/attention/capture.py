@@ -11,7 +11,9 @@ layer by layer, because the maps of a thousand heads would not fit. Two attentio
 - `split` (the default): prompt rows use SDPA. For response rows, a fused kernel makes ONE key of the response's keys,
   which all lie in one region: its score is their logsumexp, its value is what they alone would give. An explicit
   softmax over the prompt's keys and that one gives the layer's output, the masses and the map; no score is found twice.
-- `chunk`: SDPA gives the output, a separate plain softmax the measures. The independent cross-check.
+- `generic`: the eager function of the model's own modeling file, some rows at a time, gives the output and the
+  measures. Any model that has one, at several times the cost; and the independent cross-check of `split`, which hands
+  over to it what it does not know: a mask that lets a row see later keys, or an argument that changes the scores.
 
 Never do here: know what a region or an item means, keep a full attention matrix, touch a module without
 `layer_idx` (the vision tower calls the same attention function), or register without the mask interface:
@@ -21,7 +23,8 @@ transformers then hands padded samples NO mask, without a word.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -37,9 +40,14 @@ from transformers.masking_utils import sdpa_mask
 
 from dontblink.errors import NamedError
 
-Implementation = Literal["split", "chunk"]
+Implementation = Literal["split", "generic"]
 CHUNK_ROWS = 64  # query rows per explicit softmax: bounds memory, changes no result; 64 was fastest in float32
 NARROW_CHUNK_ROWS = 128  # the same for narrower dtypes, whose matrix units are half as fast on 64 rows
+# Arguments that come with every call and leave the scores as they are, once the mask holds the window.
+PLAIN = {
+    "scaling", "dropout", "sliding_window", "is_causal", "position_ids", "cache_position", "use_cache",
+    "output_attentions", "output_hidden_states", "return_dict",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -175,17 +183,26 @@ def record(model: Any, plan: RecordingPlan, implementation: Implementation = "sp
     """
     if model.training:
         raise NamedError("the model is in training mode; call model.eval() before recording")
-    text = model.config.get_text_config()
+    text = model.config.get_text_config(decoder=True)
     before = text._attn_implementation
     recording = Recording(plan, text.num_hidden_layers)
     token = _ACTIVE.set(recording)
     try:
-        model.set_attn_implementation({"text_config": f"dontblink_{implementation}"})
+        switch_attention(model, f"dontblink_{implementation}")
         with torch.no_grad():
             yield recording
     finally:
         _ACTIVE.reset(token)
-        model.set_attn_implementation({"text_config": before})
+        switch_attention(model, before)
+
+
+def switch_attention(model: Any, name: str) -> None:
+    """Give the text layers of a model, and no vision tower, another attention function; NamedError if that fails."""
+    text = model.config.get_text_config(decoder=True)
+    inside = [part for part in model.config.sub_configs if getattr(model.config, part, None) is text]
+    model.set_attn_implementation({inside[0]: name} if inside else name)
+    if text._attn_implementation != name:  # transformers only warns
+        raise NamedError(f"{type(model).__name__}: does not take another attention function; it cannot be measured")
 
 
 def attend_split(
@@ -195,6 +212,8 @@ def attend_split(
 
     query [B, H, Q, D], key and value [B, Hk, K, D], mask None (causal) or [B, 1, Q, K]; returns [B, Q, H, D].
     """
+    if not _is_plain(module, attention_mask, kwargs):
+        return attend_generic(module, query, key, value, attention_mask, **kwargs)
     recording = _recording_for(module, query, key)
     if recording is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -249,29 +268,83 @@ def attend_split(
     return output, None
 
 
-def attend_chunk(
+def attend_generic(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Attend by SDPA, then measure by a separate plain softmax: slow, short, shares no step with `split`."""
-    output = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    recording = _recording_for(module, query, key)
-    if recording is None:
-        return output
-    plan = recording.plan_on(query.device)
-    keys = key.float().repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    position = torch.arange(key.shape[2], device=key.device)
-    index = plan.image_index.clamp(min=0)[:, None, None]
-    masses, maps = [], []
-    for top in range(plan.first_row, len(position), CHUNK_ROWS):
-        rows = position[top : top + CHUNK_ROWS]
-        scores = torch.einsum("bhcd,bhkd->bhck", query[:, :, rows].float(), keys) * kwargs["scaling"]
-        allowed = position <= rows[:, None] if attention_mask is None else attention_mask[:, :, rows]
-        attention = scores.masked_fill(~allowed, torch.finfo(torch.float32).min).softmax(-1)
-        masses.append(torch.einsum("bhck,bkr->bhcr", attention, plan.weights))
-        image = attention.gather(-1, index.expand(*attention.shape[:3], -1))
-        maps.append(torch.einsum("bsc,bhcm->bhsm", plan.step_weights[..., rows], image))
-    recording.keep(module.layer_idx, torch.cat(masses, dim=2), torch.stack(maps).sum(0))
-    return output
+    """Attend and record by the eager function of the module's OWN modeling file, some rows at a time, in float32.
+
+    Soft caps, learned sinks, position biases and whatever a family does to its scores are in its weights: no line here
+    knows of them, and what its sinks take is missing from the sum of a row. Arguments and result as `attend_split`.
+
+    Raises
+    ------
+    NamedError
+        If the modeling file has no such function, or it returns no weights.
+    """
+    recording, dtype = _recording_for(module, query, key), query.dtype
+    if recording is None and _is_plain(module, attention_mask, kwargs):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    eager = find_eager(module)
+    n_rows, n_keys, output = query.shape[2], key.shape[2], []
+    plan = recording.plan_on(query.device) if recording else None
+    keys, values, masses, maps = key.float(), value.float(), [], []
+    for top in range(0, n_rows, CHUNK_ROWS):
+        rows = slice(top, min(top + CHUNK_ROWS, n_rows))
+        own = {name: _cut_rows(given, rows, n_rows, n_keys) for name, given in kwargs.items()}
+        mask = _add_mask(attention_mask, rows, n_keys, query.device)
+        part, attention = eager(module, query[:, :, rows].float(), keys, values, mask, **own)
+        output.append(part.to(dtype))
+        if plan is None or rows.stop <= plan.first_row:
+            continue
+        if attention is None:
+            raise NamedError(f"{type(module).__name__}: its eager attention returns no weights; it cannot be measured")
+        masses.append((attention.float() @ plan.weights[:, None])[:, :, max(plan.first_row - top, 0) :])
+        index = plan.image_index.clamp(min=0)[:, None, None].expand(*attention.shape[:3], -1)
+        maps.append(plan.step_weights[:, None, :, rows] @ attention.float().gather(-1, index))
+    if recording:
+        recording.keep(module.layer_idx, torch.cat(masses, dim=2), torch.stack(maps).sum(0))
+    return torch.cat(output, dim=1), None
+
+
+def find_eager(module: Any) -> Any:
+    """Return the eager attention function of the file that defines a module; NamedError if it has none."""
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    if eager is None:
+        name = type(module).__name__
+        raise NamedError(f"{name}: its modeling file has no eager_attention_forward; this model cannot be measured")
+    return eager
+
+
+def _is_plain(module: Any, mask: Tensor | None, arguments: Mapping[str, Any]) -> bool:
+    """Return whether SDPA is all that a module asks for: in a text layer no row sees later keys, nothing else is given.
+
+    A mask [B, 1, Q, K] is of the last Q of K keys.
+    """
+    if not hasattr(module, "layer_idx"):
+        return True
+    if any(given is not None and name not in PLAIN for name, given in arguments.items()):
+        return False
+    if mask is None:
+        return True
+    return mask.dtype is torch.bool and not mask.triu(1 + mask.shape[-1] - mask.shape[-2]).any()
+
+
+def _add_mask(mask: Tensor | None, rows: slice, n_keys: int, device: torch.device) -> Tensor:
+    """Return what eager attention adds to the scores of some rows, float32 [B or 1, 1, rows, K]; None is causal."""
+    if mask is None:
+        position = torch.arange(n_keys, device=device)
+        mask = (position <= position[rows, None])[None, None]
+    elif mask.dtype is not torch.bool:
+        return mask[:, :, rows].float()
+    else:
+        mask = mask[:, :, rows]
+    return torch.zeros(mask.shape, device=device).masked_fill_(~mask, torch.finfo(torch.float32).min)
+
+
+def _cut_rows(given: Any, rows: slice, n_rows: int, n_keys: int) -> Any:
+    """Return an argument of attention for some rows: of a bias [..., rows, keys] its part, of others the whole."""
+    is_bias = isinstance(given, Tensor) and given.dim() >= 3 and given.shape[-2:] == (n_rows, n_keys)
+    return given[..., rows, :] if is_bias else given
 
 
 def _recording_for(module: Any, query: Tensor, key: Tensor) -> Recording | None:
@@ -307,10 +380,10 @@ def sum_up(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[T
     if tuple(heads) != query.shape[:2] or n_sums < query.shape[2] or sums.dtype is not torch.float32:
         where = f"attention of {query.dtype} {tuple(query.shape)} on {query.device}"
         expected = f"expected one float32 logsumexp a row, found {tuple(sums.shape)}"
-        raise NamedError(f"{where}: {expected}; set extraction.replay_implementation to chunk")
+        raise NamedError(f"{where}: {expected}; set extraction.replay_implementation to generic")
     return output, sums.narrow(-1, 0, query.shape[2])
 
 
-for _name, _function in (("dontblink_split", attend_split), ("dontblink_chunk", attend_chunk)):
+for _name, _function in (("dontblink_split", attend_split), ("dontblink_generic", attend_generic)):
     AttentionInterface.register(_name, _function)
     AttentionMaskInterface.register(_name, sdpa_mask)

@@ -150,7 +150,7 @@ def replay_responses(
     steps : half-open ranges of response tokens, each not empty
     reasoning : half-open range of response tokens per item, for `head_mass`; by default the whole response
     head_sets : float32 [G, L, H], weights of every head in a set, G may be 0; by default every head is kept
-    implementation : "split" or "chunk" (the cross-check)
+    implementation : "split" or "generic" (the cross-check)
     token_budget : upper bound, in tokens, of batch size x longest sequence; a longer item runs alone
     quarantine : called with (item id, reason) for an item that does not fit into the accelerator's memory alone or
         whose measures are not finite; it is left out then. By default that is an error.
