@@ -23,7 +23,8 @@
 #
 # with $m_i$ the mean attention mass of item $i$ on its evidence boxes (a token counts by the share that they cover),
 # over all heads of the grounding layers (notebook 01, section 4). It is a ratio of sums: a mean of per-item ratios
-# would explode on small denominators.
+# would explode on small denominators. The fall of the attention to the whole image has the same estimator and needs no
+# boxes; C1 is about the evidence, and needs them.
 
 # %% [markdown]
 # ## 2 Parameters
@@ -36,6 +37,7 @@ band_replicates = 2000  # of the bands of curves and of the strata
 interval = "t"  # of the tables: t (symmetric bootstrap-t), bca or percentile
 confidence_level = 0.95  # of every interval
 bootstrap_seed = 404  # seed of the resampling
+min_items = 20  # a cell with fewer items is left out and named; a smaller stratum gets no estimate
 shuffled_deals = 1000  # permutations of the boxes between items (negative control)
 picture_model = "qwen3vl-tiny-m"  # whose look is drawn
 picture_benchmark = "visual_reference"  # from which question set
@@ -44,7 +46,10 @@ picture_quantiles = [0.1, 0.9]  # of the per-item collapse: the more sustained a
 # %% [markdown]
 # ## 3 Data
 #
-# Test items only: the calibration items chose the grounding layers.
+# Test items only: the calibration items chose the grounding layers. Evidence is estimated over the items whose boxes
+# cover one image token or more (a map has one value a token: smaller boxes measure their surroundings, and are a
+# stratum of their own in the appendix), the image over all items. Where no cell has enough such items, everything about
+# boxes is left out (the cells tagged `needs_boxes`), and C1 is not judged.
 
 # %%
 from dataclasses import replace
@@ -56,34 +61,48 @@ import pandas as pd
 from dontblink.extraction import examples, tables
 from dontblink.figures import charts, picture
 from dontblink.publish import record
+from dontblink.questions import registry
 from dontblink.schema import iterate_parts, read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import collapse, deals
-from dontblink.studies.cells import describe_signs
+from dontblink.studies.cells import EVIDENCE, count_evidence, describe_signs, of_items, size_evidence
 
 # %%
 manifest, primary = read_manifest(profile), "grounding_layers"
 items = read_tables(profile, ["items"], split="test")["items"]
 main_steps = read_tables(profile, ["steps"], split="test", head_set=primary)["steps"]
-cells = [(model, benchmark) for model in manifest["models"] for benchmark in manifest["benchmarks"]]
+boxed, small = (items[size_evidence(items) == size] for size in EVIDENCE[:2])
+everything = [(model, benchmark) for model in manifest["models"] for benchmark in manifest["benchmarks"]]
+cells, of_image = ([c for c in everything if c in collapse.find_cells(own, bins, min_items)] for own in (boxed, items))
 assert picture_model in manifest["models"], f"picture_model {picture_model}: expected one of {manifest['models']}"
 cell = ["model", "benchmark"]
 response = [*cell, "item_id"]
 truncated = items.loc[items["finish_reason"] == "length", response].astype(str)
-print(f"{len(cells)} declared cells, {len(items)} responses, of them {len(truncated)} truncated")
+has_boxes, n_unreasoned = bool(cells), int((items["n_reasoning_tokens"] == 0).sum())
+
+# %%
+print(f"{len(everything)} declared cells, {len(items)} responses, of them {len(truncated)} truncated")
+print(f"{count_evidence(items)}; no bins, because they answer without any reasoning: {n_unreasoned}")
+for name, kept in {"evidence": cells, "image": of_image}.items():
+    for model, benchmark in [c for c in everything if c not in kept]:
+        print(f"{name}: {model} x {benchmark} is left out, fewer than {min_items} items with it and both parts")
+if not has_boxes:
+    print("C1 needs evidence boxes: draw or recover some, or ask a benchmark that ships them; below: the whole image")
 
 # %% [markdown]
 # Tokens come in parts, some hundred responses at a time, read when they are needed: a study has too many for a memory.
 
 # %%
-seen = [*response, "token_index", "span", "context_length_tokens", "uniform_evidence_share", "evidence_mass"]
+regions = {"evidence": ["evidence_mass", "uniform_evidence_share"], "image": ["visual_mass", "uniform_visual_share"]}
+seen = [*response, "token_index", "span", "context_length_tokens", *regions["evidence"], *regions["image"]]
 parts = iterate_parts(profile, ["tokens", "token_masses"], seen, split="test", head_set=primary)
 
 # %% [markdown]
 # ## 4 The estimator, in the open
 #
 # The reasoning is cut into equal parts, and each response gets the mean mass of its first and of its last part, so that
-# an item weighs the same whatever its length. A response without both parts, or without evidence, has no collapse.
+# an item weighs the same whatever its length. A response without both parts has no collapse, one without evidence none
+# of the evidence.
 
 
 # %%
@@ -97,51 +116,53 @@ def mark_bins(tokens, n):
 
 def mean_masses(rows, k):
     """Return each response's mean mass over its tokens in bin k, in single precision as the bins table holds it."""
-    masses = ["evidence_mass", "uniform_evidence_share"]
-    return rows[rows["bin"] == k].groupby(response, observed=True)[masses].mean().astype("float32")
+    masses = rows[rows["bin"] == k].groupby(response, observed=True)[[*regions["evidence"], *regions["image"]]]
+    return masses.mean().astype("float32")
 
 
 # %%
 def find_ends(tokens, token_masses):
     """Return the mean masses of each response in its first and in its last part."""
     looks = mark_bins(tokens, bins).merge(token_masses, on=[*response, "token_index"], validate="1:1")
-    looks = looks.dropna(subset=["uniform_evidence_share"])  # an item without boxes has no evidence mass
     check_dilution(looks)
     return pd.concat({"first": mean_masses(looks, 0), "last": mean_masses(looks, bins - 1)}, axis=1, join="inner")
 
 
 # %% [markdown]
-# Dilution is what a look loses that is spread evenly over all keys which a token sees: its share on the evidence is the
-# number of evidence tokens over the number of these keys. That number of evidence tokens must not change in a response.
+# Dilution is what a look loses that is spread evenly over all keys which a token sees: its share on a region is the
+# number of the region's tokens over the number of these keys. The number of its tokens must not change in a response.
 
 
 # %%
 def check_dilution(looks):
-    """Stop where the uniform look is not evidence tokens / keys seen."""
-    evidence_tokens = looks["uniform_evidence_share"] * looks["context_length_tokens"]
-    at_start = evidence_tokens.groupby([looks[key] for key in response], observed=True).transform("first")
-    assert np.allclose(evidence_tokens, at_start, rtol=1e-5), "the uniform look is not evidence tokens / keys seen"
+    """Stop where a uniform look is not the tokens of its region / keys seen."""
+    for region, (_, uniform) in regions.items():
+        tokens = looks[uniform] * looks["context_length_tokens"]  # none where the item has no boxes
+        at_start = tokens.groupby([looks[key] for key in response], observed=True).transform("first")
+        assert np.allclose(tokens, at_start, rtol=1e-5, equal_nan=True), f"{region}: not its tokens / keys seen"
 
 
 # %%
 ends = pd.concat(find_ends(*part.values()) for part in parts)
-ends = ends[ends["first", "uniform_evidence_share"] > 0]
-n_left_out = len(items) - len(ends)
-print(f"{len(ends)} responses with evidence and with both parts; left out: {n_left_out}")
+with_evidence = ends[ends.index.isin(boxed.set_index(response).index)]
+n_left_out = len(boxed) - len(with_evidence)
+print(f"{len(with_evidence)} responses with evidence and with both parts; left out: {n_left_out}")
 
 # %% [markdown]
-# The collapse of a cell, of the evidence and of the uniform look, and of the evidence beyond the uniform look.
+# The collapse of a cell, of a region and of the uniform look, and of the region beyond the uniform look.
+
 
 # %%
-sums = ends.astype(float).groupby(cell, observed=True).sum()
-kept = sums["last"] / sums["first"]  # the share of the mass that is left, a ratio of sums
-opened = pd.DataFrame(
-    {
-        "evidence": 1 - kept["evidence_mass"],
-        "uniform": 1 - kept["uniform_evidence_share"],
-        "evidence_over_uniform": 1 - kept["evidence_mass"] / kept["uniform_evidence_share"],
-    }
-)
+def fall(rows, mass, uniform):
+    """Return the collapse of a mass and of the uniform look, and that of the one held against the other."""
+    sums = rows.astype(float).groupby(cell, observed=True).sum()
+    kept = sums["last"] / sums["first"]  # the share of the mass that is left, a ratio of sums
+    return 1 - kept[mass], 1 - kept[uniform], 1 - kept[mass] / kept[uniform]
+
+
+names = ["evidence", "uniform", "evidence_over_uniform", "visual", "uniform_visual", "visual_over_uniform"]
+falls = [*fall(with_evidence, *regions["evidence"]), *fall(ends, *regions["image"])]
+opened = pd.DataFrame(dict(zip(names, falls, strict=True)))
 opened.round(3)
 
 # %% [markdown]
@@ -157,21 +178,34 @@ full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, interv
 light = replace(full, n_replicates=band_replicates)
 band = replace(light, method="percentile")
 binned = collapse.add_fraction(tables.read_bins(profile, bins, split="test"), items)
-pairs = collapse.pair_bins(binned)
-table = collapse.collapse_table(pairs, cells, resampling=full)
+options = {"min_items": min_items, "resampling": full}
+image_pairs = collapse.pair_bins(binned, collapse.BOX_FREE)
+image_table = collapse.collapse_table(image_pairs, of_image, **options)
+image = image_table[image_table["head_set"] == primary]
+
+# %% [markdown]
+# The whole image, which needs no boxes, over all items. (Beside the evidence below it is over the items with evidence.)
+
+# %%
+shown = ["estimate", "ci_low", "ci_high", "rank_biserial", "p_holm", "n_items", "n_degenerate"]
+image[["quantity", *cell, *shown]].round(3)
+
+# %% tags=["needs_boxes"]
+pairs = collapse.pair_bins(of_items(binned, boxed))
+table = collapse.collapse_table(pairs, cells, **options)
+main = table[table["head_set"] == primary]
 
 # %% [markdown]
 # The open lines are the table's estimates.
 
 # %%
-main = table[table["head_set"] == primary]
 for quantity, by_cell in opened.items():
-    listed = main[main["quantity"] == quantity].set_index(cell)["estimate"]
+    rows = image if "visual" in quantity else main if has_boxes else image.head(0)
+    listed = rows[rows["quantity"] == quantity].set_index(cell)["estimate"]
     assert np.allclose(listed, [by_cell[c] for c in listed.index], rtol=0, atol=1e-12), quantity
 
-# %%
+# %% tags=["needs_boxes"]
 evidence = main[main["quantity"] == "evidence"]
-shown = ["estimate", "ci_low", "ci_high", "rank_biserial", "p_holm", "n_items", "n_degenerate"]
 evidence[[*cell, *shown]].round(3)
 
 # %% [markdown]
@@ -181,7 +215,7 @@ evidence[[*cell, *shown]].round(3)
 # the whole image and the prompt's text. Held against $D$:
 # $1 - (\sum m_{last} / \sum m_{first}) / (\sum D_{last} / \sum D_{first})$.
 
-# %%
+# %% tags=["needs_boxes"]
 main[main["quantity"].str.startswith("evidence_over")].pivot_table("estimate", cell, "quantity").round(3)
 
 # %% [markdown]
@@ -189,50 +223,69 @@ main[main["quantity"].str.startswith("evidence_over")].pivot_table("estimate", c
 # restates the same thing later (`f5 was 3`). Training rewards the right word there whatever its source, the picture or
 # the model's own text (which is never wrong in a gold chain, while the picture is noisy).
 
-# %%
-main_steps = collapse.add_fraction(main_steps, items)
+# %% tags=["needs_boxes"]
+main_steps = collapse.add_fraction(of_items(main_steps, boxed), items)
 recall_pairs = collapse.pair_kinds(main_steps)
 net_of = ["evidence", "evidence_over_uniform", "evidence_over_control"]
-recall = collapse.collapse_table(recall_pairs, cells, quantities=net_of, resampling=full)
+sizes = recall_pairs.groupby(cell).size()
+restated = [c for c in cells if sizes.get(c, 0) >= min_items]  # real chains have no read and recall steps
+recall = collapse.collapse_table(recall_pairs, restated, quantities=net_of, **options) if restated else table.head(0)
 recall_evidence = recall[recall["quantity"] == "evidence_over_uniform"]
 print(f"recall chains that restate nothing they read, left out: {recall_pairs.attrs['n_left_out']}")
 recall_evidence[[*cell, "estimate", "ci_low", "ci_high", "p_holm", "n_items"]].round(3)
 
 # %% [markdown]
 # Negative control: the lift of the evidence (its share of the image mass over its share of the image), and the lift
-# after the boxes were dealt to other items of the cell, which has to be one.
+# after the boxes were dealt to other items of the cell whose pictures have the same grid, which has to be one where the
+# boxes lie anywhere in a picture, as in the testbed. `n_alone` items have no such partner. In real pictures attention
+# and boxes may share a favourite place, the middle say: what is left of the lift when it is divided is that place's.
 
-# %%
-maps = {c: examples.mean_maps(profile, *c) for c in cells}
-dealt = [deals.shuffled_lift(*maps[c], n_deals=shuffled_deals) for c in cells]
+# %% tags=["needs_boxes"]
+own_ids = boxed.groupby(cell, observed=True)["item_id"].agg(lambda ids: {*ids.astype(str)})
+maps = {c: examples.mean_maps(profile, *c, own_ids[c]) for c in cells}
+dealt = [deals.shuffled_lift(maps[c], n_deals=shuffled_deals) for c in cells]
 shuffled = pd.DataFrame([dict(zip(cell, c, strict=True)) | lift for c, lift in zip(cells, dealt, strict=True)])
 noise = (shuffled["shuffled_high"] - shuffled["shuffled_low"]) / 4 / shuffled_deals**0.5  # of a mean over the deals
-assert ((shuffled["shuffled_lift"] - 1).abs() < 0.1 + 4 * noise).all(), "shuffled boxes should have a lift of 1"
+generated = ~shuffled["benchmark"].isin([*registry.REAL])
+strayed = generated & ~((shuffled["shuffled_lift"] - 1).abs() < 0.1 + 4 * noise)
+assert not strayed.any(), "shuffled boxes should have a lift of 1"
 shuffled.round(3)
 
 # %% [markdown]
 # ## 7 Figure and numbers
 #
-# Collapse with its controls, and what restating adds.
+# The fall of the attention to the whole image, with its controls.
 
 # %%
+label, falls = "collapse = 1 - last / first (share)", dict(list(image.groupby("quantity")))
+figure, ax = plt.subplots(figsize=(7, 3.6))
+controls = {"prompt text": falls["prompt"], "uniform look": falls["uniform_visual"]}
+charts.forest(ax, falls["visual"], label=label, controls=controls, confidence=confidence_level)
+record.save_figure(figure, f"02_collapse_{'image'}", profile)
+
+# %% [markdown]
+# Collapse of the evidence with its controls, and what restating adds.
+
+# %% tags=["needs_boxes"]
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.6), sharey=True)
-label = "collapse = 1 - last / first (share)"
 falls, recalled = (dict(list(part.groupby("quantity"))) for part in (main, recall))
 controls = {words: falls[name] for name, words in charts.CONTROLS.items()}
 charts.forest(axes[0], falls["evidence"], label=label, controls=controls, confidence=confidence_level)
-controls = {"evidence": recalled["evidence"]}
-charts.forest(axes[1], recalled["evidence_over_uniform"], label=label, controls=controls, confidence=confidence_level)
 axes[0].set_title("first to last bin", pad=38)
 axes[1].set_title("read steps to recall steps", pad=38)
+if restated:
+    controls, rows = {"evidence": recalled["evidence"]}, recalled["evidence_over_uniform"]
+    charts.forest(axes[1], rows, label=label, controls=controls, confidence=confidence_level)
 record.save_figure(figure, "02_collapse_forest", profile)
 
 # %% [markdown]
 # The same along the whole reasoning.
 
 # %%
-drawn = ["evidence", "evidence_lift", "evidence_over_uniform", "visual"]
-along = collapse.curves(binned[binned["head_set"] == primary], quantities=drawn, resampling=band)
+drawn = ["evidence", "evidence_lift", "evidence_over_uniform"] if has_boxes else ["visual_over_uniform"]
+drawn, own = [*drawn, "visual"], boxed if has_boxes else items
+rows, by = of_items(binned[binned["head_set"] == primary], own), {"min_items": min_items, "resampling": band}
+along = collapse.curves(rows, quantities=drawn, **by)
 figure = charts.curve_grid(along, drawn, confidence=confidence_level)
 record.save_figure(figure, "02_collapse", profile)
 
@@ -240,11 +293,11 @@ record.save_figure(figure, "02_collapse", profile)
 # What it looks like: a more sustained and a more collapsing item, taken at fixed quantiles of the per-item collapse
 # among correct answers with at least the median mass at the start. "Sustained" is relative: see its collapse.
 
-# %%
+# %% tags=["needs_boxes"]
 picked = examples.pick_by_collapse(pairs, items, picture_model, picture_benchmark, picture_quantiles)
 strips = examples.load_strips(profile, picture_model, picked)
 names = ("sustained", "collapsing")
-for name, item_id, quantile, strip in zip(names, picked, picture_quantiles, strips, strict=True):
+for name, item_id, quantile, strip in zip(names, picked, picture_quantiles, strips, strict=False):
     figure = plt.figure(figsize=(7, 2.9))
     picture.evidence_strip(figure, **strip)
     own = examples.item_collapse(pairs, picture_model, item_id)
@@ -257,19 +310,30 @@ for name, item_id, quantile, strip in zip(names, picked, picture_quantiles, stri
 
 # %%
 keys, named = ["head_set", "quantity", *cell], ["estimate", "ci_low", "ci_high", "p", "p_holm", "n_items"]
-leading = main[main["quantity"].isin(["evidence", "evidence_over_uniform", "evidence_over_prompt", "control_box"])]
 numbers = {
     "n_cells": len(cells),
+    "judges_evidence": has_boxes,
     "n_without_both_bins": n_left_out,
+    "n_without_reasoning": n_unreasoned,
     "n_truncated": len(truncated),
+    "image": record.nest(image[[*keys, *named]], keys),
+}
+whole = {"image": image_table, "curve_by_bin": along}
+
+# %% tags=["needs_boxes"]
+leading = main[main["quantity"].isin(["evidence", "evidence_over_uniform", "evidence_over_prompt", "control_box"])]
+numbers |= {
     "collapse": record.nest(leading[[*keys, *named]], keys),
     "recall": record.nest(recall_evidence[[*keys, *named]], keys),
-    "shuffled_boxes": record.nest(shuffled, cell),
-    "pictures": dict(zip(names, picked, strict=True)),
+    "shuffled_boxes": record.nest(shuffled, cell, optional=["lift", *shuffled.filter(like="shuffled_"), "p"]),
+    "pictures": dict(zip(names, picked, strict=False)),
 }
+whole |= {"cells": table, "recall": recall}
+
+# %%
 record.save_numbers("02_collapse", numbers, profile)
-for name, whole in {"cells": table, "recall": recall, "curve_by_bin": along}.items():
-    record.save_table("02_collapse", name, whole, profile)
+for name, rows in whole.items():
+    record.save_table("02_collapse", name, rows, profile)
 
 # %% [markdown]
 # ## 8 Reading
@@ -279,6 +343,18 @@ for name, whole in {"cells": table, "recall": recall, "curve_by_bin": along}.ite
 # it: only the recall steps speak of a choice.
 
 # %%
+beyond = image[image["quantity"] == "visual_over_uniform"]
+claims = {
+    "image mass falls": image[image["quantity"] == "visual"],
+    "image mass falls beyond a uniform look": beyond,
+    "image mass falls beyond the attention to the prompt's text": image[image["quantity"] == "visual_over_prompt"],
+}
+for claim, rows in claims.items():
+    print(describe_signs(claim, rows, tested="rank_biserial"))
+if not has_boxes:
+    print("what falls of the evidence (C1): needs evidence boxes")
+
+# %% tags=["needs_boxes"]
 beyond = main[main["quantity"] == "evidence_over_uniform"]
 claims = {
     "evidence mass falls": evidence,
@@ -295,27 +371,39 @@ for claim, rows in claims.items():
 # Other heads: the grounding heads, the mean over all layers, and layer 0.
 
 # %%
+image_table[image_table["quantity"] == "visual"].pivot_table("estimate", cell, "head_set").round(3)
+
+# %% tags=["needs_boxes"]
 table[table["quantity"] == "evidence"].pivot_table("estimate", cell, "head_set").round(3)
 
 # %% [markdown]
 # Raw and stratified: the kind of chain, the noise of the picture, the length of the chain, the side of the prior.
-# Strata that are too small have a count and no estimate.
+# Strata that are too small have a count and no estimate. Items whose boxes cover less than one token are a stratum as
+# well (column `evidence`), where there are any: the tables above are without them.
 
-# %%
-strata = pd.concat(
-    collapse.collapse_by(pairs[pairs["head_set"] == primary], items, column, quantities=net_of, resampling=light)
+# %% tags=["needs_boxes"]
+by = {"quantities": net_of, "min_items": min_items, "resampling": light}
+strata = [
+    collapse.collapse_by(pairs[pairs["head_set"] == primary], items, column, **by)
     for column in ("chain_kind", "noise_level", "chain_length", "prior_side")
-)
+]
+tiny = collapse.pair_bins(of_items(binned[binned["head_set"] == primary], small))
+if len(tiny):
+    size = {"column": "evidence", "stratum": EVIDENCE[1]}
+    below = collapse.collapse_by(tiny, small, "evidence_missing", **by).query("stratum == 'all'").assign(**size)
+    strata.append(below)
+strata = pd.concat(strata)
 record.save_table("02_collapse", "strata", strata, profile)
 raw = strata[strata["quantity"] == "evidence"]
 raw.pivot_table("estimate", ["benchmark", "column", "stratum"], "model", observed=True).round(3)
 
 # %% [markdown]
 # By step. Later steps exist in longer chains only, so a curve changes its items as it goes; `n_items` in the table says
-# how many are left. Steps that fewer than twenty items reach are not drawn.
+# how many are left. Steps that fewer than `min_items` items reach are not drawn.
 
-# %%
-by_step = collapse.curves(main_steps, "step_index", quantities=drawn, resampling=band).dropna(subset=["ci_low"])
+# %% tags=["needs_boxes"]
+by = {"min_items": min_items, "resampling": band}
+by_step = collapse.curves(main_steps, "step_index", quantities=drawn, **by).dropna(subset=["ci_low"])
 record.save_table("02_collapse", "curve_by_step", by_step, profile)
 figure = charts.curve_grid(by_step, drawn, position="step_index", confidence=confidence_level)
 record.save_figure(figure, "02_collapse_steps", profile)
@@ -325,7 +413,7 @@ record.save_figure(figure, "02_collapse_steps", profile)
 # the boxes, how well does the smallest set with half of the image mass match them, and is the map a score for them? The
 # sink-masked mass drops the attention sink among the image tokens.
 
-# %%
+# %% tags=["needs_boxes"]
 measures = ["pointing_hit", "iou50", "map_auc", "sink_masked_evidence_mass", "evidence_mass"]
 of_kind = main_steps[main_steps["step_kind"] != ""].groupby([*cell, "step_kind"], observed=True)
 overlap = of_kind[measures].mean().reset_index()
@@ -335,17 +423,21 @@ overlap.round(3)
 # %% [markdown]
 # Truncated responses are kept and marked. Collapse without them, where there are any:
 
-# %%
+# %% tags=["needs_boxes"]
 is_cut = pd.MultiIndex.from_frame(pairs[response]).isin(pd.MultiIndex.from_frame(truncated))
-whole = pairs[~is_cut & (pairs["head_set"] == primary)]
-without = collapse.collapse_table(whole, cells, quantities=["evidence"], resampling=light)
-moved = without["estimate"].to_numpy() - evidence["estimate"].to_numpy()
-print(f"leaving the {len(truncated)} truncated responses out moves the collapse by at most {abs(moved).max():.3f}")
+rows = pairs[~is_cut & (pairs["head_set"] == primary)]
+sizes = rows.groupby(cell).size()
+enough = [c for c in cells if sizes.get(c, 0) >= min_items]
+by = {"quantities": ["evidence"], "min_items": min_items, "resampling": light}
+without = collapse.collapse_table(rows, enough, **by) if enough else evidence.head(0)
+moved = without.set_index(cell)["estimate"].sub(evidence.set_index(cell)["estimate"]).dropna()
+print(f"leaving the {len(truncated)} truncated responses out moves the collapse by at most {abs(moved).max():.3f},")
+print(f"in {len(enough)} of {len(cells)} cells that have enough others")
 
 # %% [markdown]
 # Cross-check: per-item log-ratios, by a paired t per cell and by a mixed model with a random intercept per item.
 
-# %%
+# %% tags=["needs_boxes"]
 check = collapse.log_ratio_check(pairs, primary)
 record.save_table("02_collapse", "log_ratio", check, profile)
 check.round(3)

@@ -21,7 +21,7 @@
 #
 # $$\text{AUROC}_s = P(s_i > s_j) + \tfrac{1}{2} P(s_i = s_j), \quad i \text{ correct}, j \text{ wrong, of one cell}$$
 #
-# with $s$ minus an entropy (or minus the length, or the evidence mass). Over several cells it is the mean of the AUROCs
+# with $s$ minus an entropy (or minus the length, or the vision). Over several cells it is the mean of the AUROCs
 # within each.
 
 # %% [markdown]
@@ -46,6 +46,8 @@ vision_deals = 4  # permutations of vision within a cell, each refitted on the s
 # ## 3 Data
 #
 # Every estimate is over test items. The calibration items, which are others, fit the rules and the probabilities.
+# Vision is the attention to the evidence where every item that is judged has boxes (`measures.items` says which are),
+# and otherwise that to the whole image, which needs none.
 
 # %%
 from dataclasses import replace
@@ -66,19 +68,24 @@ from dontblink.studies import deals, entropy, transfer
 from dontblink.studies.cells import (
     ORACLES,
     PLACEBOS,
-    VISIONS,
     choose_entropy,
+    choose_visions,
     describe_signs,
-    keep_boxed,
+    name_main,
     require_cells,
 )
 from dontblink.studies.sample_agreement import AGREEMENT, join_agreement
 
 # %%
-support = read_section(profile, "measures")["entropy_support"]  # of a token's entropy: full, or the top 20
-splits = (read_tables(profile, ["items"], split=split)["items"] for split in ("test", "calibration"))
-items, fit_items = (choose_entropy(keep_boxed(rows), support) for rows in splits)
+measures = read_section(profile, "measures")
+support = measures["entropy_support"]  # of a token's entropy: full, or the top 20
+studied, visions = choose_visions(read_tables(profile, ["items"])["items"], measures["items"])
+studied, main = choose_entropy(studied, support), name_main(visions)
+items, fit_items = (studied[studied["split"] == split].reset_index(drop=True) for split in ("test", "calibration"))
 require_cells(items, min_items, min_class_items)
+print(f"vision is the attention to the {main}")
+
+# %%
 manifest = read_manifest(profile)
 cell, benchmarks = ["model", "benchmark"], manifest["benchmarks"]
 response = [*cell, "item_id"]
@@ -181,7 +188,7 @@ def fit_logit(x, y):
 
 # %%
 here, there = benchmarks[0], benchmarks[-1]
-rules = {"full": ["full_entropy_nats"], "linear": ["full_entropy_nats", "vision_evidence_mass"]}
+rules = {"full": ["full_entropy_nats"], "linear": ["full_entropy_nats", visions[main]]}
 carried_open = {}
 for model in manifest["models"]:
     fit = fit_items[(fit_items["model"] == model) & (fit_items["benchmark"] == here)]
@@ -208,6 +215,7 @@ pd.Series(carried_open, dtype=float).rename_axis(["rule", "model"]).unstack(0).r
 full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level)
 light = replace(full, n_replicates=transfer_replicates)
 usable = {"min_items": min_items, "min_class": min_class_items}
+scores_of = {"scores": entropy.SCORES | {"vision": (visions[main], 1.0)}}
 adjustments = {"unadjusted": [], "adjusted": covariates}
 
 
@@ -219,7 +227,7 @@ def for_both(estimate, *tables, **options):
 
 
 # %%
-both = for_both(entropy.auroc_table, items, resampling=full)
+both = for_both(entropy.auroc_table, items, resampling=full, **scores_of)
 table = pd.concat(entropy.add_holm(own, cells) for _, own in both.groupby("adjustment", sort=False))
 scope = ["adjustment", "scope", "benchmark", "model"]
 differences = table[table["p"].notna()]
@@ -236,9 +244,10 @@ differences.query("score == 'full - answer'")[[*scope, *shown]].round(3)
 scales = {"train": "fit", "test": "test cell"}  # whose mean and deviation standardise the test features
 carry = {"resampling": light, "refit": replace(full, n_replicates=refit_replicates)}
 carried = pd.concat(
-    for_both(transfer.transfer_table, fit_items, items, scaling=scaling, **carry).assign(scaling=scaling)
+    for_both(transfer.transfer_table, fit_items, items, scaling=scaling, vision=visions[main], **carry)
+    .assign(scaling=scaling)
     for scaling in scales
-)
+)  # fmt: skip
 fallen = carried.query("rule == 'per_task' and n_text_only > 0 and train != test and scaling == 'train'")
 assert (fallen["gain"] == 0).all(), "a rule that fell back on text alone has to rank as it does"
 over_models = "all" if items["model"].nunique() > 1 else str(items["model"].iloc[0])  # one model is its own mean
@@ -294,7 +303,7 @@ agreed[agreed["scope"] != "cell"][[*scope[1:], "score", "estimate", "ci_low", "c
 
 # %%
 dealing = {"confidence": confidence_level, "seed": bootstrap_seed}
-shuffled = for_both(deals.shuffled_labels, items, n_deals=shuffled_deals, **dealing)
+shuffled = for_both(deals.shuffled_labels, items, n_deals=shuffled_deals, **dealing, **scores_of)
 drift = (shuffled["shuffled_mean"] - shuffled["null"]).abs() / shuffled["shuffled_se"]
 assert drift.max() < 5, f"dealt labels are off their null by {drift.max():.1f} Monte Carlo errors"
 columns = ["observed", "shuffled_mean", "shuffled_low", "shuffled_high", "share_below", "p"]
@@ -307,7 +316,7 @@ shuffled[shuffled["scope"] != "cell"].set_index(["score", *scope])[columns].roun
 # same replicates. A negative excess is vision's own harm. Oracles need gold boxes; a monitor could have the others.
 
 # %%
-looks = {f"{name} (oracle)" if name in ORACLES else name: column for name, column in VISIONS.items()}
+looks = {f"{name} (oracle)" if name in ORACLES else name: column for name, column in visions.items()}
 looks |= {f"{name} (placebo)": column for name, column in PLACEBOS.items()}
 fewer = replace(full, n_replicates=excess_replicates, method="percentile")
 again = {"resampling": fewer, "refit": fewer, "n_deals": vision_deals}
@@ -393,6 +402,7 @@ single = unadjusted[unadjusted["score"].isin(["full", "answer"])]
 pair = unadjusted.query("p.notna() and (scope != 'cell' or score == 'full - answer')")
 numbers = {
     "n_responses": len(items),
+    "judges_evidence": main == "evidence",
     "n_truncated": int(truncated.sum()),
     "n_unparsed": int(unparsed.sum()),
     "n_without_answer_span": int(no_answer.sum()),

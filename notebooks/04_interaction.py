@@ -29,8 +29,9 @@
 #
 # $E$ is the mean token entropy of the response. $V$ is one of four declared visions of the grounding layers: attention
 # to the evidence (an oracle: it needs gold boxes, and a look at the wrong place is low on it as well) or to the whole
-# image, over the last third of the reasoning or accumulated over all of it. Beside them stand two placebos that never
-# look: length, and attention to the question. Attention is observed, not set: no row of this notebook is a cause. The
+# image, over the last third of the reasoning or accumulated over all of it. Where an item has no boxes, either the
+# oracles are left out or the item is (`measures.items`). Beside the visions stand two placebos that never look: length,
+# and attention to the question. Attention is observed, not set: no row of this notebook is a cause. The
 # noise of the picture can raise $E$, move $V$ and spoil the answer at once; that is what the adjusted rows are for.
 
 # %% [markdown]
@@ -81,16 +82,18 @@ from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import cells, deals, hazard, interaction, specification, within
 
 # %%
-support = read_section(profile, "measures")["entropy_support"]  # of a token's entropy: full, or the top 20
-items = cells.keep_boxed(read_tables(profile, ["items"], split="test")["items"])
-items = cells.choose_entropy(items, support)
+measures = read_section(profile, "measures")  # which entropy of a token, and which items
+items = read_tables(profile, ["items"], split="test")["items"]
+items, visions = cells.choose_visions(items, measures["items"])
+items, main = cells.choose_entropy(items, measures["entropy_support"]), cells.name_main(visions)
+print(f"vision is the attention to the {main} where one is asked for")
 
 # %%
 cells.require_cells(items, min_items)
 types = items[["benchmark", "task_type"]].drop_duplicates().astype("str")
 has_both = {visual_type, symbolic_type} <= {*types["task_type"]}
 scopes, scope = ["cell", "benchmark", "task_type", "pooled"], ["scope", "model", "benchmark"]
-E, V, looks = "full_entropy_nats", "vision_evidence_mass", cells.VISIONS | cells.PLACEBOS
+E, V, looks = "full_entropy_nats", visions[main], visions | cells.PLACEBOS
 adjustments = {"unadjusted": [], "adjusted": covariates}
 measured = {name: cells.select_rows(items, [E, V, *own]) for name, own in adjustments.items()}
 usable = {name: cells.keep_usable(rows, min_items) for name, rows in measured.items()}
@@ -212,8 +215,9 @@ risks.unstack(quadrant[2:]).round(3)
 full = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, interval)
 light = replace(full, n_replicates=light_replicates)
 options = {"share": quadrant_share, "min_items": min_items}
-contrasts = hazard.contrast_table(items, visual_type, symbolic_type, **options, resampling=full).dropna(subset="ci_low")
-table = hazard.hazard_table(items, **options, scopes=scopes, resampling=light)
+kinds = visual_type, symbolic_type
+contrasts = hazard.contrast_table(items, *kinds, visions, **options, resampling=full).dropna(subset="ci_low")
+table = hazard.hazard_table(items, looks, **options, scopes=scopes, resampling=light)
 by_look = {"vision": table["vision"].map(hazard.name_look)}
 table[table["scope"] != "cell"].assign(**by_look)[["vision", *scope, "estimate", "ci_low", "ci_high", "p"]].round(3)
 
@@ -221,7 +225,7 @@ table[table["scope"] != "cell"].assign(**by_look)[["vision", *scope, "estimate",
 contrasts.assign(vision=contrasts["vision"].map(hazard.name_look)).round(4)
 
 # %% [markdown]
-# $\beta_{EV}$ by scope for the evidence, and by task type for all four visions with the contrast of the two types.
+# $\beta_{EV}$ by scope for the one vision, and by task type for all visions with the contrast of the two types.
 # That an interval holds zero does not make a coefficient near zero. That is tested for: two one-sided tests against
 # `equivalence_margin`, by the interval whose error on either side is the level of the test. The margin was set before
 # the numbers: with the testbed's items the test has power for this margin if the truth is zero, and none for a much
@@ -231,9 +235,10 @@ contrasts.assign(vision=contrasts["vision"].map(hazard.name_look)).round(4)
 fitted, betas = {}, {}
 for name, own in adjustments.items():
     kept, checked = {"resampling": full, "min_items": min_items}, [] if own else ["benchmark"]
-    coefs = interaction.interaction_table(items, own, **kept, scopes=scopes, effect_at=effect_at, checked=checked)
+    at = {"scopes": scopes, "effect_at": effect_at, "checked": checked, "vision": V}
+    coefs = interaction.interaction_table(items, own, **kept, **at)
     fitted[name] = coefs.merge(interaction.add_holm(coefs)[[*scope, "term", "p_holm"]], how="left")
-    betas[name] = interaction.contrast_table(items, visual_type, symbolic_type, own, **kept, margin=equivalence_margin)
+    betas[name] = interaction.contrast_table(items, *kinds, own, visions, **kept, margin=equivalence_margin)
 both_betas = pd.concat(betas, names=["adjustment"]).reset_index("adjustment")
 both_betas.assign(vision=both_betas["vision"].map(hazard.name_look)).round(3)
 
@@ -252,7 +257,8 @@ for name, coefs in fitted.items():
     rows = coefs[(coefs["scope"] == "benchmark") & coefs["term"].isin(opened.columns)].dropna(subset=["estimate"])
     listed = rows[rows["method"] != "firth profile"].set_index(["benchmark", "term"])["estimate"]
     assert np.allclose(listed, opened.loc[name].stack()[listed.index], rtol=0, atol=1e-10), name
-quadrants = interaction.quadrant_table(items, share=quadrant_share, scopes=scopes, confidence=confidence_level)
+shown = {"scopes": scopes, "confidence": confidence_level, "vision": V}
+quadrants = interaction.quadrant_table(items, share=quadrant_share, **shown)
 filled = quadrants[(quadrants["scope"] == "cell") & (quadrants["n"] > 0)]
 listed = filled.set_index(quadrant)["risk"]
 assert np.allclose(listed, risks[listed.index], rtol=0, atol=1e-12), "quadrants"
@@ -274,30 +280,29 @@ pd.concat(coefficients)[[*shown, "p", "p_holm", *checks]].round(3)
 # at least as far from zero as the observed coefficient, two-sided.
 
 # %%
-dealt = pd.concat(
-    deals.dealt_table(items, what, scopes=scopes[:2], n_deals=shuffled_deals, seed=bootstrap_seed, min_items=min_items)
-    for what in ("labels", "vision")
-)
+dealing = {"vision": V, "n_deals": shuffled_deals, "seed": bootstrap_seed, "min_items": min_items}
+dealt = pd.concat(deals.dealt_table(items, what, scopes=scopes[:2], **dealing) for what in ("labels", "vision"))
 strayed = deals.find_biased(dealt)
 assert strayed.empty, f"dealt labels or vision should leave no interaction:\n{strayed}"
 dealt[["dealt", *scope[1:], "observed", "mean", "sd", "low", "high", "p"]].round(3)
 
 # %% [markdown]
-# **All choices at once.** Ten looks, three entropies, four forms and up to four adjustments, every combination fitted
-# to the same answers. Forms: the product alone; with $z_E^2$ and $z_V^2$, because a bend can pass for an interaction;
-# `flexible`, with the products of every covariate with $z_E$ and $z_V$ as well, because so can a covariate that changes
-# what entropy means; and the product of ranks, which no scale of entropy or vision moves. (Without a covariate,
-# `flexible` is `squares` once more, so that each choice occurs equally often with every other; and the lift is the
-# share of the image where all evidence of a cell has one size.) Then the same for dealt vision: a deal moves an item's
-# looks of every kind together. `p_median` is two-sided, `p_share` that of as many specifications below zero. A single
-# specification is not tested.
+# **All choices at once.** Ten looks (three without boxes), three entropies, four forms and up to four adjustments,
+# every combination fitted to the same answers. Forms: the product alone; with $z_E^2$ and $z_V^2$, because a bend can
+# pass for an interaction; `flexible`, with the products of every covariate with $z_E$ and $z_V$ as well, because so can
+# a covariate that changes what entropy means; and the product of ranks, which no scale of entropy or vision moves.
+# (Without a covariate, `flexible` is `squares` once more, so that each choice occurs equally often with every other;
+# and the lift is the share of the image where all evidence of a cell has one size.) Then the same for dealt vision: a
+# deal moves an item's looks of every kind together. `p_median` is two-sided, `p_share` that of as many specifications
+# below zero. A single specification is not tested.
 
 # %%
 late = [read_bins(profile, 3, split="test", head_set=name) for name in ("grounding_layers", "grounding_heads")]
-wider, claimed = specification.add_looks(items, pd.concat(late)), [visual_type, symbolic_type] if has_both else None
+wider, claimed = specification.add_looks(items, pd.concat(late)), kinds if has_both else None
+tried = [look for look in specification.LOOKS if {*cells.ORACLES} <= {*visions} or look not in specification.BOXED]
 curves = specification.fit_curves(
-    wider, covariates, types=claimed, n_deals=specification_deals, seed=bootstrap_seed, min_items=min_items
-).contrast(visual_type, symbolic_type)
+    wider, covariates, looks=tried, types=claimed, n_deals=specification_deals, seed=bootstrap_seed, min_items=min_items
+).contrast(*kinds)
 joint = specification.summarise_curves(curves, confidence_level)
 joint.round(3)
 
@@ -326,8 +331,8 @@ e_values.assign(vision=e_values["vision"].map(hazard.name_look)).round(2)
 # deviation of each). A coefficient near zero where $\rho$ is low is therefore no evidence that vision does not matter.
 
 # %%
-steps = read_tables(profile, ["steps"], split="test", head_set="grounding_layers")["steps"]
-reliability = hazard.reliability_table(steps, min_items)
+steps = cells.of_items(read_tables(profile, ["steps"], split="test", head_set="grounding_layers")["steps"], items)
+reliability = hazard.reliability_table(steps, min_items, visions)
 halved = reliability.merge(types, on="benchmark").groupby(["task_type", "vision"], sort=False)
 halved[["reliability", "reliability_within_kind"]].agg(["mean", "count"]).round(2)
 
@@ -374,13 +379,13 @@ figure = charts.specification_grid(
 record.save_figure(figure, "04_interaction_specification", profile)
 
 # %% [markdown]
-# $\beta_{EV}$ of every cell and benchmark, for the evidence.
+# $\beta_{EV}$ of every cell and benchmark, for the one vision.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharex=True, sharey=True)
 for ax, (name, rows) in zip(axes, coefficients.items(), strict=True):
     rows = rows[rows["scope"] != "task_type"]
-    charts.forest(ax, rows, label="entropy x evidence (log-odds per sd²)", confidence=confidence_level)
+    charts.forest(ax, rows, label=f"entropy x {main} (log-odds per sd²)", confidence=confidence_level)
     ax.set_title(name)
 record.save_figure(figure, "04_interaction_coefficients", profile)
 
@@ -414,7 +419,8 @@ numbers["spread"] = record.nest(spread[["task_type", "factor", "eta_squared"]], 
 own = reliability.drop(columns="is_oracle").replace({"vision": named})
 optional = [name for name in own if name.startswith(("halves", "reliability"))]
 numbers["reliability"] = record.nest(own, ["vision", "model", "benchmark"], optional)
-record.save_numbers("04_interaction", numbers | {"n_responses": len(items)}, profile)
+facts = {"n_responses": len(items), "judges_evidence": main == "evidence", "has_both_types": has_both}
+record.save_numbers("04_interaction", numbers | facts, profile)
 
 # %%
 whole = pd.concat(own.assign(adjustment=name) for name, own in fitted.items())
@@ -439,7 +445,7 @@ listed = pd.concat([table[table["scope"] == "task_type"], contrasts[contrasts["o
 listed = listed.assign(value=listed["estimate"], benchmark=listed["benchmark"].fillna("contrast"))
 
 # %%
-b_EV, risen = {"vision": "evidence"}, {"measure": "hazard of a task_type", "adjustment": "unadjusted"}
+b_EV, risen = {"vision": main}, {"measure": "hazard of a task_type", "adjustment": "unadjusted"}
 by_fit = both_betas.assign(benchmark=both_betas["task_type"], value=both_betas["estimate"])
 quantities = [
     counted,
@@ -522,7 +528,7 @@ record.save_figure(figure, "04_interaction_risks", profile)
 # The surface that each benchmark's adjusted fit draws, averaged over its models and covariates.
 
 # %%
-surface = interaction.surface_table(items, covariates, reach=surface_reach, min_items=min_items)
+surface = interaction.surface_table(items, covariates, reach=surface_reach, min_items=min_items, vision=V)
 names = sorted(surface["benchmark"].unique())
 figure, axes = plt.subplots(1, len(names), figsize=(7, 2.5), squeeze=False)
 for k, name in enumerate(names):
@@ -537,7 +543,7 @@ record.save_figure(figure, "04_interaction_surface", profile)
 # answer is to another item, so Wilson's interval is right there; over several models it would be too narrow.
 
 # %%
-extremes = interaction.quadrant_table(items, share=extreme_share, scopes=scopes, confidence=confidence_level)
+extremes = interaction.quadrant_table(items, share=extreme_share, scopes=scopes, confidence=confidence_level, vision=V)
 record.save_table("04_interaction", "quadrants", pd.concat([quadrants, extremes]), profile)
 for stem, table in (("quadrants", quadrants), ("extremes", extremes)):
     own = table[table["scope"] == "cell"]
@@ -550,12 +556,13 @@ for stem, table in (("quadrants", quadrants), ("extremes", extremes)):
     record.save_figure(figure, f"04_interaction_{stem}", profile)
 
 # %% [markdown]
-# Within one response, where the picture cannot differ: do the entropy and the evidence mass of a step move together
+# Within one response, where the picture cannot differ: do the entropy and the vision of a step move together
 # (repeated-measures correlation: values less the mean of their response)?
 # Over all steps the script drives both (a read step looks, a compute step does not), so the read steps stand beside
 # them. Fisher's interval takes the steps of a response as independent given its mean; the bootstrap does not.
 
 # %%
-link = within.link_table(steps, resampling=replace(light, method="bca"))
+mass = {"evidence": "evidence_mass", "image": "visual_mass"}[main]
+link = within.link_table(steps, resampling=replace(light, method="bca"), mass=mass)
 record.save_table("04_interaction", "within_response", link, profile)
 link.round(3)

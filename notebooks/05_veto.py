@@ -74,18 +74,20 @@ from dontblink.publish import record
 from dontblink.schema import read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import cells, guarantees, risk_coverage, veto
-from dontblink.studies.cells import ORACLES, PLACEBOS, VISIONS
+from dontblink.studies.cells import ORACLES, PLACEBOS
 from dontblink.studies.entropy import SCORES
 from dontblink.studies.veto_rules import prepare_splits
 
 # %%
-support = read_section(profile, "measures")["entropy_support"]  # of a token's entropy: full, or the top 20
-items = cells.keep_boxed(read_tables(profile, ["items"], split="test")["items"])
-items = cells.choose_entropy(items, support)
+measures = read_section(profile, "measures")  # which entropy of a token, and which items
+items = read_tables(profile, ["items"], split="test")["items"]
+items, visions = cells.choose_visions(items, measures["items"])
+items = cells.choose_entropy(items, measures["entropy_support"])
 cells.require_cells(items, min_items)
 missing = set(targets) - set(items["task_type"].astype(str))
 assert not missing, f"targets {missing}: no such task type, expected one of {sorted(set(items['task_type']))}"
-V, base = VISIONS[vision], ["full_entropy_nats", "log_n_response_tokens"]
+assert vision in visions, f"vision {vision}: expected one of {[*visions]}, or measures.items boxed"
+V, base = visions[vision], ["full_entropy_nats", "log_n_response_tokens"]
 _, answers = veto.select_answers(items, targets, {vision: V}, (), min_items, base)
 answers["wrong"] = 1.0 - answers["correct"]
 halves = {"n_splits": splits, "fit_share": fit_share, "n_blocks": jackknife_blocks, "seed": split_seed}
@@ -188,7 +190,7 @@ opened.round(4)
 # rule `oracle` knows the answers.
 
 # %%
-looks = {**VISIONS, **PLACEBOS}
+looks = {**visions, **PLACEBOS}
 study = halves | {"n_shares": veto_shares, "confidence": confidence_level, "min_items": min_items}
 study |= {"coverages": (coverage,), "base": "entropy_length"}
 deals = dict.fromkeys(looks, other_permutations) | {vision: permutations}
@@ -228,7 +230,7 @@ declared.loc[declared["scope"] == "cell", ["model", "benchmark", "gain", *chance
 # placebos speaks for looking. Both are fitted in the same splits and without the same blocks.
 
 # %%
-over = judged.compare(VISIONS, PLACEBOS)
+over = judged.compare(visions, PLACEBOS)
 over[over["scope"].eq("task_type") & over["benchmark"].isin(targets)].drop(columns=["scope", "model"]).round(4)
 
 # %% [markdown]
@@ -239,7 +241,7 @@ fewer = dict.fromkeys(looks, other_permutations)
 options = study | {"base": "entropy"}
 second = veto.run_study(items, targets, visions=looks, rules=("entropy_length", "veto"), n_deals=fewer, **options)
 easier = second.gains()
-over = pd.concat([over, second.compare(VISIONS, PLACEBOS)])
+over = pd.concat([over, second.compare(visions, PLACEBOS)])
 easier.loc[easier["scope"].eq("task_type") & easier["benchmark"].isin(targets), shown].round(4)
 
 # %% [markdown]
@@ -319,7 +321,8 @@ def pick(rows, name="", column="vision"):
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharey=True)
 marks = {f"placebo: {name}": pick(vetoes, name) for name in PLACEBOS}
-marks |= {"evidence (oracle)": pick(vetoes, "evidence"), f"bound ({vision}, in sample)": pick(bounds, vision)}
+marks |= {"evidence (oracle)": pick(vetoes, "evidence")} if "evidence" in visions else {}
+marks |= {f"bound ({vision}, in sample)": pick(bounds, vision)}
 quantity = pick(declared).assign(quantity=f"{vision} veto")
 limits = {"confidence": confidence_level, "interval": "block jackknife", **style}
 charts.forest(axes[0], quantity, "gain", null="null_high", controls=marks, **limits)
@@ -376,6 +379,7 @@ cited = kinds[kinds["monitor"] == "entropy_length"].drop(columns="monitor")
 numbers["guarantee"] = record.nest(cited, ["kind"], optional=["share", "worst_risk"])
 in_target = declared["scope"].eq("cell") & declared["benchmark"].isin(aimed_at)
 numbers |= {"best_cell": float(declared.loc[in_target, "gain"].max()), "coverage": coverage}
+numbers["judges_evidence"] = "evidence" in visions
 record.save_numbers("05_veto", numbers, profile)
 tables = {"gains": pd.concat(studies, names=["study"]), "bounds": bounds, "guarantees": kinds, "pairs": pairs}
 tables["draws"] = shifts[shifts["monitor"] == "entropy_length"].drop(columns=["monitor", "guarantee"])
@@ -425,7 +429,7 @@ print(guarantees.describe_kinds(kinds[kinds["monitor"] == "entropy_length"], max
 
 # %%
 scores = {name: SCORES[name] for name in ("full", "answer")}
-scores |= {look: (column, 1.0) for look, column in VISIONS.items()}
+scores |= {look: (column, 1.0) for look, column in visions.items()}
 resampling = Resampling(bootstrap_replicates, split_seed, confidence_level)
 selective = risk_coverage.selective_table(items, scores, coverage=coverage, resampling=resampling)
 record.save_table("05_veto", "selective", selective, profile)

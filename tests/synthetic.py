@@ -26,7 +26,7 @@ def make_bins(
                     "head_set": "grounding_layers", "bin": k, "n_bins": n_bins, "n_empty_bins": 0, "n_tokens": 5,
                     "evidence_mass": evidence, "visual_mass": evidence + 0.2, "prompt_mass": 0.1, "sink_mass": 0.1,
                     "earlier_response_mass": 0.6 - evidence, "control_box_mass": 0.04 * (1 - dilution * done),
-                    "uniform_evidence_share": uniform,
+                    "uniform_evidence_share": uniform, "uniform_visual_share": 10 * uniform,
                 })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -31,16 +31,12 @@ from dontblink.files import read_json, write_text
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 80
 SHORT.maxlist = SHORT.maxdict = 20
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 80
-SHORT.maxlist = SHORT.maxdict = 20
 PLAIN = {  # unquoted values of YAML 1.2, less whole numbers that begin with a nought: octal in 1.1
     "null": r"~|null|Null|NULL|",
     "bool": r"true|True|TRUE|false|False|FALSE",
     "int": r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+",
     "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
 }
-DECIMAL = re.compile(r"([-+]?)0*([0-9]+)(\.[0-9]*)?(?:[eE]([-+]?[0-9]+))?")
 Sections = dict[str, dict[str, Any]]
 Entry = TypeVar("Entry")
 
@@ -193,10 +189,13 @@ class Server(Section):
 
 
 class Measures(Section):
-    """03 to 05: which of two definitions of a measure the studies take; one place, so that they never differ."""
+    """03 to 05: which definition of a measure, and which items, the studies take; one place, so that they agree."""
 
     entropy_support: Literal["full", "top20"] = Field(
         description="of a token's entropy: the whole vocabulary (exact), or its 20 most probable tokens renormalised"
+    )
+    items: Literal["all", "boxed"] = Field(
+        description="that are judged: all (without the oracles where an item has no boxes), or those with boxes alone"
     )
 
 
@@ -209,6 +208,7 @@ class Collapse(Section):
     interval: Interval = Field(description="of the tables; t is the symmetric bootstrap-t, see `make simulate`")
     confidence_level: OpenShare = Field(description="of every interval")
     bootstrap_seed: Seed = Field(description="draws items with replacement")
+    min_items: Whole = Field(ge=10, description="a smaller cell or stratum keeps its counts and gets no estimate")
     shuffled_deals: Count = Field(description="permutations of the boxes between items (negative control)")
     picture_model: Name = Field(description="whose look is drawn")
     picture_benchmark: Word = Field(description="whose items are drawn")

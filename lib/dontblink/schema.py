@@ -62,7 +62,10 @@ _MASSES = {
     name: Column(REAL, "mass", f"attention mass on the region {name[:-5]}".replace("visual", "image"), name in BOXED)
     for name in MASSES
 }
-_UNIFORM = {"uniform_evidence_share": Column(REAL, "mass", "evidence tokens / visible keys: a uniform look", True)}
+UNIFORM = {
+    "uniform_evidence_share": Column(REAL, "mass", "evidence tokens / visible keys: a uniform look", True),
+    "uniform_visual_share": Column(REAL, "mass", "image tokens / visible keys: a uniform look"),
+}
 _STEP = {
     "step_index": Column(INT, "", "step from 0; -1 outside the steps"),
     "step_kind": Column(TEXT, "", "gold kind whose pattern the step's text has; empty if none"),
@@ -77,7 +80,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "entropy_nats": Column(REAL, "nats", "entropy of the distribution that produced the token"),
         "top20_entropy_nats": Column(REAL, "nats", "the same, renormalised over its 20 most probable tokens"),
         "log_probability_nats": Column(REAL, "nats", "log probability of the token"),
-        "context_length_tokens": Column(INT, "tokens", "keys that its row sees"), **_UNIFORM},
+        "context_length_tokens": Column(INT, "tokens", "keys that its row sees"), **UNIFORM},
     "token_masses": KEYS | {
         "token_index": Column(INT, "", "position in the response, from 0"), **_HEAD_SET, **_MASSES},
     "heads": KEYS | {
@@ -89,7 +92,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
     "steps": KEYS | _STEP | _HEAD_SET | {
         "step_text": Column(TEXT, "", "the step as decoded"),
         "n_tokens": Column(INT, "tokens", "tokens of the step"),
-        "entropy_nats": Column(REAL, "nats", "mean entropy of the step's tokens"), **_MASSES, **_UNIFORM,
+        "entropy_nats": Column(REAL, "nats", "mean entropy of the step's tokens"), **_MASSES, **UNIFORM,
         "pointing_hit": Column(REAL, "share", "coverage of the most attended image token", True),
         "iou50": Column(REAL, "share", "IoU of the smallest set with half the visual mass", True),
         "map_auc": Column(REAL, "probability", "AUC of the map as a score of in-box tokens", True),
@@ -136,7 +139,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
     "bins": KEYS | _HEAD_SET | {
         "bin": Column(INT, "", "part of the reasoning, from 0"), "n_bins": Column(INT, "", "parts in all"),
         "n_empty_bins": Column(INT, "", "parts of this response without a token; they have no row"),
-        "n_tokens": Column(INT, "tokens", "tokens averaged")} | _MASSES | _UNIFORM,
+        "n_tokens": Column(INT, "tokens", "tokens averaged")} | _MASSES | UNIFORM,
 }  # fmt: skip
 PARTS = tuple(name for name in SCHEMAS if name != "samples")  # tables with a part of every measured shard
 

@@ -52,5 +52,7 @@ def test_pictures_are_picked_by_quantile_among_correct_answers(small: Path) -> N
     assert ratio[low] >= ratio[high]
     (strip, _) = examples.load_strips(PROFILE, MODEL, [low, high])
     assert strip["step_maps"].shape == (len(strip["step_texts"]), 36)
-    maps, coverage = examples.mean_maps(PROFILE, *CELL)
+    ((maps, coverage),) = examples.mean_maps(PROFILE, *CELL, set(items["item_id"].astype(str)))
     assert maps.shape == coverage.shape == (N_TEST, 36) and (maps.sum(axis=1) <= 1).all()
+    ((maps, _),) = examples.mean_maps(PROFILE, *CELL, {low, high})
+    assert len(maps) == len({low, high}) and examples.mean_maps(PROFILE, *CELL, ()) == []

@@ -107,6 +107,7 @@ def test_token_sees_the_prompt_and_the_tokens_before_it() -> None:
     tokens = frames(draw())["tokens"]
     assert tokens["context_length_tokens"].tolist() == [N_PROMPT + k for k in range(13)]
     assert np.allclose(tokens["uniform_evidence_share"], 1.5 / tokens["context_length_tokens"])
+    assert np.allclose(tokens["uniform_visual_share"], N_IMAGE / tokens["context_length_tokens"])
 
 
 def test_spans_and_steps_of_tokens_follow_the_segmentation() -> None:
@@ -230,7 +231,9 @@ def test_bin_mean_is_the_mean_of_its_tokens() -> None:
     binned = bin_table(blocks["tokens"], blocks["token_masses"], 4).to_pandas()
     found = binned.query("head_set == 'grounding_heads' and bin == 3").iloc[0]
     assert found.evidence_mass == pytest.approx(case.mass[1, 2, 15:20, 0].mean(), rel=1e-5)
-    assert found.uniform_evidence_share == pytest.approx((1.5 / (N_PROMPT + np.arange(15, 20))).mean(), rel=1e-5)
+    seen = N_PROMPT + np.arange(15, 20)
+    assert found.uniform_evidence_share == pytest.approx((1.5 / seen).mean(), rel=1e-5)
+    assert found.uniform_visual_share == pytest.approx((N_IMAGE / seen).mean(), rel=1e-5)
 
 
 def test_masses_without_their_tokens_are_an_error() -> None:

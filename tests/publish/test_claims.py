@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,67 @@ def test_several_numbers_moved_together_change_the_verdict(
     name: str, series: dict[str, list[dict[str, float]]], profile: str, verdict: str
 ) -> None:
     assert judge(name, GOOD[name] | series, profile) == verdict
+
+
+def change_numbers(project: Path, stem: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the recorded numbers of a notebook in the copied project."""
+    file = project / f"{stem}.json"
+    numbers = json.loads(file.read_text())
+    change(numbers)
+    file.write_text(json.dumps(numbers))
+
+
+def drop_evidence(numbers: dict[str, Any]) -> None:
+    """Take out what a study without boxes does not record, and say so as its notebooks do."""
+    numbers["judges_evidence"] = False
+    for key in ("collapse", "recall", "shuffled_boxes"):
+        numbers.pop(key, None)
+    for key in ("excess", "hazard_contrast", "hazard_over_placebo", "equivalence"):
+        if key in numbers:
+            own = numbers[key].get("unadjusted", numbers[key])
+            own.pop("evidence"), own.pop("cumulative_evidence", None)
+
+
+def test_a_study_without_boxes_says_which_claims_need_them_and_judges_the_others(project: Path) -> None:
+    before = claims.build_ledger(Numbers("testbed"))
+    for stem in ("02_collapse", "03_entropy", "04_interaction", "05_veto"):
+        change_numbers(project, stem, drop_evidence)
+    after = claims.build_ledger(Numbers("testbed"))
+    for name in ("C1", "C3", "C4"):
+        claim = after[name]
+        assert claim["verdict"] == "not testable" and claim["reason"] == "needs evidence boxes"
+        assert claims.show_verdict(claim) == "needs evidence boxes" and "headline" not in claim
+        assert claims.show_estimate(claim) == "\N{EN DASH}"
+    for name in ("C2", "C5"):
+        assert after[name]["verdict"] == before[name]["verdict"] and after[name]["headline"] == before[name]["headline"]
+    assert after["C4"]["conditions"]["box_free"] == before["C4"]["conditions"]["box_free"]
+    assert after["C5"]["conditions"]["oracle_gains"]["lacks"] == "needs evidence boxes"
+    assert "evidence" not in {row["row"] for row in after["C5"]["shown"]}
+    assert claims.show_verdict(after["C6"]) == "not testable"
+    assert "needs evidence boxes" in claims.render_block(_recorded(project, after))
+
+
+def _recorded(project: Path, ledger: dict[str, Any]) -> Numbers:
+    change_numbers(project, claims.STEM, lambda numbers: numbers.update(claims=ledger))
+    return Numbers("testbed")
+
+
+def test_a_study_of_one_task_type_says_that_the_contrast_needs_both(project: Path) -> None:
+    change_numbers(project, "04_interaction", lambda numbers: numbers.update(has_both_types=False))
+    assert claims.show_verdict(claims.build_ledger(Numbers("testbed"))["C4"]) == "needs items of both task types"
+
+
+def test_a_number_that_is_merely_absent_is_an_error_and_no_lack_of_boxes(project: Path) -> None:
+    change_numbers(project, "02_collapse", lambda numbers: numbers["collapse"]["grounding_layers"].pop("evidence"))
+    with pytest.raises(NamedError, match="C1: .* has no key 'evidence'"):
+        claims.build_ledger(Numbers("testbed"))
+
+
+def test_a_need_that_nobody_knows_is_refused() -> None:
+    claim = copy.deepcopy(LEDGER["claims"]["C1"])
+    for needs in ({"eyes": ["raw"]}, {"boxes": ["rows"]}):
+        with pytest.raises(NamedError, match="needs (eyes|boxes): expected boxes or types, and some of raw, beyond"):
+            claims.check_claim(claim | {"needs": needs})
 
 
 def test_every_rule_holds_a_control() -> None:

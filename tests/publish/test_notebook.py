@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 from dontblink import files, params, paths
@@ -93,6 +94,21 @@ def test_a_notebook_gets_its_typed_parameters_and_leaves_an_executed_copy(
     assert tags == [["parameters", "remove-cell"], ["injected-parameters"]]
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("02_collapse: done in ")
+
+
+@pytest.mark.parametrize(("tokens", "n_reasoning", "left"), [(2.0, 6, 2), (2.0, 5, 1), (0.5, 6, 1), (None, 6, 1)])
+def test_cells_about_boxes_are_left_out_where_no_cell_has_enough_evidence(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tokens: float | None, n_reasoning: int, left: int
+) -> None:
+    row = {"model": "m", "benchmark": "b", "n_reasoning_tokens": n_reasoning, "evidence_tokens": tokens or float("nan")}
+    items = pd.DataFrame([row | {"item_id": str(k), "evidence_missing": "" if tokens else "no"} for k in range(3)])
+    monkeypatch.setattr(notebook, "read_tables", lambda *_, **__: {"items": items})
+    source = notebook.read_source(write(root, '# %% tags=["needs_boxes"]\nboxed = 1\n\n# %%\nfree = 1\n'))
+    notebook.leave_out(source, "scratch", {"bins": 10, "min_items": 3})
+    assert len(source.cells) == left and source.cells[-1].source == "free = 1"
+    notebook.leave_out(source, "scratch", {"bins": 10, "min_items": 4})
+    assert len(source.cells) == 1
+    notebook.leave_out(source, "scratch", {})  # nothing is tagged: a notebook of another kind is not asked
 
 
 @pytest.mark.slow

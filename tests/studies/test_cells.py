@@ -14,14 +14,21 @@ from dontblink.schema import SCHEMAS
 from dontblink.statistics.bootstrap import EstimateError
 from dontblink.studies.cells import (
     ENTROPY,
+    EVIDENCE,
+    ORACLES,
     VISION,
+    VISIONS,
+    choose_visions,
+    count_evidence,
     deal_rows,
     describe_signs,
-    keep_boxed,
     name_entropy,
+    name_main,
     number_items,
+    of_items,
     require_cells,
     select_rows,
+    size_evidence,
     standardise,
 )
 
@@ -111,8 +118,40 @@ def test_a_sentence_counts_signs_intervals_and_the_tested_direction() -> None:
     assert describe_signs("falls", rows.iloc[:3].drop(columns="p_holm")) == counts
 
 
-def test_an_item_without_boxes_does_not_rank_as_a_blind_one(capsys: pytest.CaptureFixture[str]) -> None:
-    items = pd.DataFrame({"item_id": ["a", "b"], "evidence_missing": pd.Categorical(["", "not annotated"])})
-    assert keep_boxed(items)["item_id"].tolist() == ["a"]
-    assert "1 of 2 responses left out" in capsys.readouterr().out
-    assert len(keep_boxed(items[:1])) == 1 and not capsys.readouterr().out
+SIZED = pd.DataFrame({
+    "model": "m", "benchmark": "b", "item_id": ["whole", "tiny", "unboxed", "edge"],
+    "evidence_missing": pd.Categorical(["", "", "not annotated", ""]),
+    "evidence_tokens": np.array([2.5, 0.4, np.nan, 1 - 1e-6], np.float32),
+})  # fmt: skip
+
+
+def test_evidence_has_three_strata_and_below_one_token_is_pooled_with_none() -> None:
+    assert size_evidence(SIZED).tolist() == [EVIDENCE[0], EVIDENCE[1], EVIDENCE[2], EVIDENCE[0]]
+    said = count_evidence(SIZED)
+    assert "4 responses" in said and "below one token 1" in said and "no boxes 1" in said
+
+
+def test_all_items_are_judged_without_the_oracles_or_boxed_ones_with_them(capsys: pytest.CaptureFixture[str]) -> None:
+    items, visions = choose_visions(SIZED, "all")
+    assert len(items) == 4 and [*visions] == ["image", "cumulative image"] and name_main(visions) == "image"
+    said = capsys.readouterr().out
+    assert all(name in said for name in ORACLES) and "set measures.items to boxed" in said
+    items, visions = choose_visions(SIZED, "boxed")
+    assert items["item_id"].tolist() == ["whole", "edge"] and visions == VISIONS and name_main(visions) == "evidence"
+    assert "set measures.items to all" in capsys.readouterr().out
+    with pytest.raises(EstimateError, match="no item has evidence of one token or more; set it to all"):
+        choose_visions(SIZED[1:3], "boxed")
+
+
+@pytest.mark.parametrize("which", get_args(params.Measures.model_fields["items"].annotation))
+def test_a_study_whose_items_all_have_boxes_is_left_as_it_is(which: str, capsys: pytest.CaptureFixture[str]) -> None:
+    items, visions = choose_visions(SIZED[::3], which)
+    assert items is not None and items["item_id"].tolist() == ["whole", "edge"] and visions == VISIONS
+    assert not capsys.readouterr().out
+
+
+def test_rows_of_another_table_are_those_of_the_same_responses() -> None:
+    steps = pd.concat([SIZED.assign(step_index=k) for k in range(2)]).astype({"item_id": "category"})
+    steps = pd.concat([steps, steps.assign(model="other")])
+    kept = of_items(steps, SIZED[:1])
+    assert kept["item_id"].tolist() == ["whole", "whole"] and set(kept["model"]) == {"m"}

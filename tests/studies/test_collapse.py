@@ -12,11 +12,13 @@ from synthetic_items import read_case
 
 from dontblink.statistics.bootstrap import EstimateError, Resampling
 from dontblink.studies.collapse import (
+    BOX_FREE,
     QUANTITIES,
     add_fraction,
     collapse_by,
     collapse_table,
     curves,
+    find_cells,
     log_ratio_check,
     pair_bins,
     pair_kinds,
@@ -144,6 +146,34 @@ def test_tables_that_support_no_estimate_are_named() -> None:
     bins.loc[0, "split"] = "calibration"
     with pytest.raises(EstimateError, match="calibration split"):
         pair_bins(bins)
+
+
+def test_the_image_has_the_same_estimator_without_a_box_and_over_every_item() -> None:
+    bins = make_bins(25, fall=0.75, dilution=0.5, noise=0.0)
+    whole = collapse_table(pair_bins(bins, BOX_FREE), CELLS, **FAST)
+    first, last = 0.2 + 0.2, 0.2 * 0.25 + 0.2  # the image mass, in which the evidence mass is
+    assert row(whole, "visual").estimate == pytest.approx(1 - last / first)
+    assert row(whole, "uniform_visual").estimate == pytest.approx(0.5)
+    assert row(whole, "visual_over_uniform").estimate == pytest.approx(1 - last / first / 0.5)
+    assert row(whole, "visual_over_prompt").estimate == pytest.approx(row(whole, "visual").estimate)
+    assert not set(whole["quantity"]) & {name for name in QUANTITIES if "evidence" in name or "control" in name}
+    lacking = bins["item_id"].str.endswith(("3", "7"))
+    boxed = ["evidence_mass", "control_box_mass", "uniform_evidence_share"]
+    some = bins.assign(**{name: bins[name].where(~lacking) for name in boxed})
+    again = collapse_table(pair_bins(some, BOX_FREE), CELLS, **FAST)
+    pd.testing.assert_frame_equal(again, whole)
+    assert row(collapse_table(pair_bins(some), CELLS, min_items=5, **FAST), "evidence").n_items == 20
+    with pytest.raises(KeyError, match="evidence_mass"):
+        collapse_table(pair_bins(some, BOX_FREE), CELLS, quantities=["evidence"], **FAST)
+
+
+@settings(max_examples=30, deadline=None)
+@given(length=st.integers(1, 60), bins=st.integers(2, 25))
+def test_more_tokens_than_half_the_bins_make_a_first_and_a_last_bin(length: int, bins: int) -> None:
+    place = np.floor(bins * (np.arange(length) + 0.5) / length)
+    items = pd.DataFrame({"model": "m", "benchmark": "b", "item_id": ["a"], "n_reasoning_tokens": length})
+    assert find_cells(items, bins, 1) == [("m", "b")] * ({0, bins - 1} <= {*place})
+    assert find_cells(items, bins, 2) == []
 
 
 def test_a_recall_is_held_against_the_read_of_the_same_thing() -> None:

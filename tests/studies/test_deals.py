@@ -115,28 +115,42 @@ def make_maps(n: int = 300, n_tokens: int = 36, focus: float = 0.0) -> tuple[np.
 
 
 def test_boxes_dealt_to_other_items_have_a_lift_of_one() -> None:
-    found = shuffled_lift(*make_maps(focus=0.2), n_deals=300)
+    found = shuffled_lift([make_maps(focus=0.2)], n_deals=300)
     assert found["lift"] > 4 and found["p"] < 0.01
     assert found["shuffled_lift"] == pytest.approx(1, abs=0.05)
     assert found["shuffled_low"] < 1 < found["shuffled_high"]
 
 
 def test_look_without_preference_has_a_lift_of_one() -> None:
-    found = shuffled_lift(*make_maps(), n_deals=300)
+    found = shuffled_lift([make_maps()], n_deals=300)
     assert found["lift"] == pytest.approx(1, abs=0.15) and found["p"] > 0.01
 
 
 def test_no_item_keeps_its_boxes_and_the_scale_of_a_map_does_not_matter() -> None:
-    found = shuffled_lift(np.eye(8), np.eye(8), n_deals=50)
+    found = shuffled_lift([(np.eye(8), np.eye(8))], n_deals=50)
     assert found["lift"] == 8 and found["shuffled_high"] == 0
     maps, coverage = make_maps(focus=0.1)
     scaled = maps * np.random.default_rng(2).uniform(0.1, 9, (len(maps), 1))
-    one, two = (shuffled_lift(x, coverage, n_deals=5)["lift"] for x in (maps, scaled))
+    one, two = (shuffled_lift([(x, coverage)], n_deals=5)["lift"] for x in (maps, scaled))
     assert one == pytest.approx(two)
+
+
+def test_boxes_are_dealt_within_a_grid_and_an_item_alone_on_its_grid_is_counted() -> None:
+    small, large, lone = make_maps(20, 36, 0.2), make_maps(30, 64, 0.2), make_maps(1, 9)
+    found = shuffled_lift([small, large, lone], n_deals=200)
+    assert (found["n_items"], found["n_alone"]) == (50, 1)
+    shares = [maps / maps.sum(axis=1, keepdims=True) for maps, _ in (small, large)]
+    on_boxes = sum((share * own).sum() for share, (_, own) in zip(shares, (small, large), strict=True))
+    expected = 20 * 3 / 36 + 30 * 3 / 64  # three of the tokens of each picture are evidence
+    assert found["lift"] == pytest.approx(on_boxes / expected)
+    assert found["shuffled_lift"] == pytest.approx(1, abs=0.15)
+    assert shuffled_lift([small, lone], n_deals=9) == {**shuffled_lift([small], n_deals=9), "n_alone": 1}
+    nothing = shuffled_lift([lone], n_deals=9)
+    assert nothing["n_alone"] == 1 and np.isnan(nothing["lift"]) and np.isnan(nothing["p"])
 
 
 def test_maps_without_mass_or_evidence_are_refused() -> None:
     with pytest.raises(EstimateError, match="some evidence"):
-        shuffled_lift(np.ones((4, 6)), np.zeros((4, 6)))
+        shuffled_lift([(np.ones((4, 6)), np.zeros((4, 6)))])
     with pytest.raises(EstimateError, match="mass in each map"):
-        shuffled_lift(np.zeros((4, 6)), np.ones((4, 6)))
+        shuffled_lift([(np.zeros((4, 6)), np.ones((4, 6)))])

@@ -8,7 +8,7 @@ item by eye.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -25,6 +25,7 @@ from dontblink.extraction import study
 from dontblink.questions.items import open_image
 from dontblink.schema import HEAD_SETS
 
+Maps = npt.NDArray[np.float64]
 GROUNDING_LAYERS = HEAD_SETS.index("grounding_layers")
 
 
@@ -33,18 +34,19 @@ def read_grounding(profile: str, model: str) -> Grounding:
     return Grounding(**schema.read_manifest(profile)["grounding"][model])
 
 
-def mean_maps(profile: str, model: str, benchmark: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the maps and the coverages [n_items, M] of a cell's test responses with a step and boxes.
+def mean_maps(profile: str, model: str, benchmark: str, wanted: Collection[str]) -> list[tuple[Maps, Maps]]:
+    """Return the maps and the coverages [n_items, M] of a cell's test responses with a step, a pair a grid of images.
 
-    A map is the mean attention of the grounding layers to each image token over the steps, weighted by their length.
+    A map is the mean attention of the grounding layers to each image token over the steps, weighted by their length;
+    `wanted` are ids of items with boxes.
     """
-    maps, coverages = [], []
+    grids: dict[Any, list[tuple[Maps, Maps]]] = {}
     for trace in study.iterate_traces(profile, model, benchmark):
-        if trace.spans.steps and not np.isnan(trace.coverage).any():
+        if trace.spans.steps and trace.item_id in wanted:
             lengths = np.diff(trace.spans.steps)[:, 0].astype(np.float64)
-            maps.append(lengths @ trace.step_map[:, GROUNDING_LAYERS].astype(np.float64) / lengths.sum())
-            coverages.append(trace.coverage)
-    return np.stack(maps), np.stack(coverages).astype(np.float64)
+            mean = lengths @ trace.step_map[:, GROUNDING_LAYERS].astype(np.float64) / lengths.sum()
+            grids.setdefault(str(trace.grids), []).append((mean, trace.coverage.astype(np.float64)))
+    return [(np.stack(maps), np.stack(boxes)) for maps, boxes in (zip(*own, strict=True) for own in grids.values())]
 
 
 def pick_by_collapse(

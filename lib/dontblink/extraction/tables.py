@@ -24,7 +24,7 @@ from dontblink.boxes.evidence import border_mask, map_auc, mass_set_iou, pointin
 from dontblink.errors import NamedError
 from dontblink.questions import registry
 from dontblink.questions.items import GoldStep, Item, Score
-from dontblink.schema import HEAD_SETS, KEYS, MASSES, PARTS, REGIONS, SCHEMAS, to_table
+from dontblink.schema import HEAD_SETS, KEYS, MASSES, PARTS, REGIONS, SCHEMAS, UNIFORM, to_table
 
 if TYPE_CHECKING:  # they bring torch, which is not needed to bin a table
     from dontblink.attention.traces import Trace
@@ -75,7 +75,7 @@ def build_blocks(
                 "head_set": np.repeat(HEAD_SETS, n_tokens), **_name_masses(trace.mass),
             },
             "heads": list_looks(trace.head_mass, trace.coverage, trace.spans.reasoning),
-            "steps": _step_rows(trace, kinds, tokens["uniform_evidence_share"], sink_rule),
+            "steps": _step_rows(trace, kinds, [tokens[name] for name in UNIFORM], sink_rule),
             "items": _item_row(item, response, trace, scores["strict"], lacking.get(item.id, "")),
             "scores": _score_rows(scores),
         })  # fmt: skip
@@ -161,14 +161,15 @@ def _token_rows(response: Response, trace: Trace, kinds: Sequence[str]) -> dict[
         "entropy_nats": trace.entropy_nats, "top20_entropy_nats": trace.top20_entropy_nats,
         "log_probability_nats": trace.log_probability_nats,
         "context_length_tokens": context, "uniform_evidence_share": trace.coverage.sum() / context,
+        "uniform_visual_share": len(trace.coverage) / context,
     }  # fmt: skip
 
 
-def _step_rows(trace: Trace, kinds: Sequence[str], uniform: NDArray[Any], sink_rule: str) -> dict[str, Any]:
+def _step_rows(trace: Trace, kinds: Sequence[str], uniform: Sequence[NDArray[Any]], sink_rule: str) -> dict[str, Any]:
     steps = np.asarray(trace.spans.steps, np.int64).reshape(-1, 2)
     n_steps, sizes = len(steps), steps[:, 1] - steps[:, 0]
-    look = np.broadcast_to(uniform[:, None], (len(HEAD_SETS), len(uniform), 1))
-    columns = np.concatenate([trace.mass, look], axis=2)
+    looks = np.broadcast_to(np.stack(uniform, axis=1), (len(HEAD_SETS), len(uniform[0]), len(uniform)))
+    columns = np.concatenate([trace.mass, looks], axis=2)
     total = np.pad(np.cumsum(columns, axis=1, dtype=np.float64), ((0, 0), (1, 0), (0, 0)))
     means = (total[:, steps[:, 1]] - total[:, steps[:, 0]]) / sizes[:, None]
     maps = trace.step_map.transpose(1, 0, 2)
@@ -185,8 +186,8 @@ def _step_rows(trace: Trace, kinds: Sequence[str], uniform: NDArray[Any], sink_r
         "step_text": np.tile(np.asarray(trace.step_texts, object), len(HEAD_SETS)),
         "n_tokens": np.tile(sizes, len(HEAD_SETS)),
         "entropy_nats": np.tile([_mean(trace.entropy_nats[a:b]) for a, b in steps], len(HEAD_SETS)),
-        **_name_masses(means),
-        "uniform_evidence_share": means[..., -1].reshape(-1),
+        **_name_masses(means[..., : len(REGIONS)]),
+        **dict(zip(UNIFORM, means[..., len(REGIONS) :].reshape(-1, len(uniform)).T, strict=True)),
         **overlaps,
         "sink_masked_evidence_mass": ((maps * kept) @ trace.coverage / off_sinks).reshape(-1),
     }
@@ -242,7 +243,7 @@ def bin_table(tokens: pd.DataFrame, token_masses: pd.DataFrame, n_bins: int) -> 
     bins: they have no row and `n_empty_bins` counts them.
     """
     keys = [*KEYS]
-    rows = tokens.loc[tokens["span"] == "reasoning", [*keys, "token_index", "uniform_evidence_share"]]
+    rows = tokens.loc[tokens["span"] == "reasoning", [*keys, "token_index", *UNIFORM]]
     by_response = rows.groupby(keys, observed=True)["token_index"]
     place, length = by_response.rank(method="first") - 0.5, by_response.transform("size")
     rows = rows.assign(bin=np.floor(n_bins * place / length).astype(np.int32))
@@ -250,7 +251,7 @@ def bin_table(tokens: pd.DataFrame, token_masses: pd.DataFrame, n_bins: int) -> 
     if len(joined) != len(rows) * token_masses["head_set"].nunique():
         raise NamedError(f"{len(joined)} masses for {len(rows)} tokens; build both from the same shards")
     groups = joined.groupby([*keys, "head_set", "bin"], observed=True)
-    binned = groups[[*MASSES, "uniform_evidence_share"]].mean().assign(n_tokens=groups.size()).reset_index()
+    binned = groups[[*MASSES, *UNIFORM]].mean().assign(n_tokens=groups.size()).reset_index()
     filled = binned.groupby([*keys, "head_set"], observed=True)["bin"].transform("size")
     return to_table("bins", binned.assign(n_bins=n_bins, n_empty_bins=n_bins - filled))
 
@@ -262,7 +263,7 @@ def read_bins(profile: str, n_bins: int, **only: Any) -> pd.DataFrame:
     """
     if n_bins in BINS:
         return schema.read_tables(profile, ["bins"], n_bins=n_bins, **only)["bins"]
-    columns = [*KEYS, "token_index", "span", "uniform_evidence_share", *MASSES, "head_set"]
+    columns = [*KEYS, "token_index", "span", *UNIFORM, *MASSES, "head_set"]
     parts = schema.iterate_parts(profile, ["tokens", "token_masses"], columns, **only)
     made = [bin_table(part["tokens"], part["token_masses"], n_bins) for part in parts]
     return pa.concat_tables(made).unify_dictionaries().to_pandas()

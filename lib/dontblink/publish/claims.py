@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# what a study may lack that some series are made of: the fact of their notebook that says so, and the words for it
+NEEDS = {
+    "boxes": ("judges_evidence", "needs evidence boxes"),
+    "types": ("has_both_types", "needs items of both task types"),
+}
 VERDICTS = ("reproduced", "same direction", "not reproduced", "not testable")
 COMPARISONS = {"above": operator.gt, "below": operator.lt, "at_least": operator.ge, "at_most": operator.le}
 SHARES = {"all": 1.0, "half": 0.5, "any": 0.0}
@@ -53,7 +58,7 @@ def check_claim(claim: Mapping[str, Any]) -> None:
     """Raise NamedError unless a claim holds exactly what an evaluation needs."""
     tested = "not_testable" not in claim
     expected = {*TEXTS, "smallest_effect", *(TESTED if tested else ("not_testable",))}
-    if wrong := (set(claim) - {"reported"}) ^ expected:
+    if wrong := (set(claim) - {"reported", "needs"}) ^ expected:
         raise NamedError(f"unknown or missing keys {', '.join(sorted(wrong))}; expected {', '.join(sorted(expected))}")
     if set(claim["smallest_effect"]) != EFFECT | ({"power"} if tested else set()):
         raise NamedError(f"smallest_effect: expected {', '.join(sorted(EFFECT))}, and power of a claim that is tested")
@@ -63,6 +68,9 @@ def check_claim(claim: Mapping[str, Any]) -> None:
         raise NamedError(f"unit {claim['unit']!r}, expected one of {', '.join(UNITS)}; correct it")
     if claim["headline"]["pick"] not in PICKS:
         raise NamedError(f"pick is one of {', '.join(PICKS)}; correct it")
+    for need, series in claim.get("needs", {}).items():
+        if need not in NEEDS or (set(series) - set(claim["rows"])):
+            raise NamedError(f"needs {need}: expected {' or '.join(NEEDS)}, and some of {', '.join(claim['rows'])}")
     for name, condition in claim["conditions"].items():
         comparison = set(condition) & set(COMPARISONS)
         others = set(condition) - comparison - {"only_in"}
@@ -77,9 +85,14 @@ def check_claim(claim: Mapping[str, Any]) -> None:
             raise NamedError(f"{rule}: {unknown if claim[rule] else 'no conditions'}; name conditions of the claim")
 
 
-def judge_condition(condition: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> dict[str, Any]:
-    """Return how many rows meet a condition, of how many, how many are needed, and whether it holds."""
+def judge_condition(condition: Mapping[str, Any], rows: Mapping[str, list[Row] | str]) -> dict[str, Any]:
+    """Return how many rows meet a condition, of how many, how many are needed, and whether it holds.
+
+    Of a series that the study cannot have no row meets it, and `lacks` says why.
+    """
     chosen = rows[condition["rows"]]
+    if isinstance(chosen, str):
+        return {"n_met": 0, "n_rows": 0, "n_needed": 0, "holds": False, "lacks": chosen}
     (comparison,) = set(condition) & set(COMPARISONS)
     bound = condition[comparison]
     n_met = 0
@@ -89,7 +102,7 @@ def judge_condition(condition: Mapping[str, Any], rows: Mapping[str, list[Row]])
             origin = rows[bound["rows"]] if "rows" in bound else [row]
             if len(origin) != 1:
                 raise NamedError(f"bound {dict(bound)} names {len(origin)} rows; expected one")
-            limit = origin[0].fields[bound["field"]]
+            limit = origin[0].fields[bound["field"]]  # type: ignore[union-attr]  # never of a series that may lack
         value = row.fields.get(condition["field"])
         if value is None or not math.isfinite(value):
             raise NamedError(f"row {' / '.join(row.stars)} has no {condition['field']}; correct the condition")
@@ -121,19 +134,23 @@ def read_ledger(file: Path | None = None) -> dict[str, Any]:
 
 def find_rows(
     claim: Mapping[str, Any], numbers: Numbers, names: Mapping[str, str], profile: str
-) -> dict[str, list[Row]]:
+) -> dict[str, list[Row] | str]:
     """Return the rows of each series of a claim, with `<visual>` and the like taken from `names`.
 
-    A series that only conditions of another profile read (`only_in`) is left out.
+    A series that only conditions of another profile read (`only_in`) is left out. One that the claim `needs` something
+    for which its notebook says that the study does not have is the words for that: a key that is merely absent stops.
     """
-    found = {}
+    found: dict[str, list[Row] | str] = {}
     for series, path in claim["rows"].items():
         readers = [c.get("only_in", [profile]) for c in claim["conditions"].values() if c["rows"] == series]
         if readers and all(profile not in profiles for profiles in readers):
             continue
         for name, value in names.items():
             path = path.replace(f"<{name}>", value)
-        found[series] = numbers.select(path)
+        facts = numbers.read(path.split(".")[0])
+        needs = (NEEDS[need] for need, own in claim.get("needs", {}).items() if series in own)
+        lacking = [words for flag, words in needs if not facts.get(flag, True)]
+        found[series] = "; ".join(lacking) or numbers.select(path)
     return found
 
 
@@ -142,7 +159,7 @@ def name_row(claim: Mapping[str, Any], series: str, row: Row) -> str:
     return (" to " if "*other" in claim["rows"][series] else " / ").join(row.stars) or series.replace("_", " ")
 
 
-def take_headline(claim: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> dict[str, Any]:
+def take_headline(claim: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, Any]:
     """Return the estimate that the claim hangs on, its interval and counts, and the range over its series."""
     wanted = claim["headline"]
     ordered = sorted(rows[wanted["rows"]], key=lambda row: float(row.fields[wanted["value"]]))
@@ -157,13 +174,13 @@ def take_headline(claim: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> di
     return headline | span | {"n_rows": len(ordered), "pick": wanted["pick"], "row": row}
 
 
-def list_shown(claim: Mapping[str, Any], rows: Mapping[str, list[Row]]) -> list[dict[str, Any]]:
+def list_shown(claim: Mapping[str, Any], rows: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows that the figure draws: name, estimate, interval."""
     names = {out: claim["headline"][key] for out, key in DRAWN.items()}
     return [
         {"row": name_row(claim, series, row)} | {out: row.fields[name] for out, name in names.items()}
         for series in claim["show"]
-        for row in rows[series]
+        for row in (rows[series] if isinstance(rows[series], list) else ())
     ]
 
 
@@ -182,6 +199,11 @@ def build_ledger(numbers: Numbers, file: Path | None = None) -> dict[str, Any]:
             rows = find_rows(claim, numbers, ledger["names"], profile)
             active = {k: c for k, c in claim["conditions"].items() if profile in c.get("only_in", [profile])}
             judged = {k: judge_condition(c, rows) for k, c in active.items()}
+            asked = [judged[k] for rule in ("reproduced", "same_direction") for k in claim[rule] if k in judged]
+            if lacks := "; ".join(dict.fromkeys(own["lacks"] for own in asked if "lacks" in own)):
+                rule = {"rule": {"conditions": claim["conditions"]}, "conditions": judged}
+                claims[name] = entry | rule | {"tested": False, "verdict": "not testable", "reason": lacks}
+                continue
             headline, shown = take_headline(claim, rows), list_shown(claim, rows)
         except NamedError as error:
             raise NamedError(f"{name}: {error}") from error
@@ -235,7 +257,7 @@ def show_verdict(claim: Mapping[str, Any]) -> str:
     if claim["verdict"] == "not reproduced" and "simulated" in claim and "n_at_80" in (own := claim["simulated"]):
         needed = f" underpowered ({own['n_items']:,} items, 80 % power at {own['n_at_80']:,.0f})"
         return f"not reproduced,{needed}" if own["is_underpowered"] else "not reproduced"
-    return str(claim["verdict"])
+    return claim["reason"] if "conditions" in claim and "reason" in claim else str(claim["verdict"])
 
 
 def show_value(value: float, unit: str) -> str:

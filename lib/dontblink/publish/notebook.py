@@ -3,9 +3,12 @@
 Why it exists: a notebook must run the same way from make, from a test and in Lab, with parameters that cannot be
 misspelt. In: a jupytext py:percent file, the JSON of its section, the profile. Out: the executed .ipynb, one line at
 its end (in a terminal a bar until then), and whatever the notebook itself records; on failure one line that says where
-to look. The kernel is the running interpreter, with the arithmetic that the profile asks for. A notebook that has not
-come to its end leaves a mark, and runs again. Never write beside the source (its age is a build input), and never let a
-parameter pass that the notebook does not declare, or one that it declares and nobody gives.
+to look. A study may lack what some cells are about: those tagged `needs_boxes` are left out of the run where no cell of
+the study (model x benchmark) has enough items with measured evidence, so that a notebook does not ask at every step;
+all that a later cell without the tag reads has to be made without it. The kernel is the running interpreter, with the
+arithmetic that the profile asks for. A notebook that has not come to its end leaves a mark, and runs again. Never write
+beside the source (its age is a build input), and never let a parameter pass that the notebook does not declare, or one
+that it declares and nobody gives.
 """
 
 from __future__ import annotations
@@ -28,10 +31,14 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from dontblink import arithmetic, files, params, paths
 from dontblink.errors import NamedError, as_command
+from dontblink.schema import read_tables
+from dontblink.studies.cells import EVIDENCE, size_evidence
+from dontblink.studies.collapse import find_cells
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TAG = "parameters"
 SHARED = ("extraction",)  # sections of a stage: their notebook is given only what its cell declares
+BOXED = "needs_boxes"  # of cells that are left out where there is no evidence, see `leave_out`
 HIDDEN = "remove-cell"  # the declared defaults: the injected values beside them are the ones that count
 
 
@@ -95,6 +102,19 @@ def _same_kind(declared: Any, given: Any) -> bool:
     return type(declared) is type(given) or (type(declared) is float and type(given) is int)
 
 
+def leave_out(notebook: NotebookNode, profile: str, parameters: Mapping[str, Any]) -> None:
+    """Take the cells tagged `needs_boxes` out, unless a cell of the study has enough items with measured evidence.
+
+    Enough are the notebook's own `min_items` with a token in the first and in the last of its `bins`.
+    """
+    kept = [cell for cell in notebook.cells if BOXED not in cell.metadata.get("tags", [])]
+    if len(kept) < len(notebook.cells):
+        items = read_tables(profile, ["items"], split="test")["items"]
+        boxed = items[size_evidence(items) == EVIDENCE[0]]
+        if not find_cells(boxed, parameters["bins"], parameters["min_items"]):
+            notebook.cells = kept
+
+
 def offer_kernel(folder: Path) -> None:
     """Make this interpreter the kernel `python3`, ahead of any that the machine or its user installed."""
     spec = folder / "kernels" / KERNEL["name"]
@@ -141,6 +161,7 @@ def run_notebook(source: Path, parameters: dict[str, Any], profile: str, origin:
     given = {"profile": profile} | pick_parameters(declared, parameters, source.stem)
     check_parameters(declared, given, name, origin)
     cell.metadata["tags"] = [TAG, HIDDEN]
+    leave_out(notebook, profile, given)
     target = paths.notebooks(profile) / f"{source.stem}.ipynb"
     started = time.perf_counter()
     number = int(source.stem[:2]) if source.stem[:2].isdigit() else 0

@@ -33,6 +33,7 @@ VISIONS = {
     "cumulative image": "vision_cumulative_visual_mass",
 }
 ORACLES = ("evidence", "cumulative evidence")
+EVIDENCE = ("one token or more", "below one token", "no boxes")  # strata of evidence, see `size_evidence`
 # What a vision has to beat: neither looks at the picture. Low is a long response, and little attention to the question.
 PLACEBOS = {"length": "minus_log_n_response_tokens", "elsewhere": "placebo_prompt_mass"}
 SCOPES = ("cell", "benchmark", "pooled")
@@ -59,15 +60,52 @@ def choose_entropy(items: pd.DataFrame, support: str) -> pd.DataFrame:
     return items.assign(**{new: items[old] for old, new in exact.items()}, **chosen)
 
 
-def keep_boxed(items: pd.DataFrame) -> pd.DataFrame:
-    """Return the items whose evidence is known, and say how many are not among them.
+def size_evidence(items: pd.DataFrame) -> pd.Series:
+    """Return which stratum of evidence a response's item is of: one of `EVIDENCE`, by `evidence_tokens`.
 
-    A missing vision ranks last, as a blind answer would: an item without boxes must not pass for one.
+    An attention map has one value a token: boxes below one token measure their surroundings, and are pooled with none.
     """
-    known = items["evidence_missing"].astype("str") == ""
-    if not known.all():
-        print(f"{(~known).sum()} of {len(items)} responses left out: their items have no evidence boxes")
-    return items[known]
+    known, none = items["evidence_missing"].astype("str") == "", EVIDENCE[2]
+    named = np.where(items["evidence_tokens"] < 1 - 1e-3, EVIDENCE[1], EVIDENCE[0])  # coverages are float32
+    return pd.Series(np.where(known, named, none), items.index)
+
+
+def count_evidence(items: pd.DataFrame) -> str:
+    """Return how many responses are of each stratum of evidence, as a sentence."""
+    counts = size_evidence(items).value_counts().reindex(EVIDENCE, fill_value=0)
+    return f"evidence boxes of {len(items)} responses: {', '.join(f'{name} {n}' for name, n in counts.items())}"
+
+
+def choose_visions(items: pd.DataFrame, which: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return the items that are judged and the visions that every one of them has, and say what is left out.
+
+    `which` is the parameter `measures.items`: "all" leaves out the oracles where an item has no measured evidence,
+    "boxed" the items. So all visions of a run are judged on the same rows, and an item without boxes never ranks as a
+    blind answer. Raises EstimateError for "boxed" without a boxed item.
+    """
+    known = size_evidence(items) == EVIDENCE[0]
+    if known.all():
+        return items, dict(VISIONS)
+    print(count_evidence(items))
+    if which == "boxed":
+        if not known.any():
+            raise EstimateError("measures.items is boxed and no item has evidence of one token or more; set it to all")
+        print("judged: the items with evidence of one token or more; set measures.items to all to judge every item")
+        return items[known].reset_index(drop=True), dict(VISIONS)
+    print(f"judged: every item; left out: {', '.join(ORACLES)}; to judge them, set measures.items to boxed")
+    return items, {name: column for name, column in VISIONS.items() if name not in ORACLES}
+
+
+def name_main(visions: Mapping[str, str]) -> str:
+    """Return the vision that stands for the look where one is asked for: the evidence, or the image without it."""
+    return next(name for name in ("evidence", "image") if name in visions)
+
+
+def of_items(rows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of another table that are of these responses."""
+    keys = ["model", "benchmark", "item_id"]
+    own, wanted = (pd.MultiIndex.from_frame(table[keys].astype("str")) for table in (rows, items))
+    return rows[own.isin(wanted)]
 
 
 def require_cells(items: pd.DataFrame, min_items: int, min_class_items: int = 1) -> None:

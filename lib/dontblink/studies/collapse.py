@@ -1,8 +1,9 @@
 """Evidence collapse: how far attention to the annotated evidence falls over a chain of reasoning.
 
 Why: attention mass dilutes as the context grows; evidence collapse is what remains beyond the same fall of a uniform
-look (dilution), of an equal-area box elsewhere and of the prompt text. In: the bins or steps table of the TEST split,
-the items table for strata. Out: a row per cell, head set and quantity; curves; a cross-check by log-ratios.
+look (dilution), of an equal-area box elsewhere and of the prompt text. The attention to the whole image has the same
+estimator and needs no boxes. In: the bins or steps table of the TEST split, the items table for strata. Out: a row per
+cell, head set and quantity; curves; a cross-check by log-ratios.
 
     collapse = 1 - r,  r = (sum last N / sum first N) / (sum last D / sum first D), sums over the items of a cell
 
@@ -28,7 +29,8 @@ from dontblink.statistics import bootstrap
 from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Resampling
 
 CELL = ["model", "benchmark"]
-MASSES = ["evidence_mass", "visual_mass", "control_box_mass", "prompt_mass", "uniform_evidence_share"]
+BOX_FREE = ["visual_mass", "prompt_mass", "uniform_visual_share"]  # masses of every item
+MASSES = [*BOX_FREE, "evidence_mass", "control_box_mass", "uniform_evidence_share"]
 QUANTITIES: dict[str, tuple[str, str | None]] = {
     "evidence": ("evidence_mass", None),
     "visual": ("visual_mass", None),
@@ -39,19 +41,29 @@ QUANTITIES: dict[str, tuple[str, str | None]] = {
     "evidence_over_control": ("evidence_mass", "control_box_mass"),  # ... beyond an equal area elsewhere
     "evidence_over_visual": ("evidence_mass", "visual_mass"),  # the share within the image
     "evidence_over_prompt": ("evidence_mass", "prompt_mass"),
+    "uniform_visual": ("uniform_visual_share", None),
+    "visual_over_uniform": ("visual_mass", "uniform_visual_share"),
+    "visual_over_prompt": ("visual_mass", "prompt_mass"),
 }
 
 # Drawn along the reasoning only: needs `add_fraction`. Lift = evidence share of the image mass / evidence fraction.
 LIFT = {"evidence_lift": ("evidence_mass", "expected_evidence_mass")}
 
 
-def pair_bins(bins: pd.DataFrame) -> pd.DataFrame:
+def pair_bins(bins: pd.DataFrame, masses: Sequence[str] = MASSES) -> pd.DataFrame:
     """Return a row per response and head set: its masses in the first and last bin (`<mass>_first`, `_last`).
 
-    Left out, and counted in `attrs["n_left_out"]`: responses without both bins, or without evidence (uniform share 0).
-    An item weighs the same whatever the number of its tokens.
+    Left out, and counted in `attrs["n_left_out"]`: responses without both bins, or, unless the masses are `BOX_FREE`,
+    without evidence (uniform share 0). An item weighs the same whatever the number of its tokens.
     """
-    return _pair(bins[bins["bin"] == 0], bins[bins["bin"] == bins["n_bins"] - 1], bins)
+    return _pair(bins[bins["bin"] == 0], bins[bins["bin"] == bins["n_bins"] - 1], bins, masses)
+
+
+def find_cells(items: pd.DataFrame, bins: int, min_items: int) -> list[tuple[str, str]]:
+    """Return the cells with enough responses that have a first and a last bin, which more than bins / 2 tokens make."""
+    reasoned = items[items["n_reasoning_tokens"] > bins / 2]
+    sizes = reasoned.groupby(CELL, observed=True).size()
+    return [(str(model), str(benchmark)) for model, benchmark in sizes.index[sizes >= min_items]]
 
 
 def pair_kinds(steps: pd.DataFrame) -> pd.DataFrame:
@@ -90,13 +102,17 @@ def _with_expected(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _pair(first: pd.DataFrame, last: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
+def _pair(
+    first: pd.DataFrame, last: pd.DataFrame, everything: pd.DataFrame, masses: Sequence[str] = MASSES
+) -> pd.DataFrame:
     if "split" in everything and (everything["split"].astype("str") != "test").any():
         raise EstimateError("rows of the calibration split, which chose the layers; pass split 'test' only")
     keys = _keys(everything)
-    ends = [end[[*keys, *MASSES]].astype(dict.fromkeys(keys, "str")) for end in (first, last)]
+    ends = [end[[*keys, *masses]].astype(dict.fromkeys(keys, "str")) for end in (first, last)]
     pairs = ends[0].merge(ends[1], on=keys, suffixes=("_first", "_last"), validate="1:1")
-    pairs = pairs[pairs["uniform_evidence_share_first"] > 0].sort_values(keys, ignore_index=True)
+    if "uniform_evidence_share" in masses:
+        pairs = pairs[pairs["uniform_evidence_share_first"] > 0]
+    pairs = pairs.sort_values(keys, ignore_index=True)
     missing = pairs.drop(columns=keys).isna().any()
     if missing.any():
         raise EstimateError(f"column {missing.idxmax()}: NaN mass; expected a number, build the table again")
@@ -110,20 +126,22 @@ def collapse_table(
     declared_cells: Sequence[tuple[str, str]],
     *,
     pooled: bool = False,
-    quantities: Sequence[str] = tuple(QUANTITIES),
+    quantities: Sequence[str] | None = None,
     min_items: int = 20,
     resampling: Resampling = STANDARD,
 ) -> pd.DataFrame:
-    """Return collapse per cell, head set and quantity: interval, signed-rank test, Holm over the cells.
+    """Return collapse per cell, head set and quantity (by default all that the pairs have masses for).
 
-    Columns: model, benchmark, head_set, quantity, estimate, ci_low, ci_high, n_items, n_replicates,
-    n_degenerate, method, confidence, log_ratio (nats), wilcoxon_w, p, rank_biserial (> 0: falls), p_holm. The
+    With interval, signed-rank test and Holm over the cells. Columns: model, benchmark, head_set, quantity, estimate,
+    ci_low, ci_high, n_items, n_replicates, n_degenerate, method, confidence, log_ratio (nats), wilcoxon_w, p,
+    rank_biserial (> 0: falls), p_holm. The
     test compares the two ends item by item; N over D is tested as N / (N + D), which keeps its order and
     stays bounded. Holm runs over `declared_cells` within a head set and quantity. `pooled` adds a row "all"
     over these cells, clustered by item, without a test (its rows are not independent).
     A declared cell that is missing or has fewer than `min_items` items is an error.
     """
-    results = []
+    results, held = [], {mass for mass in MASSES if f"{mass}_first" in pairs}
+    quantities = quantities or [name for name, of in QUANTITIES.items() if {*of} - {None} <= held]
     for head_set, rows in pairs.groupby("head_set"):
         cells = dict(iter(rows.groupby(CELL)))
         tables = []
@@ -192,10 +210,11 @@ def _estimate(
     rows: pd.DataFrame, key: Sequence[str], quantities: Sequence[str], resampling: Resampling
 ) -> pd.DataFrame:
     """Return a row per quantity; `key` is its model, benchmark and head set."""
-    values = rows[[f"{mass}_{end}" for end in ("first", "last") for mass in MASSES]].to_numpy(np.float64)
+    masses = [mass for mass in MASSES if f"{mass}_first" in rows]
+    values = rows[[f"{mass}_{end}" for end in ("first", "last") for mass in masses]].to_numpy(np.float64)
     items, cells = rows["item_id"].to_numpy(), (rows["model"] + "\n" + rows["benchmark"]).to_numpy()
     try:
-        intervals = bootstrap.bootstrap_sums(values, _collapse_statistic(quantities), items, cells, resampling)
+        intervals = bootstrap.bootstrap_sums(values, _collapse_statistic(quantities, masses), items, cells, resampling)
     except EstimateError as error:
         raise EstimateError(f"cell {' x '.join(key[:2])}, quantities {', '.join(quantities)}: {error}") from error
     names = pd.DataFrame([[*key, name] for name in quantities], columns=[*CELL, "head_set", "quantity"])
@@ -204,12 +223,12 @@ def _estimate(
         return table.assign(log_ratio=np.log1p(-table["estimate"]))
 
 
-def _collapse_statistic(quantities: Sequence[str]) -> Callable[[Any], Any]:
+def _collapse_statistic(quantities: Sequence[str], masses: Sequence[str]) -> Callable[[Any], Any]:
     def statistic(totals: Any) -> Any:
         first, last = (
-            dict(zip(MASSES, np.moveaxis(half, -1, 0), strict=True)) for half in np.split(totals, 2, axis=-1)
+            dict(zip(masses, np.moveaxis(half, -1, 0), strict=True)) for half in np.split(totals, 2, axis=-1)
         )
-        change = {mass: bootstrap.divide(last[mass], first[mass]) for mass in MASSES}
+        change = {mass: bootstrap.divide(last[mass], first[mass]) for mass in masses}
         pairs = (QUANTITIES[name] for name in quantities)
         return np.stack([1 - (bootstrap.divide(change[n], change[d]) if d else change[n]) for n, d in pairs], axis=-1)
 

@@ -10,7 +10,7 @@ b_V). What dealt vision costs a rule under transfer: `transfer.transfer_table`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -105,6 +105,7 @@ def dealt_table(
     covariates: Sequence[str] = (),
     *,
     scopes: Sequence[str] = SCOPES,
+    vision: str = VISION,
     n_deals: int = 200,
     seed: int = 0,
     min_items: int = 20,
@@ -114,13 +115,13 @@ def dealt_table(
     low and high hold 95 % of the deals; p is the two-sided share (1 + #{|dealt| >= |observed|}) / (1 + n_deals). A
     scope without a usable cell has no row. Values are standardised within the cell, which no deal changes.
     """
-    rows = keep_usable(select_rows(items, [ENTROPY, VISION, *covariates]), min_items)
+    rows = keep_usable(select_rows(items, [ENTROPY, vision, *covariates]), min_items)
     rows = rows.assign(row=np.arange(len(rows)))
     rng, places = np.random.default_rng(seed), number_items(rows)
     orders = [deal_rows(*places, rng) for _ in range(n_deals)]
     results: list[dict[str, Any]] = []
     for names, scope in each_scope(rows, scopes):
-        design = build_design(scope, covariates)
+        design = build_design(scope, covariates, vision=vision)
         observed = fit_logit(design.x, design.y).coef[_EV]  # checks the design, which a deal leaves usable
         place = np.empty(len(rows), np.int64)
         place[scope["row"]] = np.arange(len(scope))
@@ -157,23 +158,38 @@ def find_biased(table: pd.DataFrame) -> pd.DataFrame:
     return table[~(table["mean"].abs() <= band) | (table["sd"] == 0)]
 
 
-def shuffled_lift(maps: Floats, coverage: Floats, *, n_deals: int = 1_000, seed: int = 0) -> dict[str, float]:
+def shuffled_lift(
+    grids: Iterable[tuple[Floats, Floats]], *, n_deals: int = 1_000, seed: int = 0
+) -> dict[str, float]:
     """Negative control: the lift of the evidence, and the lift when its boxes are dealt to other items.
 
-    `maps` (attention over the image tokens, any scale) and `coverage` are float[n items, M], all on one grid.
-    Lift = mean evidence share / mean evidence fraction. Every deal is one cycle: no item keeps its boxes. The
-    shuffled lift is 1 unless attention and boxes share a favourite place in the image. Returns lift,
-    shuffled_lift (mean), shuffled_low, shuffled_high (95 % of the deals), p (one-sided) and n_items.
+    `grids`: maps (attention over the image tokens, any scale) and coverages float[n items, M] of the items whose
+    pictures have one grid, for each grid. A box is dealt only to a picture of its own grid, where it covers as much; an
+    item that is alone on its grid has no partner: it is left out of both lifts and counted. Lift = mean evidence share
+    / mean evidence fraction. Every deal is one cycle a grid: no item keeps its boxes. The shuffled lift is 1 unless
+    attention and boxes share a favourite place in the image. Returns lift, shuffled_lift (mean), shuffled_low,
+    shuffled_high (95 % of the deals), p (one-sided), n_items and n_alone; without any partners NaN and the counts.
     """
-    total = maps.sum(axis=1, keepdims=True)
-    if maps.shape != coverage.shape or len(maps) < 2 or not (total > 0).all() or not coverage.sum() > 0:
-        found = f"maps {maps.shape}, coverage {coverage.shape}"
-        raise EstimateError(f"{found}; expected one shape, >= 2 items, mass in each map and some evidence")
-    share, expected = maps / total, coverage.sum() / maps.shape[1]
-    rng = np.random.default_rng(seed)
-    orders = (rng.permutation(len(maps)) for _ in range(n_deals))
-    deals = np.array([(share[order] * coverage[np.roll(order, 1)]).sum() for order in orders]) / expected
-    lift = float((share * coverage).sum() / expected)
+    rng, lift, expected, n_items, n_alone = np.random.default_rng(seed), 0.0, 0.0, 0, 0
+    deals = np.zeros(n_deals)
+    for maps, coverage in grids:
+        total = maps.sum(axis=1, keepdims=True)
+        if maps.shape != coverage.shape or not (total > 0).all():
+            raise EstimateError(f"maps {maps.shape}, coverage {coverage.shape}; expected one shape, mass in each map")
+        if len(maps) < 2:
+            n_alone += len(maps)
+            continue
+        share, n_items = maps / total, n_items + len(maps)
+        expected += coverage.sum() / maps.shape[1]
+        orders = (rng.permutation(len(maps)) for _ in range(n_deals))
+        deals += [(share[order] * coverage[np.roll(order, 1)]).sum() for order in orders]
+        lift += (share * coverage).sum()
+    counts = {"n_items": float(n_items), "n_alone": float(n_alone)}
+    if not n_items:
+        return dict.fromkeys(("lift", "shuffled_lift", "shuffled_low", "shuffled_high", "p"), np.nan) | counts
+    if not expected > 0:
+        raise EstimateError(f"{n_items} items without evidence; expected some evidence")
+    deals, lift = deals / expected, float(lift / expected)
     low, high = (float(end) for end in np.quantile(deals, [0.025, 0.975]))
     dealt = {"shuffled_lift": float(deals.mean()), "shuffled_low": low, "shuffled_high": high}
-    return {"lift": lift} | dealt | {"p": permutation_p(deals, lift), "n_items": float(len(maps))}
+    return {"lift": lift} | dealt | {"p": permutation_p(deals, lift)} | counts

@@ -13,7 +13,7 @@ strong a common cause would have to be, not that there is none).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -287,10 +287,12 @@ def e_value(ratio: float) -> float:
     return float(high + np.sqrt(high * (high - 1)))
 
 
-def reliability_table(steps: pd.DataFrame, min_items: int = 20) -> pd.DataFrame:
+def reliability_table(
+    steps: pd.DataFrame, min_items: int = 20, visions: Collection[str] = tuple(VISIONS)
+) -> pd.DataFrame:
     """Return how well vision says the same of a response from its odd and from its even steps, per cell.
 
-    `steps` are those of ONE head set. Columns: model, benchmark, vision (of VISIONS), is_oracle, n_items (with steps on
+    `steps` are those of ONE head set. Columns: model, benchmark, vision (of them), is_oracle, n_items (with steps on
     both sides), halves (their correlation), reliability, and the same within_kind: of masses less the mean of the
     cell's steps of that kind, because a read step looks and a compute step does not whoever answers. Both halves are
     means over tokens: of all steps for the cumulative visions, else of the steps whose middle lies in the last third of
@@ -308,7 +310,7 @@ def reliability_table(steps: pd.DataFrame, min_items: int = 20) -> pd.DataFrame:
     half = [*(rows[key] for key in keys), (rows["step_index"] % 2).rename("half")]
     results = []
     for span, part in (("", is_late), ("cumulative ", n > 0)):
-        for name, mass in masses.items():
+        for name, mass in ((name, own) for name, own in masses.items() if span + name in visions):
             values = pd.DataFrame({"halves": mass, "halves_within_kind": mass - mass.groupby(kind).transform("mean")})
             weighted = values[part].mul(n[part], axis=0)
             sums = weighted.groupby([x[part] for x in half]).sum(min_count=1)  # no boxes: no mass, and not 0

@@ -105,6 +105,7 @@ def interaction_table(
     min_items: int = 20,
     effect_at: float = 1.0,
     checked: Sequence[str] = ("benchmark",),
+    vision: str = VISION,
 ) -> pd.DataFrame:
     """Return the coefficients, their marginal effects and cross-checks, a row per scope and term.
 
@@ -116,7 +117,7 @@ def interaction_table(
     left out; a scope without a cell keeps its counts alone. Scopes of the same answers (a task type that is one
     benchmark) are fitted once.
     """
-    rows = select_rows(items, list(dict.fromkeys([ENTROPY, VISION, *covariates])))
+    rows = select_rows(items, list(dict.fromkeys([ENTROPY, vision, *covariates])))
     n_left_out, rows = rows.attrs["n_left_out"], rows.assign(row=np.arange(len(rows)))
     results: list[dict[str, Any]] = []
     done: dict[bytes, list[dict[str, Any]]] = {}
@@ -127,7 +128,7 @@ def interaction_table(
         if not len(used):
             results.append(facts | {"term": TERMS[-1]})
             continue
-        design, key = build_design(used, covariates), used["row"].to_numpy().tobytes()
+        design, key = build_design(used, covariates, vision=vision), used["row"].to_numpy().tobytes()
         try:
             if key not in done:
                 done[key] = _describe(design, resampling, effect_at)
@@ -306,6 +307,7 @@ def surface_table(
     n_points: int = 41,
     near: float = 0.25,
     min_items: int = 20,
+    vision: str = VISION,
 ) -> pd.DataFrame:
     """Return P(correct) of the fit of each scope on a grid of zE and zV from -reach to reach.
 
@@ -313,14 +315,14 @@ def surface_table(
     own cell and covariates) and n_near, the rows within `near` of the point in both: where it is 0 the surface is the
     model's word alone. A scope without a usable cell has no rows.
     """
-    rows = select_rows(items, [ENTROPY, VISION, *covariates])
+    rows = select_rows(items, [ENTROPY, vision, *covariates])
     line, parts = np.linspace(-reach, reach, n_points), []
     e, v = (axis.ravel() for axis in np.meshgrid(line, line))
     for names, scope in each_scope(rows, scopes):
         used = keep_usable(scope, min_items)
         if not len(used):
             continue
-        design = build_design(used, covariates)
+        design = build_design(used, covariates, vision=vision)
         beta, k = fit_logit(design.x, design.y).coef, len(TERMS)
         rest, count = np.unique(design.rest @ beta[k:], return_counts=True)
         odds = np.column_stack([e, v, e * v]) @ beta[:k]
@@ -363,14 +365,15 @@ def quadrant_table(
     share: float = 0.5,
     scopes: Sequence[str] = SCOPES,
     confidence: float = 0.95,
+    vision: str = VISION,
 ) -> pd.DataFrame:
     """Return risk (share wrong) by low/high entropy x low/high vision (`add_levels`), with Wilson intervals.
 
     Four rows a scope: entropy_level, vision_level, n, n_quadrant_wrong, risk (NaN if n = 0), ci_low, ci_high. Wilson
     takes rows as independent: right within a cell, too narrow over several models of the same items.
     """
-    rows = select_rows(items, [ENTROPY, VISION])
-    levels = {"entropy_level": ENTROPY, "vision_level": VISION}
+    rows = select_rows(items, [ENTROPY, vision])
+    levels = {"entropy_level": ENTROPY, "vision_level": vision}
     n_left_out, rows = rows.attrs["n_left_out"], add_levels(rows, levels, share)
     results = []
     for names, scope in each_scope(rows, scopes):

@@ -12,7 +12,7 @@ says, a p-value of a single one, a row that one choice drops and another keeps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -126,12 +126,13 @@ def fit_curves(
     items: pd.DataFrame,
     covariates: Sequence[str],
     *,
+    looks: Collection[str] = tuple(LOOKS),
     types: Sequence[str] | None = None,
     n_deals: int = 100,
     seed: int = 0,
     min_items: int = 20,
 ) -> Curves:
-    """Fit every combination of LOOKS, ENTROPIES, FORMS and adjustments to the answers of each task type.
+    """Fit every combination of `looks` (of LOOKS), ENTROPIES, FORMS and adjustments to the answers of each task type.
 
     All fits of a type are over the same rows: those with a number in every column. E and V are standardised within the
     cell; `ranks` takes their ranks in the cell first, `squares` adds E^2 and V^2, `flexible` the products of every
@@ -140,27 +141,28 @@ def fit_curves(
     """
     adjustments = list_adjustments(covariates)
     entropies = {name: column for name, column in ENTROPIES.items() if column in items}
-    columns = [*LOOKS.values(), *entropies.values(), *dict.fromkeys(x for own in adjustments.values() for x in own)]
+    seen = {name: column for name, column in LOOKS.items() if name in looks}
+    columns = [*seen.values(), *entropies.values(), *dict.fromkeys(x for own in adjustments.values() for x in own)]
     rows = select_rows(items, columns)
     names, estimates, dealt, sizes = [], [], [], []
     for k, (facts, scope) in enumerate(each_scope(rows, ["task_type"])):
         used = keep_usable(scope, min_items)
         if len(used) and (types is None or facts["benchmark"] in types):
-            own, drawn = _fit_type(used, entropies, adjustments, n_deals, [seed, k])
+            own, drawn = _fit_type(used, seen, entropies, adjustments, n_deals, [seed, k])
             names.append(facts["benchmark"])
             estimates.append(own)
             dealt.append(drawn)
             sizes.append(len(used))
     if not names:
         raise EstimateError(f"no task type has a cell of {min_items} answers of both classes; annotate more items")
-    looks = [f"{name} (oracle)" if name in BOXED else name for name in LOOKS]
-    choices = pd.DataFrame(list(product(looks, entropies, FORMS, adjustments)), columns=list(FACTORS))
+    names_of = [f"{name} (oracle)" if name in BOXED else name for name in seen]
+    choices = pd.DataFrame(list(product(names_of, entropies, FORMS, adjustments)), columns=list(FACTORS))
     return Curves(tuple(names), choices, np.array(estimates), np.array(dealt), tuple(sizes), rows.attrs["n_left_out"])
 
 
 def _fit_type(
-    rows: pd.DataFrame, entropies: Mapping[str, str], adjustments: Mapping[str, Sequence[str]], n_deals: int,
-    seed: Sequence[int],
+    rows: pd.DataFrame, looks: Mapping[str, str], entropies: Mapping[str, str],
+    adjustments: Mapping[str, Sequence[str]], n_deals: int, seed: Sequence[int],
 ) -> tuple[Floats, Floats]:  # fmt: skip
     """Return b_EV float64[specifications] and of dealt vision [specifications, deals]."""
     cell, y = rows["cell"].to_numpy(), rows["correct"].to_numpy(np.float64)
@@ -179,13 +181,13 @@ def _fit_type(
         extra = [x for own in covariates if (x := scale(own, constant="zero")).any()]
         bases[label, form, name] = Base.build(intercepts, scale(column, form == "ranks"), extra, y, form)
     results, dealt = {}, {}
-    for look, column in LOOKS.items():
+    for look, column in looks.items():
         plain, ranked = (scale(column, ranked=is_ranked)[order] for is_ranked in (False, True))
         powers = {False: _powers(plain, 4), True: _powers(ranked, 2)}
         for (label, form, name), base in bases.items():
             drawn = base.fit(powers[form == "ranks"])
             results[look, label, form, name], dealt[look, label, form, name] = drawn[0], drawn[1:]
-    keys = list(product(LOOKS, entropies, FORMS, adjustments))
+    keys = list(product(looks, entropies, FORMS, adjustments))
     return np.array([results[key] for key in keys]), np.stack([dealt[key] for key in keys])
 
 

@@ -59,9 +59,10 @@ def within_correlation(x: ArrayLike, y: ArrayLike, subject: ArrayLike, confidenc
 
 
 def link_table(
-    steps: pd.DataFrame, kinds: Sequence[str] = ("all", "read"), resampling: Resampling = STANDARD
-) -> pd.DataFrame:
-    """Return r of step entropy and evidence mass per cell and kind of step ("all", or one of step_kind).
+    steps: pd.DataFrame, kinds: Sequence[str] = ("all", "read"), resampling: Resampling = STANDARD,
+    mass: str = "evidence_mass",
+) -> pd.DataFrame:  # fmt: skip
+    """Return r of step entropy and a mass per cell and kind of step ("all", or one of step_kind).
 
     The steps are those of one head set. Columns: model, benchmark, kind, r, ci_low, ci_high (Fisher's z: steps of a
     response taken as independent given its mean), boot_low, boot_high (bootstrap by response, which does not), dof, p,
@@ -77,7 +78,7 @@ def link_table(
             rows = rows[rows.groupby("item_id")["step_index"].transform("size") > 1]
             if rows["item_id"].nunique() < 2:
                 continue
-            x, y, subject = (rows[name].to_numpy() for name in ("entropy_nats", "evidence_mass", "item_id"))
+            x, y, subject = (rows[name].to_numpy() for name in ("entropy_nats", mass, "item_id"))
             found = within_correlation(x, y, subject, resampling.confidence)
             drawn = bootstrap_sums(centre_within(x, y, subject)[0], _correlation, subject, resampling=resampling)[0]
             row = {"model": model, "benchmark": benchmark, "kind": kind} | found
