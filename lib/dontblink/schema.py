@@ -52,11 +52,9 @@ class Column(NamedTuple):
 
 
 KEYS = {
-    "model": Column(TEXT, "", "checkpoint name"),
-    "benchmark": Column(TEXT, "", "question set"),
-    "split": Column(TEXT, "", "test or calibration"),
-    "item_id": Column(TEXT, "", "item"),
-}
+    "model": Column(TEXT, "", "checkpoint name"), "benchmark": Column(TEXT, "", "question set"),
+    "split": Column(TEXT, "", "test or calibration"), "item_id": Column(TEXT, "", "item"),
+}  # fmt: skip
 _HEAD_SET = {"head_set": Column(TEXT, "", "heads averaged over: " + ", ".join(HEAD_SETS))}
 _MASSES = {
     name: Column(REAL, "mass", f"attention mass on the region {name[:-5]}".replace("visual", "image"), name in BOXED)

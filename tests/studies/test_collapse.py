@@ -109,14 +109,6 @@ def test_renamed_copies_of_items_keep_the_estimate_and_narrow_the_interval() -> 
     assert (one.ci_high - one.ci_low) / (two.ci_high - two.ci_low) == pytest.approx(2**0.5, rel=0.15)
 
 
-def test_pooled_row_draws_an_item_once_for_all_models() -> None:
-    pairs = pair_bins(make_bins(seed=3))
-    table = collapse_table(pairs, CELLS, pooled=True, quantities=["evidence"], **FAST)
-    pooled = row(table, "evidence", "all", "all")
-    assert pooled.n_items == 60 and np.isnan(pooled.p) and np.isnan(pooled.p_holm)
-    assert pooled.estimate == pytest.approx(1 - pairs.evidence_mass_last.sum() / pairs.evidence_mass_first.sum())
-
-
 def test_items_without_both_ends_or_without_evidence_are_left_out_and_counted_once() -> None:
     bins = pd.concat([make_bins(25).assign(head_set=name) for name in ("grounding_layers", "all_layers")])
     bins = bins[~((bins["item_id"] == "symbolic-000") & (bins["bin"] == 0))]

@@ -34,12 +34,9 @@ if TYPE_CHECKING:  # they bring torch, which is not needed to bin a table
 BINS = (3, 10)  # equal parts of the reasoning: counts that every part holds, see `read_bins`
 OVERLAPS = {"pointing_hit": pointing_hit, "iou50": mass_set_iou, "map_auc": map_auc}
 STEP_PATTERNS = (
-    (r"^\S+ is ", "read"),
-    (r"^\S+ was ", "recall"),
-    (r"^(match|differ)\b", "judge"),
-    (r"^\S+ \S+ (match|differ)\b", "scan"),
-    (r" is ", "compute"),
-)
+    (r"^\S+ is ", "read"), (r"^\S+ was ", "recall"), (r"^(match|differ)\b", "judge"),
+    (r"^\S+ \S+ (match|differ)\b", "scan"), (r" is ", "compute"),
+)  # fmt: skip
 
 
 def build_blocks(
@@ -181,16 +178,14 @@ def _step_rows(trace: Trace, kinds: Sequence[str], uniform: Sequence[NDArray[Any
     }
     return {
         "step_index": np.tile(np.arange(n_steps), len(HEAD_SETS)),
-        "step_kind": np.tile(np.asarray(kinds, object), len(HEAD_SETS)),
-        "head_set": np.repeat(HEAD_SETS, n_steps),
+        "step_kind": np.tile(np.asarray(kinds, object), len(HEAD_SETS)), "head_set": np.repeat(HEAD_SETS, n_steps),
         "step_text": np.tile(np.asarray(trace.step_texts, object), len(HEAD_SETS)),
         "n_tokens": np.tile(sizes, len(HEAD_SETS)),
         "entropy_nats": np.tile([_mean(trace.entropy_nats[a:b]) for a, b in steps], len(HEAD_SETS)),
         **_name_masses(means[..., : len(REGIONS)]),
-        **dict(zip(UNIFORM, means[..., len(REGIONS) :].reshape(-1, len(uniform)).T, strict=True)),
-        **overlaps,
+        **dict(zip(UNIFORM, means[..., len(REGIONS) :].reshape(-1, len(uniform)).T, strict=True)), **overlaps,
         "sink_masked_evidence_mass": ((maps * kept) @ trace.coverage / off_sinks).reshape(-1),
-    }
+    }  # fmt: skip
 
 
 def _item_row(item: Item, response: Response, trace: Trace, score: Score, missing: str) -> dict[str, Any]:

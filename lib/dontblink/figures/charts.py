@@ -26,34 +26,27 @@ from statsmodels.stats.proportion import proportion_confint
 from dontblink.figures.style import COLOUR_MAP, HATCHES, expect_one, shade, style_models
 
 LABELS = {
-    "evidence": "evidence mass\n(share of attention)",
-    "visual": "image mass\n(share of attention)",
-    "control_box": "control-box mass\n(share of attention)",
-    "prompt": "prompt-text mass\n(share of attention)",
+    "evidence": "evidence mass\n(share of attention)", "visual": "image mass\n(share of attention)",
+    "control_box": "control-box mass\n(share of attention)", "prompt": "prompt-text mass\n(share of attention)",
     "uniform": "uniform look at evidence\n(share of attention)",
     "evidence_lift": "evidence lift (ratio;\n1 = no preference)",
     "evidence_over_uniform": "evidence mass /\nuniform look (ratio)",
     "evidence_over_control": "evidence mass /\ncontrol-box mass (ratio)",
     "evidence_over_visual": "evidence share of\nthe image mass (ratio)",
     "evidence_over_prompt": "evidence mass /\nprompt-text mass (ratio)",
-}
+}  # fmt: skip
 CONTROLS = {"control_box": "equal area elsewhere", "prompt": "prompt text", "uniform": "uniform look"}
 POSITIONS = {"bin": "position in the reasoning (%)", "step_index": "reasoning step (number)"}
 RULE_NAMES = {
-    "entropy": "entropy only",
-    "entropy_length": "entropy and length",
-    "linear": "one linear rule",
-    "veto": "targeted veto",
-    "oracle": "oracle",
-}
+    "entropy": "entropy only", "entropy_length": "entropy and length", "linear": "one linear rule",
+    "veto": "targeted veto", "oracle": "oracle",
+}  # fmt: skip
 VALUES = {"gain": "gain in AUROC over entropy alone", "auroc": "AUROC"}
 ALL = "all"
 UNITS = {
-    "percent": (100, "fall of the evidence mass (%)"),
-    "points": (100, "risk saved (points)"),
-    "auroc": (1, "difference of AUROCs"),
-    "added_points": (100, "risk added by low vision (points)"),
-}
+    "percent": (100, "fall of the evidence mass (%)"), "points": (100, "risk saved (points)"),
+    "auroc": (1, "difference of AUROCs"), "added_points": (100, "risk added by low vision (points)"),
+}  # fmt: skip
 
 
 def forest(

@@ -210,16 +210,10 @@ def build_ledger(numbers: Numbers, file: Path | None = None) -> dict[str, Any]:
         stem, (section, key) = next(iter(claim["rows"].values())).split(".")[0], claim["seed"].split(".")
         claims[name] = entry | {
             "rule": {key: claim[key] for key in ("why", "conditions", "reproduced", "same_direction")},
-            "conditions": judged,
-            "headline": headline,
-            "shown": shown,
-            "unit": claim["unit"],
-            "test": claim["test"],
-            "source": stem,
-            "seed": sections[section][key],
-            "verdict": decide(claim, judged),
+            "conditions": judged, "headline": headline, "shown": shown, "unit": claim["unit"], "test": claim["test"],
+            "source": stem, "seed": sections[section][key], "verdict": decide(claim, judged),
             "simulated": find_simulated(name, claim["smallest_effect"]["power"], count_items(sections)),
-        }
+        }  # fmt: skip
     return claims
 
 

@@ -100,12 +100,7 @@ class AurocDraws:
     resampling: Resampling
 
     def interval(
-        self,
-        score: int,
-        minus: int | None = None,
-        cells: Sequence[int] | None = None,
-        *,
-        method: Method | None = None,
+        self, score: int, minus: int | None = None, cells: Sequence[int] | None = None, *, method: Method | None = None
     ) -> AurocInterval:
         """Return the interval of the mean over `cells` (default all) of one AUROC, or of its lead over another.
 
@@ -118,12 +113,10 @@ class AurocDraws:
             return own if minus is None else own - values[minus, used].mean(axis=0)
 
         ends = bootstrap.interval_of(
-            float(lead(self.estimate)),
-            lead(self.drawn),
-            int(self.member[used].any(axis=0).sum()),
+            float(lead(self.estimate)), lead(self.drawn), int(self.member[used].any(axis=0).sum()),
             replace(self.resampling, method=method or self.resampling.method),
             jackknife=None if self.jackknife is None else [lead(part) for part in self.jackknife],
-        )
+        )  # fmt: skip
         return AurocInterval(**vars(ends), replicates=lead(self.drawn))
 
 

@@ -331,9 +331,7 @@ def _find_t_ends(
     return estimate - reach, estimate + reach
 
 
-def _find_bca_levels(
-    estimate: float, replicates: Floats, jackknife: Sequence[Floats], tails: Floats
-) -> Floats:
+def _find_bca_levels(estimate: float, replicates: Floats, jackknife: Sequence[Floats], tails: Floats) -> Floats:
     """Bias-corrected, accelerated quantile levels (Efron and Tibshirani 1993, equation 14.10)."""
     equal = np.isnan(replicates) | (np.abs(replicates - estimate) <= 1e-12 * abs(estimate))
     below = float((~equal & (replicates < estimate)).mean()) + float(equal.mean()) / 2

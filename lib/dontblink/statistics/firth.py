@@ -57,16 +57,12 @@ def firth_logit(X: ArrayLike, y: ArrayLike) -> FirthFit:
     se = np.sqrt(np.diag(np.linalg.inv(fits.information[0])))
     ratio = 2 * (fits.log_likelihood[0] - fits.log_likelihood[1:])
     return FirthFit(
-        fits.coef[0] / scale,
-        se / scale,
-        np.asarray(chdtrc(1, np.maximum(ratio, 0.0)), np.float64),
+        fits.coef[0] / scale, se / scale, np.asarray(chdtrc(1, np.maximum(ratio, 0.0)), np.float64),
         float(fits.log_likelihood[0] + np.log(scale).sum()),
-    )
+    )  # fmt: skip
 
 
-def profile_interval(
-    X: ArrayLike, y: ArrayLike, column: int, confidence: float = 0.95
-) -> tuple[float, float, float]:
+def profile_interval(X: ArrayLike, y: ArrayLike, column: int, confidence: float = 0.95) -> tuple[float, float, float]:
     """Return one coefficient of Firth's fit and the ends of its profile penalised-likelihood interval.
 
     The ends are where 2 (l*(b) - max l* with b_j = end) is the `confidence` quantile of chi-squared with one degree of

@@ -224,11 +224,7 @@ class LogitBootstrap:
         return found
 
     def _derive(
-        self,
-        function: Callable[[Floats], Floats],
-        method: Method,
-        error: float = np.nan,
-        errors: Floats | None = None,
+        self, function: Callable[[Floats], Floats], method: Method, error: float = np.nan, errors: Floats | None = None
     ) -> list[Interval]:
         own, drawn = function(self.estimate[None])[0], function(self.coefficients)
         left_out = None if self.jackknife is None else [function(part) for part in self.jackknife]
@@ -252,11 +248,9 @@ class LogitBootstrap:
         if self.rare is not None and self.leads_by_profile:
             return float(firth_logit(*self.rare).lrt_p[column])
         return bootstrap.symmetric_p(
-            float(self.estimate[column]),
-            float(self.error[column]),
-            self.coefficients[:, column],
+            float(self.estimate[column]), float(self.error[column]), self.coefficients[:, column],
             self.errors[:, column],
-        )
+        )  # fmt: skip
 
 
 def fit_logit(X: ArrayLike, y: ArrayLike) -> LogitFit:
@@ -320,19 +314,10 @@ def bootstrap_logit(
             for w in bootstrap.delete_one(members, size)
         )
     return LogitBootstrap(
-        beta / rows.scale,
-        estimate[0] / rows.scale,
-        separated,
-        int(separated.sum()),
-        int(np.isnan(beta[:, 0]).sum()),
-        size,
-        errors / rows.scale,
-        error / rows.scale,
-        left_out,
-        bool(own[0]),
-        resampling,
+        beta / rows.scale, estimate[0] / rows.scale, separated, int(separated.sum()), int(np.isnan(beta[:, 0]).sum()),
+        size, errors / rows.scale, error / rows.scale, left_out, bool(own[0]), resampling,
         (design, outcome) if size == len(outcome) and _is_rare(outcome, k) else None,
-    )
+    )  # fmt: skip
 
 
 def _is_rare(y: Floats, n_columns: int) -> bool:

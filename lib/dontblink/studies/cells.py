@@ -27,11 +27,9 @@ ENTROPIES = {
 # Declared before the results. What needs gold boxes is an oracle: no monitor has it, and it leaks the label, because a
 # look at the wrong place is low on evidence as well.
 VISIONS = {
-    "evidence": VISION,
-    "image": "vision_visual_mass",
-    "cumulative evidence": "vision_cumulative_evidence_mass",
+    "evidence": VISION, "image": "vision_visual_mass", "cumulative evidence": "vision_cumulative_evidence_mass",
     "cumulative image": "vision_cumulative_visual_mass",
-}
+}  # fmt: skip
 ORACLES = ("evidence", "cumulative evidence")
 EVIDENCE = ("one token or more", "below one token", "no boxes")  # strata of evidence, see `size_evidence`
 # What a vision has to beat: neither looks at the picture. Low is a long response, and little attention to the question.
@@ -163,9 +161,7 @@ def select_rows(
     return kept
 
 
-def each_scope(
-    rows: pd.DataFrame, scopes: Sequence[str] = SCOPES
-) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+def each_scope(rows: pd.DataFrame, scopes: Sequence[str] = SCOPES) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Yield the names of each scope (scope, model, benchmark; "all" where it spans several) and its rows.
 
     Scope `task_type` is for benchmarks that hold several: all rows of a declared task type, whose name stands under

@@ -122,23 +122,16 @@ def _pair(
 
 
 def collapse_table(
-    pairs: pd.DataFrame,
-    declared_cells: Sequence[tuple[str, str]],
-    *,
-    pooled: bool = False,
-    quantities: Sequence[str] | None = None,
-    min_items: int = 20,
-    resampling: Resampling = STANDARD,
-) -> pd.DataFrame:
+    pairs: pd.DataFrame, declared_cells: Sequence[tuple[str, str]], *, quantities: Sequence[str] | None = None,
+    min_items: int = 20, resampling: Resampling = STANDARD,
+) -> pd.DataFrame:  # fmt: skip
     """Return collapse per cell, head set and quantity (by default all that the pairs have masses for).
 
     With interval, signed-rank test and Holm over the cells. Columns: model, benchmark, head_set, quantity, estimate,
     ci_low, ci_high, n_items, n_replicates, n_degenerate, method, confidence, log_ratio (nats), wilcoxon_w, p,
-    rank_biserial (> 0: falls), p_holm. The
-    test compares the two ends item by item; N over D is tested as N / (N + D), which keeps its order and
-    stays bounded. Holm runs over `declared_cells` within a head set and quantity. `pooled` adds a row "all"
-    over these cells, clustered by item, without a test (its rows are not independent).
-    A declared cell that is missing or has fewer than `min_items` items is an error.
+    rank_biserial (> 0: falls), p_holm. The test compares the two ends item by item; N over D is tested as N / (N + D),
+    which keeps its order and stays bounded. Holm runs over `declared_cells` within a head set and quantity. A declared
+    cell that is missing or has fewer than `min_items` items is an error.
     """
     results, held = [], {mass for mass in MASSES if f"{mass}_first" in pairs}
     quantities = quantities or [name for name, of in QUANTITIES.items() if {*of} - {None} <= held]
@@ -157,21 +150,13 @@ def collapse_table(
         table = pd.concat(tables, ignore_index=True)
         p_holm = table.groupby("quantity")["p"].transform(lambda p: bootstrap.adjust_holm(p.to_numpy()))
         results.append(table.assign(p_holm=p_holm))
-        if pooled:
-            everything = pd.concat([cells[cell] for cell in declared_cells])
-            results.append(_estimate(everything, ("all", "all", head_set), quantities, resampling))
     return pd.concat(results, ignore_index=True)
 
 
 def collapse_by(
-    pairs: pd.DataFrame,
-    items: pd.DataFrame,
-    column: str,
-    *,
-    quantities: Sequence[str] = tuple(QUANTITIES),
-    min_items: int = 20,
-    resampling: Resampling = STANDARD,
-) -> pd.DataFrame:
+    pairs: pd.DataFrame, items: pd.DataFrame, column: str, *, quantities: Sequence[str] = tuple(QUANTITIES),
+    min_items: int = 20, resampling: Resampling = STANDARD,
+) -> pd.DataFrame:  # fmt: skip
     """Return collapse per cell, head set, quantity and stratum of an items column, beside the raw row "all".
 
     A stratum with fewer than `min_items` items keeps its count and has no estimate. See `stratify`.
@@ -260,13 +245,9 @@ def signed_rank(first: Floats, last: Floats) -> tuple[float, float, float]:
 
 
 def curves(
-    rows: pd.DataFrame,
-    position: str = "bin",
-    *,
-    quantities: Sequence[str] = ("evidence",),
-    min_items: int = 20,
+    rows: pd.DataFrame, position: str = "bin", *, quantities: Sequence[str] = ("evidence",), min_items: int = 20,
     resampling: Resampling = STANDARD,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return the mean over items of each quantity at each position, with a pointwise cluster-bootstrap band.
 
     `position` is `bin` or `step_index`. A quantity held against another is the ratio of the two means. Columns: model,

@@ -44,12 +44,7 @@ def _summarise(observed: float, deals: Floats, confidence: float) -> dict[str, A
 
 
 def shuffled_labels(
-    items: pd.DataFrame,
-    *,
-    n_deals: int = 200,
-    seed: int = 0,
-    confidence: float = 0.95,
-    **choice: Any,
+    items: pd.DataFrame, *, n_deals: int = 200, seed: int = 0, confidence: float = 0.95, **choice: Any
 ) -> pd.DataFrame:
     """Negative control: the quantities of `auroc_table` after the labels were dealt to other items of their cell.
 
@@ -100,16 +95,9 @@ def _deal_aurocs(found: Contrasts, n_deals: int, seed: int) -> tuple[Floats, Flo
 
 
 def dealt_table(
-    items: pd.DataFrame,
-    dealt: Dealt,
-    covariates: Sequence[str] = (),
-    *,
-    scopes: Sequence[str] = SCOPES,
-    vision: str = VISION,
-    n_deals: int = 200,
-    seed: int = 0,
-    min_items: int = 20,
-) -> pd.DataFrame:
+    items: pd.DataFrame, dealt: Dealt, covariates: Sequence[str] = (), *, scopes: Sequence[str] = SCOPES,
+    vision: str = VISION, n_deals: int = 200, seed: int = 0, min_items: int = 20,
+) -> pd.DataFrame:  # fmt: skip
     """Return b_EV of each scope over the deals: scope, model, benchmark, dealt, observed, mean, sd, low, high, p.
 
     low and high hold 95 % of the deals; p is the two-sided share (1 + #{|dealt| >= |observed|}) / (1 + n_deals). A
@@ -158,9 +146,7 @@ def find_biased(table: pd.DataFrame) -> pd.DataFrame:
     return table[~(table["mean"].abs() <= band) | (table["sd"] == 0)]
 
 
-def shuffled_lift(
-    grids: Iterable[tuple[Floats, Floats]], *, n_deals: int = 1_000, seed: int = 0
-) -> dict[str, float]:
+def shuffled_lift(grids: Iterable[tuple[Floats, Floats]], *, n_deals: int = 1_000, seed: int = 0) -> dict[str, float]:
     """Negative control: the lift of the evidence, and the lift when its boxes are dealt to other items.
 
     `grids`: maps (attention over the image tokens, any scale) and coverages float[n items, M] of the items whose

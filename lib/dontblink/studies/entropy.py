@@ -23,25 +23,13 @@ from statsmodels.stats.proportion import proportion_confint
 from dontblink.statistics import bootstrap
 from dontblink.statistics.auroc import draw_aurocs, place_scores
 from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling
-from dontblink.studies.cells import (
-    ENTROPY,
-    VISION,
-    adjust,
-    count_rows,
-    each_scope,
-    rank_missing_last,
-    select_rows,
-)
+from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, each_scope, rank_missing_last, select_rows
 
 # name of a score: (column of the items table, sign that makes higher mean "more likely correct")
 SCORES: dict[str, tuple[str, float]] = {
-    "full": (ENTROPY, -1.0),
-    "answer": ("answer_entropy_nats", -1.0),
-    "max": ("max_entropy_nats", -1.0),
-    "last_decile": ("last_decile_entropy_nats", -1.0),
-    "length": ("n_response_tokens", -1.0),
-    "vision": (VISION, 1.0),
-}
+    "full": (ENTROPY, -1.0), "answer": ("answer_entropy_nats", -1.0), "max": ("max_entropy_nats", -1.0),
+    "last_decile": ("last_decile_entropy_nats", -1.0), "length": ("n_response_tokens", -1.0), "vision": (VISION, 1.0),
+}  # fmt: skip
 PAIRS: tuple[tuple[str, str], ...] = (("full", "answer"), ("full", "max"), ("full", "length"))
 
 
@@ -69,25 +57,24 @@ class Contrasts:
             place = scope["place"].to_numpy()
             for name, a, b in self.contrasts:
                 used = np.unique(scope["code"][self.usable[[a] if b is None else [a, b]][:, place].all(axis=0)])
-                facts = names | count_rows(scope) | {
-                    "n_left_out": int(np.isnan(self.values[a, place]).sum()),
-                    "n_ranked_last": int(self.missing[[a] if b is None else [a, b]][:, place].any(axis=0).sum()),
-                    "n_cells": len(used),
-                    "adjusted_for": self.adjusted_for,
-                    "score": name,
-                }
+                facts = (
+                    names
+                    | count_rows(scope)
+                    | {
+                        "n_left_out": int(np.isnan(self.values[a, place]).sum()),
+                        "n_ranked_last": int(self.missing[[a] if b is None else [a, b]][:, place].any(axis=0).sum()),
+                        "n_cells": len(used),
+                        "adjusted_for": self.adjusted_for,
+                        "score": name,
+                    }
+                )
                 yield facts, name, a, b, [int(c) for c in used]
 
 
 def contrast_scores(
-    items: pd.DataFrame,
-    scores: Mapping[str, tuple[str, float]] = SCORES,
-    pairs: Sequence[tuple[str, str]] = PAIRS,
-    *,
-    covariates: Sequence[str] = (),
-    min_items: int = 20,
-    min_class: int = 10,
-) -> Contrasts:
+    items: pd.DataFrame, scores: Mapping[str, tuple[str, float]] = SCORES, pairs: Sequence[tuple[str, str]] = PAIRS, *,
+    covariates: Sequence[str] = (), min_items: int = 20, min_class: int = 10,
+) -> Contrasts:  # fmt: skip
     """Return every score and every pair of scores; a response without a score is ranked last in its cell.
 
     `covariates` are taken out of each score by least squares within the cell; a score that is a covariate itself (or
@@ -121,13 +108,9 @@ def contrast_scores(
 
 
 def auroc_table(
-    items: pd.DataFrame,
-    scores: Mapping[str, tuple[str, float]] = SCORES,
-    pairs: Sequence[tuple[str, str]] = PAIRS,
-    *,
-    resampling: Resampling = STANDARD,
-    **choice: Any,
-) -> pd.DataFrame:
+    items: pd.DataFrame, scores: Mapping[str, tuple[str, float]] = SCORES, pairs: Sequence[tuple[str, str]] = PAIRS, *,
+    resampling: Resampling = STANDARD, **choice: Any,
+) -> pd.DataFrame:  # fmt: skip
     """Return the AUROC of each score and the difference a - b of each pair: per cell, per benchmark and pooled.
 
     Over several cells it is the mean of the AUROCs within each. Columns: scope, model, benchmark, n_rows, n_items,
@@ -234,11 +217,7 @@ def _average_bins(bins: Ints, off: Floats) -> Floats:
 
 
 def calibration_table(
-    rows: pd.DataFrame,
-    n_bins: int = 10,
-    *,
-    resampling: Resampling = STANDARD,
-    n_draws: int = 200,
+    rows: pd.DataFrame, n_bins: int = 10, *, resampling: Resampling = STANDARD, n_draws: int = 200
 ) -> pd.DataFrame:
     """Return how well the probabilities of `transfer.predict_rows` hold, per cell, per benchmark and pooled.
 

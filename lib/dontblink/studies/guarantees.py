@@ -27,15 +27,7 @@ from dontblink.statistics.bootstrap import EstimateError, Floats, Ints
 from dontblink.studies.cells import VISION
 from dontblink.studies.risk_coverage import check_rows, count_accepted
 from dontblink.studies.veto import select_answers
-from dontblink.studies.veto_rules import (
-    BASES,
-    Splits,
-    fit_veto,
-    fit_weights,
-    prepare_splits,
-    rank_answers,
-    weigh,
-)
+from dontblink.studies.veto_rules import BASES, Splits, fit_veto, fit_weights, prepare_splits, rank_answers, weigh
 
 CANDIDATES = tuple(k / 20 for k in range(6, 21))  # coverages 0.3, 0.35, ..., 1 that thresholds to certify stand for
 KINDS = ("home", "shifted", "repaired")
@@ -117,21 +109,10 @@ class _Monitor:
 
 
 def shift_table(
-    items: pd.DataFrame,
-    targets: Sequence[str] | None,
-    *,
-    vision: str = VISION,
-    monitors: Sequence[str] = MONITORS,
-    max_risk: float,
-    delta: float = 0.1,
-    coverage: float | Fraction = 0.9,
-    n_shares: int = 10,
-    n_draws: int = 20,
-    repair_items: int = 100,
-    confidence: float = 0.95,
-    min_items: int = 60,
-    seed: int = 0,
-) -> pd.DataFrame:
+    items: pd.DataFrame, targets: Sequence[str] | None, *, vision: str = VISION, monitors: Sequence[str] = MONITORS,
+    max_risk: float, delta: float = 0.1, coverage: float | Fraction = 0.9, n_shares: int = 10, n_draws: int = 20,
+    repair_items: int = 100, confidence: float = 0.95, min_items: int = 60, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Return a row per monitor, model, ordered pair of benchmarks (source, target), kind and draw.
 
     In every draw the items are divided by thirds. On the first of a cell its monitor is fitted (`MONITORS`: a base's

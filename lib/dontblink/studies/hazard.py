@@ -153,14 +153,9 @@ def _evaluate(counted: Tally, counts: Floats, flat: Floats, one: Wanted) -> tupl
 
 
 def hazard_table(
-    items: pd.DataFrame,
-    looks: Mapping[str, str] = LOOKS,
-    *,
-    share: float = 0.5,
-    min_items: int = 20,
-    scopes: Sequence[str] = SCOPES,
-    resampling: Resampling = BY_T,
-) -> pd.DataFrame:
+    items: pd.DataFrame, looks: Mapping[str, str] = LOOKS, *, share: float = 0.5, min_items: int = 20,
+    scopes: Sequence[str] = SCOPES, resampling: Resampling = BY_T,
+) -> pd.DataFrame:  # fmt: skip
     """Return the hazard of confident answers, per look and scope: risk at low vision - risk at high vision.
 
     Columns: vision, is_oracle, scope, model, benchmark, n_cells, n_low_vision, n_high_vision (answers),
@@ -220,16 +215,9 @@ def _fill(rows: Sequence[dict[str, Any]], wanted: Sequence[Wanted], found: Itera
 
 
 def contrast_table(
-    items: pd.DataFrame,
-    visual: str,
-    symbolic: str,
-    visions: Mapping[str, str] = VISIONS,
-    placebos: Mapping[str, str] = PLACEBOS,
-    *,
-    share: float = 0.5,
-    min_items: int = 20,
-    resampling: Resampling = BY_T,
-) -> pd.DataFrame:
+    items: pd.DataFrame, visual: str, symbolic: str, visions: Mapping[str, str] = VISIONS,
+    placebos: Mapping[str, str] = PLACEBOS, *, share: float = 0.5, min_items: int = 20, resampling: Resampling = BY_T,
+) -> pd.DataFrame:  # fmt: skip
     """Return the hazard of task type `visual` minus that of `symbolic`, for each look, and less those of the placebos.
 
     Columns: vision, is_oracle, over (the placebo whose contrast is taken away, "" for none), estimate, ci_low, ci_high,

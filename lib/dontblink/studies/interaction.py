@@ -47,12 +47,9 @@ from dontblink.studies.hazard import BY_T, LEVELS, add_levels
 
 TERMS = ("entropy", "vision", "entropy:vision")
 EFFECTS = (
-    "effect_at_low_vision",
-    "effect_at_high_vision",
-    "effect_difference",
-    "difference_without_interaction",
+    "effect_at_low_vision", "effect_at_high_vision", "effect_difference", "difference_without_interaction",
     "difference_by_interaction",
-)
+)  # fmt: skip
 CONTRAST_COLUMNS = ["vision", "is_oracle", "task_type", "estimate", "ci_low", "ci_high", "p"]
 _EV = len(TERMS) - 1
 _BLOCK = 500_000  # probabilities held at once
@@ -75,11 +72,7 @@ class Design:
 
 
 def build_design(
-    rows: pd.DataFrame,
-    covariates: Sequence[str] = (),
-    *,
-    entropy: str = ENTROPY,
-    vision: str = VISION,
+    rows: pd.DataFrame, covariates: Sequence[str] = (), *, entropy: str = ENTROPY, vision: str = VISION
 ) -> Design:
     """Return the design of rows of `select_rows`; raise EstimateError if E or V is constant in a cell.
 
@@ -97,16 +90,10 @@ def build_design(
 
 
 def interaction_table(
-    items: pd.DataFrame,
-    covariates: Sequence[str] = (),
-    *,
-    scopes: Sequence[str] = SCOPES,
-    resampling: Resampling = BY_T,
-    min_items: int = 20,
-    effect_at: float = 1.0,
-    checked: Sequence[str] = ("benchmark",),
+    items: pd.DataFrame, covariates: Sequence[str] = (), *, scopes: Sequence[str] = SCOPES,
+    resampling: Resampling = BY_T, min_items: int = 20, effect_at: float = 1.0, checked: Sequence[str] = ("benchmark",),
     vision: str = VISION,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return the coefficients, their marginal effects and cross-checks, a row per scope and term.
 
     Columns: scope, model, benchmark, n_rows, n_items, n_wrong (all rows of the scope), n_left_out (rows of the table
@@ -197,16 +184,9 @@ def marginal_effects(
 
 
 def contrast_table(
-    items: pd.DataFrame,
-    visual: str,
-    symbolic: str,
-    covariates: Sequence[str] = (),
-    visions: Mapping[str, str] = VISIONS,
-    *,
-    margin: float = 0.25,
-    resampling: Resampling = BY_T,
-    min_items: int = 20,
-) -> pd.DataFrame:
+    items: pd.DataFrame, visual: str, symbolic: str, covariates: Sequence[str] = (),
+    visions: Mapping[str, str] = VISIONS, *, margin: float = 0.25, resampling: Resampling = BY_T, min_items: int = 20,
+) -> pd.DataFrame:  # fmt: skip
     """Return b_EV of both task types and their contrast, visual minus symbolic, for each vision, and equivalence tests.
 
     Columns: vision, is_oracle, task_type ("contrast" last), estimate, ci_low, ci_high, p, method, n_items, n_rows, and
@@ -299,16 +279,9 @@ def describe_row(row: Any) -> str:
 
 
 def surface_table(
-    items: pd.DataFrame,
-    covariates: Sequence[str] = (),
-    *,
-    scopes: Sequence[str] = ("benchmark",),
-    reach: float = 2.0,
-    n_points: int = 41,
-    near: float = 0.25,
-    min_items: int = 20,
-    vision: str = VISION,
-) -> pd.DataFrame:
+    items: pd.DataFrame, covariates: Sequence[str] = (), *, scopes: Sequence[str] = ("benchmark",), reach: float = 2.0,
+    n_points: int = 41, near: float = 0.25, min_items: int = 20, vision: str = VISION,
+) -> pd.DataFrame:  # fmt: skip
     """Return P(correct) of the fit of each scope on a grid of zE and zV from -reach to reach.
 
     Columns: scope, model, benchmark, entropy_z, vision_z, probability (averaged over the rows of the scope with their
@@ -360,13 +333,9 @@ QUADRANTS = [(entropy, vision) for entropy in LEVELS for vision in LEVELS]
 
 
 def quadrant_table(
-    items: pd.DataFrame,
-    *,
-    share: float = 0.5,
-    scopes: Sequence[str] = SCOPES,
-    confidence: float = 0.95,
+    items: pd.DataFrame, *, share: float = 0.5, scopes: Sequence[str] = SCOPES, confidence: float = 0.95,
     vision: str = VISION,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return risk (share wrong) by low/high entropy x low/high vision (`add_levels`), with Wilson intervals.
 
     Four rows a scope: entropy_level, vision_level, n, n_quadrant_wrong, risk (NaN if n = 0), ci_low, ci_high. Wilson

@@ -76,13 +76,9 @@ def check_rows(confidence: ArrayLike, error: ArrayLike) -> tuple[Floats, Floats]
 
 
 def selective_table(
-    items: pd.DataFrame,
-    scores: Mapping[str, tuple[str, float]],
-    *,
-    coverage: float | Fraction = 0.9,
-    resampling: Resampling = STANDARD,
-    min_items: int = 20,
-) -> pd.DataFrame:
+    items: pd.DataFrame, scores: Mapping[str, tuple[str, float]], *, coverage: float | Fraction = 0.9,
+    resampling: Resampling = STANDARD, min_items: int = 20,
+) -> pd.DataFrame:  # fmt: skip
     """Return, per cell and score, the AURC and the risk at a coverage with bootstrap intervals over its items.
 
     `scores` names (column, sign), higher times sign being surer; an answer without the score ranks last (n_missing, see
@@ -104,9 +100,7 @@ def selective_table(
     return pd.DataFrame(results)
 
 
-def _estimate(
-    surety: Floats, wrong: Floats, coverage: float | Fraction, resampling: Resampling
-) -> dict[str, Any]:
+def _estimate(surety: Floats, wrong: Floats, coverage: float | Fraction, resampling: Resampling) -> dict[str, Any]:
     n, order = len(surety), np.argsort(-surety, kind="stable")
     k, ranked, bad = count_accepted(n, coverage), surety[order], wrong[order]
     rank = np.argsort(order).astype(np.int32)  # sorted once: a draw is then sorted as whole numbers

@@ -123,15 +123,9 @@ class Curves:
 
 
 def fit_curves(
-    items: pd.DataFrame,
-    covariates: Sequence[str],
-    *,
-    looks: Collection[str] = tuple(LOOKS),
-    types: Sequence[str] | None = None,
-    n_deals: int = 100,
-    seed: int = 0,
-    min_items: int = 20,
-) -> Curves:
+    items: pd.DataFrame, covariates: Sequence[str], *, looks: Collection[str] = tuple(LOOKS),
+    types: Sequence[str] | None = None, n_deals: int = 100, seed: int = 0, min_items: int = 20,
+) -> Curves:  # fmt: skip
     """Fit every combination of `looks` (of LOOKS), ENTROPIES, FORMS and adjustments to the answers of each task type.
 
     All fits of a type are over the same rows: those with a number in every column. E and V are standardised within the

@@ -47,12 +47,10 @@ class Rule(NamedTuple):
 
 
 RULES: dict[str, Rule] = {
-    "full": Rule(("full",)),
-    "answer": Rule(("answer",)),
-    "linear": Rule(("full", "vision")),
+    "full": Rule(("full",)), "answer": Rule(("answer",)), "linear": Rule(("full", "vision")),
     "interaction": Rule(("full", "vision", "full:vision")),
     "per_task": Rule(("full", "vision", "full:vision"), by_task=True),
-}
+}  # fmt: skip
 FEATURES = {"full": ENTROPY, "answer": "answer_entropy_nats", "vision": VISION}
 SIGNS = {"full": -1.0, "answer": -1.0, "vision": 1.0}  # 1: more of it is confident
 Scaling = Literal["train", "test"]
@@ -75,14 +73,9 @@ class FittedRule(NamedTuple):
 
 
 def fit_rule(
-    rows: pd.DataFrame,
-    features: Features,
-    rule: Rule,
-    *,
-    refit: Resampling | None = None,
-    dealt: Iterable[Features] = (),
-    min_items: int = 20,
-) -> FittedRule:
+    rows: pd.DataFrame, features: Features, rule: Rule, *, refit: Resampling | None = None,
+    dealt: Iterable[Features] = (), min_items: int = 20,
+) -> FittedRule:  # fmt: skip
     """Fit a rule on the rows of one benchmark; with `refit` also on resamplings of its items, else on `dealt` features.
 
     For the resamplings all groups stand in one block-diagonal design, so that an item is drawn for all models at once.
@@ -144,16 +137,10 @@ class Pair(NamedTuple):
 
 
 def pair_benchmarks(
-    fit_items: pd.DataFrame,
-    items: pd.DataFrame,
-    rules: Sequence[str],
-    scaling: Scaling = "train",
-    covariates: Sequence[str] = (),
-    min_items: int = 20,
-    min_class: int = 10,
-    entropy: str = ENTROPY,
+    fit_items: pd.DataFrame, items: pd.DataFrame, rules: Sequence[str], scaling: Scaling = "train",
+    covariates: Sequence[str] = (), min_items: int = 20, min_class: int = 10, entropy: str = ENTROPY,
     vision: str = VISION,
-) -> Iterator[tuple[str, str, Pair]]:
+) -> Iterator[tuple[str, str, Pair]]:  # fmt: skip
     """Yield benchmark of the fit, benchmark to judge on, and their rows.
 
     A feature that a response lacks (no answer span, no reasoning) counts as the least confident one of its cell: to
@@ -193,16 +180,10 @@ def pair_benchmarks(
 
 
 def transfer_table(
-    fit_items: pd.DataFrame,
-    items: pd.DataFrame,
-    rules: Sequence[str] = tuple(RULES),
-    *,
-    resampling: Resampling = STANDARD,
-    refit: Resampling | None = None,
-    n_deals: int = 0,
-    min_items: int = 20,
+    fit_items: pd.DataFrame, items: pd.DataFrame, rules: Sequence[str] = tuple(RULES), *,
+    resampling: Resampling = STANDARD, refit: Resampling | None = None, n_deals: int = 0, min_items: int = 20,
     **choice: Any,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return a row per pair of benchmarks, model ("all": mean over models of the AUROC within each) and rule.
 
     Columns: train, test, model, rule, auroc, ci_low, ci_high (fit fixed, test items resampled), gain over the rule
@@ -226,16 +207,13 @@ def transfer_table(
     for train, test, pair in pair_benchmarks(fit_items, items, rules and names, min_items=min_items, **choice):
         if (key := (train, *pair.train["model"].unique())) not in fitted:  # the same fit for every benchmark judged
             fitted[key] = {
-                name: fit_rule(pair.train, pair.learnt, RULES[name], refit=refit, min_items=min_items)
-                for name in names
+                name: fit_rule(pair.train, pair.learnt, RULES[name], refit=refit, min_items=min_items) for name in names
             }
             learnt = deal_vision(pair.learnt, pair.train, n_deals, [refit.seed, 0] if refit else [0])
             useless[key] = {
-                (name, j): fit_rule(pair.train, dealt, RULES[name], refit=refit, min_items=min_items)
-                for name in names
-                if any("vision" in term for term in RULES[name].terms)
-                for j, dealt in enumerate(learnt)
-            }
+                (name, j): fit_rule(pair.train, dealt, RULES[name], refit=refit, min_items=min_items) for name in names
+                if any("vision" in term for term in RULES[name].terms) for j, dealt in enumerate(learnt)
+            }  # fmt: skip
         fits = fitted[key]
         scores: dict[Key, Floats] = {}
         redrawn: dict[Key, Floats] = {}
@@ -269,15 +247,9 @@ def _average_excess(results: list[dict[str, Any]], refit: Resampling | None) -> 
 
 
 def _judge(
-    pair: Pair,
-    fits: dict[str, FittedRule],
-    code: dict[str, Ints],
-    scores: dict[Key, Floats],
-    redrawn: dict[Key, Floats],
-    rules: Sequence[str],
-    resampling: Resampling,
-    refit: Resampling | None,
-) -> Iterator[dict[str, Any]]:
+    pair: Pair, fits: dict[str, FittedRule], code: dict[str, Ints], scores: dict[Key, Floats],
+    redrawn: dict[Key, Floats], rules: Sequence[str], resampling: Resampling, refit: Resampling | None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     test, names = pair.test, list(fits)
     correct, cluster, models = (test[column].to_numpy() for column in ("correct", "cluster", "model"))
     draws = draw_aurocs(correct, [scores[name] for name in names], cluster, resampling, cell=models)

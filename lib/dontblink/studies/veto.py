@@ -122,23 +122,12 @@ class Study:
 
 
 def run_study(
-    items: pd.DataFrame,
-    targets: Sequence[str] | None,
-    *,
-    visions: Mapping[str, str] | None = None,
-    base: str = "entropy",
-    coverages: Sequence[float | Fraction] = (0.9,),
-    rules: Sequence[str] = RULES,
-    covariates: Sequence[str] = (),
-    n_splits: int = 100,
-    fit_share: float | Fraction = 0.5,
-    n_shares: int = 10,
-    n_blocks: int = 20,
-    n_deals: int | Mapping[str, int] = 0,
-    confidence: float = 0.95,
-    min_items: int = 60,
+    items: pd.DataFrame, targets: Sequence[str] | None, *, visions: Mapping[str, str] | None = None,
+    base: str = "entropy", coverages: Sequence[float | Fraction] = (0.9,), rules: Sequence[str] = RULES,
+    covariates: Sequence[str] = (), n_splits: int = 100, fit_share: float | Fraction = 0.5, n_shares: int = 10,
+    n_blocks: int = 20, n_deals: int | Mapping[str, int] = 0, confidence: float = 0.95, min_items: int = 60,
     seed: int = 0,
-) -> Study:
+) -> Study:  # fmt: skip
     """Fit and judge the rules in all splits, without each block and on dealt vision; for the options see `veto_table`.
 
     Splits, blocks, deals and everything that needs no vision are made once for all visions.
@@ -153,11 +142,9 @@ def run_study(
     if min_items < 3 * n_blocks:
         raise EstimateError(f"{n_blocks} blocks in cells of {min_items} items; a block needs 3, give fewer blocks")
     keys = [
-        (look, rule, coverage)
-        for rule in rules
-        for look in (looks if rule in VISION_RULES else ["none"])
+        (look, rule, coverage) for rule in rules for look in (looks if rule in VISION_RULES else ["none"])
         for coverage in coverages
-    ]
+    ]  # fmt: skip
     facts = {"n_left_out": rows.attrs["n_left_out"], "n_splits": n_splits, "base": base}
     facts |= {"adjusted_for": ", ".join(covariates)}
     units: list[tuple[str, str]] = []
@@ -228,16 +215,9 @@ def veto_table(items: pd.DataFrame, targets: Sequence[str] | None, **options: An
 
 
 def bound_table(
-    items: pd.DataFrame,
-    targets: Sequence[str] | None,
-    *,
-    visions: Mapping[str, str],
-    base: str = "entropy",
-    coverage: float | Fraction = 0.9,
-    n_deals: int = 0,
-    min_items: int = 60,
-    seed: int = 0,
-) -> pd.DataFrame:
+    items: pd.DataFrame, targets: Sequence[str] | None, *, visions: Mapping[str, str], base: str = "entropy",
+    coverage: float | Fraction = 0.9, n_deals: int = 0, min_items: int = 60, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Return per scope and vision the largest gain that ANY veto could have reached on these answers: no split.
 
     In each cell (task type of a cell that holds several) the base is fitted, and the floor and the limit that accept
@@ -248,9 +228,7 @@ def bound_table(
     rows, usable = select_answers(items, targets, visions, (), min_items, BASES[base])
     if not len(usable):
         raise EstimateError(f"no cell has {min_items} items and both right and wrong answers; add items")
-    splits = prepare_splits(
-        usable, targets, looks=visions, base=base, n_splits=1, fit_share=0.5, n_shares=1, seed=seed
-    )
+    splits = prepare_splits(usable, targets, looks=visions, base=base, n_splits=1, fit_share=0.5, n_shares=1, seed=seed)
     splits = replace(splits, fits_on=np.ones_like(splits.fits_on))  # in sample
     rng = np.random.default_rng([seed, 2])
     turns = [np.arange(len(usable)), *(splits.deal(rng) for _ in range(n_deals))]
@@ -287,9 +265,7 @@ def bound_table(
     return pd.DataFrame(results)
 
 
-def plant_blind_errors(
-    items: pd.DataFrame, targets: Sequence[str], share: float, vision: str = VISION
-) -> pd.DataFrame:
+def plant_blind_errors(items: pd.DataFrame, targets: Sequence[str], share: float, vision: str = VISION) -> pd.DataFrame:
     """Return the items with the blindest `share` of each targeted cell made wrong: the positive control.
 
     What the paper describes, put into the data: answers with the lowest `vision` are wrong, however low their entropy.
@@ -301,13 +277,9 @@ def plant_blind_errors(
 
 
 def select_answers(
-    items: pd.DataFrame,
-    targets: Sequence[str] | None,
-    looks: Mapping[str, str],
-    covariates: Sequence[str],
-    min_items: int,
-    columns: Iterable[str],
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+    items: pd.DataFrame, targets: Sequence[str] | None, looks: Mapping[str, str], covariates: Sequence[str],
+    min_items: int, columns: Iterable[str],
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """Return all rows, and those of the cells that are judged, with entropy, `columns`, `covariates` and visions.
 
     A response without a number for a vision ranks last in its cell (`cells.rank_missing_last`). `covariates` are taken
@@ -401,14 +373,9 @@ def _count(
 
 
 def _count_dealt(
-    splits: Splits,
-    units: Sequence[tuple[str, str]],
-    look: str,
-    rule: str,
-    order: Ints,
-    coverages: Sequence[float | Fraction],
-    fixed: Sequence[Floats],
-) -> list[Floats]:
+    splits: Splits, units: Sequence[tuple[str, str]], look: str, rule: str, order: Ints,
+    coverages: Sequence[float | Fraction], fixed: Sequence[Floats],
+) -> list[Floats]:  # fmt: skip
     """Return sums over splits float64[4, U] with vision dealt anew; untargeted cells keep those of the data."""
     results = []
     dealt = apply_rule(splits, rule, splits.looks[look][order], coverages, targeted_only=rule == "veto")

@@ -163,17 +163,9 @@ class Accepted(NamedTuple):
 
 
 def prepare_splits(
-    rows: pd.DataFrame,
-    targets: Sequence[str] | None,
-    *,
-    looks: Mapping[str, str],
-    base: str = "entropy",
-    n_splits: int,
-    fit_share: float | Fraction,
-    n_shares: int,
-    n_blocks: int = 1,
-    seed: int,
-) -> Splits:
+    rows: pd.DataFrame, targets: Sequence[str] | None, *, looks: Mapping[str, str], base: str = "entropy",
+    n_splits: int, fit_share: float | Fraction, n_shares: int, n_blocks: int = 1, seed: int,
+) -> Splits:  # fmt: skip
     """Split the items `n_splits` times, the same way for all models; every block of a stratum is split by itself.
 
     `targets` are the task types that the veto is for (None: all), `looks` the columns of visions and placebos by name.
@@ -212,9 +204,7 @@ def leave_out(splits: Splits, block: int) -> Splits:
     return replace(splits, **kept, features=features, looks=looks)
 
 
-def fit_weights(
-    columns: Sequence[Floats], wrong: Floats, item: Ints, counts: Floats, name: str
-) -> tuple[Floats, int]:
+def fit_weights(columns: Sequence[Floats], wrong: Floats, item: Ints, counts: Floats, name: str) -> tuple[Floats, int]:
     """Return the weights of the columns in the log-odds of being wrong, float64[S, J], and how many were separated.
 
     One logit of wrong on the columns (float64[n] each) and a constant for each row of `counts` float64[S, items], the
