@@ -208,11 +208,7 @@ def hash_code(*entries: str) -> str:
     """Return a key (16 hex digits) of the code that modules or scripts run: theirs, and all of ours behind it.
 
     Shards, blocks of simulated studies and measured costs carry it, so that none outlives the code that made it.
-
-    Raises
-    ------
-    NamedError
-        If one is not there.
+    NamedError if one is not there.
     """
     files = {entry: paths.ROOT / entry if entry.endswith(".py") else find_module(entry) for entry in entries}
     if unknown := [entry for entry, file in files.items() if file is None or not file.is_file()]:
@@ -229,10 +225,7 @@ def hash_entries(entries: Mapping[str, str]) -> str:
 def list_made(profile: str, stems: Iterable[str]) -> dict[str, list[str]]:
     """Return the figures, tables and numbers of every notebook that are there.
 
-    Raises
-    ------
-    NamedError
-        If a figure belongs to no notebook.
+    NamedError if a figure belongs to no notebook.
     """
     made: dict[str, list[str]] = {stem: [] for stem in stems}
     for file in list_sources(paths.figures(profile), "[0-9][0-9]_*.*"):
@@ -251,10 +244,7 @@ def list_notebooks() -> dict[str, Path]:
 def list_stages(profile: str, sections: Sections) -> dict[str, Stage]:
     """Return the stages in order: extraction, every notebook, the paper and the pages.
 
-    Raises
-    ------
-    NamedError
-        If figures and notebooks do not fit together.
+    NamedError if figures and notebooks do not fit together.
     """
     notebooks, boxes = list_notebooks(), sections.get("questions", {}).get("evidence_folder", "")
 

@@ -9,6 +9,7 @@ on where results are).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from dontblink.errors import NamedError
@@ -17,19 +18,10 @@ MARKER = "pyproject.toml"
 
 
 def find_root(package: Path, start: Path) -> Path:
-    """Return the project's root: above the editable package, or the nearest parent of `start` that is it.
+    """Return the project's root: above `package` (`lib/dontblink` in a checkout), or the nearest parent of `start`.
 
-    Parameters
-    ----------
-    package
-        The package's own folder (`lib/dontblink` in a checkout).
-    start
-        Where to walk up from if the package was installed as a copy.
-
-    Raises
-    ------
-    NamedError
-        If neither leads to a folder whose pyproject.toml names dontblink.
+    `start` counts if the package was installed as a copy. NamedError if neither leads to a folder whose pyproject.toml
+    names dontblink.
     """
     for folder in (package.parent.parent, start, *start.parents):
         marker = folder / MARKER
@@ -63,69 +55,29 @@ def section_file(profile: str, section: str) -> Path:
     return results(profile) / "params" / f"{section}.json"
 
 
-def responses(profile: str) -> Path:
-    """Return the folder of response shards, <model>/<benchmark>-<split>-<index>-<key>.parquet."""
-    return results(profile) / "responses"
+def _within(name: str) -> Callable[[str], Path]:
+    """Return the function of a profile that gives what lies under this name in its results."""
+    return lambda profile: results(profile) / name
 
 
-def heads(profile: str) -> Path:
-    """Return the folder of what every head looks at on the calibration split, named like the response shards."""
-    return results(profile) / "heads"
-
-
-def traces(profile: str) -> Path:
-    """Return the folder of trace shards, named like the response shards."""
-    return results(profile) / "traces"
-
-
-def samples(profile: str) -> Path:
-    """Return the folder of shards of sampled responses, named like the response shards."""
-    return results(profile) / "samples"
-
-
-def questions(profile: str) -> Path:
-    """Return the folder of the lists of chosen items, <benchmark>.csv."""
-    return results(profile) / "questions"
-
-
-def checkpoint_hashes(profile: str) -> Path:
-    """Return the cache of the hashes of checkpoint files."""
-    return results(profile) / "checkpoint_hashes.json"
-
-
-def tables(profile: str) -> Path:
-    """Return the folder of tidy tables."""
-    return results(profile) / "tables"
+responses = _within("responses")  # shards, <model>/<benchmark>-<split>-<index>-<key>.parquet
+heads = _within("heads")  # what every head looks at on the calibration split, named like the response shards
+traces = _within("traces")  # named like the response shards
+samples = _within("samples")  # shards of sampled responses, named like the response shards
+questions = _within("questions")  # the lists of chosen items, <benchmark>.csv
+checkpoint_hashes = _within("checkpoint_hashes.json")  # the cache of the hashes of checkpoint files
+tables = _within("tables")  # tidy tables
+notebooks = _within("notebooks")  # executed ones
+pages = _within("pages")  # the static site
+extraction_manifest = _within("extraction.json")  # what `dontblink.extraction.run` writes last
+withdrawn_manifest = _within(".extraction.json.withdrawn")  # where it waits while its files change: nothing is finished
+shard_list = _within("shards.txt")  # every shard and part of a table, one path (relative to ROOT) a line
+outputs = _within("figures")  # the figures and numbers that a run here has made; see `publish.verdict`
 
 
 def part(profile: str, table: str, name: str) -> Path:
     """Return a shard's part of a table; `name` is <model>/ and a name like those of the response shards."""
     return tables(profile) / table / f"{name}.parquet"
-
-
-def notebooks(profile: str) -> Path:
-    """Return the folder of executed notebooks."""
-    return results(profile) / "notebooks"
-
-
-def pages(profile: str) -> Path:
-    """Return the folder of the static site."""
-    return results(profile) / "pages"
-
-
-def extraction_manifest(profile: str) -> Path:
-    """Return the file that `dontblink.extraction.run` writes last."""
-    return results(profile) / "extraction.json"
-
-
-def withdrawn_manifest(profile: str) -> Path:
-    """Return where the manifest waits while its files change: make sees that nothing is finished."""
-    return results(profile) / ".extraction.json.withdrawn"
-
-
-def shard_list(profile: str) -> Path:
-    """Return the file that lists every shard and part of a table, one path (relative to ROOT) a line."""
-    return results(profile) / "shards.txt"
 
 
 def lock(profile: str, stem: str = "") -> Path:
@@ -151,11 +103,6 @@ def stage(profile: str, name: str) -> Path:
 def stamp(profile: str, name: str) -> Path:
     """Return the mark of a stage that has come to its end, which is as old as its last run."""
     return results(profile) / "done" / name
-
-
-def outputs(profile: str) -> Path:
-    """Return the folder of the figures and numbers that a run here has made; see `publish.verdict`."""
-    return results(profile) / "figures"
 
 
 def figures(profile: str) -> Path:

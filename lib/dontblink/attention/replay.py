@@ -20,14 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from dontblink.attention.capture import (
-    Implementation,
-    RecordingPlan,
-    Sample,
-    plan_recording,
-    record,
-    sum_heads,
-)
+from dontblink.attention.capture import Implementation, RecordingPlan, Sample, plan_recording, record, sum_heads
 from dontblink.errors import NamedError
 from dontblink.models.generate import check_ids, try_memory
 
@@ -124,19 +117,11 @@ def plan_sample(
 
 
 def replay_responses(
-    vlm: VLM,
-    prompts: Sequence[Prompt],
-    responses: Sequence[Sequence[int]],
-    *,
-    coverage: Sequence[Floats],
-    control: Sequence[Floats],
-    steps: Sequence[Sequence[Span]],
-    reasoning: Sequence[Span] | None = None,
-    head_sets: Floats | None = None,
-    implementation: Implementation = "split",
-    token_budget: int = 8192,
+    vlm: VLM, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], *, coverage: Sequence[Floats],
+    control: Sequence[Floats], steps: Sequence[Sequence[Span]], reasoning: Sequence[Span] | None = None,
+    head_sets: Floats | None = None, implementation: Implementation = "split", token_budget: int = 8192,
     quarantine: Callable[[str, str], None] | None = None,
-) -> list[Measures]:
+) -> list[Measures]:  # fmt: skip
     """Replay `responses` and return their measures, in input order.
 
     Batches are run longest first; where one runs out of memory, it and the rest go on with half as many tokens at a
@@ -217,12 +202,9 @@ def average_heads(measures: Found, head_sets: Floats) -> Found:
 
 
 def read_batch(
-    vlm: VLM,
-    prompts: Sequence[Prompt],
-    ids: Sequence[Sequence[int]],
-    plan: RecordingPlan,
+    vlm: VLM, prompts: Sequence[Prompt], ids: Sequence[Sequence[int]], plan: RecordingPlan,
     implementation: Implementation,
-) -> list[Measures]:
+) -> list[Measures]:  # fmt: skip
     """Return the measures of each sequence of a batch, `head_mass` still zero."""
     with record(vlm.model, plan, implementation) as recording:
         tokens = read_tokens(vlm, prompts, ids)

@@ -66,13 +66,9 @@ class Trace(Measures):
 
 
 def trace_responses(
-    vlm: VLM,
-    items: Sequence[Item],
-    responses: Sequence[Response],
-    settings: Mapping[str, Any],
-    lacking_boxes: Collection[str],
-    grounding: Grounding | None,
-) -> tuple[list[Trace], Reasons]:
+    vlm: VLM, items: Sequence[Item], responses: Sequence[Response], settings: Mapping[str, Any],
+    lacking_boxes: Collection[str], grounding: Grounding | None,
+) -> tuple[list[Trace], Reasons]:  # fmt: skip
     """Replay the responses of a shard; those that cannot be measured come back as (item id, reason).
 
     Parameters

@@ -242,16 +242,10 @@ def check_device(device: str) -> None:
 
 
 def load_vlm(
-    checkpoint: Path | str,
-    *,
-    name: str | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    attention: Literal["sdpa", "flash_attention_2"] = "sdpa",
-    thinking: bool = True,
-    max_image_tokens: int | None = None,
-    weights: bool = True,
-) -> VLM:
+    checkpoint: Path | str, *, name: str | None = None, device: str = "cpu", dtype: str = "float32",
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa", thinking: bool = True,
+    max_image_tokens: int | None = None, weights: bool = True,
+) -> VLM:  # fmt: skip
     """Load a checkpoint folder of a known family, without its sampling settings: generation obeys its parameters.
 
     Parameters

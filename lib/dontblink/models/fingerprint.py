@@ -36,10 +36,7 @@ def list_checkpoint(folder: Path) -> list[Path]:
 def fingerprint_checkpoint(folder: Path) -> dict[str, str]:
     """Return the SHA-256 (64 hex digits) of every file that loading and prompting read, by name.
 
-    Raises
-    ------
-    NamedError
-        If there is no configuration or no weight file, or a file cannot be read.
+    NamedError if there is no configuration or no weight file, or a file cannot be read.
     """
     files = list_checkpoint(folder)
     for pattern in ("config.json", "*.safetensors"):
@@ -60,10 +57,7 @@ def _hash_file(file: Path, size: int, mtime_ns: int) -> str:
 def read_fingerprint(source: Path) -> dict[str, str]:
     """Return the fingerprint of a checkpoint folder, or the one that a file states.
 
-    Raises
-    ------
-    NamedError
-        If the folder is no checkpoint, or the file is not what `python -m dontblink.models.fingerprint` prints.
+    NamedError if the folder is no checkpoint, or the file is not what `python -m dontblink.models.fingerprint` prints.
     """
     if source.is_dir():
         return fingerprint_checkpoint(source)

@@ -18,16 +18,10 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
 from tqdm import tqdm
-from transformers import (
-    LogitsProcessor,
-    LogitsProcessorList,
-    SuppressTokensLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from dontblink.errors import NamedError
 from dontblink.models.response import FinishReason, Response
@@ -87,21 +81,15 @@ def item_generator(seed: int, item_id: str) -> np.random.Generator:
 
 
 def generate_responses(
-    vlm: VLM,
-    items: Sequence[Item],
-    sampling: Sampling,
-    *,
-    batch_size: int,
-    progress: bool = True,
+    vlm: VLM, items: Sequence[Item], sampling: Sampling, *, batch_size: int, progress: bool = True,
     quarantine: Callable[[str, str], None] | None = None,
-) -> Iterator[Response]:
+) -> Iterator[Response]:  # fmt: skip
     """Generate one response per item, yielded batch by batch, longest expected first (items that know no chain length
     keep their order); NamedError if a response holds impossible ids.
 
     Parameters
     ----------
-    quarantine
-        Called with (item id, reason) for an item that cannot be encoded, or that alone does not fit into the
+    quarantine : called with (item id, reason) for an item that cannot be encoded, or that alone does not fit into the
         accelerator's memory; it is then left out. By default that is an ItemError, or a NamedError.
     """
     if batch_size < 1:
@@ -145,11 +133,11 @@ def build_warpers(prompts: Sequence[Prompt], sampling: Sampling) -> list[LogitsP
     """Return what turns logits into a seeded draw, in order; nothing for greedy. Make it anew per attempt."""
     if sampling.temperature == 0:
         return []
-    filters: list[LogitsProcessor] = [TemperatureLogitsWarper(float(sampling.temperature))]
+    filters: list[LogitsProcessor] = [transformers.TemperatureLogitsWarper(float(sampling.temperature))]
     if sampling.top_k:
-        filters.append(TopKLogitsWarper(sampling.top_k))
+        filters.append(transformers.TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
-        filters.append(TopPLogitsWarper(float(sampling.top_p)))
+        filters.append(transformers.TopPLogitsWarper(float(sampling.top_p)))
     return [*filters, SeededChoice([prompt.item_id for prompt in prompts], sampling.seed)]
 
 
@@ -175,7 +163,7 @@ def try_memory(do: Callable[P, Found], *args: P.args, **kwargs: P.kwargs) -> Fou
 
 def generate_batch(vlm: VLM, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]]:
     """Return the new ids of each prompt [<= max_new_tokens], not yet trimmed."""
-    suppress = SuppressTokensLogitsProcessor(vlm.suppressed_ids, device=str(vlm.model.device))
+    suppress = transformers.SuppressTokensLogitsProcessor(vlm.suppressed_ids, device=str(vlm.model.device))
     batch = vlm.collate(prompts, side="left")
     ids = batch["input_ids"]
     assert ids is not None

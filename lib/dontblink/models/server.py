@@ -76,11 +76,7 @@ def build_request(vlm: VLM, item: Item, sampling: Sampling) -> dict[str, Any]:
     What is left out of a request, vLLM takes from the checkpoint's generation_config.json. The seed of an item is
     drawn from (seed, item id), so that no order of items changes it. `top_k` -1 is the value for "off" that both
     servers know. Placeholder ids get the lowest logit bias, and are checked again in the reply.
-
-    Raises
-    ------
-    ItemError
-        If an image cannot be read, or the question names one that is not there.
+    ItemError if an image cannot be read, or the question names one that is not there.
     """
     content: list[dict[str, Any]] = []
     for part in split_question(item):
@@ -144,15 +140,10 @@ def read_reply(
 
     Parameters
     ----------
-    reply
-        The parsed JSON.
-    retokenise
-        Accept text where there are no ids, tokenise it, and mark the response.
+    reply : the parsed JSON
+    retokenise : accept text where there are no ids, tokenise it, and mark the response
 
-    Raises
-    ------
-    ContractError
-        In one line, for whatever is wrong with the prompt ids, the response ids, their count or their end.
+    ContractError in one line, for whatever is wrong with the prompt ids, the response ids, their count or their end.
     """
     where = f"item {prompt.item_id}"
     choices = reply.get("choices") if isinstance(reply, dict) else None
@@ -195,10 +186,7 @@ def read_reply(
 def tokenise_text(vlm: VLM, where: str, choice: Mapping[str, Any]) -> list[int]:
     """Return ids of a reply's text, with the tokenizer's end-of-sequence id where it stopped and shows none.
 
-    Raises
-    ------
-    ContractError
-        If the server has cut the reasoning out of the text.
+    ContractError if the server has cut the reasoning out of the text.
     """
     message = choice.get("message")
     if not isinstance(message, dict) or not isinstance(message.get("content") or "", str):
@@ -430,22 +418,11 @@ def read_retry_after(reply: httpx.Response) -> float:
 
 
 def generate_on_server(
-    vlm: VLM,
-    items: Sequence[Item],
-    sampling: Sampling,
-    *,
-    url: str,
-    concurrent_requests: int = 16,
-    timeout_s: float = 600.0,
-    retries: int = 5,
-    requests_per_minute: float = 0.0,
-    checkpoint: Path | None = None,
-    server_fingerprint: Path | None = None,
-    unverified: bool = False,
-    retokenise: bool = False,
-    quarantine: Callable[[str, str], None] | None = None,
-    progress: bool = True,
-) -> Iterator[Response]:
+    vlm: VLM, items: Sequence[Item], sampling: Sampling, *, url: str, concurrent_requests: int = 16,
+    timeout_s: float = 600.0, retries: int = 5, requests_per_minute: float = 0.0, checkpoint: Path | None = None,
+    server_fingerprint: Path | None = None, unverified: bool = False, retokenise: bool = False,
+    quarantine: Callable[[str, str], None] | None = None, progress: bool = True,
+) -> Iterator[Response]:  # fmt: skip
     """Generate one response per item on a server, yielded as completed; closing the iterator stops all requests.
 
     Greedy responses equal the local engine's up to the round-off of the server's kernels; sampled ones are seeded
@@ -454,25 +431,17 @@ def generate_on_server(
 
     Parameters
     ----------
-    url
-        The server's address, with or without /v1.
-    concurrent_requests
-        How many requests wait for the server at a time; it makes the batches.
-    timeout_s
-        For one whole answer, the server's queue included.
-    retries
-        How often a request is repeated that met a lost connection, a damaged reply, a time-out, status 429 (a
-        Retry-After of up to ten minutes is honoured) or 5xx.
-    requests_per_minute
-        At most so many, repeated ones included; 0 is no limit.
-    checkpoint, server_fingerprint
-        The folder (or the fingerprint file) of the checkpoint that will be replayed, and the file that states the
-        server's. Required unless `unverified`, which the engine's name then records.
-    retokenise
-        Accept text from a server that returns no ids; such responses are marked `retokenised`.
-    quarantine
-        Called with (item id, reason) for an item that cannot be encoded, or whose reply breaks the contract; by
-        default the error is raised.
+    url : the server's address, with or without /v1
+    concurrent_requests : how many requests wait for the server at a time; it makes the batches
+    timeout_s : for one whole answer, the server's queue included
+    retries : how often a request is repeated that met a lost connection, a damaged reply, a time-out, status 429 (a
+        Retry-After of up to ten minutes is honoured) or 5xx
+    requests_per_minute : at most so many, repeated ones included; 0 is no limit
+    checkpoint, server_fingerprint : the folder (or the fingerprint file) of the checkpoint that will be replayed, and
+        the file that states the server's. Required unless `unverified`, which the engine's name then records.
+    retokenise : accept text from a server that returns no ids; such responses are marked `retokenised`
+    quarantine : called with (item id, reason) for an item that cannot be encoded, or whose reply breaks the contract;
+        by default the error is raised
 
     Raises
     ------
@@ -533,10 +502,7 @@ def check_checkpoint(checkpoint: Path | None, stated: Path | None) -> None:
 def find_engine(server: Connection, name: str) -> str:
     """Return what a server that serves the model calls itself, say 'vllm 0.15.0'.
 
-    Raises
-    ------
-    NamedError
-        If it does not list the model by the study's name: a server's only model may be another one.
+    NamedError if it does not list the model by the study's name: a server's only model may be another one.
     """
     rows = server.look("/v1/models").get("data")
     rows = rows if isinstance(rows, list) else []

@@ -96,14 +96,9 @@ def segment(
 
 
 def _cut_answer(
-    ids: list[int],
-    start: int,
-    end: int,
-    markers: Markers,
-    token_texts: Callable[[Sequence[int]], list[str]],
-    joiner: str,
-    cut: Spans,
-) -> Spans:
+    ids: list[int], start: int, end: int, markers: Markers, token_texts: Callable[[Sequence[int]], list[str]],
+    joiner: str, cut: Spans,
+) -> Spans:  # fmt: skip
     """Return the spans with the answer between start and end; one that never came to its end is none."""
     if not cut.closed:
         return cut

@@ -145,11 +145,9 @@ class VLM:
         return [(rows // merge, columns // merge) for _, rows, columns in prompt.grid_thw.tolist()]
 
     def collate(
-        self,
-        prompts: Sequence[Prompt],
-        responses: Sequence[Sequence[int]] | None = None,
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]] | None = None,
         side: Literal["right", "left"] = "right",
-    ) -> dict[str, Tensor | None]:
+    ) -> dict[str, Tensor | None]:  # fmt: skip
         """Batch prompts (+ responses) for the model's forward or generate, padded on one side to [B, S].
 
         `side` is 'right' for a replay: position_ids int64 [3, B, S] from get_rope_index, attention_mask None (causality

@@ -47,8 +47,8 @@ def tabulate_agreement(scores: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    scores
-        Columns model, benchmark, item_id, scorer ('official' or 'strict'), correct, parsed (bool), prediction (text).
+    scores : columns model, benchmark, item_id, scorer ('official' or 'strict'), correct, parsed (bool), prediction
+        (text)
 
     Returns
     -------

@@ -17,18 +17,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dontblink import paths
+from dontblink.questions import sources
 from dontblink.questions.answers import compare, plain, read_final, read_statements, strict_yes_no
 from dontblink.questions.items import Item, ItemError, Score
-from dontblink.questions.sources import (
-    Row,
-    Source,
-    find_local,
-    make_draft,
-    read_beside,
-    read_box,
-    read_rows,
-    require_columns,
-)
+from dontblink.questions.sources import Row, Source, make_draft, read_box, read_rows, require_columns
 
 NAME = "gqa"
 LICENCE = "CC BY 4.0 (as GQA's page says); pictures: Visual Genome"
@@ -41,8 +33,8 @@ STRATA = {"verify": "verify/logical", "logical": "verify/logical"}
 
 def load_rows(source: Source, config: str = "") -> list[Row]:
     """Return the questions with what the scene graph says of their objects; `config` is where the graphs lie."""
-    graphs = read_beside(paths.ROOT / config, REMEDY)
-    place = find_local(source)
+    graphs = sources.read_beside(paths.ROOT / config, REMEDY)
+    place = sources.find_local(source)
     if place is None or (place / f"{SPLIT}_instructions").is_dir():
         rows = read_rows(source, split="val", config=f"{SPLIT}_instructions", image_columns=())
         shown = read_rows(source, split="val", config=f"{SPLIT}_images", image_columns=("image",))

@@ -86,11 +86,9 @@ def metrics(rows: Sequence[Mapping[str, Any]], answers: Sequence[int | str | Non
 
     Parameters
     ----------
-    rows
-        Official columns of each row, those without a picture included.
-    answers
-        For each row "yes", "no" or None (unclear), or the official verdict: 1 right, 0 wrong, 2 unclear. Any other
-        answer, and another number of answers than of rows, is a ValueError.
+    rows : official columns of each row, those without a picture included
+    answers : for each row "yes", "no" or None (unclear), or the official verdict: 1 right, 0 wrong, 2 unclear. Any
+        other answer, and another number of answers than of rows, is a ValueError.
 
     Notes
     -----

@@ -35,15 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from dontblink.questions.answers import (
-    DENIED,
-    SEVERAL,
-    make_plain,
-    read_final,
-    read_marked,
-    read_value,
-    strict_yes_no,
-)
+from dontblink.questions.answers import DENIED, SEVERAL, make_plain, read_final, read_marked, read_value, strict_yes_no
 from dontblink.questions.items import Item, ItemError, Score
 from dontblink.questions.numbers import SCALES, UNREAD, read_numbers, read_words
 from dontblink.questions.sources import Row, Source, make_draft, read_rows, require_columns

@@ -100,11 +100,9 @@ class Questions:
 
 
 def load_questions(
-    benchmark: str,
-    testbed_settings: dict[str, Any],
-    settings: dict[str, Any],
+    benchmark: str, testbed_settings: dict[str, Any], settings: dict[str, Any],
     prepare: Callable[[Row], Row] = lambda row: row,
-) -> Questions:
+) -> Questions:  # fmt: skip
     """Return the questions of one benchmark, by the `testbed` and `questions` sections of the parameters.
 
     `prepare` is applied to every row of a real benchmark before it is read. An unknown benchmark, and a source that

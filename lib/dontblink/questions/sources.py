@@ -67,17 +67,13 @@ def read_rows(source: Source, *, split: str, config: str = "", image_columns: Se
 
     Parameters
     ----------
-    source
-        What exists as a file or folder is local, and its revision is not used; else it must be a hub id.
-        A folder is laid out as on the hub: its configuration's subfolder where there is one, there or in `data/` all
-        parquet files of the split, or one .jsonl, .json or .tsv. A source that is a file is read alone, whatever its
-        name.
-    split, config
-        As on the hub. A file belongs to a split if its name holds it as a word (`test-00000-of-00002.parquet`); the
-        only other file of a folder does under any name.
-    image_columns
-        Columns that go to `Row.images`; a column that the rows lack is None there. A path is taken from the folder
-        of the file that names it.
+    source : What exists as a file or folder is local, and its revision is not used; else it must be a hub id. A folder
+        is laid out as on the hub: its configuration's subfolder where there is one, there or in `data/` all parquet
+        files of the split, or one .jsonl, .json or .tsv. A source that is a file is read alone, whatever its name.
+    split, config : As on the hub. A file belongs to a split if its name holds it as a word
+        (`test-00000-of-00002.parquet`); the only other file of a folder does under any name.
+    image_columns : columns that go to `Row.images`; a column that the rows lack is None there. A path is taken from the
+        folder of the file that names it.
 
     Raises
     ------

@@ -41,12 +41,10 @@ def draw_subset(rows: Sequence[tuple[str, str, str]], sizes: Mapping[Split, int]
 
     Parameters
     ----------
-    rows
-        (id, stratum, group) of each row; a shared id is a ValueError. A group that spans strata counts in the one that
-        most of its rows name.
-    sizes
-        How many rows each split should have. If there are fewer rows than that in all, every row is asked for and the
-        splits share them in proportion.
+    rows : (id, stratum, group) of each row; a shared id is a ValueError. A group that spans strata counts in the one
+        that most of its rows name.
+    sizes : how many rows each split should have. If there are fewer rows than that in all, every row is asked for and
+        the splits share them in proportion.
 
     Returns
     -------

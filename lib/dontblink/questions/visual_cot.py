@@ -12,21 +12,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from dontblink.questions import sources
 from dontblink.questions.answers import compare, plain, read_final
 from dontblink.questions.gqa import INSTRUCTION, read_short
 from dontblink.questions.items import Item, ItemError, Score
-from dontblink.questions.sources import (
-    Row,
-    Source,
-    SourceError,
-    fetch_folder,
-    make_draft,
-    read_beside,
-    read_box,
-    read_picture,
-    read_rows,
-    require_columns,
-)
+from dontblink.questions.sources import Row, Source, make_draft, read_box, read_rows, require_columns
 
 NAME = "visual_cot"
 LICENCE = "Apache-2.0 (pictures: those of their data sets)"
@@ -39,24 +29,24 @@ def load_rows(source: Source, config: str = "") -> list[Row]:
 
     Pictures are looked for beside `benchmark_det`. `config` names one subset, '' and 'default' all.
     """
-    folder = fetch_folder(source)
+    folder = sources.fetch_folder(source)
     files = sorted((folder / "benchmark_det").glob("*.jsonl"))
     if not (chosen := [file for file in files if config in ("", "default", file.stem)]):
         found = ", ".join(file.name for file in files) or "none"
-        raise SourceError(f"{folder / 'benchmark_det'}: expected a .jsonl a subset, found {found}; {REMEDY}")
+        raise sources.SourceError(f"{folder / 'benchmark_det'}: expected a .jsonl a subset, found {found}; {REMEDY}")
     return [row for file in chosen for row in load_subset(folder, file)]
 
 
 def load_subset(folder: Path, file: Path) -> list[Row]:
     """Return the rows of one subset."""
-    answered = read_beside(folder / "benchmark" / f"{file.stem}.json", REMEDY)
+    answered = sources.read_beside(folder / "benchmark" / f"{file.stem}.json", REMEDY)
     answers: dict[Any, Any] = {one.get("question_id"): one.get("conversations") for one in answered}
     made = []
     for row in read_rows(Source(str(file)), split=file.stem, image_columns=()):
         turns = answers.get(row.fields.get("question_id")) or [{}]
         fields = {**row.fields, "subset": file.stem, "answer": turns[-1].get("value")}
         fields["picture_size"] = (fields.get("width"), fields.get("height"))
-        picture = read_picture(fields.get("img_path"), folder, row.name, "img_path")
+        picture = sources.read_picture(fields.get("img_path"), folder, row.name, "img_path")
         made.append(Row(f"{row.name}", fields, {"img_path": picture}))
     return made
 

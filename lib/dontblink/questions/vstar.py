@@ -13,18 +13,10 @@ from __future__ import annotations
 import re
 from string import ascii_uppercase
 
+from dontblink.questions import sources
 from dontblink.questions.answers import compare, read_final, strict_choice
 from dontblink.questions.items import Item, ItemError, Score
-from dontblink.questions.sources import (
-    Row,
-    Source,
-    fetch_folder,
-    make_draft,
-    read_beside,
-    read_box,
-    read_rows,
-    require_columns,
-)
+from dontblink.questions.sources import Row, Source, make_draft, read_box, read_rows, require_columns
 from dontblink.questions.treebench import split_options
 
 NAME = "vstar"
@@ -36,10 +28,10 @@ REMEDY = "download every file of craigwu/vstar_bench and point vstar_source at t
 
 def load_rows(source: Source, config: str = "") -> list[Row]:
     """Return the rows of the shuffled questions, each with what stands beside its picture in the column `beside`."""
-    folder = fetch_folder(source)
+    folder = sources.fetch_folder(source)
     rows = read_rows(Source(str(folder / QUESTIONS)), split="test", config=config, image_columns=("image",))
     return [
-        Row(r.name, {**r.fields, "beside": read_beside(picture.with_suffix(".json"), REMEDY)}, r.images)
+        Row(r.name, {**r.fields, "beside": sources.read_beside(picture.with_suffix(".json"), REMEDY)}, r.images)
         if (picture := folder / str(r.fields.get("image") or r.images["image"])).suffix else r
         for r in rows
     ]  # fmt: skip
