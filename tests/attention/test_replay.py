@@ -417,7 +417,9 @@ def test_a_batch_that_did_not_fit_lowers_the_budget_of_the_rest(
         return read(vlm, prompts, responses)
 
     monkeypatch.setattr(replay, "read_tokens", run_out)
-    found = case.replay(vlm, token_budget=4 * longest)
+    told: list[int] = []
+    found = case.replay(vlm, token_budget=4 * longest, lowered=told.append)
+    assert told == [2 * longest, longest]
     assert sizes == [4, 2, *[1] * 16]  # 4 and 8 batches fail where each is halved alone
     assert [measures.item_id for measures in found] == [measures.item_id for measures in expected]
     np.testing.assert_allclose(found[3].mass, expected[3].mass, atol=MASS_BAR)

@@ -35,8 +35,9 @@ from dontblink import files as locks
 from dontblink import paths, schema, store
 from dontblink.attention import traces
 from dontblink.errors import NamedError
-from dontblink.extraction import study
+from dontblink.extraction import run, study
 from dontblink.extraction.run import Extraction, Task, share
+from dontblink.models.generate import Sampling
 from dontblink.questions.items import Box, read_bytes
 from dontblink_testbed import benchmark
 
@@ -346,6 +347,35 @@ def test_a_repair_chooses_the_grounding_again(small_copy: Path) -> None:
     extraction.run(jobs=1)
     assert extraction.grounding(MODEL) == true
     assert schema.read_manifest(PROFILE)["grounding"][MODEL]["layers"] == list(true.layers)
+
+
+def test_what_memory_held_is_not_found_again_for_every_shard(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extraction, asked = Extraction(PROFILE), list[tuple[str, int]]()
+
+    def generate(vlm: Any, items: Any, sampling: Any, **options: Any) -> list[Any]:
+        asked.append(("generate", options["batch_size"]))
+        options["lowered"](3)
+        return []
+
+    def trace(vlm: Any, items: Any, responses: Any, settings: Any, lacking: Any, grounding: Any, lowered: Any) -> Any:
+        asked.append(("replay", settings["replay_batch_tokens"]))
+        lowered(500)
+        return [], []
+
+    monkeypatch.setattr(run, "generate_responses", generate)
+    monkeypatch.setattr(run, "trace_responses", trace)
+    first, second = extraction.shards(MODEL)[:2]
+    for shard in (first, second):
+        extraction.generate(extraction.load_engine(shard), shard.items, Sampling(1), lambda *row: None)
+        extraction._trace(shard, [], None)
+    settings = extraction.settings
+    own = [("generate", settings["batch_size"]), ("replay", settings["replay_batch_tokens"])]
+    assert asked == [*own, ("generate", 3), ("replay", 500)]
+    smaller = extraction.load(MODEL).limit(extraction.image_tokens(first.benchmark) // 2)  # another try
+    extraction.generate(smaller, (), Sampling(1), lambda *row: None)
+    assert asked[-1] == own[0]
 
 
 def test_a_missing_checkpoint_is_one_line_with_the_remedy(small_copy: Path) -> None:

@@ -248,8 +248,9 @@ def test_every_way_to_say_that_memory_ran_out_lowers_the_batch(name: str, monkey
         return generate(**inputs)
 
     monkeypatch.setattr(vlm.model, "generate", crowded)
-    assert len(collect(vlm, batch_size=4, max_new_tokens=1)) == 5
-    assert tried == [4, 2, 2, 1]
+    told: list[int] = []
+    assert len(collect(vlm, batch_size=4, max_new_tokens=1, lowered=told.append)) == 5
+    assert tried == [4, 2, 2, 1] and told == [2]
 
 
 @pytest.mark.parametrize("name", OTHER)

@@ -56,7 +56,7 @@ def test_options_are_read_in_sequence(text: str, options: list[str]) -> None:
     ("changes", "reason"),
     [
         ({"answer": "F"}, "answer 'F' is none of 2 options"), ({"options": "nothing"}, "none of 0 options"),
-        ({"target_instances": "[]"}, "expected one box or more"), ({"target_instances": "[1, 2"}, "are no list"),
+        ({"target_instances": "[]"}, "expected one box or more"), ({"target_instances": "[1, 2"}, "not a Python list"),
         ({"target_instances": "[[1, 2, 3]]"}, "expected x0, y0, x1, y1 in px"),
         ({"target_instances": [[1, 2, float("nan"), 4]]}, "expected x0, y0, x1, y1 in px"),
     ],

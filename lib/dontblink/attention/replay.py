@@ -120,7 +120,7 @@ def replay_responses(
     vlm: VLM, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], *, coverage: Sequence[Floats],
     control: Sequence[Floats], steps: Sequence[Sequence[Span]], reasoning: Sequence[Span] | None = None,
     head_sets: Floats | None = None, implementation: Implementation = "split", token_budget: int = 8192,
-    quarantine: Callable[[str, str], None] | None = None,
+    quarantine: Callable[[str, str], None] | None = None, lowered: Callable[[int], None] | None = None,
 ) -> list[Measures]:  # fmt: skip
     """Replay `responses` and return their measures, in input order.
 
@@ -139,6 +139,8 @@ def replay_responses(
     token_budget : upper bound, in tokens, of batch size x longest sequence; a longer item runs alone
     quarantine : called with (item id, reason) for an item that does not fit into the accelerator's memory alone or
         whose measures are not finite; it is left out then. By default that is an error.
+
+    lowered : called with the new budget where memory ran out: the next call need not find it again
 
     Raises
     ------
@@ -160,6 +162,8 @@ def replay_responses(
             # what did not fit here will not fit further on: the rest is batched anew, by half of what was tried
             token_budget = min(token_budget, longest * ((len(batch) + 1) // 2))
             again = batch if len(batch) > 1 else []
+            if lowered:
+                lowered(token_budget)
             left = sorted(row for part in (again, *queue) for row in part)
             queue = [[left[n] for n in part] for part in batch_by_length([lengths[row] for row in left], token_budget)]
             if again:

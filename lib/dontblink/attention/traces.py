@@ -10,7 +10,7 @@ names or draws a measure.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,7 @@ class Trace(Measures):
 def trace_responses(
     vlm: VLM, items: Sequence[Item], responses: Sequence[Response], settings: Mapping[str, Any],
     lacking_boxes: Collection[str], grounding: Grounding | None,
+    lowered: Callable[[int], None] | None = None,
 ) -> tuple[list[Trace], Reasons]:  # fmt: skip
     """Replay the responses of a shard; those that cannot be measured come back as (item id, reason).
 
@@ -111,7 +112,7 @@ def trace_responses(
         steps=[s.steps if grounding or is_small else () for s in spans], reasoning=[s.reasoning for s in spans],
         head_sets=weigh_heads(grounding, *shape) if grounding else of_heads,
         implementation=settings["replay_implementation"], token_budget=settings["replay_batch_tokens"],
-        quarantine=lambda item_id, reason: reasons.append((item_id, reason)),
+        quarantine=lambda item_id, reason: reasons.append((item_id, reason)), lowered=lowered,
     )  # fmt: skip
     row = {response.item_id: number for number, response in enumerate(kept)}
     traces = []

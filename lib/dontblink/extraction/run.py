@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -42,6 +43,7 @@ from dontblink.extraction import cost, tables
 from dontblink.extraction.study import Shard, Study, hash_responses, read_reasons
 from dontblink.files import hash_file, whole_file, writable, write_text
 from dontblink.models.checkpoints import find_backend
+from dontblink.models.families import read_image_tokens
 from dontblink.models.generate import Sampling, generate_responses
 from dontblink.models.response import Response, pack_responses
 from dontblink.models.samples import draw_samples, pack_samples
@@ -68,6 +70,7 @@ class Extraction(Study):
     def __init__(self, profile: str) -> None:
         super().__init__(profile)
         self._loaded: dict[tuple[str, bool], VLM] = {}
+        self._fits: dict[tuple[object, ...], int] = {}  # items or tokens at a time that memory held where more ran out
         self._looked: dict[str, tuple[list[Trace], Reasons]] = {}  # what replays of single heads found, by replay key
 
     def load(self, model: str, *, weights: bool = True) -> VLM:
@@ -108,7 +111,10 @@ class Extraction(Study):
         s = self.settings
         shared: dict[str, Any] = {"progress": False, "quarantine": quarantine}
         if s["engine"] == "local":
-            return list(generate_responses(vlm, items, sampling, batch_size=s["batch_size"], **shared))
+            key = "generate", vlm.name, read_image_tokens(vlm.processor.image_processor, vlm.family)
+            shared |= {"lowered": partial(self._fits.__setitem__, key)}
+            batch_size = self._fits.get(key, s["batch_size"])
+            return list(generate_responses(vlm, items, sampling, batch_size=batch_size, **shared))
         server = params.read_section(self.profile, "server")
         stated = paths.ROOT / server.pop("fingerprints_folder") / f"{vlm.name}.json"
         is_unverified = server.pop("verification") == "skip"
@@ -144,7 +150,9 @@ class Extraction(Study):
     def _trace(
         self, shard: Shard, responses: Sequence[Response], grounding: Grounding | None
     ) -> tuple[list[Trace], Reasons]:
-        inputs = self.settings, dict(shard.lacking), grounding
+        key, name = ("replay", shard.model), "replay_batch_tokens"
+        settings = self.settings | {name: self._fits.get(key, self.settings[name])}
+        inputs = settings, dict(shard.lacking), grounding, partial(self._fits.__setitem__, key)
         vlm = self.load(shard.model).limit(self.image_tokens(shard.benchmark))
         return trace_responses(vlm, shard.items, responses, *inputs)
 
@@ -201,7 +209,7 @@ class Extraction(Study):
         if any(name in registry.REAL for name in self.settings["benchmarks"]):
             for line in cost.describe_costs(self, self.load_model):
                 print(f"estimate: {line}", flush=True)
-        do: Callable[..., None] = functools.partial(do_there, self.profile) if jobs > 1 else self.do
+        do: Callable[..., None] = partial(do_there, self.profile) if jobs > 1 else self.do
         workers = [start_worker() for _ in range(jobs)] if jobs > 1 else [Here()]
         try:
             if not paths.extraction_manifest(self.profile).exists():  # they load what they need meanwhile

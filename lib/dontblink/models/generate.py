@@ -82,7 +82,7 @@ def item_generator(seed: int, item_id: str) -> np.random.Generator:
 
 def generate_responses(
     vlm: VLM, items: Sequence[Item], sampling: Sampling, *, batch_size: int, progress: bool = True,
-    quarantine: Callable[[str, str], None] | None = None,
+    quarantine: Callable[[str, str], None] | None = None, lowered: Callable[[int], None] | None = None,
 ) -> Iterator[Response]:  # fmt: skip
     """Generate one response per item, yielded batch by batch, longest expected first (items that know no chain length
     keep their order); NamedError if a response holds impossible ids.
@@ -91,6 +91,7 @@ def generate_responses(
     ----------
     quarantine : called with (item id, reason) for an item that cannot be encoded, or that alone does not fit into the
         accelerator's memory; it is then left out. By default that is an ItemError, or a NamedError.
+    lowered : called with the new batch size where memory ran out: the next call need not find it again
     """
     if batch_size < 1:
         raise NamedError(f"{batch_size=}; expected >= 1; correct the parameters")
@@ -107,6 +108,8 @@ def generate_responses(
                 prompts = prompts[len(part) :]
             elif len(part) > 1:
                 batch_size = (len(part) + 1) // 2
+                if lowered:
+                    lowered(batch_size)
             else:
                 item_id, prompts = part[0].item_id, prompts[1:]
                 if quarantine is None:

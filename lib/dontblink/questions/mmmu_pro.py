@@ -7,7 +7,6 @@ Never: guess; where the official parser would draw an option, its answer here is
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
 import re
@@ -18,7 +17,7 @@ from typing import Any
 
 from dontblink.questions.answers import compare, strict_choice
 from dontblink.questions.items import IMAGE_TAG, Item, ItemError, Score
-from dontblink.questions.sources import Row, Source, find_picture, make_draft, read_rows, require_columns
+from dontblink.questions.sources import Row, Source, find_picture, make_draft, read_list, read_rows, require_columns
 
 NAME = "mmmu_pro"
 LICENCE = "Apache-2.0"
@@ -103,15 +102,7 @@ def parse_options(row: Row) -> list[str]:
     One row has such a list. The official code does not flatten it: it sees one option. What is no such list, an empty
     one, and one longer than the alphabet are an ItemError.
     """
-    value = row.fields["options"]
-    if isinstance(value, str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:  # as nested as a row may be
-            raise ItemError(f"{row.name}: options {value[:40]!r} are not a Python list; correct the row") from error
-    if not isinstance(value, list | tuple):
-        raise ItemError(f"{row.name}: options hold a {type(value).__name__}; expected a list of texts; correct the row")
-    parts = [part if isinstance(part, list | tuple) else (part,) for part in value]
+    parts = [part if isinstance(part, list | tuple) else (part,) for part in read_list(row, "options")]
     options = [str(option) for part in parts for option in part]
     if not 0 < len(options) <= len(ascii_uppercase):
         raise ItemError(f"{row.name}: {len(options)} options; expected 2 to {len(ascii_uppercase)}; correct the row")

@@ -8,6 +8,7 @@ one benchmark's columns, or move a box further than its benchmark says.
 
 from __future__ import annotations
 
+import ast
 import base64
 import csv
 import hashlib
@@ -372,6 +373,19 @@ def require_writable(row: Row) -> None:
 def name_item(benchmark: str, row_id: str) -> str:
     """Return an item's id: `<benchmark>-<row id>` in letters, digits and `_.-`."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{benchmark}-{row_id}")
+
+
+def read_list(row: Row, column: str) -> list[Any]:
+    """Return the list of a column, which may hold it as the text of a Python list; ItemError where it is none."""
+    value: Any = row.fields[column]
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:  # as nested as a row may be
+            raise ItemError(f"{row.name}: {column} {value[:40]!r} are not a Python list; correct the row") from error
+    if not isinstance(value, list | tuple):
+        raise ItemError(f"{row.name}: {column} hold a {type(value).__name__}; expected a list; correct the row")
+    return list(value)
 
 
 def make_draft(

@@ -12,14 +12,13 @@ repository takes the first character, so that "(C)" is none. `strict` is `answer
 
 from __future__ import annotations
 
-import ast
 import re
 from string import ascii_uppercase
-from typing import Any
 
+from dontblink.questions import sources
 from dontblink.questions.answers import compare, read_final, strict_choice
 from dontblink.questions.items import Box, Item, ItemError, Score
-from dontblink.questions.sources import Row, Source, make_draft, name_picture, read_box, read_rows, require_columns
+from dontblink.questions.sources import Row, Source, make_draft, read_box, read_list, read_rows, require_columns
 
 NAME = "treebench"
 LICENCE = "Apache-2.0 (pictures: SA-1B, their own)"
@@ -41,7 +40,7 @@ def load_rows(source: Source, config: str = "") -> list[Row]:
 
 def place(row: Row) -> tuple[str, str]:
     """Return the task, such as `Reasoning/Ordering`, and the picture."""
-    return str(row.fields["category"]), name_picture(row)
+    return str(row.fields["category"]), sources.name_picture(row)
 
 
 def build_item(row: Row) -> Item:
@@ -66,15 +65,9 @@ def build_item(row: Row) -> Item:
 
 def read_instances(row: Row) -> tuple[Box, ...]:
     """Return the boxes of `target_instances`, a list or the text of a Python list of [x0, y0, x1, y1] in px."""
-    value: Any = row.fields["target_instances"]
-    if isinstance(value, str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-            raise ItemError(f"{row.name}: target_instances {value[:40]!r} are no list; correct the row") from error
-    if not isinstance(value, list | tuple) or not value:
-        raise ItemError(f"{row.name}: target_instances {value!r}; expected one box or more; correct the row")
-    return tuple(read_box(row, corners, extent=False) for corners in value)
+    if not (found := read_list(row, "target_instances")):
+        raise ItemError(f"{row.name}: target_instances {found!r}; expected one box or more; correct the row")
+    return tuple(read_box(row, corners, extent=False) for corners in found)
 
 
 def split_options(text: str) -> list[str]:
