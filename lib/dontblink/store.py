@@ -135,7 +135,9 @@ def _readable(path: Path) -> Iterator[None]:
     A file of which the disk returns other bytes than were written is damaged; one that may not be read is not.
     """
     if not path.is_file():
-        raise NamedError(f"{paths.show(path)}: not there; run `make extract`, which computes what is missing")
+        place = paths.show(path).split("/")
+        of = f" with PROFILE={place[1]}" if place[0] == "results" else ""
+        raise NamedError(f"{paths.show(path)}: not there; run `make extract`{of}, which computes what is missing")
     try:
         status = path.stat()
         if damage := _find_damage(path, status.st_size, status.st_mtime_ns, status.st_ino):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dontblink import store
+from dontblink import paths, store
 from dontblink.errors import NamedError
 from dontblink.store import DamagedError
 
@@ -112,6 +112,8 @@ def test_the_error_of_a_damaged_file_survives_the_way_from_another_process(shard
 def test_a_missing_file_is_named_with_the_remedy(shard: Path) -> None:
     with pytest.raises(NamedError, match=r"other.parquet: not there; run `make extract`"):
         store.read_table(shard.with_name("other.parquet"))
+    with pytest.raises(NamedError, match=r"run `make extract` with PROFILE=boxed, which computes"):
+        store.read_table(paths.tables("boxed") / "nowhere.parquet")
 
 
 def test_a_writer_that_is_killed_leaves_no_shard_and_its_leftover_is_ignored_and_cleaned(tmp_path: Path) -> None:

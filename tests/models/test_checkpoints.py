@@ -384,6 +384,7 @@ def test_a_device_that_is_here_is_taken(monkeypatch: pytest.MonkeyPatch) -> None
     ("raise ImportError('undefined symbol: _ZN5torch')", "torch==2.13.0", "undefined symbol"),
     ("raise AttributeError('partially initialized module')", "torch==2.13.0", "partially"),
     ("", "torch==2.14.1", "it asks for torch==2.14.1"),
+    ("", "", "only a part of it is installed"),
 ])  # fmt: skip
 def test_a_torchvision_that_does_not_fit_torch_is_named_with_the_one_that_does(
     module: str, asks: str, found: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -404,9 +405,11 @@ def install_torchvision(folder: Path, module: str, asks: str, monkeypatch: pytes
     """Put a torchvision of one line where it is found first, and take torch for the one of the lock."""
     (folder / "torchvision").mkdir()
     (folder / "torchvision" / "__init__.py").write_text(module)
-    (folder / "torchvision-0.9.dist-info").mkdir()
-    about = f"Metadata-Version: 2.1\nName: torchvision\nVersion: 0.9\nRequires-Dist: numpy\nRequires-Dist: {asks}\n"
-    (folder / "torchvision-0.9.dist-info" / "METADATA").write_text(about)
+    if asks:
+        (folder / "torchvision-0.9.dist-info").mkdir()
+        about = "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.9\nRequires-Dist: numpy\n"
+        about += f"Requires-Dist: {asks}\n"
+        (folder / "torchvision-0.9.dist-info" / "METADATA").write_text(about)
     monkeypatch.setattr(checkpoints, "version", lambda name: "2.13.0+cpu")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)

@@ -200,12 +200,12 @@ def find_backend() -> Literal["pil", "torchvision"]:
         return "pil"
     here, problem = version("torch").partition("+")[0], ""
     try:
-        wanted = next((line for line in requires("torchvision") or () if line.startswith("torch==")), "")
         import_module("torchvision")
+        wanted = next((line for line in requires("torchvision") or () if line.startswith("torch==")), "")
         if wanted and wanted.removeprefix("torch==").partition("+")[0] != here:
             problem = f"it asks for {wanted}"
-    except PackageNotFoundError as error:
-        problem = f"no metadata of {first_line(error)}"
+    except PackageNotFoundError:
+        problem = "only a part of it is installed"
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
         problem = first_line(error)
     if problem:
