@@ -14,7 +14,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -200,7 +199,7 @@ def find_backend() -> Literal["pil", "torchvision"]:
         return "pil"
     here, problem = version("torch").partition("+")[0], ""
     try:
-        import_module("torchvision")
+        import torchvision  # noqa: F401  # a broken one says so only here
         wanted = next((line for line in requires("torchvision") or () if line.startswith("torch==")), "")
         if wanted and wanted.removeprefix("torch==").partition("+")[0] != here:
             problem = f"it asks for {wanted}"
