@@ -107,7 +107,9 @@ chosen = {model: [tuple(pair) for pair in found["heads"]] for model, found in gr
 pd.DataFrame({m: {"layers": g["layers"], "heads": g["heads"], "n_items": g["n_items"]} for m, g in grounding.items()}).T
 
 # %% [markdown]
-# Accuracy by the benchmark's own scorer (no parse counts as wrong), with the responses that were cut at the limit.
+# Accuracy by the benchmark's own scorer (no parse counts as wrong), with the responses that were cut at the limit,
+# those that answer at once, without any reasoning (as hybrid models do at will: they have no collapse, no step and no
+# vision of the reasoning), and those whose item has no evidence boxes or boxes below one image token.
 
 # %%
 test = items[items["split"] == "test"]
@@ -118,6 +120,9 @@ accuracy = cells.agg(
     accuracy=("correct", "mean"),
     n_not_parsed=("parsed", lambda p: int((~p).sum())),
     n_cut=("finish_reason", lambda r: int((r == "length").sum())),
+    n_without_reasoning=("n_reasoning_tokens", lambda n: int((n == 0).sum())),
+    n_without_boxes=("evidence_missing", lambda why: int((why.astype(str) != "").sum())),
+    n_below_one_token=("evidence_tokens", lambda n: int((n < 1 - 1e-3).sum())),
     mean_response_tokens=("n_response_tokens", "mean"),
     full_entropy_nats=("full_entropy_nats", "mean"),
 )
@@ -138,15 +143,21 @@ differences
 
 # %% [markdown]
 # Responses to the real benchmarks are scored twice: strictly (reasoning and box tokens stripped, no parse is no
-# answer), which every result uses, and as the benchmark's own code does. The testbed has one scorer, and no row here.
+# answer), which every result uses, and as the benchmark's own code does; where that has several, each of them is held
+# against the strict one. The testbed has one scorer, and no row here.
 
 # %%
-scores = tables["scores"][tables["scores"]["split"] == "test"]
-agreement_table = agreement.tabulate_agreement(scores).set_index(["model", "benchmark"])
+scores = tables["scores"][tables["scores"]["split"] == "test"].astype({"scorer": str})
+officials = {*scores["scorer"]} - {"strict"} or {"official"}
+sides = {name: scores[scores["scorer"].isin([name, "strict"])] for name in sorted(officials)}
+sides = {name: own.replace({"scorer": {name: "official"}}) for name, own in sides.items()}
+agreement_table = pd.concat({name: agreement.tabulate_agreement(own) for name, own in sides.items()}, names=["scorer"])
+agreement_table = agreement_table.reset_index("scorer").set_index(["model", "benchmark", "scorer"])
 agreement_table.round(3)
 
 # %%
-agreement.list_disagreements(scores).groupby(["benchmark", "kind"]).size().rename("n").to_frame()
+differ = pd.concat({name: agreement.list_disagreements(own) for name, own in sides.items()}, names=["scorer"])
+differ.groupby(["scorer", "benchmark", "kind"]).size().rename("n").to_frame()
 
 # %% [markdown]
 # How far are the symbolic errors textual? A wrong answer whose gold reads were all written correctly went wrong in the
@@ -188,7 +199,9 @@ numbers = {
     "n_quarantined": len(quarantine),
     "n_samples": len(samples),
     "samples": samples_by_cell,
-    "scorer_agreement": {f"{m}/{b}": row for (m, b), row in agreement_table.to_dict("index").items()},
+    "scorer_agreement": {
+        "/".join(key if key[2] != "official" else key[:2]): row for key, row in agreement_table.to_dict("index").items()
+    },
     "grounding": {
         m: {"layers": g["layers"], "heads": g["heads"], "layer_lift": g["layer_lift"]} for m, g in grounding.items()
     },

@@ -74,6 +74,7 @@ main_steps = read_tables(profile, ["steps"], split="test", head_set=primary)["st
 boxed, small = (items[size_evidence(items) == size] for size in EVIDENCE[:2])
 everything = [(model, benchmark) for model in manifest["models"] for benchmark in manifest["benchmarks"]]
 cells, of_image = ([c for c in everything if c in collapse.find_cells(own, bins, min_items)] for own in (boxed, items))
+assert of_image, f"no cell has {min_items} responses with a reasoning of more than {bins / 2:g} tokens; lower bins"
 assert picture_model in manifest["models"], f"picture_model {picture_model}: expected one of {manifest['models']}"
 cell = ["model", "benchmark"]
 response = [*cell, "item_id"]
@@ -191,6 +192,7 @@ shown = ["estimate", "ci_low", "ci_high", "rank_biserial", "p_holm", "n_items", 
 image[["quantity", *cell, *shown]].round(3)
 
 # %% tags=["needs_boxes"]
+boxed = boxed[pd.MultiIndex.from_frame(boxed[cell].astype(str)).isin(cells)]  # of the cells that have enough
 pairs = collapse.pair_bins(of_items(binned, boxed))
 table = collapse.collapse_table(pairs, cells, **options)
 main = table[table["head_set"] == primary]
