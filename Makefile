@@ -90,6 +90,8 @@ lab: $(READY) ## JupyterLab; notebooks/*.py open as notebooks by double click
 	JUPYTER_CONFIG_DIR="$$PWD/.jupyter" $(PY) -m jupyterlab $(LAB_ARGS)
 testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 cores; resumes)
 	for step in train "publish weights" calibrate "publish cards"; do $(PY) -m dontblink_testbed.$$step; done
+evidence: all ## evidence without annotators: read responses by occlusion (testbed half an hour; proposals where boxes lack)
+	$(PY) -m dontblink.extraction evidence --profile $(PROFILE) && $(PY) -m dontblink.publish.evidence --profile $(PROFILE)
 simulate: $(READY) ## are intervals, tests and rules right where the truth is known? half an hour after all; resumes
 	$(PY) -m dontblink_simulation && $(PY) -m dontblink_simulation rules
 bench: all ## speed and memory against their bars, into bench/README.md: 18 minutes after all; COLD=1: and a cold make all
@@ -112,4 +114,4 @@ audit: ## hold the lock against the advisories of the day: takes a network and p
 	@.ci/audit $(AUDIT_ARGS)
 clean: ## remove results/ (figures, checkpoints, half-done training and simulated studies stay)
 	rm -rf $(filter-out results/simulation results/training,$(wildcard results/*))
-.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench verify portable taken campaign test test-all lock audit clean install again
+.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench evidence verify portable taken campaign test test-all lock audit clean install again

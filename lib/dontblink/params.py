@@ -199,6 +199,23 @@ class Measures(Section):
     )
 
 
+class Occlusion(Section):
+    """`make evidence`: which image tokens correct responses of annotator models were read from."""
+
+    annotators: Several[Name] = Field(description="models of this study; each is left out where it is studied itself")
+    n_items: Count = Field(description="the first so many test items of each benchmark; the correct ones are read")
+    regions_across: Several[Count] = Field(description="the longer side of a picture; the first size makes proposals")
+    most_refined: Count = Field(description="image tokens that are covered alone after the regions")
+    held_share: Share = Field(description="of the sum of drops, that the evidence holds")
+    least_drop_nats: Real = Field(ge=0, description="of each image token of the evidence")
+    needed_share: Share = Field(description="of the whole picture's drop, that the evidence covered costs at least")
+    enough_share: Share = Field(description="of it, that all but the evidence covered costs at most")
+    seed: Seed = Field(description="places the random control")
+    least_auc: Share = Field(description="acceptance: of the drops against known boxes, in every cell")
+    least_iou: Share = Field(description="acceptance: of the evidence and known boxes")
+    most_difference: Share = Field(description="acceptance: holds the interval of recovered less true collapse")
+
+
 class Collapse(Section):
     """02: does attention to the evidence collapse while the model reasons?"""
 
@@ -328,6 +345,7 @@ class Parameters(Section):
     questions: Questions
     server: Server
     measures: Measures
+    occlusion: Occlusion
     collapse: Collapse
     entropy: Entropy
     interaction: Interaction

@@ -64,6 +64,7 @@ responses = _within("responses")  # shards, <model>/<benchmark>-<split>-<index>-
 heads = _within("heads")  # what every head looks at on the calibration split, named like the response shards
 traces = _within("traces")  # named like the response shards
 samples = _within("samples")  # shards of sampled responses, named like the response shards
+readings = _within("readings")  # what responses were read from, named like the response shards
 questions = _within("questions")  # the lists of chosen items, <benchmark>.csv
 checkpoint_hashes = _within("checkpoint_hashes.json")  # the cache of the hashes of checkpoint files
 tables = _within("tables")  # tidy tables

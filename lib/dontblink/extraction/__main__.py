@@ -1,4 +1,4 @@
-"""The command of the extraction: `python -m dontblink.extraction`."""
+"""The commands of the extraction: `python -m dontblink.extraction`, and `... evidence` after it."""
 
 import argparse
 import sys
@@ -14,9 +14,15 @@ def start() -> int:
     parser.add_argument("--profile", default="testbed")
     if not {"-h", "--help"} & {*sys.argv}:
         arithmetic.settle(parser.parse_known_args()[0].profile)
-    from dontblink.extraction.run import main
+    if sys.argv[1:2] == ["evidence"]:
+        from dontblink.extraction import readings
 
-    main()
+        del sys.argv[1]
+        readings.main()
+    else:
+        from dontblink.extraction import run
+
+        run.main()
     return 0
 
 
