@@ -13,15 +13,16 @@ D(r) = sum_t max(d(r, t), 0) nats. Covering regions is Zeiler and Fergus's (2014
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dontblink.attention.replay import read_tokens
+from dontblink.attention.replay import TOO_LARGE, read_tokens
 from dontblink.boxes.evidence import Grid, control_coverage
-from dontblink.models.generate import item_generator
+from dontblink.errors import NamedError
+from dontblink.models.generate import item_generator, try_memory
 from dontblink.models.spans import Spans
 from dontblink.models.vlm import VLM, Prompt
 
@@ -113,24 +114,33 @@ def cover(prompt: Prompt, tokens: Tokens, grids: Sequence[Grid]) -> Prompt:
 def read_evidence(
     vlm: VLM, prompt: Prompt, response: Sequence[int], spans: Spans, how: Occlusion, *, seed: int, token_budget: int
 ) -> Reading:
-    """Return what a response was read from; `seed` places the control, `token_budget` bounds a batch."""
+    """Return what a response was read from; `seed` places the control, `token_budget` bounds a batch.
+
+    A batch that runs out of memory is halved, and those after it; NamedError if one sequence alone does not fit.
+    """
     grids = vlm.image_grid(prompt)
     spoken = np.zeros(len(response), bool)
     for begin, end in (spans.reasoning, spans.answer):
         spoken[begin:end] = True
     nothing = np.zeros(sum(rows * columns for rows, columns in grids), bool)
-    counted = 0
+    counted, size = 0, max(token_budget // (len(prompt.ids) + len(response)), 1)
 
-    def log_probabilities(covered: Sequence[Tokens]) -> Iterator[NDArray[np.float32]]:
-        nonlocal counted
-        counted += len(covered)
-        size = max(token_budget // (len(prompt.ids) + len(response)), 1)
-        for start in range(0, len(covered), size):
-            batch = [cover(prompt, tokens, grids) for tokens in covered[start : start + size]]
-            for _, _, log_probability in read_tokens(vlm, batch, [response] * len(batch)):
-                yield log_probability[spoken]
+    def log_probabilities(covered: Sequence[Tokens]) -> list[NDArray[np.float32]]:
+        nonlocal counted, size
+        queue, read = list(covered), list[NDArray[np.float32]]()
+        while queue:
+            batch = [cover(prompt, tokens, grids) for tokens in queue[:size]]
+            found = try_memory(read_tokens, vlm, batch, [response] * len(batch))
+            if found is not None:
+                read += [log_probability[spoken] for _, _, log_probability in found]
+                counted, queue = counted + len(batch), queue[len(batch) :]
+            elif len(batch) == 1:
+                raise NamedError(f"item {prompt.item_id}: {TOO_LARGE}")
+            else:
+                size = (len(batch) + 1) // 2
+        return read
 
-    uncovered = next(log_probabilities([nothing]))
+    (uncovered,) = log_probabilities([nothing])
 
     def drops(covered: Sequence[Tokens]) -> NDArray[np.float64]:
         return np.array([np.maximum(uncovered - own, 0).sum(dtype=np.float64) for own in log_probabilities(covered)])
@@ -138,8 +148,8 @@ def read_evidence(
     coverings = tile_regions(grids, how.regions_across)
     drop = np.zeros(len(nothing))
     for region in coverings:
-        size = np.bincount(region)
-        drop += (drops([region == one for one in range(len(size))]) / size)[region] / len(coverings)
+        area = np.bincount(region)
+        drop += (drops([region == one for one in range(len(area))]) / area)[region] / len(coverings)
     if len(coverings) > 1:
         best = np.argsort(-drop, kind="stable")[: how.most_refined]
         drop[best] = drops([np.arange(len(nothing)) == token for token in best])
