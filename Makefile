@@ -38,7 +38,7 @@ env: $(READY) ## install the locked versions into the active environment, else i
 install:
 	@.ci/install $(ENV) '$(PYTHON)'; rm -f $(ENV)/.dontblink-*; touch $(MARK)
 # An included file is made before all else: fingerprints and parameters are those of now, whatever was asked for.
-ifneq ($(filter all params extract figures tex tex-check pages bench,$(MAKECMDGOALS)),)
+ifneq ($(filter all params extract evidence figures tex tex-check pages bench,$(MAKECMDGOALS)),)
 $(shell mkdir -p $(R); [ -e $(R)/.looked ] || touch $(R)/.looked)
 include $(R)/.looked
 $(R)/.looked: again | $(READY)
@@ -90,7 +90,7 @@ lab: $(READY) ## JupyterLab; notebooks/*.py open as notebooks by double click
 	JUPYTER_CONFIG_DIR="$$PWD/.jupyter" $(PY) -m jupyterlab $(LAB_ARGS)
 testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 cores; resumes)
 	for step in train "publish weights" calibrate "publish cards"; do $(PY) -m dontblink_testbed.$$step; done
-evidence: all ## evidence without annotators: read responses by occlusion (testbed half an hour; proposals where boxes lack)
+evidence: $(R)/extraction.json | $(READY) ## evidence without annotators: proposed where boxes lack, judged where they are known; resumes (an hour)
 	$(PY) -m dontblink.extraction evidence --profile $(PROFILE) && $(PY) -m dontblink.publish.evidence --profile $(PROFILE)
 simulate: $(READY) ## are intervals, tests and rules right where the truth is known? half an hour after all; resumes
 	$(PY) -m dontblink_simulation && $(PY) -m dontblink_simulation rules
