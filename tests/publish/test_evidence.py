@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from dontblink.attention.occlusion import Reading
 from dontblink.extraction.readings import Ends, Read
-from dontblink.publish.evidence import compare, find_densest_half, judge, share_readings
+from dontblink.publish.evidence import compare, describe, find_densest_half, judge, share_readings
 from dontblink.statistics.bootstrap import Resampling
 
 RULE = {"least_auc": 0.95, "least_iou": 0.6, "most_difference": 0.05}
@@ -64,3 +65,12 @@ def test_what_annotators_share_is_the_common_evidence_of_items_that_all_have() -
 def test_the_densest_half_is_the_fewest_tokens_that_hold_it() -> None:
     assert find_densest_half(np.array([0.1, 0.6, 0.3], np.float32)).tolist() == [0, 1, 0]
     assert find_densest_half(np.array([0.25, 0.25, 0.3, 0.2], np.float32)).sum() == 2
+
+
+def test_the_sentence_counts_what_is_near_and_what_the_controls_do() -> None:
+    near, far = (compare(*make_study(shift=shift), seed=1, resampling=FEW) for shift in (0, 1))
+    rows = pd.DataFrame([row | {"verdict": judge(row, RULE)} for row in (near, far, {"n_items": 3})])
+    said = describe(rows, RULE)
+    assert "inside +-0.05 in 1 of 2" in said and "0.95 or more in 1" in said
+    assert "Acceptance not met in every row" in said and "too few items 1" in said
+    assert "Acceptance met: recovered 1" in describe(rows[:1], RULE)

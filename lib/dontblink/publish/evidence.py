@@ -162,6 +162,36 @@ def draw(table: pd.DataFrame, confidence: float) -> Figure:
     return figure
 
 
+def read_rows(profile: str) -> pd.DataFrame:
+    """Return the rows that `make evidence` wrote for a profile, none where it was not run."""
+    file = paths.figures(name_folder(profile)) / f"{STEM}_cells.csv"
+    return pd.read_csv(file) if file.is_file() else pd.DataFrame()
+
+
+def name_folder(profile: str) -> str:
+    """Return the name of the folder of figures that holds what `make evidence` found in a profile."""
+    return "evidence" if profile == "testbed" else f"{profile}_evidence"
+
+
+def describe(rows: pd.DataFrame, rule: Mapping[str, float]) -> str:
+    """Return what the rows say of the rule, as sentences: how far apart, what is missed where, what the controls do."""
+    known = rows.dropna(subset=["estimate"])
+    most, verdicts = rule["most_difference"], rows["verdict"]
+    is_near = (known["ci_low"] > -most) & (known["ci_high"] < most)
+    parts = [
+        f"recovered less true collapse: {known['estimate'].min():.3f} to {known['estimate'].max():.3f}, the interval "
+        f"inside +-{most:g} in {is_near.sum()} of {len(known)}",
+        f"AUC {known['auc'].min():.3f} to {known['auc'].max():.3f}, {rule['least_auc']:g} or more in "
+        f"{(known['auc'] >= rule['least_auc']).sum()}; IoU {known['iou'].min():.2f} to {known['iou'].max():.2f}, "
+        f"{rule['least_iou']:g} or more in {(known['iou'] >= rule['least_iou']).sum()}",
+        *(f"{words}: {known[f'{name}_difference'].min():.3f} to {known[f'{name}_difference'].max():.3f}"
+          for name, words in CONTROLS.items()),
+    ]  # fmt: skip
+    counts = ", ".join(f"{verdict} {n}" for verdict, n in verdicts.value_counts().items())
+    is_met = "met" if (verdicts == "recovered").all() else "not met in every row"
+    return f"{'; '.join(parts)}. Acceptance {is_met}: {counts}"
+
+
 @as_command
 def main() -> int:
     """Compare proposed with true evidence, where items have boxes, and write the table and its picture."""
@@ -176,11 +206,11 @@ def main() -> int:
         print(f"{profile}: no item has true boxes: nothing to hold the proposals against")
         return 0
     table = pd.DataFrame(rows)
-    name = "evidence" if profile == "testbed" else f"{profile}_evidence"
+    name = name_folder(profile)
     drawn = record.save_figure(draw(table, asked["confidence_level"]), STEM, name)
     for file in (record.save_table(STEM, "cells", table, name), *drawn):
         write_bytes(paths.figures(name) / file.name, file.read_bytes())
-    print(table.groupby(["regions_across", "verdict"]).size().to_string())
+    print(describe(table, params.read_section(profile, "occlusion")))
     return 0
 
 
