@@ -15,14 +15,12 @@ import functools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from dontblink import params, paths, schema, store
 from dontblink.attention.grounding import weigh_heads
@@ -31,7 +29,7 @@ from dontblink.attention.replay import replay_responses
 from dontblink.boxes.annotations import describe_image, write_annotations
 from dontblink.boxes.evidence import Grid, split_images
 from dontblink.errors import NamedError
-from dontblink.extraction.run import Here, start_worker
+from dontblink.extraction.run import Here, Task, share, start_worker
 from dontblink.extraction.study import VERSIONS, Shard, Study, hash_code, hash_responses, read_shard
 from dontblink.models.generate import encode_items
 from dontblink.models.vlm import VLM
@@ -128,7 +126,7 @@ class Readings:
                 reading = read_evidence(vlm, prompt, ids, vlm.segment(ids), how, seed=seed, token_budget=budget)
                 yield {"item_id": item_id, "regions_across": across, **vars(reading), **place}
 
-    def write(self, shard: Shard) -> None:
+    def write_readings(self, shard: Shard) -> None:
         """Read the responses of one shard and keep what was found."""
         rows = list(self.read(shard, self.wanted(shard)))
         made_of = {"responses": hash_responses(self.study.read_responses(shard))}
@@ -145,28 +143,18 @@ class Readings:
 
     def run(self, jobs: int) -> None:
         """Read every response that is not read yet, and then look at the ends of every model's reasoning."""
-        tasks: list[tuple[str, Shard]] = []
+        tasks = []
         for model in self.settings["annotators"]:
             missing = [shard for shard in self.test_shards(model) if self.wanted(shard)]
             if missing := [shard for shard in missing if not self.file(shard).is_file()]:
                 print(f"estimate: {self.estimate(missing, jobs)}", flush=True)
-                tasks += [("write", shard) for shard in missing]
+                tasks += [Task("write_readings", shard) for shard in missing]
         for model in self.study.settings["models"]:
             ends = [shard for shard in self.test_shards(model) if not self.ends_file(shard).is_file()]
-            tasks += [("write_ends", shard) for shard in ends]
-        workers = [start_worker() for _ in range(jobs)] if jobs > 1 else [Here()]
-        with tqdm(total=len(tasks), desc="evidence", unit="shard") as bar, contextlib.ExitStack() as stack:
-            for worker in workers:
-                stack.enter_context(worker)
-            waiting, running = list(reversed(tasks)), dict[Future[None], Executor]()
-            while waiting or running:
-                for worker in workers:
-                    if waiting and worker not in running.values():
-                        running[worker.submit(do_there, self.study.profile, *waiting.pop())] = worker
-                for done in wait(running, return_when=FIRST_COMPLETED).done:
-                    del running[done]
-                    done.result()
-                    bar.update()
+            tasks += [Task("write_ends", shard) for shard in ends]
+        with contextlib.ExitStack() as stack:
+            workers = [stack.enter_context(start_worker() if jobs > 1 else Here()) for _ in range(jobs)]
+            share(tasks, lambda task: (), workers, functools.partial(do_there, self.study.profile))
 
     def collect(self, model: str, benchmark: str) -> dict[int, dict[str, Read]]:
         """Return an annotator's finished readings of a benchmark, by size of regions and item."""
@@ -277,9 +265,9 @@ def outline(item: Item, read: Read, tokens: NDArray[np.bool_]) -> list[Box]:
 _open = functools.cache(Readings)
 
 
-def do_there(profile: str, task: str, shard: Shard) -> None:
+def do_there(profile: str, task: Task) -> None:
     """Do one shard in a worker, which keeps its model for the next one."""
-    getattr(_open(profile), task)(shard)
+    getattr(_open(profile), task.stage)(task.shard)
 
 
 def describe_left_out(left_out: Mapping[str, str], n_named: int = 5) -> str:
