@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dontblink import params, paths, schema, store
+from dontblink import files, params, paths, schema, store
 from dontblink.attention.grounding import weigh_heads
 from dontblink.attention.occlusion import Occlusion, Reading, read_evidence
 from dontblink.attention.replay import replay_responses
@@ -284,7 +284,9 @@ def main() -> None:
     arguments = parser.parse_args()
     readings = Readings(arguments.profile)
     on_cpu = readings.study.settings["device"] == "cpu"
-    readings.run(arguments.jobs or ((os.cpu_count() or 1) if on_cpu else 1))
+    with files.hold(paths.lock(arguments.profile)):
+        store.clean_leftovers(paths.readings(arguments.profile), older_than_s=0)
+        readings.run(arguments.jobs or ((os.cpu_count() or 1) if on_cpu else 1))
     for benchmark in readings.study.settings["benchmarks"]:
         n_proposed, left_out = readings.propose(benchmark)
         if n_proposed or left_out:
