@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from sklearn.metrics import roc_auc_score
 from small_items import make_item, noise, png
 from tiny_checkpoints import FAMILIES, tiny_vlm
@@ -18,9 +20,11 @@ from tiny_checkpoints import FAMILIES, tiny_vlm
 from dontblink.boxes.evidence import (
     border_mask,
     control_coverage,
+    find_rectangles,
     item_coverage,
     map_auc,
     mass_set_iou,
+    place_rectangle,
     pointing_hit,
     token_coverage,
 )
@@ -242,3 +246,12 @@ def test_item_coverage_of_a_picture_shown_twice_counts_it_twice() -> None:
         item_coverage(item, [(1, 1)])
     with pytest.raises(ValueError, match="order .1, 2. for 2 images"):
         item_coverage(item, [(1, 2), (1, 1)], image_order=(1, 2))
+
+
+@given(inside=arrays(np.bool_, st.tuples(st.integers(1, 7), st.integers(1, 7))))
+def test_rectangles_of_tokens_cover_these_tokens_and_no_others(inside: Any) -> None:
+    size = (13 * inside.shape[1] + 5, 11 * inside.shape[0] + 3)  # tokens end between pixels
+    boxes = [Box(0, *place_rectangle(found, size, inside.shape)) for found in find_rectangles(inside)]
+    covered = token_coverage(boxes, size, inside.shape).reshape(inside.shape)
+    np.testing.assert_allclose(covered, inside, rtol=0, atol=1e-6)
+    assert sum(found[0].stop - found[0].start for found in find_rectangles(inside)) <= inside.sum()

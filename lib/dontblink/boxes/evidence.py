@@ -87,6 +87,30 @@ def split_images(values: ArrayLike, grids: Sequence[Grid]) -> list[NDArray[np.fl
     return [part.reshape(grid) for part, grid in zip(parts, grids, strict=True)]
 
 
+def find_rectangles(inside: NDArray[np.bool_]) -> list[tuple[slice, slice]]:
+    """Return rectangles of tokens (rows, columns) that together are the tokens of a map bool [rows, columns].
+
+    Runs of a row become one rectangle, and grow downwards as long as the next row has the same run.
+    """
+    found, growing = [], dict[tuple[int, int], int]()
+    for row, line in enumerate([*inside, np.zeros(inside.shape[1], bool)]):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], line.astype(int), [0]])))
+        runs = {(int(left), int(right)) for left, right in edges.reshape(-1, 2)}
+        for left, right in sorted(set(growing) - runs):
+            found.append((slice(growing.pop((left, right)), row), slice(left, right)))
+        growing |= {run: row for run in runs - set(growing)}
+    return found
+
+
+def place_rectangle(
+    rectangle: tuple[slice, slice], image_size: tuple[int, int], grid: Grid
+) -> tuple[float, float, float, float]:
+    """Return x0, y0, x1, y1 in px, of an image of (width, height), of a rectangle of tokens."""
+    (down, right), (width, height), (rows, columns) = rectangle, image_size, grid
+    x0, x1, y0, y1 = right.start, right.stop, down.start, down.stop
+    return x0 * width / columns, y0 * height / rows, x1 * width / columns, y1 * height / rows
+
+
 def control_coverage(coverage: ArrayLike, grids: Sequence[Grid], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return a random map of equal area and shape elsewhere in the same image, float32 [M].
 

@@ -27,7 +27,7 @@ from dontblink.attention.grounding import weigh_heads
 from dontblink.attention.occlusion import Occlusion, Reading, read_evidence
 from dontblink.attention.replay import replay_responses
 from dontblink.boxes.annotations import describe_image, write_annotations
-from dontblink.boxes.evidence import Grid, split_images
+from dontblink.boxes.evidence import Grid, find_rectangles, place_rectangle, split_images
 from dontblink.errors import NamedError
 from dontblink.extraction.run import Here, Task, share, start_worker
 from dontblink.extraction.study import VERSIONS, Shard, Study, hash_code, hash_responses, read_shard
@@ -240,26 +240,15 @@ def cut_ends(n_tokens: int, n_bins: int) -> tuple[int, int]:
 
 
 def outline(item: Item, read: Read, tokens: NDArray[np.bool_]) -> list[Box]:
-    """Return boxes (px of the picture as stored in the item) that cover these image tokens and no others.
-
-    Runs of a row become one box, and grow downwards as long as the next row has the same run.
-    """
+    """Return the boxes of an item's pictures that cover these image tokens and no others, with the nats they cost."""
     boxes = []
     drops = split_images(read.reading.drop_nats, read.grids)
     for place, inside, nats in zip(read.image_order, split_images(tokens, read.grids), drops, strict=True):
-        rows, columns = inside.shape
-        width, height = describe_image(item, place).size
-        open_runs: dict[tuple[int, int], int] = {}
-        for row in range(rows + 1):
-            line = np.concatenate([[0], inside[row] > 0, [0]]) if row < rows else np.zeros(2)
-            runs = {(int(a), int(b)) for a, b in np.flatnonzero(np.diff(line)).reshape(-1, 2)}
-            for left, right in set(open_runs) - runs:
-                top = open_runs.pop((left, right))
-                label = f"{nats[top:row, left:right].sum():.1f} nats"
-                corners = left * width / columns, top * height / rows, right * width / columns, row * height / rows
-                boxes.append(Box(place, *corners, label=label))
-            open_runs |= {run: row for run in runs if run not in open_runs}
-    return list(dict.fromkeys(sorted(boxes, key=lambda box: (box.image, box.y0, box.x0))))
+        size = describe_image(item, place).size
+        for rows, columns in find_rectangles(inside > 0):
+            label = f"{nats[rows, columns].sum():.1f} nats"
+            boxes.append(Box(place, *place_rectangle((rows, columns), size, inside.shape), label=label))
+    return list(dict.fromkeys(boxes))
 
 
 _open = functools.cache(Readings)
