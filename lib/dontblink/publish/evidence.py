@@ -155,10 +155,12 @@ def draw(table: pd.DataFrame, confidence: float) -> Figure:
         rows = rows.assign(row=named, quantity="recovered")
         marks = {words: rows.assign(estimate=rows[f"{name}_difference"]) for name, words in CONTROLS.items()}
         charts.forest(ax, rows, label="difference of collapse (share)", controls=marks, confidence=confidence)
-        ax.set_title(f"{across} regions across", pad=44)
-        ax.get_legend().remove()
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        ax.set_title(f"{across} regions across")
+        legend = ax.get_legend()
+        legend.remove()
+    texts = [text.get_text() for text in legend.get_texts()]
+    handles = [axes[0, 0].containers[0], *legend.legend_handles[1:]]  # the first with its marker
+    figure.legend(handles, texts, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
