@@ -60,6 +60,8 @@ import pandas as pd
 
 from dontblink.extraction import examples, tables
 from dontblink.figures import charts, picture
+from dontblink.params import read_section
+from dontblink.publish import evidence as recovered
 from dontblink.publish import record
 from dontblink.questions import registry
 from dontblink.schema import iterate_parts, read_manifest, read_tables
@@ -443,3 +445,15 @@ print(f"in {len(enough)} of {len(cells)} cells that have enough others")
 check = collapse.log_ratio_check(pairs, primary)
 record.save_table("02_collapse", "log_ratio", check, profile)
 check.round(3)
+
+# %% [markdown]
+# Evidence without annotators. `make evidence` reads correct responses of other models by covering regions of the
+# picture, and keeps the image tokens whose absence costs the response's own words. How far is a collapse over these from
+# the true one? Its results are tracked and not made here. Beside them stands what a shortcut gives: the densest half of
+# the studied model's OWN attention. Where that passes the rule as well, passing says nothing.
+
+# %%
+proposed = recovered.read_rows(profile)
+if len(proposed):
+    print(recovered.describe(proposed, read_section(profile, "occlusion")))
+proposed[[c for c in recovered.SHOWN if c in proposed]].round(3)

@@ -38,7 +38,9 @@ from dontblink.files import belongs, hash_file, write_text
 EXTRACTION, PAPER, PAGES, LEDGER = "extraction", "paper", "pages", "08_claims"
 PACKAGES = ("dontblink", "dontblink_testbed", "dontblink_simulation")
 # what a source may read besides modules; of them not:
-DATA = ("data/", "models/testbed/", "paper/", "figures/simulation/", "figures/seeds/08_claims.json")
+DATA = (
+    "data/", "models/testbed/", "paper/", "figures/simulation/", "figures/evidence/", "figures/seeds/08_claims.json",
+)  # fmt: skip
 NO_DATA = (".md", ".pdf")
 Sections = Mapping[str, Mapping[str, Any]]
 

@@ -33,6 +33,10 @@ from dontblink.statistics.bootstrap import Resampling, bootstrap_sums, divide
 
 STEM, SHARED = "02_evidence", "all annotators"
 CONTROLS = {"own": "half of its own attention", "elsewhere": "as many tokens elsewhere"}
+SHOWN = (
+    "benchmark", "model", "annotator", "regions_across", "n_items", "auc", "iou", "true_collapse", "estimate", "ci_low",
+    "ci_high", "own_iou", "own_difference", "verdict",
+)  # fmt: skip
 MIN_ITEMS = 20
 Tokens = NDArray[np.float64]  # [M], share of each image token that is evidence
 
@@ -166,7 +170,9 @@ def draw(table: pd.DataFrame, confidence: float) -> Figure:
 
 def read_rows(profile: str) -> pd.DataFrame:
     """Return the rows that `make evidence` wrote for a profile, none where it was not run."""
-    file = paths.figures(name_folder(profile)) / f"{STEM}_cells.csv"
+    file = paths.ROOT / "figures" / "evidence" / f"{STEM}_cells.csv"  # so that `lineage` sees it
+    if profile != "testbed":
+        file = paths.figures(name_folder(profile)) / file.name
     return pd.read_csv(file) if file.is_file() else pd.DataFrame()
 
 
