@@ -1,0 +1,153 @@
+"""A dry study of every real benchmark goes from rows to notebooks 01 to 05, with boxes on all, some or no items.
+
+The model is a small one of the testbed, which reasons and knows nothing of these questions: labels are dealt from a
+seed. What is tested is that every stage and notebook runs and says what it leaves out; no number here means anything.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from dry_rows import write_all
+
+from dontblink import params, paths, schema
+from dontblink.boxes.annotations import describe_image, write_annotations
+from dontblink.extraction.run import Extraction
+from dontblink.extraction.study import Study
+from dontblink.publish import notebook
+from dontblink.questions import registry
+from dontblink.questions.items import Box
+
+pytestmark = pytest.mark.slow
+ROOT, PROFILE, MODEL, N = paths.ROOT, "boxed", "qwen3vl-tiny-s", 20
+SMALL = (
+    f"extraction.models=[{MODEL}] extraction.benchmarks=[{','.join(registry.REAL)}] extraction.max_new_tokens=40 "
+    "extraction.batch_size=16 extraction.device=cpu extraction.dtype=float32 extraction.max_image_tokens=64 "
+    "extraction.image_budgets=[] extraction.grounding_layers=1 extraction.grounding_heads=1 extraction.shard_items=64 "
+    "extraction.n_sampled_items=0 extraction.grounding_source=all extraction.n_cross_checked_items=1 "
+    "questions.n_test_items=12 questions.n_calibration_items=7"
+)
+# the least that every notebook runs with; a parameters file would refuse some of it
+TINY: dict[str, dict[str, Any]] = {
+    "01_extraction": {},
+    "02_collapse": {"bins": 4, "bootstrap_replicates": 40, "band_replicates": 20, "shuffled_deals": 20, "min_items": 6,
+                    "picture_model": MODEL, "picture_benchmark": "gqa"},
+    "03_entropy": {"bootstrap_replicates": 40, "transfer_replicates": 10, "refit_replicates": 3, "min_items": 6,
+                   "min_class_items": 2, "shuffled_deals": 20, "excess_replicates": 3, "vision_deals": 1},
+    "04_interaction": {"bootstrap_replicates": 40, "light_replicates": 20, "min_items": 6, "shuffled_deals": 10,
+                       "specification_deals": 3},
+    "05_veto": {"splits": 4, "jackknife_blocks": 2, "permutations": 4, "other_permutations": 2, "min_items": 6,
+                "bootstrap_replicates": 20, "repair_items": 4, "guarantee_draws": 2},
+}  # fmt: skip
+
+
+def write_study(root: Path, boxes: str, patch: pytest.MonkeyPatch) -> None:
+    """Write parameters, rows and a model; draw boxes where `boxes` is all, take every one away where it is none."""
+    sections = params.load(ROOT / "params" / f"{PROFILE}.yaml")[1]
+    params.override(sections, f"{write_all(root, N, patch, tiny=boxes == 'some')} {SMALL}")
+    params.write_sections(sections, paths.results(PROFILE) / "params")
+    (root / "models").mkdir(exist_ok=True)
+    if not (root / "models" / "paper").exists():
+        (root / "models" / "paper").symlink_to(ROOT / "models" / "testbed")
+    if boxes == "none":
+        settle = registry.settle_boxes
+        patch.setattr(registry, "settle_boxes", lambda *given: replace(settle(*given), boxes=()))
+    study = Study(PROFILE)
+    for name, found in study.questions.items() if boxes == "all" else ():
+        drawn = []
+        for item in (item for split in found.items.values() for item in split if not item.boxes):
+            for place in range(len(item.images)):
+                facts = describe_image(item, place)
+                box = Box(place, 0.0, 0.0, facts.size[0] * 0.9, facts.size[1] * 0.9, "most of it")
+                drawn.append(facts.annotate([box], "ana", "accepted", "drawn"))
+        write_annotations(study.evidence_file(name), drawn)
+
+
+def deal_labels(read: Any, *given: Any, **options: Any) -> dict[str, pd.DataFrame]:
+    """Read tables with the label of every response dealt from its name: shape only, never a result."""
+    tables = read(*given, **options)
+    if "items" in tables and "correct" in tables["items"]:
+        ids = pd.util.hash_array((tables["items"]["item_id"].astype(str) + "label").to_numpy())
+        tables["items"]["correct"] = ids % 2 == 0
+    return tables
+
+
+def run_notebook(stem: str) -> dict[str, Any]:
+    """Execute the cells of a notebook in this process, those that the study cannot have left out; return its names."""
+    source = notebook.read_source(ROOT / "notebooks" / f"{stem}.py")
+    cell = notebook.find_parameters_cell(source, stem)
+    declared = notebook.read_defaults(cell, stem)
+    own = params.load(ROOT / "params" / f"{PROFILE}.yaml")[1][stem[3:]]
+    given = declared | notebook.pick_parameters(declared, own, stem) | TINY[stem] | {"profile": PROFILE}
+    notebook.leave_out(source, PROFILE, given)
+    space: dict[str, Any] = {}
+    for number, part in enumerate(source.cells):
+        if part is cell:
+            space |= given
+        elif part.cell_type == "code":
+            exec(compile(ast.parse(part.source), f"{stem}, cell {number}", "exec"), space)
+    plt.close("all")
+    return space
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One folder for all variants: what a response does not depend on is not generated again."""
+    folder = tmp_path_factory.mktemp("dry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "ROOT", folder)
+        (folder / "lib").symlink_to(ROOT / "lib")  # a shard's key holds the code that makes it
+        yield folder
+
+
+@pytest.mark.parametrize("boxes", ["all", "some", "none"])
+def test_every_notebook_runs_whichever_items_have_boxes(
+    boxes: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(root, boxes, monkeypatch)
+    Extraction(PROFILE).run(1)
+    tables = schema.read_tables(PROFILE, ["items", "quarantine"])
+    items, quarantine = tables["items"], tables["quarantine"]
+    assert set(items["benchmark"]) == set(registry.REAL)
+    assert not quarantine["reason"].astype(str).str.contains("evidence box|annotat").any()
+    has_boxes = items["evidence_missing"].astype(str) == ""
+    assert has_boxes.all() if boxes == "all" else has_boxes.any() == (boxes == "some")
+    monkeypatch.setattr(schema, "read_tables", partial(deal_labels, schema.read_tables))
+    capsys.readouterr()
+    said, spaces = {}, {}
+    for stem in TINY:
+        spaces[stem] = run_notebook(stem)
+        said[stem] = capsys.readouterr().out
+    numbers = {stem: json.loads((paths.outputs(PROFILE) / f"{stem}.json").read_text()) for stem in TINY}
+    check(boxes, said, spaces, numbers)
+
+
+def check(boxes: str, said: dict[str, str], spaces: dict[str, Any], numbers: dict[str, Any]) -> None:
+    """Hold what the notebooks say and record against what the study has."""
+    falls = numbers["02_collapse"]
+    assert falls["judges_evidence"] == (boxes != "none") == ("C1 needs evidence boxes" not in said["02_collapse"])
+    assert set(falls["image"]["grounding_layers"]["visual_over_uniform"][MODEL]) == set(registry.REAL)
+    judged = set(falls["collapse"]["grounding_layers"]["evidence"][MODEL]) if boxes != "none" else set()
+    if boxes == "all":
+        assert judged == set(registry.REAL)
+    if boxes == "some":  # drawn by nobody, or below one token in most items
+        assert judged == {"treebench", "gqa", "refchartqa"} | ({"mathvista_annotated"} & judged)
+        strata = pd.read_csv(paths.outputs(PROFILE) / "02_collapse_strata.csv").query("column == 'evidence'")
+        assert set(strata["stratum"]) == {"below one token"} and {"vstar", "visual_cot"} <= set(strata["benchmark"])
+    for stem in ("03_entropy", "04_interaction", "05_veto"):
+        visions = {"image", "cumulative image"} | ({"evidence", "cumulative evidence"} if boxes == "all" else set())
+        assert set(spaces[stem]["visions"]) == visions and numbers[stem]["judges_evidence"] == (boxes == "all")
+        assert ("set measures.items to boxed" in said[stem]) == (boxes != "all")
+    assert ("evidence" in numbers["03_entropy"]["excess"]) == (boxes == "all")
+    assert ("evidence" in numbers["04_interaction"]["hazard_contrast"]) == (boxes == "all")
+    assert np.isfinite(numbers["05_veto"]["gain"]["entropy_length"]["image"]["pooled"]["all"]["all"]["gain"])
