@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from synthetic import CELLS, make_bins
 from synthetic_items import read_case
 
+from dontblink.figures.charts import LABELS
 from dontblink.statistics.bootstrap import EstimateError, Resampling
 from dontblink.studies.collapse import (
     BOX_FREE,
+    LIFT,
     QUANTITIES,
     add_fraction,
     collapse_by,
@@ -253,3 +255,7 @@ def test_item_with_zero_mass_has_no_log_ratio_and_is_counted() -> None:
     bins.loc[(bins["item_id"] == "visual-003") & (bins["bin"] == 3), "evidence_mass"] = 0.0
     check = log_ratio_check(pair_bins(bins), "grounding_layers").set_index(["model", "benchmark"])
     assert check.loc[("glm", "visual"), "n_zero"] == 1 and check.loc[("glm", "visual"), "n_items"] == 39
+
+
+def test_every_quantity_has_a_label_for_figures() -> None:
+    assert {*QUANTITIES, *LIFT} <= {*LABELS}

@@ -34,6 +34,9 @@ LABELS = {
     "evidence_over_control": "evidence mass /\ncontrol-box mass (ratio)",
     "evidence_over_visual": "evidence share of\nthe image mass (ratio)",
     "evidence_over_prompt": "evidence mass /\nprompt-text mass (ratio)",
+    "uniform_visual": "uniform look at the image\n(share of attention)",
+    "visual_over_uniform": "image mass /\nuniform look (ratio)",
+    "visual_over_prompt": "image mass /\nprompt-text mass (ratio)",
 }  # fmt: skip
 CONTROLS = {"control_box": "equal area elsewhere", "prompt": "prompt text", "uniform": "uniform look"}
 POSITIONS = {"bin": "position in the reasoning (%)", "step_index": "reasoning step (number)"}
@@ -537,7 +540,10 @@ def noise_panel(ax: Axes, items: pd.DataFrame, n_parts: int = 5) -> Axes:
         means = parts[["noise_level", "correct"]].mean()
         ax.plot(means["noise_level"], 100 * means["correct"], **styles[benchmark], label=benchmark)
     ax.set(xlabel="picture noise (level)", ylabel="accuracy (% of items)", ylim=(0, 100))
-    ax.legend(title="all models, equal shares by noise", loc="lower left", frameon=False)
+    if ax.lines:
+        ax.legend(title="all models, equal shares by noise", loc="lower left", frameon=False)
+    else:
+        ax.text(0.5, 0.5, "no noise levels", transform=ax.transAxes, ha="center", fontstyle="italic")
     return ax
 
 
