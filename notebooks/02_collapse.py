@@ -314,22 +314,21 @@ for name, item_id, quantile, strip in zip(names, picked, picture_quantiles, stri
 
 # %%
 keys, named = ["head_set", "quantity", *cell], ["estimate", "ci_low", "ci_high", "p", "p_holm", "n_items"]
-limits = ["ci_low", "ci_high"]  # a cell too small for an interval has none
 numbers = {
     "n_cells": len(cells),
     "judges_evidence": has_boxes,
     "n_without_both_bins": n_left_out,
     "n_without_reasoning": n_unreasoned,
     "n_truncated": len(truncated),
-    "image": record.nest(image[[*keys, *named]], keys, optional=limits),
+    "image": record.nest(image[[*keys, *named]], keys),
 }
 whole = {"image": image_table, "curve_by_bin": along}
 
 # %% tags=["needs_boxes"]
 leading = main[main["quantity"].isin(["evidence", "evidence_over_uniform", "evidence_over_prompt", "control_box"])]
 numbers |= {
-    "collapse": record.nest(leading[[*keys, *named]], keys, optional=limits),
-    "recall": record.nest(recall_evidence[[*keys, *named]], keys, optional=limits),
+    "collapse": record.nest(leading[[*keys, *named]], keys),
+    "recall": record.nest(recall_evidence[[*keys, *named]], keys),
     "shuffled_boxes": record.nest(shuffled, cell, optional=["lift", *shuffled.filter(like="shuffled_"), "p"]),
     "pictures": dict(zip(names, picked, strict=False)),
 }

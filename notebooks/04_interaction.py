@@ -174,7 +174,8 @@ def describe(rows, covariates):
     low, high = (effect(fit, v, beta_EV) for v in (-effect_at, effect_at))
     without = effect(fit, effect_at, 0) - effect(fit, -effect_at, 0)
     risks = {"effect_at_low_vision": low, "effect_at_high_vision": high, "effect_difference": high - low}
-    return {"entropy:vision": beta_EV} | risks | {"difference_by_interaction": high - low - without}
+    found = {"entropy:vision": beta_EV} | risks | {"difference_by_interaction": high - low - without}
+    return found if fit.mle_retvals["converged"] else dict.fromkeys(found, np.nan)  # separated: no maximum
 
 
 # %%
@@ -243,7 +244,8 @@ both_betas = pd.concat(betas, names=["adjustment"]).reset_index("adjustment")
 both_betas.assign(vision=both_betas["vision"].map(hazard.name_look)).round(3)
 
 # %% [markdown]
-# The open lines are the tables' estimates (a coefficient of very few answers is Firth's there, and is not compared).
+# The open lines are the tables' estimates (one of very few answers is Firth's there, or has no maximum here,
+# and is not compared).
 
 # %%
 listed = table[table["scope"] == "task_type"].dropna(subset=["estimate"])
@@ -256,7 +258,8 @@ assert not len(listed) or np.allclose(listed, hazards.loc[listed.index, "contras
 for name, coefs in fitted.items():
     rows = coefs[(coefs["scope"] == "benchmark") & coefs["term"].isin(opened.columns)].dropna(subset=["estimate"])
     listed = rows[rows["method"] != "firth profile"].set_index(["benchmark", "term"])["estimate"]
-    assert np.allclose(listed, opened.loc[name].stack()[listed.index], rtol=0, atol=1e-10), name
+    own = opened.loc[name].stack().reindex(listed.index).dropna()
+    assert np.allclose(listed[own.index], own, rtol=0, atol=1e-10), name
 shown = {"scopes": scopes, "confidence": confidence_level, "vision": V}
 quadrants = interaction.quadrant_table(items, share=quadrant_share, **shown)
 filled = quadrants[(quadrants["scope"] == "cell") & (quadrants["n"] > 0)]

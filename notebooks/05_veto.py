@@ -168,7 +168,7 @@ def judge(own, fit):
 
 # %%
 within = answers.groupby(["model", "benchmark"])
-answers[["zE", "zL"]] = within[base].transform(lambda column: (column - column.mean()) / column.std(ddof=0))
+answers[["zE", "zL"]] = within[base].transform(lambda column: (column - column.mean()) / (column.std(ddof=0) or 1))
 answers["look"] = np.where(answers["task_type"].isin(targets), answers[V], np.inf)
 sums = {
     cell: np.sum([judge(own, fit) for fit in in_fit[:, own.index]], axis=0)

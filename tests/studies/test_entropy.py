@@ -169,13 +169,15 @@ def test_holm_runs_over_the_declared_cells_of_each_difference() -> None:
     assert fewer["p_holm"].notna().sum() == 2 and (fewer["p_holm"].dropna() <= own["p_holm"].max()).all()
 
 
-def test_a_declared_cell_without_a_p_value_is_an_error() -> None:
+def test_a_declared_cell_without_a_p_value_counts_in_its_family() -> None:
     items = make_items()
     items.loc[(items["model"] == "qwen") & (items["benchmark"] == "visual"), "correct"] = True
     table = auroc_table(items, **FAST)
-    with pytest.raises(EstimateError, match="full - answer: no p-value for qwen x visual"):
-        add_holm(table, [("glm", "visual"), ("qwen", "visual")])
-    with pytest.raises(EstimateError, match="no p-value for other x visual"):
+    found = add_holm(table, [("glm", "visual"), ("qwen", "visual")])
+    found = found.query("score == 'full - answer' and scope == 'cell'").set_index(["model", "benchmark"])
+    assert np.isnan(found.loc[("qwen", "visual"), "p_holm"])
+    assert found.loc[("glm", "visual"), "p_holm"] == pytest.approx(min(1, 2 * found.loc[("glm", "visual"), "p"]))
+    with pytest.raises(EstimateError, match="no row for other x visual"):
         add_holm(table, [("other", "visual")])
 
 

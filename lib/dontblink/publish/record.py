@@ -31,6 +31,8 @@ from dontblink.figures.style import STYLE
 
 UNDATED = {"pdf": dict.fromkeys(("Creator", "Producer", "CreationDate")), "png": {"Software": None}}
 
+ENDS = ("_low", "_high")  # of an interval: infinite where too many resamplings of a few items have no value; left out
+
 plt.style.use(STYLE)
 
 
@@ -98,7 +100,7 @@ def save_table(stem: str, name: str, table: pd.DataFrame, profile: str) -> Path:
     Raises
     ------
     NamedError
-        If there are no rows, a column has no name or that of another, or a number is infinite.
+        If there are no rows, a column has no name or that of another, or a number but an interval's end is infinite.
     """
     where = f"{check_stem(f'{stem}_{name}')}.csv"
     plain = table.reset_index([level for level in table.index.names if level is not None]).reset_index(drop=True)
@@ -108,6 +110,9 @@ def save_table(stem: str, name: str, table: pd.DataFrame, profile: str) -> Path:
         raise NamedError(f"{where}: {found}; a table has rows, and columns with different names")
     plain = plain.astype({c: np.float64 for c, kind in plain.dtypes.items() if kind == np.float32})
     numbers = plain.select_dtypes("float")
+    ends = [name for name in numbers if str(name).endswith(ENDS)]
+    plain[ends] = numbers[ends].where(np.isfinite(numbers[ends]))
+    numbers = plain[numbers.columns]
     if (wrong := np.isinf(numbers).any()).any():
         raise NamedError(f"{where}: column {wrong.idxmax()} holds an infinity; find out why, or leave the row out")
     file = paths.outputs(profile) / where
@@ -148,7 +153,7 @@ def to_plain(value: Any, key: str) -> Any:
     Raises
     ------
     NamedError
-        If there is NaN, an infinity or nothing in it, or something that is no number.
+        If there is NaN, nothing, an infinity that is no interval's end, or something that is no number.
     """
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
@@ -162,7 +167,8 @@ def to_plain(value: Any, key: str) -> Any:
         for name in value:
             if not isinstance(name, str) or not name.strip():
                 raise NamedError(f"{key}: key {name!r}; expected a text that says what it holds, with its unit")
-        return {str(name): to_plain(entry, f"{key}.{name}") for name, entry in value.items()}
+        bounded = {k: v for k, v in value.items() if not (k.endswith(ENDS) and isinstance(v, float) and math.isinf(v))}
+        return {str(name): to_plain(entry, f"{key}.{name}") for name, entry in bounded.items()}
     if isinstance(value, list | tuple):
         return [to_plain(entry, f"{key}.{index}") for index, entry in enumerate(value)]
     found = type(value).__name__

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from dontblink.statistics.bootstrap import EstimateError, Floats, Ints
+from dontblink.statistics.bootstrap import EstimateError, Floats, Ints, adjust_holm
 
 ENTROPY, VISION = "full_entropy_nats", "vision_evidence_mass"  # columns of the items table that the studies are about
 # Means over the response and over its answer span, by the support of each token's distribution: all of it (exact), or
@@ -206,6 +206,17 @@ def describe_signs(claim: str, rows: pd.DataFrame, tested: str = "estimate", alp
     small, sign = rows["p_holm"] < alpha, rows[tested]
     holds, reverse = (small & (sign > 0)).sum(), (small & (sign < 0)).sum()
     return f"{words}; Holm-adjusted p < {alpha:g} for the claim in {holds}, for the reverse in {reverse}"
+
+
+def adjust_family(p: pd.Series) -> Floats:
+    """Return the Holm-adjusted p-values of a declared family.
+
+    A member without a p-value (too few items, one class) counts as 1 and gets none: a family that shrank after the fact
+    would be no family, and one small cell should not cost the others their test.
+    """
+    given = p.to_numpy(np.float64)
+    known = np.isfinite(given)
+    return np.where(known, adjust_holm(np.where(known, given, 1.0)), np.nan)
 
 
 def name_cell(cell: object) -> str:

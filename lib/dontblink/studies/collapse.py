@@ -204,8 +204,6 @@ def _estimate(
         raise EstimateError(f"cell {' x '.join(key[:2])}, quantities {', '.join(quantities)}: {error}") from error
     names = pd.DataFrame([[*key, name] for name in quantities], columns=[*CELL, "head_set", "quantity"])
     table = names.join(pd.DataFrame(map(asdict, intervals)).rename(columns={"n_clusters": "n_items"}))
-    ends = ["ci_low", "ci_high"]  # infinite where a few items say nearly the same: that is no interval
-    table[ends] = table[ends].where(np.isfinite(table[ends]))
     with np.errstate(divide="ignore"):
         return table.assign(log_ratio=np.log1p(-table["estimate"]))
 

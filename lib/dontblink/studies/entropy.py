@@ -23,7 +23,16 @@ from statsmodels.stats.proportion import proportion_confint
 from dontblink.statistics import bootstrap
 from dontblink.statistics.auroc import draw_aurocs, place_scores
 from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Ints, Resampling
-from dontblink.studies.cells import ENTROPY, VISION, adjust, count_rows, each_scope, rank_missing_last, select_rows
+from dontblink.studies.cells import (
+    ENTROPY,
+    VISION,
+    adjust,
+    adjust_family,
+    count_rows,
+    each_scope,
+    rank_missing_last,
+    select_rows,
+)
 
 # name of a score: (column of the items table, sign that makes higher mean "more likely correct")
 SCORES: dict[str, tuple[str, float]] = {
@@ -150,17 +159,16 @@ def add_holm(table: pd.DataFrame, declared_cells: Sequence[tuple[str, str]]) -> 
     """Return the table with `p_holm`, adjusted over the declared cells (model, benchmark) within each difference.
 
     NaN for AUROCs, benchmarks and the pooled row, which are not tested against each other. A declared cell without a
-    p-value is an error: a family that shrinks after the fact is no family.
+    p-value counts in its family, see `cells.adjust_family`; one that is not in the table is an EstimateError.
     """
     table = table.assign(p_holm=np.nan)
     tested = table[(table["scope"] == "cell") & table["score"].str.contains(" - ")]
     for (score, _), rows in tested.groupby(["score", "adjusted_for"]):
-        cells = rows.set_index(["model", "benchmark"])["p"].reindex(pd.MultiIndex.from_tuples(declared_cells))
-        if cells.isna().any():
-            missing = " x ".join(cells.index[cells.isna()][0])
-            raise EstimateError(f"{score}: no p-value for {missing}; add items, or declare other cells")
-        own = rows.index[pd.MultiIndex.from_frame(rows[["model", "benchmark"]]).isin(declared_cells)]
-        table.loc[own, "p_holm"] = bootstrap.adjust_holm(table.loc[own, "p"].to_numpy(np.float64))
+        index = pd.MultiIndex.from_frame(rows[["model", "benchmark"]])
+        if lacking := [cell for cell in declared_cells if cell not in index]:
+            raise EstimateError(f"{score}: no row for {' x '.join(lacking[0])}; add items, or declare other cells")
+        own = rows.index[index.isin(declared_cells)]
+        table.loc[own, "p_holm"] = adjust_family(table.loc[own, "p"])
     return table
 
 

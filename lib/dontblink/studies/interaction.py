@@ -36,6 +36,7 @@ from dontblink.studies.cells import (
     SCOPES,
     VISION,
     VISIONS,
+    adjust_family,
     count_rows,
     each_scope,
     keep_usable,
@@ -262,14 +263,11 @@ def equivalence(estimate: float, error: float, drawn: ArrayLike, errors: ArrayLi
 def add_holm(table: pd.DataFrame) -> pd.DataFrame:
     """Return the b_EV rows of an `interaction_table` with p_holm: one family a kind of scope, all of its scopes.
 
-    Raises EstimateError for a scope without a p-value: a family is declared beforehand, so nobody drops out of it.
+    A scope without a p-value (too few items, or one class) counts in its family, see `cells.adjust_family`.
     """
     rows = table[table["term"] == TERMS[-1]].reset_index(drop=True)
-    if "p" not in rows or (missing := rows["p"].isna()).any():
-        named = rows if "p" not in rows else rows[missing]
-        names = ", ".join(f"{row.model} x {row.benchmark}" for row in named.itertuples())
-        raise EstimateError(f"no p-value for {names}: too few items or one class; declare the family without it")
-    return rows.assign(p_holm=rows.groupby("scope")["p"].transform(lambda p: bootstrap.adjust_holm(p.to_numpy())))
+    rows = rows if "p" in rows else rows.assign(p=np.nan)
+    return rows.assign(p_holm=rows.groupby("scope")["p"].transform(adjust_family))
 
 
 def describe_row(row: Any) -> str:

@@ -185,8 +185,9 @@ def prepare_splits(
             order = np.argsort(rng.random((n_splits, len(own))), axis=1)
             fits_on[np.arange(n_splits)[:, None], own[order[:, : count_accepted(len(own), fit_share)]]] = True
     labels = rows["cell"].to_numpy()
-    features = {name: standardise(rows[name], labels, name) for name in BASES["entropy_length"] if name in rows}
-    seen = {name: standardise(rows[column], labels, column) for name, column in looks.items()}
+    zero = {"constant": "zero"}  # answers of one length say nothing by it
+    features = {name: standardise(rows[name], labels, name, **zero) for name in BASES["entropy_length"] if name in rows}
+    seen = {name: standardise(rows[column], labels, column, **zero) for name, column in looks.items()}
     right = rows["correct"].to_numpy(np.float64)
     task = rows["task_type"].to_numpy(str)
     targeted = np.ones(len(rows), bool) if targets is None else np.isin(task, list(targets))
@@ -208,15 +209,19 @@ def fit_weights(columns: Sequence[Floats], wrong: Floats, item: Ints, counts: Fl
     """Return the weights of the columns in the log-odds of being wrong, float64[S, J], and how many were separated.
 
     One logit of wrong on the columns (float64[n] each) and a constant for each row of `counts` float64[S, items], the
-    weight of each item (`item` int64[n] numbers them); a separated fit is Firth's. `name` is the cell's, for errors.
+    weight of each item (`item` int64[n] numbers them); a separated fit is Firth's. A column of zeros has no weight.
+    `name` is the cell's, for errors.
     """
-    x = np.column_stack([*columns, np.ones(len(wrong))])
+    used = [j for j, column in enumerate(columns) if column.any()]
+    x = np.column_stack([*(columns[j] for j in used), np.ones(len(wrong))])
     rows = prepare_rows(x, wrong, item)
     start = start_at(rows, fit_logit(x, wrong).coef * rows.scale)
     coef, separated = (np.concatenate(part) for part in zip(*_fit_chunks(rows, counts, start), strict=True))
     if np.isnan(coef).any():
         raise EstimateError(f"cell {name_cell(name)}: entropy and length depend on each other in a split; add items")
-    return coef[:, : len(columns)], int(separated.sum())
+    weights = np.zeros((len(coef), len(columns)))
+    weights[:, used] = coef[:, :-1]
+    return weights, int(separated.sum())
 
 
 def weigh(weights: Floats, columns: Sequence[Floats]) -> Floats:
