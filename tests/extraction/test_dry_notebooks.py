@@ -49,7 +49,7 @@ TINY: dict[str, dict[str, Any]] = {
                    "min_class_items": 2, "shuffled_deals": 20, "excess_replicates": 3, "vision_deals": 1},
     "04_interaction": {"bootstrap_replicates": 40, "light_replicates": 20, "min_items": 10, "shuffled_deals": 10,
                        "specification_deals": 3},
-    "05_veto": {"splits": 4, "jackknife_blocks": 11, "permutations": 4, "other_permutations": 2, "min_items": 30,
+    "05_veto": {"splits": 4, "jackknife_blocks": 6, "permutations": 4, "other_permutations": 2, "min_items": 30,
                 "bootstrap_replicates": 20, "repair_items": 4, "guarantee_draws": 2},
 }  # fmt: skip
 
