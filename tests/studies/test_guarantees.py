@@ -152,3 +152,9 @@ def test_a_vetoed_answer_is_never_accepted_even_where_all_others_are() -> None:
     assert full.sum() >= 8
     assert (vetoed["n_accepted"] < 0.95 * every["n_accepted"])[full].all()
     assert (vetoed["risk"] < every["risk"])[full].all()
+
+
+def test_a_target_of_which_every_answer_is_vetoed_has_no_certificate() -> None:
+    promise = {"max_risk": 0.2, "delta": 0.1}
+    found = guarantees._certify(np.full(30, -np.inf), np.zeros(30), np.arange(20), np.arange(20, 30), promise)
+    assert np.isnan(found.threshold) and (found.n_certifying, found.n_accepted, found.p_value) == (20, 0, 1.0)

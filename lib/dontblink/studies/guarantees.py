@@ -259,6 +259,8 @@ def _certify(surety: Floats, wrong: Floats, tested: Ints, seen: Ints, promise: M
     ranked = np.sort(surety[seen])[::-1]
     edges = [float(ranked[count_accepted(len(ranked), share) - 1]) for share in CANDIDATES]
     thresholds = [edge for edge in edges if edge > -np.inf]  # -inf would accept the vetoed answers
+    if not thresholds:  # on another benchmark the floor may veto every answer: nothing can be accepted
+        return Certificate(promise["max_risk"], promise["delta"], np.nan, len(tested), 0, np.nan, 1.0)
     return certify_threshold(surety[tested], wrong[tested], thresholds, **promise)
 
 
