@@ -332,7 +332,7 @@ numbers |= {
     "shuffled_boxes": record.nest(shuffled, cell, optional=["lift", *shuffled.filter(like="shuffled_"), "p"]),
     "pictures": dict(zip(names, picked, strict=False)),
 }
-whole |= {"cells": table, "recall": recall}
+whole |= {"cells": table} | ({"recall": recall} if len(recall) else {})  # only generated chains are known to recall
 
 # %%
 record.save_numbers("02_collapse", numbers, profile)
@@ -419,7 +419,8 @@ record.save_figure(figure, "02_collapse_steps", profile)
 
 # %% tags=["needs_boxes"]
 measures = ["pointing_hit", "iou50", "map_auc", "sink_masked_evidence_mass", "evidence_mass"]
-of_kind = main_steps[main_steps["step_kind"] != ""].groupby([*cell, "step_kind"], observed=True)
+known = main_steps[main_steps["step_kind"] != ""]  # of generated chains
+of_kind = (known if len(known) else main_steps.assign(step_kind="any")).groupby([*cell, "step_kind"], observed=True)
 overlap = of_kind[measures].mean().reset_index()
 record.save_table("02_collapse", "overlap", overlap, profile)
 overlap.round(3)
