@@ -155,5 +155,4 @@ def check(boxes: str, said: dict[str, str], spaces: dict[str, Any], numbers: dic
         assert set(spaces[stem]["visions"]) == visions and numbers[stem]["judges_evidence"] == (boxes == "all")
         assert ("set measures.items to boxed" in said[stem]) == (boxes != "all")
     assert ("evidence" in numbers["03_entropy"]["excess"]) == (boxes == "all")
-    assert ("evidence" in numbers["04_interaction"]["hazard_contrast"]) == (boxes == "all")
     assert np.isfinite(numbers["05_veto"]["gain"]["entropy_length"]["image"]["pooled"]["all"]["all"]["gain"])
