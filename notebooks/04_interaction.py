@@ -422,7 +422,8 @@ numbers["spread"] = record.nest(spread[["task_type", "factor", "eta_squared"]], 
 own = reliability.drop(columns="is_oracle").replace({"vision": named})
 optional = [name for name in own if name.startswith(("halves", "reliability"))]
 numbers["reliability"] = record.nest(own, ["vision", "model", "benchmark"], optional)
-facts = {"n_responses": len(items), "judges_evidence": main == "evidence", "has_both_types": has_both}
+facts = {"n_responses": len(items), "judges_evidence": main == "evidence"}
+facts["has_both_types"] = has_both and bool(numbers["hazard_over_placebo"])  # and enough items of each
 record.save_numbers("04_interaction", numbers | facts, profile)
 
 # %%

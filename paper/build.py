@@ -41,6 +41,14 @@ def read_text(profile: str, folder: Path = FOLDER) -> tuple[str, str]:
     return manuscript.fill(source, numbers, names), numbers.hash_files()
 
 
+def find_gap(profile: str) -> str:
+    """Return what says that a notebook judged no evidence, of which every section speaks; no text is written then."""
+    numbers = Numbers(profile)
+    stems = [s for s in numbers.stems() if not dict(numbers.read(s)).get("judges_evidence", True)]
+    figures = paths.show(paths.figures(profile))
+    return f"no text: {', '.join(stems)} judged no evidence boxes; figures and ledger are in {figures}" if stems else ""
+
+
 def walk(node: Any, change: Any) -> Any:
     """Return a pandoc JSON tree with `change` applied to every element, from the leaves up."""
     if isinstance(node, list):
@@ -140,6 +148,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args(arguments)
     try:
+        if gap := find_gap(given.profile):
+            print(f"paper of profile {given.profile}: {gap}")
+            return 0
         if given.tex or given.check:
             file = write_tex(given.profile)
             print(f"{paths.show(file)}: written")

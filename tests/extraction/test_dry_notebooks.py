@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from dontblink.boxes.annotations import describe_image, write_annotations
 from dontblink.extraction.run import Extraction
 from dontblink.extraction.study import Study
 from dontblink.publish import notebook
+from dontblink.publish.claims import build_ledger, show_verdict
+from dontblink.publish.numbers import Numbers
 from dontblink.questions import registry
 from dontblink.questions.items import Box
 
@@ -136,6 +140,17 @@ def test_every_notebook_runs_whichever_items_have_boxes(
         said[stem] = capsys.readouterr().out
     numbers = {stem: json.loads((paths.outputs(PROFILE) / f"{stem}.json").read_text()) for stem in TINY}
     check(boxes, said, spaces, numbers)
+    for place in ("paper", "params", "notebooks"):
+        if not (root / place).exists():
+            (root / place).symlink_to(ROOT / place)
+    shutil.copytree(paths.outputs(PROFILE), paths.figures(PROFILE), dirs_exist_ok=True)
+    claims = build_ledger(Numbers(PROFILE))
+    verdicts = {name: show_verdict(claim) for name, claim in claims.items()}
+    assert (verdicts["C1"] == "needs evidence boxes") == (boxes == "none")
+    assert ("needs evidence boxes" in verdicts["C3"]) == (boxes != "all")
+    assert verdicts["C2"].startswith("needs sampled answers")
+    monkeypatch.syspath_prepend(str(ROOT / "paper"))
+    assert import_module("build").find_gap(PROFILE).startswith("no text: 0" if boxes != "all" else "")
 
 
 def check(boxes: str, said: dict[str, str], spaces: dict[str, Any], numbers: dict[str, Any]) -> None:

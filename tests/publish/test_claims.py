@@ -267,7 +267,7 @@ def _recorded(project: Path, ledger: dict[str, Any]) -> Numbers:
 
 def test_a_study_of_one_task_type_says_that_the_contrast_needs_both(project: Path) -> None:
     change_numbers(project, "04_interaction", lambda numbers: numbers.update(has_both_types=False))
-    assert claims.show_verdict(claims.build_ledger(Numbers("testbed"))["C4"]) == "needs items of both task types"
+    assert claims.show_verdict(claims.build_ledger(Numbers("testbed"))["C4"]) == "needs enough items of both task types"
 
 
 def test_a_number_that_is_merely_absent_is_an_error_and_no_lack_of_boxes(project: Path) -> None:

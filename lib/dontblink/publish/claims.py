@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 # what a study may lack that some series are made of: the fact of their notebook that says so, and the words for it
 NEEDS = {
     "boxes": ("judges_evidence", "needs evidence boxes"),
-    "types": ("has_both_types", "needs items of both task types"),
+    "types": ("has_both_types", "needs enough items of both task types"),
+    "samples": ("has_agreement", "needs sampled answers, of which enough went wrong"),
 }
 VERDICTS = ("reproduced", "same direction", "not reproduced", "not testable")
 COMPARISONS = {"above": operator.gt, "below": operator.lt, "at_least": operator.ge, "at_most": operator.le}
