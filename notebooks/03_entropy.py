@@ -418,6 +418,7 @@ named = ["auroc", "refit_low", "refit_high", "gain", "refit_gain_low", "refit_ga
 elsewhere = "adjustment == 'unadjusted' and train != test"
 kept = mean_carried.query(f"{elsewhere} and scaling == 'train' and rule in ['full', 'answer', 'linear']")
 rescaled = mean_carried.query(f"{elsewhere} and scaling == 'test' and rule == 'linear'")
+kept, rescaled = (rows.assign(model="all") for rows in (kept, rescaled))  # one model is its own mean
 by_vision = excess.assign(vision=excess["vision"].str.partition(" (")[0].str.replace(" ", "_"))
 beyond = by_vision[["vision", "train", "test", "excess", "excess_low", "excess_high", "n_test_items"]]
 numbers |= {
