@@ -58,6 +58,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+# %%
 from dontblink.extraction import examples, tables
 from dontblink.figures import charts, picture
 from dontblink.params import read_section
@@ -67,7 +68,7 @@ from dontblink.questions import registry
 from dontblink.schema import iterate_parts, read_manifest, read_tables
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import collapse, deals
-from dontblink.studies.cells import EVIDENCE, count_evidence, describe_signs, of_items, size_evidence
+from dontblink.studies.cells import EVIDENCE, count_evidence, describe_signs, find_cells, of_items, size_evidence
 
 # %%
 manifest, primary = read_manifest(profile), "grounding_layers"
@@ -75,7 +76,7 @@ items = read_tables(profile, ["items"], split="test")["items"]
 main_steps = read_tables(profile, ["steps"], split="test", head_set=primary)["steps"]
 boxed, small = (items[size_evidence(items) == size] for size in EVIDENCE[:2])
 everything = [(model, benchmark) for model in manifest["models"] for benchmark in manifest["benchmarks"]]
-cells, of_image = ([c for c in everything if c in collapse.find_cells(own, bins, min_items)] for own in (boxed, items))
+cells, of_image = ([c for c in everything if c in find_cells(own, bins, min_items)] for own in (boxed, items))
 assert of_image, f"no cell has {min_items} responses with a reasoning of more than {bins / 2:g} tokens; lower bins"
 assert picture_model in manifest["models"], f"picture_model {picture_model}: expected one of {manifest['models']}"
 cell = ["model", "benchmark"]
@@ -265,7 +266,7 @@ label, falls = "collapse = 1 - last / first (share)", dict(list(image.groupby("q
 figure, ax = plt.subplots(figsize=(7, 3.6))
 controls = {"prompt text": falls["prompt"], "uniform look": falls["uniform_visual"]}
 charts.forest(ax, falls["visual"], label=label, controls=controls, confidence=confidence_level)
-record.save_figure(figure, f"02_collapse_{'image'}", profile)
+record.save_figure(figure, "02_collapse_image", profile)
 
 # %% [markdown]
 # Collapse of the evidence with its controls, and what restating adds.

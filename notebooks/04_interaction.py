@@ -167,6 +167,7 @@ def effect(fit, v, beta_EV):
     return high - low
 
 
+# %%
 def describe(rows, covariates):
     """Return the interaction of a benchmark, on the scale of the logit and on that of risks."""
     fit = fit_logit(rows, covariates)

@@ -129,9 +129,17 @@ def test_numbers_keep_every_digit_sorted_by_key_and_numpy_becomes_plain(root: Pa
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), np.float32("nan"), np.array([1.0, -np.inf])])
 def test_nan_and_infinity_are_errors_that_name_the_key(root: Path, bad: object) -> None:
-    with pytest.raises(NamedError, match=r"02_collapse.json: cells\.symbolic\.ci_low\S* is -?(nan|inf)"):
-        record.save_numbers("02_collapse", {"cells": {"symbolic": {"ci_low": bad}}}, "testbed")
+    with pytest.raises(NamedError, match=r"02_collapse.json: cells\.symbolic\.mass\S* is -?(nan|inf)"):
+        record.save_numbers("02_collapse", {"cells": {"symbolic": {"mass": bad}}}, "testbed")
     assert not list(root.rglob("*.json"))
+
+
+def test_an_end_of_an_interval_that_is_infinite_is_left_out(root: Path) -> None:
+    numbers = {"fall": {"estimate": 0.5, "ci_low": -np.inf, "ci_high": 0.9}}
+    file = record.save_numbers("02_collapse", numbers, "testbed")
+    assert json.loads(file.read_text()) == {"fall": {"estimate": 0.5, "ci_high": 0.9}}
+    table = record.save_table("02_collapse", "cells", pd.DataFrame({"a": [1.0], "ci_low": [-np.inf]}), "testbed")
+    assert table.read_text() == "a,ci_low\n1.0,\n"
 
 
 @pytest.mark.parametrize(

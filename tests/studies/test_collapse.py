@@ -12,6 +12,7 @@ from synthetic_items import read_case
 
 from dontblink.figures.charts import LABELS
 from dontblink.statistics.bootstrap import EstimateError, Resampling
+from dontblink.studies.cells import find_cells
 from dontblink.studies.collapse import (
     BOX_FREE,
     LIFT,
@@ -20,7 +21,6 @@ from dontblink.studies.collapse import (
     collapse_by,
     collapse_table,
     curves,
-    find_cells,
     log_ratio_check,
     pair_bins,
     pair_kinds,

@@ -32,8 +32,7 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 from dontblink import arithmetic, files, params, paths
 from dontblink.errors import NamedError, as_command
 from dontblink.schema import read_tables
-from dontblink.studies.cells import EVIDENCE, size_evidence
-from dontblink.studies.collapse import find_cells
+from dontblink.studies.cells import EVIDENCE, find_cells, size_evidence
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TAG = "parameters"

@@ -106,6 +106,13 @@ def of_items(rows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     return rows[own.isin(wanted)]
 
 
+def find_cells(items: pd.DataFrame, bins: int, min_items: int) -> list[tuple[str, str]]:
+    """Return the cells with enough responses that have a first and a last bin, which more than bins / 2 tokens make."""
+    reasoned = items[items["n_reasoning_tokens"] > bins / 2]
+    sizes = reasoned.groupby(["model", "benchmark"], observed=True).size()
+    return [(str(model), str(benchmark)) for model, benchmark in sizes.index[sizes >= min_items]]
+
+
 def require_cells(items: pd.DataFrame, min_items: int, min_class_items: int = 1) -> None:
     """Raise EstimateError, with the counts of the fullest cell, unless at least one cell can carry an estimate.
 

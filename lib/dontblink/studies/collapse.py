@@ -59,13 +59,6 @@ def pair_bins(bins: pd.DataFrame, masses: Sequence[str] = MASSES) -> pd.DataFram
     return _pair(bins[bins["bin"] == 0], bins[bins["bin"] == bins["n_bins"] - 1], bins, masses)
 
 
-def find_cells(items: pd.DataFrame, bins: int, min_items: int) -> list[tuple[str, str]]:
-    """Return the cells with enough responses that have a first and a last bin, which more than bins / 2 tokens make."""
-    reasoned = items[items["n_reasoning_tokens"] > bins / 2]
-    sizes = reasoned.groupby(CELL, observed=True).size()
-    return [(str(model), str(benchmark)) for model, benchmark in sizes.index[sizes >= min_items]]
-
-
 def pair_kinds(steps: pd.DataFrame) -> pd.DataFrame:
     """Return pairs of a read step and the recall steps about the same thing, averaged per response.
 
