@@ -426,6 +426,8 @@ numbers |= {
     "transfer_test_scaling": record.nest(rescaled[[*of, "gain", "gain_low", "gain_high"]], of),
     "excess": record.nest(beyond, ["vision", "train", "test"]),
 }
+
+# %%
 if not numbers["agreement"].get("pooled"):  # nothing was asked again, or too few of it went wrong
     numbers["has_agreement"] = False
 record.save_numbers("03_entropy", numbers, profile)
