@@ -85,6 +85,7 @@ def test_a_reading_that_is_not_needed_or_not_enough_says_so() -> None:
     assert whole.find_flaw(HOW) == ""
     assert "costs 79%" in replace(whole, evidence_nats=7.9).find_flaw(HOW)
     assert "leaves 21%" in replace(whole, rest_nats=2.1).find_flaw(HOW)
+    assert "costs nothing" in replace(whole, whole_nats=0.0).find_flaw(HOW)
     assert "no image token" in replace(whole, evidence=np.zeros(2, bool), whole_nats=0.0).find_flaw(HOW)
 
 

@@ -64,9 +64,11 @@ class Reading:
     n_passes: int
 
     def find_flaw(self, how: Occlusion) -> str:
-        """Return '' or why this reading says nothing: its evidence is empty, not needed, or not enough."""
+        """Return '' or why this reading says nothing: the evidence is empty, not needed, not enough; or nothing is."""
         if not self.evidence.any():
             return "no image token is read: none costs enough when it is covered"
+        if not self.whole_nats > 0:
+            return "the whole picture covered costs nothing, which a part of it does"
         needed, left = (part / self.whole_nats for part in (self.evidence_nats, self.rest_nats))
         if needed < how.needed_share:
             return f"covered, the evidence costs {needed:.0%} of the whole picture's drop, not {how.needed_share:.0%}"
