@@ -102,9 +102,11 @@ def small_disk(folder: Path, size_kb: int) -> Iterator[Callable[[str], None]]:
 
 def fill_disks(bench: Bench, n: int) -> None:
     """Run on disks from far too small to almost large enough: one line, nothing half there, and on it goes."""
+    sections = study.prepare(bench.folder / "disk-sections") / "results" / study.PROFILE / "params"
+    least = 4 * (len(list(sections.iterdir())) + 6)  # kB: what `prepare` itself writes, a page a file, and its folders
     needed = sum(-(-len(content) // 4096) * 4 for content in bench.files.values()) + 40
     for k in range(n):
-        size = 50 + (needed * 4 // 5 - 50) * k // n
+        size = least + (needed * 4 // 5 - least) * k // n
         root = bench.folder / f"disk-{k}"
         with small_disk(root / "results", size) as remount:
             study.prepare(root)
