@@ -44,7 +44,7 @@ from PIL import Image
 
 from dontblink.attention import replay
 from dontblink.attention.grounding import Grounding, weigh_heads
-from dontblink.models.families import FAMILIES
+from dontblink.models.families import find_family
 from dontblink.models.vlm import VLM, Prompt
 from dontblink_testbed.stand_in import SHAPES, build_image_processor, true_shape
 
@@ -58,9 +58,9 @@ def build_vlm(arguments: argparse.Namespace) -> VLM:
     """Return the model with random weights and some of its text layers, made in its final dtype (no copy)."""
     config = true_shape(arguments.model)
     config.text_config.num_hidden_layers = arguments.layers
-    family = FAMILIES[SHAPES[arguments.model].family]
+    family = find_family(SHAPES[arguments.model].family)
     torch.manual_seed(0)
-    model = family.model_class._from_config(config, dtype=getattr(torch, arguments.dtype))
+    model = transformers.AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, arguments.dtype))
     model.eval().requires_grad_(False)
     eos = (config.text_config.eos_token_id,)
     model.generation_config = transformers.GenerationConfig(eos_token_id=list(eos), pad_token_id=eos[0])
@@ -75,11 +75,11 @@ def draw_prompt(vlm: VLM, size: tuple[int, int], n_text: int, rng: np.random.Gen
     if start is None:
         start, end = config.image_start_token_id, config.image_end_token_id
     picture = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
-    batch = build_image_processor(vlm.name)(images=[picture], return_tensors="np")  # type: ignore[arg-type]
-    grid = batch["image_grid_thw"]
+    inputs = dict(build_image_processor(vlm.name)(images=[picture], return_tensors="pt"))  # type: ignore[arg-type]
     text = rng.integers(0, 100_000, n_text).tolist()
-    ids = [start, *[vlm.image_token_id] * (int(grid.prod()) // 4), end, *text]
-    return Prompt("item", np.array(ids), np.asarray(batch["pixel_values"], dtype=np.float32), grid, (size[::-1],), (0,))
+    ids = np.array([start, *[vlm.image_token_id] * (int(inputs["image_grid_thw"].prod()) // 4), end, *text])
+    inputs["mm_token_type_ids"] = torch.from_numpy(ids == vlm.image_token_id).int()[None]
+    return Prompt("item", ids, inputs, (size[::-1],), (0,))
 
 
 def prepare(arguments: argparse.Namespace) -> tuple[VLM, list[Prompt], list[list[int]], dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Random-weight models of both families, small enough for exact parity tests, and a stand-in for `vlm.VLM`.
+"""Random-weight models of both families, small enough for exact parity tests, as `VLM`s.
 
-In: a family name and, where a benchmark needs them, larger sizes. Out: a `TinyVLM` (no tokenizer: ids only)
-and `TinyPrompt`s with random ids and pixels. Weights are drawn wide (std 0.12) so that attention is peaked
+In: a family name and, where a benchmark needs them, larger sizes. Out: a `VLM` (no tokenizer: ids only)
+and `Prompt`s with random ids and pixels. Weights are drawn wide (std 0.12) so that attention is peaked
 and position matters: near-uniform attention would hide most mistakes, and at 0.2 float32 round-off alone
 moves eager's own masses by 5e-6. Never measure accuracy with these models.
 """
@@ -9,64 +9,20 @@ moves eager's own masses by 5e-6. Never measure accuracy with these models.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from dontblink.models.families import find_family
+from dontblink.models.vlm import VLM, Prompt
+
 FAMILY_NAMES = ("qwen3_vl", "glm4v")
-IMAGE, VIDEO, OPEN, CLOSE, EOS = 3, 4, 5, 6, 7  # special ids; ordinary text starts at 8
+PAD, IMAGE, VIDEO, OPEN, CLOSE, EOS = 0, 3, 4, 5, 6, 7  # special ids; ordinary text starts at 8
 FIRST_TEXT = 8
 MASS_BAR, ENTROPY_BAR, MAP_BAR = 2e-6, 1e-5, 1e-6  # fp32 parity with eager attention
 PATCH_VALUES = 3 * 2 * 8 * 8  # channels x temporal patch x patch x patch
-
-
-@dataclass(frozen=True)
-class TinyPrompt:
-    """ids int64 [P], pixel_values float32 [patches, 384], grid_thw int64 [images, 3] in patches."""
-
-    item_id: str
-    ids: NDArray[np.int64]
-    pixel_values: NDArray[np.float32]
-    grid_thw: NDArray[np.int64]
-    image_sizes: tuple[tuple[int, int], ...]
-
-
-@dataclass
-class TinyVLM:
-    """The part of `vlm.VLM` that replay uses: name, model, n_vocabulary, placeholder ids and collate."""
-
-    model: Any
-    n_vocabulary: int
-    name: str = "tiny"
-    image_token_id: int = IMAGE
-    suppressed_ids: tuple[int, ...] = (IMAGE, VIDEO)
-
-    def collate(
-        self,
-        prompts: Sequence[TinyPrompt],
-        responses: Sequence[Sequence[int]] | None = None,
-        side: str = "right",
-    ) -> dict[str, Any]:
-        """Pad with id 0. right: 3-D positions and no mask; left: a 2-D mask and no positions."""
-        tails = responses or [[]] * len(prompts)
-        rows = [torch.tensor([*p.ids.tolist(), *tail]) for p, tail in zip(prompts, tails, strict=True)]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side=side)
-        kinds = (ids == IMAGE).int()
-        grids = torch.from_numpy(np.concatenate([p.grid_thw for p in prompts]))
-        batch = {
-            "input_ids": ids,
-            "mm_token_type_ids": kinds,
-            "attention_mask": (ids != 0).long() if side == "left" else None,
-            "pixel_values": torch.from_numpy(np.concatenate([p.pixel_values for p in prompts])),
-            "image_grid_thw": grids,
-        }
-        if side == "right":
-            batch["position_ids"] = self.model.model.get_rope_index(ids, kinds, image_grid_thw=grids)[0]
-        return batch
 
 
 def build_vlm(
@@ -77,7 +33,7 @@ def build_vlm(
     n_layers: int = 3,
     n_vocabulary: int = 96,
     std: float = 0.12,
-) -> TinyVLM:
+) -> VLM:
     """Return a random model of `family` in eval mode: 4 heads, 2 key/value heads, patch 8, merge 2."""
     torch.manual_seed(seed)
     pairs = width // 4 // 2  # rotary frequencies of one head
@@ -107,7 +63,10 @@ def build_vlm(
             text_config=text, vision_config={**vision, "image_size": 96},
             image_token_id=IMAGE, video_token_id=VIDEO, image_start_token_id=OPEN, image_end_token_id=CLOSE,
         ))  # fmt: skip
-    return TinyVLM(model.eval().requires_grad_(False), n_vocabulary)
+    return VLM(
+        "tiny", find_family(family), model.eval().requires_grad_(False), None, None, "pil", IMAGE, (IMAGE, VIDEO),
+        (PAD,), n_vocabulary, True, False,
+    )  # fmt: skip
 
 
 def draw_prompt(
@@ -117,7 +76,7 @@ def draw_prompt(
     grids: Sequence[tuple[int, int]] = ((3, 4),),
     n_text: int = 6,
     n_vocabulary: int = 96,
-) -> TinyPrompt:
+) -> Prompt:
     """Return a prompt with one image per merged grid (rows, columns), each between its two marker tokens."""
     ids = [FIRST_TEXT + 1]
     for rows, columns in grids:
@@ -126,7 +85,12 @@ def draw_prompt(
     grid_thw = np.array([(1, 2 * rows, 2 * columns) for rows, columns in grids], dtype=np.int64)
     pixels = rng.normal(size=(int(grid_thw.prod(axis=1).sum()), PATCH_VALUES)).astype(np.float32)
     sizes = tuple((16 * columns, 16 * rows) for rows, columns in grids)
-    return TinyPrompt(item_id, np.array(ids, dtype=np.int64), pixels, grid_thw, sizes)
+    places = np.array(ids, dtype=np.int64)
+    inputs = {
+        "pixel_values": torch.from_numpy(pixels), "image_grid_thw": torch.from_numpy(grid_thw),
+        "mm_token_type_ids": torch.from_numpy(places == IMAGE).int()[None],
+    }  # fmt: skip
+    return Prompt(item_id, places, inputs, sizes, tuple(range(len(sizes))))
 
 
 def draw_response(rng: np.random.Generator, length: int, n_vocabulary: int = 96) -> list[int]:
@@ -134,6 +98,6 @@ def draw_response(rng: np.random.Generator, length: int, n_vocabulary: int = 96)
     return [int(token) for token in rng.integers(FIRST_TEXT, n_vocabulary, length)]
 
 
-def count_image_tokens(prompt: TinyPrompt) -> int:
+def count_image_tokens(prompt: Prompt) -> int:
     """Return the number of merged image tokens of a prompt."""
     return int((prompt.ids == IMAGE).sum())

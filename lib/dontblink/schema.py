@@ -35,6 +35,7 @@ from dontblink.errors import NamedError
 from dontblink.files import read_json
 
 REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box")
+UNTABLED = ("blank_image", "learned_sink")  # in traces alone: what those of the tables, control box apart, miss of 1
 MASSES = tuple(f"{'visual' if region == 'other_image' else region}_mass" for region in REGIONS)  # with the evidence
 BOXED = ("evidence_mass", "control_box_mass")  # of them, those that an item without boxes does not have
 HEAD_SETS = ("grounding_layers", "grounding_heads", "all_layers", "layer_0")

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     Glm4vConfig,
     Glm46VImageProcessorPil,
     PreTrainedTokenizerFast,
@@ -24,7 +25,7 @@ from transformers import (
     Qwen3VLConfig,
 )
 
-from dontblink.models.families import FAMILIES
+from dontblink.models.families import find_family
 
 StandIn = Literal["Qwen3-VL-2B", "Qwen3-VL-8B", "GLM-4.6V-Flash"]
 N_HEADS, HEAD_WIDTH = 4, 32  # of a stand-in's attention; the real ones are 128 wide
@@ -158,7 +159,7 @@ def build_stand_in(
     config = _build_config(
         shape, text, vision, shape.rope | {"mrope_section": sections}, _find_ids(shape.family, tokenizer), HEAD_WIDTH
     )
-    model_class = FAMILIES[shape.family].model_class
+    model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     folder.mkdir(parents=True, exist_ok=True)
     if weights == "random":
         with torch.random.fork_rng():
@@ -206,7 +207,7 @@ def build_image_processor(model: StandIn) -> Any:
     """Return the real processor class with the real patch, merge and limits of image tokens of one picture."""
     shape = SHAPES[model]
     patch = shape.vision["patch_size"]
-    counted = 2 if FAMILIES[shape.family].budget_counts_frames else 1  # each pixel once per frame
+    counted = 2 if find_family(shape.family).budget_counts_frames else 1  # each pixel once per frame
     least, most = (tokens * (2 * patch) ** 2 * counted for tokens in shape.image_tokens)
     settings: dict[str, Any] = {"patch_size": patch, "merge_size": 2, "temporal_patch_size": 2}
     settings["size"] = {"shortest_edge": least, "longest_edge": most}

@@ -18,8 +18,8 @@ from tiny_models import (
     MAP_BAR,
     MASS_BAR,
     VIDEO,
-    TinyPrompt,
-    TinyVLM,
+    VLM,
+    Prompt,
     build_vlm,
     count_image_tokens,
     draw_prompt,
@@ -44,7 +44,7 @@ from dontblink.errors import NamedError
 class Case:
     """Inputs of one replay: three items with different image counts, grids, prompt and response lengths."""
 
-    prompts: list[TinyPrompt]
+    prompts: list[Prompt]
     responses: list[list[int]]
     measures: dict[str, Any]
 
@@ -53,7 +53,7 @@ class Case:
         kept = {name: [values[row] for row in rows] for name, values in self.measures.items()}
         return Case([self.prompts[row] for row in rows], [self.responses[row] for row in rows], kept)
 
-    def replay(self, vlm: TinyVLM, **options: Any) -> list[Measures]:
+    def replay(self, vlm: VLM, **options: Any) -> list[Measures]:
         """Replay the case."""
         return replay_responses(vlm, self.prompts, self.responses, **self.measures, **options)  # type: ignore
 
@@ -74,7 +74,7 @@ def draw_case(seed: int = 0) -> Case:
 
 
 @pytest.fixture(scope="module", params=FAMILY_NAMES)
-def vlm(request: pytest.FixtureRequest) -> TinyVLM:
+def vlm(request: pytest.FixtureRequest) -> VLM:
     return build_vlm(request.param)
 
 
@@ -83,7 +83,7 @@ def case() -> Case:
     return draw_case()
 
 
-def read_eager(vlm: TinyVLM, case: Case, row: int) -> Measures:
+def read_eager(vlm: VLM, case: Case, row: int) -> Measures:
     """Return the truth for one unpadded item, from full eager attention matrices and full logits."""
     prompt, response = case.prompts[row], case.responses[row]
     before = vlm.model.config.get_text_config()._attn_implementation
@@ -118,7 +118,7 @@ def gap(found: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize("implementation", ["split", "generic"])
 def test_a_padded_batch_equals_eager_attention_of_each_item_alone(
-    vlm: TinyVLM, case: Case, implementation: str
+    vlm: VLM, case: Case, implementation: str
 ) -> None:
     traces = case.replay(vlm, implementation=implementation)
     for row, trace in enumerate(traces):
@@ -133,7 +133,7 @@ def test_a_padded_batch_equals_eager_attention_of_each_item_alone(
         assert gap(trace.head_mass, truth.head_mass) <= MASS_BAR
 
 
-def test_masses_sum_to_one_peak_and_see_no_earlier_response_at_the_first_token(vlm: TinyVLM, case: Case) -> None:
+def test_masses_sum_to_one_peak_and_see_no_earlier_response_at_the_first_token(vlm: VLM, case: Case) -> None:
     traces = case.replay(vlm)
     for trace in traces:
         assert np.abs(trace.mass[..., :5].sum(-1) - 1).max() <= 2e-6
@@ -144,7 +144,7 @@ def test_masses_sum_to_one_peak_and_see_no_earlier_response_at_the_first_token(v
     assert earlier[:, :, 0].max() == 0 and earlier[:, :, 1:].min() > 0
 
 
-def test_results_keep_the_input_order_and_do_not_depend_on_the_batch(vlm: TinyVLM, case: Case) -> None:
+def test_results_keep_the_input_order_and_do_not_depend_on_the_batch(vlm: VLM, case: Case) -> None:
     assert case.pick().replay(vlm) == []
     together = case.replay(vlm)
     alone = case.pick(2, 0, 1).replay(vlm, token_budget=1)
@@ -155,14 +155,14 @@ def test_results_keep_the_input_order_and_do_not_depend_on_the_batch(vlm: TinyVL
         assert gap(single.entropy_nats, padded.entropy_nats) <= ENTROPY_BAR
 
 
-def test_step_map_over_image_tokens_sums_to_the_step_mean_of_visual_mass(vlm: TinyVLM, case: Case) -> None:
+def test_step_map_over_image_tokens_sums_to_the_step_mean_of_visual_mass(vlm: VLM, case: Case) -> None:
     trace = case.replay(vlm)[0]
     visual = trace.mass[..., :2].sum(-1)  # evidence + other image
     for number, (start, stop) in enumerate(case.measures["steps"][0]):
         assert gap(trace.step_map[number].sum(-1), visual[:, :, start:stop].mean(-1)) <= 2e-6
 
 
-def test_replay_of_a_generated_response_equals_its_step_by_step_attention(vlm: TinyVLM, case: Case) -> None:
+def test_replay_of_a_generated_response_equals_its_step_by_step_attention(vlm: VLM, case: Case) -> None:
     prompt, n_prompt = case.prompts[1], len(case.prompts[1].ids)
     vlm.model.set_attn_implementation("eager")
     out = vlm.model.generate(
@@ -190,22 +190,27 @@ def test_replay_of_a_generated_response_equals_its_step_by_step_attention(vlm: T
         assert abs(float(logs[response[token]]) - trace.log_probability_nats[token]) <= 5e-5
 
 
-def test_the_model_receives_3d_positions_and_no_mask(vlm: TinyVLM, case: Case) -> None:
+def test_the_model_receives_3d_positions_and_no_mask(vlm: VLM, case: Case) -> None:
     seen: dict[str, Any] = {}
     hook = vlm.model.model.language_model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True
     )
+    attention = next(part for part in vlm.model.modules() if hasattr(part, "layer_idx"))
+    inside = attention.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.update(mask=kwargs["attention_mask"]), with_kwargs=True
+    )
     case.pick(1).replay(vlm)
     hook.remove()
+    inside.remove()
     first = case.prompts[1].ids.tolist().index(IMAGE)
     temporal, height, width = seen["position_ids"][:, 0, first : first + 6]
-    assert seen["attention_mask"] is None
+    assert seen["mask"] is None
     assert temporal.unique().numel() == 1  # the first image: 2 x 3 tokens at one time
     assert (height - height[0]).tolist() == [0, 0, 0, 1, 1, 1]
     assert (width - width[0]).tolist() == [0, 1, 2, 0, 1, 2]
 
 
-def test_1d_positions_would_give_wrong_masses(vlm: TinyVLM, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_1d_positions_would_give_wrong_masses(vlm: VLM, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     right = case.pick(1).replay(vlm)[0]
     collate = vlm.collate
 
@@ -238,21 +243,21 @@ def test_bf16_is_as_close_to_the_fp32_truth_as_eager_bf16(case: Case) -> None:
 
 def test_region_weights_follow_their_definition() -> None:
     is_image = np.array([False, True, True, False, False, False])
-    found = weigh_regions(is_image, 4, coverage=[0.25, 1.0], control=[0.5, 0.0])
-    assert REGIONS == ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box") == schema.REGIONS
+    found = weigh_regions(is_image, 4, coverage=[0.25, 1.0], control=[0.5, 0.0], blank_index=[3])
+    assert (*schema.REGIONS, *schema.UNTABLED) == REGIONS
     expected = [
-        [0, 0, 0, 0, 1, 0],  # key 0: the sink, and nothing else
-        [0.25, 0.75, 0, 0, 0, 0.5],
-        [1, 0, 0, 0, 0, 0],
-        [0, 0, 1, 0, 0, 0],
-        [0, 0, 0, 1, 0, 0],
-        [0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 1, 0, 0, 0],  # key 0: the sink, and nothing else
+        [0.25, 0.75, 0, 0, 0, 0.5, 0, 0],
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 1, 0],  # an image token that holds no pixel
+        [0, 0, 0, 1, 0, 0, 0, 0],
+        [0, 0, 0, 1, 0, 0, 0, 0],
     ]
     np.testing.assert_array_equal(found, np.array(expected, dtype=np.float32))
 
 
 def test_entropy_does_not_depend_on_the_rows_that_share_a_head_chunk(
-    vlm: TinyVLM, case: Case, monkeypatch: pytest.MonkeyPatch
+    vlm: VLM, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(case.responses[0]) > 2 * HEAD_ROWS
     before = case.replay(vlm)
@@ -265,11 +270,11 @@ def test_entropy_does_not_depend_on_the_rows_that_share_a_head_chunk(
 def read_logits(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the two entropies of a response whose tokens were predicted with these logits [T, V]."""
     hidden = torch.from_numpy(np.asarray(logits, np.float32))[None]
-    said = SimpleNamespace(last_hidden_state=hidden)
-    body = SimpleNamespace(model=lambda **_: said, lm_head=torch.nn.Identity())
-    model: Any = SimpleNamespace(model=body, collate=lambda *_, side: {})
+    model: Any = SimpleNamespace(model=None, collate=lambda *_, side: {})
     prompt: Any = SimpleNamespace(ids=[1])
-    [(exact, truncated, _)] = replay.read_tokens(model, [prompt], [[0] * len(logits)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay, "run_body", lambda *_: (hidden, lambda rows: rows))
+        [(exact, truncated, _)] = replay.read_tokens(model, [prompt], [[0] * len(logits)])
     assert exact.dtype == truncated.dtype == np.float32
     return exact, truncated
 
@@ -299,14 +304,15 @@ def test_a_tie_at_the_last_kept_token_changes_nothing_wherever_the_tied_tokens_s
     assert (exact[0], truncated[0]) == pytest.approx((np.log(50), np.log(20)), rel=1e-6)
 
 
-def test_the_vocabulary_head_never_sees_more_than_its_chunk(vlm: TinyVLM, case: Case) -> None:
+def test_the_vocabulary_head_never_sees_more_than_its_chunk(vlm: VLM, case: Case) -> None:
     rows: list[int] = []
     hook = vlm.model.lm_head.register_forward_pre_hook(lambda module, args: rows.append(args[0].numel()))
     case.replay(vlm)
     hook.remove()
     width = vlm.model.config.get_text_config().hidden_size
     assert max(rows) <= HEAD_ROWS * width
-    assert sum(rows) == width * sum(map(len, case.responses))  # and only rows that predict a token
+    n_tokens = sum(map(len, case.responses))
+    assert sum(rows) == width * (n_tokens + len(case.prompts))  # the rows that predict a token, and one of the body's
 
 
 @given(st.lists(st.integers(1, 500), max_size=40), st.integers(1, 2000))
@@ -333,7 +339,7 @@ def test_batches_hold_every_item_once_within_the_budget(lengths: list[int], budg
     ],
 )
 def test_an_item_that_cannot_be_replayed_is_named_before_any_computation(
-    vlm: TinyVLM, case: Case, change: Any, message: str, monkeypatch: pytest.MonkeyPatch
+    vlm: VLM, case: Case, change: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(case)
     monkeypatch.setattr(vlm, "collate", lambda *args, **kwargs: pytest.fail("computed something"))
@@ -352,7 +358,7 @@ def test_a_checkpoint_with_broken_weights_is_reported(case: Case) -> None:
 @pytest.mark.parametrize("implementation", ["split", "generic"])
 @pytest.mark.parametrize("n_sets", [2, 0])
 def test_sets_of_heads_are_means_over_their_heads(
-    vlm: TinyVLM, case: Case, n_sets: int, implementation: Any
+    vlm: VLM, case: Case, n_sets: int, implementation: Any
 ) -> None:
     if not n_sets:
         case.measures["steps"] = [()] * 3
@@ -375,11 +381,11 @@ def test_sets_of_heads_are_means_over_their_heads(
 
 
 def test_a_batch_that_runs_out_of_memory_is_halved_and_an_item_too_large_alone_is_named(
-    vlm: TinyVLM, case: Case, monkeypatch: pytest.MonkeyPatch
+    vlm: VLM, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, sizes, read = case.replay(vlm), [], replay.read_tokens
 
-    def run_out(vlm: Any, prompts: list[TinyPrompt], responses: Any) -> Any:
+    def run_out(vlm: Any, prompts: list[Prompt], responses: Any) -> Any:
         sizes.append(len(prompts))
         if len(prompts) > 1 or prompts[0].item_id == "two":
             raise torch.OutOfMemoryError("no memory left")
@@ -401,7 +407,7 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_an_item_too_large_alone_i
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
 ])  # fmt: skip
 def test_a_batch_that_did_not_fit_lowers_the_budget_of_the_rest(
-    error: Exception, vlm: TinyVLM, monkeypatch: pytest.MonkeyPatch
+    error: Exception, vlm: VLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng, read, sizes = np.random.default_rng(1), replay.read_tokens, []
     prompts = [draw_prompt(rng, f"{n}", grids=[(2, 3)], n_text=5) for n in range(16)]
@@ -410,7 +416,7 @@ def test_a_batch_that_did_not_fit_lowers_the_budget_of_the_rest(
     longest = len(prompts[0].ids) + 7
     expected = case.replay(vlm, token_budget=4 * longest)
 
-    def run_out(vlm: Any, prompts: list[TinyPrompt], responses: Any) -> Any:
+    def run_out(vlm: Any, prompts: list[Prompt], responses: Any) -> Any:
         sizes.append(len(prompts))
         if len(prompts) > 1:
             raise error
@@ -426,7 +432,7 @@ def test_a_batch_that_did_not_fit_lowers_the_budget_of_the_rest(
 
 
 def test_a_failure_that_is_not_of_memory_is_no_reason_to_leave_an_item_out(
-    vlm: TinyVLM, case: Case, monkeypatch: pytest.MonkeyPatch
+    vlm: VLM, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*inputs: Any) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")

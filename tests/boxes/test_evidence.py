@@ -44,7 +44,8 @@ def repaint(item: Item, box: Box) -> Item:
 
 def patches_of_tokens(prompt: Prompt) -> np.ndarray:
     """Pixels behind each merged token [M, 4 * dim]: four consecutive patch rows make one token."""
-    return prompt.pixel_values.reshape(len(prompt.pixel_values) // 4, -1)
+    pixels: np.ndarray = prompt.inputs["pixel_values"].numpy()
+    return pixels.reshape(len(pixels) // 4, -1)
 
 
 CASES = [
@@ -73,8 +74,8 @@ def features_without_attention(vlm: VLM, prompt: Prompt) -> np.ndarray:
     for block in tower.model.visual.blocks:
         for parameter in block.attn.proj.parameters():
             parameter.zero_()
-    pixels, grids = torch.from_numpy(prompt.pixel_values), torch.from_numpy(prompt.grid_thw)
-    found = tower.model.get_image_features(pixels, grids).pooler_output
+    shown = prompt.inputs["pixel_values"], prompt.inputs["image_grid_thw"]
+    found = tower.model.get_image_features(*shown).pooler_output
     return torch.cat(list(found)).numpy()
 
 

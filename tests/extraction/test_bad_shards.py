@@ -19,6 +19,7 @@ from bad_input import HOSTILE, attack, make_picture
 from hypothesis import strategies as st
 
 from dontblink import paths, schema, store
+from dontblink.attention.replay import REGIONS
 from dontblink.attention.traces import Trace, pack_traces, unpack_traces
 from dontblink.errors import NamedError
 from dontblink.extraction import study, tables
@@ -29,7 +30,7 @@ from dontblink.models.spans import Markers, Spans, segment
 from dontblink.models.vlm import Prompt
 from dontblink.publish import viewer
 from dontblink.questions.items import GoldStep, Item
-from dontblink.schema import HEAD_SETS, REGIONS
+from dontblink.schema import HEAD_SETS
 
 EOS, IMAGE, CLOSE, OPEN, BOX, END_BOX = range(6)
 VOCABULARY = [

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+import tiny_checkpoints
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import tiny_vlm
+from transformers import LlavaImageProcessorPil
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.models.glm46v import image_processing_pil_glm46v as glm
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as qwen
 
 from dontblink.errors import NamedError
 from dontblink.models.families import (
     FAMILIES,
+    Family,
     Thinking,
+    find_family,
     find_thinking,
     limit_image_tokens,
     pixels_per_token,
@@ -117,6 +124,14 @@ def test_a_budget_that_cannot_be_kept_is_an_error(most: int) -> None:
 
 
 def test_every_family_is_registered_under_its_model_type() -> None:
-    for name, family in FAMILIES.items():
-        assert family.model_class.config_class.model_type == name == family.name
-        assert tiny_vlm(name).family is family
+    assert set(FAMILIES) <= set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+    for name in tiny_checkpoints.FAMILIES:
+        assert tiny_vlm(name).family == find_family(name) and find_family(name).name == name
+
+
+def test_a_type_without_a_row_has_the_defaults_and_a_processor_without_a_budget_no_bound() -> None:
+    assert find_family("llava") == Family("llava")
+    images = LlavaImageProcessorPil()
+    before = dict(images.size)
+    limit_image_tokens(images, find_family("llava"), 100)
+    assert read_image_tokens(images, find_family("llava")) == (1, sys.maxsize) and dict(images.size) == before

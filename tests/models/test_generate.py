@@ -73,7 +73,7 @@ def test_greedy_batches_equal_generate_on_each_item_alone(family: str) -> None:
         ids = torch.from_numpy(prompt.ids)[None]
         expected = vlm.model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == vlm.image_token_id).long(),
-            pixel_values=torch.from_numpy(prompt.pixel_values), image_grid_thw=torch.from_numpy(prompt.grid_thw),
+            pixel_values=prompt.inputs["pixel_values"], image_grid_thw=prompt.inputs["image_grid_thw"],
             max_new_tokens=N_NEW, do_sample=False, suppress_tokens=list(vlm.suppressed_ids), pad_token_id=0,
         )[0, ids.shape[1] :]  # fmt: skip
         found = responses[item.id]

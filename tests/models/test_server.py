@@ -427,7 +427,7 @@ def test_the_checkpoints_own_processor_told_the_stated_pixels_cuts_the_same_grid
     item = make_item("a", size)
     pictures = [open_image(image) for image in item.images]
     told = own.processor.image_processor(pictures, return_tensors="np", **state_pixels(ours))
-    np.testing.assert_array_equal(told["image_grid_thw"], ours.encode(item).grid_thw)
+    np.testing.assert_array_equal(told["image_grid_thw"], ours.encode(item).inputs["image_grid_thw"])
 
 
 @pytest.mark.parametrize("fault", ["own pixels", "own pixels, one placeholder"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModelForImageTextToText
 
 from dontblink.attention.replay import replay_responses
 from dontblink.boxes import evidence
@@ -19,7 +20,6 @@ from dontblink.models.vlm import VLM
 from dontblink.paths import ROOT
 from dontblink.questions.items import Box, Item, open_image, split_question, validate
 from dontblink_testbed.stand_in import (
-    FAMILIES,
     SHAPES,
     SPECIAL_TOKENS,
     TRUE_IDS,
@@ -118,7 +118,7 @@ def test_grids_of_the_real_pictures_have_the_real_geometry(model: str, tmp_path:
     assert n_checked > 15
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_comes_back_from_its_bytes(family: str, text: str) -> None:
     tokenizer = build_tokenizer(family)
@@ -127,7 +127,7 @@ def test_any_text_comes_back_from_its_bytes(family: str, text: str) -> None:
     assert len(ids) == len(text.encode()) and max(ids, default=0) < 256
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])
 def test_special_tokens_are_one_token_each(family: str) -> None:
     tokenizer = build_tokenizer(family)
     for token in ("<think>", "</think>", *tokenizer.all_special_tokens):
@@ -163,5 +163,5 @@ def test_true_shapes_are_those_of_the_real_models(
     assert (v.depth, v.hidden_size, v.patch_size, getattr(v, "deepstack_visual_indexes", None)) == vision
     assert config.image_token_id == TRUE_IDS[SHAPES[model].family]["image_token_id"] and v.spatial_merge_size == 2
     with torch.device("meta"):
-        built = FAMILIES[SHAPES[model].family].model_class(config)
+        built = AutoModelForImageTextToText.from_config(config)
     assert sum(p.numel() for p in built.parameters()) / 1e9 == pytest.approx(n_billion, abs=0.01)

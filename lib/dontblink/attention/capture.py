@@ -15,7 +15,11 @@ layer by layer, because the maps of a thousand heads would not fit. Two attentio
   measures. Any model that has one, at several times the cost; and the independent cross-check of `split`, which hands
   over to it what it does not know: a mask that lets a row see later keys, or an argument that changes the scores.
 
-Never do here: know what a region or an item means, keep a full attention matrix, touch a module without
+Layers are the modules that called, in the order of their calls: a hybrid has fewer than its configuration counts. The
+LAST region takes what no key does: the share of learned sinks, by which a row of their keys' weights misses 1. Where a
+model is split by heads over the ranks of a process group, each rank keeps the heads of all.
+
+Never do here: know what any other region or an item means, keep a full attention matrix, touch a module without
 `layer_idx` (the vision tower calls the same attention function), or register without the mask interface:
 transformers then hands padded samples NO mask, without a word.
 """
@@ -130,7 +134,8 @@ class Recording:
     """What one forward pass left behind: masses [B, H, rows, R] by layer; maps [B, H, S, M], or one [B, G, S, M]."""
 
     plan: RecordingPlan
-    n_layers: int
+    n_ranks: int = 1
+    n_heads: int = 0  # of all ranks together
     layers: dict[int, Tensor] = field(default_factory=dict)
     maps: list[Tensor] = field(default_factory=list)
     scratch: dict[torch.device, Tensor] = field(default_factory=dict)
@@ -144,9 +149,8 @@ class Recording:
 
     def read(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return sample `row`'s masses float32 [L, H, T, R] and step maps float32 [S, L, H, M], or [S, G, M]."""
-        if (found := len(self.layers)) != self.n_layers:
-            raise NamedError(f"{found} of {self.n_layers} text layers recorded; run the model in `record`")
-        sample, masses = self.plan.samples[row], [self.layers[layer] for layer in sorted(self.layers)]
+        check_layers(self.layers)
+        sample, masses = self.plan.samples[row], list(self.layers.values())
         start = sample.first_row - self.plan.first_row
         n_steps, n_image = len(sample.steps), len(sample.image_index)
         mass = torch.stack([mass[row, :, start : start + sample.n_rows].cpu() for mass in masses])
@@ -156,8 +160,10 @@ class Recording:
 
     def keep(self, layer: int, mass: Tensor, maps: Tensor) -> None:
         """Keep a layer's masses [B, H, rows, R] and its maps [B, H, S, M], or add these to each head set's sum."""
+        mass, maps = (gather_heads(part, self.n_ranks, self.n_heads) for part in (mass, maps))
         if (sets := self.plan.head_sets) is not None:
-            maps = torch.stack(sum_heads(sets[:, layer].tolist(), maps.unbind(1)), 1) if len(sets) else maps[:, :0]
+            own = sets[:, len(self.layers)].tolist()
+            maps = torch.stack(sum_heads(own, maps.unbind(1)), 1) if len(sets) else maps[:, :0]
             maps = self.maps.pop().to(maps.device) + maps if self.maps else maps
         self.layers[layer] = mass
         self.maps.append(maps)
@@ -172,7 +178,37 @@ def sum_heads(weights: Sequence[Sequence[float]], heads: Sequence[Any]) -> list[
     return [sum((w * head for w, head in zip(row, heads, strict=True) if w), heads[0] * 0) for row in weights]
 
 
-_ACTIVE: ContextVar[Recording | None] = ContextVar("dontblink_recording", default=None)
+def check_layers(layers: Mapping[int, Tensor]) -> None:
+    """Raise NamedError unless layers [B, H, ...] have been recorded, all of them with as many heads."""
+    if not layers:
+        raise NamedError("no text layer recorded: the model did not run inside, or calls no attention function")
+    if len(found := sorted({len(layer[0]) for layer in layers.values()})) > 1:
+        raise NamedError(f"its layers have {' or '.join(map(str, found))} heads, expected one number; not measured")
+
+
+def gather_heads(own: Tensor, n_ranks: int, n_heads: int) -> Tensor:
+    """Return what all ranks have of their heads [B, H / n_ranks, ...], in the order of the ranks.
+
+    Raises NamedError where every rank has all heads: transformers loads a model whose class has no plan for tensor
+    parallelism whole on every rank, without a word.
+    """
+    if n_ranks == 1:
+        return own
+    if own.shape[1] * n_ranks != n_heads:
+        found = f"{own.shape[1]} of {n_heads} heads on each of {n_ranks} ranks"
+        raise NamedError(f"{found}: its class does not split attention; give a tp_plan that does, or use device_map")
+    parts = [torch.empty_like(own) for _ in range(n_ranks)]
+    torch.distributed.all_gather(parts, own.contiguous())
+    return torch.cat(parts, dim=1)
+
+
+def count_heads(model: Any) -> tuple[int, int]:
+    """Return over how many ranks of a process group a model is split, and how many heads a layer of it has in all."""
+    heads = getattr(model.config.get_text_config(decoder=True), "num_attention_heads", 0)
+    return int(getattr(model, "tp_size", None) or 1), int(heads)
+
+
+_ACTIVE: ContextVar[Any] = ContextVar("dontblink_recording", default=None)  # a Recording, or what watches generation
 
 
 @contextmanager
@@ -183,14 +219,19 @@ def record(model: Any, plan: RecordingPlan, implementation: Implementation = "sp
     """
     if model.training:
         raise NamedError("the model is in training mode; call model.eval() before recording")
-    text = model.config.get_text_config(decoder=True)
-    before = text._attn_implementation
-    recording = Recording(plan, text.num_hidden_layers)
+    recording = Recording(plan, *count_heads(model))
+    with attending(model, f"dontblink_{implementation}", recording), torch.no_grad():
+        yield recording
+
+
+@contextmanager
+def attending(model: Any, name: str, recording: Any) -> Iterator[None]:
+    """Give the text layers of a model an attention function, and that what to record, until the end."""
+    before = model.config.get_text_config(decoder=True)._attn_implementation
     token = _ACTIVE.set(recording)
     try:
-        switch_attention(model, f"dontblink_{implementation}")
-        with torch.no_grad():
-            yield recording
+        switch_attention(model, name)
+        yield
     finally:
         _ACTIVE.reset(token)
         switch_attention(model, before)
@@ -274,7 +315,7 @@ def attend_generic(
     """Attend and record by the eager function of the module's OWN modeling file, some rows at a time, in float32.
 
     Soft caps, learned sinks, position biases and whatever a family does to its scores are in its weights: no line here
-    knows of them, and what its sinks take is missing from the sum of a row. Arguments and result as `attend_split`.
+    knows of them. Arguments and result as `attend_split`.
 
     Raises
     ------
@@ -298,7 +339,9 @@ def attend_generic(
             continue
         if attention is None:
             raise NamedError(f"{type(module).__name__}: its eager attention returns no weights; it cannot be measured")
-        masses.append((attention.float() @ plan.weights[:, None])[:, :, max(plan.first_row - top, 0) :])
+        mass = attention.float() @ plan.weights[:, None]
+        mass[..., -1] += (1 - attention.float().sum(-1)).clamp(min=0)
+        masses.append(mass[:, :, max(plan.first_row - top, 0) :])
         index = plan.image_index.clamp(min=0)[:, None, None].expand(*attention.shape[:3], -1)
         maps.append(plan.step_weights[:, None, :, rows] @ attention.float().gather(-1, index))
     if recording:
@@ -350,7 +393,7 @@ def _cut_rows(given: Any, rows: slice, n_rows: int, n_keys: int) -> Any:
 def _recording_for(module: Any, query: Tensor, key: Tensor) -> Recording | None:
     """Return the open recording for a text layer, else None; raise NamedError if its shape was not planned."""
     recording = _ACTIVE.get()
-    if recording is None or not hasattr(module, "layer_idx"):
+    if not isinstance(recording, Recording) or not hasattr(module, "layer_idx"):
         return None
     n_samples, n_keys, _ = recording.plan.weights.shape
     found, planned = (query.shape[0], query.shape[2], key.shape[2]), (n_samples, n_keys, n_keys)

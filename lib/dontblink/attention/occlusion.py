@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dontblink.attention.replay import TOO_LARGE, read_tokens
@@ -102,15 +103,15 @@ def cover(prompt: Prompt, tokens: Tokens, grids: Sequence[Grid]) -> Prompt:
 
     Both families put the patches of a token side by side, and the channels of a patch first.
     """
-    per_token = len(prompt.pixel_values) // len(tokens)
-    pixels = prompt.pixel_values.copy().reshape(len(tokens), per_token, 3, -1)
+    shown = prompt.inputs["pixel_values"].numpy()
+    pixels = shown.copy().reshape(len(tokens), len(shown) // len(tokens), 3, -1)
     start = 0
     for rows, columns in grids:
         own = slice(start, start + rows * columns)
         mean = pixels[own].mean(axis=(0, 1, 3), dtype=np.float64).astype(np.float32)
         pixels[own][tokens[own]] = mean[:, None]
         start = own.stop
-    return replace(prompt, pixel_values=pixels.reshape(prompt.pixel_values.shape))
+    return replace(prompt, inputs={**prompt.inputs, "pixel_values": torch.from_numpy(pixels.reshape(shown.shape))})
 
 
 def read_evidence(
@@ -120,6 +121,8 @@ def read_evidence(
 
     A batch that runs out of memory is halved, and those after it; NamedError if one sequence alone does not fit.
     """
+    if not vlm.states_grid(prompt):
+        raise NamedError(f"{vlm.name}: occlusion needs pictures cut into the patches of each token; draw boxes instead")
     grids = vlm.image_grid(prompt)
     spoken = np.zeros(len(response), bool)
     for begin, end in (spans.reasoning, spans.answer):

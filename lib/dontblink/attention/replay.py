@@ -12,9 +12,10 @@ vocabulary] logits of a response, re-tokenise text, or repair an input in silenc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,9 +32,13 @@ Floats = NDArray[np.float32]
 Found = TypeVar("Found", bound="Measures")
 Span = tuple[int, int]
 
-# The first five are a partition of the keys, the last one overlaps them. schema.REGIONS, which names the columns of the
-# tables alike, is not imported here: a new column of a table must not make every stored trace out of date.
-REGIONS = ("evidence", "other_image", "prompt", "earlier_response", "sink", "control_box")
+# All but the control box are a partition of what a row looks at; it overlaps them. schema.REGIONS, which names the
+# columns of the tables alike, is not imported here: a new column of a table must not make every stored trace out of
+# date. Image tokens that hold no pixel, as those that end the rows of a tile do, are neither evidence nor other image;
+# what a model's learned sinks take is no key's, see `capture`.
+REGIONS = (
+    "evidence", "other_image", "prompt", "earlier_response", "sink", "control_box", "blank_image", "learned_sink",
+)  # fmt: skip
 TOO_LARGE = "does not fit into the accelerator's memory alone; lower the image size or the dtype"
 HEAD_ROWS = 64  # rows of the vocabulary head at a time: bounds memory, changes no result
 # Most probable tokens of the truncated entropy: what secondary sources give as the paper's own definition, and as many
@@ -52,8 +57,8 @@ class Measures:
         Entropy of the same distribution renormalised over its `SUPPORT` most probable tokens, or over all of a smaller
         vocabulary. A tie at the last of them is a choice between equal values: the entropy does not depend on it.
     log_probability_nats : float32 [T], log p(token t)
-    mass : float32 [L, H, T, 6], or [G, T, 6] over G sets of heads
-        Attention mass on `REGIONS`; the first five sum to 1.
+    mass : float32 [L, H, T, 8], or [G, T, 8] over G sets of heads
+        Attention mass on `REGIONS`; without the control box it sums to 1.
     step_map : float32 [S, L, H, M], or [S, G, M]
         Attention to each image token (images in order, row-major), averaged over the tokens of a step.
     head_mass : float32 [L, H, 2]
@@ -71,13 +76,15 @@ class Measures:
 
 
 def weigh_regions(
-    is_image: NDArray[np.bool_], n_prompt: int, coverage: ArrayLike, control: ArrayLike
-) -> NDArray[np.float32]:
-    """Return float32 [keys, 6]: how much of each key belongs to each of `REGIONS`.
+    is_image: NDArray[np.bool_], n_prompt: int, coverage: ArrayLike, control: ArrayLike,
+    blank_index: ArrayLike = (),
+) -> NDArray[np.float32]:  # fmt: skip
+    """Return float32 [keys, 8]: how much of each key belongs to each of `REGIONS`.
 
-    The first five columns partition the keys (rows sum to 1). An image token that the boxes cover by c counts
-    c as evidence and 1 - c as other image; key 0 is the sink alone; `control_box` overlaps the rest.
+    All columns but `control_box`, which overlaps them, partition the keys (rows sum to 1). An image token that the
+    boxes cover by c counts c as evidence and 1 - c as other image; key 0 is the sink alone.
     """
+    blanks = np.asarray(blank_index, dtype=np.int64)
     weights = np.zeros((len(is_image), len(REGIONS)), dtype=np.float32)
     column = {name: weights[:, number] for number, name in enumerate(REGIONS)}
     column["prompt"][:n_prompt] = ~is_image[:n_prompt]
@@ -85,6 +92,7 @@ def weigh_regions(
     column["evidence"][is_image] = coverage
     column["other_image"][is_image] = 1 - np.asarray(coverage, dtype=np.float32)
     column["control_box"][is_image] = control
+    column["prompt"][blanks], column["blank_image"][blanks] = 0, 1
     weights[0] = 0
     column["sink"][0] = 1
     return weights
@@ -98,13 +106,13 @@ def plan_sample(
     if not n_response:
         raise NamedError(f"{item}: empty response; expected at least one token: quarantine the item")
     check_ids(vlm, prompt.item_id, response)
-    image_index = np.flatnonzero(np.asarray(prompt.ids) == vlm.image_token_id)
+    image_index, blank_index = prompt.find_image(vlm.image_token_id)
     for name, values in (("coverage", coverage), ("control", control)):
         found = np.asarray(values)
         if found.shape != image_index.shape or not np.all((found >= 0) & (found <= 1)):
             raise NamedError(
                 f"{item}: {name} of shape {found.shape}, {found.min(initial=1)} to {found.max(initial=0)}; expected a "
-                f"share of each of {len(image_index)} image tokens, 0 to 1: compute it from image_grid(prompt)"
+                f"share of each of {len(image_index)} image tokens, 0 to 1: compute it from the prompt's own grid"
             )
     for number, (start, stop) in enumerate(steps):
         if not 0 <= start < stop <= n_response:
@@ -112,7 +120,7 @@ def plan_sample(
             raise NamedError(f"{item}: step {number} is [{start}, {stop}); {expected}")
     is_image = np.zeros(n_prompt + n_response, dtype=np.bool_)
     is_image[image_index] = True
-    weights = weigh_regions(is_image, n_prompt, coverage, control)
+    weights = weigh_regions(is_image, n_prompt, coverage, control, blank_index)
     return Sample(weights, n_prompt - 1, n_response, image_index, tuple(steps))
 
 
@@ -150,8 +158,9 @@ def replay_responses(
     """
     samples = [plan_sample(vlm, *row) for row in zip(prompts, responses, coverage, control, steps, strict=True)]
     lengths = [len(prompt.ids) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+    kinds = [prompt.kind for prompt in prompts]
     found: dict[int, Measures] = {}
-    queue = list(batch_by_length(lengths, token_budget))
+    queue = list(batch_by_length(lengths, token_budget, kinds))
     while queue:
         batch = queue.pop(0)
         longest = max(lengths[row] for row in batch)
@@ -165,7 +174,8 @@ def replay_responses(
             if lowered:
                 lowered(token_budget)
             left = sorted(row for part in (again, *queue) for row in part)
-            queue = [[left[n] for n in part] for part in batch_by_length([lengths[row] for row in left], token_budget)]
+            own = [lengths[row] for row in left], token_budget, [kinds[row] for row in left]
+            queue = [[left[n] for n in part] for part in batch_by_length(*own)]
             if again:
                 continue
         for place, row in enumerate(batch):
@@ -221,11 +231,19 @@ def read_batch(
     return found
 
 
-def batch_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    """Yield index lists of len x longest <= `token_budget`, longest first: memory runs out early or never."""
+def batch_by_length(
+    lengths: Sequence[int], token_budget: int, kinds: Sequence[Hashable] | None = None
+) -> Iterator[list[int]]:
+    """Yield index lists of one kind and len x longest <= `token_budget`, longest first: memory runs out early or never.
+
+    Of several kinds of prompts, which cannot share a batch, the one with the longest comes first, and whole.
+    """
+    own = kinds or [None] * len(lengths)
+    longest = {kind: max(length for length, of in zip(lengths, own, strict=True) if of == kind) for kind in set(own)}
     batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > token_budget:
+    for row in sorted(range(len(lengths)), key=lambda row: (-longest[own[row]], hash(own[row]), -lengths[row])):
+        is_full = batch and (len(batch) + 1) * lengths[batch[0]] > token_budget
+        if batch and (is_full or own[row] != own[batch[0]]):
             yield batch
             batch = []
         batch.append(row)
@@ -243,8 +261,7 @@ def read_tokens(
 
     The vocabulary head sees 64 rows at a time, and only rows that predict a response token.
     """
-    inputs = vlm.collate(prompts, responses, side="right")
-    hidden = vlm.model.model(**inputs, use_cache=False).last_hidden_state
+    hidden, read_logits = run_body(vlm.model, vlm.collate(prompts, responses, side="right"))
     rows = [
         hidden[row, len(prompt.ids) - 1 : len(prompt.ids) - 1 + len(response)]
         for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
@@ -253,7 +270,7 @@ def read_tokens(
     targets = torch.tensor([token for response in responses for token in response], device=hidden.device)
     exact, truncated, log_probability = [], [], []
     for top in range(0, len(targets), HEAD_ROWS):
-        logs = vlm.model.lm_head(predicting[top : top + HEAD_ROWS]).float().log_softmax(-1)
+        logs = read_logits(predicting[top : top + HEAD_ROWS]).float().log_softmax(-1)
         exact.append(measure_entropy(logs).cpu())
         truncated.append(measure_entropy(logs.topk(min(SUPPORT, logs.shape[-1])).values.log_softmax(-1)).cpu())
         emitted = targets[top : top + HEAD_ROWS, None].to(logs.device)
@@ -261,6 +278,47 @@ def read_tokens(
     ends = np.cumsum([len(response) for response in responses])[:-1]
     parts = (np.split(torch.cat(values).numpy(), ends) for values in (exact, truncated, log_probability))
     return list(zip(*parts, strict=True))
+
+
+def run_body(
+    model: Any, inputs: Mapping[str, Any]
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """Run a model on a batch; return its last hidden states [B, S, D], and what makes logits [n, V] of some [n, D].
+
+    The logits are the model's own: its forward runs again on these rows alone, its body replaced by what it returned.
+    So whatever a type does behind its vocabulary head, such as a soft cap, is done. Logits of all rows are never held.
+    NamedError where a type has no body of its own, or runs it more than once.
+    """
+    body, held = model.base_model, list[Any]()
+    if body is model:
+        raise NamedError(f"{type(model).__name__}: its vocabulary head cannot be told from its body; not measured")
+
+    def keep_hidden(_: Any, __: Any, output: Any) -> Any:
+        held.append(copy(output))
+        output.last_hidden_state = output.last_hidden_state[:, -1:]
+        return output
+
+    hook = body.register_forward_hook(keep_hidden)
+    try:
+        model(**inputs, use_cache=False)
+    finally:
+        hook.remove()
+    if len(held) != 1:
+        raise NamedError(f"{type(model).__name__}: its body ran {len(held)} times in a pass, not once; not measured")
+    (output,) = held
+    first = inputs["input_ids"][:1, :1]
+
+    def read_logits(rows: torch.Tensor) -> torch.Tensor:
+        own, output.last_hidden_state = vars(body).get("forward"), rows[None]
+        body.forward = lambda *_, **__: copy(output)
+        try:
+            return model(input_ids=first, use_cache=False).logits[0]  # type: ignore[no-any-return]
+        finally:
+            del body.forward
+            if own is not None:  # accelerate has one there, for a model that is spread over devices
+                body.forward = own
+
+    return output.last_hidden_state, read_logits
 
 
 def measure_entropy(logs: torch.Tensor) -> torch.Tensor:

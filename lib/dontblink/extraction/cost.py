@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from dontblink import paths
-from dontblink.attention.replay import replay_responses
+from dontblink.attention.replay import REGIONS, replay_responses
 from dontblink.boxes import evidence
 from dontblink.errors import NamedError
 from dontblink.extraction.study import Shard, Study
@@ -26,7 +26,7 @@ from dontblink.files import read_json
 from dontblink.models.generate import Sampling, encode_items, generate_responses
 from dontblink.models.vlm import VLM
 from dontblink.questions.items import Item
-from dontblink.schema import HEAD_SETS, REGIONS
+from dontblink.schema import HEAD_SETS
 
 PROBE_TOKENS = 32
 TOKENS_PER_STEP = 25  # of a reasoning step, for the size of the maps
@@ -98,7 +98,7 @@ def estimate(
     """Return the hours and gigabytes that `n_items` more items of T = `n_tokens` cost; `limit_` at max_new_tokens.
 
     Generation: ((items + samples) / batch) (prompt_s + T step_s); samples are not replayed. Replay: items (prompt
-    tokens + T) seconds per token. A trace is, before compression, 4 (3 + 6 G) T bytes for entropies and masses,
+    tokens + T) seconds per token. A trace is, before compression, 4 (3 + 8 G) T bytes for entropies and masses,
     4 G M T / 25 for the maps of steps of 25 tokens and 8 L H for the heads; G sets of heads, M image tokens.
     """
     config, n_sets = vlm.model.config.get_text_config(), len(HEAD_SETS)

@@ -24,7 +24,7 @@ from dontblink.boxes.evidence import border_mask, map_auc, mass_set_iou, pointin
 from dontblink.errors import NamedError
 from dontblink.questions import registry
 from dontblink.questions.items import GoldStep, Item, Score
-from dontblink.schema import HEAD_SETS, KEYS, MASSES, PARTS, REGIONS, SCHEMAS, UNIFORM, to_table
+from dontblink.schema import HEAD_SETS, KEYS, MASSES, PARTS, REGIONS, SCHEMAS, UNIFORM, UNTABLED, to_table
 
 if TYPE_CHECKING:  # they bring torch, which is not needed to bin a table
     from dontblink.attention.traces import Trace
@@ -118,7 +118,8 @@ def check_trace(response: Response, trace: Trace) -> None:
     found = (trace.mass.shape, *lengths, trace.step_map.shape, sum(rows * columns for rows, columns in trace.grids))
     n_tokens, n_steps = len(response.response_ids), len(trace.spans.steps)
     n_image, n_sets = len(trace.coverage), len(HEAD_SETS)
-    expected = ((n_sets, n_tokens, len(REGIONS)), *[n_tokens] * 3, n_steps, (n_steps, n_sets, n_image), n_image)
+    masses, maps = (n_sets, n_tokens, len(REGIONS + UNTABLED)), (n_steps, n_sets, n_image)
+    expected = (masses, *[n_tokens] * 3, n_steps, maps, n_image)
     if found != expected:
         parts = "(mass, entropies, top-20 entropies, token texts, step texts, maps, grid)"
         raise NamedError(f"item {trace.item_id}: {parts} = {found}, expected {expected}; replay this response")
@@ -166,7 +167,7 @@ def _step_rows(trace: Trace, kinds: Sequence[str], uniform: Sequence[NDArray[Any
     steps = np.asarray(trace.spans.steps, np.int64).reshape(-1, 2)
     n_steps, sizes = len(steps), steps[:, 1] - steps[:, 0]
     looks = np.broadcast_to(np.stack(uniform, axis=1), (len(HEAD_SETS), len(uniform[0]), len(uniform)))
-    columns = np.concatenate([trace.mass, looks], axis=2)
+    columns = np.concatenate([trace.mass[..., : len(REGIONS)], looks], axis=2)
     total = np.pad(np.cumsum(columns, axis=1, dtype=np.float64), ((0, 0), (1, 0), (0, 0)))
     means = (total[:, steps[:, 1]] - total[:, steps[:, 0]]) / sizes[:, None]
     maps = trace.step_map.transpose(1, 0, 2)

@@ -26,18 +26,20 @@ from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from PIL import Image
 from safetensors import SafetensorError, safe_open
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from dontblink import paths
 from dontblink.errors import NamedError
-from dontblink.models.families import FAMILIES, Family, find_thinking, limit_image_tokens
+from dontblink.models.families import find_family, find_thinking, limit_image_tokens
 from dontblink.models.generate import is_out_of_memory
-from dontblink.models.vlm import VLM, first_line
+from dontblink.models.vlm import VLM, find_placeholders, first_line
 
 TESTBED = paths.ROOT / "models" / "testbed"
 GET = "download it (`hf download <id> --local-dir <folder>`), or correct extraction.checkpoints_folder or models"
 AGAIN = "download it again (`hf download <id> --local-dir <folder>` goes on where it stopped)"
-OTHER_FAMILY = "use one of these; how to add a family stands at the end of REAL_MODELS.md"
+OTHER_TYPE = "expected one that AutoModelForImageTextToText loads; a newer transformers may know it"
 UNQUANTISED = "take the checkpoint in bfloat16 that it was made from"
 ROOM = "set extraction.dtype to bfloat16 or device to auto, which takes all cards, or take a smaller model"
 # What a method needs besides accelerate: transformers asks for one package after the other. Others it names itself.
@@ -61,8 +63,8 @@ def check_checkpoint(folder: Path, *, weights: bool = True) -> None:
         raise _refuse(folder, describe_folder(folder), GET, "no checkpoint here")
     names = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
     config, tokenizer, images, processor = (read_json(folder / name) for name in names)
-    if (family := str(config.get("model_type"))) not in FAMILIES:
-        raise _refuse(folder, f"family {family!r}; expected one of {', '.join(FAMILIES)}", OTHER_FAMILY)
+    if (kind := str(config.get("model_type"))) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise _refuse(folder, f"type {kind!r} is no image-text model of transformers {version('transformers')}", OTHER_TYPE)
     for name, content in zip(names, (config, tokenizer, images, processor), strict=True):
         if "auto_map" in content:
             raise _refuse(folder, f"{name} asks for code of its own (auto_map)", "use the official checkpoint")
@@ -245,7 +247,7 @@ def load_vlm(
     attention: Literal["sdpa", "flash_attention_2"] = "sdpa", thinking: bool = True,
     max_image_tokens: int | None = None, weights: bool = True,
 ) -> VLM:  # fmt: skip
-    """Load a checkpoint folder of a known family, without its sampling settings: generation obeys its parameters.
+    """Load a checkpoint folder of any image-text type, without its sampling settings: generation obeys its parameters.
 
     Parameters
     ----------
@@ -269,10 +271,11 @@ def load_vlm(
         images = vlm.processor.image_processor
         vlm.own_image_size = images.size
         limit_image_tokens(images, vlm.family, max_image_tokens)
+        vlm.most_image_tokens = max_image_tokens
         images(Image.new("RGB", (64, 64)), return_tensors="pt")  # one with bad settings fails here
     if weights:
         with naming(folder, (*BROKEN, TypeError, ArithmeticError)):  # the last two: sizes that no layer can have
-            vlm.model = load_model(folder, vlm.family, device, dtype, attention)
+            vlm.model = load_model(folder, device, dtype, attention)
             vlm.model.generation_config = transformers.GenerationConfig(eos_token_id=list(vlm.eos_ids))
     return vlm
 
@@ -305,31 +308,47 @@ def read_files(folder: Path, name: str, thinking: bool) -> VLM:
     """Return the model without its weights; a broken file is whatever the library that reads it raises."""
     backend = find_backend()
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    family = FAMILIES[config.model_type]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    images = transformers.AutoImageProcessor.from_pretrained(folder, backend=backend, trust_remote_code=False)
-    extra, _ = family.processor_class.get_processor_dict(folder)
-    template = tokenizer.chat_template or extra.get("chat_template")
-    processor = family.processor_class(images, tokenizer, chat_template=template)
+    family, processor = find_family(config.model_type), load_processor(folder, backend)
+    tokenizer = processor.tokenizer
     found = find_thinking(processor, family, thinking)
     if found.thinks and family.think_close not in tokenizer.get_vocab():
         raise ValueError(f"no {family.think_close} token")
-    n_vocabulary, image = int(config.get_text_config().vocab_size), int(config.image_token_id)
-    suppressed = tuple(sorted(i for i in {image, config.video_token_id} if i < n_vocabulary))
+    n_vocabulary = int(config.get_text_config(decoder=True).vocab_size)
+    image, suppressed = find_placeholders(config, processor, n_vocabulary)
     return VLM(
         name, family, None, tokenizer, processor, backend, image, suppressed, find_eos(folder, config, tokenizer),
         n_vocabulary, found.thinks, found.prompt_opens_think, found.template_options,
     )  # fmt: skip
 
 
-def load_model(folder: Path, family: Family, device: str, dtype: str, attention: str) -> Any:
+def load_processor(folder: Path, backend: str = "pil") -> Any:
+    """Return the processor of a checkpoint folder for text and pictures: other parts would ask for torchvision, or more."""
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    kind = getattr(transformers, PROCESSOR_MAPPING_NAMES[config.model_type])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    images = transformers.AutoImageProcessor.from_pretrained(folder, backend=backend, trust_remote_code=False)
+    settings, _ = kind.get_processor_dict(folder)
+    settings["chat_template"] = tokenizer.chat_template or settings.get("chat_template")
+    parts = {"tokenizer": tokenizer, "image_processor": images}
+
+    def check(processor: Any, name: str, part: Any) -> Any:
+        return None if part is None else kind.check_argument_for_proper_class(processor, name, part)
+
+    partly = type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
+    processor = partly.from_args_and_dict([parts.get(name) for name in kind.get_attributes()], settings)
+    if hasattr(processor, "video_token"):
+        processor.video_token = processor.video_token_id = None
+    return processor
+
+
+def load_model(folder: Path, device: str, dtype: str, attention: str) -> Any:
     """Return the model in eval mode, from safetensors only; raise ValueError where the files lack a weight."""
     options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
     if not options and find_quantisation(folder):
         options = {"device_map": {"": device}}  # most quantised layers cannot be moved once they are made
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()  # of a log it would make one long line
-    model, report = family.model_class.from_pretrained(
+    model, report = transformers.AutoModelForImageTextToText.from_pretrained(
         folder, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True,
         output_loading_info=True, **options,
     )  # fmt: skip

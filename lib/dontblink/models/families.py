@@ -1,64 +1,46 @@
-"""The architecture families: their classes, their markers, how they think, and how they count pixels.
+"""What the files of a checkpoint do not say of its architecture: its markers, how it thinks, how it counts pixels.
 
-Why: a family is one row of a table and three small rules, apart from loading and prompting, which are the same for all.
-In: a processor with its chat template, an image processor. Out: whether a checkpoint thinks, found by rendering its own
+Why: a family is a row of data with defaults, apart from loading and prompting, which are the same for every type. In: a
+processor with its chat template, an image processor. Out: whether a checkpoint thinks, found by rendering its own
 generation prompt (no constant of the family can know: Qwen3-VL's Thinking and Instruct checkpoints share everything but
 the template), and a budget of image tokens set through `size`. Never here: min_pixels or max_pixels, remote code, token
-ids. To add a family: one row in FAMILIES.
+ids. A type without a row has the defaults; a row is added only for what they get wrong.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from typing import Any
-
-import transformers
 
 from dontblink.errors import NamedError
 
 
 @dataclass(frozen=True)
 class Family:
-    """Facts of one architecture."""
+    """Facts of one architecture, `name` its config.model_type."""
 
-    name: str  # the checkpoint's config.model_type
-    model: str  # the names of its classes in transformers
-    processor: str
-    writes_think: bool  # the model itself, where neither the prompt opens <think> nor the template has a switch
-    budget_counts_frames: bool  # the processor's `size` counts each pixel once per frame of a temporal patch
-    without_thinking: str  # which checkpoint to take where thinking is not wanted
+    name: str = ""
+    writes_think: bool = False  # the model itself, where neither the prompt opens <think> nor the template has a switch
+    budget_counts_frames: bool = False  # the processor's `size` counts each pixel once per frame of a temporal patch
+    without_thinking: str = "a checkpoint that does not"  # which to take where thinking is not wanted
     think_open: str = "<think>"
     think_close: str = "</think>"
     box_open: str = "<|begin_of_box|>"
     box_close: str = "<|end_of_box|>"
 
-    @property
-    def model_class(self) -> Any:
-        """The model's class, imported when it is asked for."""
-        return getattr(transformers, self.model)
 
-    @property
-    def processor_class(self) -> Any:
-        """The real processor without its video half, which needs torchvision even when no video comes."""
-
-        class ImageTextProcessor(getattr(transformers, self.processor)):  # type: ignore[misc]
-            def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str) -> None:
-                super().__init__(image_processor, tokenizer, None, chat_template=chat_template)
-                self.video_token = self.video_token_id = None
-
-        return ImageTextProcessor
+_QWEN = Family(without_thinking="the -Instruct checkpoint")
+_GLM = Family(
+    writes_think=True, budget_counts_frames=True,
+    without_thinking="a checkpoint whose chat template knows enable_thinking (GLM-4.6V)",
+)  # fmt: skip
+FAMILIES = {"qwen3_vl": _QWEN, "qwen3_vl_moe": _QWEN, "glm4v": _GLM, "glm46v": _GLM, "glm4v_moe": _GLM}
 
 
-FAMILIES = {
-    "qwen3_vl": Family(
-        "qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3VLProcessor",
-        writes_think=False, budget_counts_frames=False, without_thinking="the -Instruct checkpoint",
-    ),
-    "glm4v": Family(
-        "glm4v", "Glm4vForConditionalGeneration", "Glm46VProcessor", writes_think=True, budget_counts_frames=True,
-        without_thinking="a checkpoint whose chat template knows enable_thinking (GLM-4.6V)",
-    ),
-}  # fmt: skip
+def find_family(model_type: str) -> Family:
+    """Return the facts of a type, the defaults for one that has no row."""
+    return replace(FAMILIES.get(model_type, Family()), name=model_type)
 
 
 @dataclass(frozen=True)
@@ -105,8 +87,19 @@ def pixels_per_token(images: Any, family: Family) -> int:
     return int((images.patch_size * images.merge_size) ** 2 * frames)
 
 
+def has_pixel_budget(images: Any) -> bool:
+    """Return whether a processor scales a picture between two numbers of pixels, by which its tokens are counted."""
+    edges = {"shortest_edge", "longest_edge"}
+    return all(hasattr(images, name) for name in ("patch_size", "merge_size")) and edges <= set(dict(images.size))
+
+
 def read_image_tokens(images: Any, family: Family) -> tuple[int, int]:
-    """Return the least and the most image tokens of one picture that the processor's `size` stands for."""
+    """Return the least and the most image tokens of one picture that the processor's `size` stands for.
+
+    A processor without a budget of pixels sets no bound: (1, no end).
+    """
+    if not has_pixel_budget(images):
+        return 1, sys.maxsize
     pixels = pixels_per_token(images, family)
     return -(-images.size["shortest_edge"] // pixels), images.size["longest_edge"] // pixels
 
@@ -115,13 +108,14 @@ def limit_image_tokens(images: Any, family: Family, most: int | None) -> None:
     """Set the processor's `size` so that a picture gets at most `most` merged tokens; None keeps the checkpoint's own.
 
     The checkpoint's own least number is lowered to most / 4 where it is above that: enlarging rounds both sides up, and
-    would step over a `most` close by. NamedError if no number of tokens is within the limits.
+    would step over a `most` close by. A processor without a budget of pixels stays as it is: prompts are checked. NamedError
+    if no number of tokens is within the limits.
     """
     own_least, own_most = read_image_tokens(images, family)
     highest = own_most if most is None else most
     lowest = min(own_least, max(highest // 4, 1))
     if not 1 <= lowest <= highest:
         raise NamedError(f"{lowest} to {highest} image tokens a picture; expected 1 <= least <= max_image_tokens")
-    if most is not None:
+    if most is not None and has_pixel_budget(images):
         pixels = pixels_per_token(images, family)
         images.size = type(images.size)(shortest_edge=lowest * pixels, longest_edge=highest * pixels)

@@ -214,7 +214,7 @@ def check_prompt(vlm: VLM, prompt: Prompt, found: Sequence[int], n_counted: Any)
     expected = prompt.ids.tolist()
     ours, theirs = (sum(i == vlm.image_token_id for i in ids) for ids in (expected, found))
     pixels = f"serve with the pixel budget of this run (vLLM: --mm-processor-kwargs '{json.dumps(state_pixels(vlm))}')"
-    if len(found) != len(expected) and theirs == len(prompt.grid_thw):
+    if len(found) != len(expected) and theirs == len(prompt.image_sizes):
         if n_counted != len(expected):
             raise ContractError(
                 f"item {prompt.item_id}: usage.prompt_tokens {n_counted}, expected {len(expected)}; with one "

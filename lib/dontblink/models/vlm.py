@@ -1,15 +1,16 @@
-"""A vision-language model with everything that depends on its architecture family.
+"""A vision-language model of any type, with everything that depends on its type.
 
-Why: prompts, image grids, positions and the markers of reasoning and answer differ between families; with `families`
-this is the only module that knows how. In: what `checkpoints` loaded, and Items. Out: Prompts (ids, patches, grids),
-batches for forward or generate, and the Spans of a response. Token ids come from the loaded config and tokenizer and
-responses are cut on ids. Without its weights a VLM still encodes, decodes and cuts: for dry runs and for engines
-elsewhere. Never here: constant token ids, skipped special tokens, re-tokenised text, remote code.
+Why: prompts, image tokens, positions and the markers of reasoning and answer differ between types; with `families` and
+`placement` this is the only module that knows how, and it asks the model, its processor and its configuration before
+any table. In: a model and its processor, as the Auto classes load them or `checkpoints` does; Items or chat messages.
+Out: Prompts (ids, and whatever else the processor returned), batches for forward or generate, and the Spans of a
+response. Responses are cut on ids. Without its weights a VLM of a known grid still encodes, decodes and cuts: for dry
+runs and for engines elsewhere. Never here: constant token ids, skipped special tokens, re-tokenised text, remote code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,10 +20,14 @@ import numpy as np
 import torch
 from jinja2 import TemplateError
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 from torch import Tensor
+from transformers.utils import ModelOutput
 
+from dontblink.boxes.evidence import Grid
 from dontblink.errors import NamedError
-from dontblink.models.families import Family, limit_image_tokens, read_image_tokens
+from dontblink.models.families import Family, find_family, find_thinking, limit_image_tokens, read_image_tokens
+from dontblink.models.placement import Placement, derive_placement
 from dontblink.models.spans import Markers, Spans, segment
 from dontblink.questions.items import Item, ItemError, open_image, split_question
 
@@ -36,16 +41,37 @@ def first_line(error: BaseException) -> str:
 class Prompt:
     """One encoded item, its pictures in prompt order: a picture that is shown twice appears twice.
 
-    Grids count patches before merging; sizes are (width, height) in px after the EXIF turn; `image_order` is the place
-    of each shown picture in `item.images`.
+    `inputs` is all that the processor returned besides the ids, for a batch of one; sizes are (width, height) in px
+    after the EXIF turn; `image_order` is the place of each shown picture in the item's pictures. `placement` says where
+    its image tokens lie; None where that is a grid which the processor states, or not to be had (`unplaced` says why).
     """
 
     item_id: str
     ids: NDArray[np.int64]  # [P]
-    pixel_values: NDArray[np.float32]  # [n_patches, dim]
-    grid_thw: NDArray[np.int64]  # [n_images, 3]
+    inputs: Mapping[str, Any]
     image_sizes: tuple[tuple[int, int], ...]
     image_order: tuple[int, ...]
+    placement: Placement | None = None
+    unplaced: str = ""
+
+    def find_image(self, image_token_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the places in the prompt of the image tokens that hold pixels, int64 [M], and of those that do not.
+
+        The latter end the rows of a grid or fill a batch; they carry nothing of a picture.
+        """
+        places = np.flatnonzero(self.ids == image_token_id)
+        holds = np.ones(len(places), bool) if self.placement is None else self.placement.picture >= 0
+        return places[holds], places[~holds]
+
+    @property
+    def kind(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """What prompts must have in common to share a batch: the shapes of what is not a value a token."""
+        shapes = {name: tuple(np.shape(given)[1:]) for name, given in self.inputs.items() if not self.is_by_token(given)}
+        return tuple(sorted(shapes.items()))
+
+    def is_by_token(self, given: Any) -> bool:
+        """Return whether an input holds one value a token of the prompt, [1, P]."""
+        return isinstance(given, Tensor) and tuple(given.shape) == (1, len(self.ids))
 
 
 @dataclass(eq=False)
@@ -66,6 +92,8 @@ class VLM:
     prompt_opens_think: bool
     template_options: dict[str, bool] = field(default_factory=dict)  # told to the chat template besides the messages
     own_image_size: Any = None  # the processor's `size` as the checkpoint has it, which every budget starts from
+    most_image_tokens: int | None = None  # of a picture; None is the checkpoint's own limit
+    placements: dict[Any, Placement] = field(default_factory=dict)  # found once for pictures of one size
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -84,7 +112,7 @@ class VLM:
         processor.image_processor = images = copy(self.processor.image_processor)
         images.size = self.own_image_size
         limit_image_tokens(images, self.family, max_image_tokens)
-        return replace(self, processor=processor)
+        return replace(self, processor=processor, most_image_tokens=max_image_tokens, placements={})
 
     def decode(self, ids: ArrayLike) -> str:
         """Return the text of ids with special tokens kept."""
@@ -110,22 +138,62 @@ class VLM:
             {"type": "image", "image": opened[part]} if isinstance(part, int) else {"type": "text", "text": part}
             for part in parts
         ]
-        options = {"add_special_tokens": False, "return_mm_token_type_ids": False, "return_tensors": "pt"}
-        try:
-            batch = self.processor.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True,
-                return_dict=True, processor_kwargs=options, **self.template_options,
-            )  # fmt: skip
-            ids, grids, pixels = batch["input_ids"], batch["image_grid_thw"], batch["pixel_values"]
-        except (ValueError, KeyError, TemplateError) as error:
-            raise ItemError(f"item {item.id}: cannot be encoded ({first_line(error)}); correct it") from error
-        sizes = tuple(opened[place].size for place in order)
-        prompt = Prompt(item.id, ids[0].numpy(), pixels.float().numpy(), grids.numpy(), sizes, order)
+        prompt = self.encode_messages([{"role": "user", "content": content}], item.id)
+        return replace(prompt, image_order=order)
+
+    def encode_messages(self, messages: Sequence[Mapping[str, Any]], item_id: str = "messages") -> Prompt:
+        """Put chat messages, their pictures as PIL images, through the chat template and the processor.
+
+        Errors as `encode`.
+        """
+        pictures = list_pictures(messages, item_id)
+        inputs = self._process(messages, item_id)
+        ids = inputs.pop("input_ids")[0].numpy()
+        inputs.pop("attention_mask", None)
+        sizes = tuple(picture.size for picture in pictures)
+        prompt = Prompt(item_id, ids, inputs, sizes, tuple(range(len(sizes))))
+        if not self.states_grid(prompt) and self.model is not None:
+            try:
+                prompt = replace(prompt, placement=self._place(messages, sizes, item_id))
+            except NamedError as error:
+                prompt = replace(prompt, unplaced=str(error))
         self._check_prompt(prompt)
         return prompt
 
+    def _process(self, messages: Sequence[Mapping[str, Any]], item_id: str) -> dict[str, Any]:
+        try:
+            batch = self.processor.apply_chat_template(
+                messages, tokenize=True, add_generation_prompt=True, return_dict=True,
+                processor_kwargs={"add_special_tokens": False, "return_tensors": "pt"}, **self.template_options,
+            )  # fmt: skip
+        except (ValueError, KeyError, TemplateError) as error:
+            raise ItemError(f"item {item_id}: cannot be encoded ({first_line(error)}); correct it") from error
+        return dict(batch)
+
+    def _place(
+        self, messages: Sequence[Mapping[str, Any]], sizes: tuple[tuple[int, int], ...], item_id: str
+    ) -> Placement:
+        """Return where the image tokens of messages lie, found once for all prompts with pictures of these sizes."""
+        if sizes not in self.placements:
+
+            def encode(pictures: Sequence[Image.Image]) -> Mapping[str, Any]:
+                return self._process(swap_pictures(messages, pictures), item_id)
+
+            self.placements[sizes] = derive_placement(self.model, encode, sizes, self.image_token_id)
+        return self.placements[sizes]
+
     def _check_prompt(self, prompt: Prompt) -> None:
         """Raise ItemError unless each picture keeps to the budget and has one placeholder for each of its tokens."""
+        n_found = int(np.isin(prompt.ids, self.suppressed_ids).sum())
+        if not self.states_grid(prompt):
+            n_own = int((prompt.ids == self.image_token_id).sum())
+            if not 0 < n_own == n_found:
+                remedy = "expected those of its pictures alone; remove the question's special tokens"
+                raise ItemError(f"item {prompt.item_id}: {n_found} placeholders, {n_own} of a picture, {remedy}")
+            if self.most_image_tokens and n_own > (most := self.most_image_tokens * len(prompt.image_sizes)):
+                found = f"its pictures take {n_own} image tokens, expected at most {most}"
+                raise ItemError(f"item {prompt.item_id}: {found}; scale them down, or raise max_image_tokens")
+            return
         counts = [rows * columns for rows, columns in self.image_grid(prompt)]
         _, most = read_image_tokens(self.processor.image_processor, self.family)
         for count, (width, height), place in zip(counts, prompt.image_sizes, prompt.image_order, strict=True):
@@ -134,52 +202,67 @@ class VLM:
                     f"item {prompt.item_id}: image {place + 1} of {width}x{height} px takes {count} image tokens, "
                     f"expected at most {most}; crop it, it is too long and thin to be scaled, or raise max_image_tokens"
                 )
-        n_found = int(np.isin(prompt.ids, self.suppressed_ids).sum())
         if n_found != sum(counts):
             remedy = f"expected one for each of {sum(counts)} image tokens; remove the question's special tokens"
             raise ItemError(f"item {prompt.item_id}: {n_found} placeholders in the prompt, {remedy}")
 
-    def image_grid(self, prompt: Prompt) -> list[tuple[int, int]]:
-        """Return (rows, columns) of merged image tokens for each image, row-major in the prompt."""
-        merge = self.processor.image_processor.merge_size
-        return [(rows // merge, columns // merge) for _, rows, columns in prompt.grid_thw.tolist()]
+    def states_grid(self, prompt: Prompt) -> bool:
+        """Return whether the processor states the grid of patches of each picture, whose squares become tokens."""
+        return "image_grid_thw" in prompt.inputs and hasattr(self.processor.image_processor, "merge_size")
+
+    def image_grid(self, prompt: Prompt) -> list[Grid]:
+        """Return (rows, columns) of image tokens for each picture, row-major in the prompt.
+
+        ItemError where the image tokens of a picture are not one grid over all of it.
+        """
+        if self.states_grid(prompt):
+            merge = self.processor.image_processor.merge_size
+            return [(rows // merge, columns // merge) for _, rows, columns in prompt.inputs["image_grid_thw"].tolist()]
+        grids = prompt.placement.find_grids() if prompt.placement else None
+        if grids is None:
+            reason = prompt.unplaced or "its image tokens are tiles, crops or padding, not one grid over each picture"
+            raise ItemError(f"item {prompt.item_id}: {reason}; dontblink.measure takes it, a study does not")
+        return grids
 
     def collate(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]] | None = None,
         side: Literal["right", "left"] = "right",
-    ) -> dict[str, Tensor | None]:  # fmt: skip
+    ) -> dict[str, Any]:  # fmt: skip
         """Batch prompts (+ responses) for the model's forward or generate, padded on one side to [B, S].
 
-        `side` is 'right' for a replay: position_ids int64 [3, B, S] from get_rope_index, attention_mask None (causality
-        hides the padding); 'left' for generate: an attention mask and no positions. NamedError without weights.
+        What the processor returned goes in whole, prolonged by the response as the model's own generation does it.
+        `side` is 'right' for a replay, with a mask of ones (causality hides the padding), 'left' for generate.
+        NamedError without weights, or if prompts of different `kind` are to share a batch.
 
         Returns
         -------
         dict
-            input_ids, mm_token_type_ids (1 on the prompt's image tokens, 0 elsewhere), attention_mask int64
-            [B, S]; pixel_values float32 [sum n_patches, dim]; image_grid_thw int64 [sum n_images, 3].
+            input_ids, attention_mask int64 [B, S], whatever else the processor returns.
         """
         if self.model is None:
             raise NamedError(f"{self.name}: loaded without weights, needed for a batch; use load_vlm(weights=True)")
-        columns: dict[str, list[Tensor]] = {"input_ids": [], "mm_token_type_ids": [], "attention_mask": []}
+        if len({prompt.kind for prompt in prompts}) > 1:
+            raise NamedError(f"{self.name}: pictures of these prompts do not fit into one batch; take them one by one")
+        rows: list[dict[str, Any]] = []
         for prompt, tail in zip(prompts, responses or [()] * len(prompts), strict=True):
-            ids = torch.from_numpy(np.concatenate([prompt.ids, np.asarray(tail, dtype=np.int64)]))
-            is_image = (ids == self.image_token_id) & (torch.arange(len(ids)) < len(prompt.ids))
-            for rows, row in zip(columns.values(), (ids, is_image.long(), torch.ones_like(ids)), strict=True):
-                rows.append(row)
+            ids = torch.from_numpy(np.concatenate([prompt.ids, np.asarray(tail, dtype=np.int64)]))[None]
+            by_token = {name: given for name, given in prompt.inputs.items() if prompt.is_by_token(given)}
+            by_token["attention_mask"] = torch.ones(1, len(prompt.ids), dtype=torch.int64)
+            for _ in tail:
+                by_token = self.model._update_model_kwargs_for_generation(ModelOutput(), by_token)
+            rows.append({"input_ids": ids, **by_token})
         batch: dict[str, Any] = {
-            key: torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side=side)
-            for key, rows in columns.items()
+            name: torch.nn.utils.rnn.pad_sequence([row[name][0] for row in rows], batch_first=True, padding_side=side)
+            for name in rows[0]
         }
         batch["input_ids"][batch["attention_mask"] == 0] = self.eos_ids[0]
-        batch["pixel_values"] = torch.from_numpy(np.concatenate([p.pixel_values for p in prompts]))
-        batch["image_grid_thw"] = torch.from_numpy(np.concatenate([p.grid_thw for p in prompts]))
         if side == "right":
-            batch["attention_mask"] = None
-            batch["position_ids"], _ = self.model.model.get_rope_index(
-                batch["input_ids"], batch["mm_token_type_ids"], image_grid_thw=batch["image_grid_thw"]
-            )
-        return {key: None if v is None else v.to(self.model.device) for key, v in batch.items()}
+            batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
+        for name in prompts[0].inputs.keys() - batch.keys():
+            parts = [prompt.inputs[name] for prompt in prompts]
+            is_tensor = isinstance(parts[0], Tensor)
+            batch[name] = torch.cat(parts) if is_tensor else [one for part in parts for one in part]
+        return {name: move(given, self.model) for name, given in batch.items()}
 
     def segment(self, response_ids: Sequence[int]) -> Spans:
         """Cut a response on its ids into reasoning, steps and answer; see `spans.segment`."""
@@ -190,3 +273,70 @@ class VLM:
             prompt_opens_think=self.prompt_opens_think, thinks=self.thinks,
         )  # fmt: skip
         return segment(response_ids, markers, self.token_texts, self._joiner)
+
+
+def list_pictures(messages: Sequence[Mapping[str, Any]], item_id: str) -> list[Image.Image]:
+    """Return the pictures of chat messages in order; ItemError if there is none, or one is not open."""
+    parts = [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]
+    pictures = [part.get("image") for part in parts if part.get("type") == "image"]
+    if not pictures:
+        raise ItemError(f"item {item_id}: no picture, expected at least one; leave it out")
+    if odd := [picture for picture in pictures if not isinstance(picture, Image.Image)]:
+        kind = type(odd[0]).__name__
+        raise ItemError(f"item {item_id}: a picture is a {kind}, expected a PIL image; open it with PIL.Image.open")
+    return pictures
+
+
+def swap_pictures(messages: Sequence[Mapping[str, Any]], pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
+    """Return chat messages with other pictures, in order."""
+    own = iter(pictures)
+    swapped = []
+    for message in messages:
+        content = message["content"]
+        if not isinstance(content, str):
+            content = [{**part, "image": next(own)} if part.get("type") == "image" else part for part in content]
+        swapped.append({**message, "content": content})
+    return swapped
+
+
+def move(given: Any, model: Any) -> Any:
+    """Return an input on the device of a model, and numbers with a point in its dtype."""
+    if not isinstance(given, Tensor):
+        return given
+    return given.to(model.device, model.dtype if given.is_floating_point() else given.dtype)
+
+
+def describe_model(model: Any, processor: Any, name: str = "") -> VLM:
+    """Return a user's own model and processor as a VLM; NamedError where a part is missing."""
+    config, tokenizer = model.config, processor.tokenizer
+    if config.is_encoder_decoder:
+        raise NamedError(f"{config.model_type}: an encoder-decoder; its response attends to no prompt keys, not measured")
+    family = find_family(config.model_type)
+    thinking = find_thinking(processor, family, True)
+    n_vocabulary = int(config.get_text_config(decoder=True).vocab_size)
+    image, suppressed = find_placeholders(config, processor, n_vocabulary)
+    given = getattr(model.generation_config, "eos_token_id", None)
+    entries = [entry for entry in (tokenizer.eos_token_id, given) if entry is not None]
+    eos = tuple(sorted({int(i) for entry in entries for i in np.atleast_1d(entry)}))
+    if not eos:
+        raise NamedError(f"{config.model_type}: no end-of-sequence token; set model.generation_config.eos_token_id")
+    return VLM(
+        name or config.model_type, family, model, tokenizer, processor, "own", image, suppressed, eos, n_vocabulary,
+        thinking.thinks, thinking.prompt_opens_think, thinking.template_options,
+    )  # fmt: skip
+
+
+def find_placeholders(config: Any, processor: Any, n_vocabulary: int) -> tuple[int, tuple[int, ...]]:
+    """Return the id of image tokens in a prompt, and the ids of all placeholders for pictures, video and sound.
+
+    Configurations spell the first in two ways, some keep it among the settings of the vision tower, and some leave it
+    to the processor. NamedError where no one names it.
+    """
+    names = [f"{kind}_token_{what}" for kind in ("image", "video", "audio") for what in ("id", "index")]
+    places = config, getattr(config, "vision_config", None), processor
+    found = [(name, getattr(place, name, None)) for place in places for name in names]
+    ids = [(name, int(value)) for name, value in found if isinstance(value, int) and 0 <= value < n_vocabulary]
+    images = [value for name, value in ids if name.startswith("image")]
+    if not images:
+        raise NamedError(f"{config.model_type}: neither its configuration nor its processor names the image token")
+    return images[0], tuple(sorted({images[0], *(value for _, value in ids)}))

@@ -92,7 +92,7 @@ def describe_response(item: Item, trace: Trace, row: dict[str, Any], layers: Seq
             for text, (begin, end), step_map in zip(trace.step_texts, trace.spans.steps, maps, strict=True)
         ],
         "tokens": list(trace.token_texts), "entropy_nats": round_values(trace.entropy_nats),
-        "masses": dict(zip(REGIONS, round_values(masses.T), strict=True)),
+        "masses": dict(zip(REGIONS, round_values(masses.T), strict=False)),
         "answer_span": list(trace.spans.answer),
     }  # fmt: skip
 
