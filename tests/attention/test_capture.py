@@ -78,11 +78,11 @@ def attend_plainly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
 def run_attention(attend: Any, plan: Any, *tensors: torch.Tensor, n_groups: int = 2) -> tuple[Any, Recording]:
     """Run one attention function as layer 0 of a one-layer recording."""
     recording = Recording(plan)
-    token = capture._ACTIVE.set(recording)
+    token = capture.ACTIVE.set(recording)
     try:
         output, _ = attend(TextLayer(n_groups), *tensors, None, scaling=0.5)
     finally:
-        capture._ACTIVE.reset(token)
+        capture.ACTIVE.reset(token)
     return output, recording
 
 
@@ -446,11 +446,11 @@ def test_a_prompt_that_sees_itself_both_ways_keeps_its_later_keys(attend: Any) -
     mask[:n_prompt, :n_prompt] = True
     plan = plan_recording([Sample(np.eye(n_keys, dtype=np.float32), 5, 8, np.array([1]), [])], n_keys)
     recording = Recording(plan)
-    token = capture._ACTIVE.set(recording)
+    token = capture.ACTIVE.set(recording)
     try:
         output, _ = attend(TextLayer(2), query, key, value, mask[None, None], scaling=0.5)
     finally:
-        capture._ACTIVE.reset(token)
+        capture.ACTIVE.reset(token)
     scores = query.double() @ key.double().repeat_interleave(2, dim=1).mT * 0.5
     attention = scores.masked_fill(~mask, -torch.inf).softmax(-1)
     expected = (attention @ value.double().repeat_interleave(2, dim=1)).transpose(1, 2)

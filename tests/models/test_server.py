@@ -260,7 +260,7 @@ def test_one_placeholder_an_image_is_enough_and_one_other_id_is_too_much(
     short = [1, *[i for _ in grids for i in (3, 5, 4, 20)], 21]
     long = [1, *[i for rows, columns in grids for i in (3, *[5] * (rows * columns), 4, 20)], 21]
     grid_thw = np.array([(1, 2 * rows, 2 * columns) for rows, columns in grids])
-    prompt = Prompt("a", np.array(long), np.zeros((0, 0), np.float32), grid_thw, (), ())
+    prompt = Prompt("a", np.array(long), {"image_grid_thw": grid_thw}, ((9, 9),) * len(grids), ())
     check_prompt(vlm, prompt, short, len(long))
     check_prompt(vlm, prompt, long, None)
     for found in (short, long):

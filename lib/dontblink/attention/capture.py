@@ -208,7 +208,7 @@ def count_heads(model: Any) -> tuple[int, int]:
     return int(getattr(model, "tp_size", None) or 1), int(heads)
 
 
-_ACTIVE: ContextVar[Any] = ContextVar("dontblink_recording", default=None)  # a Recording, or what watches generation
+ACTIVE: ContextVar[Any] = ContextVar("dontblink_recording", default=None)  # a Recording, or what watches generation
 
 
 @contextmanager
@@ -228,12 +228,12 @@ def record(model: Any, plan: RecordingPlan, implementation: Implementation = "sp
 def attending(model: Any, name: str, recording: Any) -> Iterator[None]:
     """Give the text layers of a model an attention function, and that what to record, until the end."""
     before = model.config.get_text_config(decoder=True)._attn_implementation
-    token = _ACTIVE.set(recording)
+    token = ACTIVE.set(recording)
     try:
         switch_attention(model, name)
         yield
     finally:
-        _ACTIVE.reset(token)
+        ACTIVE.reset(token)
         switch_attention(model, before)
 
 
@@ -253,7 +253,7 @@ def attend_split(
 
     query [B, H, Q, D], key and value [B, Hk, K, D], mask None (causal) or [B, 1, Q, K]; returns [B, Q, H, D].
     """
-    if not _is_plain(module, attention_mask, kwargs):
+    if not is_plain(module, attention_mask, kwargs):
         return attend_generic(module, query, key, value, attention_mask, **kwargs)
     recording = _recording_for(module, query, key)
     if recording is None:
@@ -323,30 +323,42 @@ def attend_generic(
         If the modeling file has no such function, or it returns no weights.
     """
     recording, dtype = _recording_for(module, query, key), query.dtype
-    if recording is None and _is_plain(module, attention_mask, kwargs):
+    if recording is None and is_plain(module, attention_mask, kwargs):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    eager = find_eager(module)
-    n_rows, n_keys, output = query.shape[2], key.shape[2], []
+    n_rows, output = query.shape[2], list[Tensor]()
     plan = recording.plan_on(query.device) if recording else None
     keys, values, masses, maps = key.float(), value.float(), [], []
     for top in range(0, n_rows, CHUNK_ROWS):
         rows = slice(top, min(top + CHUNK_ROWS, n_rows))
-        own = {name: _cut_rows(given, rows, n_rows, n_keys) for name, given in kwargs.items()}
-        mask = _add_mask(attention_mask, rows, n_keys, query.device)
-        part, attention = eager(module, query[:, :, rows].float(), keys, values, mask, **own)
+        part, attention = attend_rows(module, query, keys, values, attention_mask, rows, kwargs)
         output.append(part.to(dtype))
         if plan is None or rows.stop <= plan.first_row:
             continue
-        if attention is None:
-            raise NamedError(f"{type(module).__name__}: its eager attention returns no weights; it cannot be measured")
-        mass = attention.float() @ plan.weights[:, None]
-        mass[..., -1] += (1 - attention.float().sum(-1)).clamp(min=0)
+        mass = attention @ plan.weights[:, None]
+        mass[..., -1] += (1 - attention.sum(-1)).clamp(min=0)
         masses.append(mass[:, :, max(plan.first_row - top, 0) :])
         index = plan.image_index.clamp(min=0)[:, None, None].expand(*attention.shape[:3], -1)
-        maps.append(plan.step_weights[:, None, :, rows] @ attention.float().gather(-1, index))
+        maps.append(plan.step_weights[:, None, :, rows] @ attention.gather(-1, index))
     if recording:
         recording.keep(module.layer_idx, torch.cat(masses, dim=2), torch.stack(maps).sum(0))
     return torch.cat(output, dim=1), None
+
+
+def attend_rows(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, rows: slice,
+    arguments: Mapping[str, Any],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return output [B, T, H, D] and weights float32 [B, H, T, K] of T rows by a module's own eager function.
+
+    Key and value are float32 already; NamedError if the function returns no weights.
+    """
+    n_rows, n_keys = query.shape[2], key.shape[2]
+    own = {name: _cut_rows(given, rows, n_rows, n_keys) for name, given in arguments.items()}
+    mask = _add_mask(attention_mask, rows, n_rows, n_keys, query.device)
+    output, attention = find_eager(module)(module, query[:, :, rows].float(), key, value, mask, **own)
+    if attention is None:
+        raise NamedError(f"{type(module).__name__}: its eager attention returns no weights; it cannot be measured")
+    return output, attention.float()
 
 
 def find_eager(module: Any) -> Any:
@@ -358,7 +370,7 @@ def find_eager(module: Any) -> Any:
     return eager
 
 
-def _is_plain(module: Any, mask: Tensor | None, arguments: Mapping[str, Any]) -> bool:
+def is_plain(module: Any, mask: Tensor | None, arguments: Mapping[str, Any]) -> bool:
     """Return whether SDPA is all that a module asks for: in a text layer no row sees later keys, nothing else is given.
 
     A mask [B, 1, Q, K] is of the last Q of K keys.
@@ -372,11 +384,14 @@ def _is_plain(module: Any, mask: Tensor | None, arguments: Mapping[str, Any]) ->
     return mask.dtype is torch.bool and not mask.triu(1 + mask.shape[-1] - mask.shape[-2]).any()
 
 
-def _add_mask(mask: Tensor | None, rows: slice, n_keys: int, device: torch.device) -> Tensor:
-    """Return what eager attention adds to the scores of some rows, float32 [B or 1, 1, rows, K]; None is causal."""
+def _add_mask(mask: Tensor | None, rows: slice, n_rows: int, n_keys: int, device: torch.device) -> Tensor:
+    """Return what eager attention adds to the scores of some rows, float32 [B or 1, 1, rows, K]; None is causal.
+
+    All rows together are the last of the K keys: during generation there are fewer.
+    """
     if mask is None:
         position = torch.arange(n_keys, device=device)
-        mask = (position <= position[rows, None])[None, None]
+        mask = (position <= position[n_keys - n_rows :][rows, None])[None, None]
     elif mask.dtype is not torch.bool:
         return mask[:, :, rows].float()
     else:
@@ -392,7 +407,7 @@ def _cut_rows(given: Any, rows: slice, n_rows: int, n_keys: int) -> Any:
 
 def _recording_for(module: Any, query: Tensor, key: Tensor) -> Recording | None:
     """Return the open recording for a text layer, else None; raise NamedError if its shape was not planned."""
-    recording = _ACTIVE.get()
+    recording = ACTIVE.get()
     if not isinstance(recording, Recording) or not hasattr(module, "layer_idx"):
         return None
     n_samples, n_keys, _ = recording.plan.weights.shape

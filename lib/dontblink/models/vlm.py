@@ -24,12 +24,12 @@ from PIL import Image
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from dontblink.boxes.evidence import Grid
+from dontblink.boxes.evidence import Grid, token_coverage
 from dontblink.errors import NamedError
 from dontblink.models.families import Family, find_family, find_thinking, limit_image_tokens, read_image_tokens
 from dontblink.models.placement import Placement, derive_placement
 from dontblink.models.spans import Markers, Spans, segment
-from dontblink.questions.items import Item, ItemError, open_image, split_question
+from dontblink.questions.items import Box, Item, ItemError, open_image, split_question
 
 
 def first_line(error: BaseException) -> str:
@@ -223,6 +223,20 @@ class VLM:
             reason = prompt.unplaced or "its image tokens are tiles, crops or padding, not one grid over each picture"
             raise ItemError(f"item {prompt.item_id}: {reason}; dontblink.measure takes it, a study does not")
         return grids
+
+    def cover(self, prompt: Prompt, boxes: Sequence[Box]) -> NDArray[np.float32]:
+        """Return the share of each image token inside the union of the boxes of its picture, float32 [M], 0 to 1.
+
+        ItemError where the image tokens of the type cannot be placed.
+        """
+        if prompt.placement is not None:
+            holds = prompt.placement.picture >= 0
+            return prompt.placement.cover(boxes, prompt.image_sizes, prompt.image_order)[holds]
+        grids = self.image_grid(prompt)
+        shown = zip(prompt.image_order, prompt.image_sizes, grids, strict=True)
+        return np.concatenate([
+            token_coverage([box for box in boxes if box.image == place], size, grid) for place, size, grid in shown
+        ])  # fmt: skip
 
     def collate(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]] | None = None,

@@ -1,0 +1,332 @@
+"""A user's own model and processor: what each token of a response looks at, while it is written or afterwards.
+
+Why it exists: whether a confident answer was blind is a question about one response, not only about a study. Three lines
+answer it for any image-text model of transformers that the package can measure; another is refused by name. In: a model
+and a processor as the Auto classes load them, chat messages with PIL pictures, and, where evidence is to be told from
+the rest of the picture, its boxes in px. Out: a `Gaze` of each response: a table with a row a token, and a picture of
+where it looked at each step. Never: an attention mass without the model's own softmax, a box where the image tokens of a
+type cannot be placed, or a choice of heads that a test item had a part in (all heads weigh the same here).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import StoppingCriteria
+
+from dontblink.attention.replay import REGIONS, replay_responses, weigh_regions
+from dontblink.attention.watching import Watching, watch_generation
+from dontblink.errors import NamedError
+from dontblink.figures.picture import evidence_strip
+from dontblink.figures.style import STYLE
+from dontblink.models.families import find_family
+from dontblink.models.spans import Spans
+from dontblink.models.vlm import VLM, Prompt, describe_model, find_placeholders, list_pictures
+from dontblink.questions.items import Box
+
+Floats = NDArray[np.float32]
+Boxes = Sequence[Box | Sequence[float]]
+Rule = Callable[[Mapping[str, float]], bool]
+GIVE = "give dontblink.watch the processor and the messages as well"
+
+
+@dataclass(frozen=True)
+class Gaze:
+    """What each of the T tokens of one response looked at, over the M image tokens and S steps.
+
+    Attributes
+    ----------
+    mass : float32 [L, H, T, 8], attention mass of every head on `attention.replay.REGIONS`
+    entropy_nats, top20_entropy_nats, log_probability_nats : float32 [T], see `attention.replay.Measures`
+    step_map : float32 [S, M], attention to each image token, mean over all heads and the tokens of a step
+    spans : its reasoning, answer and steps, as half-open ranges of tokens
+    flags : bool [T], where the rule of `Watch.stop_when` held; None without one
+    """
+
+    vlm: VLM
+    prompt: Prompt
+    pictures: tuple[Any, ...]
+    boxes: tuple[Box, ...] | None
+    token_ids: tuple[int, ...]
+    spans: Spans
+    mass: Floats
+    entropy_nats: Floats
+    top20_entropy_nats: Floats
+    log_probability_nats: Floats
+    step_map: Floats
+    flags: NDArray[np.bool_] | None = None
+
+    def table(self) -> pd.DataFrame:
+        """Return a row a token: its text, span and step, its entropies, and the mean mass of all heads on each region.
+
+        `visual_mass` holds the evidence; `evidence_mass` is NaN without boxes. All masses but `evidence_mass` sum to 1.
+        """
+        n_tokens = len(self.token_ids)
+        span, step = np.full(n_tokens, "marker", "<U9"), np.full(n_tokens, -1)
+        span[slice(*self.spans.reasoning)], span[slice(*self.spans.answer)] = "reasoning", "answer"
+        for index, (begin, end) in enumerate(self.spans.steps):
+            step[begin:end] = index
+        columns = {
+            "token_index": np.arange(n_tokens), "token_id": self.token_ids,
+            "token_text": self.vlm.token_texts(self.token_ids) if self.vlm.tokenizer else [""] * n_tokens,
+            "span": span, "step_index": step, "entropy_nats": self.entropy_nats,
+            "top20_entropy_nats": self.top20_entropy_nats, "log_probability_nats": self.log_probability_nats,
+            **name_masses(self.mass.mean((0, 1)), self.boxes is not None),
+        }  # fmt: skip
+        return pd.DataFrame(columns | ({} if self.flags is None else {"flag": self.flags}))
+
+    def plot(self, figure: Figure | None = None) -> Figure:
+        """Draw the picture, its boxes, and the attention to it at each step, on one scale; of several, the most seen.
+
+        NamedError without processor and messages, or where the image tokens of the type cannot be placed.
+        """
+        if not self.pictures:
+            raise NamedError(f"no picture to draw on; {GIVE}")
+        if self.prompt.unplaced:
+            raise NamedError(self.prompt.unplaced)
+        if self.prompt.placement is None:
+            grids = self.vlm.image_grid(self.prompt)
+            ends = np.cumsum([0, *(rows * columns for rows, columns in grids)])
+            painted = [self.step_map[:, a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        else:
+            maps = [self.prompt.placement.paint(step) for step in self.step_map]
+            grids = [own.shape for own in maps[0]]
+            painted = [np.stack([own.ravel() for own in each]) for each in zip(*maps, strict=True)]
+        shown = int(np.argmax([each.sum() for each in painted]))
+        texts = [self.vlm.decode(self.token_ids[a:b]) for a, b in list_steps(self.spans, len(self.token_ids))]
+        boxes = [box for box in self.boxes or () if box.image == shown]
+        with plt.style.context(STYLE):
+            figure = figure or plt.figure(figsize=(7.2, 1.9 * -(-(len(texts) + 1) // 6)), layout="constrained")
+            return evidence_strip(figure, self.pictures[shown], boxes, painted[shown], texts, grids[shown])
+
+
+@dataclass
+class Watch:
+    """A generation that is watched, see `watch`; its tables and pictures are there once it has ended."""
+
+    vlm: VLM
+    prompts: list[Prompt]
+    pictures: tuple[Any, ...]
+    boxes: tuple[Box, ...] | None
+    starts: NDArray[np.int64]  # [B] where each prompt begins behind its padding
+    watching: Watching | None = None
+    flags: list[Tensor] = field(default_factory=list)
+
+    def read(self, output: Any) -> list[Gaze]:
+        """Return the `Gaze` of each sequence of what `generate` returned: ids [B, P + T], or its output object."""
+        assert self.watching is not None
+        ids: Tensor = getattr(output, "sequences", output)[:, self.watching.n_prompt :]
+        n_steps = len(self.watching.mass)
+        if tuple(ids.shape) != (len(self.prompts), n_steps):
+            raise NamedError(f"output holds {tuple(ids.shape)} new ids, {n_steps} were watched; give that of this generate")
+        self.watching.take_tokens(ids[:, -1])
+        flags = torch.stack(self.flags).cpu().numpy() if self.flags else None
+        found = []
+        for row, prompt in enumerate(self.prompts):
+            own = trim(ids[row].tolist(), self.vlm.eos_ids)
+            image, _ = prompt.find_image(self.vlm.image_token_id)
+            read = self.watching.read(row, len(own), image + self.starts[row])
+            spans = cut(self.vlm, own)
+            looks = read.pop("attention")
+            maps = np.stack([looks[a:b].mean(0) for a, b in list_steps(spans, len(own))])
+            flagged = None if flags is None else flags[: len(own), row]
+            found.append(Gaze(self.vlm, prompt, self.pictures, self.boxes, own, spans, step_map=maps, flags=flagged, **read))
+        return found
+
+    def table(self, output: Any) -> pd.DataFrame:
+        """Return `Gaze.table` of all sequences, `sequence_index` in front."""
+        return pd.concat({row: gaze.table() for row, gaze in enumerate(self.read(output))}, names=["sequence_index"]).reset_index(level=0)
+
+    def plot(self, output: Any, sequence_index: int = 0) -> Figure:
+        """Draw `Gaze.plot` of one sequence."""
+        return self.read(output)[sequence_index].plot()
+
+    def stop_when(self, rule: Rule) -> StoppingCriteria:
+        """Return what ends a sequence at the first token for which a rule holds; pass it to `generate`.
+
+        `rule` is called with the token's row of numbers, as `Gaze.table` names them, and returns whether to stop. What
+        it said of each token is the column `flag`.
+        """
+        return _StopWhen(self, rule)
+
+
+class _StopWhen(StoppingCriteria):
+    def __init__(self, watch: Watch, rule: Rule) -> None:
+        self.watch, self.rule = watch, rule
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # type: ignore[override]
+        watching = self.watch.watching
+        assert watching is not None
+        watching.take_tokens(input_ids[:, -1])
+        mass = watching.mass[-1].mean((0, 2)).cpu().numpy()  # [B, R]
+        rows = pd.DataFrame(name_masses(mass, self.watch.boxes is not None))
+        for name in ("entropy_nats", "top20_entropy_nats", "log_probability_nats"):
+            rows[name] = getattr(watching, name)[-1].cpu().numpy()
+        flags = torch.tensor([bool(self.rule(row)) for row in rows.to_dict("records")])
+        self.watch.flags.append(flags)
+        return flags.to(input_ids.device)
+
+
+@contextmanager
+def watch(
+    model: Any, inputs: Mapping[str, Any], boxes: Boxes | None = None, *, processor: Any = None,
+    messages: Sequence[Mapping[str, Any]] | None = None,
+) -> Iterator[Watch]:  # fmt: skip
+    """Watch `model.generate(**inputs, ...)`: what each new token looks at, and how sure it is. No token changes.
+
+    Parameters
+    ----------
+    model : an image-text model of transformers, as `AutoModelForImageTextToText` loads it, in eval mode
+    inputs : what its processor returned, `input_ids` int64 [B, P] padded on the left; given to `generate` as they are
+    boxes : evidence, (x0, y0, x1, y1) in px of the picture, or `Box`es of several; then B is 1. Without any, only the
+        mass on the whole image is known
+    processor, messages : what made the inputs; needed for boxes, steps, texts and pictures
+
+    Yields
+    ------
+    Watch
+        Its `table(output)`, `plot(output)` and `read(output)` take what `generate` returned; `stop_when(rule)` is a
+        stopping criterion for it.
+
+    Raises
+    ------
+    NamedError
+        If the type cannot be measured, its image tokens cannot be placed where there are boxes, the inputs are not
+        those of processor and messages, or generation gives rows to other sequences (beams, several sequences a
+        prompt, an assistant, a prompt in chunks).
+
+    Examples
+    --------
+    >>> with dontblink.watch(model, inputs, [(40, 30, 80, 60)], processor=processor, messages=messages) as gaze:
+    ...     output = model.generate(**inputs, max_new_tokens=200)
+    >>> gaze.table(output)  # entropy_nats, visual_mass, evidence_mass of each token
+    >>> gaze.plot(output)
+    """
+    ids = inputs["input_ids"].cpu().numpy()
+    mask = inputs["attention_mask"].cpu().numpy() if "attention_mask" in inputs else np.ones_like(ids)
+    starts = mask.argmax(1)
+    pictures: tuple[Any, ...] = ()
+    if processor is not None and messages is not None:
+        vlm = describe_model(model, processor)
+        prompts = [vlm.encode_messages(messages)]
+        pictures = tuple(list_pictures(messages, "messages"))
+        if len(ids) != 1 or not np.array_equal(ids[0][starts[0] :], prompts[0].ids):
+            raise NamedError("the inputs are not what the processor makes of these messages; make them from one another")
+    elif boxes is not None:
+        raise NamedError(f"boxes without what maps a picture to its tokens; {GIVE}")
+    else:
+        vlm = describe_alone(model)
+        prompts = [Prompt(f"sequence {k}", own[start:], {}, (), ()) for k, (own, start) in enumerate(zip(ids, starts, strict=True))]
+    weights = np.zeros((len(ids), ids.shape[1] + 1, len(REGIONS)), np.float32)
+    own_boxes = None if boxes is None else read_boxes(boxes, len(pictures))
+    for row, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
+        weights[row, start:] = weigh_prompt(vlm, prompt, own_boxes)
+    found = Watch(vlm, prompts, pictures, own_boxes, starts)
+    with watch_generation(model, torch.from_numpy(weights)) as found.watching:
+        yield found
+
+
+def measure(
+    model: Any, processor: Any, messages: Sequence[Mapping[str, Any]], response_ids: Sequence[int],
+    boxes: Boxes | None = None,
+) -> Gaze:  # fmt: skip
+    """Return what each token of a response looks at, from one pass over prompt and response, whoever wrote it.
+
+    Parameters
+    ----------
+    model, processor, messages, boxes : as `watch`
+    response_ids : the T token ids of the response, without the prompt; ids, because text may be cut otherwise
+
+    Raises
+    ------
+    NamedError
+        As `watch`; or if the response is empty or holds ids that the model cannot write.
+
+    Examples
+    --------
+    >>> gaze = dontblink.measure(model, processor, messages, output[0, inputs["input_ids"].shape[1]:], boxes)
+    >>> gaze.table()
+    """
+    vlm = describe_model(model, processor)
+    prompt, ids = vlm.encode_messages(messages), tuple(int(token) for token in response_ids)
+    pictures = tuple(list_pictures(messages, "messages"))
+    own_boxes, spans = None if boxes is None else read_boxes(boxes, len(pictures)), cut(vlm, ids)
+    coverage = cover(vlm, prompt, own_boxes)
+    (found,) = replay_responses(
+        vlm, [prompt], [ids], coverage=[coverage], control=[np.zeros_like(coverage)],
+        steps=[list_steps(spans, len(ids))],
+    )  # fmt: skip
+    return Gaze(
+        vlm, prompt, pictures, own_boxes, ids, spans, found.mass, found.entropy_nats, found.top20_entropy_nats,
+        found.log_probability_nats, found.step_map.mean((1, 2)),
+    )  # fmt: skip
+
+
+def describe_alone(model: Any) -> VLM:
+    """Return a model without a processor: enough for masses on the whole image."""
+    n_vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
+    image, suppressed = find_placeholders(model.config, None, n_vocabulary)
+    eos = model.generation_config.eos_token_id
+    eos_ids = tuple(int(i) for i in np.atleast_1d(eos)) if eos is not None else ()
+    return VLM(
+        model.config.model_type, find_family(model.config.model_type), model, None, None, "own", image, suppressed,
+        eos_ids, n_vocabulary, False, False,
+    )  # fmt: skip
+
+
+def read_boxes(boxes: Boxes, n_pictures: int) -> tuple[Box, ...]:
+    """Return boxes given as (x0, y0, x1, y1) or `Box`es; NamedError where one is of no picture or has no area."""
+    read = tuple(box if isinstance(box, Box) else Box(0, *map(float, box)) for box in boxes)
+    for box in read:
+        if not (0 <= box.image < n_pictures and box.x0 < box.x1 and box.y0 < box.y1):
+            raise NamedError(f"{box}: expected x0 < x1 and y0 < y1, in px of one of {n_pictures} pictures")
+    return read
+
+
+def cover(vlm: VLM, prompt: Prompt, boxes: tuple[Box, ...] | None) -> Floats:
+    """Return the share of each image token inside the boxes, float32 [M], zeros without any."""
+    if boxes is None:
+        return np.zeros(len(prompt.find_image(vlm.image_token_id)[0]), np.float32)
+    return vlm.cover(prompt, boxes)
+
+
+def weigh_prompt(vlm: VLM, prompt: Prompt, boxes: tuple[Box, ...] | None) -> Floats:
+    """Return the region weights float32 [P + 1, 8] of a prompt's keys and of one behind them."""
+    image, blank = prompt.find_image(vlm.image_token_id)
+    is_image = np.zeros(len(prompt.ids) + 1, bool)
+    is_image[image] = True
+    coverage = cover(vlm, prompt, boxes)
+    return weigh_regions(is_image, len(prompt.ids), coverage, np.zeros_like(coverage), blank)
+
+
+def name_masses(mass: Floats, has_boxes: bool) -> dict[str, Floats]:
+    """Return masses [T, 8] as columns; `visual_mass` holds the evidence, `evidence_mass` is NaN without boxes."""
+    named = {f"{region}_mass": mass[:, k] for k, region in enumerate(REGIONS) if region != "control_box"}
+    evidence, other = named.pop("evidence_mass"), named.pop("other_image_mass")
+    return {"visual_mass": evidence + other, "evidence_mass": evidence if has_boxes else np.full_like(evidence, np.nan), **named}
+
+
+def cut(vlm: VLM, ids: Sequence[int]) -> Spans:
+    """Return the spans of a response; without a tokenizer it is one answer."""
+    return vlm.segment(ids) if vlm.tokenizer else Spans((0, 0), (0, len(ids)), (), True)
+
+
+def list_steps(spans: Spans, n_tokens: int) -> tuple[tuple[int, int], ...]:
+    """Return the steps of a response; one that has none is one step."""
+    return spans.steps or ((0, n_tokens),)
+
+
+def trim(ids: Sequence[int], eos_ids: Sequence[int]) -> tuple[int, ...]:
+    """Return the ids up to the first end of sequence, with it."""
+    stop = next((place for place, token in enumerate(ids) if token in eos_ids), len(ids) - 1)
+    return tuple(ids[: stop + 1])
