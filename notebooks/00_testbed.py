@@ -55,8 +55,12 @@ import json
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from transformers import AutoModelForImageTextToText
+
 from dontblink import paths
 from dontblink.figures import charts, picture
+from dontblink.models.checkpoints import load_processor
+from dontblink.monitor.gaze import measure, watch
 from dontblink.publish import record
 from dontblink.questions.items import open_image, validate
 from dontblink_testbed import benchmark, calibrate, lessons
@@ -153,6 +157,33 @@ figure, axes = plt.subplots(1, 2, figsize=(7, 2.8))
 charts.learning_curves(axes[0], curves, "perception")
 charts.learning_curves(axes[1], curves, "chains", legend=False)
 record.save_figure(figure, "00_testbed_learning", profile)
+
+# %% [markdown]
+# What one of them looks at while it answers: any model that `AutoModelForImageTextToText` loads is watched like this
+# (`dontblink.watch`; `AutoProcessor` would ask for torchvision because of videos). All layers and heads weigh the same.
+
+# %%
+folder, item = paths.ROOT / "models" / "testbed" / next(iter(MODELS)), items["visual_reference", "test"][0]
+model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
+processor = load_processor(folder)
+content = [{"type": "image", "image": open_image(item.images[0])}, {"type": "text", "text": item.question}]
+messages = [{"role": "user", "content": content}]
+inputs = processor.apply_chat_template(
+    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+)
+with watch(model, inputs, item.boxes, processor=processor, messages=messages) as gaze:
+    output = model.generate(**inputs, max_new_tokens=160)
+record.save_figure(gaze.plot(output), "00_testbed_own_model", profile)
+
+# %% [markdown]
+# Watched while it was written, or read from one pass over the finished response: the same numbers.
+
+# %%
+(watched,) = gaze.read(output)
+measured = measure(model, processor, messages, watched.token_ids, item.boxes)
+for name in ("mass", "entropy_nats", "log_probability_nats", "step_map"):
+    assert abs(getattr(watched, name) - getattr(measured, name)).max() < 1e-4, name
+watched.table().head()
 
 # %%
 final = {
