@@ -1,0 +1,349 @@
+"""Every image-text model type of transformers as a tiny random model with its real processor, one row of data each.
+
+Why: "any model" is a claim about a list. The list is `MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES`; each type in it is
+measured (`TYPES`), refused by name (`REFUSED`) or cannot be built here, with the reason (`NOT_BUILT`). In: a model
+type. Out: a `Tiny`. Weights are drawn anew after the build, all of them, because models initialise some layers to zero
+(pictures would be invisible) and most so narrowly that attention is flat. Never measure accuracy with these models.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, PreTrainedTokenizerFast
+from transformers.utils import ModelOutput
+
+PICTURE = (56, 40)  # width and height in px
+QUESTION = "what digit is"
+EOS, IMAGE, VIDEO, OPEN, CLOSE, FIRST, N_VOCABULARY = 3, 4, 5, 6, 7, 60, 160  # ordinary words start at FIRST
+NAMED = {  # attribute of the tokenizer -> token: processors ask for them by these names
+    "image_token": "<image>", "video_token": "<video>", "boi_token": "<boi>", "eoi_token": "<eoi>",
+    "audio_token": "<audio>", "boa_token": "<boa>", "eoa_token": "<eoa>", "img_line_break_token": "<break>",
+}  # fmt: skip
+ALIASES = {
+    "image_token": ("context_image_token",), "img_line_break_token": ("image_break_token", "image_boundary_token"),
+    "boi_token": ("image_start_token", "start_image_token", "vision_start_token", "video_start_token"),
+    "eoi_token": ("image_end_token", "end_image_token", "vision_end_token", "video_end_token"),
+}  # fmt: skip
+OTHERS = (  # tokens that processors spell out
+    "<row_1_col_1> <row_1_col_2> <row_2_col_1> <row_2_col_2> <global-img> <fake_token_around_image> <end_of_utterance>"
+    " <|START_OF_IMG|> <|END_OF_IMG|> TILE TILE_GLOBAL TILE_1 TILE_2 <|im_start|> <|im_end|> <img> </img> |NEWLINE|"
+    " <|image_start|> <|image_end|> <|image|> <|tile_x_separator|> <|tile_y_separator|> <|VISION_START|> <|VISION_END|>"
+    " [IMG_BREAK] [IMG_END]"
+)
+WORDS = f"user assistant {QUESTION} the a of 1 2 3 4 5 6 7 8 9 + = . ?"
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }} {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}SHOWN {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}assistant{% endif %}"
+)
+IDS = {  # fields of configs
+    "image_token_id": IMAGE, "image_token_index": IMAGE, "video_token_id": VIDEO, "video_token_index": VIDEO,
+    "vision_start_token_id": OPEN, "image_start_token_id": OPEN, "boi_token_id": OPEN, "boi_token_index": OPEN,
+    "video_start_token_id": OPEN, "vision_end_token_id": CLOSE, "image_end_token_id": CLOSE, "eoi_token_id": CLOSE,
+    "eoi_token_index": CLOSE, "video_end_token_id": CLOSE, "audio_token_id": 8, "audio_token_index": 8,
+}  # fmt: skip
+
+
+def text(kind: str | None = None, **changes: Any) -> dict[str, Any]:
+    """Return a text config: 2 layers, 4 heads of 16, 2 of keys and values."""
+    common = {
+        "vocab_size": N_VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
+        "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": EOS,
+    }  # fmt: skip
+    return ({"model_type": kind} if kind else {}) | common | changes
+
+
+def vision(kind: str | None = None, **changes: Any) -> dict[str, Any]:
+    """Return a vision config: pictures of 32 x 32 px, patches of 8 x 8 px, 2 layers, 2 heads."""
+    common = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": 32, "patch_size": 8,
+    }  # fmt: skip
+    return ({"model_type": kind} if kind else {}) | common | changes
+
+
+def grid(**changes: Any) -> dict[str, Any]:
+    """Return the vision config of the models that take any picture size: patches of 8 x 8 px, merged 2 x 2."""
+    common = {
+        "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 8,
+        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 64,
+    }  # fmt: skip
+    return common | changes
+
+
+def rotary(*sections: int, **changes: Any) -> dict[str, Any]:
+    """Return rotary parameters, in time, height and width where sections are given."""
+    parts = {"mrope_section": list(sections)} if sections else {}
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, **parts, **changes}}
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one type is built: fields of its config, of its image processor and of its processor."""
+
+    config: dict[str, Any]
+    images: tuple[str, dict[str, Any]] | None = None
+    processor: tuple[str, dict[str, Any]] | None = None
+    shown: str = "<image>"  # what the chat template writes for a picture
+    token: str = "<image>"  # the token that stands for one image token
+    inputs: Any = None  # where there is no processor: function that returns the inputs
+    own: dict[str, Any] = field(default_factory=dict)  # attributes that the image processor lacks
+    video: dict[str, Any] = field(default_factory=dict)  # what the processor asks its video half for
+
+
+SQUARE = {"size": {"height": 32, "width": 32}}
+CROPPED = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+ANY_SIZE = {"patch_size": 8, "merge_size": 2, "size": {"shortest_edge": 256, "longest_edge": 25600}}
+TILED = {"min_patches": 1, "max_patches": 4, **SQUARE}
+WRAPPED = "<boi><image><eoi>"
+QWEN, GLM = ("Qwen2VLImageProcessorPil", ANY_SIZE), ("Glm46VImageProcessorPil", ANY_SIZE)
+PINPOINTS = [[32, 64], [64, 32], [64, 64]]
+CLIP, SIGLIP = vision("clip_vision_model"), vision("siglip_vision_model", vision_use_head=False)
+EXPERTS = {
+    "moe_intermediate_size": 32, "num_experts_per_tok": 2, "num_experts": 4, "num_local_experts": 4,
+    "n_routed_experts": 4, "n_shared_experts": 1,
+}  # fmt: skip
+
+ROWS = {
+    "llava": Row(
+        {"vision_config": CLIP, "text_config": text("llama")}, ("CLIPImageProcessorPil", CROPPED),
+        ("LlavaProcessor", {"patch_size": 8, "vision_feature_select_strategy": "default",
+                            "num_additional_image_tokens": 1}),
+    ),
+    "vipllava": Row(
+        {"vision_config": CLIP, "text_config": text("llama"), "vision_feature_layers": [-1, -2]},
+        ("CLIPImageProcessorPil", CROPPED),
+        ("LlavaProcessor", {"patch_size": 8, "vision_feature_select_strategy": "default",
+                            "num_additional_image_tokens": 1}),
+    ),
+    "llava_next": Row(
+        {"vision_config": CLIP, "text_config": text("mistral", sliding_window=8), "image_grid_pinpoints": PINPOINTS},
+        ("LlavaNextImageProcessorPil", {"image_grid_pinpoints": PINPOINTS, **CROPPED}),
+        ("LlavaNextProcessor", {"patch_size": 8, "vision_feature_select_strategy": "default",
+                                "num_additional_image_tokens": 1}),
+    ),
+    "llava_onevision": Row(
+        {"vision_config": SIGLIP, "text_config": text("qwen2"), "image_grid_pinpoints": PINPOINTS},
+        ("LlavaOnevisionImageProcessorPil", {"image_grid_pinpoints": PINPOINTS, **SQUARE}),
+        ("LlavaOnevisionProcessor", {"num_image_tokens": 16, "vision_feature_select_strategy": "full"}),
+    ),
+    "internvl": Row(
+        {"vision_config": vision(image_size=[32, 32], patch_size=[8, 8]), "text_config": text("qwen2"),
+         "image_seq_length": 4},
+        ("GotOcr2ImageProcessorPil", TILED), ("InternVLProcessor", {"image_seq_length": 4}),
+    ),
+    "aya_vision": Row(
+        {"vision_config": SIGLIP, "text_config": text("cohere2", sliding_window=8,
+                                                      layer_types=["sliding_attention", "full_attention"])},
+        ("GotOcr2ImageProcessorPil", TILED),
+        ("AyaVisionProcessor", {"patch_size": 8, "img_size": 32, "downsample_factor": 2}),
+        token="<|IMG_PATCH|>",
+    ),
+    "qwen2_vl": Row(
+        {"vision_config": {**grid(), "embed_dim": 32, "hidden_size": 64},
+         "text_config": text(**rotary(4, 2, 2))}, QWEN, ("Qwen2VLProcessor", {}), WRAPPED,
+    ),
+    "qwen2_5_vl": Row(
+        {"vision_config": grid(window_size=32, fullatt_block_indexes=[1]),
+         "text_config": text(**rotary(4, 2, 2))}, QWEN, ("Qwen2_5_VLProcessor", {}), WRAPPED,
+    ),
+    "qwen3_vl": Row(
+        {"vision_config": grid(num_position_embeddings=144, deepstack_visual_indexes=[0]),
+         "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True))}, QWEN, ("Qwen3VLProcessor", {}), WRAPPED,
+    ),
+    "glm4v": Row(
+        {"vision_config": grid(image_size=96), "text_config": text(**rotary(2, 1, 1, partial_rotary_factor=0.5))},
+        GLM, ("Glm4vProcessor", {}), WRAPPED,
+    ),
+    "gemma3": Row(
+        {"vision_config": SIGLIP, "mm_tokens_per_image": 4,
+         "text_config": text("gemma3_text", sliding_window=8, query_pre_attn_scalar=16,
+                             layer_types=["sliding_attention", "full_attention"])},
+        ("Gemma3ImageProcessorPil", SQUARE), ("Gemma3Processor", {"image_seq_length": 4}), shown="<boi>",
+    ),
+    "paligemma": Row(
+        {"vision_config": SIGLIP, "text_config": text("gemma", num_image_tokens=16), "projection_dim": 64,
+         "hidden_size": 64},
+        ("SiglipImageProcessorPil", SQUARE), ("PaliGemmaProcessor", {}), own={"image_seq_length": 16},
+    ),
+    "idefics3": Row(
+        {"vision_config": vision(), "text_config": text("llama"), "scale_factor": 2},
+        ("Idefics3ImageProcessorPil", {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}),
+        ("Idefics3Processor", {"image_seq_len": 4}),
+    ),
+    "smolvlm": Row(
+        {"vision_config": vision(), "text_config": text("llama"), "scale_factor": 2},
+        ("SmolVLMImageProcessorPil", {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}),
+        ("SmolVLMProcessor", {"image_seq_len": 4}), video={"num_frames": 1, "fps": 1},
+    ),
+    "idefics2": Row(
+        {"vision_config": vision(), "text_config": text("mistral", sliding_window=8),
+         "perceiver_config": {"hidden_size": 64, "resampler_n_latents": 4, "resampler_depth": 1,
+                              "resampler_n_heads": 2, "resampler_head_dim": 16, "num_key_value_heads": 1}},
+        ("Idefics2ImageProcessorPil", {"size": {"shortest_edge": 32, "longest_edge": 64}, "do_image_splitting": False}),
+        ("Idefics2Processor", {"image_seq_len": 4}),
+    ),
+    "mistral3": Row(
+        {"vision_config": vision("pixtral", head_dim=16), "text_config": text("mistral", sliding_window=8)},
+        ("PixtralImageProcessorPil", {"size": {"longest_edge": 64}, "patch_size": {"height": 16, "width": 16}}),
+        ("PixtralProcessor", {"patch_size": 8, "spatial_merge_size": 2}), "[IMG]", "[IMG]",
+    ),
+}  # fmt: skip
+TYPES = tuple(ROWS)
+REFUSED: dict[str, str] = {}
+NOT_BUILT: dict[str, str] = {}
+
+
+@dataclass
+class Tiny:
+    """A random model with its processor (None where it has none here) and what that gives for one picture."""
+
+    model: Any
+    processor: Any
+    inputs: dict[str, Any]
+    image_token_id: int = IMAGE
+    image_size: tuple[int, int] = PICTURE
+
+
+def build(model_type: str, *, seed: int = 0) -> Tiny:
+    """Return a random model of the type in float32 and eval mode, its processor, and inputs of one picture."""
+    row = ROWS[model_type]
+    kind = CONFIG_MAPPING[model_type]
+    ids = {name: value for name, value in IDS.items() if hasattr(kind, name)}
+    config = kind(**(ids | row.config))
+    torch.manual_seed(seed)
+    model = AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False)
+    draw_weights(model, torch.Generator().manual_seed(seed))
+    processor = build_processor(row)
+    return Tiny(model, processor, row.inputs(model) if processor is None else process(processor, draw_picture(seed)))
+
+
+def draw_weights(model: Any, generator: torch.Generator) -> None:
+    """Draw every weight anew: matrices keep the size of what passes, vectors move a little from what they are."""
+    done: set[int] = set()
+    for module in model.modules():
+        is_convolution = isinstance(module, torch.nn.modules.conv._ConvNd)
+        for weight in module.parameters(recurse=False):
+            if id(weight) in done or not weight.is_floating_point():
+                continue
+            done.add(id(weight))
+            noise = torch.randn(weight.shape, generator=generator)
+            if weight.dim() < 2:
+                weight.data += 0.1 * noise
+            else:
+                weight.data = noise * 1.25 * (weight[0].numel() if is_convolution else weight.shape[-1]) ** -0.5
+
+
+def draw_picture(seed: int = 0) -> Image.Image:
+    """Return a picture of random colours in squares of 4 px."""
+    width, height = PICTURE
+    colours = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+    return Image.fromarray(colours.repeat(4, axis=0).repeat(4, axis=1))
+
+
+def build_tokenizer(token: str) -> PreTrainedTokenizerFast:
+    """Return a word-level tokenizer, `token` for one image token."""
+    named = NAMED | {"image_token": token}
+    special = ["<pad>", "<unk>", "<bos>", "<eos>"]
+    special += [named[name] for name in ("image_token", "video_token", "boi_token", "eoi_token", "audio_token")]
+    special += [x for x in (*named.values(), *OTHERS.split(), "<image>") if x not in special]
+    vocabulary = {word: place for place, word in enumerate(dict.fromkeys([*special, *WORDS.split()]))}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", bos_token="<bos>", eos_token="<eos>",
+        extra_special_tokens=special[4:], clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    for name, value in named.items():
+        for alias in (name, *ALIASES.get(name, ())):
+            setattr(tokenizer, alias, value)
+            setattr(tokenizer, f"{alias}_id", vocabulary[value])
+    return tokenizer
+
+
+def find_class(name: str) -> Any:
+    """Return a processor class; one that transformers hides without torchvision, for a function that PIL has too."""
+    found = getattr(transformers, name)
+    if not getattr(found, "is_dummy", False):
+        return found
+    stem = "transformers.models.pixtral"
+    own = importlib.import_module(f"{stem}.image_processing_pil_pixtral")
+    with patch.dict(sys.modules, {f"{stem}.image_processing_pixtral": own}):
+        return getattr(importlib.import_module(f"{stem}.processing_pixtral"), name)
+
+
+def build_processor(row: Row) -> Any:
+    """Return the type's real processor, without its video and sound halves, which need packages that are absent."""
+    if row.processor is None:
+        return None
+    name, settings = row.processor
+    kind = find_class(name)
+    if name == "SmolVLMProcessor":  # it spells out the times of a video's frames
+        sys.modules[kind.__module__].num2words = str
+    images = getattr(transformers, row.images[0])(**row.images[1])
+    for attribute, value in row.own.items():
+        setattr(images, attribute, value)
+    parts = {"tokenizer": build_tokenizer(row.token), "image_processor": images}
+    halves = {part: None for part in kind.get_attributes() if part not in parts}
+    if row.video:
+        halves["video_processor"] = SimpleNamespace(**row.video)
+    processor = type(name, (kind,), {"check_argument_for_proper_class": lambda *_: None})(**parts, **halves, **settings)
+    processor.chat_template = TEMPLATE.replace("SHOWN", row.shown)
+    return processor
+
+
+def process(processor: Any, picture: Image.Image) -> dict[str, Any]:
+    """Return what a processor makes of one picture and a question."""
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]
+    return dict(processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True, return_dict=True,
+        return_tensors="pt",
+    ))  # fmt: skip
+
+
+@dataclass
+class Reference:
+    """What eager attention gives for T response rows: by layer float32 [H, T, keys], and logits float32 [T, V]."""
+
+    attention: list[torch.Tensor]
+    logits: torch.Tensor
+
+
+def extend(model: Any, inputs: dict[str, Any], response: list[int]) -> dict[str, Any]:
+    """Return the inputs of one pass over prompt and response, from those of the prompt, as `generate` extends them."""
+    extended = {name: value for name, value in inputs.items() if name != "input_ids"}
+    for _ in response:
+        extended = model._update_model_kwargs_for_generation(
+            ModelOutput(), extended, is_encoder_decoder=False, num_new_tokens=1
+        )
+    ids = torch.cat([inputs["input_ids"], torch.tensor([response])], dim=1)
+    return extended | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def read_eager(model: Any, inputs: dict[str, Any], response: list[int]) -> Reference:
+    """Run prompt and response through eager attention, without a cache; the model is left as it was found."""
+    parts = [module.config for module in model.modules() if hasattr(module, "config")]
+    before = [(part, part._attn_implementation) for part in parts]
+    start = inputs["input_ids"].shape[1] - 1
+    try:
+        model.set_attn_implementation("eager")
+        with torch.no_grad():
+            found = model(**extend(model, inputs, response), use_cache=False, output_attentions=True)
+    finally:
+        for part, name in before:
+            part._attn_implementation = name
+    rows = slice(start, start + len(response))
+    attention = [layer[0, :, rows].float() for layer in found.attentions if layer is not None]
+    return Reference(attention, found.logits[0, rows].float())
