@@ -98,7 +98,8 @@ class Row:
     processor: tuple[str, dict[str, Any]] | None = None
     shown: str = "<image>"  # what the chat template writes for a picture
     token: str = "<image>"  # the token that stands for one image token
-    inputs: Any = None  # where there is no processor: function that returns the inputs
+    n_image: int = 0  # where there is no processor here: how many image tokens, and the other inputs:
+    inputs: dict[str, Any] = field(default_factory=dict)  # a tensor, or the shape of a random one
     own: dict[str, Any] = field(default_factory=dict)  # attributes that the image processor lacks
     video: dict[str, Any] = field(default_factory=dict)  # what the processor asks its video half for
 
@@ -114,6 +115,10 @@ CLIP, SIGLIP = vision("clip_vision_model"), vision("siglip_vision_model", vision
 EXPERTS = {
     "moe_intermediate_size": 32, "num_experts_per_tok": 2, "num_experts": 4, "num_local_experts": 4,
     "n_routed_experts": 4, "n_shared_experts": 1,
+}  # fmt: skip
+LINEAR = {  # Gated DeltaNet in the first layer
+    "layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4,
 }  # fmt: skip
 
 ROWS = {
@@ -200,6 +205,181 @@ ROWS = {
         ("PixtralImageProcessorPil", {"size": {"longest_edge": 64}, "patch_size": {"height": 16, "width": 16}}),
         ("PixtralProcessor", {"patch_size": 8, "spatial_merge_size": 2}), "[IMG]", "[IMG]",
     ),
+    "qwen3_vl_moe": Row(
+        {"vision_config": grid(num_position_embeddings=144, deepstack_visual_indexes=[0]),
+         "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True), **EXPERTS)}, QWEN, ("Qwen3VLProcessor", {}), WRAPPED,
+    ),
+    "qwen3_5": Row(
+        {"vision_config": grid(num_position_embeddings=144),
+         "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True, partial_rotary_factor=1.0), **LINEAR)}, QWEN, ("Qwen3VLProcessor", {}), WRAPPED,
+    ),
+    "qwen3_5_moe": Row(
+        {"vision_config": grid(num_position_embeddings=144),
+         "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True, partial_rotary_factor=1.0), **LINEAR, **EXPERTS, shared_expert_intermediate_size=32)}, QWEN, ("Qwen3VLProcessor", {}), WRAPPED,
+    ),
+    "qwen4_exp": Row(
+        {"vision_config": grid(num_position_embeddings=144),
+         "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True), **LINEAR, **EXPERTS, shared_expert_intermediate_size=32)}, QWEN, ("Qwen3VLProcessor", {}), WRAPPED,
+    ),
+    "cosmos3_omni": Row(
+        {"vision_config": grid(num_position_embeddings=144, deepstack_visual_indexes=[0]),
+         "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True))}, QWEN, ("Qwen3VLProcessor", {}), WRAPPED,
+    ),
+    "cosmos3_edge": Row(
+        {"vision_config": {**vision(), "num_patches": 16}, "projector_hidden_size": 48,
+         "text_config": text(**rotary(4, 2, 2))}, ("Cosmos3EdgeImageProcessorPil", ANY_SIZE), ("Cosmos3EdgeProcessor", {}), WRAPPED,
+    ),
+    "cohere_compass": Row(
+        {"vision_config": grid(num_position_embeddings=144, deepstack_visual_indexes=[0]),
+         "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True), sliding_window=8, layer_types=["sliding_attention", "full_attention"])},
+        ("CohereCompassImageProcessorPil", ANY_SIZE), ("CohereCompassProcessor", {}), WRAPPED,
+    ),
+    "exaone4_5": Row(
+        {"vision_config": grid(window_size=32, fullatt_block_indexes=[1], num_key_value_heads=1),
+         "text_config": text("exaone4", sliding_window=8, layer_types=["sliding_attention", "full_attention"])},
+        QWEN, ("Exaone4_5_Processor", {}), WRAPPED,
+    ),
+    "hyperclovax_vision_v2": Row(
+        {"vision_config": grid(window_size=32, fullatt_block_indexes=[1]), "text_config": text("hyperclovax")},
+        QWEN, ("HyperCLOVAXVisionV2Processor", {}), WRAPPED,
+    ),
+    "glm46v": Row(
+        {"vision_config": grid(image_size=96), "text_config": text(**rotary(2, 1, 1, partial_rotary_factor=0.5))},
+        GLM, ("Glm46VProcessor", {}), WRAPPED,
+    ),
+    "glmga": Row(
+        {"vision_config": grid(image_size=96), "text_config": text(**rotary(2, 1, 1, partial_rotary_factor=0.5))},
+        ("GlmgaImageProcessorPil", ANY_SIZE), ("Glm46VProcessor", {}), WRAPPED,
+    ),
+    "glm_ocr": Row(
+        {"vision_config": grid(image_size=96), "text_config": text(**rotary(4, 2, 2))},
+        GLM, ("Glm46VProcessor", {}), WRAPPED,
+    ),
+    "glm4v_moe": Row(
+        {"vision_config": grid(image_size=96), "text_config": text(**rotary(2, 1, 1, partial_rotary_factor=0.5), **EXPERTS)},
+        GLM, ("Glm4vProcessor", {}), WRAPPED,
+    ),
+    "glm5_next": Row(
+        {"vision_config": grid(image_size=96), "text_config": text(**EXPERTS)},
+        ("Glm5NextImageProcessorPil", ANY_SIZE), ("Glm5NextProcessor", {}), WRAPPED,
+    ),
+    "gemma4": Row(
+        {"vision_config": vision(), "text_config": text(sliding_window=8, layer_types=["sliding_attention", "full_attention"])},
+        ("Gemma4ImageProcessorPil", {}), ("Gemma4Processor", {}), "<image>",
+    ),
+    "shieldgemma2": Row(
+        {"vision_config": SIGLIP, "mm_tokens_per_image": 4,
+         "text_config": text("gemma3_text", sliding_window=8, query_pre_attn_scalar=16,
+                             layer_types=["sliding_attention", "full_attention"])},
+        ("Gemma3ImageProcessorPil", SQUARE), ("ShieldGemma2Processor", {"image_seq_length": 4}), shown="<boi>",
+    ),
+    "cohere2_vision": Row(
+        {"vision_config": SIGLIP, "text_config": text("cohere2", sliding_window=8, layer_types=["sliding_attention", "full_attention"]),
+         "alignment_intermediate_size": 48},
+        n_image=4, inputs={"pixel_values": (1, 3, 32, 32)},
+    ),
+    "got_ocr2": Row(
+        {"vision_config": {**vision(), "output_channels": 16, "window_size": 2, "global_attn_indexes": [1], "mlp_dim": 48}, "text_config": text("qwen2"), "image_seq_length": 1},
+        ("GotOcr2ImageProcessorPil", SQUARE), ("GotOcr2Processor", {}), "<imgpad>", "<imgpad>",
+    ),
+    "lfm2_vl": Row(
+        {"vision_config": vision("siglip2_vision_model", num_patches=16, vision_use_head=False), "text_config": text("lfm2", layer_types=["conv", "full_attention"]), "projector_hidden_size": 48},
+        n_image=4, inputs={"pixel_values": (1, 16, 192), "spatial_shapes": torch.tensor([[4, 4]]), "pixel_attention_mask": torch.ones(1, 16, dtype=torch.long)},
+    ),
+    "lfm3_vl": Row(
+        {"vision_config": {**grid(), "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}, "text_config": text("lfm3", layer_types=["conv", "full_attention"]), "projector_hidden_size": 48},
+        QWEN, ("Lfm3VlProcessor", {}), WRAPPED,
+    ),
+    "llama4": Row(
+        {"vision_config": {**vision(), "vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32},
+         "text_config": text(**EXPERTS, attention_chunk_size=8, layer_types=["chunked_attention", "full_attention"], no_rope_layers=[1, 0], intermediate_size_mlp=64)},
+        n_image=4, inputs={"pixel_values": (1, 3, 32, 32)},
+    ),
+    "ovis2": Row(
+        {"vision_config": {**vision(), "vocab_size": 20}, "text_config": text("qwen2"), "hidden_size": 64, "vocab_size": N_VOCABULARY, "visual_indicator_token_ids": [10, 11, 12, 13, 14]},
+        ("Ovis2ImageProcessorPil", SQUARE), ("Ovis2Processor", {"image_seq_length": 16}),
+    ),
+    "fast_vlm": Row({"vision_config": SIGLIP, "text_config": text("qwen2")}, n_image=16, inputs={"pixel_values": (1, 3, 32, 32)}),
+    "perception_lm": Row({"vision_config": SIGLIP, "text_config": text("llama")}, n_image=16, inputs={"pixel_values": (1, 1, 3, 32, 32)}),
+    "janus": Row(
+        {"vision_config": {**vision(), "projection_dim": 64, "num_image_tokens": 16}, "text_config": text("llama"), "vq_config": {"embed_dim": 4, "num_embeddings": 8, "latent_channels": 8, "base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "num_patches": 4, "projection_dim": 16, "image_token_embed_dim": 16}},
+        ("JanusImageProcessorPil", {"image_size": 32, "min_size": 8, **SQUARE}), ("JanusProcessor", {"num_image_tokens": 16}),
+    ),
+    "deepseek_vl": Row(
+        {"vision_config": SIGLIP, "text_config": text("llama")},
+        ("DeepseekVLImageProcessorPil", {"min_size": 8, **SQUARE}), ("DeepseekVLProcessor", {"num_image_tokens": 16}),
+    ),
+    "deepseek_vl_hybrid": Row(
+        {"vision_config": SIGLIP, "text_config": text("llama"), "high_res_vision_config": {**vision(), "output_channels": 16, "window_size": 2, "global_attn_indexes": [1], "mlp_dim": 48, "image_size": 64}},
+        ("DeepseekVLHybridImageProcessorPil", {"min_size": 8, **SQUARE, "high_res_size": {"height": 64, "width": 64}}), ("DeepseekVLHybridProcessor", {"num_image_tokens": 16}),
+    ),
+    "video_llama_3": Row(
+        {"vision_config": vision(), "text_config": text("qwen2")},
+        ("VideoLlama3ImageProcessorPil", ANY_SIZE), ("VideoLlama3Processor", {}),
+    ),
+    "ernie4_5_vl_moe": Row(
+        {"vision_config": {**grid(), "temporal_merge_size": 2}, "text_config": text(**rotary(2, 2, 4), **EXPERTS | {"moe_intermediate_size": [32, 16]}, moe_k=2, moe_num_experts=4, mlp_layer_types=["dense", "sparse"])},
+        ("Ernie4_5_VLMoeImageProcessorPil", ANY_SIZE), ("Ernie4_5_VLMoeProcessor", {}), WRAPPED,
+    ),
+    "paddleocr_vl": Row(
+        {"vision_config": {**vision(), "spatial_merge_size": 2}, "text_config": text(**rotary(4, 2, 2))},
+        ("PaddleOCRVLImageProcessorPil", ANY_SIZE), ("PaddleOCRVLProcessor", {}), WRAPPED,
+    ),
+    "lighton_ocr": Row(
+        {"vision_config": vision("pixtral", head_dim=16), "text_config": text("qwen3")},
+        ("PixtralImageProcessorPil", {"size": {"longest_edge": 64}, "patch_size": {"height": 16, "width": 16}}),
+        ("LightOnOcrProcessor", {"patch_size": 8, "spatial_merge_size": 2}),
+    ),
+    "mistral_large4": Row(
+        {"vision_config": vision("pixtral", head_dim=16), "text_config": text(**EXPERTS)},
+        ("PixtralImageProcessorPil", {"size": {"longest_edge": 64}, "patch_size": {"height": 16, "width": 16}}),
+        ("PixtralProcessor", {"patch_size": 8, "spatial_merge_size": 2}), "[IMG]", "[IMG]",
+    ),
+    "qianfan_ocr": Row(
+        {"vision_config": vision(image_size=[32, 32], patch_size=[8, 8]), "text_config": text("qwen3"),
+         "image_seq_length": 4},
+        ("GotOcr2ImageProcessorPil", TILED), ("QianfanOCRProcessor", {"image_seq_length": 4}),
+    ),
+    "granite4_vision": Row(
+        {"vision_config": CLIP, "text_config": text(), "image_grid_pinpoints": PINPOINTS},
+        ("LlavaNextImageProcessorPil", {"image_grid_pinpoints": PINPOINTS, **CROPPED}),
+        ("Granite4VisionProcessor", {"patch_size": 8, "vision_feature_select_strategy": "default",
+                                "num_additional_image_tokens": 1}),
+    ),
+    "granite_docling": Row(
+        {"vision_config": {**vision(), "out_hidden_size": 64, "scale_factor": 2, "deepstack_visual_indexes": [0]}, "text_config": text()},
+        ("GraniteDoclingImageProcessorPil", {"size": {"longest_edge": 64}}), ("GraniteDoclingProcessor", {"image_seq_len": 4}),
+    ),
+    "hunyuan_vl": Row(
+        {"vision_config": {**vision(), "out_hidden_size": 64, "text_hidden_size": 64}, "text_config": text()},
+        ("HunYuanVLImageProcessorPil", ANY_SIZE), ("HunYuanVLProcessor", {}),
+    ),
+    "aria": Row(
+        {"vision_config": vision("idefics3_vision"), "text_config": text(moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1), "projector_patch_to_query_dict": {16: 4}},
+        ("AriaImageProcessorPil", {"max_image_size": 490}), ("AriaProcessor", {"size_conversion": {490: 4}}),
+    ),
+    "chameleon": Row(
+        {**text(), "vq_config": {"embed_dim": 4, "num_embeddings": 8, "latent_channels": 8, "base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "resolution": 32}, "vocabulary_map": {"<image>": 4}},
+        ("ChameleonImageProcessorPil", CROPPED), ("ChameleonProcessor", {"image_seq_length": 256}),
+    ),
+    "emu3": Row(
+        {"vq_config": {}, "text_config": text()},
+        ("Emu3ImageProcessor", {}), ("Emu3Processor", {}),
+    ),
+    "fuyu": Row(
+        {"text_config": text("persimmon"), "patch_size": 8, "image_size": 32},
+        ("FuyuImageProcessorPil", {"size": {"height": 32, "width": 32}, "patch_size": {"height": 8, "width": 8}}), ("FuyuProcessor", {}), token="|SPEAKER|",
+    ),
+    "llava_next_video": Row(
+        {"vision_config": CLIP, "text_config": text("llama"), "image_grid_pinpoints": PINPOINTS},
+        ("LlavaNextImageProcessorPil", {"image_grid_pinpoints": PINPOINTS, **CROPPED}),
+        ("LlavaNextVideoProcessor", {"patch_size": 8, "vision_feature_select_strategy": "default",
+                                "num_additional_image_tokens": 1}),
+    ),
+    "video_llava": Row(
+        {"vision_config": CLIP, "text_config": text("llama")},
+        ("VideoLlavaImageProcessor", CROPPED), ("VideoLlavaProcessor", {"patch_size": 8}),
+    ),
 }  # fmt: skip
 TYPES = tuple(ROWS)
 REFUSED: dict[str, str] = {}
@@ -227,7 +407,7 @@ def build(model_type: str, *, seed: int = 0) -> Tiny:
     model = AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False)
     draw_weights(model, torch.Generator().manual_seed(seed))
     processor = build_processor(row)
-    return Tiny(model, processor, row.inputs(model) if processor is None else process(processor, draw_picture(seed)))
+    return Tiny(model, processor, make_inputs(row, seed) if processor is None else process(processor, draw_picture(seed)))
 
 
 def draw_weights(model: Any, generator: torch.Generator) -> None:
@@ -304,6 +484,19 @@ def build_processor(row: Row) -> Any:
     return processor
 
 
+def make_inputs(row: Row, seed: int) -> dict[str, Any]:
+    """Return what the processor would make of one picture and a question, with random pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    words = torch.arange(FIRST, FIRST + 5)
+    ids = torch.cat([words[:1], torch.tensor([OPEN]), torch.full((row.n_image,), IMAGE), torch.tensor([CLOSE]), words])
+    made = {"input_ids": ids[None], "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+    for name, given in row.inputs.items():
+        made[name] = given if isinstance(given, torch.Tensor) else torch.randn(given, generator=generator)
+    if "image_grid_thw" in made:
+        made["mm_token_type_ids"] = (made["input_ids"] == IMAGE).long()
+    return made
+
+
 def process(processor: Any, picture: Image.Image) -> dict[str, Any]:
     """Return what a processor makes of one picture and a question."""
     content = [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]
@@ -323,7 +516,8 @@ class Reference:
 
 def extend(model: Any, inputs: dict[str, Any], response: list[int]) -> dict[str, Any]:
     """Return the inputs of one pass over prompt and response, from those of the prompt, as `generate` extends them."""
-    extended = {name: value for name, value in inputs.items() if name != "input_ids"}
+    # the processor of PaliGemma returns labels, all of them ignored: a loss over the prompt alone does not fit
+    extended = {name: value for name, value in inputs.items() if name not in ("input_ids", "labels")}
     for _ in response:
         extended = model._update_model_kwargs_for_generation(
             ModelOutput(), extended, is_encoder_decoder=False, num_new_tokens=1
