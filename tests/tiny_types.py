@@ -8,6 +8,7 @@ type. Out: a `Tiny`. Weights are drawn anew after the build, all of them, becaus
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 from dataclasses import dataclass, field
@@ -25,21 +26,25 @@ from transformers.utils import ModelOutput
 
 PICTURE = (56, 40)  # width and height in px
 QUESTION = "what digit is"
-EOS, IMAGE, VIDEO, OPEN, CLOSE, FIRST, N_VOCABULARY = 3, 4, 5, 6, 7, 60, 160  # ordinary words start at FIRST
+EOS, IMAGE, VIDEO, OPEN, CLOSE, FIRST, N_VOCABULARY = 3, 4, 5, 6, 7, 80, 160  # ordinary words start at FIRST
 NAMED = {  # attribute of the tokenizer -> token: processors ask for them by these names
     "image_token": "<image>", "video_token": "<video>", "boi_token": "<boi>", "eoi_token": "<eoi>",
     "audio_token": "<audio>", "boa_token": "<boa>", "eoa_token": "<eoa>", "img_line_break_token": "<break>",
+    "image_wrapper_token": "<wrap>", "eof_token": "<eof>",
+    "video_start_token": "<|begin_of_video|>", "video_end_token": "<|end_of_video|>", "slice_start_token": "<slice>",
+    "slice_end_token": "</slice>", "image_id_start_token": "<id>", "image_id_end_token": "</id>",
 }  # fmt: skip
 ALIASES = {
     "image_token": ("context_image_token",), "img_line_break_token": ("image_break_token", "image_boundary_token"),
-    "boi_token": ("image_start_token", "start_image_token", "vision_start_token", "video_start_token"),
-    "eoi_token": ("image_end_token", "end_image_token", "vision_end_token", "video_end_token"),
+    "boi_token": ("image_start_token", "start_image_token", "vision_start_token"),
+    "eoi_token": ("image_end_token", "end_image_token", "vision_end_token"),
 }  # fmt: skip
 OTHERS = (  # tokens that processors spell out
     "<row_1_col_1> <row_1_col_2> <row_2_col_1> <row_2_col_2> <global-img> <fake_token_around_image> <end_of_utterance>"
     " <|START_OF_IMG|> <|END_OF_IMG|> TILE TILE_GLOBAL TILE_1 TILE_2 <|im_start|> <|im_end|> <img> </img> |NEWLINE|"
     " <|image_start|> <|image_end|> <|image|> <|tile_x_separator|> <|tile_y_separator|> <|VISION_START|> <|VISION_END|>"
-    " [IMG_BREAK] [IMG_END]"
+    " [IMG_BREAK] [IMG_END] <IMG_START> <IMG_END> <IMG_GRID> <IMG_COL> <IMG_ROW>"
+    " <|imgpad|>"
 )
 WORDS = f"user assistant {QUESTION} the a of 1 2 3 4 5 6 7 8 9 + = . ?"
 TEMPLATE = (
@@ -50,8 +55,8 @@ TEMPLATE = (
 IDS = {  # fields of configs
     "image_token_id": IMAGE, "image_token_index": IMAGE, "video_token_id": VIDEO, "video_token_index": VIDEO,
     "vision_start_token_id": OPEN, "image_start_token_id": OPEN, "boi_token_id": OPEN, "boi_token_index": OPEN,
-    "video_start_token_id": OPEN, "vision_end_token_id": CLOSE, "image_end_token_id": CLOSE, "eoi_token_id": CLOSE,
-    "eoi_token_index": CLOSE, "video_end_token_id": CLOSE, "audio_token_id": 8, "audio_token_index": 8,
+    "video_start_token_id": 9, "vision_end_token_id": CLOSE, "image_end_token_id": CLOSE, "eoi_token_id": CLOSE,
+    "eoi_token_index": CLOSE, "video_end_token_id": 10, "audio_token_id": 8, "audio_token_index": 8,
 }  # fmt: skip
 
 
@@ -100,8 +105,10 @@ class Row:
     token: str = "<image>"  # the token that stands for one image token
     n_image: int = 0  # where there is no processor here: how many image tokens, and the other inputs:
     inputs: dict[str, Any] = field(default_factory=dict)  # a tensor, or the shape of a random one
+    types: bool = False  # and whether token types are among them
     own: dict[str, Any] = field(default_factory=dict)  # attributes that the image processor lacks
     video: dict[str, Any] = field(default_factory=dict)  # what the processor asks its video half for
+    says: dict[str, Any] = field(default_factory=dict)  # attributes of the processor
 
 
 SQUARE = {"size": {"height": 32, "width": 32}}
@@ -112,6 +119,11 @@ WRAPPED = "<boi><image><eoi>"
 QWEN, GLM = ("Qwen2VLImageProcessorPil", ANY_SIZE), ("Glm46VImageProcessorPil", ANY_SIZE)
 PINPOINTS = [[32, 64], [64, 32], [64, 64]]
 CLIP, SIGLIP = vision("clip_vision_model"), vision("siglip_vision_model", vision_use_head=False)
+CONVOLUTIONS = {  # in place of a tower of the package timm, which is absent
+    "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",
+    "hidden_size": 16,
+}  # fmt: skip
+SAM = vision(output_channels=16, window_size=2, global_attn_indexes=[1], mlp_dim=48, image_size=64, patch_size=16)
 EXPERTS = {
     "moe_intermediate_size": 32, "num_experts_per_tok": 2, "num_experts": 4, "num_local_experts": 4,
     "n_routed_experts": 4, "n_shared_experts": 1,
@@ -120,6 +132,21 @@ LINEAR = {  # Gated DeltaNet in the first layer
     "layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4,
 }  # fmt: skip
+LATENT = {  # multi-head latent attention with an index of keys
+    "num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "head_dim": 8,
+    "v_head_dim": 16, "index_topk": 8, "index_head_dim": 16, "index_n_heads": 8,  # many: a score of 0 in all of them is a tie
+}  # fmt: skip
+CODES = {  # a picture as words of a vocabulary of its own
+    "embed_dim": 4, "num_embeddings": 8, "latent_channels": 8, "base_channels": 32, "channel_multiplier": [1, 1],
+    "num_res_blocks": 1,
+}  # fmt: skip
+GRID = torch.tensor([[1, 4, 8]])
+SOUND = {"encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "d_model": 32, "output_dim": 64}
+QFORMER = {"vocab_size": N_VOCABULARY, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+           "intermediate_size": 48, "encoder_hidden_size": 32, "cross_attention_frequency": 1}  # fmt: skip
+OPT = {"model_type": "opt", "vocab_size": N_VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2, "ffn_dim": 96,
+       "num_attention_heads": 4, "word_embed_proj_dim": 64, "max_position_embeddings": 512, "pad_token_id": 0,
+       "bos_token_id": 2, "eos_token_id": EOS}  # fmt: skip
 
 ROWS = {
     "llava": Row(
@@ -219,7 +246,7 @@ ROWS = {
     ),
     "qwen4_exp": Row(
         {"vision_config": grid(num_position_embeddings=144),
-         "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True), **LINEAR, **EXPERTS, shared_expert_intermediate_size=32)}, QWEN, ("Qwen3VLProcessor", {}), WRAPPED,
+         "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True), **LINEAR, **EXPERTS, shared_expert_intermediate_size=32, hc_lowrank=16, indexer_n_heads=2, indexer_kv_heads=1, indexer_head_dim=16, indexer_budget=8, indexer_compress_ratio=2)}, QWEN, ("Qwen3VLProcessor", {}), WRAPPED,
     ),
     "cosmos3_omni": Row(
         {"vision_config": grid(num_position_embeddings=144, deepstack_visual_indexes=[0]),
@@ -228,11 +255,12 @@ ROWS = {
     "cosmos3_edge": Row(
         {"vision_config": {**vision(), "num_patches": 16}, "projector_hidden_size": 48,
          "text_config": text(**rotary(4, 2, 2))}, ("Cosmos3EdgeImageProcessorPil", ANY_SIZE), ("Cosmos3EdgeProcessor", {}), WRAPPED,
+        says={"return_mm_token_type_ids": True},  # the model asks for them, its processor returns them only if told
     ),
     "cohere_compass": Row(
         {"vision_config": grid(num_position_embeddings=144, deepstack_visual_indexes=[0]),
-         "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True), sliding_window=8, layer_types=["sliding_attention", "full_attention"])},
-        ("CohereCompassImageProcessorPil", ANY_SIZE), ("CohereCompassProcessor", {}), WRAPPED,
+         "text_config": text(rope_parameters={"sliding_attention": rotary(4, 2, 2)["rope_parameters"], "full_attention": None}, sliding_window=8, layer_types=["sliding_attention", "full_attention"])},
+        ("CohereCompassImageProcessorPil", ANY_SIZE), ("CohereCompassProcessor", {}), "<boi><|IMAGE_PAD|><eoi>", "<|IMAGE_PAD|>",
     ),
     "exaone4_5": Row(
         {"vision_config": grid(window_size=32, fullatt_block_indexes=[1], num_key_value_heads=1),
@@ -260,18 +288,21 @@ ROWS = {
         GLM, ("Glm4vProcessor", {}), WRAPPED,
     ),
     "glm5_next": Row(
-        {"vision_config": grid(image_size=96), "text_config": text(**EXPERTS)},
+        {"vision_config": grid(image_size=96, projection_intermediate_size=48),
+         "text_config": text(**EXPERTS, **LATENT | {"qk_rope_head_dim": 0}, layer_types=["linear_attention", "indexed_attention"], linear_head_dim=16, linear_num_heads=2, mlp_layer_types=["dense", "sparse"], index_kpool=2, hc_mult=2)},
         ("Glm5NextImageProcessorPil", ANY_SIZE), ("Glm5NextProcessor", {}), WRAPPED,
     ),
     "gemma4": Row(
-        {"vision_config": vision(), "text_config": text(sliding_window=8, layer_types=["sliding_attention", "full_attention"])},
-        ("Gemma4ImageProcessorPil", {}), ("Gemma4Processor", {}), "<image>",
+        {"vision_config": vision(head_dim=16, num_key_value_heads=2, pooling_kernel_size=3, position_embedding_size=64),
+         "text_config": text(num_hidden_layers=4, num_kv_shared_layers=2, sliding_window=8, global_head_dim=32, use_bidirectional_attention="vision", vocab_size_per_layer_input=N_VOCABULARY, hidden_size_per_layer_input=8,
+                             layer_types=["sliding_attention", "full_attention"] * 2)},
+        ("Gemma4ImageProcessorPil", {"patch_size": 8, "max_soft_tokens": 70, "pooling_kernel_size": 3}), ("Gemma4Processor", {"image_seq_length": 70}), "<image>",
     ),
     "shieldgemma2": Row(
         {"vision_config": SIGLIP, "mm_tokens_per_image": 4,
          "text_config": text("gemma3_text", sliding_window=8, query_pre_attn_scalar=16,
                              layer_types=["sliding_attention", "full_attention"])},
-        ("Gemma3ImageProcessorPil", SQUARE), ("ShieldGemma2Processor", {"image_seq_length": 4}), shown="<boi>",
+        ("Gemma3ImageProcessorPil", SQUARE), ("ShieldGemma2Processor", {"image_seq_length": 4, "policy_definitions": {"digit": QUESTION}}), shown="<boi>",
     ),
     "cohere2_vision": Row(
         {"vision_config": SIGLIP, "text_config": text("cohere2", sliding_window=8, layer_types=["sliding_attention", "full_attention"]),
@@ -279,8 +310,7 @@ ROWS = {
         n_image=4, inputs={"pixel_values": (1, 3, 32, 32)},
     ),
     "got_ocr2": Row(
-        {"vision_config": {**vision(), "output_channels": 16, "window_size": 2, "global_attn_indexes": [1], "mlp_dim": 48}, "text_config": text("qwen2"), "image_seq_length": 1},
-        ("GotOcr2ImageProcessorPil", SQUARE), ("GotOcr2Processor", {}), "<imgpad>", "<imgpad>",
+        {"vision_config": SAM, "text_config": text("qwen2"), "image_seq_length": 1}, n_image=1, inputs={"pixel_values": (1, 3, 64, 64)},
     ),
     "lfm2_vl": Row(
         {"vision_config": vision("siglip2_vision_model", num_patches=16, vision_use_head=False), "text_config": text("lfm2", layer_types=["conv", "full_attention"]), "projector_hidden_size": 48},
@@ -291,18 +321,18 @@ ROWS = {
         QWEN, ("Lfm3VlProcessor", {}), WRAPPED,
     ),
     "llama4": Row(
-        {"vision_config": {**vision(), "vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32},
+        {"vision_config": {**vision(intermediate_size=128), "vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32},
          "text_config": text(**EXPERTS, attention_chunk_size=8, layer_types=["chunked_attention", "full_attention"], no_rope_layers=[1, 0], intermediate_size_mlp=64)},
         n_image=4, inputs={"pixel_values": (1, 3, 32, 32)},
     ),
     "ovis2": Row(
         {"vision_config": {**vision(), "vocab_size": 20}, "text_config": text("qwen2"), "hidden_size": 64, "vocab_size": N_VOCABULARY, "visual_indicator_token_ids": [10, 11, 12, 13, 14]},
-        ("Ovis2ImageProcessorPil", SQUARE), ("Ovis2Processor", {"image_seq_length": 16}),
+        ("Ovis2ImageProcessorPil", SQUARE), ("Ovis2Processor", {"image_seq_length": 16}), token="<IMG_ATOM>",
     ),
-    "fast_vlm": Row({"vision_config": SIGLIP, "text_config": text("qwen2")}, n_image=16, inputs={"pixel_values": (1, 3, 32, 32)}),
-    "perception_lm": Row({"vision_config": SIGLIP, "text_config": text("llama")}, n_image=16, inputs={"pixel_values": (1, 1, 3, 32, 32)}),
+    "fast_vlm": Row({"vision_config": CONVOLUTIONS, "text_config": text("qwen2")}, n_image=16, inputs={"pixel_values": (1, 3, 32, 32)}),
+    "perception_lm": Row({"vision_config": SIGLIP | {"model_args": {"embed_dim": 32}}, "text_config": text("llama"), "vision_use_cls_token": False}, n_image=16, inputs={"pixel_values": (1, 1, 3, 32, 32)}),
     "janus": Row(
-        {"vision_config": {**vision(), "projection_dim": 64, "num_image_tokens": 16}, "text_config": text("llama"), "vq_config": {"embed_dim": 4, "num_embeddings": 8, "latent_channels": 8, "base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "num_patches": 4, "projection_dim": 16, "image_token_embed_dim": 16}},
+        {"vision_config": {**vision(), "projection_dim": 64, "num_image_tokens": 16}, "text_config": text("llama"), "vq_config": CODES | {"num_patches": 4, "projection_dim": 16, "image_token_embed_dim": 16}},
         ("JanusImageProcessorPil", {"image_size": 32, "min_size": 8, **SQUARE}), ("JanusProcessor", {"num_image_tokens": 16}),
     ),
     "deepseek_vl": Row(
@@ -331,7 +361,7 @@ ROWS = {
         ("LightOnOcrProcessor", {"patch_size": 8, "spatial_merge_size": 2}),
     ),
     "mistral_large4": Row(
-        {"vision_config": vision("pixtral", head_dim=16), "text_config": text(**EXPERTS)},
+        {"vision_config": vision("pixtral", head_dim=16), "text_config": text(**EXPERTS, **LATENT)},
         ("PixtralImageProcessorPil", {"size": {"longest_edge": 64}, "patch_size": {"height": 16, "width": 16}}),
         ("PixtralProcessor", {"patch_size": 8, "spatial_merge_size": 2}), "[IMG]", "[IMG]",
     ),
@@ -341,35 +371,32 @@ ROWS = {
         ("GotOcr2ImageProcessorPil", TILED), ("QianfanOCRProcessor", {"image_seq_length": 4}),
     ),
     "granite4_vision": Row(
-        {"vision_config": CLIP, "text_config": text(), "image_grid_pinpoints": PINPOINTS},
+        {"vision_config": vision("clip_vision_model", hidden_size=64), "text_config": text(), "image_grid_pinpoints": PINPOINTS, "downsample_rate": "1/2", "deepstack_layer_map": [[0, 0], [-1, 1]], "spatial_target_layers": [0, 1], "qformer_config": {"intermediate_size": 48, "num_hidden_layers": 1}},
         ("LlavaNextImageProcessorPil", {"image_grid_pinpoints": PINPOINTS, **CROPPED}),
-        ("Granite4VisionProcessor", {"patch_size": 8, "vision_feature_select_strategy": "default",
+        ("Granite4VisionProcessor", {"patch_size": 8, "vision_feature_select_strategy": "default", "downsample_rate": "1/2",
                                 "num_additional_image_tokens": 1}),
     ),
     "granite_docling": Row(
         {"vision_config": {**vision(), "out_hidden_size": 64, "scale_factor": 2, "deepstack_visual_indexes": [0]}, "text_config": text()},
-        ("GraniteDoclingImageProcessorPil", {"size": {"longest_edge": 64}}), ("GraniteDoclingProcessor", {"image_seq_len": 4}),
+        ("GraniteDoclingImageProcessorPil", {**SQUARE, "max_patches": 4}), ("GraniteDoclingProcessor", {"image_seq_len": 4}),
     ),
     "hunyuan_vl": Row(
-        {"vision_config": {**vision(), "out_hidden_size": 64, "text_hidden_size": 64}, "text_config": text()},
-        ("HunYuanVLImageProcessorPil", ANY_SIZE), ("HunYuanVLProcessor", {}),
+        {"vision_config": {**vision(), "out_hidden_size": 64, "text_hidden_size": 64, "num_key_value_heads": 2}, "text_config": text(**rotary(2, 2, 2, 2))},
+        ("HunYuanVLImageProcessorPil", ANY_SIZE), ("HunYuanVLProcessor", {}), WRAPPED,
     ),
     "aria": Row(
-        {"vision_config": vision("idefics3_vision"), "text_config": text(moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1), "projector_patch_to_query_dict": {16: 4}},
-        ("AriaImageProcessorPil", {"max_image_size": 490}), ("AriaProcessor", {"size_conversion": {490: 4}}),
+        {"vision_config": vision("idefics3_vision", image_size=980, patch_size=140), "text_config": text(moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1), "projector_patch_to_query_dict": {49: 4}},
+        ("AriaImageProcessorPil", {}), ("AriaProcessor", {"size_conversion": {980: 4}}),
     ),
     "chameleon": Row(
-        {**text(), "vq_config": {"embed_dim": 4, "num_embeddings": 8, "latent_channels": 8, "base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "resolution": 32}, "vocabulary_map": {"<image>": 4}},
+        {**text(), "vq_config": CODES | {"resolution": 32}, "vocabulary_map": {"<image>": IMAGE} | {f"IMGIMG{'ABCDEFGH'[code]}Z": 50 + code for code in range(8)}},
         ("ChameleonImageProcessorPil", CROPPED), ("ChameleonProcessor", {"image_seq_length": 256}),
     ),
     "emu3": Row(
-        {"vq_config": {}, "text_config": text()},
-        ("Emu3ImageProcessor", {}), ("Emu3Processor", {}),
+        {"vq_config": CODES | {"codebook_size": 8, "attn_resolutions": [], "hidden_size": 32}, "text_config": text(), "vocabulary_map": {"<image>": IMAGE, "<|extra_200|>": 49} | {f"<|visual token {code:06}|>": 50 + code for code in range(8)}},
+        ("Emu3ImageProcessor", {"min_pixels": 256, "max_pixels": 4096, "spatial_factor": 8}), ("Emu3Processor", {}),
     ),
-    "fuyu": Row(
-        {"text_config": text("persimmon"), "patch_size": 8, "image_size": 32},
-        ("FuyuImageProcessorPil", {"size": {"height": 32, "width": 32}, "patch_size": {"height": 8, "width": 8}}), ("FuyuProcessor", {}), token="|SPEAKER|",
-    ),
+    "fuyu": Row({"text_config": text("persimmon"), "patch_size": 8, "image_size": 32}, n_image=16, inputs={"pixel_values": (1, 16, 192)}),
     "llava_next_video": Row(
         {"vision_config": CLIP, "text_config": text("llama"), "image_grid_pinpoints": PINPOINTS},
         ("LlavaNextImageProcessorPil", {"image_grid_pinpoints": PINPOINTS, **CROPPED}),
@@ -379,6 +406,94 @@ ROWS = {
     "video_llava": Row(
         {"vision_config": CLIP, "text_config": text("llama")},
         ("VideoLlavaImageProcessor", CROPPED), ("VideoLlavaProcessor", {"patch_size": 8}),
+    ),
+    "pp_chart2table": Row(
+        {"vision_config": SAM, "text_config": text("qwen2"), "image_seq_length": 1}, n_image=1, inputs={"pixel_values": (1, 3, 64, 64)},
+    ),
+    "gemma3n": Row(
+        {"vision_config": CONVOLUTIONS, "vision_soft_tokens_per_image": 16, "audio_config": {"hidden_size": 32, "conf_num_attention_heads": 2, "conf_num_hidden_layers": 1},
+         "text_config": text(num_hidden_layers=4, num_kv_shared_layers=2, sliding_window=8, layer_types=["sliding_attention", "full_attention"] * 2, vocab_size_per_layer_input=N_VOCABULARY, hidden_size_per_layer_input=8, intermediate_size=[96] * 4, laurel_rank=4, altup_num_inputs=2, activation_sparsity_pattern=[0.5, 0.5, 0.0, 0.0])},
+        n_image=16, inputs={"pixel_values": (1, 3, 32, 32)},
+    ),
+    "gemma4_unified": Row(
+        {"vision_config": {"patch_size": 4, "pooling_kernel_size": 2, "mm_embed_dim": 32, "mm_posemb_size": 16, "output_proj_dims": 32}, "text_config": text(num_hidden_layers=4, num_kv_shared_layers=2, sliding_window=8, global_head_dim=32, layer_types=["sliding_attention", "full_attention"] * 2)},
+        n_image=16, inputs={"pixel_values": (1, 16, 192), "image_position_ids": torch.cartesian_prod(torch.arange(4), torch.arange(4))[None]}, types=True,
+    ),
+    "dots3_note": Row(
+        {"vision_config": grid(adapter_in_dim=32), "text_config": text(**LATENT | EXPERTS, sliding_window=8, layer_types=["indexed_attention", "sliding_attention"], mlp_layer_types=["dense", "sparse"])},
+        QWEN, ("Dots3NoteProcessor", {}), "<|imgpad|>", "<|imgpad|>",
+    ),
+    "minimax_m3_vl": Row(
+        {"vision_config": vision(spatial_merge_size=2, temporal_patch_size=2), "projector_hidden_size": 64, "text_config": text(**EXPERTS, index_n_heads=2, index_head_dim=16, index_block_size=4, index_topk_blocks=2, layer_types=["full_attention", "minimax_m3_sparse"], dense_intermediate_size=48, shared_intermediate_size=48, rotary_dim=8)},
+        n_image=8, inputs={"pixel_values": (32, 384), "image_grid_thw": GRID},
+    ),
+    "kimi_k25": Row(
+        {"vision_config": vision(pos_emb_height=8, pos_emb_width=8), "projection_hidden_size": 32, "text_config": text("deepseek_v3", **EXPERTS, **LATENT, n_group=1, topk_group=1, first_k_dense_replace=1)},
+        n_image=8, inputs={"pixel_values": (32, 3, 8, 8), "image_grid_thw": GRID},
+    ),
+    "step3p7": Row(
+        {"vision_config": vision(image_size=64), "text_config": text(**EXPERTS, share_expert_dim=32, sliding_window=8, num_sliding_attention_heads=4, query_pre_attn_scalar=16, layer_types=["sliding_attention", "full_attention"], mlp_layer_types=["dense", "sparse"], rope_parameters={name: rotary()["rope_parameters"] for name in ("sliding_attention", "full_attention")})},
+        n_image=4, inputs={"pixel_values": (1, 3, 64, 64)},
+    ),
+    "muse_glimmer": Row(
+        {"vision_config": vision(pos_emb_height=8, pos_emb_width=8, layer_types=["window_attention", "full_attention"]), "out_hidden_size": 128, "projector_hidden_size": 48, "text_config": text(sliding_window=8, layer_types=["sliding_attention", "full_attention"], layer_rope_theta=[1e4, 0])},
+        n_image=8, inputs={"pixel_values": (32, 384), "image_grid_thw": GRID},
+    ),
+    "muse_spark": Row(
+        {"vision_config": vision(pos_emb_height=8, pos_emb_width=8, layer_types=["window_attention", "full_attention"]), "out_hidden_size": 128, "projector_hidden_size": 48, "text_config": text(**EXPERTS, sliding_window=8, layer_types=["sliding_attention", "full_attention"], layer_rope_theta=[1e4, 0], moe_hidden_size=32, mlp_layer_types=["dense", "sparse"]), "audio_config": {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "out_hidden_size": 64}},
+        n_image=8, inputs={"pixel_values": (32, 384), "image_grid_thw": GRID},
+    ),
+    "inkling_mm_model": Row(
+        {"vision_config": {"text_hidden_size": 64, "patch_size": 8, "hidden_size": 32, "n_layers": 1, "num_attention_heads": 2}, "audio_config": {"text_hidden_size": 64}, "text_config": text(**EXPERTS, swa_num_attention_heads=4, swa_num_key_value_heads=2, swa_head_dim=16, sliding_window_size=8, d_rel=4, rel_extent=16, layer_types=["hybrid_sliding", "hybrid"], mlp_layer_types=["dense", "sparse"])},
+        n_image=4, inputs={"pixel_values": (4, 2, 8, 8, 3)},
+    ),
+    "inkling2": Row(
+        {"vision_config": vision(text_hidden_size=64, posemb_grid_size=8, projection_hidden_dim=48), "text_config": text(**EXPERTS, swa_num_attention_heads=4, swa_num_key_value_heads=2, swa_head_dim=16, sliding_window_size=8, d_rel=4, rel_extent=16, layer_types=["hybrid_sliding", "hybrid"], n_layers_per_attn_res_block=1)},
+        n_image=8, inputs={"pixel_values": (8, 16, 16, 3), "image_grid_thw": torch.tensor([[1, 2, 4]])},
+    ),
+    "nemotron_h_omni": Row(
+        {"vision_config": vision("radio", max_img_size=64, video_temporal_patch_size=2), "projector_hidden_size": 48, "vision_hidden_size": 32, "text_config": text("nemotron_h", **EXPERTS, layers_block_type=["linear_attention", "full_attention", "moe"], num_hidden_layers=3, ssm_state_size=8, mamba_num_heads=4, mamba_head_dim=16, n_groups=2, chunk_size=8, moe_shared_expert_intermediate_size=32)},
+        n_image=8, inputs={"pixel_values": (32, 192), "image_grid_hw": torch.tensor([[4, 8]])},
+    ),
+    "deepseek_ocr2": Row(
+        {"vision_config": {"sam_config": SAM | {"downsample_channels": [16, 32]}, "encoder_config": text(hidden_size=32, head_dim=8)}, "text_config": text(**EXPERTS, mlp_layer_types=["dense", "sparse"])},
+        n_image=145, inputs={"pixel_values": (1, 3, 64, 64)},
+    ),
+    "unlimited_ocr": Row(
+        {"vision_config": {"sam_config": SAM | {"downsample_channels": [16, 32]}, "encoder_config": vision()}, "text_config": text(**EXPERTS, mlp_layer_types=["dense", "sparse"])},
+        n_image=3, inputs={"pixel_values": (1, 3, 64, 64)},
+    ),
+    "minicpmv4_6": Row(
+        {"vision_config": vision(insert_layer_id=0), "insert_layer_id": 0, "image_size": 32, "patch_size": 8, "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True, partial_rotary_factor=1.0), **LINEAR)},
+        ("MiniCPMV4_6ImageProcessorPil", {"patch_size": 8}), ("MiniCPMV4_6Processor", {}), video={"slice_mode": False, "downsample_mode": "16x"},
+    ),
+    "minicpmv4_7": Row(
+        {"vision_config": vision(insert_layer_id=0), "insert_layer_id": 0, "image_size": 32, "patch_size": 8, "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True, partial_rotary_factor=1.0), **LINEAR)},
+        ("MiniCPMV4_6ImageProcessorPil", {"patch_size": 8}), ("MiniCPMV4_7Processor", {}), video={"slice_mode": False, "downsample_mode": "16x"},
+    ),
+    "minicpm_ocr": Row(
+        {"vision_config": vision(insert_layer_id=0), "insert_layer_id": 0, "patch_size": 8, "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True, partial_rotary_factor=1.0), **LINEAR)},
+        n_image=8, inputs={"pixel_values": (1, 3, 8, 256), "target_sizes": torch.tensor([[4, 8]])},
+    ),
+    "qwen2_5_omni_thinker": Row(
+        {"vision_config": grid(window_size=32, fullatt_block_indexes=[1]), "audio_config": SOUND, "vision_start_token_id": OPEN, "text_config": text(**rotary(4, 2, 2))},
+        n_image=8, inputs={"pixel_values": (32, 384), "image_grid_thw": GRID}, types=True,
+    ),
+    "qwen3_omni_moe_thinker": Row(
+        {"vision_config": grid(num_position_embeddings=144, deepstack_visual_indexes=[0]), "audio_config": SOUND, "vision_start_token_id": OPEN, "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True), **EXPERTS)},
+        n_image=8, inputs={"pixel_values": (32, 384), "image_grid_thw": GRID}, types=True,
+    ),
+    "blip-2": Row(
+        {"vision_config": vision(), "qformer_config": QFORMER, "text_config": OPT, "num_query_tokens": 4},
+        n_image=4, inputs={"pixel_values": (1, 3, 32, 32)},
+    ),
+    "instructblip": Row(
+        {"vision_config": vision(), "qformer_config": QFORMER, "text_config": OPT, "num_query_tokens": 4},
+        n_image=4, inputs={"pixel_values": (1, 3, 32, 32), "qformer_input_ids": torch.arange(100, 105)[None]},
+    ),
+    "instructblipvideo": Row(
+        {"vision_config": vision(), "qformer_config": QFORMER, "text_config": OPT, "num_query_tokens": 4, "video_token_index": IMAGE},
+        n_image=4, inputs={"pixel_values": (1, 1, 3, 32, 32), "qformer_input_ids": torch.arange(100, 105)[None]},
     ),
 }  # fmt: skip
 TYPES = tuple(ROWS)
@@ -402,7 +517,7 @@ def build(model_type: str, *, seed: int = 0) -> Tiny:
     row = ROWS[model_type]
     kind = CONFIG_MAPPING[model_type]
     ids = {name: value for name, value in IDS.items() if hasattr(kind, name)}
-    config = kind(**(ids | row.config))
+    config = kind(**(ids | copy.deepcopy(row.config)))
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False)
     draw_weights(model, torch.Generator().manual_seed(seed))
@@ -438,6 +553,7 @@ def build_tokenizer(token: str) -> PreTrainedTokenizerFast:
     named = NAMED | {"image_token": token}
     special = ["<pad>", "<unk>", "<bos>", "<eos>"]
     special += [named[name] for name in ("image_token", "video_token", "boi_token", "eoi_token", "audio_token")]
+    special += ["<|begin_of_video|>", "<|end_of_video|>"]
     special += [x for x in (*named.values(), *OTHERS.split(), "<image>") if x not in special]
     vocabulary = {word: place for place, word in enumerate(dict.fromkeys([*special, *WORDS.split()]))}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -480,6 +596,7 @@ def build_processor(row: Row) -> Any:
     if row.video:
         halves["video_processor"] = SimpleNamespace(**row.video)
     processor = type(name, (kind,), {"check_argument_for_proper_class": lambda *_: None})(**parts, **halves, **settings)
+    processor.__dict__.update(row.says)
     processor.chat_template = TEMPLATE.replace("SHOWN", row.shown)
     return processor
 
@@ -492,7 +609,7 @@ def make_inputs(row: Row, seed: int) -> dict[str, Any]:
     made = {"input_ids": ids[None], "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
     for name, given in row.inputs.items():
         made[name] = given if isinstance(given, torch.Tensor) else torch.randn(given, generator=generator)
-    if "image_grid_thw" in made:
+    if row.types:
         made["mm_token_type_ids"] = (made["input_ids"] == IMAGE).long()
     return made
 
@@ -539,5 +656,5 @@ def read_eager(model: Any, inputs: dict[str, Any], response: list[int]) -> Refer
         for part, name in before:
             part._attn_implementation = name
     rows = slice(start, start + len(response))
-    attention = [layer[0, :, rows].float() for layer in found.attentions if layer is not None]
+    attention = [layer[0, :, rows].float() for layer in getattr(found, "language_model_outputs", found).attentions if layer is not None]
     return Reference(attention, found.logits[0, rows].float())
