@@ -393,7 +393,7 @@ ROWS = {
         ("ChameleonImageProcessorPil", CROPPED), ("ChameleonProcessor", {"image_seq_length": 256}),
     ),
     "emu3": Row(
-        {"vq_config": CODES | {"codebook_size": 8, "attn_resolutions": [], "hidden_size": 32}, "text_config": text(), "vocabulary_map": {"<image>": IMAGE, "<|extra_200|>": 49} | {f"<|visual token {code:06}|>": 50 + code for code in range(8)}},
+        {"vq_config": CODES | {"codebook_size": 8, "attn_resolutions": [], "hidden_size": 32, "channel_multiplier": [1, 1, 1, 1]}, "text_config": text(), "vocabulary_map": {"<image>": IMAGE, "<|extra_200|>": 49} | {f"<|visual token {code:06}|>": 50 + code for code in range(8)}},
         ("Emu3ImageProcessor", {"min_pixels": 256, "max_pixels": 4096, "spatial_factor": 8}), ("Emu3Processor", {}),
     ),
     "fuyu": Row({"text_config": text("persimmon"), "patch_size": 8, "image_size": 32}, n_image=16, inputs={"pixel_values": (1, 16, 192)}),
@@ -420,8 +420,8 @@ ROWS = {
         n_image=16, inputs={"pixel_values": (1, 16, 192), "image_position_ids": torch.cartesian_prod(torch.arange(4), torch.arange(4))[None]}, types=True,
     ),
     "dots3_note": Row(
-        {"vision_config": grid(adapter_in_dim=32), "text_config": text(**LATENT | EXPERTS, sliding_window=8, layer_types=["indexed_attention", "sliding_attention"], mlp_layer_types=["dense", "sparse"])},
-        QWEN, ("Dots3NoteProcessor", {}), "<|imgpad|>", "<|imgpad|>",
+        {"vision_config": vision(adapter_in_dim=32, adapter_out_dim=64, pyramid_num_routed=[-1, -1]), "audio_config": {"adapter_out_dim": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "adapter_input_size": 32}, "text_config": text(**LATENT | EXPERTS, sliding_window=8, layer_types=["indexed_attention", "sliding_attention"], mlp_layer_types=["dense", "sparse"], shared_experts_intermediate_size=32, swa_num_attention_heads=4, swa_num_key_value_heads=4, swa_q_lora_rank=16, swa_kv_lora_rank=16, swa_head_dim=16, swa_qk_nope_head_dim=8, swa_v_head_dim=16)},
+        ("Qwen2VLImageProcessorPil", ANY_SIZE | {"temporal_patch_size": 1}), ("Dots3NoteProcessor", {}), "<|imgpad|>", "<|imgpad|>",
     ),
     "minimax_m3_vl": Row(
         {"vision_config": vision(spatial_merge_size=2, temporal_patch_size=2), "projector_hidden_size": 64, "text_config": text(**EXPERTS, index_n_heads=2, index_head_dim=16, index_block_size=4, index_topk_blocks=2, layer_types=["full_attention", "minimax_m3_sparse"], dense_intermediate_size=48, shared_intermediate_size=48, rotary_dim=8)},
@@ -452,7 +452,7 @@ ROWS = {
         n_image=8, inputs={"pixel_values": (8, 16, 16, 3), "image_grid_thw": torch.tensor([[1, 2, 4]])},
     ),
     "nemotron_h_omni": Row(
-        {"vision_config": vision("radio", max_img_size=64, video_temporal_patch_size=2), "projector_hidden_size": 48, "vision_hidden_size": 32, "text_config": text("nemotron_h", **EXPERTS, layers_block_type=["linear_attention", "full_attention", "moe"], num_hidden_layers=3, ssm_state_size=8, mamba_num_heads=4, mamba_head_dim=16, n_groups=2, chunk_size=8, moe_shared_expert_intermediate_size=32)},
+        {"vision_config": vision("radio", max_img_size=64, video_temporal_patch_size=2), "projector_hidden_size": 48, "vision_hidden_size": 32, "text_config": text("nemotron_h", **EXPERTS, layers_block_type=["linear_attention", "full_attention", "moe"], num_hidden_layers=3, ssm_state_size=8, mamba_num_heads=4, mamba_head_dim=16, n_groups=2, chunk_size=8, time_step_min=1e-9, moe_shared_expert_intermediate_size=32)},
         n_image=8, inputs={"pixel_values": (32, 192), "image_grid_hw": torch.tensor([[4, 8]])},
     ),
     "deepseek_ocr2": Row(
@@ -460,7 +460,7 @@ ROWS = {
         n_image=145, inputs={"pixel_values": (1, 3, 64, 64)},
     ),
     "unlimited_ocr": Row(
-        {"vision_config": {"sam_config": SAM | {"downsample_channels": [16, 32]}, "encoder_config": vision()}, "text_config": text(**EXPERTS, mlp_layer_types=["dense", "sparse"])},
+        {"vision_config": {"sam_config": SAM | {"downsample_channels": [16, 32]}, "encoder_config": vision(num_attention_heads=4)}, "text_config": text(**EXPERTS, num_key_value_heads=4, mlp_layer_types=["dense", "sparse"])},
         n_image=3, inputs={"pixel_values": (1, 3, 64, 64)},
     ),
     "minicpmv4_6": Row(
@@ -477,11 +477,11 @@ ROWS = {
     ),
     "qwen2_5_omni_thinker": Row(
         {"vision_config": grid(window_size=32, fullatt_block_indexes=[1]), "audio_config": SOUND, "vision_start_token_id": OPEN, "text_config": text(**rotary(4, 2, 2))},
-        n_image=8, inputs={"pixel_values": (32, 384), "image_grid_thw": GRID}, types=True,
+        n_image=8, inputs={"pixel_values": (32, 384), "image_grid_thw": GRID},
     ),
     "qwen3_omni_moe_thinker": Row(
         {"vision_config": grid(num_position_embeddings=144, deepstack_visual_indexes=[0]), "audio_config": SOUND, "vision_start_token_id": OPEN, "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True), **EXPERTS)},
-        n_image=8, inputs={"pixel_values": (32, 384), "image_grid_thw": GRID}, types=True,
+        n_image=8, inputs={"pixel_values": (32, 384), "image_grid_thw": GRID},
     ),
     "blip-2": Row(
         {"vision_config": vision(), "qformer_config": QFORMER, "text_config": OPT, "num_query_tokens": 4},
@@ -639,7 +639,11 @@ def extend(model: Any, inputs: dict[str, Any], response: list[int]) -> dict[str,
         extended = model._update_model_kwargs_for_generation(
             ModelOutput(), extended, is_encoder_decoder=False, num_new_tokens=1
         )
-    ids = torch.cat([inputs["input_ids"], torch.tensor([response])], dim=1)
+    n_prompt, n_keys = inputs["input_ids"].shape[1], inputs["input_ids"].shape[1] + len(response)
+    for name, value in extended.items():  # the kinds of tokens of Ernie's experts: what is left short is text
+        if name.endswith("token_type_ids") and value.shape[1] == n_prompt:
+            extended[name] = torch.nn.functional.pad(value, (0, n_keys - n_prompt))
+    ids = torch.cat([inputs["input_ids"], torch.tensor([response], dtype=torch.long)], dim=1)
     return extended | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
