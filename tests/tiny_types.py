@@ -109,6 +109,7 @@ class Row:
     own: dict[str, Any] = field(default_factory=dict)  # attributes that the image processor lacks
     video: dict[str, Any] = field(default_factory=dict)  # what the processor asks its video half for
     says: dict[str, Any] = field(default_factory=dict)  # attributes of the processor
+    refused: str = ""  # why the package must not measure it
 
 
 SQUARE = {"size": {"height": 32, "width": 32}}
@@ -137,7 +138,7 @@ LATENT = {  # multi-head latent attention with an index of keys
     "v_head_dim": 16, "index_topk": 8, "index_head_dim": 16, "index_n_heads": 8,  # many: a score of 0 in all of them is a tie
 }  # fmt: skip
 CODES = {  # a picture as words of a vocabulary of its own
-    "embed_dim": 4, "num_embeddings": 8, "latent_channels": 8, "base_channels": 32, "channel_multiplier": [1, 1],
+    "embed_dim": 4, "num_embeddings": 8, "latent_channels": 8, "base_channels": 32, "channel_multiplier": [1, 1, 1],
     "num_res_blocks": 1,
 }  # fmt: skip
 GRID = torch.tensor([[1, 4, 8]])
@@ -147,6 +148,14 @@ QFORMER = {"vocab_size": N_VOCABULARY, "hidden_size": 32, "num_hidden_layers": 1
 OPT = {"model_type": "opt", "vocab_size": N_VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2, "ffn_dim": 96,
        "num_attention_heads": 4, "word_embed_proj_dim": 64, "max_position_embeddings": 512, "pad_token_id": 0,
        "bos_token_id": 2, "eos_token_id": EOS}  # fmt: skip
+PLACES = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+FLAT = torch.cat([PLACES + 1.0, torch.arange(16 * 192.0).view(16, 192).sin()], dim=1)[None]
+KOSMOS = {"vocab_size": N_VOCABULARY, "embed_dim": 64, "layers": 2, "ffn_dim": 96, "attention_heads": 4, "dropout": 0.0,
+          "max_position_embeddings": 128}  # fmt: skip
+CROSS = "shows the picture by cross attention, not as keys among those of the prompt"
+TWO = "has an encoder: its decoder attends to it by cross attention"
+SPARSE = "chooses its keys where the attention function is named eager or sdpa, and nowhere else"
+UNNAMED = "names no token that stands for a picture"
 
 ROWS = {
     "llava": Row(
@@ -364,6 +373,7 @@ ROWS = {
         {"vision_config": vision("pixtral", head_dim=16), "text_config": text(**EXPERTS, **LATENT)},
         ("PixtralImageProcessorPil", {"size": {"longest_edge": 64}, "patch_size": {"height": 16, "width": 16}}),
         ("PixtralProcessor", {"patch_size": 8, "spatial_merge_size": 2}), "[IMG]", "[IMG]",
+        refused=SPARSE,
     ),
     "qianfan_ocr": Row(
         {"vision_config": vision(image_size=[32, 32], patch_size=[8, 8]), "text_config": text("qwen3"),
@@ -371,13 +381,13 @@ ROWS = {
         ("GotOcr2ImageProcessorPil", TILED), ("QianfanOCRProcessor", {"image_seq_length": 4}),
     ),
     "granite4_vision": Row(
-        {"vision_config": vision("clip_vision_model", hidden_size=64), "text_config": text(), "image_grid_pinpoints": PINPOINTS, "downsample_rate": "1/2", "deepstack_layer_map": [[0, 0], [-1, 1]], "spatial_target_layers": [0, 1], "qformer_config": {"intermediate_size": 48, "num_hidden_layers": 1}},
+        {"vision_config": vision("clip_vision_model", hidden_size=64), "text_config": text(attention_multiplier=0.25), "image_grid_pinpoints": PINPOINTS, "downsample_rate": "1/2", "deepstack_layer_map": [[0, 0], [-1, 1]], "spatial_target_layers": [0, 1], "qformer_config": {"intermediate_size": 48, "num_hidden_layers": 1}},
         ("LlavaNextImageProcessorPil", {"image_grid_pinpoints": PINPOINTS, **CROPPED}),
         ("Granite4VisionProcessor", {"patch_size": 8, "vision_feature_select_strategy": "default", "downsample_rate": "1/2",
                                 "num_additional_image_tokens": 1}),
     ),
     "granite_docling": Row(
-        {"vision_config": {**vision(), "out_hidden_size": 64, "scale_factor": 2, "deepstack_visual_indexes": [0]}, "text_config": text()},
+        {"vision_config": {**vision(), "out_hidden_size": 64, "scale_factor": 2, "deepstack_visual_indexes": [0]}, "text_config": text(attention_multiplier=0.25, logits_scaling=1.0, residual_multiplier=1.0, embedding_multiplier=1.0)},
         ("GraniteDoclingImageProcessorPil", {**SQUARE, "max_patches": 4}), ("GraniteDoclingProcessor", {"image_seq_len": 4}),
     ),
     "hunyuan_vl": Row(
@@ -390,7 +400,7 @@ ROWS = {
     ),
     "chameleon": Row(
         {**text(), "vq_config": CODES | {"resolution": 32}, "vocabulary_map": {"<image>": IMAGE} | {f"IMGIMG{'ABCDEFGH'[code]}Z": 50 + code for code in range(8)}},
-        ("ChameleonImageProcessorPil", CROPPED), ("ChameleonProcessor", {"image_seq_length": 256}),
+        ("ChameleonImageProcessorPil", CROPPED), ("ChameleonProcessor", {"image_seq_length": 64}),
     ),
     "emu3": Row(
         {"vq_config": CODES | {"codebook_size": 8, "attn_resolutions": [], "hidden_size": 32, "channel_multiplier": [1, 1, 1, 1]}, "text_config": text(), "vocabulary_map": {"<image>": IMAGE, "<|extra_200|>": 49} | {f"<|visual token {code:06}|>": 50 + code for code in range(8)}},
@@ -410,22 +420,19 @@ ROWS = {
     "pp_chart2table": Row(
         {"vision_config": SAM, "text_config": text("qwen2"), "image_seq_length": 1}, n_image=1, inputs={"pixel_values": (1, 3, 64, 64)},
     ),
-    "gemma3n": Row(
-        {"vision_config": CONVOLUTIONS, "vision_soft_tokens_per_image": 16, "audio_config": {"hidden_size": 32, "conf_num_attention_heads": 2, "conf_num_hidden_layers": 1},
-         "text_config": text(num_hidden_layers=4, num_kv_shared_layers=2, sliding_window=8, layer_types=["sliding_attention", "full_attention"] * 2, vocab_size_per_layer_input=N_VOCABULARY, hidden_size_per_layer_input=8, intermediate_size=[96] * 4, laurel_rank=4, altup_num_inputs=2, activation_sparsity_pattern=[0.5, 0.5, 0.0, 0.0])},
-        n_image=16, inputs={"pixel_values": (1, 3, 32, 32)},
-    ),
     "gemma4_unified": Row(
         {"vision_config": {"patch_size": 4, "pooling_kernel_size": 2, "mm_embed_dim": 32, "mm_posemb_size": 16, "output_proj_dims": 32}, "text_config": text(num_hidden_layers=4, num_kv_shared_layers=2, sliding_window=8, global_head_dim=32, layer_types=["sliding_attention", "full_attention"] * 2)},
-        n_image=16, inputs={"pixel_values": (1, 16, 192), "image_position_ids": torch.cartesian_prod(torch.arange(4), torch.arange(4))[None]}, types=True,
+        n_image=16, inputs={"pixel_values": (1, 16, 192), "image_position_ids": PLACES[None]}, types=True,
     ),
     "dots3_note": Row(
         {"vision_config": vision(adapter_in_dim=32, adapter_out_dim=64, pyramid_num_routed=[-1, -1]), "audio_config": {"adapter_out_dim": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "adapter_input_size": 32}, "text_config": text(**LATENT | EXPERTS, sliding_window=8, layer_types=["indexed_attention", "sliding_attention"], mlp_layer_types=["dense", "sparse"], shared_experts_intermediate_size=32, swa_num_attention_heads=4, swa_num_key_value_heads=4, swa_q_lora_rank=16, swa_kv_lora_rank=16, swa_head_dim=16, swa_qk_nope_head_dim=8, swa_v_head_dim=16)},
         ("Qwen2VLImageProcessorPil", ANY_SIZE | {"temporal_patch_size": 1}), ("Dots3NoteProcessor", {}), "<|imgpad|>", "<|imgpad|>",
+        refused=SPARSE,
     ),
     "minimax_m3_vl": Row(
         {"vision_config": vision(spatial_merge_size=2, temporal_patch_size=2), "projector_hidden_size": 64, "text_config": text(**EXPERTS, index_n_heads=2, index_head_dim=16, index_block_size=4, index_topk_blocks=2, layer_types=["full_attention", "minimax_m3_sparse"], dense_intermediate_size=48, shared_intermediate_size=48, rotary_dim=8)},
         n_image=8, inputs={"pixel_values": (32, 384), "image_grid_thw": GRID},
+        refused=SPARSE,
     ),
     "kimi_k25": Row(
         {"vision_config": vision(pos_emb_height=8, pos_emb_width=8), "projection_hidden_size": 32, "text_config": text("deepseek_v3", **EXPERTS, **LATENT, n_group=1, topk_group=1, first_k_dense_replace=1)},
@@ -436,15 +443,15 @@ ROWS = {
         n_image=4, inputs={"pixel_values": (1, 3, 64, 64)},
     ),
     "muse_glimmer": Row(
-        {"vision_config": vision(pos_emb_height=8, pos_emb_width=8, layer_types=["window_attention", "full_attention"]), "out_hidden_size": 128, "projector_hidden_size": 48, "text_config": text(sliding_window=8, layer_types=["sliding_attention", "full_attention"], layer_rope_theta=[1e4, 0])},
+        {"vision_config": vision(pos_emb_height=8, pos_emb_width=8, layer_types=["window_attention", "full_attention"]), "out_hidden_size": 128, "projector_hidden_size": 48, "text_config": text(sliding_window=8, output_multiplier=1.0, layer_types=["sliding_attention", "full_attention"], layer_rope_theta=[1e4, 0])},
         n_image=8, inputs={"pixel_values": (32, 384), "image_grid_thw": GRID},
     ),
     "muse_spark": Row(
-        {"vision_config": vision(pos_emb_height=8, pos_emb_width=8, layer_types=["window_attention", "full_attention"]), "out_hidden_size": 128, "projector_hidden_size": 48, "text_config": text(**EXPERTS, sliding_window=8, layer_types=["sliding_attention", "full_attention"], layer_rope_theta=[1e4, 0], moe_hidden_size=32, mlp_layer_types=["dense", "sparse"]), "audio_config": {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "out_hidden_size": 64}},
+        {"vision_config": vision(pos_emb_height=8, pos_emb_width=8, layer_types=["window_attention", "full_attention"]), "out_hidden_size": 128, "projector_hidden_size": 48, "text_config": text(**EXPERTS, sliding_window=8, output_multiplier=1.0, layer_types=["sliding_attention", "full_attention"], layer_rope_theta=[1e4, 0], moe_hidden_size=32, mlp_layer_types=["dense", "sparse"]), "audio_config": {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "out_hidden_size": 64}},
         n_image=8, inputs={"pixel_values": (32, 384), "image_grid_thw": GRID},
     ),
     "inkling_mm_model": Row(
-        {"vision_config": {"text_hidden_size": 64, "patch_size": 8, "hidden_size": 32, "n_layers": 1, "num_attention_heads": 2}, "audio_config": {"text_hidden_size": 64}, "text_config": text(**EXPERTS, swa_num_attention_heads=4, swa_num_key_value_heads=2, swa_head_dim=16, sliding_window_size=8, d_rel=4, rel_extent=16, layer_types=["hybrid_sliding", "hybrid"], mlp_layer_types=["dense", "sparse"])},
+        {"vision_config": {"text_hidden_size": 64, "patch_size": 8, "hidden_size": 32, "n_layers": 1, "num_attention_heads": 2}, "audio_config": {"text_hidden_size": 64}, "text_config": text(**EXPERTS, logits_mup_width_multiplier=1.0, swa_num_attention_heads=4, swa_num_key_value_heads=2, swa_head_dim=16, sliding_window_size=8, d_rel=4, rel_extent=16, layer_types=["hybrid_sliding", "hybrid"], mlp_layer_types=["dense", "sparse"])},
         n_image=4, inputs={"pixel_values": (4, 2, 8, 8, 3)},
     ),
     "inkling2": Row(
@@ -465,11 +472,11 @@ ROWS = {
     ),
     "minicpmv4_6": Row(
         {"vision_config": vision(insert_layer_id=0), "insert_layer_id": 0, "image_size": 32, "patch_size": 8, "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True, partial_rotary_factor=1.0), **LINEAR)},
-        ("MiniCPMV4_6ImageProcessorPil", {"patch_size": 8}), ("MiniCPMV4_6Processor", {}), video={"slice_mode": False, "downsample_mode": "16x"},
+        ("MiniCPMV4_6ImageProcessorPil", {"patch_size": 8, "scale_resolution": 64, "use_image_id": False}), ("MiniCPMV4_6Processor", {}), video={"slice_mode": False, "downsample_mode": "16x"},
     ),
     "minicpmv4_7": Row(
         {"vision_config": vision(insert_layer_id=0), "insert_layer_id": 0, "image_size": 32, "patch_size": 8, "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True, partial_rotary_factor=1.0), **LINEAR)},
-        ("MiniCPMV4_6ImageProcessorPil", {"patch_size": 8}), ("MiniCPMV4_7Processor", {}), video={"slice_mode": False, "downsample_mode": "16x"},
+        ("MiniCPMV4_6ImageProcessorPil", {"patch_size": 8, "scale_resolution": 64, "use_image_id": False}), ("MiniCPMV4_7Processor", {}), video={"slice_mode": False, "downsample_mode": "16x"},
     ),
     "minicpm_ocr": Row(
         {"vision_config": vision(insert_layer_id=0), "insert_layer_id": 0, "patch_size": 8, "text_config": text(**rotary(4, 2, 2, mrope_interleaved=True, partial_rotary_factor=1.0), **LINEAR)},
@@ -495,10 +502,71 @@ ROWS = {
         {"vision_config": vision(), "qformer_config": QFORMER, "text_config": OPT, "num_query_tokens": 4, "video_token_index": IMAGE},
         n_image=4, inputs={"pixel_values": (1, 1, 3, 32, 32), "qformer_input_ids": torch.arange(100, 105)[None]},
     ),
+    "molmo2": Row(
+        {"vision_config": vision(image_size=[32, 32], head_dim=16, num_key_value_heads=2, num_position_embeddings=16), "adapter_config": {"vision_feature_layer": [1, 0], "hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 48, "text_hidden_size": 64}, "text_config": text(additional_vocab_size=4, rope_scaling_layers=[]), "image_patch_id": IMAGE},
+        n_image=4, inputs={"pixel_values": (1, 16, 192), "image_token_pooling": torch.arange(16).view(4, 4), "image_grids": torch.tensor([[2, 2, 0, 0]]), "image_num_crops": torch.tensor([1])}, types=True,
+    ),
+    "blip": Row(
+        {"vision_config": vision(), "text_config": {"vocab_size": N_VOCABULARY, "hidden_size": 32, "encoder_hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "bos_token_id": 2, "sep_token_id": EOS, "eos_token_id": EOS}, "image_text_hidden_size": 32},
+        inputs={"pixel_values": (1, 3, 32, 32)}, refused=CROSS,
+    ),
+    "git": Row(
+        text(num_key_value_heads=4) | {"vision_config": vision()}, inputs={"pixel_values": (1, 3, 32, 32)},
+        refused="attends by modules of its own: no other attention function takes their place",
+    ),
+    "idefics": Row(
+        text() | {"vision_config": {"embed_dim": 32, "image_size": 32, "patch_size": 8, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}},
+        inputs={"pixel_values": (1, 1, 3, 32, 32), "image_attention_mask": torch.ones(1, 8, 1, dtype=torch.long)}, refused=CROSS,
+    ),
+    "mllama": Row(
+        {"vision_config": {"hidden_size": 32, "num_hidden_layers": 1, "num_global_layers": 1, "attention_heads": 2, "intermediate_size": 48, "vision_output_dim": 64, "image_size": 32, "patch_size": 8, "max_num_tiles": 1, "intermediate_layers_indices": [0], "supported_aspect_ratios": [[1, 1]]}, "text_config": text(cross_attention_layers=[1])},
+        inputs={"pixel_values": (1, 1, 1, 3, 32, 32), "aspect_ratio_ids": torch.tensor([[1]]), "aspect_ratio_mask": torch.ones(1, 1, 1, dtype=torch.long), "cross_attention_mask": torch.ones(1, 8, 1, 1, dtype=torch.long)}, refused=CROSS,
+    ),
+    "kosmos-2": Row(
+        {"vision_config": vision(), "text_config": KOSMOS, "latent_query_num": 4},
+        n_image=4, inputs={"pixel_values": (1, 3, 32, 32), "image_embeds_position_mask": torch.tensor([[0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]])}, refused=UNNAMED,
+    ),
+    "kosmos-2.5": Row(
+        {"vision_config": vision(patch_embed_hidden_size=192, head_dim=16, max_num_patches=32), "text_config": KOSMOS, "latent_query_num": 4},
+        n_image=4, inputs={"flattened_patches": FLAT, "image_embeds_position_mask": torch.tensor([[0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]])}, refused=UNNAMED,
+    ),
+    "florence2": Row(
+        {"vision_config": {"depths": [1], "patch_size": [7], "patch_stride": [8], "patch_padding": [3], "patch_prenorm": [False], "embed_dim": [32], "num_heads": [2], "num_groups": [2], "window_size": 4, "projection_dim": 32, "max_position_embeddings": 8}, "text_config": {"vocab_size": N_VOCABULARY, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 128}},
+        n_image=17, inputs={"pixel_values": (1, 3, 32, 32), "decoder_input_ids": torch.tensor([[2, 100, 101]])}, refused=TWO,
+    ),
+    "pix2struct": Row(
+        {"vision_config": {"hidden_size": 32, "patch_embed_hidden_size": 192, "d_ff": 48, "d_kv": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "seq_len": 32}, "text_config": {"vocab_size": N_VOCABULARY, "hidden_size": 32, "d_kv": 16, "d_ff": 48, "num_layers": 1, "num_heads": 2}},
+        inputs={"flattened_patches": FLAT, "decoder_input_ids": torch.tensor([[2, 100, 101]])}, refused=TWO,
+    ),
+    "pp_formulanet": Row(
+        {"vision_config": SAM | {"post_conv_in_channels": 16, "post_conv_mid_channels": 16, "post_conv_out_channels": 32, "decoder_hidden_size": 32}, "text_config": {"vocab_size": N_VOCABULARY, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "decoder_ffn_dim": 48, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 128}},
+        inputs={"pixel_values": (1, 3, 64, 64), "decoder_input_ids": torch.tensor([[2, 100, 101]])}, refused=TWO,
+    ),
+    "t5gemma2": Row(
+        {"encoder": {"vision_config": SIGLIP, "mm_tokens_per_image": 4, "text_config": text(sliding_window=8, query_pre_attn_scalar=16, layer_types=["sliding_attention", "full_attention"])}, "decoder": text(sliding_window=8, query_pre_attn_scalar=16, layer_types=["sliding_attention", "full_attention"])},
+        n_image=4, inputs={"pixel_values": (1, 3, 32, 32), "decoder_input_ids": torch.tensor([[2, 100, 101]])}, refused=TWO,
+    ),
+    "udop": Row(
+        {"vocab_size": N_VOCABULARY, "d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "image_size": 32, "patch_size": 8, "max_2d_position_embeddings": 64},
+        inputs={"pixel_values": (1, 3, 32, 32), "bbox": torch.zeros(1, 8, 4), "decoder_input_ids": torch.tensor([[2, 100, 101]])}, refused=TWO,
+    ),
+    "vision-encoder-decoder": Row(
+        {"encoder": vision("vit"), "decoder": {"model_type": "gpt2", "vocab_size": N_VOCABULARY, "n_embd": 32, "n_layer": 1, "n_head": 2, "is_decoder": True, "add_cross_attention": True}},
+        inputs={"pixel_values": (1, 3, 32, 32), "decoder_input_ids": torch.tensor([[2, 100, 101]])}, refused=TWO,
+    ),
+    "diffusion_gemma": Row(
+        {"vision_config": vision("gemma4_vision", head_dim=16, num_key_value_heads=2, pooling_kernel_size=2, position_embedding_size=64), "text_config": text(num_experts=4, top_k_experts=2, moe_intermediate_size=32, sliding_window=8, global_head_dim=32, layer_types=["sliding_attention", "full_attention"]), "canvas_length": 8},
+        n_image=4, inputs={"pixel_values": (1, 16, 192), "image_position_ids": PLACES[None]}, refused="writes blocks by diffusion: no token is predicted from those before it",
+    ),
 }  # fmt: skip
-TYPES = tuple(ROWS)
-REFUSED: dict[str, str] = {}
-NOT_BUILT: dict[str, str] = {}
+TYPES = tuple(name for name, row in ROWS.items() if not row.refused)
+REFUSED = {name: row.refused for name, row in ROWS.items() if row.refused}
+NOT_BUILT = {
+    "gemma3n": "its vision tower needs the package timm",
+    "evolla": "reads proteins, no pictures",
+    "mistral4": "the text model of another type: it takes no picture",
+    "pi0": "returns the movements of a robot, no text",
+}
 
 
 @dataclass
