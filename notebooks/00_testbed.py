@@ -54,7 +54,6 @@ import json
 
 import matplotlib.pyplot as plt
 import pandas as pd
-
 from transformers import AutoModelForImageTextToText
 
 from dontblink import paths

@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AttentionInterface
 
-from dontblink.boxes.evidence import token_coverage
+from dontblink.boxes.evidence import Grid, token_coverage
 from dontblink.errors import NamedError
 from dontblink.questions.items import Box
 
@@ -85,6 +85,28 @@ class Placement:
         given = np.asarray(values, dtype=np.float64)
         shown = [self.picture == place for place in range(int(self.picture.max(initial=-1)) + 1)]
         return [self.y[here].T.astype(np.float64) @ (self.x[here] * given[here, None]) for here in shown]
+
+
+    def find_grids(self) -> list[Grid] | None:
+        """Return (rows, columns) of each picture's tokens where they are one even grid over all of it, else None.
+
+        That is: row-major in the prompt, and each token within a quarter of its side of where an even grid has it.
+        """
+        grids = []
+        for shown in range(int(self.picture.max(initial=-1)) + 1):
+            here = self.picture == shown
+            middle = (np.arange(self.x.shape[1]) + 0.5) / self.x.shape[1]
+            across, down = self.x[here] @ middle, self.y[here] @ middle
+            columns = int(np.argmax(np.diff(across, append=-1) < 0)) + 1
+            rows = len(across) // columns
+            if rows * columns != len(across):
+                return None
+            grid_across, grid_down = np.tile(np.arange(columns), rows), np.repeat(np.arange(rows), columns)
+            off = np.abs([(across * columns - grid_across - 0.5), (down * rows - grid_down - 0.5)])
+            if off.max() > 0.25:
+                return None
+            grids.append((rows, columns))
+        return grids
 
 
 def derive_placement(

@@ -10,10 +10,11 @@ runs and for engines elsewhere. Never here: constant token ids, skipped special 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -93,6 +94,7 @@ class VLM:
     template_options: dict[str, bool] = field(default_factory=dict)  # told to the chat template besides the messages
     own_image_size: Any = None  # the processor's `size` as the checkpoint has it, which every budget starts from
     most_image_tokens: int | None = None  # of a picture; None is the checkpoint's own limit
+    adds_special_tokens: bool = False  # as the processor does unless told; the template writes all that a study needs
     placements: dict[Any, Placement] = field(default_factory=dict)  # found once for pictures of one size
 
     @cached_property
@@ -147,6 +149,10 @@ class VLM:
         Errors as `encode`.
         """
         pictures = list_pictures(messages, item_id)
+        for text in list_texts(messages):
+            if found := {*self.tokenizer(text, add_special_tokens=False)["input_ids"]} & {*self.suppressed_ids}:
+                token = self.decode([found.pop()])
+                raise ItemError(f"item {item_id}: its text holds {token}, which stands for a picture; remove it")
         inputs = self._process(messages, item_id)
         ids = inputs.pop("input_ids")[0].numpy()
         inputs.pop("attention_mask", None)
@@ -163,8 +169,9 @@ class VLM:
     def _process(self, messages: Sequence[Mapping[str, Any]], item_id: str) -> dict[str, Any]:
         try:
             batch = self.processor.apply_chat_template(
-                messages, tokenize=True, add_generation_prompt=True, return_dict=True,
-                processor_kwargs={"add_special_tokens": False, "return_tensors": "pt"}, **self.template_options,
+                messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt",
+                **({} if self.adds_special_tokens else {"processor_kwargs": {"add_special_tokens": False}}),
+                **self.template_options,
             )  # fmt: skip
         except (ValueError, KeyError, TemplateError) as error:
             raise ItemError(f"item {item_id}: cannot be encoded ({first_line(error)}); correct it") from error
@@ -183,13 +190,11 @@ class VLM:
         return self.placements[sizes]
 
     def _check_prompt(self, prompt: Prompt) -> None:
-        """Raise ItemError unless each picture keeps to the budget and has one placeholder for each of its tokens."""
-        n_found = int(np.isin(prompt.ids, self.suppressed_ids).sum())
+        """Raise ItemError unless there is a picture in the prompt, and each keeps to the budget of image tokens."""
+        n_own = int((prompt.ids == self.image_token_id).sum())
+        if not n_own:
+            raise ItemError(f"item {prompt.item_id}: no image token in its prompt; the template shows no picture")
         if not self.states_grid(prompt):
-            n_own = int((prompt.ids == self.image_token_id).sum())
-            if not 0 < n_own == n_found:
-                remedy = "expected those of its pictures alone; remove the question's special tokens"
-                raise ItemError(f"item {prompt.item_id}: {n_found} placeholders, {n_own} of a picture, {remedy}")
             if self.most_image_tokens and n_own > (most := self.most_image_tokens * len(prompt.image_sizes)):
                 found = f"its pictures take {n_own} image tokens, expected at most {most}"
                 raise ItemError(f"item {prompt.item_id}: {found}; scale them down, or raise max_image_tokens")
@@ -202,13 +207,17 @@ class VLM:
                     f"item {prompt.item_id}: image {place + 1} of {width}x{height} px takes {count} image tokens, "
                     f"expected at most {most}; crop it, it is too long and thin to be scaled, or raise max_image_tokens"
                 )
-        if n_found != sum(counts):
-            remedy = f"expected one for each of {sum(counts)} image tokens; remove the question's special tokens"
-            raise ItemError(f"item {prompt.item_id}: {n_found} placeholders in the prompt, {remedy}")
 
     def states_grid(self, prompt: Prompt) -> bool:
-        """Return whether the processor states the grid of patches of each picture, whose squares become tokens."""
-        return "image_grid_thw" in prompt.inputs and hasattr(self.processor.image_processor, "merge_size")
+        """Return whether the processor states the grid of patches of each picture, whose squares become its tokens.
+
+        Where there are other tokens besides, such as those that end a row, it does not.
+        """
+        merge = getattr(getattr(self.processor, "image_processor", None), "merge_size", None)
+        if "image_grid_thw" not in prompt.inputs or not isinstance(merge, int):
+            return False
+        n_tokens = int(prompt.inputs["image_grid_thw"].prod(-1).sum()) // merge**2
+        return n_tokens == int((prompt.ids == self.image_token_id).sum())
 
     def image_grid(self, prompt: Prompt) -> list[Grid]:
         """Return (rows, columns) of image tokens for each picture, row-major in the prompt.
@@ -301,6 +310,13 @@ def list_pictures(messages: Sequence[Mapping[str, Any]], item_id: str) -> list[I
     return pictures
 
 
+def list_texts(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the texts of chat messages."""
+    for message in messages:
+        content = message["content"]
+        yield from [content] if isinstance(content, str) else (part["text"] for part in content if "text" in part)
+
+
 def swap_pictures(messages: Sequence[Mapping[str, Any]], pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
     """Return chat messages with other pictures, in order."""
     own = iter(pictures)
@@ -336,7 +352,7 @@ def describe_model(model: Any, processor: Any, name: str = "") -> VLM:
         raise NamedError(f"{config.model_type}: no end-of-sequence token; set model.generation_config.eos_token_id")
     return VLM(
         name or config.model_type, family, model, tokenizer, processor, "own", image, suppressed, eos, n_vocabulary,
-        thinking.thinks, thinking.prompt_opens_think, thinking.template_options,
+        thinking.thinks, thinking.prompt_opens_think, thinking.template_options, adds_special_tokens=True,
     )  # fmt: skip
 
 
@@ -344,13 +360,15 @@ def find_placeholders(config: Any, processor: Any, n_vocabulary: int) -> tuple[i
     """Return the id of image tokens in a prompt, and the ids of all placeholders for pictures, video and sound.
 
     Configurations spell the first in two ways, some keep it among the settings of the vision tower, and some leave it
-    to the processor. NamedError where no one names it.
+    to the processor, which may call another token so where they do not. NamedError where no one names it.
     """
-    names = [f"{kind}_token_{what}" for kind in ("image", "video", "audio") for what in ("id", "index")]
     places = config, getattr(config, "vision_config", None), processor
-    found = [(name, getattr(place, name, None)) for place in places for name in names]
-    ids = [(name, int(value)) for name, value in found if isinstance(value, int) and 0 <= value < n_vocabulary]
-    images = [value for name, value in ids if name.startswith("image")]
-    if not images:
+    ids: dict[str, int] = {}
+    for kind, place in product(("image", "video", "audio"), places):
+        found = (getattr(place, f"{kind}_token_{what}", None) for what in ("id", "index"))
+        given = [value for value in found if isinstance(value, int) and 0 <= value < n_vocabulary]
+        if given and kind not in ids:
+            ids[kind] = given[0]
+    if "image" not in ids:
         raise NamedError(f"{config.model_type}: neither its configuration nor its processor names the image token")
-    return images[0], tuple(sorted({images[0], *(value for _, value in ids)}))
+    return ids["image"], tuple(sorted(set(ids.values())))
