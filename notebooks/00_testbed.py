@@ -65,10 +65,9 @@ from dontblink.questions.items import open_image, validate
 from dontblink_testbed import benchmark, calibrate, lessons
 from dontblink_testbed.architectures import MODELS
 
+# %%
 settings = {key: value for key, value in globals().items() if key.startswith(benchmark.BENCHMARKS)}
 difficulties = {name: benchmark.read_difficulty(name, settings) for name in benchmark.BENCHMARKS}
-
-# %%
 counts = {"test": n_test_items, "calibration": n_calibration_items}
 items = {
     (name, split): list(benchmark.load_items(name, split, n_items, item_seed, difficulties[name]))

@@ -6,11 +6,17 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
+from small_items import noise
 from test_makefile import Tree
 from test_rooms import ROOMS
+from transformers import AutoModelForImageTextToText
 
+import dontblink
 from dontblink import lineage, paths
+from dontblink.models.checkpoints import load_processor
 
 PAGES = {name: (paths.ROOT / name).read_text() for name in ("README.md", "REPRODUCING.md", "REAL_MODELS.md")}
 README = PAGES["README.md"]
@@ -99,7 +105,25 @@ def test_what_a_page_says_to_type_can_be_typed(tree: Tree, page: str, block: str
         assert (tree.folder / file).stat().st_size > 100
 
 
-def test_every_other_fence_is_none_of_code() -> None:
+def test_every_other_fence_is_none_of_code_or_runs_below() -> None:
     for page, text in PAGES.items():
         languages = re.findall(r"^```(\w*)$", text, flags=re.M)
-        assert {*languages} <= {"sh", ""}, page
+        assert {*languages} <= ({"sh", "python", ""} if page == "README.md" else {"sh", ""}), page
+
+
+def test_the_lines_for_a_users_own_model_run_as_they_stand() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    assert len(block.splitlines()) == 4
+    folder = paths.ROOT / "models" / "testbed" / "glm4v-tiny"
+    picture = Image.fromarray(noise(np.random.default_rng(0), 96, 96))
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "is there a red circle at b3 ?"}]
+    names = {
+        "dontblink": dontblink, "model": AutoModelForImageTextToText.from_pretrained(folder).eval(),
+        "processor": load_processor(folder), "messages": [{"role": "user", "content": content}],
+        "boxes": [(16, 32, 32, 48)],
+    }  # fmt: skip
+    exec(block, names)
+    table, figure = names["gaze"].table(names["output"]), names["gaze"].plot(names["output"])
+    assert {"entropy_nats", "visual_mass", "evidence_mass"} <= {*table} and len(table) > 1
+    assert (table["evidence_mass"] <= table["visual_mass"]).all() and table["evidence_mass"].gt(0).all()
+    assert len(figure.axes) > 2

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from dontblink import lineage, paths
 
-ROOMS = ("statistics", "questions", "boxes", "models", "attention", "extraction", "studies", "figures", "publish", "monitor")
+ROOMS = (
+    "statistics", "questions", "boxes", "models", "attention", "extraction", "studies", "figures", "publish", "monitor",
+)  # fmt: skip
 ABOVE = ("ground", *ROOMS, "dontblink_testbed", "dontblink_simulation")  # top to bottom
 MOST_MODULES, MOST_LINES = 84, 20_100  # of lib/dontblink, without __init__.py
 FILES = [file for package in lineage.PACKAGES for file in sorted((paths.ROOT / "lib" / package).rglob("*.py"))]

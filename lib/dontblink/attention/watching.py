@@ -2,9 +2,9 @@
 
 Why it exists: whether a confident answer was blind must be known while it is written, without a second pass. A step of
 generation has one row, so its masses cost one softmax a layer; the output of a layer stays that of SDPA, bit for bit,
-and so do the tokens. In: region weights of the keys of a left-padded batch of prompts, and a model whose `generate` runs
-inside `watch_generation`. Out: a `Watching`, read sample by sample, in the shapes of `replay.Measures`. Ways to generate
-that give a row to another sequence, or several rows a step, are refused by name: beams, several sequences a prompt, an
+and so do the tokens. In: region weights of the keys of a left-padded batch of prompts, and a model whose `generate` is
+called in `watch_generation`. Out: a `Watching`, read sample by sample, in the shapes of `replay.Measures`. Generation
+that gives a row to another sequence, or several rows a step, is refused by name: beams, several sequences a prompt, an
 assistant's guesses, a prompt in chunks. Never here: change a token, or wait for the device before somebody reads.
 """
 
@@ -32,7 +32,7 @@ OTHER_WAY = "watch generation without beams, num_return_sequences, an assistant 
 
 @dataclass
 class Watching:
-    """What generation leaves behind: B prompts of P keys, padded on the left, R regions; a list holds one entry a token.
+    """What generation leaves behind: B prompts of P keys, padded on the left, R regions; a list has one entry a token.
 
     `weights` float32 [B, P + 1, R] are those of the prompt's keys and, last, of every key behind them. `mass` holds
     [L, B, H, R], `attention` [B, P] (mean over layers and heads), the others [B]. The last token has no log probability
@@ -132,7 +132,7 @@ def watch_generation(model: Any, weights: Tensor) -> Iterator[Watching]:
 def attend_watched(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Attend as a model that nobody watches, and keep what the last row looks at; arguments as `capture.attend_split`."""
+    """Attend as a model that nobody watches, and keep what the last row looks at; arguments as of `attend_split`."""
     output, _ = capture.attend_split(module, query, key, value, attention_mask, **kwargs)
     watching = capture.ACTIVE.get()
     if not isinstance(watching, Watching) or not hasattr(module, "layer_idx"):

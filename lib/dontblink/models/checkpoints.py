@@ -334,7 +334,7 @@ def load_processor(folder: Path, backend: str = "pil") -> Any:
     def check(processor: Any, name: str, part: Any) -> Any:
         return None if part is None else kind.check_argument_for_proper_class(processor, name, part)
 
-    partly = type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
+    partly: Any = type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
     processor = partly.from_args_and_dict([parts.get(name) for name in kind.get_attributes()], settings)
     if hasattr(processor, "video_token"):
         processor.video_token = processor.video_token_id = None

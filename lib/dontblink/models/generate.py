@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import re
-from itertools import takewhile
+from itertools import groupby
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -102,7 +102,8 @@ def generate_responses(
         batch, queue = queue[:batch_size], queue[batch_size:]
         prompts = encode_items(vlm, batch, quarantine)
         while prompts:
-            part = [*takewhile(lambda prompt, kind=prompts[0].kind: prompt.kind == kind, prompts[:batch_size])]
+            _, alike = next(groupby(prompts[:batch_size], key=lambda prompt: prompt.kind))
+            part = list(alike)
             rows = try_memory(generate_batch, vlm, part, sampling)
             if rows is not None:
                 yield from (build_response(vlm, prompt, row) for prompt, row in zip(part, rows, strict=True))

@@ -135,7 +135,7 @@ def derive_placement(
     if (holds.sum(axis=0) > 1).any():
         raise probe.refuse("a token changes with two pictures")
     picture = np.where(holds.any(axis=0), holds.argmax(axis=0), -1)
-    x, y = (np.sum([part[axis] for part in parts], axis=0, dtype=np.float32) for axis in (0, 1))
+    x, y = (np.stack([part[axis] for part in parts]).sum(axis=0, dtype=np.float32) for axis in (0, 1))
     placement = Placement(picture, x, y)
     if cache is not None:
         cache[key] = placement

@@ -1,11 +1,11 @@
 """A user's own model and processor: what each token of a response looks at, while it is written or afterwards.
 
-Why it exists: whether a confident answer was blind is a question about one response, not only about a study. Three lines
-answer it for any image-text model of transformers that the package can measure; another is refused by name. In: a model
+Why it exists: whether a confident answer was blind is a question about one response, not only about a study. Three
+lines answer it for any image-text model of transformers that can be measured; another is refused by name. In: a model
 and a processor as the Auto classes load them, chat messages with PIL pictures, and, where evidence is to be told from
 the rest of the picture, its boxes in px. Out: a `Gaze` of each response: a table with a row a token, and a picture of
-where it looked at each step. Never: an attention mass without the model's own softmax, a box where the image tokens of a
-type cannot be placed, or a choice of heads that a test item had a part in (all heads weigh the same here).
+where it looked at each step. Never: an attention mass without the model's own softmax, a box where the image tokens of
+a type cannot be placed, or a choice of heads that a test item had a part in (all heads weigh the same here).
 """
 
 from __future__ import annotations
@@ -128,24 +128,28 @@ class Watch:
         ids: Tensor = getattr(output, "sequences", output)[:, self.watching.n_prompt :]
         n_steps = len(self.watching.mass)
         if tuple(ids.shape) != (len(self.prompts), n_steps):
-            raise NamedError(f"output holds {tuple(ids.shape)} new ids, {n_steps} were watched; give that of this generate")
+            shapes = f"output holds {tuple(ids.shape)} new ids, watched were {(len(self.prompts), n_steps)}"
+            raise NamedError(f"{shapes}; give what this `generate` returned")
         self.watching.take_tokens(ids[:, -1])
         flags = torch.stack(self.flags).cpu().numpy() if self.flags else None
-        found = []
+        found = list[Gaze]()
         for row, prompt in enumerate(self.prompts):
             own = trim(ids[row].tolist(), self.vlm.eos_ids)
             image, _ = prompt.find_image(self.vlm.image_token_id)
             read = self.watching.read(row, len(own), image + self.starts[row])
             spans = cut(self.vlm, own)
-            looks = read.pop("attention")
-            maps = np.stack([looks[a:b].mean(0) for a, b in list_steps(spans, len(own))])
+            maps = np.stack([read["attention"][a:b].mean(0) for a, b in list_steps(spans, len(own))])
             flagged = None if flags is None else flags[: len(own), row]
-            found.append(Gaze(self.vlm, prompt, self.pictures, self.boxes, own, spans, step_map=maps, flags=flagged, **read))
+            found.append(Gaze(
+                self.vlm, prompt, self.pictures, self.boxes, own, spans, read["mass"], read["entropy_nats"],
+                read["top20_entropy_nats"], read["log_probability_nats"], maps, flagged,
+            ))  # fmt: skip
         return found
 
     def table(self, output: Any) -> pd.DataFrame:
         """Return `Gaze.table` of all sequences, `sequence_index` in front."""
-        return pd.concat({row: gaze.table() for row, gaze in enumerate(self.read(output))}, names=["sequence_index"]).reset_index(level=0)
+        tables = {row: gaze.table() for row, gaze in enumerate(self.read(output))}
+        return pd.concat(tables, names=["sequence_index"]).reset_index(level=0)
 
     def plot(self, output: Any, sequence_index: int = 0) -> Figure:
         """Draw `Gaze.plot` of one sequence."""
@@ -164,7 +168,7 @@ class _StopWhen(StoppingCriteria):
     def __init__(self, watch: Watch, rule: Rule) -> None:
         self.watch, self.rule = watch, rule
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         watching = self.watch.watching
         assert watching is not None
         watching.take_tokens(input_ids[:, -1])
@@ -221,12 +225,13 @@ def watch(
         prompts = [vlm.encode_messages(messages)]
         pictures = tuple(list_pictures(messages, "messages"))
         if len(ids) != 1 or not np.array_equal(ids[0][starts[0] :], prompts[0].ids):
-            raise NamedError("the inputs are not what the processor makes of these messages; make them from one another")
+            raise NamedError("the inputs are not what the processor makes of these messages; give both of one prompt")
     elif boxes is not None:
         raise NamedError(f"boxes without what maps a picture to its tokens; {GIVE}")
     else:
         vlm = describe_alone(model)
-        prompts = [Prompt(f"sequence {k}", own[start:], {}, (), ()) for k, (own, start) in enumerate(zip(ids, starts, strict=True))]
+        own_ids = [own[start:] for own, start in zip(ids, starts, strict=True)]
+        prompts = [Prompt(f"sequence {k}", own, {}, (), ()) for k, own in enumerate(own_ids)]
     weights = np.zeros((len(ids), ids.shape[1] + 1, len(REGIONS)), np.float32)
     own_boxes = None if boxes is None else read_boxes(boxes, len(pictures))
     for row, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
@@ -286,11 +291,16 @@ def describe_alone(model: Any) -> VLM:
 
 def read_boxes(boxes: Boxes, n_pictures: int) -> tuple[Box, ...]:
     """Return boxes given as (x0, y0, x1, y1) or `Box`es; NamedError where one is of no picture or has no area."""
-    read = tuple(box if isinstance(box, Box) else Box(0, *map(float, box)) for box in boxes)
+    read = tuple(box if isinstance(box, Box) else _read_box(box) for box in boxes)
     for box in read:
         if not (0 <= box.image < n_pictures and box.x0 < box.x1 and box.y0 < box.y1):
             raise NamedError(f"{box}: expected x0 < x1 and y0 < y1, in px of one of {n_pictures} pictures")
     return read
+
+
+def _read_box(box: Sequence[float]) -> Box:
+    x0, y0, x1, y1 = map(float, box)
+    return Box(0, x0, y0, x1, y1)
 
 
 def cover(vlm: VLM, prompt: Prompt, boxes: tuple[Box, ...] | None) -> Floats:
@@ -313,7 +323,8 @@ def name_masses(mass: Floats, has_boxes: bool) -> dict[str, Floats]:
     """Return masses [T, 8] as columns; `visual_mass` holds the evidence, `evidence_mass` is NaN without boxes."""
     named = {f"{region}_mass": mass[:, k] for k, region in enumerate(REGIONS) if region != "control_box"}
     evidence, other = named.pop("evidence_mass"), named.pop("other_image_mass")
-    return {"visual_mass": evidence + other, "evidence_mass": evidence if has_boxes else np.full_like(evidence, np.nan), **named}
+    own = evidence if has_boxes else np.full_like(evidence, np.nan)
+    return {"visual_mass": evidence + other, "evidence_mass": own, **named}
 
 
 def cut(vlm: VLM, ids: Sequence[int]) -> Spans:
