@@ -354,7 +354,8 @@ def attend_rows(
     """
     n_rows, n_keys = query.shape[2], key.shape[2]
     own = {name: _cut_rows(given, rows, n_rows, n_keys) for name, given in arguments.items()}
-    mask = _add_mask(attention_mask, rows, n_rows, n_keys, query.device)
+    is_causal = n_rows > 1 and sees_no_later(module, arguments)
+    mask = _add_mask(attention_mask, rows, is_causal, n_keys, query.device)
     output, attention = find_eager(module)(module, query[:, :, rows].float(), key, value, mask, **own)
     if attention is None:
         raise NamedError(f"{type(module).__name__}: its eager attention returns no weights; it cannot be measured")
@@ -380,18 +381,24 @@ def is_plain(module: Any, mask: Tensor | None, arguments: Mapping[str, Any]) -> 
     if any(given is not None and name not in PLAIN for name, given in arguments.items()):
         return False
     if mask is None:
-        return True
+        return sees_no_later(module, arguments)
     return mask.dtype is torch.bool and not mask.triu(1 + mask.shape[-1] - mask.shape[-2]).any()
 
 
-def _add_mask(mask: Tensor | None, rows: slice, n_rows: int, n_keys: int, device: torch.device) -> Tensor:
-    """Return what eager attention adds to the scores of some rows, float32 [B or 1, 1, rows, K]; None is causal.
+def sees_no_later(module: Any, arguments: Mapping[str, Any]) -> bool:
+    """Return whether a layer that is given no mask lets no row see later keys, as SDPA reads it."""
+    given = arguments.get("is_causal")
+    return bool(getattr(module, "is_causal", True) if given is None else given)
 
-    All rows together are the last of the K keys: during generation there are fewer.
+
+def _add_mask(mask: Tensor | None, rows: slice, is_causal: bool, n_keys: int, device: torch.device) -> Tensor:
+    """Return what eager attention adds to the scores of some rows, float32 [B or 1, 1, rows, K].
+
+    Without a mask row t sees keys 0 to t where `is_causal`, be there more of them in a static cache, else all.
     """
     if mask is None:
         position = torch.arange(n_keys, device=device)
-        mask = (position <= position[n_keys - n_rows :][rows, None])[None, None]
+        mask = (position <= position[rows, None])[None, None] if is_causal else (position >= 0)[None, None, None]
     elif mask.dtype is not torch.bool:
         return mask[:, :, rows].float()
     else:
@@ -413,7 +420,8 @@ def _recording_for(module: Any, query: Tensor, key: Tensor) -> Recording | None:
     n_samples, n_keys, _ = recording.plan.weights.shape
     found, planned = (query.shape[0], query.shape[2], key.shape[2]), (n_samples, n_keys, n_keys)
     if found != planned:
-        raise NamedError(f"(batch, rows, keys) are {found}, planned {planned}; record one uncached pass")
+        remedy = "record one uncached pass; layers that attend to anything but their prompt cannot be measured"
+        raise NamedError(f"{type(module).__name__}: (batch, rows, keys) are {found}, planned {planned}; {remedy}")
     if module.layer_idx in recording.layers:
         raise NamedError(f"layer {module.layer_idx} ran twice; open `record` once for each forward pass")
     return recording

@@ -290,7 +290,7 @@ def run_body(
     NamedError where a type has no body of its own, or runs it more than once.
     """
     body, held = model.base_model, list[Any]()
-    if body is model:
+    if body is model and (body := model.get_decoder()) is model:
         raise NamedError(f"{type(model).__name__}: its vocabulary head cannot be told from its body; not measured")
 
     def keep_hidden(_: Any, __: Any, output: Any) -> Any:

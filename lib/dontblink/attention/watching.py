@@ -137,14 +137,15 @@ def attend_watched(
     watching = capture.ACTIVE.get()
     if not isinstance(watching, Watching) or not hasattr(module, "layer_idx"):
         return output, None
-    last, mask = query[:, :, -1:], None if attention_mask is None else attention_mask[..., -1:, :]
+    n_rows, mask = query.shape[2], None if attention_mask is None else attention_mask[..., -1:, :]
     if capture.is_plain(module, mask, kwargs):
-        attention = weigh_keys(last, key, mask, kwargs["scaling"])
+        seen = key[:, :, :n_rows] if mask is None and n_rows > 1 else key  # behind it, a static cache is empty
+        attention = weigh_keys(query[:, :, -1:], seen, mask, kwargs["scaling"])
     else:
-        row = slice(query.shape[2] - 1, query.shape[2])
+        row = slice(n_rows - 1, n_rows)
         _, found = capture.attend_rows(module, query, key.float(), value.float(), attention_mask, row, kwargs)
         attention = found[:, :, 0]
-    watching.keep(module.layer_idx, attention, query.shape[2])
+    watching.keep(module.layer_idx, attention, n_rows)
     return output, None
 
 

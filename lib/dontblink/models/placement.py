@@ -31,15 +31,17 @@ from transformers import AttentionInterface
 
 from dontblink.boxes.evidence import Grid, token_coverage
 from dontblink.errors import NamedError
+from dontblink.models.vlm import first_line
 from dontblink.questions.items import Box
 
 Encode = Callable[[Sequence[Image.Image]], Mapping[str, Any]]
 Floats = NDArray[np.float64]
+ITSELF = "dontblink_itself"  # the name of an attention in which each patch sees only itself
 COARSE = 32  # strips of an axis that are changed alone, to find which of them a token sees
 COMBS = 32  # passes of an axis in which many narrow strips change at once, so far apart that a token sees one of them
 SEEN = 1e-6  # of its strongest response (squared distances): less is round-off, not a pixel
-FULL = 0.25  # of its strongest response: from here on a strip lies wholly in a token; random weights spread that far
-EDGE = 0.1  # of `FULL`: less is what resampling carried over from a neighbour
+FULL = 0.5  # of a token's median response: from here on a strip is wholly in it; random weights spread that far
+EDGE = 0.1  # of that: less is what resampling carried over from a neighbour
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ def derive_placement(
     if (holds.sum(axis=0) > 1).any():
         raise probe.refuse("a token changes with two pictures")
     picture = np.where(holds.any(axis=0), holds.argmax(axis=0), -1)
-    x, y = (np.stack([part[axis] for part in parts]).sum(axis=0, dtype=np.float32) for axis in (0, 1))
+    x, y = (np.stack([part[axis] for part in parts]).sum(axis=0) for axis in (0, 1))
     placement = Placement(picture, x, y)
     if cache is not None:
         cache[key] = placement
@@ -177,8 +179,10 @@ class _Probe:
                 self.base = self.enter(self.inputs)
                 return
             except Exception as error:  # whatever a modeling file raises where a layer that it reads is not there
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise self.refuse(f"its twin does not run ({reason})")
+                reason, cause = f"its twin does not run: {first_line(error)}", error
+                if ITSELF in str(error):
+                    reason = "the attention of its vision tower cannot be replaced"
+        raise self.refuse(reason) from cause
 
     def enter(self, inputs: Mapping[str, Any]) -> Floats:
         """Return what enters the text model at the image tokens, float64 [M, width]."""
@@ -192,11 +196,11 @@ class _Probe:
         try:
             with torch.no_grad():
                 self.twin(**given, use_cache=False)
-            raise self.refuse("its text model takes no embeddings")
+            raise ValueError("nothing enters its text model")
         except _Entered as entered:
             found, ids = entered.args[0], inputs["input_ids"]
-            if found is None or found.shape[:2] != ids.shape:
-                raise self.refuse("what enters its text model is not one embedding a token") from None
+            if found is None or len(ids) != 1 or found.shape[:2] != ids.shape:
+                raise ValueError("what enters its text model is not one embedding a token") from None
             return found[ids == self.image_token_id].double().numpy()
         finally:
             handle.remove()
@@ -233,7 +237,9 @@ class _Probe:
         np.put_along_axis(fine, index, np.where(seen.any(axis=1, keepdims=True), teeth, 0), axis=1)
         n_pixels = np.bincount(strip, minlength=COARSE * parts)
         density = fine[:, : COARSE * parts] / np.maximum(n_pixels, 1)
-        share = density / np.maximum(FULL * density.max(axis=1, keepdims=True), np.finfo(float).tiny)
+        large = np.where(density > EDGE * density.max(axis=1, keepdims=True), density, np.nan)
+        level = np.nanmedian(large, axis=1, keepdims=True)  # of a strip that lies wholly in the token
+        share = np.divide(density, FULL * level, out=np.zeros_like(density), where=level > 0)
         share = np.where(share > EDGE, share.clip(0, 1), 0)
         self.check_run(share > 0, strip)
         wide = (share > 0).sum(axis=1)[seen.any(axis=1)]
@@ -245,10 +251,10 @@ class _Probe:
         return share, n_pixels
 
     def check_run(self, seen: NDArray[np.bool_], strip: NDArray[np.int64]) -> None:
-        """Raise NamedError unless each token sees one run of the strips that have pixels, and all of them leave no gap."""
+        """Raise NamedError unless each token sees one run of the strips that have pixels, and all leave no gap."""
         filled = seen[:, np.unique(strip)]
         for some in (*filled, filled.any(axis=0)):
-            if np.diff(np.flatnonzero(some)).max(initial=1) > 1:
+            if np.diff(np.flatnonzero(some)).max(initial=1) > 2:  # one strip may lie where a resampling kernel is zero
                 raise self.refuse("a token changes with two parts of a picture, or a part with none")
 
     def place(self, shown: int, n_strips: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -286,7 +292,7 @@ def _build_twin(model: Any, depth: int | None) -> Any:
         part = getattr(config, name)
         if "vision" not in name or part is None:
             continue
-        part._attn_implementation = "dontblink_itself"
+        part._attn_implementation = ITSELF
         for field in ("num_hidden_layers", "depth"):
             if depth is not None and isinstance(n_layers := getattr(part, field, None), int):
                 for key, value in vars(part).items():
@@ -319,8 +325,8 @@ def _build_twin(model: Any, depth: int | None) -> Any:
 def _attend_itself(module: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
     """Return attention [B, S, H, D] in which each of S patches sees only itself: its own value."""
     if query.shape[2] != key.shape[2]:
-        raise NamedError(f"{type(module).__name__} asks {key.shape[2]} patches from {query.shape[2]} places")
+        raise ValueError(f"{type(module).__name__} asks {key.shape[2]} patches from {query.shape[2]} places")
     return value.repeat_interleave(query.shape[1] // value.shape[1], dim=1).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register("dontblink_itself", _attend_itself)
+AttentionInterface.register(ITSELF, _attend_itself)

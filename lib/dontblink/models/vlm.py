@@ -175,7 +175,7 @@ class VLM:
             )  # fmt: skip
         except (ValueError, KeyError, TemplateError) as error:
             raise ItemError(f"item {item_id}: cannot be encoded ({first_line(error)}); correct it") from error
-        return dict(batch)
+        return {name: given for name, given in dict(batch).items() if name != "labels"}  # a loss is not asked for
 
     def _place(
         self, messages: Sequence[Mapping[str, Any]], sizes: tuple[tuple[int, int], ...], item_id: str

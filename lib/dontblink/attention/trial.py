@@ -1,0 +1,87 @@
+"""A model tried on its first prompt, before anything of it is believed.
+
+Why it exists: nobody can have tested every type, and a wrong attention mass looks like a right one. In: a loaded model
+and one encoded prompt. Out: nothing, or one line that refuses it. Held against each other are what the recording
+attention function finds on a few words of the prompt and the weights that the model's own eager attention returns for
+them; and what the model itself makes of the whole prompt, its picture included, recorded and not recorded. Never: trust
+a type because it has been tried elsewhere, or compare only what both ways share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+import torch
+
+from dontblink.attention.capture import Sample, attending, plan_recording, record
+from dontblink.attention.replay import run_body
+from dontblink.errors import NamedError
+from dontblink.models.vlm import VLM, first_line
+
+N_WORDS = 32
+# Largest difference of a mass, and of hidden states by their size: float32, and narrower numbers, whose eager weights
+# are rounded before they are summed. What is computed otherwise than the model does it is off by a tenth or more.
+BARS = {True: (1e-4, 1e-3), False: (0.03, 0.1)}
+TRIED: WeakSet[Any] = WeakSet()
+
+
+def try_model(vlm: VLM, inputs: Mapping[str, Any]) -> None:
+    """Raise a one-line NamedError unless a model can be measured; what has passed once is not tried again.
+
+    `inputs` is what its processor makes of a prompt, `input_ids` int64 [B, P] padded on the left.
+    """
+    model = vlm.model
+    if model in TRIED:
+        return
+    if model.config.is_encoder_decoder:
+        raise NamedError(f"{vlm.name}: an encoder-decoder: a response attends to no key of its prompt; not measured")
+    mass_bar, hidden_bar = BARS[model.dtype is torch.float32]
+    if (off := compare_words(vlm, inputs)) > mass_bar:
+        raise NamedError(f"{vlm.name}: masses differ by {off:.2g} from its own eager attention; not measured")
+    if (off := compare_output(vlm, inputs)) > hidden_bar:
+        raise NamedError(f"{vlm.name}: recording changes what it computes, by {off:.2g} of its size; not measured")
+    TRIED.add(model)
+
+
+def compare_words(vlm: VLM, inputs: Mapping[str, Any]) -> float:
+    """Return the largest difference of masses, over 4 random regions, from the model's eager weights of some words."""
+    model, ids = vlm.model, inputs["input_ids"][0]
+    words = ids[~torch.isin(ids, torch.tensor(vlm.suppressed_ids, device=ids.device))][-N_WORDS:]
+    kept = {name: given[:1, -len(words) :] for name, given in inputs.items() if is_by_token(given, inputs)}
+    given = kept | {"input_ids": words[None], "attention_mask": torch.ones_like(words)[None]}
+    given |= {name: torch.zeros_like(words)[None] for name in kept if name.endswith("token_type_ids")}
+    weights = np.random.default_rng(0).dirichlet(np.ones(4), len(words)).astype(np.float32)
+    first = len(words) // 2
+    sample = Sample(np.pad(weights, ((0, 0), (0, 1))), first, len(words) - first, np.zeros(0, np.int64), ())
+    try:
+        with torch.no_grad(), attending(model, "eager", None):
+            found = model(**given, use_cache=False, output_attentions=True)
+    except (TypeError, ValueError) as error:
+        raise NamedError(f"{vlm.name}: cannot be tried on words alone ({first_line(error)}); not measured") from error
+    own = [layer for layer in getattr(found, "attentions", None) or () if layer is not None]
+    with record(model, plan_recording([sample], len(words))) as recording:
+        model(**given, use_cache=False)
+    mass, _ = recording.read(0)
+    if len(own) != len(mass):
+        raise NamedError(f"{vlm.name}: {len(mass)} layers recorded, its eager attention has {len(own)}; not measured")
+    expected = torch.stack([layer[0, :, first:].float().cpu() for layer in own]).numpy() @ weights
+    return float(np.abs(mass[..., :4] - expected).max())
+
+
+def compare_output(vlm: VLM, inputs: Mapping[str, Any]) -> float:
+    """Return how far recording moves the hidden states behind a prompt, relative to their size."""
+    n_prompts, n_keys = inputs["input_ids"].shape
+    sample = Sample(np.ones((n_keys, 1), np.float32), n_keys - 1, 1, np.zeros(0, np.int64), ())
+    with torch.no_grad():
+        own, _ = run_body(vlm.model, inputs)
+        with record(vlm.model, plan_recording([sample] * n_prompts, n_keys)):
+            found, _ = run_body(vlm.model, inputs)
+    return float((found[:, -1] - own[:, -1]).float().norm() / own[:, -1].float().norm())
+
+
+def is_by_token(given: Any, inputs: Mapping[str, Any]) -> bool:
+    """Return whether an input holds one value a token."""
+    return isinstance(given, torch.Tensor) and given.shape == inputs["input_ids"].shape
