@@ -45,6 +45,11 @@ class NamedError(Exception):
         super().__init__(make_line(str(message)))
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library says, for messages of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def as_command(main: Callable[P, int]) -> Callable[P, int]:
     """Make a command of a function: a NamedError is its one line on stderr and the exit code 1, no traceback."""
 

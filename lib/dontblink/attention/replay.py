@@ -287,11 +287,11 @@ def run_body(
 
     The logits are the model's own: its forward runs again on these rows alone, its body replaced by what it returned.
     So whatever a type does behind its vocabulary head, such as a soft cap, is done. Logits of all rows are never held.
-    NamedError where a type has no body of its own, or runs it more than once.
+    NamedError where it runs more than once.
     """
-    body, held = model.base_model, list[Any]()
-    if body is model and (body := model.get_decoder()) is model:
-        raise NamedError(f"{type(model).__name__}: its vocabulary head cannot be told from its body; not measured")
+    body, held = model.base_model if model.base_model is not model else model.get_decoder(), list[Any]()
+    while hasattr(body, "lm_head"):  # a whole language model inside: its head belongs to the logits
+        body = body.model
 
     def keep_hidden(_: Any, __: Any, output: Any) -> Any:
         held.append(copy(output))

@@ -19,7 +19,7 @@ import torch
 from dontblink.attention.capture import Sample, attending, plan_recording, record
 from dontblink.attention.replay import run_body
 from dontblink.errors import NamedError
-from dontblink.models.vlm import VLM, first_line
+from dontblink.models.vlm import VLM
 
 N_WORDS = 32
 # Largest difference of a mass, and of hidden states by their size: float32, and narrower numbers, whose eager weights
@@ -47,21 +47,23 @@ def try_model(vlm: VLM, inputs: Mapping[str, Any]) -> None:
 
 
 def compare_words(vlm: VLM, inputs: Mapping[str, Any]) -> float:
-    """Return the largest difference of masses, over 4 random regions, from the model's eager weights of some words."""
+    """Return the largest difference of masses, over 4 random regions, from the model's eager weights of some words.
+
+    A model that takes no words without a picture is given the whole prompt, at the cost of its eager weights.
+    """
     model, ids = vlm.model, inputs["input_ids"][0]
     words = ids[~torch.isin(ids, torch.tensor(vlm.suppressed_ids, device=ids.device))][-N_WORDS:]
     kept = {name: given[:1, -len(words) :] for name, given in inputs.items() if is_by_token(given, inputs)}
     given = kept | {"input_ids": words[None], "attention_mask": torch.ones_like(words)[None]}
     given |= {name: torch.zeros_like(words)[None] for name in kept if name.endswith("token_type_ids")}
+    try:
+        own = read_eager(model, given)
+    except (TypeError, ValueError):
+        given, words = dict(inputs), ids
+        own = read_eager(model, given)
     weights = np.random.default_rng(0).dirichlet(np.ones(4), len(words)).astype(np.float32)
     first = len(words) // 2
     sample = Sample(np.pad(weights, ((0, 0), (0, 1))), first, len(words) - first, np.zeros(0, np.int64), ())
-    try:
-        with torch.no_grad(), attending(model, "eager", None):
-            found = model(**given, use_cache=False, output_attentions=True)
-    except (TypeError, ValueError) as error:
-        raise NamedError(f"{vlm.name}: cannot be tried on words alone ({first_line(error)}); not measured") from error
-    own = [layer for layer in getattr(found, "attentions", None) or () if layer is not None]
     with record(model, plan_recording([sample], len(words))) as recording:
         model(**given, use_cache=False)
     mass, _ = recording.read(0)
@@ -69,6 +71,14 @@ def compare_words(vlm: VLM, inputs: Mapping[str, Any]) -> float:
         raise NamedError(f"{vlm.name}: {len(mass)} layers recorded, its eager attention has {len(own)}; not measured")
     expected = torch.stack([layer[0, :, first:].float().cpu() for layer in own]).numpy() @ weights
     return float(np.abs(mass[..., :4] - expected).max())
+
+
+def read_eager(model: Any, inputs: Mapping[str, Any]) -> list[Any]:
+    """Return the weights [B, H, P, P] that the model's own eager attention gives, of each layer that has some."""
+    with torch.no_grad(), attending(model, "eager", None):
+        found = model(**inputs, use_cache=False, output_attentions=True)
+    found = getattr(found, "language_model_outputs", found)
+    return [layer for layer in getattr(found, "attentions", None) or () if layer is not None]
 
 
 def compare_output(vlm: VLM, inputs: Mapping[str, Any]) -> float:

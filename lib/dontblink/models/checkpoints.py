@@ -31,10 +31,10 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from dontblink import paths
-from dontblink.errors import NamedError
+from dontblink.errors import NamedError, first_line
 from dontblink.models.families import find_family, find_thinking, limit_image_tokens
 from dontblink.models.generate import is_out_of_memory
-from dontblink.models.vlm import VLM, find_placeholders, first_line
+from dontblink.models.vlm import VLM, find_placeholders
 
 TESTBED = paths.ROOT / "models" / "testbed"
 GET = "download it (`hf download <id> --local-dir <folder>`), or correct extraction.checkpoints_folder or models"

@@ -30,8 +30,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from dontblink.boxes.evidence import Grid, token_coverage
-from dontblink.errors import NamedError
-from dontblink.models.vlm import first_line
+from dontblink.errors import NamedError, first_line
 from dontblink.questions.items import Box
 
 Encode = Callable[[Sequence[Image.Image]], Mapping[str, Any]]

@@ -26,16 +26,11 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from dontblink.boxes.evidence import Grid, token_coverage
-from dontblink.errors import NamedError
+from dontblink.errors import NamedError, first_line
 from dontblink.models.families import Family, find_family, find_thinking, limit_image_tokens, read_image_tokens
 from dontblink.models.placement import Placement, derive_placement
 from dontblink.models.spans import Markers, Spans, segment
 from dontblink.questions.items import Box, Item, ItemError, open_image, split_question
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what a library says, for messages of one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @dataclass(frozen=True, eq=False)
