@@ -67,7 +67,7 @@ def trace_of(response: Response, spans: Spans) -> Trace:
         "q1", "m", np.ones(n, np.float32), np.full(n, 0.5, np.float32), -np.ones(n, np.float32),
         np.full((sets, n, len(REGIONS)), 0.2, np.float32), np.full((len(spans.steps), sets, m), 0.05, np.float32),
         np.full((2, 2, 2), 0.1, np.float32), spans, texts, tuple("".join(texts[a:b]) for a, b in spans.steps),
-        "".join(texts[slice(*spans.answer)]), coverage, coverage[::-1], (GRID,), (0,),
+        "".join(texts[slice(*spans.answer)]), coverage, coverage[::-1], float(coverage.sum()), m, (GRID,), (0,),
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def make_vlm(n_layers: int = 28, n_heads: int = 16) -> Any:
 
 def test_hours_follow_batches_tokens_and_prompts_and_gigabytes_entropies_masses_maps_and_heads() -> None:
     cost = estimate(make_study(), make_vlm(), SPEED, 800, 2000.0)
-    trace = 4 * (2000 * 3 + 2000 * 4 * 6 + 4 * 200 * 2000 / 25 + 2 * 28 * 16)
+    trace = 4 * (2000 * 3 + 2000 * 4 * 8 + 4 * 200 * 2000 / 25 + 2 * 28 * 16)
     assert cost == pytest.approx({
         "generate_h": 100 * (2 + 2000 * 0.05) / 3600, "limit_generate_h": 100 * (2 + 8000 * 0.05) / 3600,
         "replay_h": 800 * 2500 * 0.001 / 3600, "disk_gb": 800 * trace / 1e9,

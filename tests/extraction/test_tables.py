@@ -46,7 +46,9 @@ def draw(item_id: str = "i0", n_reasoning: int = 10, seed: int = 0, boxes: bool 
     rng = np.random.default_rng(seed)
     n_tokens = n_reasoning + 3 if n_tokens < 0 else n_tokens
     mass = rng.dirichlet(np.ones(5), (N_LAYERS, N_HEADS, n_tokens))
-    mass = np.concatenate([mass, rng.random((N_LAYERS, N_HEADS, n_tokens, 1)) * 0.1], axis=-1).astype(np.float32)
+    control = rng.random((N_LAYERS, N_HEADS, n_tokens, 1)) * 0.1
+    nothing = np.zeros((N_LAYERS, N_HEADS, n_tokens, 2))  # no blank image tokens, no learned sinks
+    mass = np.concatenate([mass, control, nothing], axis=-1).astype(np.float32)
     half = n_reasoning // 2
     steps = tuple(s for s in ((0, half), (half, n_reasoning)) if s[1] > s[0])
     coverage = np.zeros(N_IMAGE, np.float32)
@@ -64,7 +66,7 @@ def draw(item_id: str = "i0", n_reasoning: int = 10, seed: int = 0, boxes: bool 
         item_id, "m", *rng.random((2, n_tokens)).astype(np.float32), -rng.random(n_tokens).astype(np.float32),
         np.einsum("glh,lhtr->gtr", weights, mass), np.einsum("glh,slhm->sgm", weights, maps), looks,
         Spans((0, n_reasoning), answer, steps, True), tuple(f"w{k}" for k in range(n_tokens)),
-        ("a1 is 3 .", "a1 was 8 .")[: len(steps)], "7", coverage, coverage, ((3, 4),), (0,),
+        ("a1 is 3 .", "a1 was 8 .")[: len(steps)], "7", coverage, coverage, float(coverage.sum()), N_IMAGE, ((3, 4),), (0,),
     )  # fmt: skip
     response = Response(item_id, "m", (1,) * N_PROMPT, tuple(range(n_tokens)), "7", "stop" if n_tokens else "length")
     return Case(item, response, trace, mass, maps)

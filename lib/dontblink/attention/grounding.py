@@ -67,7 +67,7 @@ def add_visual(evidence: NDArray[Any], other_image: NDArray[Any]) -> NDArray[Any
 
 
 def list_looks(
-    head_mass: NDArray[np.float32], coverage: NDArray[np.float32], reasoning: tuple[int, int]
+    head_mass: NDArray[np.float32], evidence_fraction: float, reasoning: tuple[int, int]
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of the heads block for one response: L * H rows, none without a reasoning.
 
@@ -77,17 +77,17 @@ def list_looks(
     Parameters
     ----------
     head_mass : float32 [L, H, 2], mean mass on evidence and on other image over the reasoning
-    coverage : float32 [M], share of each image token inside the evidence, NaN where that is not known
+    evidence_fraction : mean share of an image token inside the evidence, NaN where that is not known
     """
     mass = head_mass.astype(np.float64) if reasoning[1] > reasoning[0] else np.zeros((0, 0, 2))
     n_layers, n_heads = mass.shape[:2]
     evidence, visual = mass[..., 0].reshape(-1), add_visual(*np.moveaxis(mass, -1, 0)).reshape(-1)
-    expected = visual * float(coverage.mean())
+    expected = visual * evidence_fraction
     lift = np.divide(evidence, expected, out=np.full_like(evidence, np.nan), where=expected > 0)
     layer, head = np.divmod(np.arange(n_layers * n_heads), max(n_heads, 1))
     return {
         "layer": layer, "head": head, "evidence_mass": evidence, "visual_mass": visual,
-        "evidence_fraction": np.full(len(visual), coverage.mean()), "evidence_lift": lift,
+        "evidence_fraction": np.full(len(visual), np.float32(evidence_fraction)), "evidence_lift": lift,
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ names or draws a measure.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,16 @@ import pyarrow as pa
 
 from dontblink.attention.grounding import Grounding, list_looks, weigh_heads
 from dontblink.attention.replay import REGIONS, Floats, Measures, average_heads, replay_responses
+from dontblink.attention.trial import try_model
 from dontblink.boxes import evidence
 from dontblink.models.generate import encode_items, item_generator
+from dontblink.models.placement import Placement
 from dontblink.models.response import Response
 from dontblink.models.spans import Spans
-from dontblink.models.vlm import VLM
-from dontblink.questions.items import Item
+from dontblink.models.vlm import VLM, Prompt
+from dontblink.questions.items import Item, ItemError
 
+SIDE = 32  # cells across a picture
 KEPT_BYTES = 2**26  # of the masses and maps of every head of a shard, so that its responses are replayed once
 Reasons = list[tuple[str, str]]  # (item id, why it was left out)
 KEY = pa.dictionary(pa.int32(), pa.string())
@@ -39,7 +42,8 @@ TRACES = pa.schema({
     "item_id": pa.string(), "model": pa.string(), "n_layers": pa.int32(), "n_heads": pa.int32(),
     "n_sets": pa.int32(), "n_regions": pa.int32(), "entropy_nats": REALS, "top20_entropy_nats": REALS,
     "log_probability_nats": REALS, "head_mass": REALS, "mass": REALS, "step_map": REALS, "coverage": REALS,
-    "control": REALS, "grids": INTEGERS, "image_order": INTEGERS, "reasoning": INTEGERS, "answer": INTEGERS,
+    "control": REALS, "evidence_tokens": pa.float64(), "image_tokens": pa.int32(), "grids": INTEGERS,
+    "image_order": INTEGERS, "reasoning": INTEGERS, "answer": INTEGERS,
     "steps": INTEGERS, "closed": pa.bool_(), "token_texts": TEXTS, "step_texts": TEXTS, "answer_text": pa.string(),
 })  # fmt: skip
 
@@ -52,7 +56,11 @@ class Trace(Measures):
     ----------
     token_texts, step_texts : T and S texts, decoded by the model's tokenizer
     coverage, control : float32 [M], share of each image token inside evidence and control box; NaN without boxes
+    evidence_tokens, image_tokens : sum of the coverage, and how many image tokens hold pixels
     grids, image_order : (rows, columns) of merged tokens, and place in `item.images`, of each picture as shown
+
+    Of a model whose image tokens are no grid on a picture (tiles, crops), `coverage`, `control` and `step_map` are
+    those of `SIDE` x `SIDE` cells of each picture, over which its tokens are spread; masses are those of its tokens.
     """
 
     spans: Spans
@@ -61,8 +69,16 @@ class Trace(Measures):
     answer_text: str
     coverage: Floats
     control: Floats
+    evidence_tokens: float
+    image_tokens: int
     grids: tuple[tuple[int, int], ...]
     image_order: tuple[int, ...]
+
+
+    @property
+    def evidence_fraction(self) -> float:
+        """The mean share of an image token inside the evidence, NaN where that is not known."""
+        return float(np.float32(self.evidence_tokens / self.image_tokens))
 
 
 def trace_responses(
@@ -89,18 +105,12 @@ def trace_responses(
             kept.append(response)
     by_id = {item.id: item for item in items}
     prompts = encode_items(vlm, [by_id[r.item_id] for r in kept])
-    grids = [vlm.image_grid(prompt) for prompt in prompts]
-    coverage = [
-        evidence.item_coverage(by_id[p.item_id], grid, p.image_sizes, p.image_order)
-        for p, grid in zip(prompts, grids, strict=True)
-    ]
-    control = [
-        evidence.control_coverage(c, grid, item_generator(settings["control_seed"], p.item_id))
-        for c, grid, p in zip(coverage, grids, prompts, strict=True)
-    ]
+    if not kept:
+        return [], reasons
+    shape = try_model(vlm, vlm.collate(prompts[:1]))
+    placed = [place_evidence(vlm, p, by_id[p.item_id], settings["control_seed"]) for p in prompts]
+    coverage, control = [own.coverage for own in placed], [own.control for own in placed]
     spans = [vlm.segment(r.response_ids) for r in kept]
-    config = vlm.model.config.get_text_config()
-    shape = (config.num_hidden_layers, config.num_attention_heads)
     n_floats = sum(
         len(r.response_ids) * len(REGIONS) + len(s.steps) * len(c)
         for r, s, c in zip(kept, spans, coverage, strict=True)
@@ -118,17 +128,68 @@ def trace_responses(
     traces = []
     for measures in measured:
         k = row[measures.item_id]
-        ids, cut = kept[k].response_ids, spans[k]
+        ids, cut, place = kept[k].response_ids, spans[k], placed[k]
         if measures.item_id in lacking_boxes:
             hide_evidence(measures)
-            coverage[k], control[k] = (np.full_like(own, np.nan) for own in (coverage[k], control[k]))
+            place = place.hide()
+        if place.placement is not None:
+            measures = replace(measures, step_map=paint_steps(measures.step_map, place.placement))
         traces.append(Trace(
             **vars(measures), spans=cut, token_texts=tuple(vlm.token_texts(ids)),
             step_texts=tuple(vlm.decode(ids[a:b]) for a, b in cut.steps),
             answer_text=vlm.decode(ids[slice(*cut.answer)]),
-            coverage=coverage[k], control=control[k], grids=tuple(grids[k]), image_order=prompts[k].image_order,
+            coverage=place.shown[0], control=place.shown[1], image_tokens=len(place.coverage),
+            evidence_tokens=float(place.coverage.sum(dtype=np.float64)), grids=place.grids,
+            image_order=prompts[k].image_order,
         ))  # fmt: skip
     return traces, reasons
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The evidence and control coverage of image tokens, float32 [M] each, and both as they are shown on `grids`."""
+
+    coverage: Floats
+    control: Floats
+    grids: tuple[tuple[int, int], ...]
+    shown: tuple[Floats, Floats]
+    placement: Placement | None = None  # of tokens that are no grid
+
+    def hide(self) -> Placed:
+        """Return the same without evidence: what is not known is NaN."""
+        hidden = [np.full_like(own, np.nan) for own in (self.coverage, self.control, *self.shown)]
+        return replace(self, coverage=hidden[0], control=hidden[1], shown=(hidden[2], hidden[3]))
+
+
+def place_evidence(vlm: VLM, prompt: Prompt, item: Item, seed: int) -> Placed:
+    """Return where an item's evidence is, and a control of the same area elsewhere.
+
+    ItemError if there are boxes and the image tokens of the type cannot be placed.
+    """
+    shown, rng = (item, prompt.image_sizes, prompt.image_order), item_generator(seed, prompt.item_id)
+    if prompt.unplaced:
+        if item.boxes:
+            raise ItemError(f"item {item.id}: {prompt.unplaced}")
+        nothing = np.zeros(len(prompt.find_image(vlm.image_token_id)[0]), np.float32)
+        return Placed(nothing, nothing, ((1, len(nothing)),), (nothing, nothing))
+    placement = prompt.placement if prompt.placement and not prompt.placement.find_grids() else None
+    grids = [(SIDE, SIDE)] * len(prompt.image_sizes) if placement else vlm.image_grid(prompt)
+    cells = evidence.item_coverage(item, grids, *shown[1:])
+    elsewhere = evidence.control_coverage(cells, grids, rng)
+    if not placement:
+        return Placed(cells, elsewhere, tuple(grids), (cells, elsewhere))
+    holds = placement.picture >= 0
+    control = placement.gather(elsewhere.reshape(-1, SIDE, SIDE))[holds]
+    return Placed(vlm.cover(prompt, item.boxes), control, tuple(grids), (cells, elsewhere), placement)
+
+
+def paint_steps(step_map: Floats, placement: Placement) -> Floats:
+    """Return maps [..., M] of tokens that hold pixels as maps [..., cells] of all pictures."""
+    values = np.zeros((*step_map.shape[:-1], len(placement.picture)), np.float32)
+    values[..., placement.picture >= 0] = step_map
+    painted = [placement.paint(own, SIDE).ravel() for own in values.reshape(-1, values.shape[-1])]
+    n_cells = SIDE**2 * (int(placement.picture.max()) + 1)
+    return np.reshape(painted, (*step_map.shape[:-1], n_cells)).astype(np.float32)
 
 
 def hide_evidence(measures: Measures) -> None:
@@ -144,7 +205,7 @@ def average_traces(traces: Sequence[Trace], grounding: Grounding) -> list[Trace]
 
 def pack_heads(benchmark: str, split: str, traces: Sequence[Trace]) -> pa.Table:
     """Return the looks of every head over the reasoning: L * H rows of each response that has one, none of others."""
-    looks = [list_looks(t.head_mass, t.coverage, t.spans.reasoning) for t in traces]
+    looks = [list_looks(t.head_mass, t.evidence_fraction, t.spans.reasoning) for t in traces]
     sizes = [len(look["layer"]) for look in looks]
     keys = {
         "model": [t.model for t in traces], "benchmark": [benchmark] * len(traces), "split": [split] * len(traces),
@@ -194,5 +255,6 @@ def _unpack_row(columns: dict[str, Any], row: int) -> Trace:
         spans=Spans(tuple(value("reasoning")), tuple(value("answer")), steps, value("closed")),
         token_texts=tuple(value("token_texts")), step_texts=tuple(value("step_texts")),
         answer_text=value("answer_text"), coverage=coverage,
-        control=reals("control"), grids=pairs("grids"), image_order=tuple(value("image_order")),
+        control=reals("control"), evidence_tokens=value("evidence_tokens"), image_tokens=value("image_tokens"),
+        grids=pairs("grids"), image_order=tuple(value("image_order")),
     )  # fmt: skip

@@ -9,9 +9,9 @@ a type because it has been tried elsewhere, or compare only what both ways share
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -20,34 +20,52 @@ from dontblink.attention.capture import Sample, attending, plan_recording, recor
 from dontblink.attention.replay import run_body
 from dontblink.errors import NamedError
 from dontblink.models.vlm import VLM
+from dontblink.questions.items import Item, ItemError
 
 N_WORDS = 32
 # Largest difference of a mass, and of hidden states by their size: float32, and narrower numbers, whose eager weights
 # are rounded before they are summed. What is computed otherwise than the model does it is off by a tenth or more.
 BARS = {True: (1e-4, 1e-3), False: (0.03, 0.1)}
-TRIED: WeakSet[Any] = WeakSet()
+TRIED: WeakKeyDictionary[Any, tuple[int, int]] = WeakKeyDictionary()
 
 
-def try_model(vlm: VLM, inputs: Mapping[str, Any]) -> None:
-    """Raise a one-line NamedError unless a model can be measured; what has passed once is not tried again.
+def try_model(vlm: VLM, inputs: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many layers and heads of a model are recorded, or raise a one-line NamedError if they are not right.
+
+    What has passed once is not tried again.
 
     `inputs` is what its processor makes of a prompt, `input_ids` int64 [B, P] padded on the left.
     """
     model = vlm.model
     if model in TRIED:
-        return
+        return TRIED[model]
     if model.config.is_encoder_decoder:
         raise NamedError(f"{vlm.name}: an encoder-decoder: a response attends to no key of its prompt; not measured")
     mass_bar, hidden_bar = BARS[model.dtype is torch.float32]
-    if (off := compare_words(vlm, inputs)) > mass_bar:
+    off, shape = compare_words(vlm, inputs)
+    if off > mass_bar:
         raise NamedError(f"{vlm.name}: masses differ by {off:.2g} from its own eager attention; not measured")
     if (off := compare_output(vlm, inputs)) > hidden_bar:
         raise NamedError(f"{vlm.name}: recording changes what it computes, by {off:.2g} of its size; not measured")
-    TRIED.add(model)
+    TRIED[model] = shape
+    return shape
 
 
-def compare_words(vlm: VLM, inputs: Mapping[str, Any]) -> float:
+def try_first(vlm: VLM, items: Iterable[Item]) -> None:
+    """Try a model, unless it has been, on the first of some items that it can be shown."""
+    for item in () if vlm.model in TRIED else items:
+        try:
+            prompt = vlm.encode(item)
+        except ItemError:
+            continue
+        try_model(vlm, vlm.collate([prompt]))
+        return
+
+
+def compare_words(vlm: VLM, inputs: Mapping[str, Any]) -> tuple[float, tuple[int, int]]:
     """Return the largest difference of masses, over 4 random regions, from the model's eager weights of some words.
+
+    With it, how many layers and heads were recorded.
 
     A model that takes no words without a picture is given the whole prompt, at the cost of its eager weights.
     """
@@ -70,7 +88,7 @@ def compare_words(vlm: VLM, inputs: Mapping[str, Any]) -> float:
     if len(own) != len(mass):
         raise NamedError(f"{vlm.name}: {len(mass)} layers recorded, its eager attention has {len(own)}; not measured")
     expected = torch.stack([layer[0, :, first:].float().cpu() for layer in own]).numpy() @ weights
-    return float(np.abs(mass[..., :4] - expected).max())
+    return float(np.abs(mass[..., :4] - expected).max()), mass.shape[:2]
 
 
 def read_eager(model: Any, inputs: Mapping[str, Any]) -> list[Any]:

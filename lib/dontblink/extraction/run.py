@@ -38,6 +38,7 @@ from tqdm import tqdm
 from dontblink import files, params, paths, schema, store
 from dontblink.attention.grounding import Grounding
 from dontblink.attention.traces import Reasons, Trace, average_traces, pack_heads, pack_traces, trace_responses
+from dontblink.attention.trial import try_first
 from dontblink.errors import NamedError, make_cell
 from dontblink.extraction import cost, tables
 from dontblink.extraction.study import Shard, Study, hash_responses, read_reasons
@@ -94,6 +95,8 @@ class Extraction(Study):
         s, reasons = self.settings, Reasons()
         sampling = Sampling(s["max_new_tokens"], s["temperature"], s["top_p"], s["top_k"], s["generation_seed"])
         vlm = self.load_engine(shard)
+        if vlm.model is not None:
+            try_first(vlm, shard.items)  # before hours of answers that could not be measured
         responses = self.generate(vlm, shard.items, sampling, lambda *row: reasons.append(row))
         order = [item.id for item in shard.items]
         responses.sort(key=lambda response: order.index(response.item_id))

@@ -71,7 +71,7 @@ def build_blocks(
                 "token_index": np.tile(np.arange(n_tokens), len(HEAD_SETS)),
                 "head_set": np.repeat(HEAD_SETS, n_tokens), **_name_masses(trace.mass),
             },
-            "heads": list_looks(trace.head_mass, trace.coverage, trace.spans.reasoning),
+            "heads": list_looks(trace.head_mass, trace.evidence_fraction, trace.spans.reasoning),
             "steps": _step_rows(trace, kinds, [tokens[name] for name in UNIFORM], sink_rule),
             "items": _item_row(item, response, trace, scores["strict"], lacking.get(item.id, "")),
             "scores": _score_rows(scores),
@@ -158,8 +158,8 @@ def _token_rows(response: Response, trace: Trace, kinds: Sequence[str]) -> dict[
         "step_index": step, "step_kind": np.asarray([*kinds, ""], object)[step],
         "entropy_nats": trace.entropy_nats, "top20_entropy_nats": trace.top20_entropy_nats,
         "log_probability_nats": trace.log_probability_nats,
-        "context_length_tokens": context, "uniform_evidence_share": trace.coverage.sum() / context,
-        "uniform_visual_share": len(trace.coverage) / context,
+        "context_length_tokens": context, "uniform_evidence_share": trace.evidence_tokens / context,
+        "uniform_visual_share": trace.image_tokens / context,
     }  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def _item_row(item: Item, response: Response, trace: Trace, score: Score, missin
         "n_prompt_tokens": len(response.prompt_ids), "n_response_tokens": len(entropy),
         "n_reasoning_tokens": end - begin, "n_answer_tokens": -np.subtract(*trace.spans.answer),
         "n_steps": len(trace.spans.steps),
-        "evidence_fraction": trace.coverage.mean(), "evidence_tokens": trace.coverage.sum(dtype=np.float64),
+        "evidence_fraction": trace.evidence_fraction, "evidence_tokens": trace.evidence_tokens,
         "evidence_missing": missing,
         "noise_level": float(covariates.get("noise_level", np.nan)),
         "chain_length": float(covariates.get("chain_length", np.nan)),

@@ -70,23 +70,39 @@ class Placement:
         if not len(order) == len(image_sizes) > self.picture.max(initial=-1):
             found = f"{len(image_sizes)} sizes, image order {list(order)}, pictures to {self.picture.max(initial=-1)}"
             raise ValueError(f"placement: {found}; pass the prompt's own, one of each per picture")
-        n_strips, covered = self.x.shape[1], np.zeros(len(self.picture), dtype=np.float32)
-        for shown, (place, size) in enumerate(zip(order, image_sizes, strict=True)):
-            inside = [box for box in boxes if box.image == place]
-            cells = token_coverage(inside, size, (n_strips, n_strips)).reshape(n_strips, n_strips)
-            here = self.picture == shown
-            covered[here] = np.einsum("kj,kj->k", self.y[here] @ cells, self.x[here])
-        return covered.clip(0, 1)
+        n_strips = self.x.shape[1]
+        grid = n_strips, n_strips
+        inside = [[box for box in boxes if box.image == place] for place in order]
+        cells = [token_coverage(own, size, grid) for own, size in zip(inside, image_sizes, strict=True)]
+        return self.gather(np.stack(cells).reshape(-1, *grid))
 
-    def paint(self, values: ArrayLike) -> list[NDArray[np.float64]]:
-        """Return values of the tokens [M], spread over their pictures, as one [n, n] map a picture, rows from the top.
+    def gather(self, maps: ArrayLike) -> NDArray[np.float32]:
+        """Return the mean of a map over each token's pixels, float32 [M], of maps [pictures, m, m], 0 to 1; m divides n."""
+        given = np.asarray(maps, dtype=np.float64)
+        found = np.zeros(len(self.picture), dtype=np.float32)
+        for shown, cells in enumerate(given):
+            x, y = self._narrow(shown, len(cells))
+            found[self.picture == shown] = np.einsum("kj,kj->k", y @ cells, x)
+        return found.clip(0, 1)
 
-        What overlapping tokens hold adds up: all maps together sum to the values of the tokens that hold pixels.
+    def paint(self, values: ArrayLike, side: int | None = None) -> NDArray[np.float64]:
+        """Return values of the tokens [M], spread over their pictures, as maps [pictures, m, m], rows from the top.
+
+        What overlapping tokens hold adds up: all maps together sum to the values of the tokens that hold pixels. `side`
+        is m, which divides n; by default it is n.
         """
         given = np.asarray(values, dtype=np.float64)
-        shown = [self.picture == place for place in range(int(self.picture.max(initial=-1)) + 1)]
-        return [self.y[here].T.astype(np.float64) @ (self.x[here] * given[here, None]) for here in shown]
+        maps = []
+        for shown in range(int(self.picture.max(initial=-1)) + 1):
+            x, y = self._narrow(shown, side or self.x.shape[1])
+            maps.append(y.T @ (x * given[self.picture == shown, None]))
+        return np.stack(maps)
 
+    def _narrow(self, shown: int, side: int) -> tuple[Floats, Floats]:
+        """Return the rows of x and y of one picture's tokens over fewer strips, float64 [M of it, side]."""
+        here = self.picture == shown
+        x, y = (axis[here].reshape(here.sum(), side, -1).sum(-1, dtype=np.float64) for axis in (self.x, self.y))
+        return x, y
 
     def find_grids(self) -> list[Grid] | None:
         """Return (rows, columns) of each picture's tokens where they are one even grid over all of it, else None.

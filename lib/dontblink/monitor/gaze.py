@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 from dontblink.attention.replay import REGIONS, replay_responses, weigh_regions
+from dontblink.attention.trial import try_model
 from dontblink.attention.watching import Watching, watch_generation
 from dontblink.errors import NamedError
 from dontblink.figures.picture import evidence_strip
@@ -37,6 +38,7 @@ from dontblink.questions.items import Box
 Floats = NDArray[np.float32]
 Boxes = Sequence[Box | Sequence[float]]
 Rule = Callable[[Mapping[str, float]], bool]
+SIDE = 64  # cells across a picture, for the attention of tokens that are no grid on it
 GIVE = "give dontblink.watch the processor and the messages as well"
 
 
@@ -99,9 +101,9 @@ class Gaze:
             ends = np.cumsum([0, *(rows * columns for rows, columns in grids)])
             painted = [self.step_map[:, a:b] for a, b in zip(ends, ends[1:], strict=False)]
         else:
-            maps = [self.prompt.placement.paint(step) for step in self.step_map]
-            grids = [own.shape for own in maps[0]]
-            painted = [np.stack([own.ravel() for own in each]) for each in zip(*maps, strict=True)]
+            maps = np.stack([self.prompt.placement.paint(step, SIDE) for step in self.step_map])
+            grids = [(SIDE, SIDE)] * maps.shape[1]
+            painted = [own.reshape(len(maps), -1) for own in maps.swapaxes(0, 1)]
         shown = int(np.argmax([each.sum() for each in painted]))
         texts = [self.vlm.decode(self.token_ids[a:b]) for a, b in list_steps(self.spans, len(self.token_ids))]
         boxes = [box for box in self.boxes or () if box.image == shown]
@@ -232,6 +234,7 @@ def watch(
         vlm = describe_alone(model)
         own_ids = [own[start:] for own, start in zip(ids, starts, strict=True)]
         prompts = [Prompt(f"sequence {k}", own, {}, (), ()) for k, own in enumerate(own_ids)]
+    try_model(vlm, inputs)
     weights = np.zeros((len(ids), ids.shape[1] + 1, len(REGIONS)), np.float32)
     own_boxes = None if boxes is None else read_boxes(boxes, len(pictures))
     for row, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
@@ -264,6 +267,7 @@ def measure(
     """
     vlm = describe_model(model, processor)
     prompt, ids = vlm.encode_messages(messages), tuple(int(token) for token in response_ids)
+    try_model(vlm, vlm.collate([prompt]))
     pictures = tuple(list_pictures(messages, "messages"))
     own_boxes, spans = None if boxes is None else read_boxes(boxes, len(pictures)), cut(vlm, ids)
     coverage = cover(vlm, prompt, own_boxes)
