@@ -233,7 +233,7 @@ class VLM:
 
         ItemError where the image tokens of the type cannot be placed.
         """
-        if prompt.placement is not None:
+        if prompt.placement is not None and prompt.placement.find_grids() is None:
             holds = prompt.placement.picture >= 0
             return prompt.placement.cover(boxes, prompt.image_sizes, prompt.image_order)[holds]
         grids = self.image_grid(prompt)
