@@ -176,8 +176,8 @@ QFORMER = {
 
 # text layers
 WINDOW = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
-SHARED = {  # the last two layers attend to the keys of the first two
-    "num_hidden_layers": 4, "num_kv_shared_layers": 2, "sliding_window": 8, "global_head_dim": 32,
+SHARED = {  # the last two layers attend to the keys of the first two; scores are not scaled, so heads are narrow
+    "num_hidden_layers": 4, "num_kv_shared_layers": 2, "sliding_window": 8, "head_dim": 4, "global_head_dim": 8,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
 }  # fmt: skip
 AXES, WOVEN = rotary(4, 2, 2), rotary(4, 2, 2, mrope_interleaved=True)
@@ -210,6 +210,7 @@ KOSMOS = {
 CROSS = "shows the picture by cross attention, not as keys among those of the prompt"
 TWO = "has an encoder: its decoder attends to it by cross attention"
 SPARSE = "chooses its keys only where the attention function is named eager or sdpa"
+RAGGED = "its sliding layers have more heads than the others, as the real ones: masses are one array of all layers"
 UNNAMED = "names no token that stands for a picture"
 
 ROWS = {
@@ -272,10 +273,9 @@ ROWS = {
         linear_num_heads=2, **DENSE_FIRST, index_kpool=2, hc_mult=2), processor="Glm5NextProcessor",
         images="Glm5NextImageProcessorPil", **FREE),
     "gemma4": Row(vision(head_dim=16, num_key_value_heads=2, pooling_kernel_size=3, position_embedding_size=64),
-        text(**SHARED, use_bidirectional_attention="vision", vocab_size_per_layer_input=N_VOCABULARY,
-        hidden_size_per_layer_input=8), processor="Gemma4Processor",
-        settings={"image_seq_length": 70}, images="Gemma4ImageProcessorPil", sizes={"patch_size": 8,
-        "max_soft_tokens": 70, "pooling_kernel_size": 3}),
+        text(**SHARED, final_logit_softcapping=3.0, vocab_size_per_layer_input=N_VOCABULARY, hidden_size_per_layer_input=8),
+        processor="Gemma4Processor", settings={"image_seq_length": 70}, images="Gemma4ImageProcessorPil",
+        sizes={"patch_size": 8, "max_soft_tokens": 70, "pooling_kernel_size": 3}),
     "shieldgemma2": Row(SIGLIP, text("gemma3_text", **WINDOW, query_pre_attn_scalar=16), {"mm_tokens_per_image": 4},
         processor="ShieldGemma2Processor", settings={"image_seq_length": 4, "policy_definitions": {"digit": QUESTION}},
         images="Gemma3ImageProcessorPil", sizes=SQUARE, shown="<boi>"),
@@ -320,8 +320,8 @@ ROWS = {
     "mistral_large4": Row(PIXTRAL_TOWER, text(**EXPERTS, **LATENT), **MISTRAL, refused=SPARSE),
     "qianfan_ocr": Row(vision(image_size=[32, 32], patch_size=[8, 8]), text("qwen3"), {"image_seq_length": 4},
         processor="QianfanOCRProcessor", settings={"image_seq_length": 4}, **TILES),
-    "granite4_vision": Row(vision("clip_vision_model", hidden_size=64), text(attention_multiplier=0.25),
-        {"image_grid_pinpoints": PINPOINTS, "downsample_rate": "1/2", "deepstack_layer_map": [[0, 0], [-1, 1]],
+    "granite4_vision": Row(vision("clip_vision_model", hidden_size=64),
+        text(attention_multiplier=0.25, logits_scaling=2.0), {"image_grid_pinpoints": PINPOINTS, "downsample_rate": "1/2", "deepstack_layer_map": [[0, 0], [-1, 1]],
         "spatial_target_layers": [0, 1], "qformer_config": {"intermediate_size": 48, "num_hidden_layers": 1}},
         processor="Granite4VisionProcessor", settings={"patch_size": 8, "vision_feature_select_strategy": "default",
         "downsample_rate": "1/2", "num_additional_image_tokens": 1}, **PINS),
@@ -365,15 +365,16 @@ ROWS = {
     "kimi_k25": Row(vision(pos_emb_height=8, pos_emb_width=8), text("deepseek_v3", **EXPERTS, **LATENT, n_group=1,
         topk_group=1, first_k_dense_replace=1), {"projection_hidden_size": 32}, n_image=8,
         inputs={"pixel_values": (32, 3, 8, 8), "image_grid_thw": GRID}),
-    "step3p7": Row(vision(image_size=64), text(**EXPERTS, share_expert_dim=32, **WINDOW, num_sliding_attention_heads=4,
+    "step3p7": Row(vision(image_size=64), text(**EXPERTS, share_expert_dim=32, **WINDOW, num_sliding_attention_heads=8,
         query_pre_attn_scalar=16, **DENSE_FIRST,
         rope_parameters={name: rotary()["rope_parameters"] for name in ("sliding_attention", "full_attention")}),
-        n_image=4, inputs=LARGE_PIXELS),
+        n_image=4, inputs=LARGE_PIXELS, refused=RAGGED),
     "muse_glimmer": Row(vision(pos_emb_height=8, pos_emb_width=8, layer_types=["window_attention", "full_attention"]),
-        text(**WINDOW, output_multiplier=1.0, layer_rope_theta=[1e4, 0]), {"out_hidden_size": 128,
+        text(**WINDOW, output_multiplier=1.0, qk_scale_factor=1.5, layer_rope_theta=[1e4, 0]), {"out_hidden_size": 128,
         "projector_hidden_size": 48}, **EIGHT),
     "muse_spark": Row(vision(pos_emb_height=8, pos_emb_width=8, layer_types=["window_attention", "full_attention"]),
-        text(**EXPERTS, **WINDOW, output_multiplier=1.0, layer_rope_theta=[1e4, 0], moe_hidden_size=32, **DENSE_FIRST),
+        text(**EXPERTS, **WINDOW, output_multiplier=1.0, qk_scale_factor=1.5, layer_rope_theta=[1e4, 0],
+        moe_hidden_size=32, **DENSE_FIRST),
         {"out_hidden_size": 128, "projector_hidden_size": 48, "audio_config": {"hidden_sizes": [8, 8, 8, 8],
         "depths": [1, 1, 1, 1], "out_hidden_size": 64}}, **EIGHT),
     "inkling_mm_model": Row({"text_hidden_size": 64, "patch_size": 8, "hidden_size": 32, "n_layers": 1,
@@ -568,7 +569,7 @@ def build_processor(row: Row) -> Any:
         return None
     kind = find_class(row.processor)
     if row.processor == "SmolVLMProcessor":  # it spells out the times of a video's frames
-        sys.modules[kind.__module__].num2words = str  # type: ignore[attr-defined]
+        sys.modules[kind.__module__].num2words = str
     images = getattr(transformers, row.images)(**row.sizes)
     images.__dict__.update(row.own)
     halves: dict[str, Any] = dict.fromkeys(kind.get_attributes())
