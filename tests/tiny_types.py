@@ -194,7 +194,7 @@ LINEAR = {  # Gated DeltaNet in the first layer
 }  # fmt: skip
 LATENT = {  # multi-head latent attention with an index of keys, whose many heads are to leave no tie at a score of 0
     "num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
-    "head_dim": 8, "v_head_dim": 16, "index_topk": 8, "index_head_dim": 16, "index_n_heads": 8,
+    "head_dim": 8, "v_head_dim": 12, "index_topk": 8, "index_head_dim": 16, "index_n_heads": 8,
 }  # fmt: skip
 OPT = {
     "model_type": "opt", "vocab_size": N_VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2, "ffn_dim": 96,
@@ -273,9 +273,9 @@ ROWS = {
         linear_num_heads=2, **DENSE_FIRST, index_kpool=2, hc_mult=2), processor="Glm5NextProcessor",
         images="Glm5NextImageProcessorPil", **FREE),
     "gemma4": Row(vision(head_dim=16, num_key_value_heads=2, pooling_kernel_size=3, position_embedding_size=64),
-        text(**SHARED, final_logit_softcapping=3.0, vocab_size_per_layer_input=N_VOCABULARY, hidden_size_per_layer_input=8),
-        processor="Gemma4Processor", settings={"image_seq_length": 70}, images="Gemma4ImageProcessorPil",
-        sizes={"patch_size": 8, "max_soft_tokens": 70, "pooling_kernel_size": 3}),
+        text(**SHARED, final_logit_softcapping=3.0, vocab_size_per_layer_input=N_VOCABULARY,
+        hidden_size_per_layer_input=8), processor="Gemma4Processor", settings={"image_seq_length": 70},
+        images="Gemma4ImageProcessorPil", sizes={"patch_size": 8, "max_soft_tokens": 70, "pooling_kernel_size": 3}),
     "shieldgemma2": Row(SIGLIP, text("gemma3_text", **WINDOW, query_pre_attn_scalar=16), {"mm_tokens_per_image": 4},
         processor="ShieldGemma2Processor", settings={"image_seq_length": 4, "policy_definitions": {"digit": QUESTION}},
         images="Gemma3ImageProcessorPil", sizes=SQUARE, shown="<boi>"),
@@ -321,10 +321,10 @@ ROWS = {
     "qianfan_ocr": Row(vision(image_size=[32, 32], patch_size=[8, 8]), text("qwen3"), {"image_seq_length": 4},
         processor="QianfanOCRProcessor", settings={"image_seq_length": 4}, **TILES),
     "granite4_vision": Row(vision("clip_vision_model", hidden_size=64),
-        text(attention_multiplier=0.25, logits_scaling=2.0), {"image_grid_pinpoints": PINPOINTS, "downsample_rate": "1/2", "deepstack_layer_map": [[0, 0], [-1, 1]],
-        "spatial_target_layers": [0, 1], "qformer_config": {"intermediate_size": 48, "num_hidden_layers": 1}},
-        processor="Granite4VisionProcessor", settings={"patch_size": 8, "vision_feature_select_strategy": "default",
-        "downsample_rate": "1/2", "num_additional_image_tokens": 1}, **PINS),
+        text(attention_multiplier=0.25, logits_scaling=2.0), {"image_grid_pinpoints": PINPOINTS,
+        "downsample_rate": "1/2", "deepstack_layer_map": [[0, 0], [-1, 1]], "spatial_target_layers": [0, 1],
+        "qformer_config": {"intermediate_size": 48, "num_hidden_layers": 1}}, processor="Granite4VisionProcessor",
+        settings=LLAVA | {"downsample_rate": "1/2"}, **PINS),
     "granite_docling": Row(vision(out_hidden_size=64, scale_factor=2, deepstack_visual_indexes=[0]),
         text(attention_multiplier=0.25, logits_scaling=1.0, residual_multiplier=1.0, embedding_multiplier=1.0),
         processor="GraniteDoclingProcessor", settings={"image_seq_len": 4}, images="GraniteDoclingImageProcessorPil",
@@ -499,8 +499,8 @@ def build(model_type: str, *, seed: int = 0) -> Tiny:
     parts = {name: part for name in ("vision", "text") if (part := getattr(row, name)) is not None}
     fields = row.more | {f"{name}_config": part for name, part in parts.items()}
     config = kind(**(ids | copy.deepcopy(fields)))
-    torch.manual_seed(seed)
-    model = AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False)
+    with torch.random.fork_rng():
+        model = AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False)
     draw_weights(model, torch.Generator().manual_seed(seed))
     processor = build_processor(row)
     inputs = process(processor, draw_picture(seed)) if processor else make_inputs(row, seed)
