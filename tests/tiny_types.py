@@ -148,8 +148,8 @@ GRID = torch.tensor([[1, 4, 8]])
 EIGHT: dict[str, Any] = {"n_image": 8, "inputs": {"pixel_values": (32, 384), "image_grid_thw": GRID}}
 PLACES = torch.cartesian_prod(torch.arange(4), torch.arange(4))
 FLATTENED = torch.cat([PLACES + 1.0, torch.arange(16 * 192.0).view(16, 192).sin()], dim=1)[None]
+ONE = torch.ones(1, 1, dtype=torch.long)
 PLACED = torch.tensor([[0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]])
-DECODED = {"decoder_input_ids": torch.tensor([[2, 100, 101]])}
 
 # towers
 CLIP, SIGLIP = vision("clip_vision_model"), vision("siglip_vision_model", vision_use_head=False)
@@ -427,12 +427,12 @@ ROWS = {
         "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}},
         inputs={"pixel_values": (1, 1, 3, 32, 32), "image_attention_mask": torch.ones(1, 8, 1, dtype=torch.long)},
         refused=CROSS),
+    # the prompt has as many tokens as the picture has keys: a recording must not take one for the other
     "mllama": Row({"hidden_size": 32, "num_hidden_layers": 1, "num_global_layers": 1, "attention_heads": 2,
         "intermediate_size": 48, "vision_output_dim": 64, "image_size": 32, "patch_size": 8, "max_num_tiles": 1,
         "intermediate_layers_indices": [0], "supported_aspect_ratios": [[1, 1]]}, text(cross_attention_layers=[1]),
-        inputs={"pixel_values": (1, 1, 1, 3, 32, 32), "aspect_ratio_ids": torch.tensor([[1]]),
-        "aspect_ratio_mask": torch.ones(1, 1, 1, dtype=torch.long), "cross_attention_mask": torch.ones(1, 8, 1, 1,
-        dtype=torch.long)}, refused=CROSS),
+        n_image=9, inputs={"pixel_values": (1, 1, 1, 3, 32, 32), "aspect_ratio_ids": ONE,
+        "aspect_ratio_mask": ONE[None], "cross_attention_mask": ONE[None, None].expand(1, 17, 1, 1)}, refused=CROSS),
     "kosmos-2": Row(vision(), KOSMOS, {"latent_query_num": 4}, n_image=4, inputs={"pixel_values": (1, 3, 32, 32),
         "image_embeds_position_mask": PLACED}, refused=UNNAMED),
     "kosmos-2.5": Row(vision(patch_embed_hidden_size=192, head_dim=16, max_num_patches=32), KOSMOS,
@@ -443,26 +443,26 @@ ROWS = {
         "projection_dim": 32, "max_position_embeddings": 8}, {"vocab_size": N_VOCABULARY, "d_model": 32,
         "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
         "encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 128}, n_image=17,
-        inputs=PIXELS | DECODED, refused=TWO),
+        inputs=PIXELS, refused=TWO),
     "pix2struct": Row({"hidden_size": 32, "patch_embed_hidden_size": 192, "d_ff": 48, "d_kv": 16,
         "num_hidden_layers": 1, "num_attention_heads": 2, "seq_len": 32}, {"vocab_size": N_VOCABULARY,
         "hidden_size": 32, "d_kv": 16, "d_ff": 48, "num_layers": 1, "num_heads": 2},
-        inputs={"flattened_patches": FLATTENED, **DECODED}, refused=TWO),
+        inputs={"flattened_patches": FLATTENED}, refused=TWO),
     "pp_formulanet": Row(SAM | {"post_conv_in_channels": 16, "post_conv_mid_channels": 16, "post_conv_out_channels": 32,
         "decoder_hidden_size": 32}, {"vocab_size": N_VOCABULARY, "d_model": 32, "encoder_layers": 1,
         "decoder_layers": 1, "decoder_ffn_dim": 48, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-        "max_position_embeddings": 128}, inputs=LARGE_PIXELS | DECODED,
+        "max_position_embeddings": 128}, inputs=LARGE_PIXELS,
         refused=TWO),
     "t5gemma2": Row(None, None, {"encoder": {"vision_config": SIGLIP, "mm_tokens_per_image": 4,
         "text_config": text(**WINDOW, query_pre_attn_scalar=16)}, "decoder": text(**WINDOW, query_pre_attn_scalar=16)},
-        n_image=4, inputs=PIXELS | DECODED, refused=TWO),
+        n_image=4, inputs=PIXELS, refused=TWO),
     "udop": Row(None, None, {"vocab_size": N_VOCABULARY, "d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 1,
         "num_decoder_layers": 1, "num_heads": 2, "image_size": 32, "patch_size": 8, "max_2d_position_embeddings": 64},
-        inputs={"pixel_values": (1, 3, 32, 32), "bbox": torch.zeros(1, 8, 4), **DECODED},
+        inputs={"pixel_values": (1, 3, 32, 32), "bbox": torch.zeros(1, 8, 4)},
         refused=TWO),
     "vision-encoder-decoder": Row(None, None, {"encoder": vision("vit"), "decoder": {"model_type": "gpt2",
         "vocab_size": N_VOCABULARY, "n_embd": 32, "n_layer": 1, "n_head": 2, "is_decoder": True,
-        "add_cross_attention": True}}, inputs=PIXELS | DECODED,
+        "add_cross_attention": True}}, inputs=PIXELS,
         refused=TWO),
     "diffusion_gemma": Row(vision("gemma4_vision", head_dim=16, num_key_value_heads=2, pooling_kernel_size=2,
         position_embedding_size=64), text(num_experts=4, top_k_experts=2, moe_intermediate_size=32, **WINDOW,
@@ -591,6 +591,8 @@ def make_inputs(row: Row, seed: int) -> dict[str, Any]:
     made = {"input_ids": ids[None], "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
     for name, given in row.inputs.items():
         made[name] = given if isinstance(given, torch.Tensor) else torch.randn(given, generator=generator)
+    if row.refused == TWO:  # as long as the prompt: a recording must not take the decoder's keys for the prompt's
+        made["decoder_input_ids"] = torch.arange(FIRST, FIRST + len(ids))[None]
     if row.types:
         made["mm_token_type_ids"] = (made["input_ids"] == IMAGE).long()
     return made
