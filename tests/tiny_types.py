@@ -148,8 +148,8 @@ GRID = torch.tensor([[1, 4, 8]])
 EIGHT: dict[str, Any] = {"n_image": 8, "inputs": {"pixel_values": (32, 384), "image_grid_thw": GRID}}
 PLACES = torch.cartesian_prod(torch.arange(4), torch.arange(4))
 FLATTENED = torch.cat([PLACES + 1.0, torch.arange(16 * 192.0).view(16, 192).sin()], dim=1)[None]
+ONE = torch.ones(1, 1, dtype=torch.long)
 PLACED = torch.tensor([[0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]])
-DECODED = {"decoder_input_ids": torch.tensor([[2, 100, 101]])}
 
 # towers
 CLIP, SIGLIP = vision("clip_vision_model"), vision("siglip_vision_model", vision_use_head=False)
@@ -176,8 +176,8 @@ QFORMER = {
 
 # text layers
 WINDOW = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
-SHARED = {  # the last two layers attend to the keys of the first two
-    "num_hidden_layers": 4, "num_kv_shared_layers": 2, "sliding_window": 8, "global_head_dim": 32,
+SHARED = {  # the last two layers attend to the keys of the first two; scores are not scaled, so heads are narrow
+    "num_hidden_layers": 4, "num_kv_shared_layers": 2, "sliding_window": 8, "head_dim": 4, "global_head_dim": 8,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
 }  # fmt: skip
 AXES, WOVEN = rotary(4, 2, 2), rotary(4, 2, 2, mrope_interleaved=True)
@@ -194,7 +194,7 @@ LINEAR = {  # Gated DeltaNet in the first layer
 }  # fmt: skip
 LATENT = {  # multi-head latent attention with an index of keys, whose many heads are to leave no tie at a score of 0
     "num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
-    "head_dim": 8, "v_head_dim": 16, "index_topk": 8, "index_head_dim": 16, "index_n_heads": 8,
+    "head_dim": 8, "v_head_dim": 12, "index_topk": 8, "index_head_dim": 16, "index_n_heads": 8,
 }  # fmt: skip
 OPT = {
     "model_type": "opt", "vocab_size": N_VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2, "ffn_dim": 96,
@@ -210,6 +210,7 @@ KOSMOS = {
 CROSS = "shows the picture by cross attention, not as keys among those of the prompt"
 TWO = "has an encoder: its decoder attends to it by cross attention"
 SPARSE = "chooses its keys only where the attention function is named eager or sdpa"
+RAGGED = "its sliding layers have more heads than the others, as the real ones: masses are one array of all layers"
 UNNAMED = "names no token that stands for a picture"
 
 ROWS = {
@@ -272,10 +273,9 @@ ROWS = {
         linear_num_heads=2, **DENSE_FIRST, index_kpool=2, hc_mult=2), processor="Glm5NextProcessor",
         images="Glm5NextImageProcessorPil", **FREE),
     "gemma4": Row(vision(head_dim=16, num_key_value_heads=2, pooling_kernel_size=3, position_embedding_size=64),
-        text(**SHARED, use_bidirectional_attention="vision", vocab_size_per_layer_input=N_VOCABULARY,
-        hidden_size_per_layer_input=8), processor="Gemma4Processor",
-        settings={"image_seq_length": 70}, images="Gemma4ImageProcessorPil", sizes={"patch_size": 8,
-        "max_soft_tokens": 70, "pooling_kernel_size": 3}),
+        text(**SHARED, final_logit_softcapping=3.0, vocab_size_per_layer_input=N_VOCABULARY,
+        hidden_size_per_layer_input=8), processor="Gemma4Processor", settings={"image_seq_length": 70},
+        images="Gemma4ImageProcessorPil", sizes={"patch_size": 8, "max_soft_tokens": 70, "pooling_kernel_size": 3}),
     "shieldgemma2": Row(SIGLIP, text("gemma3_text", **WINDOW, query_pre_attn_scalar=16), {"mm_tokens_per_image": 4},
         processor="ShieldGemma2Processor", settings={"image_seq_length": 4, "policy_definitions": {"digit": QUESTION}},
         images="Gemma3ImageProcessorPil", sizes=SQUARE, shown="<boi>"),
@@ -320,11 +320,11 @@ ROWS = {
     "mistral_large4": Row(PIXTRAL_TOWER, text(**EXPERTS, **LATENT), **MISTRAL, refused=SPARSE),
     "qianfan_ocr": Row(vision(image_size=[32, 32], patch_size=[8, 8]), text("qwen3"), {"image_seq_length": 4},
         processor="QianfanOCRProcessor", settings={"image_seq_length": 4}, **TILES),
-    "granite4_vision": Row(vision("clip_vision_model", hidden_size=64), text(attention_multiplier=0.25),
-        {"image_grid_pinpoints": PINPOINTS, "downsample_rate": "1/2", "deepstack_layer_map": [[0, 0], [-1, 1]],
-        "spatial_target_layers": [0, 1], "qformer_config": {"intermediate_size": 48, "num_hidden_layers": 1}},
-        processor="Granite4VisionProcessor", settings={"patch_size": 8, "vision_feature_select_strategy": "default",
-        "downsample_rate": "1/2", "num_additional_image_tokens": 1}, **PINS),
+    "granite4_vision": Row(vision("clip_vision_model", hidden_size=64),
+        text(attention_multiplier=0.25, logits_scaling=2.0), {"image_grid_pinpoints": PINPOINTS,
+        "downsample_rate": "1/2", "deepstack_layer_map": [[0, 0], [-1, 1]], "spatial_target_layers": [0, 1],
+        "qformer_config": {"intermediate_size": 48, "num_hidden_layers": 1}}, processor="Granite4VisionProcessor",
+        settings=LLAVA | {"downsample_rate": "1/2"}, **PINS),
     "granite_docling": Row(vision(out_hidden_size=64, scale_factor=2, deepstack_visual_indexes=[0]),
         text(attention_multiplier=0.25, logits_scaling=1.0, residual_multiplier=1.0, embedding_multiplier=1.0),
         processor="GraniteDoclingProcessor", settings={"image_seq_len": 4}, images="GraniteDoclingImageProcessorPil",
@@ -365,15 +365,16 @@ ROWS = {
     "kimi_k25": Row(vision(pos_emb_height=8, pos_emb_width=8), text("deepseek_v3", **EXPERTS, **LATENT, n_group=1,
         topk_group=1, first_k_dense_replace=1), {"projection_hidden_size": 32}, n_image=8,
         inputs={"pixel_values": (32, 3, 8, 8), "image_grid_thw": GRID}),
-    "step3p7": Row(vision(image_size=64), text(**EXPERTS, share_expert_dim=32, **WINDOW, num_sliding_attention_heads=4,
+    "step3p7": Row(vision(image_size=64), text(**EXPERTS, share_expert_dim=32, **WINDOW, num_sliding_attention_heads=8,
         query_pre_attn_scalar=16, **DENSE_FIRST,
         rope_parameters={name: rotary()["rope_parameters"] for name in ("sliding_attention", "full_attention")}),
-        n_image=4, inputs=LARGE_PIXELS),
+        n_image=4, inputs=LARGE_PIXELS, refused=RAGGED),
     "muse_glimmer": Row(vision(pos_emb_height=8, pos_emb_width=8, layer_types=["window_attention", "full_attention"]),
-        text(**WINDOW, output_multiplier=1.0, layer_rope_theta=[1e4, 0]), {"out_hidden_size": 128,
+        text(**WINDOW, output_multiplier=1.0, qk_scale_factor=1.5, layer_rope_theta=[1e4, 0]), {"out_hidden_size": 128,
         "projector_hidden_size": 48}, **EIGHT),
     "muse_spark": Row(vision(pos_emb_height=8, pos_emb_width=8, layer_types=["window_attention", "full_attention"]),
-        text(**EXPERTS, **WINDOW, output_multiplier=1.0, layer_rope_theta=[1e4, 0], moe_hidden_size=32, **DENSE_FIRST),
+        text(**EXPERTS, **WINDOW, output_multiplier=1.0, qk_scale_factor=1.5, layer_rope_theta=[1e4, 0],
+        moe_hidden_size=32, **DENSE_FIRST),
         {"out_hidden_size": 128, "projector_hidden_size": 48, "audio_config": {"hidden_sizes": [8, 8, 8, 8],
         "depths": [1, 1, 1, 1], "out_hidden_size": 64}}, **EIGHT),
     "inkling_mm_model": Row({"text_hidden_size": 64, "patch_size": 8, "hidden_size": 32, "n_layers": 1,
@@ -426,12 +427,12 @@ ROWS = {
         "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}},
         inputs={"pixel_values": (1, 1, 3, 32, 32), "image_attention_mask": torch.ones(1, 8, 1, dtype=torch.long)},
         refused=CROSS),
+    # the prompt has as many tokens as the picture has keys: a recording must not take one for the other
     "mllama": Row({"hidden_size": 32, "num_hidden_layers": 1, "num_global_layers": 1, "attention_heads": 2,
         "intermediate_size": 48, "vision_output_dim": 64, "image_size": 32, "patch_size": 8, "max_num_tiles": 1,
         "intermediate_layers_indices": [0], "supported_aspect_ratios": [[1, 1]]}, text(cross_attention_layers=[1]),
-        inputs={"pixel_values": (1, 1, 1, 3, 32, 32), "aspect_ratio_ids": torch.tensor([[1]]),
-        "aspect_ratio_mask": torch.ones(1, 1, 1, dtype=torch.long), "cross_attention_mask": torch.ones(1, 8, 1, 1,
-        dtype=torch.long)}, refused=CROSS),
+        n_image=9, inputs={"pixel_values": (1, 1, 1, 3, 32, 32), "aspect_ratio_ids": ONE,
+        "aspect_ratio_mask": ONE[None], "cross_attention_mask": ONE[None, None].expand(1, 17, 1, 1)}, refused=CROSS),
     "kosmos-2": Row(vision(), KOSMOS, {"latent_query_num": 4}, n_image=4, inputs={"pixel_values": (1, 3, 32, 32),
         "image_embeds_position_mask": PLACED}, refused=UNNAMED),
     "kosmos-2.5": Row(vision(patch_embed_hidden_size=192, head_dim=16, max_num_patches=32), KOSMOS,
@@ -442,26 +443,26 @@ ROWS = {
         "projection_dim": 32, "max_position_embeddings": 8}, {"vocab_size": N_VOCABULARY, "d_model": 32,
         "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
         "encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 128}, n_image=17,
-        inputs=PIXELS | DECODED, refused=TWO),
+        inputs=PIXELS, refused=TWO),
     "pix2struct": Row({"hidden_size": 32, "patch_embed_hidden_size": 192, "d_ff": 48, "d_kv": 16,
         "num_hidden_layers": 1, "num_attention_heads": 2, "seq_len": 32}, {"vocab_size": N_VOCABULARY,
         "hidden_size": 32, "d_kv": 16, "d_ff": 48, "num_layers": 1, "num_heads": 2},
-        inputs={"flattened_patches": FLATTENED, **DECODED}, refused=TWO),
+        inputs={"flattened_patches": FLATTENED}, refused=TWO),
     "pp_formulanet": Row(SAM | {"post_conv_in_channels": 16, "post_conv_mid_channels": 16, "post_conv_out_channels": 32,
         "decoder_hidden_size": 32}, {"vocab_size": N_VOCABULARY, "d_model": 32, "encoder_layers": 1,
         "decoder_layers": 1, "decoder_ffn_dim": 48, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-        "max_position_embeddings": 128}, inputs=LARGE_PIXELS | DECODED,
+        "max_position_embeddings": 128}, inputs=LARGE_PIXELS,
         refused=TWO),
     "t5gemma2": Row(None, None, {"encoder": {"vision_config": SIGLIP, "mm_tokens_per_image": 4,
         "text_config": text(**WINDOW, query_pre_attn_scalar=16)}, "decoder": text(**WINDOW, query_pre_attn_scalar=16)},
-        n_image=4, inputs=PIXELS | DECODED, refused=TWO),
+        n_image=4, inputs=PIXELS, refused=TWO),
     "udop": Row(None, None, {"vocab_size": N_VOCABULARY, "d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 1,
         "num_decoder_layers": 1, "num_heads": 2, "image_size": 32, "patch_size": 8, "max_2d_position_embeddings": 64},
-        inputs={"pixel_values": (1, 3, 32, 32), "bbox": torch.zeros(1, 8, 4), **DECODED},
+        inputs={"pixel_values": (1, 3, 32, 32), "bbox": torch.zeros(1, 8, 4)},
         refused=TWO),
     "vision-encoder-decoder": Row(None, None, {"encoder": vision("vit"), "decoder": {"model_type": "gpt2",
         "vocab_size": N_VOCABULARY, "n_embd": 32, "n_layer": 1, "n_head": 2, "is_decoder": True,
-        "add_cross_attention": True}}, inputs=PIXELS | DECODED,
+        "add_cross_attention": True}}, inputs=PIXELS,
         refused=TWO),
     "diffusion_gemma": Row(vision("gemma4_vision", head_dim=16, num_key_value_heads=2, pooling_kernel_size=2,
         position_embedding_size=64), text(num_experts=4, top_k_experts=2, moe_intermediate_size=32, **WINDOW,
@@ -498,8 +499,8 @@ def build(model_type: str, *, seed: int = 0) -> Tiny:
     parts = {name: part for name in ("vision", "text") if (part := getattr(row, name)) is not None}
     fields = row.more | {f"{name}_config": part for name, part in parts.items()}
     config = kind(**(ids | copy.deepcopy(fields)))
-    torch.manual_seed(seed)
-    model = AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False)
+    with torch.random.fork_rng():
+        model = AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False)
     draw_weights(model, torch.Generator().manual_seed(seed))
     processor = build_processor(row)
     inputs = process(processor, draw_picture(seed)) if processor else make_inputs(row, seed)
@@ -568,7 +569,7 @@ def build_processor(row: Row) -> Any:
         return None
     kind = find_class(row.processor)
     if row.processor == "SmolVLMProcessor":  # it spells out the times of a video's frames
-        sys.modules[kind.__module__].num2words = str  # type: ignore[attr-defined]
+        sys.modules[kind.__module__].num2words = str
     images = getattr(transformers, row.images)(**row.sizes)
     images.__dict__.update(row.own)
     halves: dict[str, Any] = dict.fromkeys(kind.get_attributes())
@@ -590,6 +591,8 @@ def make_inputs(row: Row, seed: int) -> dict[str, Any]:
     made = {"input_ids": ids[None], "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
     for name, given in row.inputs.items():
         made[name] = given if isinstance(given, torch.Tensor) else torch.randn(given, generator=generator)
+    if row.refused == TWO:  # as long as the prompt: a recording must not take the decoder's keys for the prompt's
+        made["decoder_input_ids"] = torch.arange(FIRST, FIRST + len(ids))[None]
     if row.types:
         made["mm_token_type_ids"] = (made["input_ids"] == IMAGE).long()
     return made
