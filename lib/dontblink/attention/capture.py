@@ -203,9 +203,10 @@ def gather_heads(own: Tensor, n_ranks: int, n_heads: int) -> Tensor:
 
 
 def count_heads(model: Any) -> tuple[int, int]:
-    """Return over how many ranks of a process group a model is split, and how many heads a layer of it has in all."""
-    heads = getattr(model.config.get_text_config(decoder=True), "num_attention_heads", 0)
-    return int(getattr(model, "tp_size", None) or 1), int(heads)
+    """Return over how many ranks of a process group a model is split and, then, how many heads a layer has in all."""
+    if (n_ranks := int(getattr(model, "tp_size", None) or 1)) == 1:
+        return 1, 0
+    return n_ranks, int(model.config.get_text_config(decoder=True).num_attention_heads)
 
 
 ACTIVE: ContextVar[Any] = ContextVar("dontblink_recording", default=None)  # a Recording, or what watches generation
@@ -253,7 +254,7 @@ def attend_split(
 
     query [B, H, Q, D], key and value [B, Hk, K, D], mask None (causal) or [B, 1, Q, K]; returns [B, Q, H, D].
     """
-    if not is_plain(module, attention_mask, kwargs):
+    if not is_plain(module, attention_mask, kwargs) or value.shape[-1] != query.shape[-1]:  # no kernel for the latter
         return attend_generic(module, query, key, value, attention_mask, **kwargs)
     recording = _recording_for(module, query, key)
     if recording is None:

@@ -45,7 +45,11 @@ def try_model(vlm: VLM, inputs: Mapping[str, Any]) -> tuple[int, int]:
     off, shape = compare_words(vlm, inputs)
     if off > mass_bar:
         raise NamedError(f"{vlm.name}: masses differ by {off:.2g} from its own eager attention; not measured")
-    if (off := compare_output(vlm, inputs)) > hidden_bar:
+    off, n_layers = compare_output(vlm, inputs)
+    if n_layers != shape[0]:
+        found = f"{shape[0]} layers attend to words, {n_layers} where there is a picture"
+        raise NamedError(f"{vlm.name}: {found}: it is attended to in layers of its own; not measured")
+    if off > hidden_bar:
         raise NamedError(f"{vlm.name}: recording changes what it computes, by {off:.2g} of its size; not measured")
     TRIED[model] = shape
     return shape
@@ -99,15 +103,16 @@ def read_eager(model: Any, inputs: Mapping[str, Any]) -> list[Any]:
     return [layer for layer in getattr(found, "attentions", None) or () if layer is not None]
 
 
-def compare_output(vlm: VLM, inputs: Mapping[str, Any]) -> float:
-    """Return how far recording moves the hidden states behind a prompt, relative to their size."""
+def compare_output(vlm: VLM, inputs: Mapping[str, Any]) -> tuple[float, int]:
+    """Return how far recording moves the hidden states of a prompt, relative to their size, and the layers recorded."""
     n_prompts, n_keys = inputs["input_ids"].shape
     sample = Sample(np.ones((n_keys, 1), np.float32), n_keys - 1, 1, np.zeros(0, np.int64), ())
     with torch.no_grad():
         own, _ = run_body(vlm.model, inputs)
-        with record(vlm.model, plan_recording([sample] * n_prompts, n_keys)):
+        with record(vlm.model, plan_recording([sample] * n_prompts, n_keys)) as recording:
             found, _ = run_body(vlm.model, inputs)
-    return float((found[:, -1] - own[:, -1]).float().norm() / own[:, -1].float().norm())
+    seen = inputs["attention_mask"].bool() if "attention_mask" in inputs else ...
+    return float((found - own)[seen].float().norm() / own[seen].float().norm()), len(recording.layers)
 
 
 def is_by_token(given: Any, inputs: Mapping[str, Any]) -> bool:
