@@ -500,6 +500,7 @@ def build(model_type: str, *, seed: int = 0) -> Tiny:
     fields = row.more | {f"{name}_config": part for name, part in parts.items()}
     config = kind(**(ids | copy.deepcopy(fields)))
     with torch.random.fork_rng():
+        torch.manual_seed(seed)  # for what is drawn besides the weights: some buffers
         model = AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False)
     draw_weights(model, torch.Generator().manual_seed(seed))
     processor = build_processor(row)
