@@ -13,12 +13,15 @@ from tiny_types import FIRST, IMAGE, N_VOCABULARY, NOT_BUILT, REFUSED, TYPES, Ti
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as ALL
 
 from dontblink.attention.capture import Sample, plan_recording, record
+from dontblink.attention.replay import replay_responses, weigh_regions
 from dontblink.attention.trial import try_model
 from dontblink.errors import NamedError
-from dontblink.monitor.gaze import describe_alone
+from dontblink.models.vlm import Prompt
+from dontblink.monitor.gaze import describe_alone, watch
 
 pytestmark = pytest.mark.slow
 MASS_BAR, LOGIT_BAR = 1e-5, 1e-4  # float32; no type needs a looser one
+UNWATCHED = {"instructblip"}  # its generate calls that of the language model inside
 
 
 @functools.cache
@@ -94,8 +97,47 @@ def test_the_picture_is_there_and_reaches_the_answer(model_type: str) -> None:
 @pytest.mark.parametrize("model_type", REFUSED)
 def test_a_type_that_cannot_be_measured_is_refused_by_name(model_type: str) -> None:
     found = tiny(model_type)
-    with pytest.raises(NamedError, match=r"^[\w.-]+: .*(not|cannot be) measured|names the image token"):
+    with pytest.raises(NamedError, match=r"^[\w.-]+: .*(not|cannot be) measured|names the image token|not once"):
         try_model(describe_alone(found.model), found.inputs)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_watching_and_replaying_give_what_eager_attention_and_its_logits_give(model_type: str) -> None:
+    """By the package's own ways: nothing of a type but what its model and its inputs say."""
+    found = tiny(model_type)
+    vlm, inputs = describe_alone(found.model), {k: v for k, v in found.inputs.items() if k != "labels"}
+    shape = try_model(vlm, inputs)
+    if model_type in UNWATCHED:
+        with pytest.raises(NamedError, match="use dontblink.measure instead"), watch(found.model, inputs):
+            found.model.generate(**inputs, max_new_tokens=2)
+        return
+    with watch(found.model, inputs) as gaze:
+        output = found.model.generate(
+            **inputs, max_new_tokens=6, do_sample=False, suppress_tokens=list(range(IMAGE, FIRST)), pad_token_id=0,
+        )
+    (watched,) = gaze.read(output)
+    ids, response = inputs["input_ids"][0].numpy(), watched.token_ids
+    others = {name: given for name, given in inputs.items() if name not in ("input_ids", "attention_mask")}
+    prompt = Prompt("a", ids, others, (), ())
+    image, _ = prompt.find_image(vlm.image_token_id)
+    coverage = np.random.default_rng(0).random(len(image)).astype(np.float32)
+    asked = {"coverage": [coverage], "control": [1 - coverage], "steps": [[(0, len(response))]]}
+    (measured,) = replay_responses(vlm, [prompt], [response], **asked)
+    reference = read_eager(found.model, inputs, list(response))
+    attention = np.stack([layer.numpy() for layer in reference.attention])
+    is_image = np.isin(np.arange(len(ids) + len(response)), image)
+    expected = attention @ weigh_regions(is_image, len(ids), coverage, 1 - coverage)
+    expected[..., -1] = 1 - attention.sum(-1)
+    assert measured.mass.shape[:2] == shape
+    np.testing.assert_allclose(measured.mass, expected, rtol=0, atol=MASS_BAR)
+    visual = measured.mass[..., 0] + measured.mass[..., 1]  # all that is known without boxes
+    np.testing.assert_allclose(watched.mass[..., 1], visual, rtol=0, atol=MASS_BAR)
+    np.testing.assert_allclose(watched.mass[..., 2:5], measured.mass[..., 2:5], rtol=0, atol=MASS_BAR)
+    logs = reference.logits.log_softmax(-1)
+    for own in (watched, measured):
+        np.testing.assert_allclose(own.entropy_nats, -(logs.exp() * logs).sum(-1), rtol=0, atol=LOGIT_BAR)
+        chosen = logs.gather(-1, torch.tensor(response)[:, None])[:, 0]
+        np.testing.assert_allclose(own.log_probability_nats, chosen, rtol=0, atol=LOGIT_BAR)
 
 
 def test_every_type_of_transformers_is_measured_refused_or_named() -> None:

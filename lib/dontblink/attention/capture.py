@@ -26,6 +26,7 @@ transformers then hands padded samples NO mask, without a word.
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +51,7 @@ NARROW_CHUNK_ROWS = 128  # the same for narrower dtypes, whose matrix units are 
 # Arguments that come with every call and leave the scores as they are, once the mask holds the window.
 PLAIN = {
     "scaling", "dropout", "sliding_window", "is_causal", "position_ids", "cache_position", "use_cache",
-    "output_attentions", "output_hidden_states", "return_dict",
+    "output_attentions", "output_hidden_states", "return_dict", "logits_to_keep", "output_router_logits",
 }  # fmt: skip
 
 
@@ -134,6 +135,7 @@ class Recording:
     """What one forward pass left behind: masses [B, H, rows, R] by layer; maps [B, H, S, M], or one [B, G, S, M]."""
 
     plan: RecordingPlan
+    name: str = ""  # of the model's class
     n_ranks: int = 1
     n_heads: int = 0  # of all ranks together
     layers: dict[int, Tensor] = field(default_factory=dict)
@@ -149,7 +151,7 @@ class Recording:
 
     def read(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return sample `row`'s masses float32 [L, H, T, R] and step maps float32 [S, L, H, M], or [S, G, M]."""
-        check_layers(self.layers)
+        check_layers(self.name, self.layers)
         sample, masses = self.plan.samples[row], list(self.layers.values())
         start = sample.first_row - self.plan.first_row
         n_steps, n_image = len(sample.steps), len(sample.image_index)
@@ -178,12 +180,12 @@ def sum_heads(weights: Sequence[Sequence[float]], heads: Sequence[Any]) -> list[
     return [sum((w * head for w, head in zip(row, heads, strict=True) if w), heads[0] * 0) for row in weights]
 
 
-def check_layers(layers: Mapping[int, Tensor]) -> None:
+def check_layers(name: str, layers: Mapping[int, Tensor]) -> None:
     """Raise NamedError unless layers [B, H, ...] have been recorded, all of them with as many heads."""
     if not layers:
-        raise NamedError("no text layer recorded: the model did not run inside, or calls no attention function")
+        raise NamedError(f"{name}: no text layer recorded: it did not run inside, or calls no attention function")
     if len(found := sorted({len(layer[0]) for layer in layers.values()})) > 1:
-        raise NamedError(f"its layers have {' or '.join(map(str, found))} heads, expected one number; not measured")
+        raise NamedError(f"{name}: its layers have {' or '.join(map(str, found))} heads, not one number; not measured")
 
 
 def gather_heads(own: Tensor, n_ranks: int, n_heads: int) -> Tensor:
@@ -220,7 +222,7 @@ def record(model: Any, plan: RecordingPlan, implementation: Implementation = "sp
     """
     if model.training:
         raise NamedError("the model is in training mode; call model.eval() before recording")
-    recording = Recording(plan, *count_heads(model))
+    recording = Recording(plan, type(model).__name__, *count_heads(model))
     with attending(model, f"dontblink_{implementation}", recording), torch.no_grad():
         yield recording
 
@@ -351,13 +353,20 @@ def attend_rows(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return output [B, T, H, D] and weights float32 [B, H, T, K] of T rows by a module's own eager function.
 
-    Key and value are float32 already; NamedError if the function returns no weights.
+    Key and value are float32 already; NamedError if the function returns no weights, or does not read an argument that
+    was passed: some types choose keys in their mask for attention functions of known names only, and else leave it to
+    an argument.
     """
     n_rows, n_keys = query.shape[2], key.shape[2]
+    eager = find_eager(module)
+    read = PLAIN | {"s_aux"} | inspect.signature(eager).parameters.keys()  # sinks: eager takes them from the module
+    if unread := [name for name, given in arguments.items() if given is not None and name not in read]:
+        found = f"passes {', '.join(unread)} to attention, which its eager function does not read"
+        raise NamedError(f"{type(module).__name__}: {found}; it cannot be measured")
     own = {name: _cut_rows(given, rows, n_rows, n_keys) for name, given in arguments.items()}
     is_causal = n_rows > 1 and sees_no_later(module, arguments)
     mask = _add_mask(attention_mask, rows, is_causal, n_keys, query.device)
-    output, attention = find_eager(module)(module, query[:, :, rows].float(), key, value, mask, **own)
+    output, attention = eager(module, query[:, :, rows].float(), key, value, mask, **own)
     if attention is None:
         raise NamedError(f"{type(module).__name__}: its eager attention returns no weights; it cannot be measured")
     return output, attention.float()
@@ -408,9 +417,9 @@ def _add_mask(mask: Tensor | None, rows: slice, is_causal: bool, n_keys: int, de
 
 
 def _cut_rows(given: Any, rows: slice, n_rows: int, n_keys: int) -> Any:
-    """Return an argument of attention for some rows: of a bias [..., rows, keys] its part, of others the whole."""
-    is_bias = isinstance(given, Tensor) and given.dim() >= 3 and given.shape[-2:] == (n_rows, n_keys)
-    return given[..., rows, :] if is_bias else given
+    """Return an argument of attention for some rows: a part of [..., rows, keys] or [..., rows, 1], else the whole."""
+    is_tensor = isinstance(given, Tensor) and given.dim() >= 3
+    return given[..., rows, :] if is_tensor and given.shape[-2:] in ((n_rows, n_keys), (n_rows, 1)) else given
 
 
 def _recording_for(module: Any, query: Tensor, key: Tensor) -> Recording | None:

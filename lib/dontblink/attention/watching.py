@@ -40,6 +40,7 @@ class Watching:
     """
 
     weights: Tensor
+    name: str = ""  # of the model's class
     n_ranks: int = 1
     n_heads: int = 0  # of all ranks together
     mass: list[Tensor] = field(default_factory=list)
@@ -58,8 +59,12 @@ class Watching:
     def keep(self, layer: int, attention: Tensor, n_rows: int) -> None:
         """Keep what the last row looks at, [B, H, K], of a layer; a cache of a window holds the last K positions."""
         n_seen, expected = self.n_prompt + len(self.mass), 1 if self.mass else self.n_prompt
+        if n_rows == 1 and attention.shape[-1] >= n_seen:  # all that a layer with the keys of another one may compute
+            expected = 1
         found, planned = (len(attention), n_rows), (len(self.weights), expected)
-        if found != planned or layer in self.layers:
+        if layer in self.layers:
+            raise NamedError(f"{self.name}: its generate does not call its own forward; use dontblink.measure instead")
+        if found != planned:
             raise NamedError(f"(sequences, rows) of a step are {found}, expected {planned}; {OTHER_WAY}")
         n_dropped = max(n_seen - attention.shape[-1], 0)
         n_prompt = max(self.n_prompt - n_dropped, 0)
@@ -69,7 +74,7 @@ class Watching:
 
     def end_step(self, logits: Tensor) -> None:
         """Turn the layers of a step into its measures, and its logits [B, V] into entropies."""
-        capture.check_layers(self.layers)
+        capture.check_layers(self.name, self.layers)
         device = self.weights.device
         looks = torch.stack([layer.to(device) for layer in self.layers.values()])
         mass = looks @ self.weights
@@ -108,7 +113,7 @@ def watch_generation(model: Any, weights: Tensor) -> Iterator[Watching]:
     """Watch what `model.generate` does inside, once; `weights` as `Watching` has them."""
     if model.training:
         raise NamedError("the model is in training mode; call model.eval() before watching")
-    watching = Watching(weights.to(model.device), *capture.count_heads(model))
+    watching = Watching(weights.to(model.device), type(model).__name__, *capture.count_heads(model))
 
     def begin(_: Any, __: Any, given: dict[str, Any]) -> None:
         if (ids := given.get("input_ids")) is not None:

@@ -268,6 +268,8 @@ class VLM:
             by_token["attention_mask"] = torch.ones(1, len(prompt.ids), dtype=torch.int64)
             for _ in tail:
                 by_token = self.model._update_model_kwargs_for_generation(ModelOutput(), by_token)
+            short = {name: ids.shape[1] - given.shape[1] for name, given in by_token.items()}  # kinds of tokens: of text
+            by_token = {name: torch.nn.functional.pad(given, (0, short[name])) for name, given in by_token.items()}
             rows.append({"input_ids": ids, **by_token})
         batch: dict[str, Any] = {
             name: torch.nn.utils.rnn.pad_sequence([row[name][0] for row in rows], batch_first=True, padding_side=side)
