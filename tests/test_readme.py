@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import tiny_types
 from PIL import Image
 from small_items import noise
 from test_makefile import Tree
@@ -109,6 +110,10 @@ def test_every_other_fence_is_none_of_code_or_runs_below() -> None:
     for page, text in PAGES.items():
         languages = re.findall(r"^```(\w*)$", text, flags=re.M)
         assert {*languages} <= ({"sh", "python", ""} if page == "README.md" else {"sh", ""}), page
+
+
+def test_the_types_that_are_tested_are_counted() -> None:
+    assert f"{len(tiny_types.TYPES)} types are tested" in " ".join(README.split())
 
 
 def test_the_lines_for_a_users_own_model_run_as_they_stand() -> None:
