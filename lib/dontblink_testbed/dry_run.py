@@ -180,7 +180,7 @@ def check_prompts(vlm: VLM, items: list[Item], generator: str, failures: list[st
             failures.append(str(error))
             continue
         lengths.append(len(prompt.ids))
-        image_tokens.append(sum(rows * columns for rows, columns in vlm.image_grid(prompt)))
+        image_tokens.append(len(prompt.find_image(vlm.image_token_id)[0]))
         for scorer, correct in check_scores(vlm, item, generator).items():
             right[scorer] = right.get(scorer, 0) + correct
             if scorer == "strict" and not correct:

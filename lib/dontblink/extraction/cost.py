@@ -19,7 +19,7 @@ import torch
 
 from dontblink import paths
 from dontblink.attention.replay import REGIONS, replay_responses
-from dontblink.boxes import evidence
+from dontblink.attention.trial import try_model
 from dontblink.errors import NamedError
 from dontblink.extraction.study import Shard, Study
 from dontblink.files import read_json
@@ -49,8 +49,6 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
 
     The batch are the first items that can be encoded; NamedError if none can, or none of the batch be replayed.
     """
-    config = vlm.model.config.get_text_config()
-    sets = np.zeros((len(HEAD_SETS), config.num_hidden_layers, config.num_attention_heads), np.float32)
     reasons: list[str] = []
 
     def quarantine(item_id: str, reason: str) -> None:
@@ -61,10 +59,8 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
     batch, prompts = [item for item, _ in pairs], [prompt for _, prompt in pairs]
     if not batch:
         raise NamedError(f"none of {len(items)} items can be encoded, the first: {reasons[0]}")
-    covered = [
-        evidence.item_coverage(item, vlm.image_grid(prompt), prompt.image_sizes, prompt.image_order)
-        for item, prompt in pairs
-    ]
+    covered = [np.zeros(len(prompt.find_image(vlm.image_token_id)[0]), np.float32) for prompt in prompts]
+    sets = np.zeros((len(HEAD_SETS), *try_model(vlm, vlm.collate(prompts[:1]))), np.float32)
     seconds: dict[str, float] = {}
     for _ in range(2):
         for name, n_tokens in (("prompt", 1), ("whole", PROBE_TOKENS)):

@@ -270,8 +270,13 @@ class Study:
             self._grounding |= select_grounding(heads.unify_dictionaries().to_pandas(), *sizes)
             if model not in self._grounding:
                 print(f"{model}: no calibration item has a reasoning and evidence boxes; its grounding is all layers")
-                config = AutoConfig.from_pretrained(self.checkpoint(model)).get_text_config()
-                self._grounding[model] = Grounding.of_all(config.num_hidden_layers, config.num_attention_heads)
+                last = heads.group_by([]).aggregate([("layer", "max"), ("head", "max")]).to_pylist()[0]
+                if last["layer_max"] is None:  # no calibration response has a reasoning
+                    config = AutoConfig.from_pretrained(self.checkpoint(model)).get_text_config(decoder=True)
+                    shape = config.num_hidden_layers, config.num_attention_heads
+                else:
+                    shape = last["layer_max"] + 1, last["head_max"] + 1
+                self._grounding[model] = Grounding.of_all(*shape)
         return self._grounding[model]
 
     def load_model(self, model: str, *, weights: bool = True) -> VLM:

@@ -224,8 +224,8 @@ class VLM:
             return [(rows // merge, columns // merge) for _, rows, columns in prompt.inputs["image_grid_thw"].tolist()]
         grids = prompt.placement.find_grids() if prompt.placement else None
         if grids is None:
-            reason = prompt.unplaced or "its image tokens are tiles, crops or padding, not one grid over each picture"
-            raise ItemError(f"item {prompt.item_id}: {reason}; dontblink.measure takes it, a study does not")
+            reason = prompt.unplaced or "its image tokens are tiles or crops, not one grid over each picture"
+            raise ItemError(f"item {prompt.item_id}: {reason}")
         return grids
 
     def cover(self, prompt: Prompt, boxes: Sequence[Box]) -> NDArray[np.float32]:
