@@ -33,6 +33,9 @@ from dontblink.models.spans import Markers, Spans, segment
 from dontblink.questions.items import Box, Item, ItemError, open_image, split_question
 
 
+PLACEMENTS: dict[str, Placement] = {}  # by what decides them, of all models of this process
+
+
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """One encoded item, its pictures in prompt order: a picture that is shown twice appears twice.
@@ -90,7 +93,6 @@ class VLM:
     own_image_size: Any = None  # the processor's `size` as the checkpoint has it, which every budget starts from
     most_image_tokens: int | None = None  # of a picture; None is the checkpoint's own limit
     adds_special_tokens: bool = False  # as the processor does unless told; the template writes all that a study needs
-    placements: dict[Any, Placement] = field(default_factory=dict)  # found once for pictures of one size
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -109,7 +111,7 @@ class VLM:
         processor.image_processor = images = copy(self.processor.image_processor)
         images.size = self.own_image_size
         limit_image_tokens(images, self.family, max_image_tokens)
-        return replace(self, processor=processor, most_image_tokens=max_image_tokens, placements={})
+        return replace(self, processor=processor, most_image_tokens=max_image_tokens)
 
     def decode(self, ids: ArrayLike) -> str:
         """Return the text of ids with special tokens kept."""
@@ -176,13 +178,11 @@ class VLM:
         self, messages: Sequence[Mapping[str, Any]], sizes: tuple[tuple[int, int], ...], item_id: str
     ) -> Placement:
         """Return where the image tokens of messages lie, found once for all prompts with pictures of these sizes."""
-        if sizes not in self.placements:
 
-            def encode(pictures: Sequence[Image.Image]) -> Mapping[str, Any]:
-                return self._process(swap_pictures(messages, pictures), item_id)
+        def encode(pictures: Sequence[Image.Image]) -> Mapping[str, Any]:
+            return self._process(swap_pictures(messages, pictures), item_id)
 
-            self.placements[sizes] = derive_placement(self.model, encode, sizes, self.image_token_id)
-        return self.placements[sizes]
+        return derive_placement(self.model, encode, sizes, self.image_token_id, cache=PLACEMENTS)
 
     def _check_prompt(self, prompt: Prompt) -> None:
         """Raise ItemError unless there is a picture in the prompt, and each keeps to the budget of image tokens."""
