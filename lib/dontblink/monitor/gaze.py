@@ -1,11 +1,11 @@
 """A user's own model and processor: what each token of a response looks at, while it is written or afterwards.
 
-Why it exists: whether a confident answer was blind is a question about one response, not only about a study. Three lines
-answer it for any image-text model of transformers that the package can measure; another is refused by name. In: a model
-and a processor as the Auto classes load them, chat messages with PIL pictures, and, where evidence is to be told from
-the rest of the picture, its boxes in px. Out: a `Gaze` of each response: a table with a row a token, and a picture of
-where it looked at each step. Never: an attention mass without the model's own softmax, a box where the image tokens of a
-type cannot be placed, or a choice of heads that a test item had a part in (all heads weigh the same here).
+Why it exists: whether a confident answer was blind is a question about one response, not only about a study. Three
+lines answer it for any image-text model of transformers that the package can measure; another is refused by name. In: a
+model and a processor as the Auto classes load them, chat messages with PIL pictures, and, where evidence is to be told
+from the rest of the picture, its boxes in px. Out: a `Gaze` of each response: a table with a row a token, and a picture
+of where it looked at each step. Never: an attention mass without the model's own softmax, a box where the image tokens
+of a type cannot be placed, or a choice of heads that a test item had a part in (all heads weigh the same here).
 """
 
 from __future__ import annotations
@@ -127,25 +127,33 @@ class Watch:
         assert self.watching is not None
         ids: Tensor = getattr(output, "sequences", output)[:, self.watching.n_prompt :]
         n_steps = len(self.watching.mass)
-        if tuple(ids.shape) != (len(self.prompts), n_steps):
-            raise NamedError(f"output holds {tuple(ids.shape)} new ids, {n_steps} were watched; give that of this generate")
+        seen = self.watching.tokens
+        if tuple(ids.shape) != (len(self.prompts), n_steps) or any(
+            not torch.equal(ids[:, k].cpu(), own.cpu()) for k, own in enumerate(seen[:n_steps])
+        ):
+            found = f"output holds {tuple(ids.shape)} new ids, {n_steps} others were watched"
+            raise NamedError(f"{found}; give what generate returned inside")
         self.watching.take_tokens(ids[:, -1])
         flags = torch.stack(self.flags).cpu().numpy() if self.flags else None
         found = []
         for row, prompt in enumerate(self.prompts):
             own = trim(ids[row].tolist(), self.vlm.eos_ids)
+            if flags is not None and flags[:, row].any():  # it ended there; what follows fills the batch
+                own = own[: int(flags[:, row].argmax()) + 1]
             image, _ = prompt.find_image(self.vlm.image_token_id)
             read = self.watching.read(row, len(own), image + self.starts[row])
             spans = cut(self.vlm, own)
             looks = read.pop("attention")
             maps = np.stack([looks[a:b].mean(0) for a, b in list_steps(spans, len(own))])
             flagged = None if flags is None else flags[: len(own), row]
-            found.append(Gaze(self.vlm, prompt, self.pictures, self.boxes, own, spans, step_map=maps, flags=flagged, **read))
+            shown = self.vlm, prompt, self.pictures, self.boxes
+            found.append(Gaze(*shown, own, spans, step_map=maps, flags=flagged, **read))
         return found
 
     def table(self, output: Any) -> pd.DataFrame:
         """Return `Gaze.table` of all sequences, `sequence_index` in front."""
-        return pd.concat({row: gaze.table() for row, gaze in enumerate(self.read(output))}, names=["sequence_index"]).reset_index(level=0)
+        tables = {row: gaze.table() for row, gaze in enumerate(self.read(output))}
+        return pd.concat(tables, names=["sequence_index"]).reset_index(level=0)
 
     def plot(self, output: Any, sequence_index: int = 0) -> Figure:
         """Draw `Gaze.plot` of one sequence."""
@@ -168,10 +176,8 @@ class _StopWhen(StoppingCriteria):
         watching = self.watch.watching
         assert watching is not None
         watching.take_tokens(input_ids[:, -1])
-        mass = watching.mass[-1].mean((0, 2)).cpu().numpy()  # [B, R]
-        rows = pd.DataFrame(name_masses(mass, self.watch.boxes is not None))
-        for name in ("entropy_nats", "top20_entropy_nats", "log_probability_nats"):
-            rows[name] = getattr(watching, name)[-1].cpu().numpy()
+        last = watching.read_last()
+        rows = pd.DataFrame(name_masses(last.pop("mass"), self.watch.boxes is not None) | last)
         flags = torch.tensor([bool(self.rule(row)) for row in rows.to_dict("records")])
         self.watch.flags.append(flags)
         return flags.to(input_ids.device)
@@ -221,12 +227,13 @@ def watch(
         prompts = [vlm.encode_messages(messages)]
         pictures = tuple(list_pictures(messages, "messages"))
         if len(ids) != 1 or not np.array_equal(ids[0][starts[0] :], prompts[0].ids):
-            raise NamedError("the inputs are not what the processor makes of these messages; make them from one another")
+            raise NamedError("the inputs are not what the processor makes of these messages; make them of these")
     elif boxes is not None:
         raise NamedError(f"boxes without what maps a picture to its tokens; {GIVE}")
     else:
         vlm = describe_alone(model)
-        prompts = [Prompt(f"sequence {k}", own[start:], {}, (), ()) for k, (own, start) in enumerate(zip(ids, starts, strict=True))]
+        own_ids = [own[start:] for own, start in zip(ids, starts, strict=True)]
+        prompts = [Prompt(f"sequence {k}", own, {}, (), ()) for k, own in enumerate(own_ids)]
     weights = np.zeros((len(ids), ids.shape[1] + 1, len(REGIONS)), np.float32)
     own_boxes = None if boxes is None else read_boxes(boxes, len(pictures))
     for row, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
@@ -313,7 +320,8 @@ def name_masses(mass: Floats, has_boxes: bool) -> dict[str, Floats]:
     """Return masses [T, 8] as columns; `visual_mass` holds the evidence, `evidence_mass` is NaN without boxes."""
     named = {f"{region}_mass": mass[:, k] for k, region in enumerate(REGIONS) if region != "control_box"}
     evidence, other = named.pop("evidence_mass"), named.pop("other_image_mass")
-    return {"visual_mass": evidence + other, "evidence_mass": evidence if has_boxes else np.full_like(evidence, np.nan), **named}
+    visual, evidence = evidence + other, evidence if has_boxes else np.full_like(evidence, np.nan)
+    return {"visual_mass": visual, "evidence_mass": evidence, **named}
 
 
 def cut(vlm: VLM, ids: Sequence[int]) -> Spans:
