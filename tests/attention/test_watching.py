@@ -156,9 +156,7 @@ def test_windows_and_learned_sinks_are_those_of_eager_attention(name: str, is_st
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_generation_that_gives_rows_to_others_is_refused_and_leaves_no_trace(
-    vlm: VLM, options: dict[str, Any]
-) -> None:
+def test_generation_that_gives_rows_to_others_is_refused_and_leaves_no_trace(vlm: VLM, options: dict[str, Any]) -> None:
     prompt = draw_pair()[1]
     if "prompt_lookup_num_tokens" in options:  # so that there is something to look up
         prompt = Prompt("again", prompt.ids.copy(), prompt.inputs, prompt.image_sizes, prompt.image_order)

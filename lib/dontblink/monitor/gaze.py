@@ -131,8 +131,8 @@ class Watch:
         if tuple(ids.shape) != (len(self.prompts), n_steps) or any(
             not torch.equal(ids[:, k].cpu(), own.cpu()) for k, own in enumerate(seen[:n_steps])
         ):
-            found = f"output holds {tuple(ids.shape)} new ids, {n_steps} others were watched"
-            raise NamedError(f"{found}; give what generate returned inside")
+            other = f"output holds {tuple(ids.shape)} new ids, {n_steps} others were watched"
+            raise NamedError(f"{other}; give what generate returned inside")
         self.watching.take_tokens(ids[:, -1])
         flags = torch.stack(self.flags).cpu().numpy() if self.flags else None
         found = []
@@ -146,8 +146,9 @@ class Watch:
             looks = read.pop("attention")
             maps = np.stack([looks[a:b].mean(0) for a, b in list_steps(spans, len(own))])
             flagged = None if flags is None else flags[: len(own), row]
-            shown = self.vlm, prompt, self.pictures, self.boxes
-            found.append(Gaze(*shown, own, spans, step_map=maps, flags=flagged, **read))
+            found.append(Gaze(
+                self.vlm, prompt, self.pictures, self.boxes, own, spans, step_map=maps, flags=flagged, **read,
+            ))  # fmt: skip
         return found
 
     def table(self, output: Any) -> pd.DataFrame:
@@ -172,7 +173,7 @@ class _StopWhen(StoppingCriteria):
     def __init__(self, watch: Watch, rule: Rule) -> None:
         self.watch, self.rule = watch, rule
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         watching = self.watch.watching
         assert watching is not None
         watching.take_tokens(input_ids[:, -1])
@@ -219,7 +220,11 @@ def watch(
     >>> gaze.plot(output)
     """
     ids = inputs["input_ids"].cpu().numpy()
+    if "attention_mask" not in inputs and len(ids) > 1:
+        raise NamedError("several sequences without an attention_mask; give what the processor returned, all of it")
     mask = inputs["attention_mask"].cpu().numpy() if "attention_mask" in inputs else np.ones_like(ids)
+    if mask.shape != ids.shape or not (np.diff(mask, axis=1) >= 0).all() or not mask[:, -1].all():
+        raise NamedError("the attention_mask of the inputs is not that of prompts padded on the left; set padding_side")
     starts = mask.argmax(1)
     pictures: tuple[Any, ...] = ()
     if processor is not None and messages is not None:
@@ -235,7 +240,7 @@ def watch(
         own_ids = [own[start:] for own, start in zip(ids, starts, strict=True)]
         prompts = [Prompt(f"sequence {k}", own, {}, (), ()) for k, own in enumerate(own_ids)]
     weights = np.zeros((len(ids), ids.shape[1] + 1, len(REGIONS)), np.float32)
-    own_boxes = None if boxes is None else read_boxes(boxes, len(pictures))
+    own_boxes = None if boxes is None else read_boxes(boxes, pictures)
     for row, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
         weights[row, start:] = weigh_prompt(vlm, prompt, own_boxes)
     found = Watch(vlm, prompts, pictures, own_boxes, starts)
@@ -267,7 +272,7 @@ def measure(
     vlm = describe_model(model, processor)
     prompt, ids = vlm.encode_messages(messages), tuple(int(token) for token in response_ids)
     pictures = tuple(list_pictures(messages, "messages"))
-    own_boxes, spans = None if boxes is None else read_boxes(boxes, len(pictures)), cut(vlm, ids)
+    own_boxes, spans = None if boxes is None else read_boxes(boxes, pictures), cut(vlm, ids)
     coverage = cover(vlm, prompt, own_boxes)
     (found,) = replay_responses(
         vlm, [prompt], [ids], coverage=[coverage], control=[np.zeros_like(coverage)],
@@ -291,13 +296,23 @@ def describe_alone(model: Any) -> VLM:
     )  # fmt: skip
 
 
-def read_boxes(boxes: Boxes, n_pictures: int) -> tuple[Box, ...]:
-    """Return boxes given as (x0, y0, x1, y1) or `Box`es; NamedError where one is of no picture or has no area."""
-    read = tuple(box if isinstance(box, Box) else Box(0, *map(float, box)) for box in boxes)
+def read_boxes(boxes: Boxes, pictures: Sequence[Any]) -> tuple[Box, ...]:
+    """Return boxes given as (x0, y0, x1, y1) or `Box`es; NamedError where one shows nothing of a picture."""
+    read = list[Box]()
+    for given in boxes:
+        if not isinstance(given, Box):
+            if len(given) != 4:
+                raise NamedError(f"{given}: expected (x0, y0, x1, y1) in px, or a Box")
+            x0, y0, x1, y1 = map(float, given)
+            given = Box(0, x0, y0, x1, y1)
+        read.append(given)
     for box in read:
-        if not (0 <= box.image < n_pictures and box.x0 < box.x1 and box.y0 < box.y1):
-            raise NamedError(f"{box}: expected x0 < x1 and y0 < y1, in px of one of {n_pictures} pictures")
-    return read
+        if not 0 <= box.image < len(pictures):
+            raise NamedError(f"{box}: expected one of {len(pictures)} pictures, counted from 0")
+        width, height = pictures[box.image].size
+        if not (max(box.x0, 0) < min(box.x1, width) and max(box.y0, 0) < min(box.y1, height)):
+            raise NamedError(f"{box}: expected x0 < x1 and y0 < y1, in px of its picture of {width}x{height}")
+    return tuple(read)
 
 
 def cover(vlm: VLM, prompt: Prompt, boxes: tuple[Box, ...] | None) -> Floats:
