@@ -29,7 +29,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -151,7 +151,7 @@ class Recording:
 
     def read(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return sample `row`'s masses float32 [L, H, T, R] and step maps float32 [S, L, H, M], or [S, G, M]."""
-        check_layers(self.name, self.layers)
+        check_heads(self.name, (mass.shape[1] for mass in self.layers.values()))
         sample, masses = self.plan.samples[row], list(self.layers.values())
         start = sample.first_row - self.plan.first_row
         n_steps, n_image = len(sample.steps), len(sample.image_index)
@@ -180,11 +180,11 @@ def sum_heads(weights: Sequence[Sequence[float]], heads: Sequence[Any]) -> list[
     return [sum((w * head for w, head in zip(row, heads, strict=True) if w), heads[0] * 0) for row in weights]
 
 
-def check_layers(name: str, layers: Mapping[int, Tensor]) -> None:
-    """Raise NamedError unless layers [B, H, ...] have been recorded, all of them with as many heads."""
-    if not layers:
+def check_heads(name: str, n_heads: Iterable[int]) -> None:
+    """Raise NamedError unless layers have been recorded, all of them with as many heads."""
+    if not (found := sorted(set(n_heads))):
         raise NamedError(f"{name}: no text layer recorded: it did not run inside, or calls no attention function")
-    if len(found := sorted({len(layer[0]) for layer in layers.values()})) > 1:
+    if len(found) > 1:
         raise NamedError(f"{name}: its layers have {' or '.join(map(str, found))} heads, not one number; not measured")
 
 
@@ -364,8 +364,7 @@ def attend_rows(
         found = f"passes {', '.join(unread)} to attention, which its eager function does not read"
         raise NamedError(f"{type(module).__name__}: {found}; it cannot be measured")
     own = {name: _cut_rows(given, rows, n_rows, n_keys) for name, given in arguments.items()}
-    is_causal = n_rows > 1 and sees_no_later(module, arguments)
-    mask = _add_mask(attention_mask, rows, is_causal, n_keys, query.device)
+    mask = add_mask(attention_mask, rows, n_rows > 1 and sees_no_later(module, arguments), n_keys, key)
     output, attention = eager(module, query[:, :, rows].float(), key, value, mask, **own)
     if attention is None:
         raise NamedError(f"{type(module).__name__}: its eager attention returns no weights; it cannot be measured")
@@ -392,7 +391,8 @@ def is_plain(module: Any, mask: Tensor | None, arguments: Mapping[str, Any]) -> 
         return False
     if mask is None:
         return sees_no_later(module, arguments)
-    return mask.dtype is torch.bool and not mask.triu(1 + mask.shape[-1] - mask.shape[-2]).any()
+    is_one = mask.shape[-2] == 1  # the last row sees no later key; asking would wait for the device
+    return mask.dtype is torch.bool and (is_one or not mask.triu(1 + mask.shape[-1] - mask.shape[-2]).any())
 
 
 def sees_no_later(module: Any, arguments: Mapping[str, Any]) -> bool:
@@ -401,19 +401,19 @@ def sees_no_later(module: Any, arguments: Mapping[str, Any]) -> bool:
     return bool(getattr(module, "is_causal", True) if given is None else given)
 
 
-def _add_mask(mask: Tensor | None, rows: slice, is_causal: bool, n_keys: int, device: torch.device) -> Tensor:
-    """Return what eager attention adds to the scores of some rows, float32 [B or 1, 1, rows, K].
+def add_mask(mask: Tensor | None, rows: slice, is_causal: bool, n_keys: int, like: Tensor) -> Tensor:
+    """Return what eager attention adds to scores of the dtype of `like`, [B or 1, 1, rows, K].
 
     Without a mask row t sees keys 0 to t where `is_causal`, be there more of them in a static cache, else all.
     """
     if mask is None:
-        position = torch.arange(n_keys, device=device)
+        position = torch.arange(n_keys, device=like.device)
         mask = (position <= position[rows, None])[None, None] if is_causal else (position >= 0)[None, None, None]
     elif mask.dtype is not torch.bool:
-        return mask[:, :, rows].float()
+        return mask[:, :, rows].to(like.dtype)
     else:
         mask = mask[:, :, rows]
-    return torch.zeros(mask.shape, device=device).masked_fill_(~mask, torch.finfo(torch.float32).min)
+    return like.new_zeros(mask.shape).masked_fill_(~mask, torch.finfo(like.dtype).min)
 
 
 def _cut_rows(given: Any, rows: slice, n_rows: int, n_keys: int) -> Any:

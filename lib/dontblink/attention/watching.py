@@ -1,16 +1,18 @@
 """Generation watched: what each token looks at, and how sure it is, while `generate` writes it.
 
 Why it exists: whether a confident answer was blind must be known while it is written, without a second pass. A step of
-generation has one row, so its masses cost one softmax a layer; the output of a layer stays that of SDPA, bit for bit,
-and so do the tokens. In: region weights of the keys of a left-padded batch of prompts, and a model whose `generate` is
-called in `watch_generation`. Out: a `Watching`, read sample by sample, in the shapes of `replay.Measures`. Generation
-that gives a row to another sequence, or several rows a step, is refused by name: beams, several sequences a prompt, an
-assistant's guesses, a prompt in chunks. Never here: change a token, or wait for the device before somebody reads.
+generation has one row: its masses cost a product with the keys and a softmax a layer. The output of a layer stays that
+of the model's own attention function, bit for bit, and so do the tokens; a function whose numbers cannot be had again
+here is refused. In: region weights of the keys of a left-padded batch of prompts, and a model whose `generate` runs
+inside `watch_generation`. Out: a `Watching`, read sample by sample, in the shapes of `replay.Measures`. Ways to
+generate that give a row to another sequence, or several rows a step, are refused by name: beams, several sequences a
+prompt, an assistant's guesses, a prompt in chunks. Never here: change a token, or wait for the device before somebody
+reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,12 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from dontblink.attention import capture
 from dontblink.attention.replay import SUPPORT, measure_entropy
 from dontblink.errors import NamedError
 
+OWN = "sdpa", "eager"
 OTHER_WAY = "watch generation without beams, num_return_sequences, an assistant or a prompt in chunks"
 
 
@@ -34,64 +38,106 @@ OTHER_WAY = "watch generation without beams, num_return_sequences, an assistant 
 class Watching:
     """What generation leaves behind: B prompts of P keys, padded on the left, R regions; a list has one entry a token.
 
-    `weights` float32 [B, P + 1, R] are those of the prompt's keys and, last, of every key behind them. `mass` holds
-    [L, B, H, R], `attention` [B, P] (mean over layers and heads), the others [B]. The last token has no log probability
-    before the next step; `finish` gives it one.
+    `weights` float32 [B, R, P + n] are those of the prompt's keys and of n keys behind them, which all weigh the same;
+    more of them are added when they are needed. `mass` holds [B, H, L, R], `attention` [B, P] (mean over layers and
+    heads), `best` the log probabilities of the `SUPPORT` most probable tokens, the others [B]. The last token has no
+    log probability before the next step, or `take_tokens`.
     """
 
     weights: Tensor
-    name: str = ""  # of the model's class
+    own: str  # the attention function of the model
+    name: str = ""  # of its class
     n_ranks: int = 1
     n_heads: int = 0  # of all ranks together
     mass: list[Tensor] = field(default_factory=list)
     attention: list[Tensor] = field(default_factory=list)
     entropy_nats: list[Tensor] = field(default_factory=list)
-    top20_entropy_nats: list[Tensor] = field(default_factory=list)
+    best: list[Tensor] = field(default_factory=list)
     log_probability_nats: list[Tensor] = field(default_factory=list)
-    layers: dict[int, Tensor] = field(default_factory=dict)  # of the step that runs: [B, H, P + 1]
+    tokens: list[Tensor] = field(default_factory=list)
+    layers: dict[int, tuple[Tensor, float | None, Tensor | None]] = field(default_factory=dict)  # of the step that runs
     logs: Tensor | None = None  # log probabilities [B, V] behind the last step
 
-    @property
-    def n_prompt(self) -> int:
-        """The number of the prompts' keys, padding included."""
-        return self.weights.shape[1] - 1
+    def __post_init__(self) -> None:
+        self.n_prompt = self.weights.shape[-1] - 1  # keys of the prompts, padding included
 
-    def keep(self, layer: int, attention: Tensor, n_rows: int) -> None:
-        """Keep what the last row looks at, [B, H, K], of a layer; a cache of a window holds the last K positions."""
-        n_seen, expected = self.n_prompt + len(self.mass), 1 if self.mass else self.n_prompt
-        if n_rows == 1 and attention.shape[-1] >= n_seen:  # all that a layer with the keys of another one may compute
-            expected = 1
-        found, planned = (len(attention), n_rows), (len(self.weights), expected)
+    @property
+    def n_seen(self) -> int:
+        """The number of keys up to the row of the step that runs."""
+        return self.n_prompt + len(self.mass)
+
+    def keep(
+        self, layer: int, looks: Tensor, n_rows: int, scaling: float | None = None, mask: Tensor | None = None
+    ) -> None:  # fmt: skip
+        """Keep what the last row of a layer sees: [B, Hk, K, G] of G heads that share keys.
+
+        It is their products with the keys, to be scaled, masked ([B, 1, Q, K], of which the last row counts) and
+        turned into attention at the end of the step, or attention itself, without a scaling. A cache of a window holds
+        the last K positions.
+        """
+        # a layer that shares the keys of another one may compute the last row of a prompt alone
+        is_last = self.mass or (n_rows == 1 and looks.shape[2] >= self.n_seen)
+        found, planned = (looks.shape[0], n_rows), (self.weights.shape[0], 1 if is_last else self.n_prompt)
         if layer in self.layers:
             raise NamedError(f"{self.name}: its generate does not call its own forward; use dontblink.measure instead")
         if found != planned:
             raise NamedError(f"(sequences, rows) of a step are {found}, expected {planned}; {OTHER_WAY}")
-        n_dropped = max(n_seen - attention.shape[-1], 0)
-        n_prompt = max(self.n_prompt - n_dropped, 0)
-        behind = attention[..., n_prompt:n_seen].sum(-1, keepdim=True)  # a static cache has an empty tail
-        own = torch.cat([pad(attention[..., :n_prompt], (self.n_prompt - n_prompt, 0)), behind], -1)
-        self.layers[layer] = capture.gather_heads(own, self.n_ranks, self.n_heads)
+        self.layers[layer] = looks, scaling, mask
 
     def end_step(self, logits: Tensor) -> None:
         """Turn the layers of a step into its measures, and its logits [B, V] into entropies."""
-        capture.check_layers(self.name, self.layers)
-        device = self.weights.device
-        looks = torch.stack([layer.to(device) for layer in self.layers.values()])
-        mass = looks @ self.weights
-        mass[..., -1] += (1 - looks.sum(-1)).clamp(min=0)
-        self.mass.append(mass)
-        self.attention.append(looks[..., :-1].mean((0, 2)))
+        layers = list(self.layers.values())
+        capture.check_heads(self.name, (looks.shape[1] * looks.shape[3] for looks, *_ in layers))
+        if self.n_seen > self.weights.shape[-1]:
+            self.weights = torch.cat([self.weights, self.weights[..., -1:].expand(-1, -1, self.n_seen)], -1)
+        is_one = len({(looks.shape[2], scaling, id(mask)) for looks, scaling, mask in layers}) == 1
+        parts = [self.weigh(group) for group in ([layers] if is_one else [[layer] for layer in layers])]
+        masses, looks = zip(*parts, strict=True)
+        self.mass.append(masses[0] if is_one else torch.cat(masses, 2))
+        self.attention.append(looks[0] if is_one else torch.stack(looks).mean(0))
         self.logs = logits.float().log_softmax(-1)
         self.entropy_nats.append(measure_entropy(self.logs))
-        best = self.logs.topk(min(SUPPORT, self.logs.shape[-1])).values
-        self.top20_entropy_nats.append(measure_entropy(best.log_softmax(-1)))
+        self.best.append(self.logs.topk(min(SUPPORT, self.logs.shape[-1])).values)
         self.layers = {}
+
+    def weigh(self, layers: Sequence[tuple[Tensor, float | None, Tensor | None]]) -> tuple[Tensor, Tensor]:
+        """Return the masses [B, H, L, R] of L layers that see the same keys, and their mean looks [B, P]."""
+        device, (_, scaling, mask) = self.weights.device, layers[0]
+        looks = torch.stack([own if own.device == device else own.to(device) for own, *_ in layers], 2)
+        if looks.shape[3] > self.n_seen:
+            looks = looks[:, :, :, : self.n_seen]  # a static cache has an empty tail
+        looks = looks.permute(0, 1, 4, 2, 3).flatten(1, 2).float()  # [B, H, L, K]
+        n_dropped = self.n_seen - looks.shape[-1]  # a window has dropped the first ones
+        if scaling is not None:
+            looks *= scaling  # here, where numbers are wide: a narrow one would be rounded once more
+            if mask is not None:
+                looks.masked_fill_(~mask[:, :, -1:, : self.n_seen].to(device), torch.finfo(torch.float32).min)
+            looks = looks.softmax(-1)
+        mass = (looks.flatten(1, 2) @ self.weights[..., n_dropped : self.n_seen].mT).view(*looks.shape[:3], -1)
+        if scaling is None:  # a softmax over keys alone leaves nothing
+            mass[..., -1] += (1 - looks.sum(-1)).clamp(min=0)
+        own = looks[..., : max(self.n_prompt - n_dropped, 0)].mean((1, 2))
+        own = pad(own, (self.n_prompt - own.shape[-1], 0)) if n_dropped else own
+        if self.n_ranks > 1:
+            mass = capture.gather_heads(mass, self.n_ranks, self.n_heads)
+            own = capture.gather_heads(own[:, None], self.n_ranks, self.n_ranks).mean(1)
+        return mass, own
 
     def take_tokens(self, tokens: Tensor) -> None:
         """Read the log probability of the tokens [B] that were chosen behind the last step."""
         if self.logs is not None:
+            self.tokens.append(tokens)
             self.log_probability_nats.append(self.logs.gather(-1, tokens[:, None].to(self.logs.device))[:, 0])
             self.logs = None
+
+    def read_last(self) -> dict[str, NDArray[np.float32]]:
+        """Return the mean mass of all heads [B, R] and the numbers [B] of the last token."""
+        last = {
+            "mass": self.mass[-1].mean((1, 2)), "entropy_nats": self.entropy_nats[-1],
+            "top20_entropy_nats": measure_entropy(self.best[-1].log_softmax(-1)),
+            "log_probability_nats": self.log_probability_nats[-1],
+        }  # fmt: skip
+        return {name: value.cpu().numpy() for name, value in last.items()}
 
     def read(self, row: int, n_tokens: int, image_index: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Return the first T = `n_tokens` measures of a sample, named as in `Measures`, and what its image gets.
@@ -99,21 +145,31 @@ class Watching:
         `mass` is float32 [L, H, T, R], `attention` [T, M], of the M image tokens at `image_index` in the padded prompt.
         """
 
-        def stack(parts: list[Tensor]) -> NDArray[np.float32]:
-            return torch.stack([part[row] for part in parts[:n_tokens]]).float().cpu().numpy()
+        def stack(parts: list[Tensor]) -> Tensor:
+            return torch.stack([part[row] for part in parts[:n_tokens]]).cpu()
 
-        mass = torch.stack([part[:, row] for part in self.mass[:n_tokens]], dim=2).cpu().numpy()
-        names = "entropy_nats", "top20_entropy_nats", "log_probability_nats"
-        looks = stack(self.attention)[:, image_index]
-        return {"mass": mass, "attention": looks, **{name: stack(getattr(self, name)) for name in names}}
+        return {
+            "mass": stack(self.mass).permute(2, 1, 0, 3).contiguous().numpy(),
+            "attention": stack(self.attention).numpy()[:, image_index],
+            "entropy_nats": stack(self.entropy_nats).numpy(),
+            "top20_entropy_nats": measure_entropy(stack(self.best).log_softmax(-1)).numpy(),
+            "log_probability_nats": stack(self.log_probability_nats).numpy(),
+        }
 
 
 @contextmanager
 def watch_generation(model: Any, weights: Tensor) -> Iterator[Watching]:
-    """Watch what `model.generate` does inside, once; `weights` as `Watching` has them."""
+    """Watch what `model.generate` does inside, once; `weights` float32 [B, P + 1, R], see `Watching`.
+
+    NamedError in training mode, or where the model attends by a function whose numbers are not to be had again.
+    """
     if model.training:
         raise NamedError("the model is in training mode; call model.eval() before watching")
-    watching = Watching(weights.to(model.device), type(model).__name__, *capture.count_heads(model))
+    own = model.config.get_text_config(decoder=True)._attn_implementation
+    if own not in OWN:
+        found = f"the model attends by {own!r}, expected one of {', '.join(OWN)}"
+        raise NamedError(f"{found}: other tokens could come; load it with attn_implementation='sdpa', or use measure")
+    """Attend as when nobody watches, and keep what the last row looks at; arguments as of `capture.attend_split`."""
 
     def begin(_: Any, __: Any, given: dict[str, Any]) -> None:
         if (ids := given.get("input_ids")) is not None:
@@ -137,33 +193,32 @@ def watch_generation(model: Any, weights: Tensor) -> Iterator[Watching]:
 def attend_watched(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Attend as a model that nobody watches, and keep what the last row looks at; arguments as of `attend_split`."""
-    output, _ = capture.attend_split(module, query, key, value, attention_mask, **kwargs)
+    """Attend as when nobody watches, and keep what the last row looks at; arguments as `capture.attend_split`."""
     watching = capture.ACTIVE.get()
     if not isinstance(watching, Watching) or not hasattr(module, "layer_idx"):
-        return output, None
-    n_rows, mask = query.shape[2], None if attention_mask is None else attention_mask[..., -1:, :]
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    n_rows = query.shape[2]
+    if watching.own == "sdpa":
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    else:
+        is_causal = n_rows > 1 and capture.sees_no_later(module, kwargs)
+        mask = capture.add_mask(attention_mask, slice(0, n_rows), is_causal, key.shape[2], query)
+        output, _ = capture.find_eager(module)(module, query, key, value, mask, **kwargs)
+    mask = None if attention_mask is None else attention_mask[:, :, -1:]
     if capture.is_plain(module, mask, kwargs):
-        seen = key[:, :, :n_rows] if mask is None and n_rows > 1 else key  # behind it, a static cache is empty
-        attention = weigh_keys(query[:, :, -1:], seen, mask, kwargs["scaling"])
+        watching.keep(module.layer_idx, compare_keys(query[:, :, -1], key), n_rows, kwargs["scaling"], attention_mask)
     else:
         row = slice(n_rows - 1, n_rows)
         _, found = capture.attend_rows(module, query, key.float(), value.float(), attention_mask, row, kwargs)
-        attention = found[:, :, 0]
-    watching.keep(module.layer_idx, attention, n_rows)
+        watching.keep(module.layer_idx, found.mT, n_rows)
     return output, None
 
 
-def weigh_keys(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    """Return the attention float32 [B, H, K] of one row a sequence, [B, H, 1, D], to keys [B, Hk, K, D]."""
-    batch, n_heads, _, width = query.shape
-    rows = query.reshape(batch * key.shape[1], -1, width)  # of all heads that share keys
-    # scaled inside the product, as `attend_split` does: a narrow number would be rounded once more
-    scores = torch.baddbmm(rows.new_zeros(()), rows, key.flatten(0, 1).mT, beta=0, alpha=scaling)
-    scores = scores.view(batch, n_heads, -1).float()
-    if mask is not None:
-        scores = scores.masked_fill(~mask[:, :, 0], torch.finfo(torch.float32).min)
-    return scores.softmax(-1)
+def compare_keys(query: Tensor, key: Tensor) -> Tensor:
+    """Return the products [B, Hk, K, G] of one row a sequence, [B, Hk x G, D], with keys [B, Hk, K, D]."""
+    batch, n_sets, _, width = key.shape
+    rows = query.reshape(batch, n_sets, -1, width)  # of all heads that share keys
+    return torch.matmul(key, rows.mT)  # keys first: the other way round takes a CPU three times as long
 
 
 AttentionInterface.register("dontblink_watched", attend_watched)

@@ -1,11 +1,11 @@
 """A user's own model and processor: what each token of a response looks at, while it is written or afterwards.
 
 Why it exists: whether a confident answer was blind is a question about one response, not only about a study. Three
-lines answer it for any image-text model of transformers that can be measured; another is refused by name. In: a model
-and a processor as the Auto classes load them, chat messages with PIL pictures, and, where evidence is to be told from
-the rest of the picture, its boxes in px. Out: a `Gaze` of each response: a table with a row a token, and a picture of
-where it looked at each step. Never: an attention mass without the model's own softmax, a box where the image tokens of
-a type cannot be placed, or a choice of heads that a test item had a part in (all heads weigh the same here).
+lines answer it for any image-text model of transformers that the package can measure; another is refused by name. In: a
+model and a processor as the Auto classes load them, chat messages with PIL pictures, and, where evidence is to be told
+from the rest of the picture, its boxes in px. Out: a `Gaze` of each response: a table with a row a token, and a picture
+of where it looked at each step. Never: an attention mass without the model's own softmax, a box where the image tokens
+of a type cannot be placed, or a choice of heads that a test item had a part in (all heads weigh the same here).
 """
 
 from __future__ import annotations
@@ -129,14 +129,19 @@ class Watch:
         assert self.watching is not None
         ids: Tensor = getattr(output, "sequences", output)[:, self.watching.n_prompt :]
         n_steps = len(self.watching.mass)
-        if tuple(ids.shape) != (len(self.prompts), n_steps):
-            shapes = f"output holds {tuple(ids.shape)} new ids, watched were {(len(self.prompts), n_steps)}"
-            raise NamedError(f"{shapes}; give what this `generate` returned")
+        seen = self.watching.tokens
+        if tuple(ids.shape) != (len(self.prompts), n_steps) or any(
+            not torch.equal(ids[:, k].cpu(), own.cpu()) for k, own in enumerate(seen[:n_steps])
+        ):
+            other = f"output holds {tuple(ids.shape)} new ids, {n_steps} others were watched"
+            raise NamedError(f"{other}; give what generate returned inside")
         self.watching.take_tokens(ids[:, -1])
         flags = torch.stack(self.flags).cpu().numpy() if self.flags else None
         found = list[Gaze]()
         for row, prompt in enumerate(self.prompts):
             own = trim(ids[row].tolist(), self.vlm.eos_ids)
+            if flags is not None and flags[:, row].any():  # it ended there; what follows fills the batch
+                own = own[: int(flags[:, row].argmax()) + 1]
             image, _ = prompt.find_image(self.vlm.image_token_id)
             read = self.watching.read(row, len(own), image + self.starts[row])
             spans = cut(self.vlm, own)
@@ -174,10 +179,8 @@ class _StopWhen(StoppingCriteria):
         watching = self.watch.watching
         assert watching is not None
         watching.take_tokens(input_ids[:, -1])
-        mass = watching.mass[-1].mean((0, 2)).cpu().numpy()  # [B, R]
-        rows = pd.DataFrame(name_masses(mass, self.watch.boxes is not None))
-        for name in ("entropy_nats", "top20_entropy_nats", "log_probability_nats"):
-            rows[name] = getattr(watching, name)[-1].cpu().numpy()
+        last = watching.read_last()
+        rows = pd.DataFrame(name_masses(last.pop("mass"), self.watch.boxes is not None) | last)
         flags = torch.tensor([bool(self.rule(row)) for row in rows.to_dict("records")])
         self.watch.flags.append(flags)
         return flags.to(input_ids.device)
@@ -219,7 +222,11 @@ def watch(
     >>> gaze.plot(output)
     """
     ids = inputs["input_ids"].cpu().numpy()
+    if "attention_mask" not in inputs and len(ids) > 1:
+        raise NamedError("several sequences without an attention_mask; give what the processor returned, all of it")
     mask = inputs["attention_mask"].cpu().numpy() if "attention_mask" in inputs else np.ones_like(ids)
+    if mask.shape != ids.shape or not (np.diff(mask, axis=1) >= 0).all() or not mask[:, -1].all():
+        raise NamedError("the attention_mask of the inputs is not that of prompts padded on the left; set padding_side")
     starts = mask.argmax(1)
     pictures: tuple[Any, ...] = ()
     if processor is not None and messages is not None:
@@ -227,7 +234,7 @@ def watch(
         prompts = [vlm.encode_messages(messages)]
         pictures = tuple(list_pictures(messages, "messages"))
         if len(ids) != 1 or not np.array_equal(ids[0][starts[0] :], prompts[0].ids):
-            raise NamedError("the inputs are not what the processor makes of these messages; give both of one prompt")
+            raise NamedError("the inputs are not what the processor makes of these messages; make them of these")
     elif boxes is not None:
         raise NamedError(f"boxes without what maps a picture to its tokens; {GIVE}")
     else:
@@ -236,7 +243,7 @@ def watch(
         prompts = [Prompt(f"sequence {k}", own, {}, (), ()) for k, own in enumerate(own_ids)]
     try_model(vlm, inputs)
     weights = np.zeros((len(ids), ids.shape[1] + 1, len(REGIONS)), np.float32)
-    own_boxes = None if boxes is None else read_boxes(boxes, len(pictures))
+    own_boxes = None if boxes is None else read_boxes(boxes, pictures)
     for row, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
         weights[row, start:] = weigh_prompt(vlm, prompt, own_boxes)
     found = Watch(vlm, prompts, pictures, own_boxes, starts)
@@ -269,7 +276,7 @@ def measure(
     prompt, ids = vlm.encode_messages(messages), tuple(int(token) for token in response_ids)
     try_model(vlm, vlm.collate([prompt]))
     pictures = tuple(list_pictures(messages, "messages"))
-    own_boxes, spans = None if boxes is None else read_boxes(boxes, len(pictures)), cut(vlm, ids)
+    own_boxes, spans = None if boxes is None else read_boxes(boxes, pictures), cut(vlm, ids)
     coverage = cover(vlm, prompt, own_boxes)
     (found,) = replay_responses(
         vlm, [prompt], [ids], coverage=[coverage], control=[np.zeros_like(coverage)],
@@ -293,18 +300,23 @@ def describe_alone(model: Any) -> VLM:
     )  # fmt: skip
 
 
-def read_boxes(boxes: Boxes, n_pictures: int) -> tuple[Box, ...]:
-    """Return boxes given as (x0, y0, x1, y1) or `Box`es; NamedError where one is of no picture or has no area."""
-    read = tuple(box if isinstance(box, Box) else _read_box(box) for box in boxes)
+def read_boxes(boxes: Boxes, pictures: Sequence[Any]) -> tuple[Box, ...]:
+    """Return boxes given as (x0, y0, x1, y1) or `Box`es; NamedError where one shows nothing of a picture."""
+    read = list[Box]()
+    for given in boxes:
+        if not isinstance(given, Box):
+            if len(given) != 4:
+                raise NamedError(f"{given}: expected (x0, y0, x1, y1) in px, or a Box")
+            x0, y0, x1, y1 = map(float, given)
+            given = Box(0, x0, y0, x1, y1)
+        read.append(given)
     for box in read:
-        if not (0 <= box.image < n_pictures and box.x0 < box.x1 and box.y0 < box.y1):
-            raise NamedError(f"{box}: expected x0 < x1 and y0 < y1, in px of one of {n_pictures} pictures")
-    return read
-
-
-def _read_box(box: Sequence[float]) -> Box:
-    x0, y0, x1, y1 = map(float, box)
-    return Box(0, x0, y0, x1, y1)
+        if not 0 <= box.image < len(pictures):
+            raise NamedError(f"{box}: expected one of {len(pictures)} pictures, counted from 0")
+        width, height = pictures[box.image].size
+        if not (max(box.x0, 0) < min(box.x1, width) and max(box.y0, 0) < min(box.y1, height)):
+            raise NamedError(f"{box}: expected x0 < x1 and y0 < y1, in px of its picture of {width}x{height}")
+    return tuple(read)
 
 
 def cover(vlm: VLM, prompt: Prompt, boxes: tuple[Box, ...] | None) -> Floats:
@@ -327,8 +339,8 @@ def name_masses(mass: Floats, has_boxes: bool) -> dict[str, Floats]:
     """Return masses [T, 8] as columns; `visual_mass` holds the evidence, `evidence_mass` is NaN without boxes."""
     named = {f"{region}_mass": mass[:, k] for k, region in enumerate(REGIONS) if region != "control_box"}
     evidence, other = named.pop("evidence_mass"), named.pop("other_image_mass")
-    own = evidence if has_boxes else np.full_like(evidence, np.nan)
-    return {"visual_mass": evidence + other, "evidence_mass": own, **named}
+    visual, evidence = evidence + other, evidence if has_boxes else np.full_like(evidence, np.nan)
+    return {"visual_mass": visual, "evidence_mass": evidence, **named}
 
 
 def cut(vlm: VLM, ids: Sequence[int]) -> Spans:
