@@ -12,10 +12,14 @@ from small_extraction import MODEL, N_TEST, PROFILE
 from small_items import make_item
 from tiny_types import N_VOCABULARY, QUESTION, build, read_eager
 
+from dontblink.attention.grounding import Grounding
 from dontblink.attention.replay import REGIONS
 from dontblink.attention.traces import pack_traces, place_evidence, trace_responses, unpack_traces
+from dontblink.attention.trial import try_model
 from dontblink.errors import NamedError
 from dontblink.extraction.study import iterate_traces
+from dontblink.models.checkpoints import load_vlm
+from dontblink.models.generate import Sampling, generate_responses
 from dontblink.models.response import Response
 from dontblink.models.vlm import describe_model
 from dontblink.questions.items import Box, ItemError
@@ -64,6 +68,33 @@ def test_tiles_crops_and_squashed_pictures_are_traced_by_their_tokens_and_shown_
     for (begin, end), step_map in zip(trace.spans.steps, trace.step_map, strict=True):
         seen = attention[:, :, begin:end][..., image].mean(2).sum(-1)
         np.testing.assert_allclose(step_map.sum(-1), seen, rtol=0, atol=1e-5)  # painted, and nothing lost
+
+
+@pytest.mark.parametrize("model_type", ["llava", "paligemma", "aya_vision", "idefics3"])
+def test_a_checkpoint_of_another_type_is_named_by_its_folder_answers_in_batches_and_is_traced(
+    model_type: str, tmp_path: Path
+) -> None:
+    tiny = build(model_type)
+    tiny.model.save_pretrained(tmp_path)
+    tiny.processor.save_pretrained(tmp_path)
+    vlm = load_vlm(tmp_path)
+    boxes = (Box(0, 10, 5, 30, 35),)
+    sizes = {"one": [(56, 40)], "two": [(56, 40), (40, 56)], "wide": [(80, 40)], "three": [(56, 40)]}
+    items = [replace(make_item(name, *own, question=QUESTION), boxes=boxes) for name, own in sizes.items()]
+    responses = list(generate_responses(vlm, items, Sampling(8), batch_size=4, progress=False))
+    alone = [next(generate_responses(vlm, [item], Sampling(8), batch_size=1, progress=False)) for item in items]
+    assert {r.item_id: r.response_ids for r in responses} == {r.item_id: r.response_ids for r in alone}
+    settings = {
+        "retokenised": "keep", "control_seed": 0, "replay_implementation": "split", "replay_batch_tokens": 4096,
+    }  # fmt: skip
+    grounding = Grounding.of_all(*try_model(vlm, vlm.collate([vlm.encode(items[0])])))
+    together, reasons = trace_responses(vlm, items, responses, settings, (), grounding)
+    assert not reasons and len(together) == 4
+    for trace, again in zip(together, unpack_traces(pack_traces(together)), strict=True):
+        assert np.array_equal(trace.mass, again.mass) and trace.image_tokens == again.image_tokens
+        one = [r for r in responses if r.item_id == trace.item_id]
+        ((single,), _) = trace_responses(vlm, items, one, settings, (), grounding)
+        np.testing.assert_allclose(trace.mass, single.mass, rtol=0, atol=1e-5)
 
 
 def test_a_type_that_places_no_token_is_traced_without_boxes_and_refused_with_them() -> None:

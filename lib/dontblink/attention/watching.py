@@ -169,7 +169,8 @@ def watch_generation(model: Any, weights: Tensor) -> Iterator[Watching]:
     if own not in OWN:
         found = f"the model attends by {own!r}, expected one of {', '.join(OWN)}"
         raise NamedError(f"{found}: other tokens could come; load it with attn_implementation='sdpa', or use measure")
-    """Attend as when nobody watches, and keep what the last row looks at; arguments as of `capture.attend_split`."""
+    named = own, type(model).__name__
+    watching = Watching(weights.to(model.device).mT.contiguous(), *named, *capture.count_heads(model))
 
     def begin(_: Any, __: Any, given: dict[str, Any]) -> None:
         if (ids := given.get("input_ids")) is not None:

@@ -35,6 +35,7 @@ from dontblink.errors import NamedError, first_line
 from dontblink.models.families import find_family, find_thinking, limit_image_tokens
 from dontblink.models.generate import is_out_of_memory
 from dontblink.models.vlm import VLM, find_placeholders
+from dontblink.questions.items import ItemError
 
 TESTBED = paths.ROOT / "models" / "testbed"
 GET = "download it (`hf download <id> --local-dir <folder>`), or correct extraction.checkpoints_folder or models"
@@ -272,7 +273,15 @@ def load_vlm(
         vlm.own_image_size = images.size
         limit_image_tokens(images, vlm.family, max_image_tokens)
         vlm.most_image_tokens = max_image_tokens
-        images(Image.new("RGB", (64, 64)), return_tensors="pt")  # one with bad settings fails here
+        content = [{"type": "image", "image": Image.new("RGB", (64, 64))}, {"type": "text", "text": "?"}]
+        probe = [{"role": "user", "content": content}]
+        try:
+            vlm.encode_messages(probe, "probe")  # bad settings fail here
+        except AttributeError:  # its processor asks the video half even for a picture
+            vlm.processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+            vlm.encode_messages(probe, "probe")
+        except ItemError as error:
+            raise ValueError(str(error)) from error
     if weights:
         with naming(folder, (*BROKEN, TypeError, ArithmeticError)):  # the last two: sizes that no layer can have
             vlm.model = load_model(folder, device, dtype, attention)

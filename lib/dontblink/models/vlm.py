@@ -249,7 +249,8 @@ class VLM:
         """Batch prompts (+ responses) for the model's forward or generate, padded on one side to [B, S].
 
         What the processor returned goes in whole, prolonged by the response as the model's own generation does it.
-        `side` is 'right' for a replay, with a mask of ones (causality hides the padding), 'left' for generate.
+        `side` is 'right' for a replay, with a mask of ones (causality hides the padding, but where token types let a
+        prompt see itself both ways), 'left' for generate.
         NamedError without weights, or if prompts of different `kind` are to share a batch.
 
         Returns
@@ -276,7 +277,7 @@ class VLM:
             for name in rows[0]
         }
         batch["input_ids"][batch["attention_mask"] == 0] = self.eos_ids[0]
-        if side == "right":
+        if side == "right" and "token_type_ids" not in batch:
             batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
         for name in prompts[0].inputs.keys() - batch.keys():
             parts = [prompt.inputs[name] for prompt in prompts]
