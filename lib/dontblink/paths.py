@@ -30,7 +30,20 @@ def find_root(package: Path, start: Path) -> Path:
     raise NamedError(f"{start}: not inside a dontblink checkout; change into one, or run `make env` in it")
 
 
-ROOT = find_root(Path(__file__).resolve().parent, Path.cwd().resolve())
+ROOT: Path  # found when it is first asked for: a user's own model is watched without a checkout
+
+
+def __getattr__(name: str) -> Path:
+    """Find the root once; NamedError outside a checkout."""
+    if name != "ROOT":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["ROOT"] = found = find_root(Path(__file__).resolve().parent, Path.cwd().resolve())
+    return found
+
+
+def root() -> Path:
+    """Return `ROOT`, for functions of this module."""
+    return globals().get("ROOT") or __getattr__("ROOT")
 
 
 def check_profile(profile: str) -> str:
@@ -42,12 +55,12 @@ def check_profile(profile: str) -> str:
 
 def params_file(profile: str) -> Path:
     """Return the YAML file that a reviewer edits."""
-    return ROOT / "params" / f"{check_profile(profile)}.yaml"
+    return root() / "params" / f"{check_profile(profile)}.yaml"
 
 
 def results(profile: str) -> Path:
     """Return the folder of everything that is generated and ignored by git."""
-    return ROOT / "results" / check_profile(profile)
+    return root() / "results" / check_profile(profile)
 
 
 def section_file(profile: str, section: str) -> Path:
@@ -93,7 +106,7 @@ def unfinished(profile: str, stem: str) -> Path:
 
 def paper(profile: str) -> Path:
     """Return the paper of a profile; the testbed's is tracked."""
-    return (ROOT if profile == "testbed" else results(profile)) / "paper" / "paper.pdf"
+    return (root() if profile == "testbed" else results(profile)) / "paper" / "paper.pdf"
 
 
 def stage(profile: str, name: str) -> Path:
@@ -108,9 +121,12 @@ def stamp(profile: str, name: str) -> Path:
 
 def figures(profile: str) -> Path:
     """Return the folder of tracked figures and numbers."""
-    return ROOT / "figures" / check_profile(profile)
+    return root() / "figures" / check_profile(profile)
 
 
 def show(path: Path) -> str:
-    """Return the path as messages print it: relative to ROOT where it lies inside."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    """Return the path as messages print it: relative to ROOT where there is one and it lies inside."""
+    try:
+        return str(path.relative_to(root())) if path.is_relative_to(root()) else str(path)
+    except NamedError:
+        return str(path)

@@ -133,6 +133,10 @@ def test_watching_and_replaying_give_what_eager_attention_and_its_logits_give(mo
     visual = measured.mass[..., 0] + measured.mass[..., 1]  # all that is known without boxes
     np.testing.assert_allclose(watched.mass[..., 1], visual, rtol=0, atol=MASS_BAR)
     np.testing.assert_allclose(watched.mass[..., 2:5], measured.mass[..., 2:5], rtol=0, atol=MASS_BAR)
+    both = {name: [own[0], own[0]] for name, own in asked.items()} | {"steps": [[], []]}
+    longer, shorter = replay_responses(vlm, [prompt, prompt], [response, response[:3]], **both)
+    for own, n_tokens in ((longer, len(response)), (shorter, 3)):  # side by side, the shorter one padded
+        np.testing.assert_allclose(own.mass, measured.mass[:, :, :n_tokens], rtol=0, atol=MASS_BAR)
     logs = reference.logits.log_softmax(-1)
     for own in (watched, measured):
         np.testing.assert_allclose(own.entropy_nats, -(logs.exp() * logs).sum(-1), rtol=0, atol=LOGIT_BAR)

@@ -51,3 +51,19 @@ def test_a_profile_that_could_leave_its_folder_is_refused(profile: str) -> None:
 
 def test_a_path_elsewhere_is_shown_in_full(tmp_path: Path) -> None:
     assert paths.show(tmp_path / "x") == str(tmp_path / "x")
+
+
+def test_without_a_checkout_only_what_needs_the_root_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: Path) -> Path:
+        raise NamedError("not inside a checkout")
+
+    with monkeypatch.context() as patch:
+        patch.delattr(paths, "ROOT")
+        patch.setattr(paths, "find_root", refuse)
+        assert paths.show(tmp_path / "x") == str(tmp_path / "x")
+        for ask in (lambda: paths.ROOT, lambda: paths.results("testbed"), lambda: paths.params_file("testbed")):
+            with pytest.raises(NamedError, match="not inside a checkout"):
+                ask()
+    with pytest.raises(AttributeError, match="no attribute 'OTHER'"):
+        _ = paths.OTHER
+    assert (paths.ROOT / "pyproject.toml").is_file()

@@ -19,6 +19,7 @@ from small_items import make_item
 from tiny_checkpoints import FAMILIES, cut, save_checkpoint
 from transformers import AutoModelForImageTextToText
 
+from dontblink import paths
 from dontblink.errors import NamedError
 from dontblink.models import checkpoints
 from dontblink.models.checkpoints import check_checkpoint, check_device, find_backend, find_damage, load_vlm
@@ -245,7 +246,7 @@ def test_without_weights_all_but_a_batch_works(family: str, tmp_path: Path) -> N
 
 def test_the_testbeds_own_models_are_restored_and_not_downloaded() -> None:
     with pytest.raises(NamedError, match="no such folder.; restore it .`git checkout models/testbed`., or train it"):
-        check_checkpoint(checkpoints.TESTBED / "nowhere")
+        check_checkpoint(paths.ROOT / checkpoints.TESTBED / "nowhere")
 
 
 # what real quantised checkpoints write, and what their refusal must name where nothing for them is installed

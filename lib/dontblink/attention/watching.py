@@ -29,6 +29,7 @@ from transformers.masking_utils import sdpa_mask
 from dontblink.attention import capture
 from dontblink.attention.replay import SUPPORT, measure_entropy
 from dontblink.errors import NamedError
+from dontblink.models.vlm import find_device
 
 OWN = "sdpa", "eager"
 OTHER_WAY = "watch generation without beams, num_return_sequences, an assistant or a prompt in chunks"
@@ -170,7 +171,7 @@ def watch_generation(model: Any, weights: Tensor) -> Iterator[Watching]:
         found = f"the model attends by {own!r}, expected one of {', '.join(OWN)}"
         raise NamedError(f"{found}: other tokens could come; load it with attn_implementation='sdpa', or use measure")
     named = own, type(model).__name__
-    watching = Watching(weights.to(model.device).mT.contiguous(), *named, *capture.count_heads(model))
+    watching = Watching(weights.to(find_device(model)).mT.contiguous(), *named, *capture.count_heads(model))
 
     def begin(_: Any, __: Any, given: dict[str, Any]) -> None:
         if (ids := given.get("input_ids")) is not None:

@@ -37,7 +37,7 @@ from dontblink.models.generate import is_out_of_memory
 from dontblink.models.vlm import VLM, find_placeholders
 from dontblink.questions.items import ItemError
 
-TESTBED = paths.ROOT / "models" / "testbed"
+TESTBED = Path("models/testbed")  # below the root of a checkout
 GET = "download it (`hf download <id> --local-dir <folder>`), or correct extraction.checkpoints_folder or models"
 AGAIN = "download it again (`hf download <id> --local-dir <folder>` goes on where it stopped)"
 OTHER_TYPE = "expected one that AutoModelForImageTextToText loads; a newer transformers may know it"
@@ -188,7 +188,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _refuse(folder: Path, what: str, remedy: str, said: str = "cannot be loaded") -> NamedError:
-    if remedy in (GET, AGAIN) and folder.resolve().is_relative_to(TESTBED):
+    if remedy in (GET, AGAIN) and Path(paths.show(folder.resolve())).is_relative_to(TESTBED):
         remedy = "restore it (`git checkout models/testbed`), or train it anew (`make testbed`)"
     return NamedError(f"{folder}: {said} ({what}); {remedy}")
 

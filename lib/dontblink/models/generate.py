@@ -26,7 +26,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from dontblink.errors import NamedError
 from dontblink.models.response import FinishReason, Response
-from dontblink.models.vlm import VLM, Prompt
+from dontblink.models.vlm import VLM, Prompt, find_device
 from dontblink.questions.items import Item, ItemError
 
 TOO_LARGE = "does not fit into the accelerator's memory alone; lower max_new_tokens, the image size or the dtype"
@@ -168,7 +168,7 @@ def try_memory(do: Callable[P, Found], *args: P.args, **kwargs: P.kwargs) -> Fou
 
 def generate_batch(vlm: VLM, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]]:
     """Return the new ids of each prompt [<= max_new_tokens], not yet trimmed."""
-    suppress = transformers.SuppressTokensLogitsProcessor(vlm.suppressed_ids, device=str(vlm.model.device))
+    suppress = transformers.SuppressTokensLogitsProcessor(vlm.suppressed_ids, device=str(find_device(vlm.model)))
     batch = vlm.collate(prompts, side="left")
     ids = batch["input_ids"]
     assert ids is not None

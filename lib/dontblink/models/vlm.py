@@ -331,7 +331,14 @@ def move(given: Any, model: Any) -> Any:
     """Return an input on the device of a model, and numbers with a point in its dtype."""
     if not isinstance(given, Tensor):
         return given
-    return given.to(model.device, model.dtype if given.is_floating_point() else given.dtype)
+    return given.to(find_device(model), model.dtype if given.is_floating_point() else given.dtype)
+
+
+def find_device(model: Any) -> torch.device:
+    """Return where a model takes its inputs; where its first layers are offloaded, accelerate alone knows."""
+    if model.device.type != "meta":
+        return torch.device(model.device)
+    return torch.device(getattr(getattr(model, "_hf_hook", None), "execution_device", None) or "cpu")
 
 
 def describe_model(model: Any, processor: Any, name: str = "") -> VLM:
