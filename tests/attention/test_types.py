@@ -14,13 +14,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from dontblink.attention.capture import Sample, plan_recording, record
 from dontblink.attention.replay import replay_responses, weigh_regions
-from dontblink.attention.trial import try_model
+from dontblink.attention.trial import moves_in_batch, try_model
 from dontblink.errors import NamedError
 from dontblink.models.vlm import Prompt
 from dontblink.monitor.gaze import describe_alone, watch
 
 pytestmark = pytest.mark.slow
 MASS_BAR, LOGIT_BAR = 1e-5, 1e-4  # float32; no type needs a looser one
+ALONE_IN_BATCH = {"hunyuan_vl", "molmo2", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr"}
 UNWATCHED = {"instructblip"}  # its generate calls that of the language model inside
 
 
@@ -133,15 +134,18 @@ def test_watching_and_replaying_give_what_eager_attention_and_its_logits_give(mo
     visual = measured.mass[..., 0] + measured.mass[..., 1]  # all that is known without boxes
     np.testing.assert_allclose(watched.mass[..., 1], visual, rtol=0, atol=MASS_BAR)
     np.testing.assert_allclose(watched.mass[..., 2:5], measured.mass[..., 2:5], rtol=0, atol=MASS_BAR)
-    both = {name: [own[0], own[0]] for name, own in asked.items()} | {"steps": [[], []]}
-    longer, shorter = replay_responses(vlm, [prompt, prompt], [response, response[:3]], **both)
-    for own, n_tokens in ((longer, len(response)), (shorter, 3)):  # side by side, the shorter one padded
-        np.testing.assert_allclose(own.mass, measured.mass[:, :, :n_tokens], rtol=0, atol=MASS_BAR)
     logs = reference.logits.log_softmax(-1)
     for own in (watched, measured):
         np.testing.assert_allclose(own.entropy_nats, -(logs.exp() * logs).sum(-1), rtol=0, atol=LOGIT_BAR)
         chosen = logs.gather(-1, torch.tensor(response)[:, None])[:, 0]
         np.testing.assert_allclose(own.log_probability_nats, chosen, rtol=0, atol=LOGIT_BAR)
+    assert moves_in_batch(vlm, prompt) == (model_type in ALONE_IN_BATCH)
+    if model_type in ALONE_IN_BATCH:
+        return
+    both = {name: [own[0], own[0]] for name, own in asked.items()} | {"steps": [[], []]}
+    longer, shorter = replay_responses(vlm, [prompt, prompt], [response, response[:3]], **both)
+    for own, n_tokens in ((longer, len(response)), (shorter, 3)):  # side by side, the shorter one padded
+        np.testing.assert_allclose(own.mass, measured.mass[:, :, :n_tokens], rtol=0, atol=MASS_BAR)
 
 
 def test_every_type_of_transformers_is_measured_refused_or_named() -> None:

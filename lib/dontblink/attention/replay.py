@@ -158,7 +158,7 @@ def replay_responses(
     """
     samples = [plan_sample(vlm, *row) for row in zip(prompts, responses, coverage, control, steps, strict=True)]
     lengths = [len(prompt.ids) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
-    kinds = [prompt.kind for prompt in prompts]
+    kinds = [vlm.kind(prompt) for prompt in prompts]
     found: dict[int, Measures] = {}
     queue = list(batch_by_length(lengths, token_budget, kinds))
     while queue:

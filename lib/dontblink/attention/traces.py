@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from dontblink.attention.grounding import Grounding, list_looks, weigh_heads
 from dontblink.attention.replay import REGIONS, Floats, Measures, average_heads, replay_responses
-from dontblink.attention.trial import try_model
+from dontblink.attention.trial import try_prompt
 from dontblink.boxes import evidence
 from dontblink.models.generate import encode_items, item_generator
 from dontblink.models.placement import Placement
@@ -107,7 +107,7 @@ def trace_responses(
     prompts = encode_items(vlm, [by_id[r.item_id] for r in kept])
     if not kept:
         return [], reasons
-    shape = try_model(vlm, vlm.collate(prompts[:1]))
+    shape = try_prompt(vlm, prompts[0])
     placed = [place_evidence(vlm, p, by_id[p.item_id], settings["control_seed"]) for p in prompts]
     coverage, control = [own.coverage for own in placed], [own.control for own in placed]
     spans = [vlm.segment(r.response_ids) for r in kept]

@@ -10,6 +10,7 @@ a type because it has been tried elsewhere, or compare only what both ways share
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,13 +20,13 @@ import torch
 from dontblink.attention.capture import Sample, attending, plan_recording, record
 from dontblink.attention.replay import run_body
 from dontblink.errors import NamedError
-from dontblink.models.vlm import VLM
+from dontblink.models.vlm import ALONE, VLM, Prompt
 from dontblink.questions.items import Item, ItemError
 
 N_WORDS = 32
 # Largest difference of a mass, and of hidden states by their size: float32, and narrower numbers, whose eager weights
 # are rounded before they are summed. What is computed otherwise than the model does it is off by a tenth or more.
-BARS = {True: (1e-4, 1e-3), False: (0.03, 0.1)}
+BARS = {True: (1e-4, 1e-4), False: (0.03, 0.1)}
 TRIED: WeakKeyDictionary[Any, tuple[int, int]] = WeakKeyDictionary()
 
 
@@ -62,8 +63,32 @@ def try_first(vlm: VLM, items: Iterable[Item]) -> None:
             prompt = vlm.encode(item)
         except ItemError:
             continue
-        try_model(vlm, vlm.collate([prompt]))
+        try_prompt(vlm, prompt)
         return
+
+
+def try_prompt(vlm: VLM, prompt: Prompt) -> tuple[int, int]:
+    """Return what `try_model` does, and find out whether prompts of this model may share a batch."""
+    if vlm.model not in TRIED and moves_in_batch(vlm, prompt):
+        ALONE.add(vlm.model)
+    return try_model(vlm, vlm.collate([prompt]))
+
+
+def moves_in_batch(vlm: VLM, prompt: Prompt) -> bool:
+    """Return whether another prompt in its batch, with another picture and padded, changes what a model computes."""
+    turned = {k: -v if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in prompt.inputs.items()}
+    end, bar = vlm.eos_ids[0], BARS[vlm.model.dtype is torch.float32][1]
+    pair, tails = [prompt, replace(prompt, inputs=turned)], [[end] * 3, [end]]
+    try:
+        with torch.no_grad():
+            both, _ = run_body(vlm.model, vlm.collate(pair, tails))
+            for found, one, tail in zip(both, pair, tails, strict=True):
+                own, _ = run_body(vlm.model, vlm.collate([one], [tail]))
+                if float((found[: own.shape[1]] - own[0]).float().norm() / own.float().norm()) > bar:
+                    return True
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return True
+    return False
 
 
 def compare_words(vlm: VLM, inputs: Mapping[str, Any]) -> tuple[float, tuple[int, int]]:

@@ -19,7 +19,7 @@ import torch
 
 from dontblink import paths
 from dontblink.attention.replay import REGIONS, replay_responses
-from dontblink.attention.trial import try_model
+from dontblink.attention.trial import try_prompt
 from dontblink.errors import NamedError
 from dontblink.extraction.study import Shard, Study
 from dontblink.files import read_json
@@ -60,7 +60,7 @@ def measure_speed(study: Study, vlm: VLM, items: Sequence[Item]) -> Speed:
     if not batch:
         raise NamedError(f"none of {len(items)} items can be encoded, the first: {reasons[0]}")
     covered = [np.zeros(len(prompt.find_image(vlm.image_token_id)[0]), np.float32) for prompt in prompts]
-    sets = np.zeros((len(HEAD_SETS), *try_model(vlm, vlm.collate(prompts[:1]))), np.float32)
+    sets = np.zeros((len(HEAD_SETS), *try_prompt(vlm, prompts[0])), np.float32)
     seconds: dict[str, float] = {}
     for _ in range(2):
         for name, n_tokens in (("prompt", 1), ("whole", PROBE_TOKENS)):

@@ -102,7 +102,7 @@ def generate_responses(
         batch, queue = queue[:batch_size], queue[batch_size:]
         prompts = encode_items(vlm, batch, quarantine)
         while prompts:
-            _, alike = next(groupby(prompts[:batch_size], key=lambda prompt: prompt.kind))
+            _, alike = next(groupby(prompts[:batch_size], key=vlm.kind))
             part = list(alike)
             rows = try_memory(generate_batch, vlm, part, sampling)
             if rows is not None:

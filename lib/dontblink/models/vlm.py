@@ -10,12 +10,13 @@ runs and for engines elsewhere. Never here: constant token ids, skipped special 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from typing import Any, Literal
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from dontblink.questions.items import Box, Item, ItemError, open_image, split_qu
 
 
 PLACEMENTS: dict[str, Placement] = {}  # by what decides them, of all models of this process
+ALONE: WeakSet[Any] = WeakSet()  # models that see another prompt's picture, or fail, where prompts share a batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +65,8 @@ class Prompt:
         return places[holds], places[~holds]
 
     @property
-    def kind(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """What prompts must have in common to share a batch: the shapes of what is not a value a token."""
+    def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """The shapes, without that of the batch, of the inputs that are not a value a token."""
         shapes = {name: tuple(np.shape(given)[1:]) for name, given in self.inputs.items() if not self.is_by_token(given)}
         return tuple(sorted(shapes.items()))
 
@@ -242,6 +244,10 @@ class VLM:
             token_coverage([box for box in boxes if box.image == place], size, grid) for place, size, grid in shown
         ])  # fmt: skip
 
+    def kind(self, prompt: Prompt) -> Hashable:
+        """Return what prompts must have in common to share a batch."""
+        return id(prompt) if self.model in ALONE else prompt.shapes
+
     def collate(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]] | None = None,
         side: Literal["right", "left"] = "right",
@@ -251,7 +257,7 @@ class VLM:
         What the processor returned goes in whole, prolonged by the response as the model's own generation does it.
         `side` is 'right' for a replay, with a mask of ones (causality hides the padding, but where token types let a
         prompt see itself both ways), 'left' for generate.
-        NamedError without weights, or if prompts of different `kind` are to share a batch.
+        NamedError without weights, or if prompts of different `shapes` are to share a batch.
 
         Returns
         -------
@@ -260,7 +266,7 @@ class VLM:
         """
         if self.model is None:
             raise NamedError(f"{self.name}: loaded without weights, needed for a batch; use load_vlm(weights=True)")
-        if len({prompt.kind for prompt in prompts}) > 1:
+        if len({prompt.shapes for prompt in prompts}) > 1:
             raise NamedError(f"{self.name}: pictures of these prompts do not fit into one batch; take them one by one")
         rows: list[dict[str, Any]] = []
         for prompt, tail in zip(prompts, responses or [()] * len(prompts), strict=True):
