@@ -11,6 +11,7 @@ from tiny_models import FAMILY_NAMES, VLM, Prompt, build_vlm, count_image_tokens
 from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig
 
 from dontblink.attention import capture
+from dontblink.attention import watching as watching_module
 from dontblink.attention.replay import REGIONS, replay_responses, weigh_regions
 from dontblink.attention.watching import Watching, watch_generation
 from dontblink.errors import NamedError
@@ -198,3 +199,13 @@ def test_training_mode_and_other_attention_are_refused(vlm: VLM, monkeypatch: py
         watch_generation(vlm.model, weights),
     ):
         pass
+
+
+def test_when_logits_are_turned_into_numbers_changes_none(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = watch_pair(vlm)[-1]
+    monkeypatch.setattr(watching_module, "MOST_LOGITS", 4 * 2 * vlm.n_vocabulary)
+    soon = watch_pair(vlm)[-1]
+    assert (len(soon.numbers), len(soon.logits), len(late.logits)) == (2, 1, 9)
+    for row in range(2):
+        one, other = (watching.read(row, 9, np.arange(3)) for watching in (late, soon))
+        assert all(np.array_equal(one[name], other[name]) for name in one)

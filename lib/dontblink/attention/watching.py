@@ -32,6 +32,8 @@ from dontblink.errors import NamedError
 from dontblink.models.vlm import find_device
 
 OWN = "sdpa", "eager"
+NUMBERS = "entropy_nats", "top20_entropy_nats", "log_probability_nats"
+MOST_LOGITS = 2**21  # that wait at a time, 8 MiB: bounds memory, changes no result
 OTHER_WAY = "watch generation without beams, num_return_sequences, an assistant or a prompt in chunks"
 
 
@@ -41,8 +43,8 @@ class Watching:
 
     `weights` float32 [B, R, P + n] are those of the prompt's keys and of n keys behind them, which all weigh the same;
     more of them are added when they are needed. `mass` holds [B, H, L, R], `attention` [B, P] (mean over layers and
-    heads), `best` the log probabilities of the `SUPPORT` most probable tokens, the others [B]. The last token has no
-    log probability before the next step, or `take_tokens`.
+    heads), `tokens` [B]: the last ones are there with the next step, or `take_tokens`. `logits` [B, V] wait until they
+    are many or somebody reads; `numbers` [n, B, 3] are the two entropies and the log probability of n tokens.
     """
 
     weights: Tensor
@@ -52,12 +54,10 @@ class Watching:
     n_heads: int = 0  # of all ranks together
     mass: list[Tensor] = field(default_factory=list)
     attention: list[Tensor] = field(default_factory=list)
-    entropy_nats: list[Tensor] = field(default_factory=list)
-    best: list[Tensor] = field(default_factory=list)
-    log_probability_nats: list[Tensor] = field(default_factory=list)
     tokens: list[Tensor] = field(default_factory=list)
     layers: dict[int, tuple[Tensor, float | None, Tensor | None]] = field(default_factory=dict)  # of the step that runs
-    logs: Tensor | None = None  # log probabilities [B, V] behind the last step
+    logits: list[Tensor] = field(default_factory=list)
+    numbers: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.n_prompt = self.weights.shape[-1] - 1  # keys of the prompts, padding included
@@ -86,7 +86,7 @@ class Watching:
         self.layers[layer] = looks, scaling, mask
 
     def end_step(self, logits: Tensor) -> None:
-        """Turn the layers of a step into its measures, and its logits [B, V] into entropies."""
+        """Turn the layers of a step into its measures, and keep its logits [B, V]."""
         layers = list(self.layers.values())
         capture.check_heads(self.name, (looks.shape[1] * looks.shape[3] for looks, *_ in layers))
         if self.n_seen > self.weights.shape[-1]:
@@ -96,9 +96,7 @@ class Watching:
         masses, looks = zip(*parts, strict=True)
         self.mass.append(masses[0] if is_one else torch.cat(masses, 2))
         self.attention.append(looks[0] if is_one else torch.stack(looks).mean(0))
-        self.logs = logits.float().log_softmax(-1)
-        self.entropy_nats.append(measure_entropy(self.logs))
-        self.best.append(self.logs.topk(min(SUPPORT, self.logs.shape[-1])).values)
+        self.logits.append(logits)
         self.layers = {}
 
     def weigh(self, layers: Sequence[tuple[Tensor, float | None, Tensor | None]]) -> tuple[Tensor, Tensor]:
@@ -125,36 +123,44 @@ class Watching:
         return mass, own
 
     def take_tokens(self, tokens: Tensor) -> None:
-        """Read the log probability of the tokens [B] that were chosen behind the last step."""
-        if self.logs is not None:
+        """Take the tokens [B] that were chosen behind the last step."""
+        if len(self.tokens) < len(self.mass):
             self.tokens.append(tokens)
-            self.log_probability_nats.append(self.logs.gather(-1, tokens[:, None].to(self.logs.device))[:, 0])
-            self.logs = None
+            if len(self.logits) * self.logits[-1].numel() >= MOST_LOGITS:
+                self.settle()
+
+    def settle(self) -> None:
+        """Turn the logits that wait into entropies and log probabilities of the tokens: a few calls for many steps."""
+        if self.logits:
+            logs = torch.stack(self.logits).float().log_softmax(-1)
+            chosen = torch.stack(self.tokens[-len(self.logits) :]).to(logs.device)
+            best = logs.topk(min(SUPPORT, logs.shape[-1])).values.log_softmax(-1)
+            log_probability = logs.gather(-1, chosen[..., None])[..., 0]
+            self.numbers.append(torch.stack([measure_entropy(logs), measure_entropy(best), log_probability], -1))
+            self.logits = []
 
     def read_last(self) -> dict[str, NDArray[np.float32]]:
-        """Return the mean mass of all heads [B, R] and the numbers [B] of the last token."""
-        last = {
-            "mass": self.mass[-1].mean((1, 2)), "entropy_nats": self.entropy_nats[-1],
-            "top20_entropy_nats": measure_entropy(self.best[-1].log_softmax(-1)),
-            "log_probability_nats": self.log_probability_nats[-1],
-        }  # fmt: skip
-        return {name: value.cpu().numpy() for name, value in last.items()}
+        """Return the mean mass of all heads [B, R] and the numbers [B] of the last token, which has been taken."""
+        self.settle()
+        last = dict(zip(NUMBERS, self.numbers[-1][-1].cpu().numpy().T, strict=True))
+        return {"mass": self.mass[-1].mean((1, 2)).cpu().numpy(), **last}
 
     def read(self, row: int, n_tokens: int, image_index: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Return the first T = `n_tokens` measures of a sample, named as in `Measures`, and what its image gets.
 
         `mass` is float32 [L, H, T, R], `attention` [T, M], of the M image tokens at `image_index` in the padded prompt.
+        All tokens have been taken.
         """
 
         def stack(parts: list[Tensor]) -> Tensor:
             return torch.stack([part[row] for part in parts[:n_tokens]]).cpu()
 
+        self.settle()
+        numbers = torch.cat(self.numbers)[:n_tokens, row].cpu().numpy().T
         return {
             "mass": stack(self.mass).permute(2, 1, 0, 3).contiguous().numpy(),
             "attention": stack(self.attention).numpy()[:, image_index],
-            "entropy_nats": stack(self.entropy_nats).numpy(),
-            "top20_entropy_nats": measure_entropy(stack(self.best).log_softmax(-1)).numpy(),
-            "log_probability_nats": stack(self.log_probability_nats).numpy(),
+            **dict(zip(NUMBERS, numbers, strict=True)),
         }
 
 
@@ -178,7 +184,8 @@ def watch_generation(model: Any, weights: Tensor) -> Iterator[Watching]:
             watching.take_tokens(ids[:, -1])
 
     def end(_: Any, __: Any, ___: Any, output: Any) -> None:
-        watching.end_step(output.logits[:, -1])
+        logits = output.logits  # of all rows of a prompt only the last is kept
+        watching.end_step(logits[:, -1] if logits.shape[1] == 1 else logits[:, -1].clone())
 
     hooks = [
         model.register_forward_pre_hook(begin, with_kwargs=True),
