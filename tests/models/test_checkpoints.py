@@ -246,7 +246,7 @@ def test_without_weights_all_but_a_batch_works(family: str, tmp_path: Path) -> N
 
 def test_the_testbeds_own_models_are_restored_and_not_downloaded() -> None:
     with pytest.raises(NamedError, match="no such folder.; restore it .`git checkout models/testbed`., or train it"):
-        check_checkpoint(paths.ROOT / checkpoints.TESTBED / "nowhere")
+        check_checkpoint(paths.ROOT / "models" / "testbed" / "nowhere")
 
 
 # what real quantised checkpoints write, and what their refusal must name where nothing for them is installed

@@ -37,7 +37,6 @@ from dontblink.models.generate import is_out_of_memory
 from dontblink.models.vlm import VLM, find_placeholders
 from dontblink.questions.items import ItemError
 
-TESTBED = Path("models/testbed")  # below the root of a checkout
 GET = "download it (`hf download <id> --local-dir <folder>`), or correct extraction.checkpoints_folder or models"
 AGAIN = "download it again (`hf download <id> --local-dir <folder>` goes on where it stopped)"
 OTHER_TYPE = "expected one that AutoModelForImageTextToText loads; a newer transformers may know it"
@@ -187,8 +186,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def is_shipped(folder: Path) -> bool:
+    """Return whether a folder belongs to the testbed of a checkout; there may be none."""
+    try:
+        return folder.resolve().is_relative_to(paths.ROOT / "models" / "testbed")
+    except NamedError:
+        return False
+
+
 def _refuse(folder: Path, what: str, remedy: str, said: str = "cannot be loaded") -> NamedError:
-    if remedy in (GET, AGAIN) and Path(paths.show(folder.resolve())).is_relative_to(TESTBED):
+    if remedy in (GET, AGAIN) and is_shipped(folder):
         remedy = "restore it (`git checkout models/testbed`), or train it anew (`make testbed`)"
     return NamedError(f"{folder}: {said} ({what}); {remedy}")
 
