@@ -3,21 +3,19 @@
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from dontblink.monitor.gaze import measure, watch
+from typing import Any
 
 __all__ = ["measure", "watch"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a user's own model needs when it is asked for: commands without torch start at once."""
+    """Import what a user's own model needs when it is asked for: commands without torch start at once.
+
+    Not by a statement, nor for a type checker: `lineage` would lay the monitor behind every module of the package.
+    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from dontblink.monitor import gaze
-
-    return getattr(gaze, name)
+    return getattr(__import__("dontblink.monitor.gaze", fromlist=[name]), name)
 
 
 def _end(number: int, frame: object) -> None:
