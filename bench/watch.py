@@ -20,9 +20,9 @@ import numpy as np
 from batches import draw_items
 from measure import Result, build_parser, judge_pair, load_tiny_models, read_arguments, write_results
 
-import dontblink
 from dontblink import params, paths
 from dontblink.models.checkpoints import load_vlm
+from dontblink.monitor.gaze import watch
 from dontblink.questions.items import open_image, split_question
 
 WIDE_BAR, TESTBED_BAR = 1.05, 1.08
@@ -44,7 +44,7 @@ def time_both(
             times = [time.process_time()]
             expected = model.generate(**given, **options)
             times.append(time.process_time())
-            with dontblink.watch(model, given, **more) as gaze:
+            with watch(model, given, **more) as gaze:
                 times.append(time.process_time())
                 output = model.generate(**given, **options)
                 times.append(time.process_time())
