@@ -162,7 +162,7 @@ record.save_figure(figure, "00_testbed_learning", profile)
 
 # %%
 folder, item = paths.ROOT / "models" / "testbed" / next(iter(MODELS)), items["visual_reference", "test"][0]
-model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
+model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32", use_safetensors=True).eval()
 processor = load_processor(folder)
 content = [{"type": "image", "image": open_image(item.images[0])}, {"type": "text", "text": item.question}]
 messages = [{"role": "user", "content": content}]
