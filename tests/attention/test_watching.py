@@ -201,11 +201,12 @@ def test_training_mode_and_other_attention_are_refused(vlm: VLM, monkeypatch: py
         pass
 
 
-def test_when_logits_are_turned_into_numbers_changes_none(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_steps_are_turned_into_measures_changes_none(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     late = watch_pair(vlm)[-1]
-    monkeypatch.setattr(watching_module, "MOST_LOGITS", 4 * 2 * vlm.n_vocabulary)
+    monkeypatch.setattr(watching_module, "MOST_WAITING", 1)
     soon = watch_pair(vlm)[-1]
-    assert (len(soon.numbers), len(soon.logits), len(late.logits)) == (2, 1, 9)
+    assert (len(soon.numbers), len(soon.steps), len(late.numbers), len(late.steps)) == (9, 0, 0, 9)
     for row in range(2):
         one, other = (watching.read(row, 9, np.arange(3)) for watching in (late, soon))
-        assert all(np.array_equal(one[name], other[name]) for name in one)
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=0, atol=2e-6)

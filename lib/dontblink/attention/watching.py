@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -33,7 +34,8 @@ from dontblink.models.vlm import find_device
 
 OWN = "sdpa", "eager"
 NUMBERS = "entropy_nats", "top20_entropy_nats", "log_probability_nats"
-MOST_LOGITS = 2**21  # that wait at a time, 8 MiB: bounds memory, changes no result
+MOST_WAITING = 2**21  # logits and looks, 8 MiB: bounds memory, changes no result
+Look = tuple[Tensor, float | None, Tensor | None]  # what `Watching.keep` keeps
 OTHER_WAY = "watch generation without beams, num_return_sequences, an assistant or a prompt in chunks"
 
 
@@ -42,9 +44,10 @@ class Watching:
     """What generation leaves behind: B prompts of P keys, padded on the left, R regions; a list has one entry a token.
 
     `weights` float32 [B, R, P + n] are those of the prompt's keys and of n keys behind them, which all weigh the same;
-    more of them are added when they are needed. `mass` holds [B, H, L, R], `attention` [B, P] (mean over layers and
-    heads), `tokens` [B]: the last ones are there with the next step, or `take_tokens`. `logits` [B, V] wait until they
-    are many or somebody reads; `numbers` [n, B, 3] are the two entropies and the log probability of n tokens.
+    more of them are added when they are needed. What the layers of a step saw and its logits [B, V] wait until they are
+    many or somebody reads: a few calls then serve many steps. `mass` [S, B, L, H, R], `attention` [S, B, P] (mean over
+    layers and heads) and `numbers` [S, B, 3] (the entropies and the log probability) hold S steps an entry. `tokens`
+    [B]: that of a step is there with the next one, or `take_tokens`.
     """
 
     weights: Tensor
@@ -52,20 +55,17 @@ class Watching:
     name: str = ""  # of its class
     n_ranks: int = 1
     n_heads: int = 0  # of all ranks together
+    n_steps: int = 0
+    layers: dict[int, Look] = field(default_factory=dict)  # of the step that runs
+    steps: list[list[Look]] = field(default_factory=list)  # that wait
+    logits: list[Tensor] = field(default_factory=list)
+    tokens: list[Tensor] = field(default_factory=list)
     mass: list[Tensor] = field(default_factory=list)
     attention: list[Tensor] = field(default_factory=list)
-    tokens: list[Tensor] = field(default_factory=list)
-    layers: dict[int, tuple[Tensor, float | None, Tensor | None]] = field(default_factory=dict)  # of the step that runs
-    logits: list[Tensor] = field(default_factory=list)
     numbers: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.n_prompt = self.weights.shape[-1] - 1  # keys of the prompts, padding included
-
-    @property
-    def n_seen(self) -> int:
-        """The number of keys up to the row of the step that runs."""
-        return self.n_prompt + len(self.mass)
 
     def keep(
         self, layer: int, looks: Tensor, n_rows: int, scaling: float | None = None, mask: Tensor | None = None
@@ -77,7 +77,7 @@ class Watching:
         the last K positions.
         """
         # a layer that shares the keys of another one may compute the last row of a prompt alone
-        is_last = self.mass or (n_rows == 1 and looks.shape[2] >= self.n_seen)
+        is_last = self.n_steps or (n_rows == 1 and looks.shape[2] >= self.n_prompt)
         found, planned = (looks.shape[0], n_rows), (self.weights.shape[0], 1 if is_last else self.n_prompt)
         if layer in self.layers:
             raise NamedError(f"{self.name}: its generate does not call its own forward; use dontblink.measure instead")
@@ -86,64 +86,88 @@ class Watching:
         self.layers[layer] = looks, scaling, mask
 
     def end_step(self, logits: Tensor) -> None:
-        """Turn the layers of a step into its measures, and keep its logits [B, V]."""
+        """Keep what the layers of a step saw, and its logits [B, V]."""
         layers = list(self.layers.values())
         capture.check_heads(self.name, (looks.shape[1] * looks.shape[3] for looks, *_ in layers))
-        if self.n_seen > self.weights.shape[-1]:
-            self.weights = torch.cat([self.weights, self.weights[..., -1:].expand(-1, -1, self.n_seen)], -1)
-        is_one = len({(looks.shape[2], scaling, id(mask)) for looks, scaling, mask in layers}) == 1
-        parts = [self.weigh(group) for group in ([layers] if is_one else [[layer] for layer in layers])]
-        masses, looks = zip(*parts, strict=True)
-        self.mass.append(masses[0] if is_one else torch.cat(masses, 2))
-        self.attention.append(looks[0] if is_one else torch.stack(looks).mean(0))
+        self.steps.append(layers)
         self.logits.append(logits)
-        self.layers = {}
-
-    def weigh(self, layers: Sequence[tuple[Tensor, float | None, Tensor | None]]) -> tuple[Tensor, Tensor]:
-        """Return the masses [B, H, L, R] of L layers that see the same keys, and their mean looks [B, P]."""
-        device, (_, scaling, mask) = self.weights.device, layers[0]
-        looks = torch.stack([own if own.device == device else own.to(device) for own, *_ in layers], 2)
-        if looks.shape[3] > self.n_seen:
-            looks = looks[:, :, :, : self.n_seen]  # a static cache has an empty tail
-        looks = looks.permute(0, 1, 4, 2, 3).flatten(1, 2).float()  # [B, H, L, K]
-        n_dropped = self.n_seen - looks.shape[-1]  # a window has dropped the first ones
-        if scaling is not None:
-            looks *= scaling  # here, where numbers are wide: a narrow one would be rounded once more
-            if mask is not None:
-                looks.masked_fill_(~mask[:, :, -1:, : self.n_seen].to(device), torch.finfo(torch.float32).min)
-            looks = looks.softmax(-1)
-        mass = (looks.flatten(1, 2) @ self.weights[..., n_dropped : self.n_seen].mT).view(*looks.shape[:3], -1)
-        if scaling is None:  # a softmax over keys alone leaves nothing
-            mass[..., -1] += (1 - looks.sum(-1)).clamp(min=0)
-        own = looks[..., : max(self.n_prompt - n_dropped, 0)].mean((1, 2))
-        own = pad(own, (self.n_prompt - own.shape[-1], 0)) if n_dropped else own
-        if self.n_ranks > 1:
-            mass = capture.gather_heads(mass, self.n_ranks, self.n_heads)
-            own = capture.gather_heads(own[:, None], self.n_ranks, self.n_ranks).mean(1)
-        return mass, own
+        self.layers, self.n_steps = {}, self.n_steps + 1
 
     def take_tokens(self, tokens: Tensor) -> None:
         """Take the tokens [B] that were chosen behind the last step."""
-        if len(self.tokens) < len(self.mass):
+        if len(self.tokens) < self.n_steps:
             self.tokens.append(tokens)
-            if len(self.logits) * self.logits[-1].numel() >= MOST_LOGITS:
+            size = self.logits[-1].numel() + sum(looks.numel() for looks, *_ in self.steps[-1])
+            if len(self.steps) * size >= MOST_WAITING:
                 self.settle()
 
     def settle(self) -> None:
-        """Turn the logits that wait into entropies and log probabilities of the tokens: a few calls for many steps."""
-        if self.logits:
-            logs = torch.stack(self.logits).float().log_softmax(-1)
-            chosen = torch.stack(self.tokens[-len(self.logits) :]).to(logs.device)
-            best = logs.topk(min(SUPPORT, logs.shape[-1])).values.log_softmax(-1)
-            log_probability = logs.gather(-1, chosen[..., None])[..., 0]
-            self.numbers.append(torch.stack([measure_entropy(logs), measure_entropy(best), log_probability], -1))
-            self.logits = []
+        """Turn what waits into measures; the tokens of all steps have been taken."""
+        if not self.steps:
+            return
+        n_seen = [self.n_prompt + step for step in range(self.n_steps - len(self.steps), self.n_steps)]
+        if n_seen[-1] > self.weights.shape[-1]:
+            self.weights = torch.cat([self.weights, self.weights[..., -1:].expand(-1, -1, n_seen[-1])], -1)
+        looks = [look for layers in self.steps for look in layers]
+        each_seen = [seen for seen in n_seen for _ in self.steps[0]]
+        sees_all = all(own.shape[2] >= seen for (own, *_), seen in zip(looks, each_seen, strict=True))
+        scalings = {scaling for _, scaling, _ in looks}
+        if sees_all and len(scalings) == 1 and None not in scalings:
+            self.add(*self.weigh(looks, each_seen, len(self.steps)))
+        else:  # windows, and weights of eager attention: layer by layer
+            for layers, seen in zip(self.steps, n_seen, strict=True):
+                masses, means = zip(*(self.weigh([look], [seen], 1) for look in layers), strict=True)
+                self.add(torch.cat(masses, 2), torch.stack(means).mean(0))
+        logs = torch.stack(self.logits).float().log_softmax(-1)
+        chosen = torch.stack(self.tokens[-len(self.logits) :]).to(logs.device)
+        best = logs.topk(min(SUPPORT, logs.shape[-1])).values.log_softmax(-1)
+        log_probability = logs.gather(-1, chosen[..., None])[..., 0]
+        self.numbers.append(torch.stack([measure_entropy(logs), measure_entropy(best), log_probability], -1))
+        self.steps, self.logits = [], []
+
+    def weigh(self, looks: Sequence[Look], n_seen: Sequence[int], n_steps: int) -> tuple[Tensor, Tensor]:
+        """Return the masses [S, B, L, H, R] and mean looks [S, B, P] of S steps of L layers, step by step in `looks`.
+
+        Each sees `n_seen` keys, or the last of them that its cache holds; a static cache has an empty tail behind them.
+        """
+        device, scaling = self.weights.device, looks[0][1]
+        parts = [own.movedim(2, 0)[:seen] for (own, *_), seen in zip(looks, n_seen, strict=True)]
+        parts = [own if own.device == device else own.to(device) for own in parts]
+        attention = pad_sequence(parts, batch_first=True, padding_value=0 if scaling is None else -torch.inf).float()
+        n_dropped = n_seen[-1] - attention.shape[1]  # by a window
+        if scaling is not None:
+            attention *= scaling  # here, where numbers are wide: a narrow one would be rounded once more
+            if any(mask is not None for *_, mask in looks):
+                rows = [_read_mask(mask, own).to(device) for own, (*_, mask) in zip(parts, looks, strict=True)]
+                hidden = ~pad_sequence(rows, batch_first=True)  # [N, K, B]
+                attention.masked_fill_(hidden[..., None, None], torch.finfo(torch.float32).min)
+            attention = attention.softmax(1)
+        attention = attention.flatten(3).permute(2, 0, 3, 1)  # [B, N, H, K]
+        batch, _, n_heads, n_keys = attention.shape
+        mass = attention.flatten(1, 2) @ self.weights[..., n_dropped : n_dropped + n_keys].mT
+        mass = mass.view(batch, n_steps, -1, n_heads, mass.shape[-1]).transpose(0, 1)
+        if scaling is None:  # a softmax over keys alone leaves nothing
+            rest = (1 - attention.sum(-1)).clamp(min=0)
+            mass[..., -1] += rest.view(batch, n_steps, -1, n_heads).transpose(0, 1)
+        own = attention[..., : max(self.n_prompt - n_dropped, 0)]
+        own = own.reshape(batch, n_steps, mass.shape[2] * n_heads, own.shape[-1]).mean(2).transpose(0, 1)
+        return mass, pad(own, (self.n_prompt - own.shape[-1], 0))
+
+    def add(self, mass: Tensor, attention: Tensor) -> None:
+        """Add the masses [S, B, L, H, R] and mean looks [S, B, P] of some steps, of the heads of all ranks."""
+        if self.n_ranks > 1:
+            gathered = capture.gather_heads(mass.flatten(0, 1).transpose(1, 2), self.n_ranks, self.n_heads)
+            mass = gathered.transpose(1, 2).unflatten(0, mass.shape[:2])
+            means = capture.gather_heads(attention.flatten(0, 1)[:, None], self.n_ranks, self.n_ranks)
+            attention = means.mean(1).unflatten(0, attention.shape[:2])
+        self.mass.append(mass)
+        self.attention.append(attention)
 
     def read_last(self) -> dict[str, NDArray[np.float32]]:
         """Return the mean mass of all heads [B, R] and the numbers [B] of the last token, which has been taken."""
         self.settle()
         last = dict(zip(NUMBERS, self.numbers[-1][-1].cpu().numpy().T, strict=True))
-        return {"mass": self.mass[-1].mean((1, 2)).cpu().numpy(), **last}
+        return {"mass": self.mass[-1][-1].mean((1, 2)).cpu().numpy(), **last}
 
     def read(self, row: int, n_tokens: int, image_index: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Return the first T = `n_tokens` measures of a sample, named as in `Measures`, and what its image gets.
@@ -151,17 +175,15 @@ class Watching:
         `mass` is float32 [L, H, T, R], `attention` [T, M], of the M image tokens at `image_index` in the padded prompt.
         All tokens have been taken.
         """
-
-        def stack(parts: list[Tensor]) -> Tensor:
-            return torch.stack([part[row] for part in parts[:n_tokens]]).cpu()
-
         self.settle()
-        numbers = torch.cat(self.numbers)[:n_tokens, row].cpu().numpy().T
+        mass, looks, numbers = (
+            torch.cat([part[:, row].cpu() for part in parts])[:n_tokens]
+            for parts in (self.mass, self.attention, self.numbers)
+        )
         return {
-            "mass": stack(self.mass).permute(2, 1, 0, 3).contiguous().numpy(),
-            "attention": stack(self.attention).numpy()[:, image_index],
-            **dict(zip(NUMBERS, numbers, strict=True)),
-        }
+            "mass": mass.permute(1, 2, 0, 3).contiguous().numpy(), "attention": looks.numpy()[:, image_index],
+            **dict(zip(NUMBERS, numbers.numpy().T, strict=True)),
+        }  # fmt: skip
 
 
 @contextmanager
@@ -221,6 +243,13 @@ def attend_watched(
         _, found = capture.attend_rows(module, query, key.float(), value.float(), attention_mask, row, kwargs)
         watching.keep(module.layer_idx, found.mT, n_rows)
     return output, None
+
+
+def _read_mask(mask: Tensor | None, looks: Tensor) -> Tensor:
+    """Return which keys the last row sees, bool [K, B], of looks [K, B, Hk, G]."""
+    if mask is None:
+        return looks.new_ones(looks.shape[:2], dtype=torch.bool)
+    return mask[:, 0, -1, : len(looks)].T.expand(-1, looks.shape[1])
 
 
 def compare_keys(query: Tensor, key: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ class Watch:
         """Return the `Gaze` of each sequence of what `generate` returned: ids [B, P + T], or its output object."""
         assert self.watching is not None
         ids: Tensor = getattr(output, "sequences", output)[:, self.watching.n_prompt :]
-        n_steps = len(self.watching.mass)
+        n_steps = self.watching.n_steps
         seen = self.watching.tokens
         if tuple(ids.shape) != (len(self.prompts), n_steps) or any(
             not torch.equal(ids[:, k].cpu(), own.cpu()) for k, own in enumerate(seen[:n_steps])
