@@ -108,7 +108,7 @@ class Gaze:
         texts = [self.vlm.decode(self.token_ids[a:b]) for a, b in list_steps(self.spans, len(self.token_ids))]
         boxes = [box for box in self.boxes or () if box.image == shown]
         with plt.style.context(STYLE):
-            figure = figure or plt.figure(figsize=(7.2, 1.9 * -(-(len(texts) + 1) // 6)), layout="constrained")
+            figure = figure or plt.figure(figsize=(7.2, 1.5 * -(-(len(texts) + 1) // 6)), layout="constrained")
             return evidence_strip(figure, self.pictures[shown], boxes, painted[shown], texts, grids[shown])
 
 
