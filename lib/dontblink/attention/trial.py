@@ -20,6 +20,7 @@ import torch
 from dontblink.attention.capture import Sample, attending, plan_recording, record
 from dontblink.attention.replay import run_body
 from dontblink.errors import NamedError
+from dontblink.models.generate import is_out_of_memory
 from dontblink.models.vlm import ALONE, VLM, Prompt
 from dontblink.questions.items import Item, ItemError
 
@@ -86,8 +87,8 @@ def moves_in_batch(vlm: VLM, prompt: Prompt) -> bool:
                 own, _ = run_body(vlm.model, vlm.collate([one], [tail]))
                 if float((found[: own.shape[1]] - own[0]).float().norm() / own.float().norm()) > bar:
                     return True
-    except (RuntimeError, ValueError, IndexError, TypeError):
-        return True
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        return not is_out_of_memory(error)  # that says nothing; batches are halved where it happens
     return False
 
 

@@ -168,6 +168,8 @@ class _Probe:
 
     def __init__(self, model: Any, encode: Encode, sizes: Sequence[tuple[int, int]], image_token_id: int) -> None:
         self.model, self.encode, self.sizes, self.image_token_id = model, encode, sizes, image_token_id
+        devices = [weight.device for weight in model.parameters() if weight.device.type != "meta"]  # offloaded ones are
+        self.device = devices[0] if devices else torch.device("cpu")
         noise = np.random.default_rng(0)
         self.pictures = [noise.integers(0, 256, (height, width, 3), dtype=np.uint8) for width, height in sizes]
         self.inputs = encode([Image.fromarray(pixels) for pixels in self.pictures])
@@ -190,7 +192,7 @@ class _Probe:
         """Build the twin: of one vision layer or, where the model reads more of them, of all."""
         for depth in (1, None):
             try:
-                self.twin = _build_twin(self.model, depth)
+                self.twin = _build_twin(self.model, depth, self.device)
                 self.base = self.enter(self.inputs)
                 return
             except Exception as error:  # whatever a modeling file raises where a layer that it reads is not there
@@ -205,8 +207,10 @@ class _Probe:
         def stop(module: Any, arguments: Any, options: Mapping[str, Any]) -> None:
             raise _Entered(options.get("inputs_embeds"))
 
-        # labels would be a loss, which is not asked for
-        given = {name: value for name, value in inputs.items() if name != "labels"}
+        given = {
+            name: value.to(self.device) if isinstance(value, Tensor) else value
+            for name, value in inputs.items() if name != "labels"  # they would be a loss, which is not asked for
+        }  # fmt: skip
         handle = self.twin.get_decoder().register_forward_pre_hook(stop, with_kwargs=True)
         try:
             with torch.no_grad():
@@ -216,7 +220,7 @@ class _Probe:
             found, ids = entered.args[0], inputs["input_ids"]
             if found is None or len(ids) != 1 or found.shape[:2] != ids.shape:
                 raise ValueError("what enters its text model is not one embedding a token") from None
-            return found[ids == self.image_token_id].double().numpy()
+            return found.cpu()[ids == self.image_token_id].double().numpy()
         finally:
             handle.remove()
 
@@ -295,8 +299,8 @@ def _spread(pixels: Floats, n_pixels: NDArray[np.int64], n_strips: int) -> NDArr
     return np.divide(found, total, out=np.zeros_like(found), where=total > 0).astype(np.float32)
 
 
-def _build_twin(model: Any, depth: int | None) -> Any:
-    """Return a model of the same class and config, of `depth` vision layers, in float32 on the CPU.
+def _build_twin(model: Any, depth: int | None, device: torch.device) -> Any:
+    """Return a model of the same class and config, of `depth` vision layers, in float32 on a device.
 
     Buffers are the model's own. Weights are random signs, scaled so that what passes keeps its size: no projection is
     zero, and every pixel weighs the same. Those of the text model are one zero, expanded: they take no memory.
@@ -323,16 +327,16 @@ def _build_twin(model: Any, depth: int | None) -> Any:
             if weight is None:
                 continue
             if module in unread:
-                values = torch.zeros(()).expand(weight.shape)
+                values = torch.zeros((), device=device).expand(weight.shape)
             else:
                 signs = torch.randint(0, 2, weight.shape, generator=draw) * 2.0 - 1
                 is_convolution = isinstance(module, torch.nn.modules.conv._ConvNd)
                 n_inputs = weight[0].numel() if is_convolution else weight.shape[-1]
                 values = signs * n_inputs**-0.5 if weight.dim() > 1 else 1 + 0.1 * signs
-            module._parameters[name] = torch.nn.Parameter(values, requires_grad=False)
+            module._parameters[name] = torch.nn.Parameter(values.to(device), requires_grad=False)
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                own = buffers[f"{path}.{name}" if path else name].cpu()
+                own = buffers[f"{path}.{name}" if path else name].to(device)
                 module._buffers[name] = own.float() if own.is_floating_point() else own
     return twin
 
