@@ -178,7 +178,7 @@ def test_generation_that_gives_rows_to_others_is_refused_and_leaves_no_trace(vlm
 def test_nothing_is_kept_after_the_end_and_a_second_generation_is_refused(vlm: VLM) -> None:
     _, _, ids, watching = watch_pair(vlm)
     generate(vlm, vlm.collate(draw_pair(), side="left"))
-    assert len(watching.mass) == ids.shape[1] == 9 and not watching.layers
+    assert watching.n_steps == ids.shape[1] == 9 and not watching.layers
     prompts = draw_pair()
     inputs = vlm.collate(prompts, side="left")
     weights = weigh_pair(vlm, prompts, [np.zeros(count_image_tokens(prompt)) for prompt in prompts])
