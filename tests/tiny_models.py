@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Glm4vConfig, Glm4vForConditionalGeneration, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    Gemma2Config,
+    Glm4vConfig,
+    Glm4vForConditionalGeneration,
+    GptOssConfig,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 
 from dontblink.models.families import find_family
 from dontblink.models.vlm import VLM, Prompt
@@ -23,6 +30,16 @@ PAD, IMAGE, VIDEO, OPEN, CLOSE, EOS = 0, 3, 4, 5, 6, 7  # special ids; ordinary 
 FIRST_TEXT = 8
 MASS_BAR, ENTROPY_BAR, MAP_BAR = 2e-6, 1e-5, 1e-6  # fp32 parity with eager attention
 PATCH_VALUES = 3 * 2 * 8 * 8  # channels x temporal patch x patch x patch
+SIZES: dict[str, Any] = {
+    "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8,
+}  # fmt: skip
+# Text models with what SDPA knows nothing of: learned sinks, soft caps of the scores, windows shorter than the text.
+UNPLAIN = {
+    "gpt_oss": GptOssConfig(**SIZES, num_local_experts=2, num_experts_per_tok=1, sliding_window=4),
+    "gemma2": Gemma2Config(**SIZES, query_pre_attn_scalar=8, attn_logit_softcapping=0.5, sliding_window=4),
+}
+
 
 
 def build_vlm(

@@ -9,15 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import FAMILY_NAMES, VLM, build_vlm, draw_prompt
+from tiny_models import FAMILY_NAMES, UNPLAIN, VLM, build_vlm, draw_prompt
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     AutoModelForCausalLM,
-    Gemma2Config,
-    GptOssConfig,
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -394,17 +392,6 @@ def test_a_plan_pads_keys_steps_and_image_tokens() -> None:
     flat = np.ones((12, 3), np.float32)  # one region: the last image token, or the first row, comes last
     tails = [plan_recording([Sample(flat, row, 3, np.array([1, 6]), [])], 12).tail for row in (2, 8)]
     assert tails == [7, 9]
-
-
-SIZES = {
-    "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8,
-}  # fmt: skip
-# What SDPA knows nothing of: learned sinks, soft caps of the scores, windows shorter than the text.
-UNPLAIN = {
-    "gpt_oss": GptOssConfig(**SIZES, num_local_experts=2, num_experts_per_tok=1, sliding_window=4),
-    "gemma2": Gemma2Config(**SIZES, query_pre_attn_scalar=8, attn_logit_softcapping=0.5, sliding_window=4),
-}
 
 
 @pytest.mark.parametrize("name", UNPLAIN)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import FAMILY_NAMES, VLM, Prompt, build_vlm, count_image_tokens, draw_prompt
-from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig
+from tiny_models import FAMILY_NAMES, UNPLAIN, VLM, Prompt, build_vlm, count_image_tokens, draw_prompt
+from transformers import AutoModelForCausalLM
 
 from dontblink.attention import capture
 from dontblink.attention import watching as watching_module
@@ -96,17 +96,6 @@ def test_logits_are_those_of_the_models_own_attention_bit_for_bit(vlm: VLM, own:
     finally:
         vlm.model.set_attn_implementation({"text_config": "sdpa"})
     assert all(map(torch.equal, plain.logits, watched.logits))  # type: ignore[attr-defined]
-
-
-SIZES = {
-    "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8,
-}  # fmt: skip
-# a window of 4 tokens in every other layer, learned sinks, soft caps of the scores
-UNPLAIN = {
-    "gpt_oss": GptOssConfig(**SIZES, num_local_experts=2, num_experts_per_tok=1, sliding_window=4),
-    "gemma2": Gemma2Config(**SIZES, query_pre_attn_scalar=8, attn_logit_softcapping=0.5, sliding_window=4),
-}
 
 
 @pytest.mark.parametrize("name", UNPLAIN)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_types
 import torch
 from PIL import Image
 from tiny_checkpoints import FAMILIES, tiny_vlm
@@ -251,3 +252,22 @@ def test_without_outputs_there_is_no_table_to_trust(vlm: VLM) -> None:
     with pytest.raises(NamedError, match="0 others were watched"):
         gaze.table(generate(vlm, inputs))
     assert isinstance(dontblink.measure(vlm.model, vlm.processor, messages, [9]).table(), pd.DataFrame)
+
+
+@pytest.mark.parametrize("model_type", ["llava_onevision", "internvl", "llava", "mistral3"])
+def test_tiles_crops_and_row_ends_are_watched_with_boxes_and_drawn_on_the_picture(model_type: str) -> None:
+    tiny, picture = tiny_types.build(model_type), tiny_types.draw_picture(0)
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": tiny_types.QUESTION}]
+    messages, boxes = [{"role": "user", "content": content}], [(10, 5, 30, 35)]
+    suppressed = list(range(tiny_types.IMAGE, tiny_types.FIRST))
+    inputs = {name: given for name, given in tiny.inputs.items() if name != "labels"}
+    with dontblink.watch(tiny.model, inputs, boxes, processor=tiny.processor, messages=messages) as gaze:
+        output = tiny.model.generate(**inputs, max_new_tokens=4, do_sample=False, suppress_tokens=suppressed)
+    (watched,) = gaze.read(output)
+    measured = dontblink.measure(tiny.model, tiny.processor, messages, watched.token_ids, boxes)
+    np.testing.assert_allclose(watched.mass, measured.mass, rtol=0, atol=1e-5)
+    for found in (watched, measured):
+        panels = [ax for ax in found.plot().axes if len(ax.images) > 1]  # a map over the picture
+        assert len(panels) == len(found.step_map)
+        for ax, step in zip(panels, found.step_map, strict=True):
+            assert ax.images[-1].get_array().sum() == pytest.approx(step.sum(), rel=1e-4)

@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 from dontblink.attention.replay import REGIONS, replay_responses, weigh_regions
+from dontblink.attention.traces import SIDE, paint_steps
 from dontblink.attention.trial import try_model
 from dontblink.attention.watching import Watching, watch_generation
 from dontblink.errors import NamedError
@@ -38,7 +39,6 @@ from dontblink.questions.items import Box
 Floats = NDArray[np.float32]
 Boxes = Sequence[Box | Sequence[float]]
 Rule = Callable[[Mapping[str, float]], bool]
-SIDE = 64  # cells across a picture, for the attention of tokens that are no grid on it
 GIVE = "give dontblink.watch the processor and the messages as well"
 
 
@@ -97,13 +97,11 @@ class Gaze:
         if self.prompt.unplaced:
             raise NamedError(self.prompt.unplaced)
         if self.prompt.placement is None:
-            grids = self.vlm.image_grid(self.prompt)
-            ends = np.cumsum([0, *(rows * columns for rows, columns in grids)])
-            painted = [self.step_map[:, a:b] for a, b in zip(ends, ends[1:], strict=False)]
+            grids, maps = self.vlm.image_grid(self.prompt), self.step_map
         else:
-            maps = np.stack([self.prompt.placement.paint(step, SIDE) for step in self.step_map])
-            grids = [(SIDE, SIDE)] * maps.shape[1]
-            painted = [own.reshape(len(maps), -1) for own in maps.swapaxes(0, 1)]
+            grids, maps = [(SIDE, SIDE)] * len(self.pictures), paint_steps(self.step_map, self.prompt.placement)
+        ends = np.cumsum([rows * columns for rows, columns in grids])
+        painted = np.split(maps, ends[:-1], axis=1)
         shown = int(np.argmax([each.sum() for each in painted]))
         texts = [self.vlm.decode(self.token_ids[a:b]) for a, b in list_steps(self.spans, len(self.token_ids))]
         boxes = [box for box in self.boxes or () if box.image == shown]
