@@ -1,0 +1,333 @@
+"""What a model may look at, changed: keys hidden, favoured or replaced for some rows, in generation and in replay.
+
+Why it exists: attention mass is a correlate; whether a look is needed shows when it is taken away. In: for each sample
+of a batch some `Intervention`s, in the sample's own coordinates (the row that predicts response token j is P - 1 + j, P
+the prompt's length), so that one plan serves left-padded generation with a cache and a right-padded replay. Out: a
+model that, inside `intervene`, attends as they say by whatever attention function it had, a recording one included;
+and, inside `collect`, the keys and values of one pass, which another pass may be given. Nothing planned is nothing
+changed: the same bits. Never: the tower of the pictures, gradients, a cache that does not hold every key (a window, or
+a static one: refused by name), or padding anywhere but in `plan_interventions`.
+
+A row is never blocked from itself nor from key 0, which is the sink: a softmax over nothing has no value.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from dontblink.attention import capture
+from dontblink.errors import NamedError
+
+ROW = slice(None)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows do not see the keys: their scores are minus infinity before the softmax."""
+
+
+@dataclass(frozen=True)
+class Bias:
+    """`nats` are added to the scores of the keys before the softmax: their odds grow by exp(nats)."""
+
+    nats: float
+
+
+@dataclass(frozen=True, eq=False)
+class Replace:
+    """The rows see the keys and values of another pass there, by `collect` from a batch of the same layout."""
+
+    donor: Donor
+
+
+Action = Block | Bias | Replace
+
+
+@dataclass(frozen=True, eq=False)
+class Donor:
+    """Keys and values [B, Hk, K, D] of one pass over a batch, by layer."""
+
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Intervention:
+    """What `action` does to the rows first..last-1 (to the end without a `last`) of a sample, at its `keys`.
+
+    Rows and keys count from the first token of the prompt. `layers` and `heads` name those that are changed, all
+    without; heads of other layers are another intervention.
+    """
+
+    keys: NDArray[np.int64]  # [N]
+    action: Action
+    first: int
+    last: int | None = None
+    layers: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """One intervention a sample at most, all by the same action on the same layers and heads."""
+
+    action: Action
+    layers: tuple[int, ...] | None
+    heads: tuple[int, ...] | None
+    keys: Tensor  # bool [B, K] by place in the batch
+    rows: tuple[tuple[int, int], ...]  # first and last by place; (0, 0) where a sample has none
+
+
+@dataclass(frozen=True, eq=False)
+class InterventionPlan:
+    """The interventions of a batch, by place in it: `pads` are what stands before each sample, [B]."""
+
+    pads: tuple[int, ...]
+    slots: tuple[Slot, ...]
+
+
+def plan_interventions(
+    lengths: Sequence[int], interventions: Sequence[Sequence[Intervention]], padding_side: Literal["left", "right"]
+) -> InterventionPlan:
+    """Place the interventions of each sample in a padded batch of sequences of these lengths.
+
+    NamedError if a key is outside its sequence, or no row can be meant. Rows may lie behind the end: they will be
+    generated.
+    """
+    longest = max(lengths)
+    pads = tuple(longest - length if padding_side == "left" else 0 for length in lengths)
+    alike: dict[tuple[Any, ...], list[tuple[int, Intervention]]] = defaultdict(list)
+    for place, own in enumerate(interventions):
+        counts: dict[Any, int] = defaultdict(int)
+        for one in own:
+            if len(one.keys) and not 0 <= one.keys.min() <= one.keys.max() < lengths[place]:
+                found = f"keys {one.keys.min()} to {one.keys.max()}, expected 0 to {lengths[place] - 1}"
+                raise NamedError(f"intervention on sample {place}: {found}: count from its own first token")
+            if one.first < 0 or (one.last is not None and one.last < one.first):
+                raise NamedError(f"intervention on sample {place}: rows {one.first} to {one.last}; give a range")
+            kind = one.action, one.layers, one.heads
+            if len(one.keys):
+                alike[*kind, counts[kind]].append((place, one))
+                counts[kind] += 1
+    slots = []
+    for (action, layers, heads, _), members in alike.items():
+        keys = torch.zeros(len(lengths), longest, dtype=torch.bool)
+        rows = [(0, 0)] * len(lengths)
+        for place, one in members:
+            keys[place, torch.from_numpy(one.keys + pads[place])] = True
+            rows[place] = pads[place] + one.first, 2**31 if one.last is None else pads[place] + one.last
+        slots.append(Slot(action, layers, heads, keys, tuple(rows)))
+    return InterventionPlan(pads, tuple(slots))
+
+
+@dataclass
+class Intervening:
+    """A plan at work in a model: where its pass stands, and what is known of this pass for all layers."""
+
+    plan: InterventionPlan
+    own: str  # the attention function that the model had
+    name: str  # of its class
+    donor: Donor | None = None  # what `collect` fills
+    n_keys: int = 0  # of the passes before
+    shape: tuple[int, int] = (0, 0)  # rows and keys of this pass
+    seen: set[int] = field(default_factory=set)  # layers of this pass
+    masks: dict[Any, Tensor] = field(default_factory=dict)  # of this pass, by the slots that a layer has
+    moved: dict[tuple[int, torch.device], Tensor] = field(default_factory=dict)
+
+    def enter(self, layer: int, query: Tensor, key: Tensor) -> None:
+        """Begin a layer; NamedError where the batch is not the planned one or its keys are not all that came before."""
+        shape = query.shape[2], key.shape[2]
+        if layer in self.seen or not self.seen:
+            self.n_keys, self.shape = self.n_keys if not self.seen else self.shape[1], shape
+            self.seen, self.masks = set(), {}
+            goes_on = shape[1] in (shape[0], self.n_keys + shape[0])  # or begins anew
+            if not goes_on or query.shape[0] != len(self.plan.pads):
+                found = f"{query.shape[0]} sequences, {shape[0]} rows, {shape[1]} keys behind {self.n_keys}"
+                expected = f"expected {len(self.plan.pads)} sequences from their first token on, and every key kept"
+                raise NamedError(f"{self.name}: {found}; {expected}: no beams, no window, no static cache")
+        elif shape != self.shape:
+            found = f"rows and keys {shape} in layer {layer}, {self.shape} before it"
+            raise NamedError(f"{self.name}: {found}: a cache with a window keeps too few; it cannot be changed")
+        self.seen.add(layer)
+
+    def find_slots(self, layer: int) -> tuple[int, ...]:
+        """Return the slots that change this layer in this pass: those of which some row is in it."""
+        top = self.shape[1] - self.shape[0]
+        return tuple(
+            number
+            for number, slot in enumerate(self.plan.slots)
+            if (slot.layers is None or layer in slot.layers)
+            and any(first < self.shape[1] and last > top for first, last in slot.rows)
+        )
+
+    def mark(self, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the rows [B, Q] and keys [B, K] of a slot in this pass, bool."""
+        n_rows, n_keys = self.shape
+        slot = self.plan.slots[number]
+        if (number, device) not in self.moved:
+            self.moved[number, device] = slot.keys.to(device)
+            self.moved[~number, device] = torch.tensor(slot.rows, device=device)
+        keys, rows = self.moved[number, device], self.moved[~number, device]
+        at = torch.arange(n_keys - n_rows, n_keys, device=device)
+        return (at >= rows[:, :1]) & (at < rows[:, 1:]), pad(keys, (0, n_keys - keys.shape[1]))  # or cut
+
+    def change_mask(self, slots: Sequence[int], mask: Tensor | None, is_causal: bool, query: Tensor) -> Tensor | None:
+        """Return a mask [B, 1 or H, Q, K], bool or added to scores, in which slots of `Block` and `Bias` are done."""
+        slots = [number for number in slots if not isinstance(self.plan.slots[number].action, Replace)]
+        if not slots:
+            return mask
+        kind = *slots, None if mask is None else mask.data_ptr(), is_causal
+        if kind not in self.masks:
+            self.masks[kind] = self.build_mask(slots, mask, is_causal, query)
+        return self.masks[kind]
+
+    def build_mask(self, slots: Sequence[int], mask: Tensor | None, is_causal: bool, query: Tensor) -> Tensor:
+        """Build it."""
+        n_rows, n_keys = self.shape
+        device = query.device
+        place, at = torch.arange(n_keys, device=device), torch.arange(n_keys - n_rows, n_keys, device=device)[:, None]
+        if mask is None:
+            mask = (place <= at if is_causal else place >= 0 * at)[None, None]
+        pads = torch.tensor(self.plan.pads, device=device)[:, None, None]
+        spared = (place == at) | (place == pads)
+        blocked: Tensor | None = None
+        bias: Tensor | None = None
+        for number in slots:
+            slot = self.plan.slots[number]
+            rows, keys = self.mark(number, device)
+            hit = (rows[:, :, None] & keys[:, None, :])[:, None]
+            if slot.heads is not None:
+                heads = torch.zeros(query.shape[1], dtype=torch.bool, device=device)
+                heads[list(slot.heads)] = True
+                hit = hit & heads[:, None, None]
+            if isinstance(slot.action, Bias):
+                bias = hit * slot.action.nats + (0 if bias is None else bias)
+            else:
+                blocked = hit if blocked is None else blocked | hit
+        if blocked is not None:
+            blocked = blocked & ~spared[:, None]
+            is_bool = mask.dtype is torch.bool
+            mask = mask & ~blocked if is_bool else mask.masked_fill(blocked, torch.finfo(mask.dtype).min)
+        if bias is not None:
+            mask = capture.add_mask(mask, ROW, is_causal, n_keys, query) + bias.to(query.dtype)
+        return mask
+
+    def replace_keys(self, number: int, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values with the donor's at a slot's keys; NamedError if its shape is another."""
+        action = self.plan.slots[number].action
+        assert isinstance(action, Replace)
+        given = action.donor.layers.get(layer, (key[:0, :, :0], value[:0]))
+        (batch, n_sets, n_given, _), (_, keys) = given[0].shape, self.mark(number, key.device)
+        if (batch, n_sets) != key.shape[:2] or bool(self.plan.slots[number].keys[:, n_given:].any()):
+            found = f"the donor has keys {tuple(given[0].shape)} in layer {layer}"
+            expected = f"expected those of a batch of the same layout as {tuple(key.shape)}"
+            raise NamedError(f"{self.name}: {found}, {expected}: pictures of one grid")
+        n_shared = min(n_given, key.shape[2])
+        there = keys[:, None, :n_shared, None]
+        changed = []
+        for own, other in zip((key, value), given, strict=True):
+            own = own.clone()
+            own[:, :, :n_shared] = torch.where(there, other[:, :, :n_shared].to(own.device), own[:, :, :n_shared])
+            changed.append(own)
+        return changed[0], changed[1]
+
+
+INTERVENING: ContextVar[Intervening | None] = ContextVar("dontblink_intervening", default=None)
+
+
+@contextmanager
+def intervene(model: Any, plan: InterventionPlan) -> Iterator[None]:
+    """Let the text layers of `model` attend as `plan` says, in one forward pass or one `generate`.
+
+    Open it inside `record` or `watch_generation`, which then measure what is left. NamedError where the batch is not
+    that of the plan, the model keeps less than all keys, or single heads are to be changed while they are watched.
+    """
+    if not plan.slots:
+        yield
+        return
+    with _switch(model, plan, None):
+        yield
+
+
+@contextmanager
+def collect(model: Any) -> Iterator[Donor]:
+    """Keep the keys and values of one forward pass; the model computes what it always does."""
+    donor = Donor()
+    with _switch(model, InterventionPlan((), ()), donor):
+        yield donor
+
+
+@contextmanager
+def _switch(model: Any, plan: InterventionPlan, donor: Donor | None) -> Iterator[None]:
+    own = model.config.get_text_config(decoder=True)._attn_implementation
+    if own == "dontblink_watched" and any(slot.heads is not None for slot in plan.slots):
+        raise NamedError(f"{type(model).__name__}: single heads cannot be changed while it is watched; replay instead")
+    token = INTERVENING.set(Intervening(plan, own, type(model).__name__, donor))
+    try:
+        capture.switch_attention(model, "dontblink_intervened")
+        yield
+    finally:
+        INTERVENING.reset(token)
+        capture.switch_attention(model, own)
+
+
+def attend_intervened(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attend by the model's own function to what the plan lets it see; arguments as `capture.attend_split`."""
+    active = INTERVENING.get()
+    inner = _find_own("sdpa" if active is None else active.own)
+    if active is None or not hasattr(module, "layer_idx"):
+        return inner(module, query, key, value, attention_mask, **kwargs)
+    layer = module.layer_idx
+    if active.donor is not None:
+        active.donor.layers[layer] = key, value
+        return inner(module, query, key, value, attention_mask, **kwargs)
+    active.enter(layer, query, key)
+    slots = active.find_slots(layer)
+    is_causal = query.shape[2] > 1 and capture.sees_no_later(module, kwargs)
+    mask = active.change_mask(slots, attention_mask, is_causal, query)
+    output: tuple[Tensor, None] | None = None
+    for number in slots:
+        slot = active.plan.slots[number]
+        if not isinstance(slot.action, Replace):
+            continue
+        n_rows, n_keys = active.shape
+        replaced = active.replace_keys(number, layer, key, value)
+        if all(first <= n_keys - n_rows and last >= n_keys for first, last in slot.rows):
+            key, value = replaced
+            continue
+        if active.own not in OWN:
+            raise NamedError(f"{active.name}: rows with and without replaced keys in one pass cannot be recorded")
+        rows, _ = active.mark(number, query.device)
+        output = output or inner(module, query, key, value, mask, **kwargs)
+        other = inner(module, query, *replaced, mask, **kwargs)[0]
+        output = torch.where(rows[:, :, None, None], other, output[0]), None
+    return output or inner(module, query, key, value, mask, **kwargs)
+
+
+OWN = "sdpa", "eager", "flash_attention_2"
+
+
+def _find_own(name: str) -> Any:
+    """Return the function behind a name: one of `capture`'s or `watching`'s, SDPA, or what knows a family's own."""
+    if name == "sdpa":
+        return sdpa_attention_forward
+    return capture.attend_generic if name in OWN else AttentionInterface()[name]
+
+
+AttentionInterface.register("dontblink_intervened", attend_intervened)
+AttentionMaskInterface.register("dontblink_intervened", sdpa_mask)
