@@ -74,6 +74,7 @@ Module = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?|mps|auto)$")]
 TaskRule = Annotated[str, Field(pattern=r"^[a-z_]+\..+:[a-z_]+$")]
 Budget = Annotated[str, Field(pattern=r"^[a-z0-9_]+:[1-9][0-9]{0,5}$")]
+Cause = Annotated[str, Field(pattern=r"^[a-z_]+@(0(\.[0-9]+)?|1)$")]
 Interval = Literal["t", "bca", "percentile"]
 
 
@@ -216,6 +217,29 @@ class Occlusion(Section):
     most_difference: Share = Field(description="acceptance: holds the interval of recovered less true collapse")
 
 
+class Interventions(Section):
+    """`make causal`: responses whose looks are taken away, replaced and kept up."""
+
+    n_items: Count = Field(description="the first so many test items of each benchmark")
+    conditions: Several[Cause] = Field(
+        description="name@share: what is changed, from which share of the own reasoning on; 1 is the answer"
+    )
+    mass_ratio: float = Field(gt=1, le=4, description="to which a raise lifts the evidence mass of calibration items")
+    strengths_nats: Several[Real] = Field(description="biases that are tried for it")
+    n_strength_items: Count = Field(description="calibration items of each benchmark that choose the bias")
+    n_recall_items: Whole = Field(ge=0, description="test items whose restated words are traced; 0: none")
+    head_counts: Annotated[list[Count], AfterValidator(refuse_repetition)] = Field(
+        description="heads in which the evidence is blocked, those of largest lift and random ones"
+    )
+    n_head_items: Count = Field(description="test items for these")
+    forced_shares: Annotated[list[Share], AfterValidator(refuse_repetition)] = Field(
+        description="shares of the own reasoning behind which an answer is forced"
+    )
+    n_forced_items: Count = Field(description="test items for these")
+    forced_tokens: Count = Field(description="tokens that a forced answer may take")
+    seed: Seed = Field(description="draws random regions, heads and altered words")
+
+
 class Collapse(Section):
     """02: does attention to the evidence collapse while the model reasons?"""
 
@@ -300,6 +324,19 @@ class Veto(Section):
     guarantee_draws: Count = Field(description="divisions of the items by thirds: fit, certify, check")
 
 
+class Causal(Section):
+    """06: is the look needed, where does a restated word come from, does keeping the look up help?"""
+
+    equivalence_margin: OpenShare = Field(description="share of the answers that counts as none; controls stay within")
+    rewritten_share: OpenShare = Field(description="of the texts: more of them change where a model reads and ignores")
+    bootstrap_replicates: Count = Field(description="of items drawn with replacement")
+    order_deals: Whole = Field(ge=20, description="permutations of the shares of the reasoning within items")
+    confidence_level: OpenShare = Field(description="of every interval")
+    bootstrap_seed: Seed = Field(description="draws items with replacement")
+    min_items: Whole = Field(ge=10, description="a smaller cell keeps its counts and gets no estimate")
+    min_usable: Whole = Field(ge=10, description="restated words of a cell; fewer: no estimate of where they come from")
+
+
 class Claims(Section):
     """08: arithmetic of the reported numbers (the verdict rules stand in paper/claims.yaml)."""
 
@@ -346,10 +383,12 @@ class Parameters(Section):
     server: Server
     measures: Measures
     occlusion: Occlusion
+    interventions: Interventions
     collapse: Collapse
     entropy: Entropy
     interaction: Interaction
     veto: Veto
+    causal: Causal
     claims: Claims
     pages: Pages
     reproduction: Reproduction

@@ -77,6 +77,7 @@ responses = _within("responses")  # shards, <model>/<benchmark>-<split>-<index>-
 heads = _within("heads")  # what every head looks at on the calibration split, named like the response shards
 traces = _within("traces")  # named like the response shards
 samples = _within("samples")  # shards of sampled responses, named like the response shards
+effects = _within("effects")  # what became of responses under conditions, named like the response shards
 readings = _within("readings")  # what responses were read from, named like the response shards
 questions = _within("questions")  # the lists of chosen items, <benchmark>.csv
 checkpoint_hashes = _within("checkpoint_hashes.json")  # the cache of the hashes of checkpoint files
@@ -122,6 +123,11 @@ def stamp(profile: str, name: str) -> Path:
 def figures(profile: str) -> Path:
     """Return the folder of tracked figures and numbers."""
     return root() / "figures" / check_profile(profile)
+
+
+def causal(profile: str) -> Path:
+    """Return the folder of the tables that `make causal` writes, tracked for the testbed."""
+    return figures("causal" if profile == "testbed" else f"{profile}_causal")
 
 
 def show(path: Path) -> str:

@@ -141,6 +141,63 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "n_tokens": Column(INT, "tokens", "tokens averaged")} | _MASSES | UNIFORM,
 }  # fmt: skip
 PARTS = tuple(name for name in SCHEMAS if name != "samples")  # tables with a part of every measured shard
+# What `make causal` measures, a file a table; see `attention.conditions` and `attention.sources`.
+_UNDER = "grounding layers, mean over the reasoning in the own response's replay under the condition: mass on the "
+CAUSAL: dict[str, dict[str, Column]] = {
+    "effects": KEYS | {
+        "condition": Column(TEXT, "", "what was changed; baseline: nothing"),
+        "start_share": Column(REAL, "share", "of the own reasoning, from which on it was; 1 is the answer"),
+        "correct": Column(pa.bool_(), "", "what was written under the condition, by the strict scorer"),
+        "parsed": Column(pa.bool_(), "", "an answer was found"), "prediction": Column(TEXT, "", "as parsed"),
+        "same_prediction": Column(pa.bool_(), "", "as in the baseline"),
+        "same_text": Column(pa.bool_(), "", "every token as in the baseline"),
+        "n_response_tokens": Column(INT, "tokens", "response tokens"),
+        "finish_reason": Column(TEXT, "", "stop, length or empty"),
+        "full_entropy_nats": Column(REAL, "nats", "mean token entropy", True),
+        "answer_lost_nats": Column(REAL, "nats", "log p of the own answer, baseline less condition", True),
+        "reasoning_lost_nats": Column(REAL, "nats", "log p of the own reasoning, baseline less condition", True),
+        "answer_changed": Column(pa.bool_(), "", "in the own response's replay another answer is more probable"),
+        "evidence_mass": Column(REAL, "mass", _UNDER + "evidence", True),
+        "control_box_mass": Column(REAL, "mass", _UNDER + "control box", True),
+        "visual_mass": Column(REAL, "mass", _UNDER + "image", True)},
+    "strengths": {name: KEYS[name] for name in ("model", "benchmark")} | {
+        "bias_nats": Column(REAL, "nats", "added to the scores of the evidence, calibration items"),
+        "mass_ratio": Column(REAL, "ratio", "evidence mass with it over without, sums over items"),
+        "is_chosen": Column(pa.bool_(), "", "the strength of the raises"),
+        "n_items": Column(INT, "", "calibration items")},
+    "recalls": KEYS | {
+        "word": Column(TEXT, "", "kind of the restated word: digit, colour, shape, arrow; empty where none is usable"),
+        "is_usable": Column(pa.bool_(), "", "read rightly and restated in the same words"),
+        "why_not": Column(TEXT, "", "why there is none"),
+        "own_word": Column(TEXT, "", "in the picture"), "altered_word": Column(TEXT, "", "in its altered copy"),
+        "condition": Column(TEXT, "", "none, the factors T, M and P that say the altered word, or a knockout"),
+        "turned": Column(pa.bool_(), "", "the altered word is the most probable"),
+        "kept": Column(pa.bool_(), "", "the own word is"),
+        "log_odds_nats": Column(REAL, "nats", "log p of the altered word less that of the own", True),
+        "lost_nats": Column(REAL, "nats", "log p of the own word, none less here", True),
+        "cell_mass": Column(REAL, "mass", "of the row that predicts the word, on its cell", True),
+        "read_mass": Column(REAL, "mass", "of the same row, on the own reading", True)},
+    "forced": KEYS | {
+        "reasoning_share": Column(REAL, "share", "of the own reasoning, behind which an answer was forced"),
+        "correct": Column(pa.bool_(), "", "by the strict scorer"),
+        "parsed": Column(pa.bool_(), "", "an answer was found"), "prediction": Column(TEXT, "", "as parsed"),
+        "format_mass": Column(REAL, "probability", "of the first tokens with which own answers begin"),
+        "evidence_mass": Column(REAL, "mass", "grounding layers, in the part of the reasoning before it", True),
+        "uniform_evidence_share": Column(REAL, "mass", "the same of a uniform look", True),
+        "n_bins": Column(INT, "", "parts of the reasoning")},
+    "head_losses": KEYS | {
+        "n_heads": Column(INT, "", "heads that do not see the evidence"),
+        "chosen": Column(TEXT, "", "top by lift, random of the same layers, all"),
+        "lost_nats": Column(REAL, "nats", "log p of reasoning and answer, baseline less this", True)},
+    "swaps": KEYS | {
+        "token_index": Column(INT, "", "position in the response, from 0"), "token_text": Column(TEXT, "", "own token"),
+        "altered_text": Column(TEXT, "", "most probable token where the picture is altered"),
+        "log_probability_nats": Column(REAL, "nats", "of the own token"),
+        "altered_log_probability_nats": Column(REAL, "nats", "of the own token where the picture is altered"),
+        "word": Column(TEXT, "", "altered"), "own_word": Column(TEXT, "", "in the picture"),
+        "altered_word": Column(TEXT, "", "in its altered copy")},
+}  # fmt: skip
+SCHEMAS |= CAUSAL
 
 
 def describe(table: str, column: str) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dontblink.errors import NamedError
 from dontblink.questions.items import Box, Drawing, GoldStep, Item, Score, Split, TaskType
 from dontblink_testbed.questions import ASK, Difficulty, Problem
+from dontblink_testbed.recalls import find_recalls as find_recalls
 from dontblink_testbed.scenes import CELLS, IMAGE_PX, Scenes, cell_box, draw
 
 BENCHMARKS = tuple(ASK)

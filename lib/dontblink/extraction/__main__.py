@@ -1,4 +1,4 @@
-"""The commands of the extraction: `python -m dontblink.extraction`, and `... evidence` after it."""
+"""The commands of the extraction: `python -m dontblink.extraction`, and `... evidence` and `... causal` after it."""
 
 import argparse
 import sys
@@ -19,6 +19,11 @@ def start() -> int:
 
         del sys.argv[1]
         readings.main()
+    elif sys.argv[1:2] == ["causal"]:
+        from dontblink.extraction import effects
+
+        del sys.argv[1]
+        effects.main()
     else:
         from dontblink.extraction import run
 

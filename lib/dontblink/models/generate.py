@@ -166,10 +166,12 @@ def try_memory(do: Callable[P, Found], *args: P.args, **kwargs: P.kwargs) -> Fou
     return None
 
 
-def generate_batch(vlm: VLM, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]]:
-    """Return the new ids of each prompt [<= max_new_tokens], not yet trimmed."""
+def generate_batch(
+    vlm: VLM, prompts: Sequence[Prompt], sampling: Sampling, begun: Sequence[Sequence[int]] | None = None
+) -> list[list[int]]:
+    """Return the new ids of each prompt [<= max_new_tokens], behind responses that are `begun`, not yet trimmed."""
     suppress = transformers.SuppressTokensLogitsProcessor(vlm.suppressed_ids, device=str(find_device(vlm.model)))
-    batch = vlm.collate(prompts, side="left")
+    batch = vlm.collate(prompts, begun, side="left")
     ids = batch["input_ids"]
     assert ids is not None
     with torch.inference_mode():

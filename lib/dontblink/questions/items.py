@@ -132,6 +132,29 @@ class Item:
         return [hashlib.sha256(content).hexdigest() for content in contents]
 
 
+@dataclass(frozen=True, eq=False)
+class Recall:
+    """A word that a response says twice, where it reads a thing and restates it, and a picture that says another.
+
+    `read` and `recall` are the half-open token ranges of the two statements in the response, `read_token` and
+    `recall_token` the places of the word in it; `other` is another earlier statement of equal length, None where there
+    is none. `item` shows `altered_word` in place of `own_word`, in `box`, and is else the same; `other_box` is a place
+    of the same size that the question does not need.
+    """
+
+    kind: str  # what is altered: digit, colour, shape, arrow
+    own_word: str
+    altered_word: str
+    item: Item
+    box: Box
+    other_box: Box
+    read: tuple[int, int]
+    read_token: int
+    recall: tuple[int, int]
+    recall_token: int
+    other: tuple[int, int] | None
+
+
 class Score(NamedTuple):
     """What a benchmark's scorer says of a response: no parse counts as wrong and is flagged."""
 

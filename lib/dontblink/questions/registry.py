@@ -41,6 +41,8 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Protocol, cast
 
+import numpy as np
+
 from dontblink.errors import NamedError
 from dontblink.questions import (
     gqa,
@@ -54,7 +56,7 @@ from dontblink.questions import (
     vstar,
 )
 from dontblink.questions.items import SPLITS as SPLITS
-from dontblink.questions.items import Item, ItemError, Score, Split, validate
+from dontblink.questions.items import Item, ItemError, Recall, Score, Split, validate
 from dontblink.questions.sources import Row, Source, SourceError, require_writable, resolve_revision, settle_boxes
 from dontblink.questions.subset import draw_subset, find_shortfalls, task_type_of
 
@@ -78,6 +80,7 @@ class Generator(Protocol):
     def read_difficulty(self, benchmark: str, settings: dict[str, Any]) -> Any: ...
     def load_items(self, benchmark: str, split: Split, n_items: int, seed: int, difficulty: Any) -> Iterable[Item]: ...
     def score(self, item: Item, answer_text: str) -> Score: ...
+    def find_recalls(self, item: Item, words: Sequence[str], rng: np.random.Generator) -> tuple[list[Recall], str]: ...
 
 
 REAL: dict[str, Benchmark] = {
