@@ -38,7 +38,7 @@ env: $(READY) ## install the locked versions into the active environment, else i
 install:
 	@.ci/install $(ENV) '$(PYTHON)'; rm -f $(ENV)/.dontblink-*; touch $(MARK)
 # An included file is made before all else: fingerprints and parameters are those of now, whatever was asked for.
-ifneq ($(filter all params extract evidence figures tex tex-check pages bench,$(MAKECMDGOALS)),)
+ifneq ($(filter all params extract evidence causal figures tex tex-check pages bench,$(MAKECMDGOALS)),)
 $(shell mkdir -p $(R); [ -e $(R)/.looked ] || touch $(R)/.looked)
 include $(R)/.looked
 $(R)/.looked: again | $(READY)
@@ -92,6 +92,7 @@ testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 co
 	for step in train "publish weights" calibrate "publish cards"; do $(PY) -m dontblink_testbed.$$step; done
 evidence: $(R)/extraction.json | $(READY) ## evidence without annotators: proposed where boxes lack, judged where they are known; resumes (an hour)
 	$(PY) -m dontblink.extraction evidence --profile $(PROFILE) && $(PY) -m dontblink.publish.evidence --profile $(PROFILE)
+causal: $(R)/extraction.json | $(READY) ; $(PY) -m dontblink.extraction $@ --profile $(PROFILE) ## looks taken away, replaced, kept up; into figures/causal; resumes (an hour)
 simulate: $(READY) ## are intervals, tests and rules right where the truth is known? half an hour after all; resumes
 	$(PY) -m dontblink_simulation && $(PY) -m dontblink_simulation rules
 bench: all ## speed and memory against their bars, into bench/README.md: 25 minutes after all; COLD=1: and a cold make all
@@ -114,4 +115,4 @@ audit: ## hold the lock against the advisories of the day: takes a network and p
 	@.ci/audit $(AUDIT_ARGS)
 clean: ## remove results/ (figures, checkpoints, half-done training and simulated studies stay)
 	rm -rf $(filter-out results/simulation results/training,$(wildcard results/*))
-.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench evidence verify portable taken campaign test test-all lock audit clean install again
+.PHONY: help env all params extract dry-run figures tex tex-check diff pages lab testbed simulate bench evidence causal verify portable taken campaign test test-all lock audit clean install again

@@ -39,7 +39,8 @@ EXTRACTION, PAPER, PAGES, LEDGER = "extraction", "paper", "pages", "08_claims"
 PACKAGES = ("dontblink", "dontblink_testbed", "dontblink_simulation")
 # what a source may read besides modules; of them not:
 DATA = (
-    "data/", "models/testbed/", "paper/", "figures/simulation/", "figures/evidence/", "figures/seeds/08_claims.json",
+    "data/", "models/testbed/", "paper/", "figures/simulation/", "figures/evidence/", "figures/causal/",
+    "figures/seeds/08_claims.json",
 )  # fmt: skip
 NO_DATA = (".md", ".pdf")
 Sections = Mapping[str, Mapping[str, Any]]
