@@ -95,8 +95,8 @@ evidence: $(R)/extraction.json | $(READY) ## evidence without annotators: propos
 causal: $(R)/extraction.json | $(READY) ; $(PY) -m dontblink.extraction $@ --profile $(PROFILE) ## looks taken away, replaced, kept up; into figures/causal; resumes (an hour)
 simulate: $(READY) ## are intervals, tests and rules right where the truth is known? half an hour after all; resumes
 	$(PY) -m dontblink_simulation && $(PY) -m dontblink_simulation rules
-bench: all ## speed and memory against their bars, into bench/README.md: 25 minutes after all; COLD=1: and a cold make all
-	@export OMP_NUM_THREADS=1; for script in capture.py watch.py replay_true_shape.py memory.py batches.py bootstrap.py "make.py $(if $(COLD),--cold)" report.py; do $(PY) bench/$$script; done
+bench: all ## speed and memory against their bars, into bench/README.md: 35 minutes after all; COLD=1: and a cold make all
+	@export OMP_NUM_THREADS=1; for script in capture.py watch.py intervene.py replay_true_shape.py memory.py batches.py bootstrap.py "make.py $(if $(COLD),--cold)" report.py; do $(PY) bench/$$script; done
 verify: $(READY) ## do the tracked figures belong to these sources, and what was made here to them? a second
 	@$(PY) -m dontblink.publish.verify --profile $(PROFILE)
 	@$(PY) -m dontblink.publish.verdict --where-made --profile $(PROFILE)

@@ -27,7 +27,7 @@ from dontblink.files import whole_file
 
 PAGE = "bench/README.md"
 START, END = "<!-- bench: written by `make bench` -->", "<!-- /bench -->"
-ORDER = ("capture", "watch", "replay_true_shape", "memory", "batches", "bootstrap", "make", "make_cold")
+ORDER = ("capture", "watch", "intervene", "replay_true_shape", "memory", "batches", "bootstrap", "make", "make_cold")
 HOLDS = {True: "yes", False: "**no**", None: ""}
 PLAIN = ("ratio", "exponent")  # units that the claim says
 

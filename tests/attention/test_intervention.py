@@ -184,6 +184,39 @@ def test_a_row_is_never_blocked_from_itself_nor_from_the_sink(vlm: VLM) -> None:
     assert torch.isfinite(logits).all()
 
 
+@pytest.mark.parametrize("is_bool", [True, False])
+def test_a_block_is_done_in_the_mask_of_each_layer(vlm: VLM, is_bool: bool) -> None:
+    """Layers may make masks of their own, one in the place of memory that another one has left."""
+    prompt = draw_pair()[0]
+    image, n_keys = prompt.find_image(vlm.image_token_id)[0], len(prompt.ids)
+    hidden = torch.zeros(n_keys, n_keys, dtype=torch.bool)
+    hidden[-3:, image] = True
+
+    def read(blocks: bool) -> torch.Tensor:
+        def give(module: Any, _: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            sees = torch.ones(n_keys, n_keys, dtype=torch.bool).tril()
+            sees[4:, 1 + module.layer_idx] = False  # another key in each layer
+            sees &= ~(hidden & blocks)
+            mask = sees if is_bool else torch.zeros(sees.shape).masked_fill_(~sees, torch.finfo(torch.float32).min)
+            return (), {**given, "attention_mask": mask[None, None]}
+
+        attentions = [layer.self_attn for layer in vlm.model.model.language_model.layers]
+        hooks = [module.register_forward_pre_hook(give, with_kwargs=True) for module in attentions]
+        try:
+            return torch.as_tensor(vlm.model(**vlm.collate([prompt]), use_cache=False).logits[0, -4:])
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    plan = plan_interventions([n_keys], [[Intervention(image, Block(), n_keys - 3)]], "right")
+    with torch.inference_mode():
+        with intervene(vlm.model, plan):
+            found = read(False)
+        expected, plain = read(True), read(False)
+    torch.testing.assert_close(found, expected, rtol=0, atol=NATS_BAR)
+    assert (found - plain).abs().amax(-1)[1:].min() > 1e-3
+
+
 @pytest.mark.parametrize("name", UNPLAIN)
 def test_a_type_with_scores_of_its_own_is_changed_by_its_own_function(name: str) -> None:
     """Learned sinks and soft caps: what is blocked cannot matter, and nothing else is lost."""

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tiny_types
 import torch
-from tiny_types import FIRST, IMAGE, N_VOCABULARY, NOT_BUILT, REFUSED, TYPES, Tiny, extend, read_eager
+from tiny_types import FIRST, IMAGE, N_VOCABULARY, NOT_BUILT, REFUSED, SPARSE, TYPES, Tiny, extend, read_eager
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as ALL
 
 from dontblink.attention.capture import Sample, plan_recording, record
+from dontblink.attention.intervention import Block, Intervention, collect, intervene, plan_interventions
 from dontblink.attention.replay import replay_responses, weigh_regions
 from dontblink.attention.trial import moves_in_batch, try_model
 from dontblink.errors import NamedError
@@ -23,6 +24,13 @@ pytestmark = pytest.mark.slow
 MASS_BAR, LOGIT_BAR = 1e-5, 1e-4  # float32; no type needs a looser one
 ALONE_IN_BATCH = {"hunyuan_vl", "molmo2", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr"}
 UNWATCHED = {"instructblip"}  # its generate calls that of the language model inside
+WINDOWED = {  # their cache drops keys behind a window, here of 8: generation is refused there, and right inside it
+    "llava_next", "aya_vision", "gemma3", "idefics2", "mistral3", "cohere_compass", "exaone4_5", "gemma4",
+    "shieldgemma2", "cohere2_vision", "llama4", "gemma4_unified", "muse_glimmer", "muse_spark", "inkling_mm_model",
+    "inkling2",
+}  # fmt: skip
+WINDOWS = "sliding_window", "sliding_window_size", "attention_chunk_size"
+CHOOSING = {"glm5_next"}  # all 8 keys that a row of it chooses can be the picture's: then nothing would be left
 
 
 @functools.cache
@@ -146,6 +154,56 @@ def test_watching_and_replaying_give_what_eager_attention_and_its_logits_give(mo
     longer, shorter = replay_responses(vlm, [prompt, prompt], [response, response[:3]], **both)
     for own, n_tokens in ((longer, len(response)), (shorter, 3)):  # side by side, the shorter one padded
         np.testing.assert_allclose(own.mass, measured.mass[:, :, :n_tokens], rtol=0, atol=MASS_BAR)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_blocked_generation_and_its_replay_agree_and_only_the_rows_that_are_meant_change(model_type: str) -> None:
+    """From response token 2 on no row sees the picture."""
+    found = tiny_types.build(model_type)
+    ids = found.inputs["input_ids"][0].numpy()
+    n_prompt, n_tokens = len(ids), 7
+    image = np.flatnonzero(ids == found.image_token_id)
+    planned = [[Intervention(image, Block(), n_prompt + 1)]]
+
+    def generate() -> tuple[list[int], torch.Tensor]:
+        with torch.inference_mode(), intervene(found.model, plan_interventions([n_prompt], planned, "left")):
+            output = found.model.generate(
+                **found.inputs, max_new_tokens=n_tokens, min_new_tokens=n_tokens, do_sample=False, output_logits=True,
+                suppress_tokens=list(range(IMAGE, FIRST)), return_dict_in_generate=True, pad_token_id=0,
+            )  # fmt: skip
+        return output.sequences[0, n_prompt:].tolist(), torch.cat(output.logits).float().log_softmax(-1)
+
+    if model_type in CHOOSING:
+        with pytest.raises(NamedError, match="this type chooses its keys"):
+            generate()
+        return
+    if model_type in WINDOWED:
+        with pytest.raises(NamedError, match="window"):
+            generate()
+        config = found.model.config.get_text_config(decoder=True)
+        for name in WINDOWS:
+            if getattr(config, name, None):
+                setattr(config, name, 512)
+    response, generated = generate()
+    inputs = extend(found.model, found.inputs, response)
+    plan = plan_interventions([n_prompt + n_tokens], planned, "right")
+    with torch.inference_mode():
+        plain = found.model(**inputs, use_cache=False).logits[0, n_prompt - 1 : -1].log_softmax(-1)
+        with intervene(found.model, plan):
+            replayed = found.model(**inputs, use_cache=False).logits[0, n_prompt - 1 : -1].log_softmax(-1)
+    torch.testing.assert_close(generated, replayed, rtol=0, atol=LOGIT_BAR)
+    torch.testing.assert_close(replayed[:2], plain[:2], rtol=0, atol=LOGIT_BAR)
+    assert (replayed - plain).abs().amax(-1)[2:].min() > 10 * LOGIT_BAR
+
+
+@pytest.mark.parametrize("model_type", [name for name, why in REFUSED.items() if why == SPARSE])
+def test_a_type_that_would_see_other_keys_by_another_function_is_not_changed(model_type: str) -> None:
+    found = tiny(model_type)
+    planned = [[Intervention(np.array([3]), Block(), 4)]]
+    plan = plan_interventions([found.inputs["input_ids"].shape[1]], planned, "right")
+    for changed in (intervene(found.model, plan), collect(found.model)):
+        with torch.no_grad(), changed, pytest.raises(NamedError, match="which its eager function does not read"):
+            found.model(**found.inputs)
 
 
 def test_every_type_of_transformers_is_measured_refused_or_named() -> None:

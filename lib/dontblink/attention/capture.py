@@ -353,22 +353,29 @@ def attend_rows(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return output [B, T, H, D] and weights float32 [B, H, T, K] of T rows by a module's own eager function.
 
-    Key and value are float32 already; NamedError if the function returns no weights, or does not read an argument that
-    was passed: some types choose keys in their mask for attention functions of known names only, and else leave it to
-    an argument.
+    Key and value are float32 already; NamedError if the function returns no weights, or as `check_arguments`.
     """
     n_rows, n_keys = query.shape[2], key.shape[2]
     eager = find_eager(module)
-    read = PLAIN | {"s_aux"} | inspect.signature(eager).parameters.keys()  # sinks: eager takes them from the module
-    if unread := [name for name, given in arguments.items() if given is not None and name not in read]:
-        found = f"passes {', '.join(unread)} to attention, which its eager function does not read"
-        raise NamedError(f"{type(module).__name__}: {found}; it cannot be measured")
+    check_arguments(module, arguments)
     own = {name: _cut_rows(given, rows, n_rows, n_keys) for name, given in arguments.items()}
     mask = add_mask(attention_mask, rows, n_rows > 1 and sees_no_later(module, arguments), n_keys, key)
     output, attention = eager(module, query[:, :, rows].float(), key, value, mask, **own)
     if attention is None:
         raise NamedError(f"{type(module).__name__}: its eager attention returns no weights; it cannot be measured")
     return output, attention.float()
+
+
+def check_arguments(module: Any, arguments: Mapping[str, Any]) -> None:
+    """Raise NamedError if a module passes an argument that its own eager function does not read.
+
+    Some types choose keys in their mask for attention functions of known names only, and else leave it to an argument.
+    """
+    read = PLAIN | {"s_aux"}  # sinks: eager takes them from the module
+    more = [name for name, given in arguments.items() if given is not None and name not in read]
+    if more and (unread := [name for name in more if name not in inspect.signature(find_eager(module)).parameters]):
+        found = f"passes {', '.join(unread)} to attention, which its eager function does not read"
+        raise NamedError(f"{type(module).__name__}: {found}; it cannot be measured")
 
 
 def find_eager(module: Any) -> Any:

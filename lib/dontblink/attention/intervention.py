@@ -8,7 +8,8 @@ and, inside `collect`, the keys and values of one pass, which another pass may b
 changed: the same bits. Never: the tower of the pictures, gradients, a cache that does not hold every key (a window, or
 a static one: refused by name), or padding anywhere but in `plan_interventions`.
 
-A row is never blocked from itself nor from key 0, which is the sink: a softmax over nothing has no value.
+A row is never blocked from itself nor from key 0, which is the sink: a softmax over nothing has no value. Where a type
+chooses the keys of a row, and chose none but blocked ones, it is refused by name.
 """
 
 from __future__ import annotations
@@ -142,25 +143,32 @@ class Intervening:
     name: str  # of its class
     donor: Donor | None = None  # what `collect` fills
     n_keys: int = 0  # of the passes before
-    shape: tuple[int, int] = (0, 0)  # rows and keys of this pass
+    shape: tuple[int, int] = (0, 0)  # rows and keys of this pass, in the layer that runs
     seen: set[int] = field(default_factory=set)  # layers of this pass
-    masks: dict[Any, Tensor] = field(default_factory=dict)  # of this pass, by the slots that a layer has
+    # Of this pass, by a layer's slots and own mask, which is kept beside what is made of it: else another layer's could
+    # get its place in memory, and be taken for it.
+    masks: dict[Any, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
+    # Of the pass before, what layers saw, by replacing slots and layer: copying all keys to replace some takes longer.
+    replaced: dict[tuple[tuple[int, ...], int], list[Tensor]] = field(default_factory=dict)
     moved: dict[tuple[int, torch.device], Tensor] = field(default_factory=dict)
 
     def enter(self, layer: int, query: Tensor, key: Tensor) -> None:
         """Begin a layer; NamedError where the batch is not the planned one or its keys are not all that came before."""
         shape = query.shape[2], key.shape[2]
         if layer in self.seen or not self.seen:
-            self.n_keys, self.shape = self.n_keys if not self.seen else self.shape[1], shape
+            self.n_keys = self.n_keys if not self.seen else self.shape[1]
             self.seen, self.masks = set(), {}
+            if shape[0] == shape[1]:
+                self.replaced = {}
             goes_on = shape[1] in (shape[0], self.n_keys + shape[0])  # or begins anew
             if not goes_on or query.shape[0] != len(self.plan.pads):
                 found = f"{query.shape[0]} sequences, {shape[0]} rows, {shape[1]} keys behind {self.n_keys}"
                 expected = f"expected {len(self.plan.pads)} sequences from their first token on, and every key kept"
                 raise NamedError(f"{self.name}: {found}; {expected}: no beams, no window, no static cache")
-        elif shape != self.shape:
+        elif shape[0] not in (1, self.shape[0]) or shape[1] != self.shape[1]:  # some compute the last row alone
             found = f"rows and keys {shape} in layer {layer}, {self.shape} before it"
-            raise NamedError(f"{self.name}: {found}: a cache with a window keeps too few; it cannot be changed")
+            raise NamedError(f"{self.name}: {found}: a cache with a window, or of other keys, cannot be changed")
+        self.shape = shape
         self.seen.add(layer)
 
     def find_slots(self, layer: int) -> tuple[int, ...]:
@@ -189,13 +197,13 @@ class Intervening:
         slots = [number for number in slots if not isinstance(self.plan.slots[number].action, Replace)]
         if not slots:
             return mask
-        kind = *slots, None if mask is None else mask.data_ptr(), is_causal
+        kind = *slots, id(mask), is_causal, self.shape, query.device
         if kind not in self.masks:
-            self.masks[kind] = self.build_mask(slots, mask, is_causal, query)
-        return self.masks[kind]
+            self.masks[kind] = mask, self.build_mask(slots, mask, is_causal, query)
+        return self.masks[kind][1]
 
     def build_mask(self, slots: Sequence[int], mask: Tensor | None, is_causal: bool, query: Tensor) -> Tensor:
-        """Build it."""
+        """Build it; NamedError if a row is left with no key, which a type that chooses keys itself can come to."""
         n_rows, n_keys = self.shape
         device = query.device
         place, at = torch.arange(n_keys, device=device), torch.arange(n_keys - n_rows, n_keys, device=device)[:, None]
@@ -220,13 +228,31 @@ class Intervening:
         if blocked is not None:
             blocked = blocked & ~spared[:, None]
             is_bool = mask.dtype is torch.bool
+            sees = mask if is_bool else mask > torch.finfo(mask.dtype).min / 2
+            if bool((blocked.any(-1) & ~(sees & ~blocked).any(-1)).any()):
+                raise NamedError(f"{self.name}: a row sees nothing but what is blocked: this type chooses its keys")
             mask = mask & ~blocked if is_bool else mask.masked_fill(blocked, torch.finfo(mask.dtype).min)
         if bias is not None:
             mask = capture.add_mask(mask, ROW, is_causal, n_keys, query) + bias.to(query.dtype)
         return mask
 
-    def replace_keys(self, number: int, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values with the donor's at a slot's keys; NamedError if its shape is another."""
+    def replace_keys(self, numbers: tuple[int, ...], layer: int, key: Tensor, value: Tensor) -> list[Tensor]:
+        """Return keys and values, in which all slots but the last are done, with its donor's at its keys.
+
+        NamedError if the donor's shape is another.
+        """
+        before = self.replaced.get((numbers, layer))
+        if before is not None and before[0].shape[2] == self.shape[1] - self.shape[0]:
+            n_before = before[0].shape[2]
+            pairs = zip(before, (key, value), strict=True)
+            changed = [torch.cat([old, own[:, :, n_before:]], 2) for old, own in pairs]
+        else:
+            changed = self.take_keys(numbers[-1], layer, key, value)
+        self.replaced[numbers, layer] = changed
+        return changed
+
+    def take_keys(self, number: int, layer: int, key: Tensor, value: Tensor) -> list[Tensor]:
+        """Replace them one by one."""
         action = self.plan.slots[number].action
         assert isinstance(action, Replace)
         given = action.donor.layers.get(layer, (key[:0, :, :0], value[:0]))
@@ -242,7 +268,7 @@ class Intervening:
             own = own.clone()
             own[:, :, :n_shared] = torch.where(there, other[:, :, :n_shared].to(own.device), own[:, :, :n_shared])
             changed.append(own)
-        return changed[0], changed[1]
+        return changed
 
 
 INTERVENING: ContextVar[Intervening | None] = ContextVar("dontblink_intervening", default=None)
@@ -293,6 +319,7 @@ def attend_intervened(
     if active is None or not hasattr(module, "layer_idx"):
         return inner(module, query, key, value, attention_mask, **kwargs)
     layer = module.layer_idx
+    capture.check_arguments(module, kwargs)
     if active.donor is not None:
         active.donor.layers[layer] = key, value
         return inner(module, query, key, value, attention_mask, **kwargs)
@@ -301,14 +328,15 @@ def attend_intervened(
     is_causal = query.shape[2] > 1 and capture.sees_no_later(module, kwargs)
     mask = active.change_mask(slots, attention_mask, is_causal, query)
     output: tuple[Tensor, None] | None = None
+    done: tuple[int, ...] = ()
     for number in slots:
         slot = active.plan.slots[number]
         if not isinstance(slot.action, Replace):
             continue
         n_rows, n_keys = active.shape
-        replaced = active.replace_keys(number, layer, key, value)
+        replaced = active.replace_keys((*done, number), layer, key, value)
         if all(first <= n_keys - n_rows and last >= n_keys for first, last in slot.rows):
-            key, value = replaced
+            (key, value), done = replaced, (*done, number)
             continue
         if active.own not in OWN:
             raise NamedError(f"{active.name}: rows with and without replaced keys in one pass cannot be recorded")
