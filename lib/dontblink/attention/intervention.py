@@ -48,9 +48,12 @@ class Bias:
     nats: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Replace:
-    """The rows see the keys and values of another pass there, by `collect` from a batch of the same layout."""
+    """The rows see the keys and values of another pass there, by `collect` from a batch of the same layout.
+
+    Two with one donor are the same action, which a batch does at once.
+    """
 
     donor: Donor
 
