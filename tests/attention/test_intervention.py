@@ -109,7 +109,7 @@ def test_what_is_hidden_from_all_that_follows_cannot_matter(vlm: VLM) -> None:
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("kind", ["block", "bias", "replace", "heads"])
+@pytest.mark.parametrize("kind", ["block", "bias", "replace", "replaces", "heads"])
 def test_generation_and_replay_agree_and_a_batch_is_its_samples(vlm: VLM, kind: str) -> None:
     prompts = draw_pair()
 
@@ -118,11 +118,18 @@ def test_generation_and_replay_agree_and_a_batch_is_its_samples(vlm: VLM, kind: 
             parts = [{"layers": (0,), "heads": (1,)}, {"layers": (1, 2), "heads": (0, 2, 3)}]
             return [[hide(vlm, p, Block(), 2, **part) for part in parts] for p in own]
         action: Action = {"block": Block(), "bias": Bias(1.5)}.get(kind) or Block()
-        if kind == "replace":
-            others = [repaint(prompt, 9) for prompt in own]
-            with torch.inference_mode(), collect(vlm.model) as donor:
-                vlm.model(**vlm.collate(others, responses, side=side), use_cache=False)
-            action = Replace(donor)
+        if kind.startswith("replace"):
+            donors = []
+            for seed in (9, 10):
+                others = [repaint(prompt, seed) for prompt in own]
+                with torch.inference_mode(), collect(vlm.model) as donor:
+                    vlm.model(**vlm.collate(others, responses, side=side), use_cache=False)
+                donors.append(donor)
+            action = Replace(donors[0])
+        if kind == "replaces":  # one picture for some steps, another one for half of its keys from some step on
+            first = [hide(vlm, p, action, 2 + n, last=len(p.ids) + 3) for n, p in enumerate(own)]
+            second = [hide(vlm, p, Replace(donors[1]), 3) for p in own]
+            return [[one, replace(two, keys=two.keys[::2])] for one, two in zip(first, second, strict=True)]
         return [[hide(vlm, p, action, 2 + n)] for n, p in enumerate(own)]
 
     ids, logits = generate(vlm, prompts, plan(prompts, [(), ()], "left"))

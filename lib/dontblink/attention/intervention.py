@@ -151,7 +151,8 @@ class Intervening:
     # Of this pass, by a layer's slots and own mask, which is kept beside what is made of it: else another layer's could
     # get its place in memory, and be taken for it.
     masks: dict[Any, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
-    # Of the pass before, what layers saw, by replacing slots and layer: copying all keys to replace some takes longer.
+    parts: dict[Any, list[tuple[Tensor, tuple[int, ...]]]] = field(default_factory=dict)  # of this pass: `split_rows`
+    # What layers saw last, by replacing slots and layer: only new keys are added, for replacing takes longer.
     replaced: dict[tuple[tuple[int, ...], int], list[Tensor]] = field(default_factory=dict)
     moved: dict[tuple[int, torch.device], Tensor] = field(default_factory=dict)
 
@@ -160,7 +161,7 @@ class Intervening:
         shape = query.shape[2], key.shape[2]
         if layer in self.seen or not self.seen:
             self.n_keys = self.n_keys if not self.seen else self.shape[1]
-            self.seen, self.masks = set(), {}
+            self.seen, self.masks, self.parts = set(), {}, {}
             if shape[0] == shape[1]:
                 self.replaced = {}
             goes_on = shape[1] in (shape[0], self.n_keys + shape[0])  # or begins anew
@@ -239,18 +240,37 @@ class Intervening:
             mask = capture.add_mask(mask, ROW, is_causal, n_keys, query) + bias.to(query.dtype)
         return mask
 
-    def replace_keys(self, numbers: tuple[int, ...], layer: int, key: Tensor, value: Tensor) -> list[Tensor]:
-        """Return keys and values, in which all slots but the last are done, with its donor's at its keys.
+    def split_rows(self, slots: tuple[int, ...]) -> list[tuple[Tensor, tuple[int, ...]]]:
+        """Return the rows of this pass, bool [B, Q], that see the same replaced keys, and the slots that replace them.
 
-        NamedError if the donor's shape is another.
+        Every row is in one part. A sample that has nothing replaced by a slot goes with those that have.
         """
-        before = self.replaced.get((numbers, layer))
-        if before is not None and before[0].shape[2] == self.shape[1] - self.shape[0]:
-            n_before = before[0].shape[2]
-            pairs = zip(before, (key, value), strict=True)
-            changed = [torch.cat([old, own[:, :, n_before:]], 2) for old, own in pairs]
+        if (slots, self.shape) not in self.parts:
+            n_rows, n_keys = self.shape
+            at, every = torch.arange(n_keys - n_rows, n_keys), torch.ones(len(self.plan.pads), n_rows).bool()
+            parts: list[tuple[Tensor, tuple[int, ...]]] = [(every, ())]
+            for number in slots:
+                slot = self.plan.slots[number]
+                if isinstance(slot.action, Replace):
+                    rows = torch.tensor(slot.rows)
+                    inside = (at >= rows[:, :1]) & (at < rows[:, 1:]) | ~slot.keys.any(1, keepdim=True)
+                    split = [both for own, by in parts for both in ((own & ~inside, by), (own & inside, (*by, number)))]
+                    parts = [(own, by) for own, by in split if own.any()]
+            self.parts[slots, self.shape] = parts
+        return self.parts[slots, self.shape]
+
+    def replace_keys(self, numbers: tuple[int, ...], layer: int, key: Tensor, value: Tensor) -> Sequence[Tensor]:
+        """Return keys and values with the donors' at the keys of these slots, of a later one where two have a key.
+
+        NamedError if a donor's shape is another.
+        """
+        if not numbers:
+            return key, value
+        before, top = self.replaced.get((numbers, layer)), self.shape[1] - self.shape[0]
+        if before is not None and (n_before := before[0].shape[2]) >= max(top, self.plan.slots[0].keys.shape[1]):
+            changed = [torch.cat([old, own[:, :, n_before:]], 2) for old, own in zip(before, (key, value), strict=True)]
         else:
-            changed = self.take_keys(numbers[-1], layer, key, value)
+            changed = self.take_keys(numbers[-1], layer, *self.replace_keys(numbers[:-1], layer, key, value))
         self.replaced[numbers, layer] = changed
         return changed
 
@@ -330,24 +350,15 @@ def attend_intervened(
     slots = active.find_slots(layer)
     is_causal = query.shape[2] > 1 and capture.sees_no_later(module, kwargs)
     mask = active.change_mask(slots, attention_mask, is_causal, query)
-    output: tuple[Tensor, None] | None = None
-    done: tuple[int, ...] = ()
-    for number in slots:
-        slot = active.plan.slots[number]
-        if not isinstance(slot.action, Replace):
-            continue
-        n_rows, n_keys = active.shape
-        replaced = active.replace_keys((*done, number), layer, key, value)
-        if all(first <= n_keys - n_rows and last >= n_keys for first, last in slot.rows):
-            (key, value), done = replaced, (*done, number)
-            continue
-        if active.own not in OWN:
-            raise NamedError(f"{active.name}: rows with and without replaced keys in one pass cannot be recorded")
-        rows, _ = active.mark(number, query.device)
-        output = output or inner(module, query, key, value, mask, **kwargs)
-        other = inner(module, query, *replaced, mask, **kwargs)[0]
-        output = torch.where(rows[:, :, None, None], other, output[0]), None
-    return output or inner(module, query, key, value, mask, **kwargs)
+    parts = active.split_rows(slots)
+    if len(parts) > 1 and active.own not in OWN:
+        raise NamedError(f"{active.name}: rows with and without replaced keys in one pass cannot be recorded")
+    output: Tensor | None = None
+    for rows, numbers in parts:
+        part = inner(module, query, *active.replace_keys(numbers, layer, key, value), mask, **kwargs)[0]
+        output = part if output is None else torch.where(rows.to(part.device)[:, :, None, None], part, output)
+    assert output is not None
+    return output, None
 
 
 OWN = "sdpa", "eager", "flash_attention_2"
