@@ -49,7 +49,7 @@ Keys = NDArray[np.int64]
 Planned = list[Intervention]
 BLOCKED = "evidence", "control", "random", "image"
 RAISED = {"raise_evidence": "evidence", "raise_control": "control", "raise_own": "own"}
-CONDITIONS = "empty", *BLOCKED, "other_picture", "other_prompt", *RAISED
+CONDITIONS = "empty", *BLOCKED, "other_picture", "other_prompt", *RAISED, "no_reasoning"
 
 
 class Condition(NamedTuple):

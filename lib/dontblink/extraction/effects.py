@@ -44,10 +44,13 @@ from dontblink.attention.intervention import Block, Intervention
 from dontblink.attention.replay import REGIONS
 from dontblink.attention.sources import Restated, find_sources, place_recall, see_sources
 from dontblink.attention.traces import HEADS, place_evidence
+from dontblink.errors import NamedError
 from dontblink.extraction.run import Here, Task, share, start_worker
 from dontblink.extraction.study import VERSIONS, Shard, Study, hash_code, read_shard
 from dontblink.extraction.tables import read_bins
+from dontblink.models.families import find_thinking
 from dontblink.models.generate import encode_items, item_generator
+from dontblink.models.spans import Spans
 from dontblink.models.vlm import VLM, Prompt
 from dontblink.questions import registry
 from dontblink.questions.items import Item
@@ -62,6 +65,7 @@ OTHER_JOBS = {
     "heads": "n_head_items",
 }
 TABLES = {"recalls": "recalls", "swaps": "swaps", "forced": "forced", "heads": "head_losses", "strength": "strengths"}
+MASSES = "evidence_mass", "control_box_mass", "visual_mass"  # of the manipulation check
 Rows = list[dict[str, Any]]
 
 
@@ -182,9 +186,9 @@ class Effects:
         """Return the keys of a row."""
         return {"model": shard.model, "benchmark": shard.benchmark, "split": shard.split, "item_id": item_id}
 
-    def score(self, shard: Shard, item: Item, ids: Sequence[int]) -> dict[str, Any]:
-        """Return what the strict scorer says of a response."""
-        vlm = self.vlm(shard)
+    def score(self, shard: Shard, item: Item, ids: Sequence[int], vlm: VLM | None = None) -> dict[str, Any]:
+        """Return what the strict scorer says of a response; of the shard's model, unless it was asked otherwise."""
+        vlm = vlm or self.vlm(shard)
         spans, spoken = vlm.segment(ids), ids[:-1] if ids and ids[-1] in vlm.eos_ids else ids
         texts, generator = (
             (vlm.decode(spoken), vlm.decode(ids[slice(*spans.answer)])),
@@ -196,6 +200,8 @@ class Effects:
     def change(self, shard: Shard, n_items: int, job: str) -> Rows:
         """Return what becomes of every response under a condition, see `schema.CAUSAL`."""
         condition = BASELINE if job == "baseline" else Condition.parse(job)
+        if condition.name == "no_reasoning":
+            return self.ask_without_reasoning(shard, n_items)
         vlm, every = self.vlm(shard), self.find_cases(shard, n_items)
         self._plain = self._plain or {
             "": replay_cases(vlm, list(every.values()), BASELINE, budget=self.budget, seed=self.seed)
@@ -231,7 +237,44 @@ class Effects:
                 "answer_lost_nats": float(losses[answer].sum()) if is_direct else np.nan,
                 "reasoning_lost_nats": float(losses[reasoning].sum()) if is_direct else np.nan,
                 "answer_changed": bool(is_direct and (own.best[answer] != np.array(case.ids)[answer]).any()),
-                **dict(zip(("evidence_mass", "control_box_mass", "visual_mass"), mass, strict=True)),
+                **dict(zip(MASSES, mass, strict=True)),
+            })  # fmt: skip
+        return rows
+
+    def ask_without_reasoning(self, shard: Shard, n_items: int) -> Rows:
+        """Return the answers to the prompt without reasoning, of a model whose chat template has that switch."""
+        vlm = self.vlm(shard)
+        try:
+            thinking = find_thinking(vlm.processor, vlm.family, False)
+        except NamedError:  # it thinks whatever it is told
+            return []
+        if not vlm.thinks:
+            return []
+        quiet = replace(
+            vlm,
+            thinks=False,
+            prompt_opens_think=thinking.prompt_opens_think,
+            template_options=thinking.template_options,
+        )
+        items = {item.id: item for item in shard.items}
+        cases = self.find_cases(shard, n_items)
+        nothing = Spans((0, 0), (0, 0), (), True)
+        asked = [
+            replace(cases[prompt.item_id], prompt=prompt, spans=nothing)
+            for prompt in encode_items(quiet, [items[name] for name in cases])
+        ]
+        most, begun = self.study.settings["max_new_tokens"], [()] * len(asked)
+        how: dict[str, Any] = {"budget": self.budget, "seed": self.seed, "most_tokens": most, "begun": begun}
+        rows = []
+        for case, ids in zip(asked, continue_responses(quiet, asked, BASELINE, **how), strict=True):
+            item = items[case.prompt.item_id]
+            score, was = self.score(shard, item, ids, quiet), self.score(shard, item, case.ids)
+            nan = ("full_entropy", "answer_lost", "reasoning_lost")
+            rows.append(self.name(shard, item.id) | score | {
+                "condition": "no_reasoning", "start_share": 0.0, "same_text": False, "answer_changed": False,
+                "same_prediction": score["prediction"] == was["prediction"], "n_response_tokens": len(ids),
+                "finish_reason": "stop" if ids[-1] in vlm.eos_ids else "length",
+                **dict.fromkeys((*(f"{name}_nats" for name in nan), *MASSES), np.nan),
             })  # fmt: skip
         return rows
 
