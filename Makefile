@@ -92,7 +92,7 @@ testbed: $(READY) ## train the testbed's checkpoints from scratch (hours on 2 co
 	for step in train "publish weights" calibrate "publish cards"; do $(PY) -m dontblink_testbed.$$step; done
 evidence: $(R)/extraction.json | $(READY) ## evidence without annotators: proposed where boxes lack, judged where they are known; resumes (an hour)
 	$(PY) -m dontblink.extraction evidence --profile $(PROFILE) && $(PY) -m dontblink.publish.evidence --profile $(PROFILE)
-causal: $(R)/extraction.json | $(READY) ; $(PY) -m dontblink.extraction $@ --profile $(PROFILE) ## looks taken away, replaced, kept up; into figures/causal; resumes (an hour)
+causal: $(R)/extraction.json | $(READY) ; @$(PY) -m dontblink.extraction $@ --profile $(PROFILE) ## looks taken away, replaced, kept up; into figures/causal; resumes (an hour)
 simulate: $(READY) ## are intervals, tests and rules right where the truth is known? half an hour after all; resumes
 	$(PY) -m dontblink_simulation && $(PY) -m dontblink_simulation rules
 bench: all ## speed and memory against their bars, into bench/README.md: 35 minutes after all; COLD=1: and a cold make all
