@@ -10,7 +10,7 @@ means excepted), write a file, or set a style globally.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -596,3 +596,89 @@ def _name_scope(row: Any) -> str:
     if row["scope"] == "pooled":
         return "pooled"
     return str(row["benchmark"]) if row["scope"] == "benchmark" else f"{row['benchmark']}, {row['model']}"
+
+
+CHANGES = {
+    "evidence": "evidence hidden", "control": "equal area elsewhere hidden", "image": "whole picture hidden",
+    "other_picture": "another item's picture",
+}  # fmt: skip
+
+
+def draw_cells(table: pd.DataFrame, height: float = 1.7) -> tuple[Figure, dict[tuple[str, str], Axes]]:
+    """Return a figure with a panel a cell, models down and benchmarks across, and its axes by cell."""
+    names = [sorted(table[column].astype(str).unique()) for column in ("model", "benchmark")]
+    figure: Figure = plt.figure(figsize=(7, 0.7 + height * len(names[0])), layout="constrained")
+    axes = figure.subplots(len(names[0]), len(names[1]), sharex=True, sharey=True, squeeze=False)
+    for (row, column), ax in np.ndenumerate(axes):
+        ax.set_title(f"{names[0][row]}\n{names[1][column]}".replace("_", " "), fontsize="small")
+        ax.label_outer()
+    return figure, {(m, b): axes[k, j] for k, m in enumerate(names[0]) for j, b in enumerate(names[1])}
+
+
+def knockout_grid(effects: pd.DataFrame, flagged: Collection[tuple[str, str]], *, confidence: float = 0.95) -> Figure:
+    """Draw the accuracy of every cell where the look is changed, against the share of the reasoning before.
+
+    `effects` is `studies.causal.effect_table`; the dotted line is the unchanged response. A cell whose control moved is
+    hatched: it says nothing.
+    """
+    figure, axes = draw_cells(effects)
+    looks = list(zip(CHANGES.items(), ("o", "s", "^", "D"), (0.0, 0.45, 0.62, 0.25), strict=True))
+    for cell, ax in axes.items():
+        own = effects[(effects["model"] == cell[0]) & (effects["benchmark"] == cell[1])]
+        baseline = own.loc[own["condition"] == "baseline", "accuracy"]
+        ax.axhline(100 * float(baseline.iloc[0]), color="0.3", linestyle=":", linewidth=1, label="unchanged")
+        for (name, words), marker, tone in looks:
+            rows = own[own["condition"] == name].sort_values("start_share")
+            ends = np.abs(100 * (rows[["ci_low", "ci_high"]].to_numpy(float).T - rows["accuracy"].to_numpy(float)))
+            ax.errorbar(
+                100 * rows["start_share"], 100 * rows["accuracy"], yerr=ends, marker=marker, markersize=3.5, capsize=2,
+                color=shade(tone), linestyle="-" if name in ("evidence", "control") else "--", linewidth=1, label=words,
+                markerfacecolor="white" if name == "control" else shade(tone),
+            )  # fmt: skip
+        if cell in flagged:
+            ax.patch.set(hatch="///", edgecolor="0.8")
+            ax.text(0.5, 0.04, "control moved: no reading", transform=ax.transAxes, ha="center", fontsize=6)
+        ax.set_ylim(0, 102)
+    figure.supylabel("correct answers (%)")
+    figure.supxlabel(f"own reasoning before the change (%; 100: the answer)\nbar: {confidence:.0%} Wilson")
+    handles, labels = next(iter(axes.values())).get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def grounding_grid(curve: pd.DataFrame, *, confidence: float = 0.95) -> Figure:
+    """Draw accuracy of forced answers and evidence mass of every cell along the reasoning (`causal.accuracy_curve`)."""
+    figure, axes = draw_cells(curve)
+    for (model, benchmark), ax in axes.items():
+        own = curve[(curve["model"] == model) & (curve["benchmark"] == benchmark)].sort_values("reasoning_share")
+        at = 100 * own["reasoning_share"]
+        ax.fill_between(at, 100 * own["ci_low"], 100 * own["ci_high"], color=shade(0.45), alpha=0.35, linewidth=0)
+        ax.plot(at, 100 * own["accuracy"], marker="o", markersize=3, color=shade(0.0), label="correct forced answers (%)")
+        ax.plot(at, 100 * own["evidence_mass"], marker="s", markersize=3, color=shade(0.62), linestyle="--",
+                label="attention to the evidence (%)")  # fmt: skip
+        ax.plot(at, 100 * own["uniform_evidence_share"], color="0.5", linestyle=":", label="the same of a uniform look (%)")
+        ax.set_ylim(0, 102)
+    figure.supylabel("share (%)")
+    figure.supxlabel(f"own reasoning before the answer (%)\nband: {confidence:.0%} Wilson")
+    handles, labels = next(iter(axes.values())).get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def use_panel(ax: Axes, words: pd.DataFrame, correlations: pd.DataFrame, *, legend: bool = True) -> Axes:
+    """Draw what the picture does to restated words against the attention to their cell, of ONE benchmark.
+
+    `words` has a row a word: model, cell_mass, log_odds_nats; `correlations` are those of `causal.use_table`.
+    """
+    for model, look in style_models(words["model"]).items():
+        own, rho = words[words["model"] == model], correlations[correlations["model"] == model].iloc[0]
+        name = f"{model}: rho {rho['estimate']:.2f} [{rho['ci_low']:.2f}, {rho['ci_high']:.2f}]"
+        ax.plot(
+            100 * own["cell_mass"], own["log_odds_nats"], linestyle="none", marker=look["marker"], color=look["color"],
+            markersize=2, alpha=0.5, label=name,
+        )  # fmt: skip
+    ax.axhline(0, color="0.5", linewidth=0.8, zorder=0)
+    ax.set(xlabel="attention to the cell (%)", ylabel="log-odds of the altered word,\npicture alone (nats)")
+    if legend:
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12), frameon=False, fontsize=6)
+    return ax
