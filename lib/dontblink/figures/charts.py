@@ -49,6 +49,7 @@ ALL = "all"
 UNITS = {
     "percent": (100, "fall of the evidence mass (%)"), "points": (100, "risk saved (points)"),
     "auroc": (1, "difference of AUROCs"), "added_points": (100, "risk added by low vision (points)"),
+    "gained_points": (100, "accuracy gained by reasoning (points)"),
 }  # fmt: skip
 
 
@@ -604,6 +605,14 @@ CHANGES = {
 }  # fmt: skip
 
 
+SOURCES = {"P": "picture", "T": "own text", "M": "earlier rows"}  # of a restated word, see `attention.sources`
+HIDDEN = {
+    "block_cell": "cell hidden", "block_read": "own reading hidden", "block_both": "both hidden",
+    "block_other_cell": "another cell hidden",
+}  # fmt: skip
+SPARE = {"estimate": "", "ci_low": "_low", "ci_high": "_high"}
+
+
 def draw_cells(table: pd.DataFrame, height: float = 1.7) -> tuple[Figure, dict[tuple[str, str], Axes]]:
     """Return a figure with a panel a cell, models down and benchmarks across, and its axes by cell."""
     names = [sorted(table[column].astype(str).unique()) for column in ("model", "benchmark")]
@@ -639,10 +648,11 @@ def knockout_grid(effects: pd.DataFrame, flagged: Collection[tuple[str, str]], *
             ax.patch.set(hatch="///", edgecolor="0.8")
             ax.text(0.5, 0.04, "control moved: no reading", transform=ax.transAxes, ha="center", fontsize=6)
         ax.set_ylim(0, 102)
-    figure.supylabel("correct answers (%)")
-    figure.supxlabel(f"own reasoning before the change (%; 100: the answer)\nbar: {confidence:.0%} Wilson")
+    figure.supylabel("correct answers (%)", fontsize="medium")
+    note = f"own reasoning before the change (%; 100: the answer)\nbar: {confidence:.0%} Wilson"
+    figure.supxlabel(note, fontsize="medium")
     handles, labels = next(iter(axes.values())).get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
@@ -658,10 +668,10 @@ def grounding_grid(curve: pd.DataFrame, *, confidence: float = 0.95) -> Figure:
                 label="attention to the evidence (%)")  # fmt: skip
         ax.plot(at, 100 * own["uniform_evidence_share"], color="0.5", linestyle=":", label="the same of a uniform look (%)")
         ax.set_ylim(0, 102)
-    figure.supylabel("share (%)")
-    figure.supxlabel(f"own reasoning before the answer (%)\nband: {confidence:.0%} Wilson")
+    figure.supylabel("share (%)", fontsize="medium")
+    figure.supxlabel(f"own reasoning before the answer (%)\nband: {confidence:.0%} Wilson", fontsize="medium")
     handles, labels = next(iter(axes.values())).get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 

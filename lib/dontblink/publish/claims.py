@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 NEEDS = {
     "boxes": ("judges_evidence", "needs evidence boxes"),
     "types": ("has_both_types", "needs enough items of both task types"),
+    "effects": ("has_effects", "needs `make causal`"),
     "samples": ("has_agreement", "needs sampled answers, of which enough went wrong"),
 }
 VERDICTS = ("reproduced", "same direction", "not reproduced", "not testable")
@@ -52,7 +53,7 @@ OTHER_SEED = "figures/seeds/08_claims.json"  # after another training of the sma
 START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
 
 POINTS = (100, 2, " points")
-UNITS = {"percent": (100, 0, " %"), "points": POINTS, "added_points": POINTS, "auroc": (1, 3, "")}
+UNITS = {"percent": (100, 0, " %"), "points": POINTS, "added_points": POINTS, "gained_points": POINTS, "auroc": (1, 3, "")}
 
 
 def check_claim(claim: Mapping[str, Any]) -> None:
@@ -287,8 +288,23 @@ def render_block(numbers: Numbers) -> str:
         rows.append(f"| {' | '.join(cells)} |")
     about = "A verdict is about the small trained models here, not about those of the paper. " * (profile == "testbed")
     where = f"numbers [`{numbers.hash_files()}`](figures/{profile}/{STEM}.json) by {link_notebook(STEM)}"
-    rows += ["", f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; {where}.", END]
+    rows += ["", f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; {where}.", *describe_causes(numbers), END]
     return "\n".join(rows)
+
+
+def describe_causes(numbers: Numbers) -> list[str]:
+    """Return the README's sentence on which cells the rules of notebook 06 call what; nothing where it has none."""
+    recorded = numbers.read("06_causal")
+    if not recorded["has_effects"]:
+        return []
+    held: dict[str, list[str]] = {word: [] for word in recorded["n_words"]}
+    for model, by_benchmark in recorded["words"].items():
+        for benchmark, words in by_benchmark.items():
+            for word in {words["need"], words["recall"]} & held.keys():
+                held[word].append(f"{model} / {benchmark.replace('_', ' ')}")
+    parts = [f"*{word}*: {', '.join(cells) or 'none'}" for word, cells in held.items()]
+    about = "needs the look at the evidence, reads and ignores it, restates by looking again, or by copying its own text"
+    return ["", f"What is cause, by the rules of {link_notebook('06_causal')} ({about}): {'; '.join(parts)}."]
 
 
 def link_notebook(stem: str) -> str:

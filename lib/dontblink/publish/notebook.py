@@ -26,6 +26,7 @@ from typing import Any
 
 import jupytext
 import papermill
+import pyarrow.parquet as pq
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
@@ -38,6 +39,7 @@ KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TAG = "parameters"
 SHARED = ("extraction",)  # sections of a stage: their notebook is given only what its cell declares
 BOXED = "needs_boxes"  # of cells that are left out where there is no evidence, see `leave_out`
+CAUSAL = {"needs_effects": "effects", "needs_recalls": "recalls"}  # the same where such a table has no rows
 HIDDEN = "remove-cell"  # the declared defaults: the injected values beside them are the ones that count
 
 
@@ -104,8 +106,13 @@ def _same_kind(declared: Any, given: Any) -> bool:
 def leave_out(notebook: NotebookNode, profile: str, parameters: Mapping[str, Any]) -> None:
     """Take the cells tagged `needs_boxes` out, unless a cell of the study has enough items with measured evidence.
 
-    Enough are the notebook's own `min_items` with a token in the first and in the last of its `bins`.
+    Enough are the notebook's own `min_items` with a token in the first and in the last of its `bins`. Cells that need a
+    table of `make causal` are taken out where it has no row.
     """
+    for tag, table in CAUSAL.items():
+        file = paths.causal(profile) / f"{table}.parquet"
+        if not file.is_file() or not pq.read_metadata(file).num_rows:
+            notebook.cells = [cell for cell in notebook.cells if tag not in cell.metadata.get("tags", [])]
     kept = [cell for cell in notebook.cells if BOXED not in cell.metadata.get("tags", [])]
     if len(kept) < len(notebook.cells):
         items = read_tables(profile, ["items"], split="test")["items"]

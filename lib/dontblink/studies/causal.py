@@ -224,40 +224,39 @@ def keep_grounding(totals: Any) -> Any:
 
 
 def grounding_table(
-    forced: pd.DataFrame,
-    *,
-    first: float = 0.1,
-    n_deals: int = 1000,
-    min_items: int = 20,
+    forced: pd.DataFrame, *, first: float = 0.1, least_parsed: float = 0.8, n_deals: int = 1000, min_items: int = 20,
     resampling: Resampling = STANDARD,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return what reasoning adds to accuracy and takes from grounding, per cell: C6.
 
     `gain` is the accuracy behind all of the reasoning less that behind its `first` share, paired by item; `fall` that
-    of the evidence mass beyond a uniform look over the same range. `gain_p` and `fall_p` are the shares of deals of
-    the order within items that reach as much.
+    of the evidence mass beyond a uniform look over the same range. Answers that are forced off the model's habits say
+    little: of those behind the first share `least_parsed` have to be in the answer's format. `least_margin` is by how
+    much the claim holds: the least of gain_low, fall_low and the share in the format less what it has to be. `p` is the
+    larger of the shares of deals of the order within items that reach gain, and fall; Holm runs over the cells.
     """
     rows, rng = [], np.random.default_rng(resampling.seed)
     late = forced[forced["reasoning_share"] >= first - 1e-9]
+    values = ["correct", "evidence_mass", "uniform_evidence_share", "parsed"]
     for (model, benchmark), own in late.groupby(CELL):
-        names = ["correct", "evidence_mass", "uniform_evidence_share"]
-        wide = {
-            name: own.pivot(index="item_id", columns="reasoning_share", values=name).astype(float) for name in names
-        }
-        whole = pd.concat(wide, axis=1).dropna()
+        wide = own.astype(dict.fromkeys(values, float)).pivot(index="item_id", columns="reasoning_share", values=values)
+        whole = wide.dropna()
         if len(whole) < min_items:
             continue
-        right, mass, uniform = (whole[name].to_numpy(float) for name in values)
+        right, mass, uniform, parsed = (whole[name].to_numpy(float) for name in values)
         gain = compare_pairs(right[:, -1] > 0, right[:, 0] > 0, resampling.confidence)
         ends = np.column_stack([mass[:, -1], mass[:, 0], uniform[:, -1], uniform[:, 0]])
         (fall,) = bootstrap.bootstrap_sums(ends, keep_grounding, whole.index.to_numpy(), resampling=resampling)
         dealt = np.array([_deal_order(right, mass, uniform, rng) for _ in range(n_deals)])
         beats = (dealt >= [gain["estimate"], fall.estimate]).sum(axis=0) + 1
-        names = {"model": model, "benchmark": benchmark, "n_items": len(whole)}
+        format_share = float(parsed[:, 0].mean())
+        names = {"model": model, "benchmark": benchmark, "n_items": len(whole), "n_left_out": len(wide) - len(whole)}
         names |= {"gain": gain["estimate"], "gain_low": gain["ci_low"], "gain_high": gain["ci_high"]}
-        share = (beats / (n_deals + 1)).tolist()
-        rows.append(names | fall.columns("fall") | {"gain_p": share[0], "fall_p": share[1]})
-    return pd.DataFrame(rows)
+        margin = min(gain["ci_low"], fall.ci_low, format_share - least_parsed)
+        more = {"parsed": format_share, "least_margin": margin, "p": float(beats.max()) / (n_deals + 1)}
+        rows.append(names | fall.columns("fall") | more)
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=bootstrap.adjust_holm(table["p"].to_numpy())) if len(table) else table
 
 
 def _deal_order(right: Any, mass: Any, uniform: Any, rng: np.random.Generator) -> tuple[float, float]:
@@ -306,7 +305,8 @@ def vision_table(effects: pd.DataFrame, items: pd.DataFrame, confidence: float =
     for (model, benchmark), own in both.groupby(CELL):
         if len(own) > 3:
             pair = own["vision_evidence_mass"].to_numpy(float), own["reasoning_lost_nats"].to_numpy(float)
-            rows.append({"model": model, "benchmark": benchmark, "n_items": len(own)} | correlate_ranks(*pair, confidence))
+            names = {"model": model, "benchmark": benchmark, "n_items": len(own)}
+            rows.append(names | correlate_ranks(*pair, confidence))
     return pd.DataFrame(rows)
 
 
