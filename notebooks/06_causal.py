@@ -68,7 +68,7 @@ items = read_tables(profile, ["items"], split="test")["items"]
 effects, recalls, forced = (causal.read_causal(profile, name) for name in ("effects", "recalls", "forced"))
 has_effects = bool(len(effects))
 numbers = {"has_effects": has_effects, "n_responses": len(items)}
-print(f"{len(items)} responses; {len(effects)} of them changed, {len(recalls)} restated words, {len(forced)} forced answers")
+print(f"{len(items)} responses; rows: {len(effects)} changed, {len(recalls)} of restated words, {len(forced)} forced")
 
 # %% [markdown]
 # The tracked effects are of these very responses: each is as right, and as long, as the one of this run.
@@ -263,7 +263,8 @@ grounding.round(3)
 # %% tags=["needs_effects"]
 ends = ["estimate", "ci_low", "ci_high"]
 named = {"start_share": lambda rows: [f"from_{100 * share:.0f}" for share in rows["start_share"]]}
-numbers["need"] = record.nest(needs.assign(**named)[["start_share", *cell, *ends, "n_items", "p_holm"]], ["start_share", *cell])
+own = needs.assign(**named)[["start_share", *cell, *ends, "n_items", "p_holm"]]
+numbers["need"] = record.nest(own, ["start_share", *cell])
 own = controls.assign(**named)[["condition", "start_share", *cell, *ends, "is_flagged"]]
 numbers["controls"] = record.nest(own, ["condition", "start_share", *cell])
 numbers |= {"n_controls": len(controls), "n_controls_flagged": int(controls["is_flagged"].sum())}
@@ -277,7 +278,8 @@ record.save_table("06_causal", "needs", needs, profile)
 # %% tags=["needs_effects"]
 found = [word for column in ("need", "recall") for word in words[column] if word != "undecided"]
 numbers["n_words"] = {word: found.count(word) for word in ("needs", "ignores", "re-reads", "copies")}
-numbers["n_cells"], numbers["raised"] = len(words), {}
+at_answer = needs[(needs["start_share"] == 1) & (needs["ci_low"] > 0)]
+numbers |= {"n_cells": len(words), "n_needed_at_answer": len(at_answer), "raised": {}, "sources": {}}
 for condition in ("raise_evidence", "raise_own") if len(preserved) else ():
     rows = preserved[(preserved["condition"] == condition) & (preserved["less"] == "raise_control")]
     own = masses.loc[masses["condition"] == condition, "estimate"]
@@ -309,11 +311,11 @@ print(f"no word, because a control moved: {int(words['is_flagged'].sum())}")
 
 # %% tags=["needs_effects"]
 for name, own in numbers["raised"].items():
-    print(f"{name}: evidence mass x {own['least_mass']:.2f} to {own['largest_mass']:.2f}; more accuracy than with the")
-    print(f"  control raised in {own['n_gains']}, less in {own['n_costs']} of {len(words)} cells; the intervals reach from")
-    print(f"  {100 * own['lowest']:.1f} to {100 * own['highest']:.1f} points")
+    print(f"{name}: evidence mass x {own['least_mass']:.2f} to {own['largest_mass']:.2f}; more accuracy than with")
+    print(f"  the control raised in {own['n_gains']}, less in {own['n_costs']} of {len(words)} cells; intervals reach")
+    print(f"  from {100 * own['lowest']:.1f} to {100 * own['highest']:.1f} points")
 holds = (grounding["least_margin"] > 0) & (grounding["p_holm"] < 0.05)
-print(f"C6: accuracy rises and grounding falls, with answers in their format, in {holds.sum()} of {len(grounding)} cells")
+print(f"C6: accuracy rises and grounding falls, answers in their format, in {holds.sum()} of {len(grounding)} cells")
 
 # %% [markdown]
 # ## Appendix: other choices

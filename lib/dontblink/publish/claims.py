@@ -53,7 +53,8 @@ OTHER_SEED = "figures/seeds/08_claims.json"  # after another training of the sma
 START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
 
 POINTS = (100, 2, " points")
-UNITS = {"percent": (100, 0, " %"), "points": POINTS, "added_points": POINTS, "gained_points": POINTS, "auroc": (1, 3, "")}
+UNITS = {"percent": (100, 0, " %"), "auroc": (1, 3, "")}
+UNITS |= dict.fromkeys(("points", "added_points", "gained_points"), POINTS)
 
 
 def check_claim(claim: Mapping[str, Any]) -> None:
@@ -303,7 +304,7 @@ def describe_causes(numbers: Numbers) -> list[str]:
             for word in {words["need"], words["recall"]} & held.keys():
                 held[word].append(f"{model} / {benchmark.replace('_', ' ')}")
     parts = [f"*{word}*: {', '.join(cells) or 'none'}" for word, cells in held.items()]
-    about = "needs the look at the evidence, reads and ignores it, restates by looking again, or by copying its own text"
+    about = "needs the look at the evidence, reads and ignores it, restates by a new look or by copying its own text"
     return ["", f"What is cause, by the rules of {link_notebook('06_causal')} ({about}): {'; '.join(parts)}."]
 
 
