@@ -165,7 +165,7 @@ const dontblink = (() => {
     const [x0, y0, x1, y1] = swap.corners;
     const line = Math.ceil(((y0 + y1) / 2) * image.rows), column = Math.ceil(((x0 + x1) / 2) * image.columns);
     const changed = swap.tokens.filter((token) => token.other !== null).length;
-    find("swap-told").textContent = `At row ${line}, column ${column} of ${image.rows} x ${image.columns} the ${swap.kind} is ${swap.own_word} in the picture and ${swap.altered_word} in its altered copy; nothing else differs. The response is the own one, read again behind the altered copy: ${changed} of its ${swap.tokens.length} words would be another one there, which stands behind an arrow beneath it.`;
+    find("swap-told").textContent = `At row ${line}, column ${column} of ${image.rows} x ${image.columns} the ${swap.kind} is ${swap.own_word} in the picture and ${swap.altered_word} in its altered copy; nothing else differs. The response is the own one, read again behind the altered copy: ${changed} of its ${swap.tokens.length} tokens would be another one there, which stands behind an arrow beneath it.`;
     for (const [file, word, name] of [[image.file, swap.own_word, "own picture"], [swap.file, swap.altered_word, "altered picture"]]) {
       const figure = make(find("swap-stage"), "figure");
       add_picture(figure, { ...image, file }, `The ${name}, ${word} framed.`, false);
