@@ -462,3 +462,57 @@ def test_code_is_folded_and_unfolds(visit: Callable[..., Any]) -> None:
     assert page.evaluate("[...document.querySelectorAll('details.code')].map(d => d.open)") == [False] * 4
     page.click("details.code summary >> nth=0")
     assert page.locator("pre.python").first.is_visible()
+
+
+@pytest.fixture
+def swapped(site: Path) -> Iterator[dict[str, Any]]:
+    """Give the first response a swap whose texts try to run a script, and take it away again."""
+    file = site / read_index(site)[0]["file"]
+    before = file.read_text()
+    response = json.loads(before[before.index("(") + 1 : before.rindex(")")])
+    tokens = [{"text": text, "lost_nats": 0.0, "other": None} for text in response["tokens"]]
+    tokens[0], tokens[1] = {"text": HOSTILE, "lost_nats": 4.0, "other": HOSTILE}, {**tokens[1], "lost_nats": -1.0}
+    swap = {
+        "kind": "colour", "own_word": "red", "altered_word": HOSTILE, "image": 0, "corners": [0.5, 0, 2 / 3, 1 / 6],
+        "tokens": tokens, "file": response["images"][0]["file"],
+    }  # fmt: skip
+    file.write_text(pages.viewer.to_script("show", response | {"swap": swap}))
+    yield swap
+    file.write_text(before)
+
+
+def test_a_swap_is_told_in_words_numbers_and_shades(visit: Callable[..., Any], swapped: dict[str, Any]) -> None:
+    page = visit("viewer.html", 390)
+    told = f"At row 1, column 4 of 6 x 6 the colour is red in the picture and {HOSTILE} in its altered copy"
+    assert page.inner_text("#swap-told").startswith(told)
+    words = page.locator("#swap-words li")
+    assert words.count() == len(swapped["tokens"])
+    parts = [words.nth(n).locator("> span").all_text_contents() for n in (0, 1)]
+    assert parts[0] == [HOSTILE, f"→ {HOSTILE}", "4.0 nats lost"] and parts[1][1:] == ["-1.0 nats lost"]
+    assert words.nth(2).locator("span").count() == 1
+    shades = [words.nth(n).locator(".word").evaluate("e => getComputedStyle(e).backgroundColor") for n in (0, 1, 2)]
+    assert shades[0].endswith("0.45)") and shades[1] == shades[2] and shades[1].endswith(" 0)")
+    sizes = page.evaluate("[...document.querySelectorAll('.picture img')].map(i => i.width / i.height)")
+    assert sizes == pytest.approx([1.0] * 4, abs=0.02), "a square picture stays one"
+    assert page.locator("#swap-stage img").count() == page.locator("#swap-stage svg .box").count() == 2
+    assert page.evaluate("typeof hacked") == "undefined"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_response_without_a_swap_hides_the_section(
+    visit: Callable[..., Any], site: Path, swapped: dict[str, Any]
+) -> None:
+    page, other = visit("viewer.html"), read_index(site)[1]
+    assert page.locator("#swap").is_visible()
+    page.evaluate(f"location.hash = 'model={other['model']}&item={other['id']}'")
+    page.locator("#response-title", has_text=other["id"]).wait_for()
+    assert page.locator("#swap").is_hidden() and page.locator("#swap-words li").count() == 0
+
+
+def test_axe_finds_nothing_in_a_swap(visit: Callable[..., Any], swapped: dict[str, Any]) -> None:
+    source = read_axe()
+    page = visit("viewer.html")
+    page.evaluate(source)
+    found = page.evaluate("axe.run('#swap', {preload: false})")
+    assert "color-contrast" in {rule["id"] for rule in found["passes"]}
+    assert [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in found["violations"]] == []

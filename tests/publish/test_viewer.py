@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from small_extraction import MODEL, PROFILE
+from small_extraction import HERE, MODEL, PROFILE
 
-from dontblink import paths, schema
+from dontblink import params, paths, schema
+from dontblink.attention.traces import Trace
 from dontblink.extraction import examples
-from dontblink.extraction.study import iterate_traces
+from dontblink.extraction.study import Study, iterate_traces
 from dontblink.extraction.tables import read_bins
+from dontblink.models.generate import item_generator
 from dontblink.publish import viewer
+from dontblink.questions.items import Item, Recall, open_image
 from dontblink.studies import collapse
+from dontblink_testbed.recalls import find_recalls
 
 HOSTILE = "</script><img src=x onerror=\"hacked=1\">&'"
 QUANTILES = [0.2, 0.8]
@@ -123,3 +127,83 @@ def test_numbers_keep_four_digits_in_their_shape() -> None:
     assert viewer.round_values([[0.123456, 1.0], [2e-9, 12345.6]]) == [[0.1235, 1.0], [2e-09, 12350.0]]
     assert viewer.round_values(0.98765) == 0.9877
     assert viewer.round_values(np.zeros((0, 3))) == []
+
+
+# -- the same item with one word altered ----------------------------------------------------------------------------
+
+
+def find_restated(wanted: bool) -> Iterator[tuple[Item, Trace, list[Recall]]]:
+    """Yield the responses that are shown anyway, or those that are not, with the words that they restate."""
+    _, sections = params.load(HERE / "params" / "testbed.yaml")
+    (paths.results(PROFILE) / "params" / "interventions.json").write_text(json.dumps(sections["interventions"]))
+    seed, chosen = sections["interventions"]["seed"], set(viewer.choose_items(PROFILE, QUANTILES)["item_id"])
+    for (benchmark, split), items in Study(PROFILE).items.items():
+        if split == "test":
+            traces = {trace.item_id: trace for trace in iterate_traces(PROFILE, MODEL, benchmark)}
+            for item in items:
+                trace, rng = traces[item.id], item_generator(seed, item.id)
+                recalls = find_recalls(item, trace.token_texts[: trace.spans.reasoning[1]], rng)[0]
+                if recalls and (item.id in chosen) == wanted:
+                    yield item, trace, recalls
+
+
+def write_swaps(*restated: tuple[Item, Sequence[str], Recall]) -> None:
+    """Write swaps in which token t loses t / 8 nats and the restated word turns into the altered one."""
+    rows = [
+        {"model": MODEL, "benchmark": item.benchmark, "split": "test", "item_id": item.id, "token_index": t,
+         "token_text": text, "altered_text": recall.altered_word if t == recall.recall_token else text,
+         "log_probability_nats": -0.25, "altered_log_probability_nats": -0.25 - t / 8, "word": recall.kind,
+         "own_word": recall.own_word, "altered_word": recall.altered_word}
+        for item, texts, recall in restated for t, text in enumerate(texts)
+    ]  # fmt: skip
+    columns = pd.DataFrame(rows[::-1], columns=list(schema.CAUSAL["swaps"]))  # the order of rows says nothing
+    paths.causal(PROFILE).mkdir(parents=True, exist_ok=True)
+    schema.write_table("swaps", schema.to_table("swaps", columns), paths.causal(PROFILE) / "swaps.parquet")
+
+
+def read_shown(site: Path) -> dict[str, Any]:
+    """Write the viewer and return what it shows of each item."""
+    viewer.write_viewer(PROFILE, site, QUANTILES)
+    return {entry["id"]: read(site / entry["file"]) for entry in read(site / "data" / "index.js")["items"]}
+
+
+def test_a_swap_is_shown_word_by_word_beside_both_pictures(small_copy: Path, tmp_path: Path) -> None:
+    (item, trace, recalls), (known, known_trace, known_recalls) = next(find_restated(False)), next(find_restated(True))
+    recall = recalls[-1]
+    write_swaps((item, trace.token_texts, recall), (known, known_trace.token_texts, known_recalls[0]))
+    shown = read_shown(tmp_path)
+    assert {name for name, own in shown.items() if "swap" in own} == {item.id, known.id}
+    assert shown[item.id]["quantile"] is None and shown[known.id]["quantile"] in QUANTILES
+    benchmarks = [own["benchmark"] for own in shown.values()]
+    assert benchmarks == sorted(benchmarks, key=benchmarks.index), "cells stay together"
+
+    swap = shown[item.id]["swap"]
+    assert (swap["kind"], swap["own_word"], swap["altered_word"]) == (
+        recall.kind, recall.own_word, recall.altered_word,
+    )  # fmt: skip
+    assert [token["text"] for token in swap["tokens"]] == list(trace.token_texts)
+    np.testing.assert_allclose([t["lost_nats"] for t in swap["tokens"]], np.arange(len(swap["tokens"])) / 8, rtol=1e-3)
+    changed = {t: token["other"] for t, token in enumerate(swap["tokens"]) if token["other"] is not None}
+    assert changed == {recall.recall_token: recall.altered_word}
+    own, altered = (
+        np.asarray(Image.open(tmp_path / file)) for file in (shown[item.id]["images"][0]["file"], swap["file"])
+    )
+    np.testing.assert_array_equal(altered, np.asarray(open_image(recall.item.images[0])))
+    rows, columns = np.nonzero((own != altered).any(-1))
+    x0, y0, x1, y1 = (96 * corner for corner in swap["corners"])
+    assert x0 <= columns.min() <= columns.max() < x1 and y0 <= rows.min() <= rows.max() < y1
+
+
+def test_without_a_causal_study_no_swap_is_shown(small_copy: Path, tmp_path: Path, chosen: pd.DataFrame) -> None:
+    write_swaps()
+    empty = read_shown(tmp_path / "empty")
+    (paths.causal(PROFILE) / "swaps.parquet").unlink()
+    absent = read_shown(tmp_path / "absent")
+    assert list(empty) == list(absent) == list(chosen["item_id"])
+    assert not any("swap" in own for own in (*empty.values(), *absent.values()))
+
+
+def test_a_swap_of_another_response_is_not_shown(small_copy: Path, tmp_path: Path) -> None:
+    item, trace, recalls = next(find_restated(True))
+    write_swaps((item, [*trace.token_texts[:-1], "other"], recalls[0]))
+    assert "swap" not in read_shown(tmp_path)[item.id]

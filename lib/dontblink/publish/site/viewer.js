@@ -108,7 +108,7 @@ const dontblink = (() => {
     const facts = [["question", [response.question, ...response.choices].join("  ")],
       ["answer given", response.parsed ? response.prediction : "none found"],
       ["right answer", `${response.answer}, so the response is ${response.correct ? "correct" : "wrong"}`],
-      ["collapse", `${response.collapse.toFixed(2)}, near the ${Math.round(100 * response.quantile)} % quantile of the ${response.correct ? "correct" : "wrong"} answers of this cell`],
+      ["collapse", response.collapse.toFixed(2) + (response.quantile === null ? ", shown for its altered picture (below the chart)" : `, near the ${Math.round(100 * response.quantile)} % quantile of the ${response.correct ? "correct" : "wrong"} answers of this cell`)],
       ["grounding layers", response.layers.join(", ")]];
     if (response.finish_reason === "length") facts.push(["note", "cut at the largest length"]);
     find("facts").replaceChildren();
@@ -119,6 +119,7 @@ const dontblink = (() => {
     }
     build_stage();
     build_legend();
+    build_swap();
     const list = find("steps");
     list.replaceChildren();
     response.steps.forEach((each, k) => {
@@ -152,6 +153,34 @@ const dontblink = (() => {
     find("ramp").style.background = `linear-gradient(to right, ${colours.filter((_, k) => k % 15 === 0).join(", ")})`;
     find("largest").textContent = show_number(largest_value());
     find("scale").hidden = shown.steps.length === 0;
+  }
+
+  function build_swap() {
+    const swap = shown.swap;
+    find("swap").hidden = !swap;
+    find("swap-stage").replaceChildren();
+    find("swap-words").replaceChildren();
+    if (!swap) return;
+    const image = { ...shown.images[swap.image], boxes: [{ corners: swap.corners }] };
+    const [x0, y0, x1, y1] = swap.corners;
+    const line = Math.ceil(((y0 + y1) / 2) * image.rows), column = Math.ceil(((x0 + x1) / 2) * image.columns);
+    const changed = swap.tokens.filter((token) => token.other !== null).length;
+    find("swap-told").textContent = `At row ${line}, column ${column} of ${image.rows} x ${image.columns} the ${swap.kind} is ${swap.own_word} in the picture and ${swap.altered_word} in its altered copy; nothing else differs. The response is the own one, read again behind the altered copy: ${changed} of its ${swap.tokens.length} tokens would be another one there, which stands behind an arrow beneath it.`;
+    for (const [file, word, name] of [[image.file, swap.own_word, "own picture"], [swap.file, swap.altered_word, "altered picture"]]) {
+      const figure = make(find("swap-stage"), "figure");
+      add_picture(figure, { ...image, file }, `The ${name}, ${word} framed.`, false);
+      make(figure, "figcaption", {}, `${name}: ${word}`);
+    }
+    const largest = Math.max(...swap.tokens.map((token) => token.lost_nats), 1e-12);
+    find("swap-largest").textContent = largest.toFixed(1);
+    for (const { text, lost_nats, other } of swap.tokens) {
+      const item = make(find("swap-words"), "li", other === null ? {} : { class: "changed" });
+      make(item, "span", { class: "word" }, text).style.setProperty("--lost", String(0.45 * Math.max(lost_nats / largest, 0)));
+      if (other !== null) make(item, "span", { class: "other" }, `→ ${other}`);
+      if (Math.abs(lost_nats) < 0.05) continue; // as 0.0 it would say nothing
+      const nats = make(item, "span", { class: "nats" }, lost_nats.toFixed(1));
+      make(nats, "span", { class: "unseen" }, " nats lost");
+    }
   }
 
   function add_picture(figure, image, alt, grey) {
