@@ -9,11 +9,13 @@ moves eager's own masses by 5e-6. Never measure accuracy with these models.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import (
+    DynamicCache,
     Gemma2Config,
     Glm4vConfig,
     Glm4vForConditionalGeneration,
@@ -118,3 +120,37 @@ def draw_response(rng: np.random.Generator, length: int, n_vocabulary: int = 96)
 def count_image_tokens(prompt: Prompt) -> int:
     """Return the number of merged image tokens of a prompt."""
     return int((prompt.ids == IMAGE).sum())
+
+
+def repaint(prompt: Prompt, seed: int) -> Prompt:
+    """Return the prompt with another picture of the same grid."""
+    other = torch.from_numpy(np.random.default_rng(seed).normal(size=prompt.inputs["pixel_values"].shape))
+    return replace(prompt, inputs={**prompt.inputs, "pixel_values": other.float()})
+
+
+@torch.inference_mode()
+def read_logs(
+    vlm: VLM, prompt: Prompt, text: Sequence[int], swapped: tuple[Prompt, int] | None = None
+) -> torch.Tensor:
+    """Return log p [T, V] of every token that may stand at each place of a text, in one plain pass of the model.
+
+    With `swapped`, another prompt and a row, rows from that one on are computed behind a cache in which the keys and
+    values of the image tokens are the other prompt's: what an intervention must come to, without one.
+    """
+    begin, held = len(prompt.ids) - 1, list[Any]()
+    body = vlm.model.model.language_model
+    hook = body.register_forward_pre_hook(lambda _, __, kwargs: held.append(kwargs["position_ids"]), with_kwargs=True)
+    caches, inputs = [DynamicCache(), DynamicCache()], vlm.collate([prompt], [text])
+    logits = vlm.model(**inputs, past_key_values=caches[0], use_cache=True).logits[0]
+    if swapped:
+        other, first = swapped
+        vlm.model(**vlm.collate([other], [text]), past_key_values=caches[1], use_cache=True)
+        caches[0].crop(first - len(logits))
+        image = prompt.find_image(vlm.image_token_id)[0]
+        for own, foreign in zip(caches[0].layers, caches[1].layers, strict=True):
+            own.keys[:, :, image], own.values[:, :, image] = foreign.keys[:, :, image], foreign.values[:, :, image]
+        tail = vlm.model.get_input_embeddings()(inputs["input_ids"][:, first:])
+        found = body(inputs_embeds=tail, past_key_values=caches[0], position_ids=held[0][..., first:], use_cache=True)
+        logits = torch.cat([logits[:first], vlm.model.lm_head(found.last_hidden_state)[0]])
+    hook.remove()
+    return logits[begin : begin + len(text)].float().log_softmax(-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,4 +207,6 @@ def test_without_a_causal_study_no_swap_is_shown(small_copy: Path, tmp_path: Pat
 def test_a_swap_of_another_response_is_not_shown(small_copy: Path, tmp_path: Path) -> None:
     item, trace, recalls = next(find_restated(True))
     write_swaps((item, [*trace.token_texts[:-1], "other"], recalls[0]))
-    assert "swap" not in read_shown(tmp_path)[item.id]
+    assert "swap" not in read_shown(tmp_path / "text")[item.id]
+    write_swaps((item, trace.token_texts, replace(recalls[0], altered_word="unknown")))
+    assert "swap" not in read_shown(tmp_path / "word")[item.id]

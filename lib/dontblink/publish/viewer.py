@@ -123,13 +123,16 @@ def describe_swap(
 ) -> tuple[dict[str, Any], Picture] | None:
     """Return what the viewer shows of a swap, except its picture's file, and that picture, drawn again.
 
-    None where the response is not the one that the causal study has seen (another run may write another one).
+    None where response or altered word are not those that the causal study has seen (another run may write another).
     """
     texts, first = trace.token_texts, swap.iloc[0]
     if list(swap["token_text"]) != list(texts):
         return None
     recalls = generator.find_recalls(item, texts[: trace.spans.reasoning[1]], item_generator(seed, item.id))[0]
-    (recall,) = (own for own in recalls if (own.kind, own.altered_word) == (first["word"], first["altered_word"]))
+    wanted = first["word"], first["own_word"], first["altered_word"]
+    recall = next((own for own in recalls if (own.kind, own.own_word, own.altered_word) == wanted), None)
+    if recall is None:
+        return None
     image, box = trace.image_order.index(recall.box.image), recall.box
     width, height = open_image(item.images[box.image]).size
     lost = swap["log_probability_nats"] - swap["altered_log_probability_nats"]
