@@ -317,3 +317,12 @@ def read_tables(
         for name in names
     }  # fmt: skip
     return {name: table.to_pandas() for name, table in tables.items()}
+
+
+def read_causal(profile: str, name: str) -> pd.DataFrame:
+    """Return a table of `make causal`, checked against its schema; without rows where nobody ran it."""
+    file = paths.causal(profile) / f"{name}.parquet"
+    if not file.is_file():
+        return to_table(name, {column: [] for column in SCHEMAS[name]}).to_pandas()
+    found: pd.DataFrame = check_table(name, store.read_table(file), file).replace_schema_metadata().to_pandas()
+    return found

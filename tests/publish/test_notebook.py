@@ -111,6 +111,16 @@ def test_cells_about_boxes_are_left_out_where_no_cell_has_enough_evidence(
     notebook.leave_out(source, "scratch", {})  # nothing is tagged: a notebook of another kind is not asked
 
 
+@pytest.mark.parametrize("n_effects", [0, 1])
+def test_cells_about_effects_are_left_out_where_nobody_ran_the_causal_study(
+    root: Path, monkeypatch: pytest.MonkeyPatch, n_effects: int
+) -> None:
+    monkeypatch.setattr(notebook, "read_causal", lambda *_: pd.DataFrame({"item_id": ["a"] * n_effects}))
+    source = notebook.read_source(write(root, '# %% tags=["needs_effects"]\ncaused = 1\n\n# %%\nfree = 1\n'))
+    notebook.leave_out(source, "scratch", {})
+    assert [cell.source for cell in source.cells] == ["caused = 1"] * n_effects + ["free = 1"]
+
+
 @pytest.mark.slow
 def test_the_kernel_is_this_interpreter_even_where_another_is_installed(
     root: Path, monkeypatch: pytest.MonkeyPatch

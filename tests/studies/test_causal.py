@@ -101,7 +101,8 @@ def test_sources_are_shares_of_the_usable_items_and_redundancy_is_what_both_knoc
                        ("kept", "block_both"): 0.2, ("picture less text", ""): 0.7,
                        ("redundancy", ""): 0.9 + 0.8 - 1 - 0.2}.items():  # fmt: skip
         row = found.loc[key]
-        assert row["estimate"] == pytest.approx(value, abs=1e-9) and row["ci_low"] - 1e-9 <= value <= row["ci_high"] + 1e-9, key
+        assert row["estimate"] == pytest.approx(value, abs=1e-9), key
+        assert row["ci_low"] - 1e-9 <= value <= row["ci_high"] + 1e-9, key
         assert (row["n_usable"], row["n_items"]) == (150, 200)
     twice = causal.source_table(make_recalls(words=("colour", "shape")), **FAST)
     assert set(twice["word"]) == {"all", "colour", "shape"}

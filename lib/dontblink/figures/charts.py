@@ -49,6 +49,7 @@ ALL = "all"
 UNITS = {
     "percent": (100, "fall of the evidence mass (%)"), "points": (100, "risk saved (points)"),
     "auroc": (1, "difference of AUROCs"), "added_points": (100, "risk added by low vision (points)"),
+    "accuracy_points": (100, "accuracy gained (points)"),
 }  # fmt: skip
 
 

@@ -34,6 +34,7 @@ NEEDS = {
     "boxes": ("judges_evidence", "needs evidence boxes"),
     "types": ("has_both_types", "needs enough items of both task types"),
     "samples": ("has_agreement", "needs sampled answers, of which enough went wrong"),
+    "effects": ("judges_order", "needs answers forced along the reasoning, make causal"),
 }
 VERDICTS = ("reproduced", "same direction", "not reproduced", "not testable")
 COMPARISONS = {"above": operator.gt, "below": operator.lt, "at_least": operator.ge, "at_most": operator.le}
@@ -52,7 +53,7 @@ OTHER_SEED = "figures/seeds/08_claims.json"  # after another training of the sma
 START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
 
 POINTS = (100, 2, " points")
-UNITS = {"percent": (100, 0, " %"), "points": POINTS, "added_points": POINTS, "auroc": (1, 3, "")}
+UNITS = {"percent": (100, 0, " %"), "points": POINTS, "added_points": POINTS, "accuracy_points": POINTS, "auroc": (1, 3, "")}
 
 
 def check_claim(claim: Mapping[str, Any]) -> None:
