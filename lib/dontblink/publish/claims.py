@@ -53,7 +53,9 @@ OTHER_SEED = "figures/seeds/08_claims.json"  # after another training of the sma
 START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
 
 POINTS = (100, 2, " points")
-UNITS = {"percent": (100, 0, " %"), "points": POINTS, "added_points": POINTS, "accuracy_points": POINTS, "auroc": (1, 3, "")}
+UNITS = {
+    "percent": (100, 0, " %"), "points": POINTS, "added_points": POINTS, "accuracy_points": POINTS, "auroc": (1, 3, ""),
+}  # fmt: skip
 
 
 def check_claim(claim: Mapping[str, Any]) -> None:
