@@ -17,8 +17,8 @@
 # asked, each a family of its own (Holm over the cells):
 #
 # - **need**: are fewer answers right where the evidence is blocked than where an equal area elsewhere is?
-# - **re-reading or copying**: where the picture, the model's own text and what earlier rows have seen disagree, which of
-#   them does a restated word follow?
+# - **re-reading or copying**: where picture, own text and what earlier rows have seen disagree, which of them does a
+#   restated word follow?
 # - **preservation**: are more answers right where the attention to the evidence is kept up than where that to an equal
 #   area elsewhere is raised as much?
 # - **order** (C6): does the accuracy rise along the reasoning while grounding falls, as the paper says it can?
@@ -195,19 +195,23 @@ order.round(4)
 # blocking both does not, the two back each other up, and a knockout of one understates its use.
 
 # %% tags=["needs_effects"]
-figure, axes = plt.subplots(1, 2, figsize=(7, 3.9), sharey=True)
-rows, wilson = sources[sources["word"] == "all"].dropna(subset=["estimate"]), "Wilson, by item"
+every, wilson = need.loc[need["start_share"] == 0, cell], "Wilson, by item"
+rows = sources[sources["word"] == "all"].dropna(subset=["estimate"])
 swapped, blocked = (dict(list(rows[rows["quantity"] == name].groupby("condition"))) for name in ("turned", "kept"))
 panels = {
     "who turns the word": ("P", swapped, {"text alone": "T", "memory alone": "M"}, "words turned (%)"),
     "what is kept": ("block_both", blocked, {"cell blocked": "block_cell", "reading blocked": "block_read",
                      "image blocked": "block_image", "other cell blocked": "block_other_cell"}, "words kept (%)"),
 }  # fmt: skip
+
+# %% tags=["needs_effects"]
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.9), sharey=True)
 for ax, (title, (main, found, others, label)) in zip(axes, panels.items(), strict=True):
     ax.set_title(title, pad=58)
     if has_recalls:
         marks = {words: found[name] for words, name in others.items() if name in found}
-        named = found[main].assign(quantity={"P": "picture alone", "block_both": "cell and reading blocked"}[main])
+        said = {"P": "picture alone", "block_both": "cell and reading blocked"}[main]
+        named = every.merge(found[main], how="left", on=cell).assign(quantity=said)
         charts.forest(ax, named, label=label, scale=100, controls=marks, confidence=confidence_level, interval=wilson)
 record.save_figure(figure, "06_causal", profile)
 
@@ -246,11 +250,10 @@ if len(along):
 if len(raised):
     figure, axes = plt.subplots(1, 2, figsize=(7, 3.6), sharey=True)
     found = dict(list(raised.groupby(["quantity", "condition", "against"])))
-    beside = found["accuracy", "raise_own", "raise_control"]
-    filled = {"confidence": confidence_level, "interval": "Newcombe, paired"}
-    label = "accuracy gained (points)"
-    main = found["accuracy", "raise_evidence", "raise_control"]
-    charts.forest(axes[0], main, label=label, scale=100, beside=beside, **filled)
+    main, beside = (found["accuracy", f"raise_{name}", "raise_control"] for name in ("evidence", "own"))
+    ways = {"confidence": confidence_level, "interval": "Newcombe, paired"}
+    charts.forest(axes[0], main, label="accuracy gained (points)", scale=100, beside=beside, **ways)
+    axes[0].set_title("less control raised\n(filled: evidence, hollow: own map)", fontsize="small")
     mass = found["evidence_mass", "raise_evidence", "baseline"].assign(quantity="evidence raised")
     others = {"control raised": found["control_box_mass", "raise_control", "baseline"]}
     label = "mass under the raise / without (ratio)"

@@ -16,10 +16,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pyarrow as pa
 import pytest
+from synthetic_causal import make_effects, make_forced, make_heads, make_recalls
 
 from dontblink import paths, schema, store
 from dontblink.publish import notebook
-from synthetic_causal import make_effects, make_forced, make_heads, make_recalls
 
 SOURCE = paths.ROOT / "notebooks" / "06_causal.py"
 CELLS = [(m, b) for m in ("glm4v-tiny", "qwen3vl-tiny-m", "qwen3vl-tiny-s")

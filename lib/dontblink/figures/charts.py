@@ -220,7 +220,8 @@ def collapse_curves(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(bottom=0)
     if legend:
-        _legend_below(ax, 3, f"mean over items; band: {confidence:.0%} cluster bootstrap")
+        forced = "; of shares of answers Wilson" if position == "reasoning_share" else ""
+        _legend_below(ax, 3, f"mean over items; band: {confidence:.0%} cluster bootstrap{forced}")
     return ax
 
 
