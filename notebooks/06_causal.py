@@ -208,11 +208,10 @@ panels = {
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.9), sharey=True)
 for ax, (title, (main, found, others, label)) in zip(axes, panels.items(), strict=True):
     ax.set_title(title, pad=58)
-    if has_recalls:
-        marks = {words: found[name] for words, name in others.items() if name in found}
-        said = {"P": "picture alone", "block_both": "cell and reading blocked"}[main]
-        named = every.merge(found[main], how="left", on=cell).assign(quantity=said)
-        charts.forest(ax, named, label=label, scale=100, controls=marks, confidence=confidence_level, interval=wilson)
+    marks = {words: found[name] for words, name in others.items() if name in found}
+    said = {"P": "picture alone", "block_both": "cell and reading blocked"}[main]
+    named = every.merge(found.get(main, rows.head(0)), how="left", on=cell).assign(quantity=said)
+    charts.forest(ax, named, label=label, scale=100, controls=marks, confidence=confidence_level, interval=wilson)
 record.save_figure(figure, "06_causal", profile)
 
 # %% [markdown]
