@@ -339,7 +339,7 @@ if len(raised):
     low, high = (numbers[f"raised_{end}_mass_ratio"] for end in ("lowest", "highest"))
     print(f"by a factor of {low:.2f} to {high:.2f}")
 if len(order):
-    print(f"accuracy rises while grounding falls in {(order['weaker_low'] > 0).sum()} of {len(order)} cells")
+    print(f"accuracy rises while grounding falls in {(order['joint_low'] > 0).sum()} of {len(order)} cells")
 
 # %% [markdown]
 # ## Appendix: other choices

@@ -81,7 +81,7 @@ def test_it_finds_what_the_tables_were_made_with(folder: Path, monkeypatch: pyte
     assert numbers["words"]["qwen3vl-tiny-s"]["visual_reference"]["need_word"] == ""
     assert numbers["need"]["from_0"]["glm4v-tiny"]["symbolic"]["estimate"] == pytest.approx(0.5)
     assert numbers["raised_highest_mass_ratio"] == pytest.approx(1.5, abs=1e-6)
-    assert all(row["weaker_low"] > 0 for part in numbers["c6"].values() for row in part.values())
+    assert all(row["joint_low"] > 0 for part in numbers["c6"].values() for row in part.values())
     figures = {file.stem for file in folder.glob("*.png")}
     assert figures == {"06_causal", *(f"06_causal_{name}" for name in ("knockout", "order", "raised", "use"))}
 

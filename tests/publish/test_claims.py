@@ -133,7 +133,7 @@ GOOD: dict[str, dict[str, list[dict[str, float]]]] = {
         "over_elsewhere": rows(1, ci_low=0.001), "cells": rows(9, ci_low=-0.004, ci_high=0.021, p_max=0.01),
         "oracle": rows(1, ci_low=-0.1),
     },
-    "C6": {"both": rows(9, weaker_low=0.01, p_holm=0.01, format_mass_first=0.9, gain_low=0.01, fall_low=0.01)},
+    "C6": {"both": rows(9, joint_low=0.01, p_holm=0.01, format_mass_first=0.9, gain_low=0.01, fall_low=0.01)},
 }  # fmt: skip
 TWINS = {"beats_answer_pooled", "beats_length_pooled", "hurts_on_average"}  # they decide only where another has failed
 # one value moved across a bound (in so many rows), and the verdict that is left
@@ -167,11 +167,9 @@ MOVED = [
     ("C5", "cells", "ci_high", 0.0, 8, "reproduced"),
     ("C5", "cells", "p_max", 0.05, 9, "same direction"),
     ("C5", "cells", "ci_low", -0.0051, 1, "same direction"),
-    ("C6", "both", "weaker_low", 0.0, 4, "reproduced"),
-    ("C6", "both", "weaker_low", 0.0, 5, "same direction"),
-    ("C6", "both", "weaker_low", 0.0, 9, "not reproduced"),  # a rise here and a fall there are nothing
-    ("C6", "both", "p_holm", 0.05, 5, "same direction"),
-    ("C6", "both", "p_holm", 0.05, 9, "not reproduced"),
+    ("C6", "both", "joint_low", 0.0, 4, "reproduced"),
+    ("C6", "both", "joint_low", 0.0, 5, "same direction"),
+    ("C6", "both", "joint_low", 0.0, 9, "not reproduced"),  # a rise here and a fall there are nothing
     ("C6", "both", "format_mass_first", 0.49, 1, "not reproduced"),  # no answer was forced, in one cell
 ]
 
@@ -253,7 +251,7 @@ def test_c6_reads_the_causal_study_and_says_where_nobody_ran_it(project: Path) -
     file.write_text(json.dumps({"judges_order": False}))
     claim = claims.build_ledger(Numbers("testbed"))["C6"]
     assert claim["verdict"] == "not testable" and claims.show_verdict(claim) == claims.NEEDS["effects"][1]
-    row = {"gain": 0.4, "gain_low": 0.3, "gain_high": 0.5, "fall_low": 0.2, "weaker_low": 0.2, "p_holm": 0.01,
+    row = {"gain": 0.4, "gain_low": 0.3, "gain_high": 0.5, "fall_low": 0.2, "joint_low": 0.2, "p_holm": 0.01,
            "format_mass_first": 0.9, "n_items": 500}  # fmt: skip
     file.write_text(json.dumps({"judges_order": True, "c6": {"m": {"a": row, "b": row | {"gain": 0.2}}}}))
     claim = claims.build_ledger(Numbers("testbed"))["C6"]

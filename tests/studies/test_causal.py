@@ -150,8 +150,14 @@ def test_c6_needs_a_gain_and_a_fall_beyond_dilution_in_the_same_cell(
     if falls or fall < 0:
         assert ((table["fall_low"] > 0) == falls).all()
     assert ((table["weaker_low"] > 0) & (table["p_holm"] < 0.05)).all() == (rises and falls)
+    assert (table["joint_low"] > 0).all() == (table["joint_low"] > 0).any() == (rises and falls)
     if rises and falls:
         assert np.allclose(table["p"], 1 / 201) and np.allclose(table["format_mass_first"], 0.95)
+
+
+def test_deals_too_few_for_holm_leave_no_cell_that_shows_both() -> None:
+    table = causal.c6_table(make_forced(), order_deals=40, **FAST)  # the smallest p is 1 / 41, times four cells
+    assert (table["weaker_low"] > 0).all() and (table["p_holm"] > 0.05).all() and (table["joint_low"] <= 0).all()
 
 
 def test_items_without_masses_at_both_ends_are_left_out_of_c6() -> None:

@@ -252,7 +252,8 @@ def c6_table(
     gain: accuracy at `LAST` less at `FIRST`, paired (Newcombe). fall: 1 - (sum m / sum u at LAST) / (the same at FIRST)
     of the evidence mass m and a uniform look u (bootstrap by item). weaker_low: the lower of both lower ends, above 0
     where both intervals are. p: the larger of the two one-sided p under `order_deals` deals of the shares within items
-    (a row's answer and masses stay together; both have to be rare), p_holm over the cells. format_mass_first: of the
+    (a row's answer and masses stay together; both have to be rare), p_holm over the cells. joint_low: weaker_low, at
+    most 0 where p_holm is not below 1 - `confidence`: above 0 where a cell shows all of it. format_mass_first: of the
     forced answer at FIRST. Over the items that have masses at both ends.
     """
     results = []
@@ -273,7 +274,11 @@ def c6_table(
         row |= {"weaker_low": min(gain.ci_low, fall.ci_low), "p_gain": p[0], "p_fall": p[1], "p": max(p)}
         row |= {"format_mass_first": float(ends[0]["format_mass"].mean()), "n_items": len(wide)}
         results.append(dict(zip(CELL, key, strict=True)) | row)
-    return _adjust(pd.DataFrame(results).assign(family=0), ["family"]).drop(columns="family", errors="ignore")
+    if not results:
+        return pd.DataFrame()
+    table = _adjust(pd.DataFrame(results).assign(family=0), ["family"]).drop(columns="family")
+    joint = table["weaker_low"].where(table["p_holm"] < 1 - confidence, table["weaker_low"].clip(upper=0))
+    return table.assign(joint_low=joint)
 
 
 def _fall(totals: Any) -> Any:
