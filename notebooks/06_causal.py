@@ -9,24 +9,23 @@
 # ---
 
 # %% [markdown]
-# # 06 Causal: what happens when the look is taken away, swapped, or kept?
+# # 06 Causes: does the model need the look, and what does a restated word come from?
 #
 # ## 1 Question
 #
-# Attention mass is a correlate: that intervention studies are wanted is the first limit that the paper names. Here the
-# look at the picture is changed inside the model, before the softmax, for the rows of the response from some share of
-# its own reasoning on. Four questions, each with its control:
+# Attention mass is a correlate. Here looks are taken away, replaced and kept up while the model writes. Four things are
+# asked, each a family of its own (Holm over the cells):
 #
-# - **Need.** Is the answer lost when the evidence is hidden, and not when an equal area elsewhere is?
-#   $$\text{need} = P(\text{correct} \mid \text{control hidden}) - P(\text{correct} \mid \text{evidence hidden})$$
-# - **Source.** A restated word may come from the picture or from the model's own text. Both are made to disagree: does
-#   the word turn when only the picture says another one, or when only the own text does? Hiding alone cannot tell: what
-#   has a backup survives it.
-# - **Preservation.** Does keeping the look at the evidence up help? The bias is set on calibration items so that the
-#   mass rises by half, never by what it does to the answers.
-# - **C6.** Does reasoning raise the accuracy while grounding falls? Answers are forced along the own reasoning.
+# - **need**: are fewer answers right where the evidence is blocked than where an equal area elsewhere is?
+# - **re-reading or copying**: where picture, own text and what earlier rows have seen disagree, which of them does a
+#   restated word follow?
+# - **preservation**: are more answers right where the attention to the evidence is kept up than where that to an equal
+#   area elsewhere is raised as much?
+# - **order** (C6): does the accuracy rise along the reasoning while grounding falls, as the paper says it can?
 #
-# The effect on what is written (total) is not the effect on the own text (direct): the picture acts through the chain.
+# $$\text{need} = P(\text{correct} \mid \text{control blocked}) - P(\text{correct} \mid \text{evidence blocked})$$
+#
+# The words (needs, ignores, re-reads, copies) are given by rules: `studies/causal.py` held them before any number.
 
 # %% [markdown]
 # ## 2 Parameters
@@ -34,21 +33,19 @@
 # %% tags=["parameters"]
 profile = "testbed"  # which params/<profile>.yaml
 equivalence_margin = 0.02  # share of the answers that counts as none; controls have to stay within
-rewritten_share = 0.5  # a model that reads and ignores rewrites more of its texts than this
-least_parsed = 0.8  # of the answers forced after a tenth of the reasoning; fewer: off the format, no reading of C6
-order_deals = 1000  # permutations of the shares of the reasoning within items (null of C6)
-bootstrap_replicates = 5000  # item-clustered
-confidence_level = 0.95  # of every interval
+rewritten_share = 0.5  # of the texts: a model that ignores what it reads rewrites more of them
+bootstrap_replicates = 5000  # items drawn with replacement
+order_deals = 1000  # permutations of the shares of the reasoning within items (negative control of C6)
+confidence_level = 0.95  # of every interval; what is left of it is the level of Holm's p
 bootstrap_seed = 606  # seed of the resampling and of the deals
-min_items = 20  # a smaller cell gets no estimate
-min_usable = 100  # restated words of a cell; fewer: no estimate of where they come from
+min_items = 20  # a cell with fewer items is left out
+min_usable = 100  # items with a usable restated word; a cell with fewer keeps its counts and gets no estimate
 
 # %% [markdown]
 # ## 3 Data
 #
-# `make causal` runs every condition and takes an hour, so its tables are tracked; here they are read and held against
-# the responses of this run. The words and rules below were committed before them (`studies/causal.py`). Where nobody
-# ran it, the cells tagged `needs_effects` are left out, and C6 is not judged.
+# Test items only: the calibration items chose the layers, and the strength of a raise. The tables are those of
+# `make causal`. Where nobody ran it the cells about them (tagged `needs_effects`) are left out, and C6 is not judged.
 
 # %%
 import matplotlib.pyplot as plt
@@ -63,297 +60,330 @@ from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import causal
 
 # %%
-cell = ["model", "benchmark"]
-items = read_tables(profile, ["items"], split="test")["items"]
-effects, recalls, forced = (causal.read_causal(profile, name) for name in ("effects", "recalls", "forced"))
-has_effects = bool(len(effects))
-numbers = {"has_effects": has_effects, "n_responses": len(items)}
-print(f"{len(items)} responses; rows: {len(effects)} changed, {len(recalls)} of restated words, {len(forced)} forced")
+names = ["effects", "recalls", "forced", "head_losses", "strengths"]
+effects, recalls, forced, heads, strengths = (causal.read_causal(profile, name) for name in names)
+cell, has_effects = ["model", "benchmark"], len(effects) > 0
+usable = recalls[recalls["is_usable"].astype(bool)]
+has_recalls = usable.groupby(cell, observed=True)["item_id"].nunique().max() >= min_usable if len(usable) else False
+if not has_effects:
+    print(f"nobody has run the causal study of this profile: make causal PROFILE={profile}")
+print(f"{len(effects)} responses under conditions, {len(forced)} forced answers")
+print(f"{usable['item_id'].nunique()} items with a usable restated word; enough in a cell: {has_recalls}")
 
 # %% [markdown]
-# The tracked effects are of these very responses: each is as right, and as long, as the one of this run.
+# The tables take an hour to make and are tracked. Do they belong to the responses of this run? Each that was changed
+# has to be as right, and as long, as it is here.
 
 # %% tags=["needs_effects"]
-keys = [*cell, "item_id"]
-own = items[[*keys, "correct", "n_response_tokens"]].astype(dict.fromkeys(keys, "str"))
-baseline = effects[effects["condition"] == "baseline"].merge(own, on=keys, suffixes=("", "_now"), how="left")
-differs = (baseline["correct"] != baseline["correct_now"]) | (
-    baseline["n_response_tokens"] != baseline["n_response_tokens_now"]
-)
-numbers |= {"n_changed": len(baseline), "n_other_responses": int(differs.sum())}
-print(f"{len(baseline)} responses were changed; {differs.sum()} of them are not those of this run")
-if differs.any():
-    print("the effects belong to other responses: run `make causal`")
+response = [*cell, "item_id"]
+now = read_tables(profile, ["items"], split="test")["items"][[*response, "correct", "n_response_tokens"]]
+then = effects[effects["condition"] == "baseline"].astype(dict.fromkeys(response, "str"))
+both = then.merge(now.astype(dict.fromkeys(response, "str")), on=response, how="left", suffixes=("", "_now"))
+is_same = (both["correct"] == both["correct_now"]) & (both["n_response_tokens"] == both["n_response_tokens_now"])
+print(f"{is_same.sum()} of {len(both)} changed responses are those of this run")
+if not is_same.all():
+    print(f"the tables belong to other responses: make causal PROFILE={profile}")
 
 # %% [markdown]
 # ## 4 The estimator, in the open
 #
-# Of each item the answer under both conditions; the need is the difference of two shares of the same items.
+# An item answers under both conditions, so only the discordant items speak: those that are right with the control
+# blocked alone, less those that are right with the evidence blocked alone.
 
 
-# %% tags=["needs_effects"]
-def need(rows, start):
-    """Return accuracy with the control region hidden less accuracy with the evidence hidden, per cell."""
-    at = rows[np.isclose(rows["start_share"], start) & rows["condition"].isin(["control", "evidence"])]
-    pairs = at.pivot(index=[*cell, "item_id"], columns="condition", values="correct").dropna().astype(float)
-    return (pairs["control"] - pairs["evidence"]).groupby(level=cell).mean()
+# %%
+def need_from_start(rows):
+    """Return the share of items lost by the evidence alone less that lost by the control alone, of one cell."""
+    rows = rows[(rows["start_share"] == 0) & rows["condition"].isin(["control", "evidence"])]
+    right = rows.pivot(index="item_id", columns="condition", values="correct").dropna().astype(bool)
+    lost, gained = right["control"] & ~right["evidence"], right["evidence"] & ~right["control"]
+    return (lost.sum() - gained.sum()) / len(right)
 
 
 # %% [markdown]
-# Where a restated word comes from: the share of words that turn into the altered one where the picture alone says it
-# (P: the rows from the restatement on see it), less the share where the own text alone does (T: its reading is edited).
+# Of the usable restated words, those that turn into the altered one when the picture alone says it, less those that
+# turn when the text alone does. An item weighs the same whatever the number of its words.
 
 
-# %% tags=["needs_recalls"]
-def source(rows):
-    """Return the share of restated words that turn by the picture alone less by the own text alone, per cell."""
-    turned = rows[rows["is_usable"]].pivot(index=[*cell, "item_id", "word"], columns="condition", values="turned")
-    return (turned["P"].astype(float) - turned["T"].astype(float)).groupby(level=cell).mean()
+# %%
+def picture_less_text(rows):
+    """Return the mean over items of turned under P less turned under T, of one cell."""
+    turned = rows.astype({"turned": float}).groupby(["condition", "item_id"], observed=True)["turned"].mean()
+    return (turned["P"] - turned["T"]).mean()
+
+
+# %% [markdown]
+# Along the reasoning: the rise in accuracy of answers forced after a tenth and after all of it, and the fall of the
+# evidence mass beyond a uniform look over the same range, a ratio of sums.
+
+
+# %%
+def rise_and_fall(rows):
+    """Return the gain in accuracy and the fall of evidence mass / uniform look, first to last share, of one cell."""
+    masses = ["evidence_mass", "uniform_evidence_share"]
+    ends = [rows[np.isclose(rows["reasoning_share"], share)].set_index("item_id") for share in (0.1, 1.0)]
+    both = pd.concat(dict(zip(["first", "last"], ends, strict=True)), axis=1, join="inner")
+    both = both.dropna(subset=[(end, mass) for end in ("first", "last") for mass in masses])
+    first, last = (both[end][["correct", *masses]].astype(float) for end in ("first", "last"))
+    lift = [end[masses[0]].sum() / end[masses[1]].sum() for end in (first, last)]
+    return last["correct"].mean() - first["correct"].mean(), 1 - lift[1] / lift[0]
 
 
 # %% tags=["needs_effects"]
-starts = sorted(set(effects.loc[effects["condition"] == "evidence", "start_share"]))
-opened = pd.DataFrame({f"from {100 * start:.0f} %": need(effects, start) for start in starts})
-opened.round(3)
-
-# %% tags=["needs_recalls"]
-opened_source = source(recalls)
-opened_source.round(3)
+opened_need = {key: need_from_start(rows) for key, rows in effects.groupby(cell, observed=True)}
+opened_source = {key: picture_less_text(rows) for key, rows in usable.groupby(cell, observed=True)}
+opened_order = {key: rise_and_fall(rows) for key, rows in forced.groupby(cell, observed=True)}
+pd.Series(opened_need, name="need from the start").round(3)
 
 # %% [markdown]
 # ## 5 Intervals
 #
-# Exact McNemar on the discordant items, Holm over the cells within a share of the reasoning; the interval of the
-# difference squares and adds Wilson's (Newcombe), and is exact where no item is discordant. Sources, masses and falls
-# are resampled by item (bootstrap-t).
+# Paired shares have Newcombe's interval and McNemar's exact test (where no pair is discordant, the bound of Clopper and
+# Pearson), masses and redundancy a bootstrap by item.
 
 # %% tags=["needs_effects"]
-how = {"confidence": confidence_level, "min_items": min_items}
-resampling = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, "t")
-needs = causal.need_table(effects, **how)
-for start in starts:
-    listed = needs[np.isclose(needs["start_share"], start)].set_index(cell)["estimate"]
-    assert np.allclose(listed, opened.loc[listed.index, f"from {100 * start:.0f} %"], rtol=0, atol=1e-12)
-needs[needs["start_share"].isin([0, 0.5, 1])].drop(columns=["condition", "less", "p"]).round(3)
-
-# %% tags=["needs_recalls"]
-sources = causal.source_table(recalls, min_usable=min_usable, confidence=confidence_level, resampling=resampling)
-whole = sources[sources["word"] == "all"].set_index(cell)
-estimated = whole["estimate"].dropna()
-assert np.allclose(estimated, opened_source[estimated.index], rtol=0, atol=1e-12)
-sources[[*cell, "word", "n_words", "n_items", "n_asked", "turned_P", "turned_T", "turned_M", "turned_TMP"]].round(2)
+drawn = Resampling(bootstrap_replicates, bootstrap_seed, confidence_level, "bca")
+by = {"min_items": min_items, "confidence": confidence_level}
+need = causal.need_table(effects, **by)
+sources = causal.source_table(recalls, min_usable=min_usable, confidence=confidence_level, resampling=drawn)
+raised = causal.preservation_table(effects, resampling=drawn, **by)
+order = causal.c6_table(forced, order_deals=order_deals, resampling=drawn, **by)
+along = causal.accuracy_curve(forced, resampling=drawn, **by)
+shown = ["estimate", "ci_low", "ci_high", "p_holm"]
+need[[*cell, "start_share", *shown, "n_items", "n_first_only", "n_second_only"]].round(3)
 
 # %% [markdown]
-# What becomes of the responses under every condition: total effect (accuracy, texts rewritten) and direct effect (nats
-# that the own response loses under the same condition).
+# The open lines are the tables' estimates.
 
 # %% tags=["needs_effects"]
-changed = causal.effect_table(effects, confidence_level)
-record.save_table("06_causal", "effects", changed, profile)
-shown = ["n_items", "accuracy", "rewritten", "no_parse", "answer_lost_nats", "reasoning_lost_nats"]
-changed[changed["start_share"].isin([0, 0.5, 1])].pivot_table(shown, ["condition", "start_share"], "benchmark").round(2)
+whole = sources[(sources["quantity"] == "picture less text") & (sources["word"] == "all")].dropna(subset=["estimate"])
+for rows, opened in ((need[need["start_share"] == 0], opened_need), (whole, opened_source)):
+    listed = rows.set_index(cell)["estimate"]
+    assert np.allclose(listed, [opened[key] for key in listed.index], rtol=0, atol=1e-12)
+if len(order):
+    listed = order.set_index(cell)[["gain", "fall"]]
+    assert np.allclose(listed, [opened_order[key] for key in listed.index], rtol=0, atol=1e-6)
+
+# %% [markdown]
+# Where restated words come from. `n_usable` of `n_items`: own reading right, restated in the same words.
+
+# %% tags=["needs_effects"]
+sources[sources["quantity"].isin(["picture less text", "redundancy"])].drop(columns=["condition", "p"]).round(3)
 
 # %% [markdown]
 # ## 6 What it is held against
 #
-# Every control has to leave the accuracy within the margin, with its whole interval; a cell whose control region does
-# not at the start is flagged and gets no word. `empty` runs the machinery and changes nothing.
+# The accuracy under each condition less that of the stored responses. A control (nothing blocked, an equal area
+# elsewhere, as many random image tokens) is flagged unless its interval lies within the margin; one flag takes every
+# word of its cell. A blocked picture is unlike anything in training: the picture of another item is the other level of
+# knowing nothing.
 
 # %% tags=["needs_effects"]
-controls = causal.control_table(effects, equivalence_margin, **how)
-record.save_table("06_causal", "controls", controls, profile)
-print(f"{controls['is_flagged'].sum()} of {len(controls)} controls are not shown to stay within {equivalence_margin:g}")
-controls.groupby(["condition", "start_share"])[["ci_low", "ci_high"]].agg({"ci_low": "min", "ci_high": "max"}).round(3)
+controls = causal.control_table(effects, equivalence_margin=equivalence_margin, **by)
+levels = controls.assign(condition=controls["condition"] + " from " + controls["start_share"].map("{:.0%}".format))
+levels.pivot_table("estimate", "condition", cell, observed=True).round(3)
+
+# %% tags=["needs_effects"]
+own = controls[controls["condition"].isin(causal.CONTROLS)]
+own[[*cell, "condition", "start_share", "estimate", "ci_low", "ci_high", "is_flagged"]].round(3)
 
 # %% [markdown]
-# Another item's picture is the level of the prior; a picture that is only hidden is off every distribution that the
-# model knows, so the two may differ.
+# The manipulation check of the raises: the mass that each aims at, as a ratio of sums to the stored response's. A raise
+# that lifts no mass says nothing about the answers. The strength was chosen by this mass on calibration items.
 
 # %% tags=["needs_effects"]
-prior = changed[changed["condition"].isin(["baseline", "image", "other_picture", "other_prompt"])]
-prior[prior["start_share"] == 0].pivot_table("accuracy", cell, "condition").round(3)
+checks = raised[raised["quantity"] != "accuracy"] if len(raised) else raised
+print(strengths[strengths["is_chosen"].astype(bool)].to_string(index=False))
+checks[[*cell, "quantity", "condition", "estimate", "ci_low", "ci_high", "n_items"]].round(3) if len(checks) else checks
 
 # %% [markdown]
-# The words, by rule. *needs*: the need from the start on is above zero, Holm included. *ignores*: with the evidence
-# hidden most texts change, and the accuracy does not, within the margin. *re-reads* and *copies*: restated words turn
-# more by the picture alone than by the own text alone, or less. Anything else is undecided.
+# The order of the reasoning, held against shares that are dealt within items, and the form of the forced answers.
 
 # %% tags=["needs_effects"]
-rule = {"equivalence_margin": equivalence_margin, "rewritten_share": rewritten_share}
-known = sources if len(recalls) else recalls
-words = causal.find_words(effects, needs, controls, known, rule, confidence_level)
-words.round(3)
+order.round(4)
 
 # %% [markdown]
 # ## 7 Figure and numbers
 #
-# What there is to lose: the accuracy of the unchanged responses.
+# What turns a restated word, and what is left of it when sources are blocked. Where blocking one keeps the word and
+# blocking both does not, the two back each other up, and a knockout of one understates its use.
+
+# %% tags=["needs_effects"]
+every, wilson = need.loc[need["start_share"] == 0, cell], "Wilson, by item"
+rows = sources[sources["word"] == "all"].dropna(subset=["estimate"])
+swapped, blocked = (dict(list(rows[rows["quantity"] == name].groupby("condition"))) for name in ("turned", "kept"))
+panels = {
+    "who turns the word": ("P", swapped, {"text alone": "T", "memory alone": "M"}, "words turned (%)"),
+    "what is kept": ("block_both", blocked, {"cell blocked": "block_cell", "reading blocked": "block_read",
+                     "image blocked": "block_image", "other cell blocked": "block_other_cell"}, "words kept (%)"),
+}  # fmt: skip
 
 # %%
-figure, ax = plt.subplots(figsize=(7, 2.6))
-charts.accuracy_panel(ax, items, confidence_level)
+if not has_effects:
+    figure, ax = plt.subplots(figsize=(7, 0.6))
+    ax.set_title("no response was changed in this profile").axes.set_axis_off()
+    record.save_figure(figure, "06_causal", profile)
+
+# %% tags=["needs_effects"]
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.9), sharey=True)
+for ax, (title, (main, found, others, label)) in zip(axes, panels.items(), strict=True):
+    ax.set_title(title, pad=58)
+    marks = {words: found[name] for words, name in others.items() if name in found}
+    said = {"P": "picture alone", "block_both": "cell and reading blocked"}[main]
+    named = every.merge(found.get(main, rows.head(0)), how="left", on=cell).assign(quantity=said)
+    charts.forest(ax, named, label=label, scale=100, controls=marks, confidence=confidence_level, interval=wilson)
 record.save_figure(figure, "06_causal", profile)
 
 # %% [markdown]
-# Where a restated word comes from: who turns it, and what is left of it where something is hidden.
-
-# %% tags=["needs_recalls"]
-drawn = sources[(sources["word"] == "all") & sources["estimate"].notna()].assign(quantity="picture less own text")
-figure, axes = plt.subplots(1, 2, figsize=(7, 4.2), sharey=True)
-turns = {f"{words} alone": drawn.assign(estimate=drawn[f"turned_{name}"]) for name, words in charts.SOURCES.items()}
-charts.forest(axes[0], drawn, label="restated words that turn (share)", controls=turns, confidence=confidence_level)
-left = drawn.assign(quantity="one for the other", **{f"{e}": drawn[f"redundancy{s}"] for e, s in charts.SPARE.items()})
-keeps = {words: left.assign(estimate=left[f"kept_{name}"]) for name, words in charts.HIDDEN.items()}
-charts.forest(axes[1], left, label="words that stay (share)", controls=keeps, confidence=confidence_level)
-record.save_figure(figure, "06_causal_sources", profile)
-
-# %% [markdown]
-# The accuracy where the look is changed, against the share of the reasoning that was left as it was.
+# The accuracy when looks are blocked from a share of the reasoning on. Cells in which a control moved are marked.
 
 # %% tags=["needs_effects"]
-flagged = {tuple(row) for row in words.loc[words["is_flagged"], cell].to_numpy()}
-figure = charts.knockout_grid(changed, flagged, confidence=confidence_level)
+drawn_conditions = {
+    "evidence": "evidence blocked", "control": "equal area elsewhere", "random": "random image tokens",
+    "image": "whole image", "other_picture": "another picture's keys",
+}  # fmt: skip
+ends = {"equivalence_margin": equivalence_margin, "confidence": confidence_level}
+words = causal.find_words(
+    need, controls, causal.effect_table(effects, min_items=min_items), sources, rewritten_share=rewritten_share, **ends
+)
+flagged = [tuple(key) for key in words.loc[words["is_flagged"], cell].to_numpy()]
+there = {name: said for name, said in drawn_conditions.items() if (controls["condition"] == name).any()}
+look = {"margin": equivalence_margin, "flagged": flagged, "confidence": confidence_level}
+figure = charts.knockout_grid(controls, there, **look)
 record.save_figure(figure, "06_causal_knockout", profile)
 
 # %% [markdown]
-# Attention against use, word by word: does a restated word whose row looks more at its cell turn more with the picture?
+# Accuracy of answers that are forced along the reasoning, above the evidence mass there.
 
-# %% tags=["needs_recalls"]
-uses = causal.use_table(recalls, confidence_level)
-rows = recalls[recalls["is_usable"] & (recalls["condition"] == "P")]
-benchmarks = sorted(rows["benchmark"].unique())
-figure, axes = plt.subplots(1, len(benchmarks), figsize=(7, 2.9), sharey=True, squeeze=False)
-for ax, benchmark in zip(axes[0], benchmarks, strict=True):
-    turned = uses[(uses["use"] == "turned") & (uses["benchmark"] == benchmark)]
-    charts.use_panel(ax, rows[rows["benchmark"] == benchmark], turned)
-    ax.set_title(benchmark.replace("_", " "))
-    ax.label_outer()
-record.save_figure(figure, "06_causal_use", profile)
+# %% tags=["needs_effects"]
+if len(along):
+    kinds = [name for name in ("accuracy", "evidence", "evidence_over_uniform") if (along["quantity"] == name).any()]
+    figure = charts.curve_grid(along, kinds, position="reasoning_share", confidence=confidence_level)
+    record.save_figure(figure, "06_causal_order", profile)
 
 # %% [markdown]
-# Preservation: the evidence raised less the control region raised, and the same for the own map, which needs no boxes.
+# What keeping the look up does to the accuracy (filled: evidence less control, hollow: own map less control), beside
+# the manipulation check (filled: evidence mass under its raise; square: the control's under its own).
 
 # %% tags=["needs_effects"]
-preserved = causal.preservation_table(effects, **how)
-masses = causal.mass_table(effects, resampling)
-if len(preserved):
-    both = {name: part for name, part in preserved[preserved["less"] == "raise_control"].groupby("condition")}
-    figure, ax = plt.subplots(figsize=(7, 3.4))
-    raised = both["raise_evidence"].assign(quantity="evidence raised")
-    label = "accuracy, less that with the control region raised (points)"
-    own = {"own map raised": both["raise_own"]}
-    charts.forest(ax, raised, label=label, scale=100, controls=own, confidence=confidence_level, interval="Newcombe")
-    record.save_figure(figure, "06_causal_preservation", profile)
+if len(raised):
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3.6), sharey=True)
+    found = dict(list(raised.groupby(["quantity", "condition", "against"])))
+    main, beside = (found["accuracy", f"raise_{name}", "raise_control"] for name in ("evidence", "own"))
+    ways = {"confidence": confidence_level, "interval": "Newcombe, paired"}
+    charts.forest(axes[0], main, label="accuracy gained (points)", scale=100, beside=beside, **ways)
+    axes[0].set_title("less control raised\n(filled: evidence, hollow: own map)", fontsize="small")
+    mass = found["evidence_mass", "raise_evidence", "baseline"].assign(quantity="evidence raised")
+    others = {"control raised": found["control_box_mass", "raise_control", "baseline"]}
+    label = "mass under the raise / without (ratio)"
+    charts.forest(axes[1], mass, label=label, zero=1, controls=others, confidence=confidence_level)
+    record.save_figure(figure, "06_causal_raised", profile)
 
 # %% [markdown]
-# C6: the accuracy of forced answers and the attention to the evidence along the reasoning.
+# Attention to the cell at the row that predicts a restated word, against how far the picture turns that word.
 
 # %% tags=["needs_effects"]
-curve = causal.accuracy_curve(forced, confidence_level)
-how = {"least_parsed": least_parsed, "n_deals": order_deals, "min_items": min_items, "resampling": resampling}
-grounding = causal.grounding_table(forced, **how)
-record.save_table("06_causal", "forced", curve, profile)
-figure = charts.grounding_grid(curve, confidence=confidence_level)
-record.save_figure(figure, "06_causal_grounding", profile)
-grounding.round(3)
+seen = read_tables(profile, ["items"], split="test")["items"] if len(recalls) else None
+use = causal.use_table(recalls, effects, seen, min_usable=min_usable, confidence=confidence_level)
+if has_recalls:
+    keys = [*cell, "item_id", "word"]
+    wide = usable.astype(dict.fromkeys([*keys, "condition"], "str")).set_index([*keys, "condition"]).unstack()
+    odds = wide["log_odds_nats"]
+    pairs = pd.DataFrame({"attention": wide["cell_mass", "none"], "use": odds["P"] - odds["none"]}).reset_index()
+    label = "log-odds turned (nats)"
+    figure = charts.use_grid(pairs, use[use["use"] == "picture"], label=label, confidence=confidence_level)
+    record.save_figure(figure, "06_causal_use", profile)
 
 # %% [markdown]
-# The numbers of paper and ledger.
+# The numbers that the paper and the ledger name, by key. Whole tables lie beside them.
+
+# %%
+numbers, tables = {"has_effects": has_effects, "has_recalls": bool(has_recalls), "judges_order": False}, {}
 
 # %% tags=["needs_effects"]
-ends = ["estimate", "ci_low", "ci_high"]
-named = {"start_share": lambda rows: [f"from_{100 * share:.0f}" for share in rows["start_share"]]}
-own = needs.assign(**named)[["start_share", *cell, *ends, "n_items", "p_holm"]]
-numbers["need"] = record.nest(own, ["start_share", *cell])
-own = controls.assign(**named)[["condition", "start_share", *cell, *ends, "is_flagged"]]
-numbers["controls"] = record.nest(own, ["condition", "start_share", *cell])
-numbers |= {"n_controls": len(controls), "n_controls_flagged": int(controls["is_flagged"].sum())}
-numbers["words"] = record.nest(words, cell)
-numbers["grounding"] = record.nest(grounding, cell)
-own = preserved[["condition", "less", *cell, *ends, "half_width", "p_holm"]]
-numbers["preservation"] = record.nest(own, ["condition", "less", *cell])
-numbers["masses"] = record.nest(masses[["condition", *cell, *ends]], ["condition", *cell]) if len(masses) else {}
-record.save_table("06_causal", "needs", needs, profile)
+at = need.assign(start="from_" + (100 * need["start_share"]).round().astype(int).astype(str))
+known = sources.dropna(subset=["estimate"]).replace({"condition": {"": "all"}})
+numbers |= {
+    "n_changed": len(both), "n_other_responses": int((~is_same).sum()),
+    "judges_order": len(order) > 0, "n_flagged": len(flagged), "n_cells": len(words),
+    "need": record.nest(at.drop(columns="start_share"), ["start", *cell]),
+    "words": record.nest(words, cell),
+    "n_words": {name: int((words[["need_word", "source_word"]] == name).to_numpy().sum())
+                for name in (causal.NEEDS, causal.IGNORES, causal.REREADS, causal.COPIES)},
+    "sources": record.nest(known, ["word", "quantity", "condition", *cell], optional=["p", "p_holm"]),
+    "use": record.nest(use, ["use", *cell]),
+    "c6": record.nest(order, cell) if len(order) else {},
+}  # fmt: skip
 
 # %% tags=["needs_effects"]
-found = [word for column in ("need", "recall") for word in words[column] if word != "undecided"]
-numbers["n_words"] = {word: found.count(word) for word in ("needs", "ignores", "re-reads", "copies")}
-at_answer = needs[(needs["start_share"] == 1) & (needs["ci_low"] > 0)]
-numbers |= {"n_cells": len(words), "n_needed_at_answer": len(at_answer), "raised": {}, "sources": {}}
-for condition in ("raise_evidence", "raise_own") if len(preserved) else ():
-    rows = preserved[(preserved["condition"] == condition) & (preserved["less"] == "raise_control")]
-    own = masses.loc[masses["condition"] == condition, "estimate"]
-    numbers["raised"][condition] = {
-        "n_gains": int((rows["ci_low"] > 0).sum()), "n_costs": int((rows["ci_high"] < 0).sum()),
-        "lowest": rows["ci_low"].min(), "highest": rows["ci_high"].max(), "widest": rows["half_width"].max(),
-        "least_mass": own.min(), "largest_mass": own.max(),
-    }  # fmt: skip
+if len(raised):
+    keys = ["quantity", "condition", "against", *cell]
+    plain = raised[[*keys, "estimate", "ci_low", "ci_high", "width", "n_items", "p", "p_holm"]]
+    numbers["raised"] = record.nest(plain, keys, ["p", "p_holm"])
+    against = raised[(raised["quantity"] == "accuracy") & (raised["against"] == "raise_control")]
+    numbers["raised_n_gains"] = int(((against["ci_low"] > 0) & (against["p_holm"] < 1 - confidence_level)).sum())
+    numbers["raised_n_losses"] = int(((against["ci_high"] < 0) & (against["p_holm"] < 1 - confidence_level)).sum())
+    numbers |= {"raised_n": len(against), "raised_largest_width": float(against["width"].max())}
+    numbers |= {"raised_lowest_mass_ratio": float(checks["estimate"].min())}
+    numbers |= {"raised_highest_mass_ratio": float(checks["estimate"].max())}
 
-# %% tags=["needs_recalls"]
-optional = [name for name in sources if name not in ("n_words", "n_items", "n_asked")]
-own = sources[sources["word"] == "all"].drop(columns="word")
-numbers["sources"] = record.nest(own, cell, [name for name in optional if name in own])
-record.save_table("06_causal", "sources", sources, profile)
-record.save_table("06_causal", "uses", uses, profile)
-numbers["uses"] = record.nest(uses, ["use", *cell])
+# %% tags=["needs_effects"]
+what = causal.effect_table(effects, min_items=min_items)
+shares = causal.head_table(heads, min_items=min_items, resampling=drawn) if len(heads) else heads
+tables = {"need": need, "controls": controls, "effects": what, "sources": sources, "raised": raised, "order": order,
+          "along": along, "use": use, "heads": shares, "words": words}  # fmt: skip
 
 # %%
 record.save_numbers("06_causal", numbers, profile)
+for name, rows in tables.items():
+    if len(rows):
+        record.save_table("06_causal", name, rows, profile)
 
 # %% [markdown]
 # ## 8 Reading
+#
+# The words are given by the rules. "Undecided" is no weak word for one of the others: it says that this study cannot
+# tell. An empty word means that a control moved, or that there were too few usable words.
 
 # %% tags=["needs_effects"]
-for word, column in (("needs", "need"), ("ignores", "need"), ("re-reads", "recall"), ("copies", "recall")):
-    found = words[words[column] == word]
-    print(f"{word}: {len(found)} of {len(words)} cells: " + ", ".join(f"{m} x {b}" for m, b in found[cell].to_numpy()))
-print(f"no word, because a control moved: {int(words['is_flagged'].sum())}")
+for name, n in numbers["n_words"].items():
+    print(f"{name}: {n} of {len(words)} cells")
+print(f"a control moved in {len(flagged)}")
+words
 
 # %% tags=["needs_effects"]
-for name, own in numbers["raised"].items():
-    print(f"{name}: evidence mass x {own['least_mass']:.2f} to {own['largest_mass']:.2f}; more accuracy than with")
-    print(f"  the control raised in {own['n_gains']}, less in {own['n_costs']} of {len(words)} cells; intervals reach")
-    print(f"  from {100 * own['lowest']:.1f} to {100 * own['highest']:.1f} points")
-holds = (grounding["least_margin"] > 0) & (grounding["p_holm"] < 0.05)
-print(f"C6: accuracy rises and grounding falls, answers in their format, in {holds.sum()} of {len(grounding)} cells")
+if len(raised):
+    n, gains, losses = (numbers[key] for key in ("raised_n", "raised_n_gains", "raised_n_losses"))
+    print(f"keeping the look up gains beyond its control in {gains} of {n} comparisons and loses in {losses};")
+    width = 100 * numbers["raised_largest_width"]
+    print(f"the widest interval spans {width:.1f} points, and the raises lift their mass")
+    low, high = (numbers[f"raised_{end}_mass_ratio"] for end in ("lowest", "highest"))
+    print(f"by a factor of {low:.2f} to {high:.2f}")
+if len(order):
+    print(f"accuracy rises while grounding falls in {(order['joint_low'] > 0).sum()} of {len(order)} cells")
 
 # %% [markdown]
 # ## Appendix: other choices
 #
-# Does attention say how much a look is used? V (late evidence mass) against the nats that the own reasoning loses where
-# the evidence is hidden, and a restated word's attention to its cell against its use: rank correlations.
+# What becomes of the responses under every condition: total effects of the text that is written, and direct effects in
+# the replay of the own response, whose chain still says what was read.
 
 # %% tags=["needs_effects"]
-vision = causal.vision_table(effects, items, confidence_level)
-record.save_table("06_causal", "vision", vision, profile)
-vision.round(2)
-
-# %% tags=["needs_recalls"]
-uses.round(2)
+what.set_index([*cell, "condition", "start_share"]).round(3)
 
 # %% [markdown]
-# Single heads back each other up: what is lost where the evidence is hidden from the heads that look at it most, and
-# from as many others of the same layers, as a share of what is lost where no head sees it.
+# By kind of word, and the rank correlations of attention and use.
 
 # %% tags=["needs_effects"]
-losses = causal.read_causal(profile, "head_losses")
-heads = causal.head_table(losses) if len(losses) else losses
-if len(heads):
-    record.save_table("06_causal", "heads", heads, profile)
-heads.pivot_table("share", ["n_heads", "chosen"], "benchmark").round(2) if len(heads) else heads
-
-# %% [markdown]
-# Where the prior and the picture disagree: accuracy of the items whose prior is against the picture.
+by_word = sources[(sources["word"] != "all") & (sources["quantity"] == "picture less text")]
+by_word[[*cell, "word", "estimate", "ci_low", "ci_high", "n_usable", "n_items"]].round(3)
 
 # %% tags=["needs_effects"]
-sides = items[[*keys, "prior_side"]].astype(dict.fromkeys(keys, "str"))
-against = effects.merge(sides, on=keys)
-against = against[(against["prior_side"] == "against") & (against["start_share"] == 0)]
-against.pivot_table("correct", cell, "condition").round(2) if len(against) else against
+use.round(3)
 
 # %% [markdown]
-# By the kind of restated word.
+# Heads: the share of the nats that all heads lose together when the evidence is blocked in the top heads alone, and in
+# as many random ones of the same layers. Where single heads lose little of it, they back each other up.
 
-# %% tags=["needs_recalls"]
-by_word = sources[(sources["word"] != "all") & sources["estimate"].notna()]
-by_word[[*cell, "word", *ends, "n_words", "turned_P", "turned_T", "kept_block_cell", "kept_block_read"]].round(2)
+# %% tags=["needs_effects"]
+shares.round(3)

@@ -185,9 +185,9 @@ points
 
 # %%
 drawn = {name: claim for name, claim in ledger.items() if "headline" in claim}
-layout = [["C1", "C2", "C3"], ["C1", "C4", "C5"], ["note"] * 3]
+layout = [["C1", "C2", "C3"], ["C6", "C4", "C5"], ["note"] * 3]
 figure, axes = plt.subplot_mosaic(
-    layout, figsize=(7, 4.8), empty_sentinel="", height_ratios=[1, 1, 0.2], width_ratios=[1.1, 1, 1]
+    layout, figsize=(7, 6.2), empty_sentinel="", height_ratios=[1, 1, 0.15], width_ratios=[1.1, 1, 1]
 )
 for name, ax in axes.items():
     charts.claim_panel(ax, name, drawn[name]) if name in drawn else ax.set_axis_off()

@@ -330,7 +330,6 @@ class Causal(Section):
     equivalence_margin: OpenShare = Field(description="share of the answers that counts as none; controls stay within")
     rewritten_share: OpenShare = Field(description="of the texts: more of them change where a model reads and ignores")
     bootstrap_replicates: Count = Field(description="of items drawn with replacement")
-    least_parsed: Share = Field(description="of answers forced after a tenth of it: in their format")
     order_deals: Whole = Field(ge=20, description="permutations of the shares of the reasoning within items")
     confidence_level: OpenShare = Field(description="of every interval")
     bootstrap_seed: Seed = Field(description="draws items with replacement")

@@ -57,6 +57,7 @@ TINY: dict[str, dict[str, Any]] = {
                        "specification_deals": 3},
     "05_veto": {"splits": 4, "jackknife_blocks": 6, "permutations": 4, "other_permutations": 2, "min_items": 30,
                 "bootstrap_replicates": 20, "repair_items": 20, "guarantee_draws": 2},
+    "06_causal": {},
 }  # fmt: skip
 
 
@@ -153,6 +154,7 @@ def test_every_notebook_runs_whichever_items_have_boxes(
     assert (verdicts["C1"] == "needs evidence boxes") == (boxes == "none")
     assert ("needs evidence boxes" in verdicts["C3"]) == (boxes != "all")
     assert verdicts["C2"].startswith("needs sampled answers")
+    assert verdicts["C6"].startswith("needs answers forced along the reasoning")
     monkeypatch.syspath_prepend(str(ROOT / "paper"))
     assert import_module("build").find_gap(PROFILE).startswith("no text: 0" if boxes != "all" else "")
 

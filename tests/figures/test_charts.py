@@ -482,3 +482,41 @@ def test_every_chart_can_be_printed_and_leaves_the_global_style_alone(
         figure.savefig(tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_knockout_grid_marks_a_cell_whose_control_moved_in_its_own_panel() -> None:
+    keys = [(m, b, c, s) for m in MODELS for b in BENCHMARKS for c in ("evidence", "control") for s in (0.0, 0.5, 1.0)]
+    table = pd.DataFrame(keys, columns=["model", "benchmark", "condition", "start_share"])
+    value = np.where(table["condition"] == "evidence", -0.5 * (1 - table["start_share"]), 0.0)
+    table = table.assign(estimate=value, ci_low=value - 0.01, ci_high=value + 0.02)
+    words = {"evidence": "evidence blocked", "control": "equal area elsewhere"}
+    figure = charts.knockout_grid(table, words, margin=0.02, flagged=[("qwen-m", "symbolic")])
+    figure.canvas.draw()
+    marked = [ax for ax in figure.axes if any(text.get_text() == "a control moved" for text in ax.texts)]
+    assert len(figure.axes) == 9 and marked == [figure.axes[4]] and marked[0].patch.get_hatch()
+    bars = [part for part in figure.axes[0].containers if isinstance(part, ErrorbarContainer)]
+    assert [list(part.lines[0].get_ydata()) for part in bars] == [[-50, -25, 0], [0, 0, 0]]
+    assert [part.lines[0].get_linestyle() for part in bars][0] != [part.lines[0].get_linestyle() for part in bars][1]
+    said = " ".join(text.get_text() for legend in figure.legends for text in (legend.get_title(), *legend.get_texts()))
+    assert "95% Newcombe" in said and "2 points" in said and "points" in figure.axes[0].get_ylabel()
+
+
+def test_attention_is_drawn_against_use_with_its_correlation_or_the_lack_of_one() -> None:
+    rng = np.random.default_rng(0)
+    pairs = pd.DataFrame([(m, b) for m in MODELS for b in BENCHMARKS for _ in range(40)], columns=["model", "benchmark"])
+    pairs = pairs.assign(attention=rng.uniform(0, 0.4, len(pairs)), use=rng.normal(size=len(pairs)))
+    table = pairs[["model", "benchmark"]].drop_duplicates().assign(estimate=0.25, ci_low=0.1, ci_high=0.4).iloc[1:]
+    figure = charts.use_grid(pairs, table, label="log-odds turned (nats)")
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[0] == "glm\ntoo few words" and titles[1] == "qwen-m\n0.25 [0.10, 0.40]"
+    lines = figure.axes[1].lines
+    assert len(lines[0].get_xdata()) == 40 and len(lines[1].get_xdata()) == 5
+    assert "nats" in figure.axes[0].get_ylabel() and "share of attention" in figure.axes[7].get_xlabel()
+
+
+def test_curves_along_the_reasoning_stand_at_their_share(ax: Axes, curves: pd.DataFrame) -> None:
+    rows = curves[(curves["benchmark"] == "symbolic") & (curves["bin"] > 0)]
+    rows = rows.assign(reasoning_share=rows["bin"] / 10, quantity="accuracy").drop_duplicates(["model", "bin"])
+    charts.collapse_curves(ax, rows, "accuracy", position="reasoning_share")
+    assert list(ax.lines[0].get_xdata()) == pytest.approx([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    assert "Wilson" in ax.figure.legends[0].get_title().get_text() and "(%)" in ax.get_xlabel()

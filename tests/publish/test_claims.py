@@ -133,6 +133,7 @@ GOOD: dict[str, dict[str, list[dict[str, float]]]] = {
         "over_elsewhere": rows(1, ci_low=0.001), "cells": rows(9, ci_low=-0.004, ci_high=0.021, p_max=0.01),
         "oracle": rows(1, ci_low=-0.1),
     },
+    "C6": {"both": rows(9, joint_low=0.01, p_holm=0.01, format_mass_first=0.9, gain_low=0.01, fall_low=0.01)},
 }  # fmt: skip
 TWINS = {"beats_answer_pooled", "beats_length_pooled", "hurts_on_average"}  # they decide only where another has failed
 # one value moved across a bound (in so many rows), and the verdict that is left
@@ -166,6 +167,10 @@ MOVED = [
     ("C5", "cells", "ci_high", 0.0, 8, "reproduced"),
     ("C5", "cells", "p_max", 0.05, 9, "same direction"),
     ("C5", "cells", "ci_low", -0.0051, 1, "same direction"),
+    ("C6", "both", "joint_low", 0.0, 4, "reproduced"),
+    ("C6", "both", "joint_low", 0.0, 5, "same direction"),
+    ("C6", "both", "joint_low", 0.0, 9, "not reproduced"),  # a rise here and a fall there are nothing
+    ("C6", "both", "format_mass_first", 0.49, 1, "not reproduced"),  # no answer was forced, in one cell
 ]
 
 
@@ -241,6 +246,19 @@ def drop_evidence(numbers: dict[str, Any]) -> None:
             own.pop("evidence"), own.pop("cumulative_evidence", None)
 
 
+def test_c6_reads_the_causal_study_and_says_where_nobody_ran_it(project: Path) -> None:
+    file = project / "06_causal.json"
+    file.write_text(json.dumps({"judges_order": False}))
+    claim = claims.build_ledger(Numbers("testbed"))["C6"]
+    assert claim["verdict"] == "not testable" and claims.show_verdict(claim) == claims.NEEDS["effects"][1]
+    row = {"gain": 0.4, "gain_low": 0.3, "gain_high": 0.5, "fall_low": 0.2, "joint_low": 0.2, "p_holm": 0.01,
+           "format_mass_first": 0.9, "n_items": 500}  # fmt: skip
+    file.write_text(json.dumps({"judges_order": True, "c6": {"m": {"a": row, "b": row | {"gain": 0.2}}}}))
+    claim = claims.build_ledger(Numbers("testbed"))["C6"]
+    assert claim["verdict"] == "reproduced" and claim["seed"] == 606
+    assert claims.show_estimate(claim) == "20.00 points [30.00, 50.00]" and claim["headline"]["row"] == "m / b"
+
+
 def test_a_study_without_boxes_says_which_claims_need_them_and_judges_the_others(project: Path) -> None:
     before = claims.build_ledger(Numbers("testbed"))
     for stem in ("02_collapse", "03_entropy", "04_interaction", "05_veto"):
@@ -279,7 +297,7 @@ def test_a_number_that_is_merely_absent_is_an_error_and_no_lack_of_boxes(project
 def test_a_need_that_nobody_knows_is_refused() -> None:
     claim = copy.deepcopy(LEDGER["claims"]["C1"])
     for needs in ({"eyes": ["raw"]}, {"boxes": ["rows"]}):
-        with pytest.raises(NamedError, match="needs (eyes|boxes): expected boxes or types or samples, and some of raw"):
+        with pytest.raises(NamedError, match="needs (eyes|boxes): expected boxes or types or samples or effects, and"):
             claims.check_claim(claim | {"needs": needs})
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
+import pyarrow as pa
 import pytest
 
-from dontblink import files, params, paths
+from dontblink import files, params, paths, store
 from dontblink.errors import NamedError
 from dontblink.publish import notebook
 
@@ -109,6 +110,18 @@ def test_cells_about_boxes_are_left_out_where_no_cell_has_enough_evidence(
     notebook.leave_out(source, "scratch", {"bins": 10, "min_items": 4})
     assert len(source.cells) == 1
     notebook.leave_out(source, "scratch", {})  # nothing is tagged: a notebook of another kind is not asked
+
+
+@pytest.mark.parametrize("n_effects", [0, 1])
+def test_cells_about_effects_are_left_out_where_nobody_ran_the_causal_study(
+    root: Path, monkeypatch: pytest.MonkeyPatch, n_effects: int
+) -> None:
+    table = pa.table({"item_id": ["a"] * n_effects})
+    monkeypatch.setattr(paths, "ROOT", root)
+    store.write_table(paths.causal("scratch") / "effects.parquet", table, {})
+    source = notebook.read_source(write(root, '# %% tags=["needs_effects"]\ncaused = 1\n\n# %%\nfree = 1\n'))
+    notebook.leave_out(source, "scratch", {})
+    assert [cell.source for cell in source.cells] == ["caused = 1"] * n_effects + ["free = 1"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The causal estimands on tables with known truth: each word by its rule, none for noise or where a control moved."""
+"""Claims about the causal study: known effects are found, noise gets no word, each word hangs on its rule."""
 
 from __future__ import annotations
 
@@ -7,215 +7,223 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar
+from synthetic_causal import CELLS, make_effects, make_forced, make_heads, make_recalls
 
-from dontblink.statistics.bootstrap import Resampling
+from dontblink import schema
+from dontblink.statistics.bootstrap import EstimateError, Resampling
+from dontblink.statistics.paired import compare_pairs
 from dontblink.studies import causal
 
-RULE = {"equivalence_margin": 0.02, "rewritten_share": 0.5}
-LIGHT = Resampling(400, 1, 0.95, "t")
-N = 600
+FAST: dict[str, Any] = {"resampling": Resampling(200, 1)}
+MARGIN = {"equivalence_margin": 0.05}  # 200 items cannot show two points
+ONE = [("glm", "visual")]
 
 
-def make_effects(seed: int = 0, cells: int = 3, **accuracy: float) -> pd.DataFrame:
-    """Return effects in which a condition keeps the baseline's answers but for what its accuracy asks for."""
-    rng, rows = np.random.default_rng(seed), []
-    shares = {"baseline": 0.8, "control": 0.8, "random": 0.8, "empty": 0.8, "evidence": 0.8} | accuracy
-    for number in range(cells):
-        right = rng.random(N) < shares["baseline"]
-        for condition, share in shares.items():
-            # the answers of a condition are those of the baseline, and so many of them turn
-            change = share - shares["baseline"]
-            turned = rng.random(N) < (change / (1 - shares["baseline"]) if change > 0 else -change / shares["baseline"])
-            correct = right & ~turned if share <= shares["baseline"] else right | turned
-            rows += [
-                {"model": f"m{number}", "benchmark": "b", "split": "test", "item_id": f"i{k}", "condition": condition,
-                 "start_share": 0.0, "correct": bool(correct[k]), "parsed": True, "prediction": "x",
-                 "same_prediction": True, "same_text": condition != "evidence", "n_response_tokens": 9,
-                 "finish_reason": "stop", "full_entropy_nats": 0.1, "answer_lost_nats": 0.0,
-                 "reasoning_lost_nats": 1.0, "answer_changed": False, "evidence_mass": 0.2, "control_box_mass": 0.1,
-                 "visual_mass": 0.4}
-                for k in range(N)
-            ]  # fmt: skip
-    return pd.DataFrame(rows)
+def words(effects: pd.DataFrame, recalls: pd.DataFrame) -> pd.DataFrame:
+    return causal.find_words(
+        causal.need_table(effects), causal.control_table(effects, **MARGIN), causal.effect_table(effects),
+        causal.source_table(recalls, **FAST), rewritten_share=0.5, **MARGIN,
+    )  # fmt: skip
 
 
-def find(effects: pd.DataFrame, recalls: pd.DataFrame | None = None) -> pd.DataFrame:
-    sources = pd.DataFrame() if recalls is None else causal.source_table(recalls, min_usable=50, resampling=LIGHT)
-    controls = causal.control_table(effects, RULE["equivalence_margin"])
-    return causal.find_words(effects, causal.need_table(effects), controls, sources, RULE)
+def test_the_synthetic_tables_have_the_schemas_columns() -> None:
+    for name, table in (("effects", make_effects(20)), ("recalls", make_recalls(20, 15)),
+                        ("forced", make_forced(20)), ("head_losses", make_heads(20))):  # fmt: skip
+        assert {*table} == {*schema.SCHEMAS[name]}, name
 
 
-def make_recalls(seed: int = 0, n_items: int = 150, **turned: float) -> pd.DataFrame:
-    """Return recalls of one cell; words turn by a factor, and are kept under a knockout, as often as asked for."""
-    rng, rows = np.random.default_rng(seed), []
-    shares = dict.fromkeys(("none", *causal.FACTORS), 0.0) | {"TMP": 1.0} | turned
-    kept = dict.fromkeys(causal.KNOCKOUTS, 1.0) | {"block_both": 0.2}
-    for k in range(n_items):
-        shared = {"model": "m0", "benchmark": "b", "split": "test", "item_id": f"i{k}", "word": "digit",
-                  "is_usable": True, "why_not": "", "own_word": "3", "altered_word": "4", "read_mass": 0.1}  # fmt: skip
-        mass = rng.random()
-        for condition in (*shares, *kept):
-            turns = bool(rng.random() < shares.get(condition, 0.0))
-            stays = bool(rng.random() < kept[condition]) if condition in kept else not turns
-            odds = float(rng.normal() + 10 * mass) if condition == "P" else 0.0
-            rows.append(shared | {"condition": condition, "turned": turns, "kept": stays, "log_odds_nats": odds,
-                                  "lost_nats": 0.0, "cell_mass": mass})  # fmt: skip
-    unusable = shared | {"item_id": "none", "word": "", "is_usable": False, "why_not": "restates nothing",
-                         "condition": "none", "turned": False, "kept": False, "log_odds_nats": np.nan}  # fmt: skip
-    return pd.DataFrame([*rows, unusable])
+def test_newcombes_interval_is_that_of_his_table_and_none_discordant_still_has_a_width() -> None:
+    counts = (20, 12, 2, 16)  # both, first only, second only, neither: Newcombe 1998, method 10
+    first, second = ([x for value, n in zip(values, counts, strict=True) for x in [value] * n]
+                     for values in ((1, 1, 0, 0), (1, 0, 1, 0)))  # fmt: skip
+    found = compare_pairs(first, second, range(50))
+    assert found[:3] == pytest.approx((0.2, 0.0562, 0.3292), abs=5e-5)
+    assert (found.n_first_only, found.n_second_only) == (12, 2)
+    assert found.p == pytest.approx(2 * (1 + 14 + 91) / 2**14)
+    none = compare_pairs(first, first, range(50))
+    assert none[:4] == pytest.approx((0, 0.025 ** (1 / 50) - 1, 1 - 0.025 ** (1 / 50), 1.0))
+    with pytest.raises(EstimateError, match="0 and 0 answers"):
+        compare_pairs([], [], [])
 
 
-def test_a_difference_of_pairs_is_that_of_its_table() -> None:
-    rng = np.random.default_rng(3)
-    first = rng.random(200) < 0.8
-    second = first ^ (rng.random(200) < 0.1)
-    found = causal.compare_pairs(first, second, 0.95)
-    table = pd.crosstab(first, second).to_numpy()
-    assert found["estimate"] == pytest.approx(first.mean() - second.mean())
-    assert found["p"] == pytest.approx(mcnemar(table, exact=True).pvalue)
-    assert found["ci_low"] < found["estimate"] < found["ci_high"]
-    error = (found["n_gained"] + found["n_lost"]) ** 0.5 / 200  # Wald, which a large sample comes near
-    assert found["ci_high"] - found["ci_low"] == pytest.approx(2 * stats.norm.ppf(0.975) * error, rel=0.15)
+def test_rows_of_one_item_are_no_independent_rows() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.random((2, 100)) < [[0.7], [0.5]]
+    once = compare_pairs(first, second, range(100))
+    assert compare_pairs(np.tile(first, 3), np.tile(second, 3), [*range(100)] * 3) == pytest.approx(once)
 
 
-def test_newcombes_interval_is_the_published_one() -> None:
-    """Newcombe 1998, table III: 36, 12, 2 and 0 of 50 pairs, method 10 without continuity."""
-    first = np.repeat([True, True, False, False], [36, 12, 2, 0])
-    second = np.repeat([True, False, True, False], [36, 12, 2, 0])
-    found = causal.compare_pairs(first, second, 0.95)
-    assert found["estimate"] == pytest.approx(0.2)
-    assert [found["ci_low"], found["ci_high"]] == pytest.approx([0.0569, 0.3404], abs=5e-5)
+def test_newcombes_interval_covers_a_known_difference() -> None:
+    rng, held = np.random.default_rng(3), 0
+    for _ in range(400):
+        kind = rng.choice(4, 60, p=[0.5, 0.25, 0.05, 0.2])
+        found = compare_pairs(kind <= 1, (kind == 0) | (kind == 2), range(60))
+        held += found.ci_low <= 0.2 <= found.ci_high
+    assert held / 400 > 0.92
 
 
-def test_no_discordant_pair_has_an_exact_width() -> None:
-    same = np.arange(100) < 70
-    found = causal.compare_pairs(same, same, 0.95)
-    assert found["estimate"] == 0 and found["p"] == 1
-    assert found["ci_high"] == pytest.approx(1 - 0.025 ** (1 / 100)) and found["ci_low"] == -found["ci_high"]
+def test_need_is_what_the_evidence_costs_beyond_its_control_and_falls_with_a_later_start() -> None:
+    table = causal.need_table(make_effects(need=0.5, control_loss=0.1))
+    assert len(table) == 3 * len(CELLS) and (table["n_items"] == 200).all()
+    by_start = table.groupby("start_share")["estimate"].unique()
+    assert [list(found) for found in by_start] == [pytest.approx([0.4]), pytest.approx([0.15]), pytest.approx([-0.1])]
+    start = table[table["start_share"] == 0]
+    assert (start["n_first_only"] == 80).all() and (start["n_second_only"] == 0).all()
+    assert np.allclose(start["p_holm"], start["p"].iloc[0] * len(CELLS))  # four equal p: the smallest, times four
+    assert causal.need_table(make_effects(15)).empty  # fewer than min_items
 
 
-def test_a_need_is_found_where_it_is_and_its_cell_needs() -> None:
-    effects = make_effects(evidence=0.4)
-    needs = causal.need_table(effects)
-    assert (needs["estimate"] - 0.4).abs().max() < 0.06 and (needs["p_holm"] >= needs["p"]).all()
-    assert (find(effects)["need"] == "needs").all()
+def test_a_control_that_moves_the_accuracy_is_flagged_and_one_that_does_not_is_not() -> None:
+    for loss, flagged in ((0.0, False), (0.01, False), (0.1, True)):
+        table = causal.control_table(make_effects(control_loss=loss, cells=ONE), **MARGIN)
+        own = table[table["condition"] == "control"]
+        assert own["estimate"].tolist() == pytest.approx([-loss] * 3) and (own["is_flagged"] == flagged).all()
+        other = table[~table["condition"].isin(["control"])]
+        assert not other["is_flagged"].any() and {"evidence", "other_prompt", "empty"} <= {*other["condition"]}
+    few = causal.control_table(make_effects(30, cells=ONE), **MARGIN)  # nothing moved, but 30 items cannot say so
+    assert few.loc[few["condition"] == "control", "is_flagged"].all()
 
 
-def test_a_model_that_rewrites_and_answers_the_same_ignores() -> None:
-    words = find(make_effects())
-    assert (words["need"] == "ignores").all() and (words["rewritten"] == 1).all()
-    quiet = make_effects().assign(same_text=True)
-    assert (find(quiet)["need"] == "undecided").all()
+def test_effects_are_counted_as_they_were_made() -> None:
+    table = causal.effect_table(make_effects(need=0.5, rewritten=0.9, cells=ONE))
+    table = table.set_index(["condition", "start_share"])
+    own = table.loc[("evidence", 0.0)]
+    assert own[["accuracy", "rewritten_share", "changed_share"]].tolist() == pytest.approx([0.3, 0.9, 0.5])
+    assert own["mean_tokens"] == pytest.approx(44.5) and own["mean_reasoning_lost_nats"] == pytest.approx(0.04975)
+    assert np.isnan(table.loc[("other_prompt", 0.0), "replay_changed_share"]) and own["n_items"] == 200
 
 
-def test_noise_needs_nothing() -> None:
-    """Both conditions are the baseline with as many answers turned at random: in twenty studies no cell needs."""
-    found = [find(make_effects(seed, evidence=0.75, control=0.75))["need"] for seed in range(20)]
-    assert not (pd.concat(found) == "needs").any()
+def test_sources_are_shares_of_the_usable_items_and_redundancy_is_what_both_knockouts_add() -> None:
+    table = causal.source_table(make_recalls(kept=(0.9, 0.8, 0.2)), **FAST)
+    whole = table[(table["word"] == "all") & (table["model"] == "glm") & (table["benchmark"] == "visual")]
+    found = whole.set_index(["quantity", "condition"])
+    for key, value in {("turned", "T"): 0.1, ("turned", "P"): 0.8, ("turned", "M"): 0.0, ("turned", "TMP"): 1.0,
+                       ("kept", "block_both"): 0.2, ("picture less text", ""): 0.7,
+                       ("redundancy", ""): 0.9 + 0.8 - 1 - 0.2}.items():  # fmt: skip
+        row = found.loc[key]
+        assert row["estimate"] == pytest.approx(value, abs=1e-9), key
+        assert row["ci_low"] - 1e-9 <= value <= row["ci_high"] + 1e-9, key
+        assert (row["n_usable"], row["n_items"]) == (150, 200)
+    twice = causal.source_table(make_recalls(words=("colour", "shape")), **FAST)
+    assert set(twice["word"]) == {"all", "colour", "shape"}
+    ends = twice[(twice["quantity"] == "picture less text") & (twice["model"] == "glm")].groupby("word")["ci_low"].max()
+    assert ends["all"] == pytest.approx(ends["shape"])  # two words of an item are one item
 
 
-def test_a_cell_whose_control_moved_gets_no_word() -> None:
-    words = find(make_effects(evidence=0.2, control=0.6), make_recalls(P=1.0))
-    assert words["is_flagged"].all() and (words[["need", "recall"]] == "undecided").all().all()
-    controls = causal.control_table(make_effects(control=0.6), 0.02)
-    assert controls.set_index("condition")["is_flagged"].groupby(level=0).all().to_dict() == {
-        "control": True, "empty": False, "random": False,
-    }  # fmt: skip
+def test_too_few_usable_recalls_are_counted_and_have_no_estimate() -> None:
+    table = causal.source_table(make_recalls(usable=99), **FAST)
+    assert table["estimate"].isna().all() and set(table["n_usable"]) == {99}
+    assert (words(make_effects(), make_recalls(usable=99))["source_word"] == "").all()
+    assert causal.source_table(make_recalls(usable=100), **FAST)["estimate"].notna().all()
 
 
-@pytest.mark.parametrize(("turned", "word"), [({"P": 0.9, "T": 0.1}, "re-reads"), ({"P": 0.1, "T": 0.9}, "copies")])
-def test_who_turns_the_word_gives_it(turned: dict[str, float], word: str) -> None:
-    recalls = make_recalls(**turned)
-    table = causal.source_table(recalls, min_usable=50, resampling=LIGHT)
-    whole = table[table["word"] == "all"].iloc[0]
-    assert whole["n_items"] == 150 and whole["n_asked"] == 151
-    assert whole["estimate"] == pytest.approx(whole["turned_P"] - whole["turned_T"])
-    assert whole["redundancy"] == pytest.approx(1 - whole["kept_block_both"])
-    words = find(make_effects(evidence=0.4, cells=1), recalls)
-    assert words["recall"].tolist() == [word]
+def test_preservation_stands_beside_its_manipulation_check() -> None:
+    table = causal.preservation_table(make_effects(gain=0.1), **FAST).set_index(["quantity", "condition", "against"])
+    gained = table.loc[("accuracy", "raise_evidence", "raise_control")]
+    assert np.allclose(gained["estimate"], 0.1) and (gained["ci_low"] > 0).all() and (gained["p_holm"] < 0.05).all()
+    null = table.loc[("accuracy", "raise_own", "raise_control")]
+    assert (null["estimate"] == 0).all() and (null["p_holm"] == 1).all()
+    assert np.allclose(null["width"], 2 * (1 - 0.025 ** (1 / 200)))  # a null has its width
+    for key, ratio in {("evidence_mass", "raise_evidence"): 1.5, ("control_box_mass", "raise_control"): 1.5,
+                       ("evidence_mass", "raise_own"): 1.3}.items():  # fmt: skip
+        assert np.allclose(table.loc[(*key, "baseline"), "estimate"], ratio, atol=1e-6), key
 
 
-def test_words_that_turn_alike_are_undecided_and_few_are_not_estimated() -> None:
-    words = find(make_effects(evidence=0.4, cells=1), make_recalls(P=0.5, T=0.5))
-    assert words["recall"].tolist() == ["undecided"]
-    few = causal.source_table(make_recalls(n_items=20), min_usable=50, resampling=LIGHT)
-    assert "estimate" not in few and few["n_words"].tolist() == [20, 20]
-
-
-def make_forced(gain: float, fall: float, parsed: float = 1.0, seed: int = 0) -> pd.DataFrame:
-    """Return forced answers of a cell: accuracy .5 to .5 + gain, evidence mass .3 to .3 (1 - fall), a uniform .1."""
-    rng, rows = np.random.default_rng(seed), []
-    for k in range(400):
-        luck = rng.random()
-        for share in np.linspace(0, 1, 11):
-            rows.append({
-                "model": "m", "benchmark": "b", "split": "test", "item_id": f"i{k}", "reasoning_share": round(share, 1),
-                "correct": bool(luck < 0.5 + gain * (share - 0.1) / 0.9), "prediction": "x", "n_bins": 10,
-                "parsed": bool(rng.random() < parsed), "format_mass": 1.0, "uniform_evidence_share": 0.1,
-                "evidence_mass": float(0.3 * (1 - fall * (share - 0.1) / 0.9) * rng.uniform(0.9, 1.1)),
-            })  # fmt: skip
-    rows = pd.DataFrame(rows)
-    rows.loc[rows["reasoning_share"] == 0, ["evidence_mass", "uniform_evidence_share"]] = np.nan
-    return rows
+def test_accuracy_along_the_reasoning_stands_beside_the_mass() -> None:
+    table = causal.accuracy_curve(make_forced(cells=ONE), **FAST).set_index(["quantity", "reasoning_share"])["estimate"]
+    assert table["accuracy"].loc[[0.0, 0.1, 1.0]].tolist() == pytest.approx([0.3, 0.3, 0.8])
+    over = table["evidence_over_uniform"]
+    assert 0.0 not in over.index and over[1.0] / over[0.1] == pytest.approx(0.5, abs=0.03)
+    assert np.allclose(table["format_mass"], 0.95)
 
 
 @pytest.mark.parametrize(
-    ("truth", "holds"),
-    [({"gain": 0.3, "fall": 0.5}, True), ({"gain": 0.0, "fall": 0.5}, False), ({"gain": 0.3, "fall": 0.0}, False),
-     ({"gain": 0.3, "fall": 0.5, "parsed": 0.5}, False)],
-)  # fmt: skip
-def test_accuracy_up_and_grounding_down_need_both_and_the_format(truth: dict[str, float], holds: bool) -> None:
-    (row,) = causal.grounding_table(make_forced(**truth), n_deals=100, resampling=LIGHT).to_dict("records")
-    assert row["gain"] == pytest.approx(truth["gain"], abs=0.05)
-    assert row["fall"] == pytest.approx(truth["fall"], abs=0.03)
-    assert (row["least_margin"] > 0) is holds
-    if "parsed" not in truth:
-        assert (row["p_holm"] < 0.05) is holds
+    ("gain", "fall", "rises", "falls"),
+    [(0.5, 0.5, True, True), (0.0, 0.5, False, True), (0.5, 0.0, True, False), (0.5, -0.5, True, False)],
+)
+def test_c6_needs_a_gain_and_a_fall_beyond_dilution_in_the_same_cell(
+    gain: float, fall: float, rises: bool, falls: bool
+) -> None:
+    table = causal.c6_table(make_forced(gain=gain, fall=fall), order_deals=200, **FAST)
+    assert np.allclose(table["gain"], gain) and np.allclose(table["fall"], fall, atol=0.05)
+    assert ((table["gain_low"] > 0) == rises).all()
+    if falls or fall < 0:
+        assert ((table["fall_low"] > 0) == falls).all()
+    assert ((table["weaker_low"] > 0) & (table["p_holm"] < 0.05)).all() == (rises and falls)
+    assert (table["joint_low"] > 0).all() == (table["joint_low"] > 0).any() == (rises and falls)
+    if rises and falls:
+        assert np.allclose(table["p"], 1 / 201) and np.allclose(table["format_mass_first"], 0.95)
 
 
-def test_curves_and_effects_are_plain_means() -> None:
-    forced = make_forced(0.3, 0.5)
-    curve = causal.accuracy_curve(forced)
-    assert len(curve) == 11 and curve["accuracy"].is_monotonic_increasing
-    assert (curve["ci_low"] < curve["accuracy"]).all()
-    effects = causal.effect_table(make_effects(evidence=0.4))
-    row = effects[effects["condition"] == "evidence"].iloc[0]
-    assert row["rewritten"] == 1 and row["accuracy"] == pytest.approx(0.4, abs=0.06) and row["reasoning_lost_nats"] == 1
+def test_deals_too_few_for_holm_leave_no_cell_that_shows_both() -> None:
+    table = causal.c6_table(make_forced(), order_deals=40, **FAST)  # the smallest p is 1 / 41, times four cells
+    assert (table["weaker_low"] > 0).all() and (table["p_holm"] > 0.05).all() and (table["joint_low"] <= 0).all()
 
 
-def test_a_raise_is_held_against_the_same_raise_elsewhere_and_its_mass_is_checked() -> None:
-    effects = make_effects(raise_evidence=0.85, raise_control=0.8, raise_own=0.8)
-    raised = effects["condition"] == "raise_evidence"
-    effects.loc[raised, "evidence_mass"] *= 1.5
-    table = causal.preservation_table(effects)
-    gain = table[(table["condition"] == "raise_evidence") & (table["less"] == "raise_control")]
-    assert (gain["estimate"] - 0.05).abs().max() < 0.03 and (gain["half_width"] > 0).all()
-    masses = causal.mass_table(effects, LIGHT).set_index("condition")["estimate"]
-    assert masses["raise_evidence"].to_numpy() == pytest.approx(1.5)
-    assert masses["raise_own"].to_numpy() == pytest.approx(1)
+def test_items_without_masses_at_both_ends_are_left_out_of_c6() -> None:
+    forced = make_forced(cells=ONE)
+    short = (forced["item_id"].astype(str) < "item 050") & forced["reasoning_share"].between(0.05, 0.45)
+    forced.loc[short, ["evidence_mass", "uniform_evidence_share"]] = np.nan
+    table = causal.c6_table(forced, order_deals=20, **FAST)
+    assert table["n_items"].tolist() == [150]
+    assert causal.c6_table(forced[forced["reasoning_share"] > 0.2], order_deals=20, **FAST).empty
 
 
-def test_attention_against_use_is_a_rank_correlation_with_its_interval() -> None:
-    uses = causal.use_table(make_recalls(P=0.5)).set_index("use")
-    assert uses.loc["turned", "estimate"] > 0.8 and uses.loc["turned", "ci_low"] > 0.7
-    assert uses.loc["lost", ["estimate", "ci_low", "ci_high"]].tolist() == [0, -1, 1]  # nothing varies
-    x, y = np.random.default_rng(0).normal(size=(2, 50))
-    found = causal.correlate_ranks(x, y, 0.95)
-    assert found["estimate"] == pytest.approx(stats.spearmanr(x, y).statistic)
-    assert found["ci_low"] < found["estimate"] < found["ci_high"]
+def test_attention_that_says_the_use_is_told_from_attention_that_does_not() -> None:
+    effects = make_effects(cells=ONE)
+    items = effects[(effects["condition"] == "baseline")].assign(
+        vision_evidence_mass=lambda t: np.arange(len(t)) / 1000
+    )[["model", "benchmark", "split", "item_id", "vision_evidence_mass"]]  # fmt: skip
+    for link, holds_zero in ((0.0, True), (30.0, False)):
+        table = causal.use_table(make_recalls(link=link, cells=ONE), effects, items).set_index("use")
+        for use in ("picture", "knockout"):
+            assert (table.loc[use, "ci_low"] < 0) == holds_zero and table.loc[use, "n_items"] == 150
+    assert table.loc["answer", "estimate"] == pytest.approx(1.0) and table.loc["answer", "n_items"] == 200
 
 
-def test_heads_are_shares_of_what_all_lose_together() -> None:
-    rows: list[dict[str, Any]] = [
-        {"model": "m", "benchmark": "b", "item_id": f"i{k}", "n_heads": n, "chosen": chosen, "lost_nats": lost}
-        for k in range(3)
-        for n, chosen, lost in ((1, "top", 1.0), (1, "random", 0.0), (16, "all", 4.0))
-    ]  # fmt: skip
-    table = causal.head_table(pd.DataFrame(rows)).set_index("chosen")["share"]
-    assert table.to_dict() == {"random": 0.0, "top": 0.25}
+def test_heads_are_shares_of_what_all_lose() -> None:
+    table = causal.head_table(make_heads(), **FAST).set_index(["chosen", "n_heads"])
+    assert np.allclose(table.loc[("top", 4), "estimate"], 0.4) and np.allclose(table.loc[("random", 1), "estimate"], 0)
+    none = make_heads().assign(lost_nats=np.float32(0))
+    assert causal.head_table(none, **FAST).empty
 
 
-def test_a_profile_without_effects_has_empty_tables() -> None:
-    assert causal.read_causal("nobody", "effects").empty and "condition" in causal.read_causal("nobody", "effects")
+@pytest.mark.parametrize(
+    ("effects", "recalls", "expected"),
+    [
+        ({"need": 0.5}, {}, ("needs", "re-reads")),
+        ({"need": 0.5}, {"by_text": 0.9, "by_picture": 0.2}, ("needs", "copies")),
+        ({"need": 0.0, "rewritten": 0.9}, {"by_text": 0.5, "by_picture": 0.5}, ("ignores", "undecided")),
+        ({"need": 0.0, "rewritten": 0.4}, {}, ("undecided", "re-reads")),  # it hardly rewrites: nothing was done
+        ({"need": 0.03, "rewritten": 0.9}, {}, ("undecided", "re-reads")),  # neither 0 nor within the margin
+        ({"need": 0.5, "control_loss": 0.1}, {}, ("", "")),  # a flagged control takes the words
+    ],
+)
+def test_each_word_hangs_on_its_rule(
+    effects: dict[str, float], recalls: dict[str, float], expected: tuple[str, str]
+) -> None:
+    table = words(make_effects(**effects), make_recalls(**recalls))
+    assert len(table) == len(CELLS)
+    assert {*zip(table["need_word"], table["source_word"], strict=True)} == {expected}
+
+
+def test_noise_gets_no_word() -> None:
+    given = 0
+    for seed in range(10):
+        effects, rng = make_effects(need=0.0, rewritten=0.3, seed=seed), np.random.default_rng(seed)
+        flips = effects["condition"].isin(["evidence", "control"]) & (rng.random(len(effects)) < 0.02)
+        effects["correct"] ^= flips
+        recalls = make_recalls(by_text=0.5, by_picture=0.5, seed=seed)
+        swapped = recalls["condition"].isin(["T", "P"])
+        recalls.loc[swapped, "turned"] = rng.random(swapped.sum()) < 0.5
+        table = words(effects, recalls)
+        given += (~table["need_word"].isin(["", "undecided"]) | ~table["source_word"].isin(["", "undecided"])).any()
+    assert given <= 1  # Holm over the cells of each of two families, ten studies
+
+
+def test_calibration_rows_and_repeated_rows_are_refused() -> None:
+    effects = make_effects(20, cells=ONE)
+    with pytest.raises(EstimateError, match="calibration"):
+        causal.need_table(effects.assign(split="calibration"))
+    with pytest.raises(EstimateError, match="two rows for glm / visual"):
+        causal.effect_table(pd.concat([effects, effects.head(1)]))

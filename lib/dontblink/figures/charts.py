@@ -10,7 +10,7 @@ means excepted), write a file, or set a style globally.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -23,7 +23,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from statsmodels.stats.proportion import proportion_confint
 
-from dontblink.figures.style import COLOUR_MAP, HATCHES, expect_one, shade, style_models
+from dontblink.figures.style import COLOUR_MAP, HATCHES, MARKERS, expect_one, shade, style_models
 
 LABELS = {
     "evidence": "evidence mass\n(share of attention)", "visual": "image mass\n(share of attention)",
@@ -36,10 +36,14 @@ LABELS = {
     "evidence_over_prompt": "evidence mass /\nprompt-text mass (ratio)",
     "uniform_visual": "uniform look at the image\n(share of attention)",
     "visual_over_uniform": "image mass /\nuniform look (ratio)",
+    "accuracy": "accuracy of an answer\nforced there (share)", "format_mass": "form of an answer\n(probability)",
     "visual_over_prompt": "image mass /\nprompt-text mass (ratio)",
 }  # fmt: skip
 CONTROLS = {"control_box": "equal area elsewhere", "prompt": "prompt text", "uniform": "uniform look"}
-POSITIONS = {"bin": "position in the reasoning (%)", "step_index": "reasoning step (number)"}
+POSITIONS = {
+    "bin": "position in the reasoning (%)", "step_index": "reasoning step (number)",
+    "reasoning_share": "share of the own reasoning (%)",
+}  # fmt: skip
 RULE_NAMES = {
     "entropy": "entropy only", "entropy_length": "entropy and length", "linear": "one linear rule",
     "veto": "targeted veto", "oracle": "oracle",
@@ -49,7 +53,7 @@ ALL = "all"
 UNITS = {
     "percent": (100, "fall of the evidence mass (%)"), "points": (100, "risk saved (points)"),
     "auroc": (1, "difference of AUROCs"), "added_points": (100, "risk added by low vision (points)"),
-    "gained_points": (100, "accuracy gained by reasoning (points)"),
+    "accuracy_points": (100, "accuracy gained (points)"),
 }  # fmt: skip
 
 
@@ -196,7 +200,7 @@ def collapse_curves(
 ) -> Axes:
     """Draw one quantity along the reasoning, a line and band per model, for ONE benchmark and head set.
 
-    `position` is `bin` (drawn at the bin's centre, in %) or `step_index` (counted from 1). `models` fixes the
+    `position` is `bin` (drawn at the bin's centre, in %), `reasoning_share` or `step_index` (from 1). `models` fixes the
     styles where a panel shows fewer models than its figure.
     """
     rows = curves[curves["quantity"] == quantity]
@@ -205,18 +209,19 @@ def collapse_curves(
     n_bins = int(curves[position].max()) + 1
     for model, line in rows.sort_values(position).groupby("model", observed=True):
         index = line[position].to_numpy(float)
-        x = 100 * (index + 0.5) / n_bins if position == "bin" else index + 1
+        x = {"bin": 100 * (index + 0.5) / n_bins, "reasoning_share": 100 * index}.get(position, index + 1)
         style = styles[str(model)]
         ax.plot(x, line["estimate"], **style, label=str(model))
         ax.fill_between(x, line["ci_low"], line["ci_high"], color=style["color"], alpha=0.18, linewidth=0)
     ax.set(xlabel=POSITIONS[position], ylabel=LABELS[quantity], title=str(rows["benchmark"].iloc[0]))
-    if position == "bin":
+    if position != "step_index":
         ax.set_xlim(0, 100)
     else:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(bottom=0)
     if legend:
-        _legend_below(ax, 3, f"mean over items; band: {confidence:.0%} cluster bootstrap")
+        forced = "; of shares of answers Wilson" if position == "reasoning_share" else ""
+        _legend_below(ax, 3, f"mean over items; band: {confidence:.0%} cluster bootstrap{forced}")
     return ax
 
 
@@ -227,7 +232,7 @@ def curve_grid(
     benchmarks = sorted(curves["benchmark"].astype(str).unique())
     models = [str(model) for model in curves["model"].unique()]
     figure: Figure = plt.figure(figsize=(7, 0.6 + 1.7 * len(quantities)), layout="constrained")
-    axes = figure.subplots(len(quantities), len(benchmarks), sharex=position == "bin", sharey="row", squeeze=False)
+    axes = figure.subplots(len(quantities), len(benchmarks), sharex=position != "step_index", sharey="row", squeeze=False)
     for (row, column), ax in np.ndenumerate(axes):
         part = curves[curves["benchmark"].astype(str) == benchmarks[column]]
         collapse_curves(
@@ -599,96 +604,73 @@ def _name_scope(row: Any) -> str:
     return str(row["benchmark"]) if row["scope"] == "benchmark" else f"{row['benchmark']}, {row['model']}"
 
 
-CHANGES = {
-    "evidence": "evidence hidden", "control": "equal area elsewhere hidden", "image": "whole picture hidden",
-    "other_picture": "another item's picture",
-}  # fmt: skip
+def knockout_grid(
+    table: pd.DataFrame,
+    conditions: Mapping[str, str],
+    *,
+    margin: float,
+    flagged: Sequence[tuple[str, str]] = (),
+    confidence: float = 0.95,
+) -> Figure:
+    """Return a panel per benchmark (rows) and model (columns): the accuracy under conditions less the stored one.
 
-
-SOURCES = {"P": "picture", "T": "own text", "M": "earlier rows"}  # of a restated word, see `attention.sources`
-HIDDEN = {
-    "block_cell": "cell hidden", "block_read": "own reading hidden", "block_both": "both hidden",
-    "block_other_cell": "another cell hidden",
-}  # fmt: skip
-SPARE = {"estimate": "", "ci_low": "_low", "ci_high": "_high"}
-
-
-def draw_cells(table: pd.DataFrame, height: float = 1.7) -> tuple[Figure, dict[tuple[str, str], Axes]]:
-    """Return a figure with a panel a cell, models down and benchmarks across, and its axes by cell."""
-    names = [sorted(table[column].astype(str).unique()) for column in ("model", "benchmark")]
-    figure: Figure = plt.figure(figsize=(7, 0.7 + height * len(names[0])), layout="constrained")
-    axes = figure.subplots(len(names[0]), len(names[1]), sharex=True, sharey=True, squeeze=False)
-    for (row, column), ax in np.ndenumerate(axes):
-        ax.set_title(f"{names[0][row]}\n{names[1][column]}".replace("_", " "), fontsize="small")
-        ax.label_outer()
-    return figure, {(m, b): axes[k, j] for k, m in enumerate(names[0]) for j, b in enumerate(names[1])}
-
-
-def knockout_grid(effects: pd.DataFrame, flagged: Collection[tuple[str, str]], *, confidence: float = 0.95) -> Figure:
-    """Draw the accuracy of every cell where the look is changed, against the share of the reasoning before.
-
-    `effects` is `studies.causal.effect_table`; the dotted line is the unchanged response. A cell whose control moved is
-    hatched: it says nothing.
+    `table` is `studies.causal.control_table`, `conditions` the words for those that are drawn, against the share of the
+    reasoning from which on they hold. Grey: -+ `margin`, what counts as none. A `flagged` cell (model, benchmark) is
+    hatched and says so: a control moved there, and nothing is to be read from its other lines.
     """
-    figure, axes = draw_cells(effects)
-    looks = list(zip(CHANGES.items(), ("o", "s", "^", "D"), (0.0, 0.45, 0.62, 0.25), strict=True))
-    for cell, ax in axes.items():
-        own = effects[(effects["model"] == cell[0]) & (effects["benchmark"] == cell[1])]
-        baseline = own.loc[own["condition"] == "baseline", "accuracy"]
-        ax.axhline(100 * float(baseline.iloc[0]), color="0.3", linestyle=":", linewidth=1, label="unchanged")
-        for (name, words), marker, tone in looks:
-            rows = own[own["condition"] == name].sort_values("start_share")
-            ends = np.abs(100 * (rows[["ci_low", "ci_high"]].to_numpy(float).T - rows["accuracy"].to_numpy(float)))
-            ax.errorbar(
-                100 * rows["start_share"], 100 * rows["accuracy"], yerr=ends, marker=marker, markersize=3.5, capsize=2,
-                color=shade(tone), linestyle="-" if name in ("evidence", "control") else "--", linewidth=1, label=words,
-                markerfacecolor="white" if name == "control" else shade(tone),
-            )  # fmt: skip
-        if cell in flagged:
-            ax.patch.set(hatch="///", edgecolor="0.8")
-            ax.text(0.5, 0.04, "control moved: no reading", transform=ax.transAxes, ha="center", fontsize=6)
-        ax.set_ylim(0, 102)
-    figure.supylabel("correct answers (%)", fontsize="medium")
-    note = f"own reasoning before the change (%; 100: the answer)\nbar: {confidence:.0%} Wilson"
-    figure.supxlabel(note, fontsize="medium")
-    handles, labels = next(iter(axes.values())).get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    models, benchmarks = (sorted(table[name].astype(str).unique()) for name in ("model", "benchmark"))
+    figure: Figure = plt.figure(figsize=(7, 0.9 + 1.7 * len(benchmarks)), layout="constrained")
+    axes = figure.subplots(len(benchmarks), len(models), sharex=True, sharey=True, squeeze=False)
+    styles = [style_models([f"{k}" for k in range(len(MARKERS))])[f"{k}"] for k in range(len(MARKERS))]
+    for (i, j), ax in np.ndenumerate(axes):
+        cell = table[(table["benchmark"] == benchmarks[i]) & (table["model"] == models[j])]
+        for k, (name, words) in enumerate(conditions.items()):
+            rows = cell[cell["condition"] == name].sort_values("start_share")
+            value, low, high = (100 * rows[column].to_numpy(float) for column in ("estimate", "ci_low", "ci_high"))
+            x = 100 * rows["start_share"].to_numpy(float) + 1.4 * (k - (len(conditions) - 1) / 2)
+            look = styles[k] | {"markerfacecolor": "white" if name != "evidence" else styles[k]["color"]}
+            ax.errorbar(x, value, yerr=_reach(value, low, high), **look, capsize=1.5, elinewidth=0.7, label=words)
+        ax.axhspan(-100 * margin, 100 * margin, color="0.85", linewidth=0, zorder=0)
+        ax.axhline(0, color="0.5", linewidth=0.8, zorder=0)
+        if (models[j], benchmarks[i]) in flagged:
+            ax.patch.set(hatch="////", edgecolor="0.8", linewidth=0)
+            box = {"facecolor": "white", "edgecolor": "black", "linewidth": 0.5, "pad": 2}
+            ax.text(0.97, 0.06, "a control moved", transform=ax.transAxes, ha="right", fontsize=6, bbox=box)
+        ax.set(title=models[j] if i == 0 else "", xticks=range(0, 101, 25))
+        if j == 0:
+            ax.set_ylabel(f"{benchmarks[i].replace('_', ' ')}\naccuracy change (points)", fontsize="small")
+    label = "share of the own reasoning from which on the look is blocked (%; 100: the answer)"
+    axes[-1, len(models) // 2].set_xlabel(label)
+    note = f"bar: {confidence:.0%} Newcombe interval, paired; grey: -+ {100 * margin:g} points, counted as none"
+    _legend_below(axes[0, 0], min(len(conditions), 3), note)
     return figure
 
 
-def grounding_grid(curve: pd.DataFrame, *, confidence: float = 0.95) -> Figure:
-    """Draw accuracy of forced answers and evidence mass of every cell along the reasoning (`causal.accuracy_curve`)."""
-    figure, axes = draw_cells(curve)
-    for (model, benchmark), ax in axes.items():
-        own = curve[(curve["model"] == model) & (curve["benchmark"] == benchmark)].sort_values("reasoning_share")
-        at = 100 * own["reasoning_share"]
-        ax.fill_between(at, 100 * own["ci_low"], 100 * own["ci_high"], color=shade(0.45), alpha=0.35, linewidth=0)
-        ax.plot(at, 100 * own["accuracy"], marker="o", markersize=3, color=shade(0.0), label="correct forced answers (%)")
-        ax.plot(at, 100 * own["evidence_mass"], marker="s", markersize=3, color=shade(0.62), linestyle="--",
-                label="attention to the evidence (%)")  # fmt: skip
-        ax.plot(at, 100 * own["uniform_evidence_share"], color="0.5", linestyle=":", label="the same of a uniform look (%)")
-        ax.set_ylim(0, 102)
-    figure.supylabel("share (%)", fontsize="medium")
-    figure.supxlabel(f"own reasoning before the answer (%)\nband: {confidence:.0%} Wilson", fontsize="medium")
-    handles, labels = next(iter(axes.values())).get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
-    return figure
+def use_grid(pairs: pd.DataFrame, table: pd.DataFrame, *, label: str, confidence: float = 0.95) -> Figure:
+    """Return a panel per benchmark (rows) and model (columns): attention at a word against what the word depends on.
 
-
-def use_panel(ax: Axes, words: pd.DataFrame, correlations: pd.DataFrame, *, legend: bool = True) -> Axes:
-    """Draw what the picture does to restated words against the attention to their cell, of ONE benchmark.
-
-    `words` has a row a word: model, cell_mass, log_odds_nats; `correlations` are those of `causal.use_table`.
+    `pairs` has a row a restated word (model, benchmark, attention, use), `table` the rank correlation of each cell with
+    its interval (`studies.causal.use_table`, one use). The lines are medians of `use` in fifths of the attention.
     """
-    for model, look in style_models(words["model"]).items():
-        own, rho = words[words["model"] == model], correlations[correlations["model"] == model].iloc[0]
-        name = f"{model}: rho {rho['estimate']:.2f} [{rho['ci_low']:.2f}, {rho['ci_high']:.2f}]"
-        ax.plot(
-            100 * own["cell_mass"], own["log_odds_nats"], linestyle="none", marker=look["marker"], color=look["color"],
-            markersize=2, alpha=0.5, label=name,
-        )  # fmt: skip
-    ax.axhline(0, color="0.5", linewidth=0.8, zorder=0)
-    ax.set(xlabel="attention to the cell (%)", ylabel="log-odds of the altered word,\npicture alone (nats)")
-    if legend:
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12), frameon=False, fontsize=6)
-    return ax
+    models, benchmarks = (sorted(pairs[name].astype(str).unique()) for name in ("model", "benchmark"))
+    figure: Figure = plt.figure(figsize=(7, 0.6 + 1.7 * len(benchmarks)), layout="constrained")
+    axes = figure.subplots(len(benchmarks), len(models), sharex="row", sharey=True, squeeze=False)
+    for (i, j), ax in np.ndenumerate(axes):
+        rows = pairs[(pairs["benchmark"] == benchmarks[i]) & (pairs["model"] == models[j])]
+        found = table[(table["benchmark"] == benchmarks[i]) & (table["model"] == models[j])]
+        ax.plot(rows["attention"], rows["use"], ".", color="0.6", markersize=1.5, rasterized=True, label="a word")
+        if len(rows) > 5:
+            fifths = rows.groupby(pd.qcut(rows["attention"], 5, duplicates="drop"), observed=True)[["attention", "use"]]
+            middle = fifths.median()
+            ax.plot(middle["attention"], middle["use"], "o-", color=shade(0.0), label="median of a fifth")
+        said = "too few words"
+        if len(found):
+            row = found.iloc[0]
+            said = f"{row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+        ax.set_title(f"{models[j]}\n{said}" if i == 0 else said, fontsize="small")
+        ax.axhline(0, color="0.5", linewidth=0.8, zorder=0)
+        if j == 0:
+            ax.set_ylabel(f"{benchmarks[i].replace('_', ' ')}\n{label}", fontsize="small")
+    axes[-1, len(models) // 2].set_xlabel("attention to the cell at the row that predicts the word (share of attention)")
+    _legend_below(axes[0, 0], 2, f"above a panel: Spearman's correlation with its {confidence:.0%} interval")
+    return figure

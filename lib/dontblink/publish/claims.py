@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 NEEDS = {
     "boxes": ("judges_evidence", "needs evidence boxes"),
     "types": ("has_both_types", "needs enough items of both task types"),
-    "effects": ("has_effects", "needs `make causal`"),
     "samples": ("has_agreement", "needs sampled answers, of which enough went wrong"),
+    "effects": ("judges_order", "needs answers forced along the reasoning, make causal"),
 }
 VERDICTS = ("reproduced", "same direction", "not reproduced", "not testable")
 COMPARISONS = {"above": operator.gt, "below": operator.lt, "at_least": operator.ge, "at_most": operator.le}
@@ -54,7 +54,7 @@ START, END = "<!-- claims: written by `python -m dontblink.publish.claims --read
 
 POINTS = (100, 2, " points")
 UNITS = {"percent": (100, 0, " %"), "auroc": (1, 3, "")}
-UNITS |= dict.fromkeys(("points", "added_points", "gained_points"), POINTS)
+UNITS |= dict.fromkeys(("points", "added_points", "accuracy_points"), POINTS)
 
 
 def check_claim(claim: Mapping[str, Any]) -> None:
@@ -301,7 +301,7 @@ def describe_causes(numbers: Numbers) -> list[str]:
     held: dict[str, list[str]] = {word: [] for word in recorded["n_words"]}
     for model, by_benchmark in recorded["words"].items():
         for benchmark, words in by_benchmark.items():
-            for word in {words["need"], words["recall"]} & held.keys():
+            for word in {words["need_word"], words["source_word"]} & held.keys():
                 held[word].append(f"{model} / {benchmark.replace('_', ' ')}")
     parts = [f"*{word}*: {', '.join(cells) or 'none'}" for word, cells in held.items()]
     about = "needs the look at the evidence, reads and ignores it, restates by a new look or by copying its own text"

@@ -38,8 +38,7 @@ from dontblink.studies.cells import EVIDENCE, find_cells, size_evidence
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TAG = "parameters"
 SHARED = ("extraction",)  # sections of a stage: their notebook is given only what its cell declares
-BOXED = "needs_boxes"  # of cells that are left out where there is no evidence, see `leave_out`
-CAUSAL = {"needs_effects": "effects", "needs_recalls": "recalls"}  # the same where such a table has no rows
+BOXED, CAUSAL = "needs_boxes", "needs_effects"  # of cells that are left out where there are none, see `leave_out`
 HIDDEN = "remove-cell"  # the declared defaults: the injected values beside them are the ones that count
 
 
@@ -104,20 +103,24 @@ def _same_kind(declared: Any, given: Any) -> bool:
 
 
 def leave_out(notebook: NotebookNode, profile: str, parameters: Mapping[str, Any]) -> None:
-    """Take the cells tagged `needs_boxes` out, unless a cell of the study has enough items with measured evidence.
+    """Take out the cells of which the study lacks what their tag names.
 
-    Enough are the notebook's own `min_items` with a token in the first and in the last of its `bins`. Cells that need a
-    table of `make causal` are taken out where it has no row.
+    `needs_boxes`: a cell of the study has enough items with measured evidence, that is the notebook's own `min_items`
+    with a token in the first and in the last of its `bins`. `needs_effects`: the causal study has been run.
     """
-    for tag, table in CAUSAL.items():
-        file = paths.causal(profile) / f"{table}.parquet"
-        if not file.is_file() or not pq.read_metadata(file).num_rows:
-            notebook.cells = [cell for cell in notebook.cells if tag not in cell.metadata.get("tags", [])]
-    kept = [cell for cell in notebook.cells if BOXED not in cell.metadata.get("tags", [])]
-    if len(kept) < len(notebook.cells):
+
+    def has_boxes() -> bool:
         items = read_tables(profile, ["items"], split="test")["items"]
         boxed = items[size_evidence(items) == EVIDENCE[0]]
-        if not find_cells(boxed, parameters["bins"], parameters["min_items"]):
+        return bool(find_cells(boxed, parameters["bins"], parameters["min_items"]))
+
+    def has_effects() -> bool:
+        file = paths.causal(profile) / "effects.parquet"
+        return file.is_file() and pq.read_metadata(file).num_rows > 0
+
+    for tag, is_there in ((BOXED, has_boxes), (CAUSAL, has_effects)):
+        kept = [cell for cell in notebook.cells if tag not in cell.metadata.get("tags", [])]
+        if len(kept) < len(notebook.cells) and not is_there():
             notebook.cells = kept
 
 

@@ -1,355 +1,414 @@
-"""What is cause: is the look at the evidence needed, where does a restated word come from, does keeping it up help?
+"""Causes: is the look at the evidence needed, where does a restated word come from, does keeping the look up help?
 
-Why it exists: attention mass is a correlate. In: the tables that `make causal` writes (`schema.CAUSAL`), test items.
-Out: a row per cell of each estimand with its interval and its control, and the words that a rule gives them. Every
-rule holds its control inside: a cell whose control moves the answers gets no word.
+Why: attention mass is a correlate. Here looks were taken away, replaced and kept up, and what became of the answers is
+held against the same change elsewhere in the picture. In: the tables of `make causal` (test items). Out: a row a cell
+and condition, with interval, test and Holm over the cells; one word a cell, by rule.
 
-- need: accuracy with the control region hidden less accuracy with the evidence hidden, paired by item, exact McNemar
-- source: share of restated words that turn where only the picture says so, less where only the own text does
-- preservation: accuracy with the evidence raised less with the control region raised, beside the masses reached
-- accuracy and grounding: accuracy after all of the reasoning less after its first tenth, beside the fall of the mass
+    need = P(correct | control region blocked) - P(correct | evidence blocked), paired by item
 
-Never: pool responses whose control was not run, leave out a response that came to no end (it is wrong), or read an
-effect of zero without its width.
+The rules stood here before any number. A word needs its interval, and, where it is a difference, Holm's p; a control
+that moves the accuracy takes every word of its cell. Never: a family of tests over more than one question, an estimate
+on calibration items, or a restated word that was not usable counted in silence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from dontblink import paths, schema, store
-from dontblink.schema import CAUSAL, KEYS
 from dontblink.statistics import bootstrap
-from dontblink.statistics.bootstrap import STANDARD, Resampling
+from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Resampling
+from dontblink.statistics.paired import compare_pairs
 
 CELL = ["model", "benchmark"]
-FACTORS = ("T", "M", "P", "TM", "TP", "MP", "TMP")
+CONTROLS = ("empty", "control", "random")  # what should change no answer: flagged where it may
+SWAPS = ("T", "M", "P", "TM", "TP", "MP", "TMP")  # text, memory, picture: what says the altered word
 KNOCKOUTS = ("block_cell", "block_read", "block_both", "block_other_cell", "block_other_statement", "block_image")
-CONTROLS = ("control", "random", "empty")
-Bools = NDArray[np.bool_]
+RAISES = (
+    ("raise_evidence", "raise_control"), ("raise_own", "raise_control"), ("raise_evidence", "baseline"),
+    ("raise_own", "baseline"), ("raise_control", "baseline"),
+)  # fmt: skip
+CHECKS = (  # what a raise has to do, or it says nothing: condition, and the mass that it raises
+    ("raise_evidence", "evidence_mass"), ("raise_own", "evidence_mass"), ("raise_control", "control_box_mass"),
+)  # fmt: skip
+FIRST, LAST = 0.1, 1.0  # shares of the reasoning between which accuracy and evidence mass are compared (C6)
+ALL = "all"
+NEEDS, IGNORES, REREADS, COPIES, UNDECIDED = "needs", "ignores", "re-reads", "copies", "undecided"
 
 
 def read_causal(profile: str, name: str) -> pd.DataFrame:
-    """Return one of the tables of `make causal`, test items; without rows where nobody ran it in this profile."""
+    """Return a table of `make causal`, checked against its schema; without rows where nobody ran it."""
     tracked = paths.ROOT / "figures" / "causal"  # so that `lineage` sees it
     file = (tracked if profile == "testbed" else paths.causal(profile)) / f"{name}.parquet"
     if not file.is_file():
-        return pd.DataFrame(columns=[*CAUSAL[name]])
-    table = schema.check_table(name, store.read_table(file), file).replace_schema_metadata().to_pandas()
-    texts = [column for column, spec in CAUSAL[name].items() if spec.type == schema.TEXT]
-    return table.astype(dict.fromkeys(texts, "str"))
+        return schema.to_table(name, {column: [] for column in schema.SCHEMAS[name]}).to_pandas()
+    found: pd.DataFrame = schema.check_table(name, store.read_table(file), file).replace_schema_metadata().to_pandas()
+    return found
 
 
-def compare_pairs(first: Bools, second: Bools, confidence: float) -> dict[str, float]:
-    """Return the difference of two paired shares, first less second, with its interval and the exact McNemar p.
+def read_rows(rows: pd.DataFrame, share: str | None = None) -> pd.DataFrame:
+    """Return a table with plain texts, its shares to six digits (they are stored in single precision).
 
-    The interval squares and adds those of Wilson, with the correlation of the pairs (Newcombe 1998, method 10); where
-    no pair is discordant it is the exact upper end of none in n, both ways.
+    Rows of the calibration split, and two rows of one key, are an EstimateError.
     """
-    n, alpha = len(first), 1 - confidence
-    both, gained, lost = (int(part.sum()) for part in (first & second, first & ~second, second & ~first))
-    neither = n - both - gained - lost
-    shares = np.array([both + gained, both + lost]) / n
-    ends = np.array([proportion_confint(round(share * n), n, alpha, "wilson") for share in shares])
-    below, above = np.abs(shares - ends[:, 0]), np.abs(ends[:, 1] - shares)
-    product = float(both + gained) * (lost + neither) * (both + lost) * (gained + neither)
-    phi = (both * neither - gained * lost) / product**0.5 if product > 0 else 0.0
-    low = (below[0] ** 2 - 2 * phi * below[0] * above[1] + above[1] ** 2) ** 0.5
-    high = (above[0] ** 2 - 2 * phi * above[0] * below[1] + below[1] ** 2) ** 0.5
-    if not gained + lost:
-        low = high = proportion_confint(0, n, alpha, "beta")[1]
-    estimate = float(shares[0] - shares[1])
-    return {
-        "estimate": estimate, "ci_low": estimate - float(low), "ci_high": estimate + float(high), "n_items": n,
-        "n_gained": gained, "n_lost": lost,
-        "p": float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
-    }  # fmt: skip
+    texts = [name for name in (*CELL, "split", "item_id", "condition", "word", "chosen") if name in rows]
+    found = rows.astype(dict.fromkeys(texts, "str"))
+    if (found["split"] != "test").any():
+        raise EstimateError("rows of the calibration split, which chose layers and strengths; pass split 'test' only")
+    keys = [*texts, *([share] if share else []), *(["n_heads"] if "n_heads" in rows else [])]
+    found = found.assign(**{share: found[share].astype(float).round(6)}) if share else found
+    if (twice := found.duplicated(keys)).any():
+        where = " / ".join(map(str, found.loc[twice, keys].iloc[0]))
+        raise EstimateError(f"two rows for {where}; build the table again")
+    return found
 
 
-def pair_conditions(effects: pd.DataFrame, first: str, second: str, start: float) -> pd.DataFrame:
-    """Return the items of both conditions from one share on, `_first` and `_second`; the baseline has no share."""
-    parts = []
-    for name in (first, second):
-        at = 0.0 if name == "baseline" else start
-        rows = effects[(effects["condition"] == name) & np.isclose(effects["start_share"], at)]
-        parts.append(rows.drop(columns=["condition", "start_share"]))
-    return parts[0].merge(parts[1], on=[*KEYS], suffixes=("_first", "_second"), validate="1:1")
+def _cells(rows: pd.DataFrame, min_items: int) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the rows of each cell that has enough items."""
+    parts = {cast(tuple[str, str], key): part for key, part in rows.groupby(CELL)}
+    return {key: part for key, part in parts.items() if part["item_id"].nunique() >= min_items}
 
 
-def difference_table(
-    effects: pd.DataFrame, pairs: Sequence[tuple[str, str]], *, confidence: float = 0.95, min_items: int = 20
+def _compare(cell: pd.DataFrame, first: Any, second: Any, confidence: float) -> dict[str, Any]:
+    """Return the difference in accuracy of two (condition, start) of a cell, over the items that have both."""
+    indexed = cell.set_index(["condition", "start_share", "item_id"])["correct"].sort_index()
+    pairs = pd.concat([indexed.loc[key] for key in (first, second)], axis=1, join="inner").astype(bool)
+    found = compare_pairs(pairs.iloc[:, 0], pairs.iloc[:, 1], pairs.index, confidence)
+    return found._asdict()
+
+
+def _adjust(table: pd.DataFrame, family: Sequence[str], p: str = "p") -> pd.DataFrame:
+    """Return the table with Holm's p over the cells of each family; a row without an estimate is in none."""
+    if table.empty:
+        return table
+    tested = table.dropna(subset=[p])
+    adjusted = tested.groupby([*family])[p].transform(lambda own: bootstrap.adjust_holm(own.to_numpy()))
+    return table.assign(p_holm=adjusted)
+
+
+def need_table(effects: pd.DataFrame, *, min_items: int = 20, confidence: float = 0.95) -> pd.DataFrame:
+    """Return the need for the evidence per cell and start: accuracy with the control region blocked less with evidence.
+
+    Columns: model, benchmark, start_share, estimate, ci_low, ci_high (share of the answers), p (McNemar, exact), p_holm
+    (over the cells of a start), n_items, n_first_only (right with the control blocked alone), n_second_only.
+    """
+    results = []
+    for key, cell in _cells(read_rows(effects, "start_share"), min_items).items():
+        starts = [{*cell.loc[cell["condition"] == name, "start_share"]} for name in ("control", "evidence")]
+        for start in sorted(starts[0] & starts[1]):
+            found = _compare(cell, ("control", start), ("evidence", start), confidence)
+            results.append(dict(zip(CELL, key, strict=True)) | {"start_share": start} | found)
+    return _adjust(pd.DataFrame(results), ["start_share"])
+
+
+def control_table(
+    effects: pd.DataFrame, *, equivalence_margin: float, min_items: int = 20, confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Return accuracy under one condition less that under another, per cell and share at which both were run.
+    """Return the accuracy under every condition less that of the stored responses, paired, per cell and start.
 
-    Holm runs over the cells within a pair and a share. A cell with fewer than `min_items` items is left out.
+    Columns: model, benchmark, condition, start_share, estimate, ci_low, ci_high, p, n_items, ..., is_flagged: one of
+    `CONTROLS` whose interval does not lie inside -+ `equivalence_margin`.
     """
-    rows = []
-    for first, second in pairs:
-        starts = [set(effects.loc[effects["condition"] == name, "start_share"]) for name in (first, second)]
-        shared = starts[0] if second == "baseline" else starts[0] & starts[1]
-        for start in sorted(shared):
-            paired = pair_conditions(effects, first, second, start)
-            for (model, benchmark), own in paired.groupby(CELL):
-                if len(own) >= min_items:
-                    found = compare_pairs(
-                        *(own[f"correct_{end}"].to_numpy(bool) for end in ("first", "second")), confidence
-                    )
-                    names = {"model": model, "benchmark": benchmark, "condition": first, "less": second}
-                    rows.append(names | {"start_share": float(start)} | found)
-    table = pd.DataFrame(rows, columns=[*CELL, "condition", "less", "start_share", "estimate", "ci_low", "ci_high",
-                                        "n_items", "n_gained", "n_lost", "p"])  # fmt: skip
-    groups = table.groupby(["condition", "less", "start_share"])["p"]
-    return table.assign(p_holm=groups.transform(lambda p: bootstrap.adjust_holm(p.to_numpy())))
+    results = []
+    for key, cell in _cells(read_rows(effects, "start_share"), min_items).items():
+        for name, start in sorted({*zip(cell["condition"], cell["start_share"], strict=True)} - {("baseline", 0.0)}):
+            found = _compare(cell, (name, start), ("baseline", 0.0), confidence)
+            inside = -equivalence_margin < found["ci_low"] and found["ci_high"] < equivalence_margin
+            where = dict(zip(CELL, key, strict=True)) | {"condition": name, "start_share": start}
+            results.append(where | found | {"is_flagged": name in CONTROLS and not inside})
+    return pd.DataFrame(results)
 
 
-def need_table(effects: pd.DataFrame, **options: Any) -> pd.DataFrame:
-    """Return the need of the look at the evidence, per cell and share of the reasoning from which on it is hidden."""
-    return difference_table(effects, [("control", "evidence")], **options)
+def effect_table(effects: pd.DataFrame, *, min_items: int = 20) -> pd.DataFrame:
+    """Return what becomes of the responses per cell, condition and start.
 
-
-def control_table(effects: pd.DataFrame, margin: float, **options: Any) -> pd.DataFrame:
-    """Return what the controls do to the accuracy; `is_flagged` where that does not lie within +-`margin`."""
-    table = difference_table(effects, [(name, "baseline") for name in CONTROLS], **options)
-    return table.assign(is_flagged=~((table["ci_low"] > -margin) & (table["ci_high"] < margin)))
-
-
-def effect_table(effects: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Return what becomes of the responses of every cell under every condition: total effect and direct effect."""
-    groups = effects.groupby([*CELL, "condition", "start_share"])
-    table = groups.agg(
-        n_items=("correct", "size"), n_correct=("correct", "sum"), accuracy=("correct", "mean"),
-        no_parse=("parsed", lambda own: 1 - own.mean()), rewritten=("same_text", lambda own: 1 - own.mean()),
-        answers_changed=("same_prediction", lambda own: 1 - own.mean()), n_tokens=("n_response_tokens", "mean"),
-        entropy_nats=("full_entropy_nats", "mean"), direct_answers_changed=("answer_changed", "mean"),
-        answer_lost_nats=("answer_lost_nats", "mean"), reasoning_lost_nats=("reasoning_lost_nats", "mean"),
-    ).reset_index()  # fmt: skip
-    ends = proportion_confint(table["n_correct"], table["n_items"], 1 - confidence, "wilson")
-    return table.assign(ci_low=ends[0], ci_high=ends[1])
-
-
-def pivot_words(recalls: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Return a row per restated word with the `value` of every condition as a column."""
-    usable = recalls[recalls["is_usable"]]
-    wide = usable.pivot_table(value, [*CELL, "item_id", "word"], "condition", aggfunc="first")
-    return wide.reset_index()
+    Total effect, of the text written under the condition: accuracy, rewritten_share, changed_share (of the answers),
+    no_parse_share, cut_share, mean_tokens, mean_entropy_nats. Direct effect, in the replay of the own response:
+    mean_answer_lost_nats, mean_reasoning_lost_nats, replay_changed_share (NaN for other prompts).
+    """
+    rows = read_rows(effects, "start_share")
+    rows = pd.concat([part for part in _cells(rows, min_items).values()] or [rows.head(0)])
+    replayed = rows["answer_lost_nats"].notna()
+    values = pd.DataFrame({
+        "accuracy": rows["correct"], "rewritten_share": ~rows["same_text"].astype(bool),
+        "changed_share": ~rows["same_prediction"].astype(bool), "no_parse_share": ~rows["parsed"].astype(bool),
+        "cut_share": rows["finish_reason"].astype(str) == "length", "mean_tokens": rows["n_response_tokens"],
+        "mean_entropy_nats": rows["full_entropy_nats"], "mean_answer_lost_nats": rows["answer_lost_nats"],
+        "mean_reasoning_lost_nats": rows["reasoning_lost_nats"],
+        "replay_changed_share": rows["answer_changed"].astype(float).where(replayed),
+    }).astype(float)  # fmt: skip
+    groups = values.groupby([rows[name] for name in (*CELL, "condition", "start_share")])
+    return groups.mean().assign(n_items=groups.size()).reset_index()
 
 
 def source_table(
     recalls: pd.DataFrame, *, min_usable: int = 100, confidence: float = 0.95, resampling: Resampling = STANDARD
 ) -> pd.DataFrame:
-    """Return where restated words come from, per cell and kind of word ("all": every word of the cell).
+    """Return where restated words come from, per cell and kind of word ("all": every kind, an item weighs the same).
 
-    `turned_P` and the like are the shares that turn into the altered word where these factors say it; `estimate` is P
-    alone less T alone, by item; `kept_block_cell` and the like are the shares that a knockout leaves; `redundancy` is
-    kept(cell) + kept(read) - 1 - kept(both): how far either source stands in for the other. Fewer than `min_usable`
-    words: counts alone. `n_asked` are all responses that were asked for a restatement.
+    A row per quantity and condition: "turned" under each of `SWAPS` and "kept" under each of `KNOCKOUTS` (shares with
+    Wilson intervals by item), "picture less text" (turned under P alone less under T alone, paired, with p and p_holm
+    over the cells of a kind), "redundancy" (kept without cell + kept without read - 1 - kept without both, bootstrap by
+    item: 0 where the losses add up, above 0 where the two back each other up). n_usable of n_items items; no estimate
+    under `min_usable`.
     """
-    turned, kept = (pivot_words(recalls, value) for value in ("turned", "kept"))
-    asked = recalls.drop_duplicates([*CELL, "item_id"]).groupby(CELL).size()
-    rows = []
-    for (model, benchmark), own in turned.groupby(CELL):
-        same = kept[(kept["model"] == model) & (kept["benchmark"] == benchmark)]
-        for word, part in [("all", own), *own.groupby("word")]:
-            names = {"model": model, "benchmark": benchmark, "word": word, "n_words": len(part)}
-            row = names | {"n_items": part["item_id"].nunique(), "n_asked": int(asked[model, benchmark])}
-            if len(part) >= min_usable:
-                left = same if word == "all" else same[same["word"] == word]
-                row |= {f"turned_{name}": float(part[name].astype(float).mean()) for name in FACTORS}
-                row |= {f"kept_{name}": float(left[name].astype(float).mean()) for name in KNOCKOUTS if name in left}
-                row |= _contrast_sources(part, left, resampling)
-            rows.append(row)
-    return pd.DataFrame(rows)
+    rows = read_rows(recalls)
+    results = []
+    for key, cell in rows.groupby(CELL):
+        for word in [ALL, *sorted({*cell.loc[cell["is_usable"].astype(bool), "word"]})]:
+            own = cell if word == ALL else cell[cell["word"] == word]
+            usable = own[own["is_usable"].astype(bool)]
+            n = {"n_usable": usable["item_id"].nunique(), "n_items": cell["item_id"].nunique()}
+            enough = n["n_usable"] >= min_usable
+            found = _sources(usable, confidence, resampling) if enough else [{"quantity": "picture less text"}]
+            where = dict(zip(CELL, key, strict=True)) | {"word": word}
+            results += [where | {"condition": ""} | row | n for row in found]
+    columns = ["estimate", "ci_low", "ci_high", "p"]
+    table = pd.DataFrame(results, columns=[*CELL, "word", "quantity", "condition", *columns, "n_usable", "n_items"])
+    return _adjust(table.astype(dict.fromkeys(columns, float)), ["word", "quantity"])
 
 
-def _contrast_sources(turned: pd.DataFrame, kept: pd.DataFrame, resampling: Resampling) -> dict[str, float]:
-    """Return P alone less T alone, and the redundancy, with intervals by item."""
-    ones = np.ones(len(turned))
-    picture, text = (turned[name].to_numpy(float) for name in ("P", "T"))
-    values = np.column_stack([picture - text, ones])
-    (source,) = bootstrap.bootstrap_sums(values, bootstrap.ratios, turned["item_id"].to_numpy(), resampling=resampling)
-    cell, read, both = (kept[f"block_{name}"].to_numpy(float) for name in ("cell", "read", "both"))
-    values = np.column_stack([cell + read - 1 - both, ones])
-    (spare,) = bootstrap.bootstrap_sums(values, bootstrap.ratios, kept["item_id"].to_numpy(), resampling=resampling)
-    return source.columns() | spare.columns("redundancy")
+def _sources(usable: pd.DataFrame, confidence: float, resampling: Resampling) -> list[dict[str, Any]]:
+    wide = usable.set_index(["item_id", "word", "condition"])[["turned", "kept"]].astype(float).unstack("condition")
+    items = wide.index.get_level_values("item_id")
+    weight = 1 / wide.groupby(items)["turned"].transform("size").to_numpy(float)
+    found: list[dict[str, Any]] = []
+    for quantity, conditions in (("turned", SWAPS), ("kept", KNOCKOUTS)):
+        for name in (name for name in conditions if (quantity, name) in wide):
+            values = wide[quantity, name].to_numpy(float)
+            known = ~np.isnan(values)  # there may be no other statement to block
+            n = float(weight[known].sum())
+            share = float(weight[known] @ values[known]) / n if n else np.nan
+            low, high = proportion_confint(share * n, n, alpha=1 - confidence, method="wilson") if n else (np.nan,) * 2
+            found.append({"quantity": quantity, "condition": name, "estimate": share, "ci_low": low, "ci_high": high})
+    pairs = compare_pairs(wide["turned", "P"] == 1, wide["turned", "T"] == 1, items, confidence)
+    keep = ("estimate", "ci_low", "ci_high", "p")
+    found.append({"quantity": "picture less text"} | {key: pairs._asdict()[key] for key in keep})
+    kept = [wide["kept", f"block_{name}"].to_numpy(float) for name in ("cell", "read", "both")]
+    values = weight[:, None] * np.column_stack([kept[0] + kept[1] - kept[2] - 1, np.ones(len(wide))])
+    interval = bootstrap.bootstrap_sums(values, lambda total: total[..., :1] / total[..., 1:], items, None, resampling)
+    return [*found, {"quantity": "redundancy"} | interval[0].columns()]
 
 
-def preservation_table(effects: pd.DataFrame, **options: Any) -> pd.DataFrame:
-    """Return what raising the attention to the evidence, or to the own map, gains over raising the control region."""
-    pairs = [("raise_evidence", "raise_control"), ("raise_own", "raise_control"), ("raise_evidence", "baseline")]
-    table = difference_table(effects, pairs, **options)
-    return table.assign(half_width=(table["ci_high"] - table["ci_low"]) / 2)
+def preservation_table(
+    effects: pd.DataFrame, *, min_items: int = 20, confidence: float = 0.95, resampling: Resampling = STANDARD
+) -> pd.DataFrame:
+    """Return what keeping the look up does, and beside it whether the look was kept up.
+
+    quantity "accuracy": the difference of `condition` and `against` (share of the answers, paired, McNemar's p, Holm
+    over the cells of a comparison). Other quantities, the manipulation check: the mass that the raise aims at, a sum
+    under it over the sum in the baseline (bootstrap by item). `width` is that of the interval: how much a null
+    leaves open.
+    """
+    results = []
+    for key, cell in _cells(read_rows(effects, "start_share"), min_items).items():
+        where, there = dict(zip(CELL, key, strict=True)), {*cell["condition"]}
+        for first, second in (pair for pair in RAISES if {*pair} <= there):
+            found = _compare(cell, (first, 0.0), (second, 0.0), confidence)
+            results.append(where | {"quantity": "accuracy", "condition": first, "against": second} | found)
+        for name, mass in (check for check in CHECKS if {check[0], "baseline"} <= there):
+            wide = cell[cell["start_share"] == 0].pivot(index="item_id", columns="condition", values=mass)
+            both = wide[[name, "baseline"]].dropna().astype(float)
+            if len(both) >= min_items:
+                ratio = bootstrap.bootstrap_ratio(both[name], both["baseline"], both.index, None, resampling)
+                row = {"quantity": mass, "condition": name, "against": "baseline", "n_items": len(both)}
+                results.append(where | row | ratio.columns())
+    table = pd.DataFrame(results)
+    if table.empty:
+        return table
+    table = table.assign(width=table["ci_high"] - table["ci_low"], p=table.get("p", np.nan))
+    return _adjust(table, ["quantity", "condition", "against"])
 
 
-def mass_table(effects: pd.DataFrame, resampling: Resampling = STANDARD) -> pd.DataFrame:
-    """Return the manipulation check: by how much each raise lifts the mass that it is about, ratios of sums."""
-    rows = []
-    for name, mass in (
-        ("raise_evidence", "evidence_mass"),
-        ("raise_control", "control_box_mass"),
-        ("raise_own", "evidence_mass"),
-    ):
-        paired = pair_conditions(effects, name, "baseline", 0.0).dropna(subset=[f"{mass}_first", f"{mass}_second"])
-        for (model, benchmark), own in paired.groupby(CELL):
-            values = own[[f"{mass}_first", f"{mass}_second"]].to_numpy(float)
-            (ratio,) = bootstrap.bootstrap_sums(
-                values, bootstrap.ratios, own["item_id"].to_numpy(), resampling=resampling
-            )
-            rows.append({"model": model, "benchmark": benchmark, "condition": name, "mass": mass} | ratio.columns())
-    return pd.DataFrame(rows)
+def accuracy_curve(
+    forced: pd.DataFrame, *, min_items: int = 20, confidence: float = 0.95, resampling: Resampling = STANDARD
+) -> pd.DataFrame:
+    """Return, along the own reasoning, the accuracy of answers forced there beside the evidence mass up to there.
+
+    A row per cell, quantity and reasoning_share: accuracy and parsed (Wilson), format_mass, evidence,
+    evidence_over_uniform (a ratio of sums; bootstrap by item). The masses have no value at 0.
+    """
+    results = []
+    for key, cell in _cells(read_rows(forced, "reasoning_share"), min_items).items():
+        for share, rows in cell.groupby("reasoning_share"):
+            where = dict(zip(CELL, key, strict=True)) | {"reasoning_share": share, "head_set": "grounding_layers"}
+            for name, column in {"accuracy": "correct", "parsed": "parsed"}.items():
+                n, right = len(rows), int(rows[column].sum())
+                low, high = proportion_confint(right, n, alpha=1 - confidence, method="wilson")
+                ends = {"estimate": right / n, "ci_low": low, "ci_high": high, "n_items": n}
+                results.append(where | {"quantity": name} | ends)
+            means = {"format_mass": ("format_mass", None), "evidence": ("evidence_mass", None),
+                     "evidence_over_uniform": ("evidence_mass", "uniform_evidence_share")}  # fmt: skip
+            for name, (top, under) in means.items():
+                own = rows.dropna(subset=[top, *([under] if under else [])])
+                below = own[under] if under else np.ones(len(own))
+                if len(own) >= min_items and np.sum(below) > 0:
+                    ratio = bootstrap.bootstrap_ratio(own[top], below, own["item_id"], None, resampling)
+                    results.append(where | {"quantity": name, "n_items": len(own)} | ratio.columns())
+    return pd.DataFrame(results)
 
 
-def accuracy_curve(forced: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Return, per cell and share of the own reasoning, the accuracy of forced answers and what is looked at before."""
-    table = forced.groupby([*CELL, "reasoning_share"]).agg(
-        n_items=("correct", "size"), n_correct=("correct", "sum"), accuracy=("correct", "mean"),
-        parsed=("parsed", "mean"), format_mass=("format_mass", "mean"), evidence_mass=("evidence_mass", "mean"),
-        uniform_evidence_share=("uniform_evidence_share", "mean"),
-    ).reset_index()  # fmt: skip
-    ends = proportion_confint(table["n_correct"], table["n_items"], 1 - confidence, "wilson")
-    return table.assign(ci_low=ends[0], ci_high=ends[1])
-
-
-def keep_grounding(totals: Any) -> Any:
-    """Statistic of masses and uniform shares, last and first, summed: 1 - (m last / m first) / (u last / u first)."""
-    last, first, uniform_last, uniform_first = np.moveaxis(totals, -1, 0)
-    kept = bootstrap.divide(bootstrap.divide(last, first), bootstrap.divide(uniform_last, uniform_first))
-    return np.stack([1 - kept], axis=-1)
-
-
-def grounding_table(
-    forced: pd.DataFrame, *, first: float = 0.1, least_parsed: float = 0.8, n_deals: int = 1000, min_items: int = 20,
+def c6_table(
+    forced: pd.DataFrame, *, order_deals: int, min_items: int = 20, confidence: float = 0.95,
     resampling: Resampling = STANDARD,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return what reasoning adds to accuracy and takes from grounding, per cell: C6.
+    """Return, per cell, how far accuracy rises and grounding falls from a tenth of the reasoning to all of it.
 
-    `gain` is the accuracy behind all of the reasoning less that behind its `first` share, paired by item; `fall` that
-    of the evidence mass beyond a uniform look over the same range. Answers that are forced off the model's habits say
-    little: of those behind the first share `least_parsed` have to be in the answer's format. `least_margin` is by how
-    much the claim holds: the least of gain_low, fall_low and the share in the format less what it has to be. `p` is the
-    larger of the shares of deals of the order within items that reach gain, and fall; Holm runs over the cells.
+    gain: accuracy at `LAST` less at `FIRST`, paired (Newcombe). fall: 1 - (sum m / sum u at LAST) / (the same at FIRST)
+    of the evidence mass m and a uniform look u (bootstrap by item). weaker_low: the lower of both lower ends, above 0
+    where both intervals are. p: the larger of the two one-sided p under `order_deals` deals of the shares within items
+    (a row's answer and masses stay together; both have to be rare), p_holm over the cells. joint_low: weaker_low, at
+    most 0 where p_holm is not below 1 - `confidence`: above 0 where a cell shows all of it. format_mass_first: of the
+    forced answer at FIRST. Over the items that have masses at both ends.
     """
-    rows, rng = [], np.random.default_rng(resampling.seed)
-    late = forced[forced["reasoning_share"] >= first - 1e-9]
-    values = ["correct", "evidence_mass", "uniform_evidence_share", "parsed"]
-    for (model, benchmark), own in late.groupby(CELL):
-        wide = own.astype(dict.fromkeys(values, float)).pivot(index="item_id", columns="reasoning_share", values=values)
-        whole = wide.dropna()
-        if len(whole) < min_items:
+    results = []
+    for key, cell in _cells(read_rows(forced, "reasoning_share"), 1).items():
+        columns = ["correct", "evidence_mass", "uniform_evidence_share", "format_mass"]
+        wide = cell[cell["reasoning_share"] >= FIRST].pivot(index="item_id", columns="reasoning_share", values=columns)
+        if not {FIRST, LAST} <= {*wide["correct"]}:
             continue
-        right, mass, uniform, parsed = (whole[name].to_numpy(float) for name in values)
-        gain = compare_pairs(right[:, -1] > 0, right[:, 0] > 0, resampling.confidence)
-        ends = np.column_stack([mass[:, -1], mass[:, 0], uniform[:, -1], uniform[:, 0]])
-        (fall,) = bootstrap.bootstrap_sums(ends, keep_grounding, whole.index.to_numpy(), resampling=resampling)
-        dealt = np.array([_deal_order(right, mass, uniform, rng) for _ in range(n_deals)])
-        beats = (dealt >= [gain["estimate"], fall.estimate]).sum(axis=0) + 1
-        format_share = float(parsed[:, 0].mean())
-        names = {"model": model, "benchmark": benchmark, "n_items": len(whole), "n_left_out": len(wide) - len(whole)}
-        names |= {"gain": gain["estimate"], "gain_low": gain["ci_low"], "gain_high": gain["ci_high"]}
-        margin = min(gain["ci_low"], fall.ci_low, format_share - least_parsed)
-        more = {"parsed": format_share, "least_margin": margin, "p": float(beats.max()) / (n_deals + 1)}
-        rows.append(names | fall.columns("fall") | more)
-    table = pd.DataFrame(rows)
-    return table.assign(p_holm=bootstrap.adjust_holm(table["p"].to_numpy())) if len(table) else table
+        wide = wide.dropna(subset=[(name, share) for name in columns for share in (FIRST, LAST)]).astype(float)
+        if len(wide) < min_items:
+            continue
+        ends = [wide.xs(share, axis=1, level=1) for share in (FIRST, LAST)]
+        gain = compare_pairs(ends[1]["correct"] == 1, ends[0]["correct"] == 1, wide.index, confidence)
+        sums = np.hstack([end[columns[1:3]].to_numpy(float) for end in ends])
+        fall = bootstrap.bootstrap_sums(sums, _fall, wide.index, None, resampling)[0]
+        p = _deal_order(np.stack([wide[name].to_numpy(float) for name in columns[:3]]), order_deals, resampling.seed)
+        row = {"gain": gain.estimate, "gain_low": gain.ci_low, "gain_high": gain.ci_high} | fall.columns("fall")
+        row |= {"weaker_low": min(gain.ci_low, fall.ci_low), "p_gain": p[0], "p_fall": p[1], "p": max(p)}
+        row |= {"format_mass_first": float(ends[0]["format_mass"].mean()), "n_items": len(wide)}
+        results.append(dict(zip(CELL, key, strict=True)) | row)
+    if not results:
+        return pd.DataFrame()
+    table = _adjust(pd.DataFrame(results).assign(family=0), ["family"]).drop(columns="family")
+    joint = table["weaker_low"].where(table["p_holm"] < 1 - confidence, table["weaker_low"].clip(upper=0))
+    return table.assign(joint_low=joint)
 
 
-def _deal_order(right: Any, mass: Any, uniform: Any, rng: np.random.Generator) -> tuple[float, float]:
-    """Return gain and fall where the shares of each item's reasoning are dealt anew."""
-    ends = rng.random(right.shape).argsort(axis=1)[:, [-1, 0]]
-    rows = np.arange(len(right))[:, None]
-    gain = np.diff(right[rows, ends].mean(axis=0))[0]
-    totals = np.concatenate([mass[rows, ends].sum(axis=0), uniform[rows, ends].sum(axis=0)])
-    return float(-gain), float(keep_grounding(totals)[0])
+def _fall(totals: Any) -> Any:
+    """Statistic of summed m and u at the first, then at the last share [..., 4] -> [..., 1]."""
+    m_first, u_first, m_last, u_last = np.moveaxis(totals, -1, 0)
+    change = bootstrap.divide(bootstrap.divide(m_last, m_first), bootstrap.divide(u_last, u_first))
+    return (1 - change)[..., None]
 
 
-def use_table(recalls: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Return, per cell, the rank correlation of the attention to a restated word's cell and its use.
+def _deal_order(values: Floats, n_deals: int, seed: int) -> tuple[float, float]:
+    """Return one-sided p of gain and fall when the shares are dealt within items; values [3, items, shares].
 
-    Use is the log-odds of the altered word where the picture alone says it, and the nats lost where the cell is hidden.
-    Interval of Spearman's rho by Bonett and Wright (2000): arctanh(rho) +- z sqrt((1 + rho^2 / 2) / (n - 3)).
+    A deal gives every item two of its rows as first and last. Rows without masses (a short reasoning) are not dealt.
     """
-    words = [*CELL, "item_id", "word"]
-    looks = recalls[recalls["is_usable"]].drop_duplicates(words)[[*words, "cell_mass"]]
-    rows = []
-    for name, value, condition in (("turned", "log_odds_nats", "P"), ("lost", "lost_nats", "block_cell")):
-        used = pivot_words(recalls, value)[[*words, condition]].merge(looks, on=words, validate="1:1")
-        for (model, benchmark), own in used.groupby(CELL):
-            if len(own) > 3:
-                found = correlate_ranks(own["cell_mass"].to_numpy(float), own[condition].to_numpy(float), confidence)
-                rows.append({"model": model, "benchmark": benchmark, "use": name, "n_words": len(own)} | found)
-    return pd.DataFrame(rows)
+    rng, (_, n, k) = np.random.default_rng([seed, 6]), values.shape
+    unknown, rows = np.isnan(values).any(axis=0), np.arange(n)
+
+    def measure(first: Any, last: Any) -> tuple[float, float]:
+        a, b = values[:, rows, first], values[:, rows, last]
+        return float((b[0] - a[0]).mean()), float(_fall(np.stack([*a[1:].sum(1), *b[1:].sum(1)]))[0])
+
+    order = (np.argsort(np.where(unknown, 2.0, rng.random((n, k))), axis=1) for _ in range(n_deals))
+    dealt = np.array([measure(own[:, 0], own[:, 1]) for own in order])
+    observed = measure(0, k - 1)
+    gain, fall = (bootstrap.permutation_p(dealt[:, j], observed[j]) for j in (0, 1))
+    return gain, fall
 
 
-def correlate_ranks(x: Any, y: Any, confidence: float) -> dict[str, float]:
-    """Return Spearman's rho with its interval; 0 with the widest interval where one of both does not vary."""
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return {"estimate": 0.0, "ci_low": -1.0, "ci_high": 1.0}
+def use_table(
+    recalls: pd.DataFrame, effects: pd.DataFrame, items: pd.DataFrame | None = None, *, min_usable: int = 100,
+    confidence: float = 0.95,
+) -> pd.DataFrame:  # fmt: skip
+    """Return rank correlations of attention and use, per cell: does the mass say how far the word depends on it?
+
+    use "picture": log-odds of the altered word under P less under none, "knockout": nats that the own word loses with
+    its cell blocked; both against the cell's mass at the row that predicts the word, across words. "answer" (with the
+    `items` table): nats that the own reasoning loses with the evidence blocked from its start, against
+    vision_evidence_mass. Spearman with the interval of Bonett and Wright (2000), n the items.
+    """
+    rows = read_rows(recalls)
+    wide = rows[rows["is_usable"].astype(bool)].set_index([*CELL, "item_id", "word", "condition"]).unstack("condition")
+    looks: dict[str, pd.DataFrame] = {}
+    if len(wide):
+        x, odds = wide["cell_mass", "none"], wide["log_odds_nats"]
+        looks["picture"] = pd.DataFrame({"attention": x, "use": odds["P"] - odds["none"]})
+        looks["knockout"] = pd.DataFrame({"attention": x, "use": wide["lost_nats", "block_cell"]})
+    if items is not None:
+        own = read_rows(effects, "start_share").query("condition == 'evidence' and start_share == 0")
+        seen = read_rows(items).set_index([*CELL, "item_id"])["vision_evidence_mass"].rename("attention")
+        looks["answer"] = own.set_index([*CELL, "item_id"])[["reasoning_lost_nats"]].join(seen)
+        looks["answer"].columns = ["use", "attention"]
+    found = []
+    for use, pairs in looks.items():
+        for key, part in pairs.dropna().astype(float).groupby(CELL):
+            n = part.index.get_level_values("item_id").nunique()
+            if n >= min_usable:
+                row = _rank_correlation(part["attention"], part["use"], n, confidence)
+                found.append(dict(zip(CELL, key, strict=True)) | {"use": use} | row)
+    return pd.DataFrame(found, columns=[*CELL, "use", "estimate", "ci_low", "ci_high", "n_items"])
+
+
+def _rank_correlation(x: Any, y: Any, n: int, confidence: float) -> dict[str, float]:
     rho = float(stats.spearmanr(x, y).statistic)
-    width = stats.norm.ppf((1 + confidence) / 2) * ((1 + rho**2 / 2) / (len(x) - 3)) ** 0.5
+    reach = stats.norm.ppf((1 + confidence) / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
     middle = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
-    return {"estimate": rho, "ci_low": float(np.tanh(middle - width)), "ci_high": float(np.tanh(middle + width))}
+    low, high = (float(np.tanh(middle + side * reach)) for side in (-1, 1))
+    return {"estimate": rho, "ci_low": low, "ci_high": high, "n_items": n}
 
 
-def vision_table(effects: pd.DataFrame, items: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Return, per cell, the rank correlation of V (late evidence mass) and the nats lost with the evidence hidden."""
-    hidden = effects[(effects["condition"] == "evidence") & (effects["start_share"] == 0)]
-    looks = items[[*CELL, "item_id", "vision_evidence_mass"]].astype(dict.fromkeys([*CELL, "item_id"], "str"))
-    both = hidden.merge(looks, on=[*CELL, "item_id"], validate="1:1").dropna(subset=["vision_evidence_mass"])
-    rows = []
-    for (model, benchmark), own in both.groupby(CELL):
-        if len(own) > 3:
-            pair = own["vision_evidence_mass"].to_numpy(float), own["reasoning_lost_nats"].to_numpy(float)
-            names = {"model": model, "benchmark": benchmark, "n_items": len(own)}
-            rows.append(names | correlate_ranks(*pair, confidence))
-    return pd.DataFrame(rows)
+def head_table(
+    head_losses: pd.DataFrame, *, min_items: int = 20, resampling: Resampling = STANDARD
+) -> pd.DataFrame:
+    """Return the share of the nats that all heads lose together, for the top heads and as many random ones.
 
-
-def head_table(losses: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of what all heads together lose, that some lose: sums of nats over items."""
-    sums = losses.groupby([*CELL, "chosen", "n_heads"])["lost_nats"].sum().reset_index()
-    whole = sums[sums["chosen"] == "all"].set_index(CELL)["lost_nats"]
-    rows = sums[sums["chosen"] != "all"]
-    share = bootstrap.divide(rows["lost_nats"].to_numpy(), whole.loc[pd.MultiIndex.from_frame(rows[CELL])].to_numpy())
-    return rows.assign(share=share).drop(columns="lost_nats")
+    A ratio of sums over items, with its interval. A cell in which all heads together lose nothing has no share.
+    """
+    results = []
+    for key, cell in _cells(read_rows(head_losses), min_items).items():
+        every = cell[cell["chosen"] == "all"].set_index("item_id")["lost_nats"].rename("all_nats")
+        for (chosen, n_heads), part in cell[cell["chosen"] != "all"].groupby(["chosen", "n_heads"]):
+            rows = part.set_index("item_id")[["lost_nats"]].join(every, how="inner").dropna().astype(float)
+            if len(rows) >= min_items and rows["all_nats"].sum() > 0:
+                share = bootstrap.bootstrap_ratio(rows["lost_nats"], rows["all_nats"], rows.index, None, resampling)
+                row = {"chosen": chosen, "n_heads": n_heads, "n_items": len(rows)}
+                results.append(dict(zip(CELL, key, strict=True)) | row | share.columns())
+    return pd.DataFrame(results)
 
 
 def find_words(
-    effects: pd.DataFrame, needs: pd.DataFrame, controls: pd.DataFrame, sources: pd.DataFrame,
-    rule: Mapping[str, float], confidence: float = 0.95,
+    needs: pd.DataFrame, controls: pd.DataFrame, effects: pd.DataFrame, sources: pd.DataFrame, *,
+    equivalence_margin: float, rewritten_share: float, confidence: float = 0.95,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return the words that the rules give each cell; `is_flagged` where a control moved, and then none.
+    """Return a row per cell: need_word and source_word, by rule, from four tables (`effects`: `effect_table`).
 
-    needs     the need from the start on lies above zero, Holm p < .05
-    ignores   with the evidence hidden from the start on, more than `rewritten_share` of the texts change, and the
-              interval of the accuracy lost lies within +-`equivalence_margin`
-    re-reads  restated words turn more by the picture alone than by the own text alone; copies: less
+    needs     the need at the start lies above 0, by its interval and Holm's p
+    ignores   the knockout there rewrites more than `rewritten_share` of the texts, and the interval of the need lies
+              inside -+ `equivalence_margin`
+    re-reads  more words turn by the picture alone than by the text alone, by interval and Holm's p; copies: fewer
+    undecided anything else, two words of one kind among it. Empty: no estimate, or `is_flagged`: a control moved.
     """
-    lost = difference_table(effects, [("evidence", "baseline")], confidence=confidence, min_items=1)
-    hidden = effects[(effects["condition"] == "evidence") & (effects["start_share"] == 0)]
-    rewritten = 1 - hidden.groupby(CELL)["same_text"].mean()
-    at_start = (table[np.isclose(table["start_share"], 0)].set_index(CELL) for table in (needs, lost))
-    need, effect = at_start
-    region = controls[(controls["condition"] == "control") & np.isclose(controls["start_share"], 0)].set_index(CELL)
-    origin = sources[sources["word"] == "all"].set_index(CELL) if len(sources) else pd.DataFrame()
-    rows = []
-    for cell in need.index:
-        own, total, margin = need.loc[cell], effect.loc[cell], rule["equivalence_margin"]
-        is_none = -margin < total["ci_low"] and total["ci_high"] < margin
-        words = {
-            "needs": own["ci_low"] > 0 and own["p_holm"] < 0.05,
-            "ignores": is_none and rewritten[cell] > rule["rewritten_share"],
-        }
-        source = origin.loc[cell] if cell in origin.index and "ci_low" in origin else None
-        turns = {"re-reads": source["ci_low"] > 0, "copies": source["ci_high"] < 0} if source is not None else {}
-        is_flagged = bool(region.loc[cell, "is_flagged"])
-        names = {"model": cell[0], "benchmark": cell[1], "is_flagged": is_flagged, "rewritten": float(rewritten[cell])}
-        for column, found in (("need", words), ("recall", turns)):
-            names[column] = next((word for word, holds in found.items() if holds and not is_flagged), "undecided")
-        rows.append(names)
-    return pd.DataFrame(rows)
+    level, start = 1 - confidence, needs[needs["start_share"] == 0]
+    whole = sources[(sources["quantity"] == "picture less text") & (sources["word"] == ALL)].set_index(CELL)
+    at_start = effects[(effects["condition"] == "evidence") & (effects["start_share"] == 0)].set_index(CELL)
+    own = controls["condition"].isin(CONTROLS) & ((controls["start_share"] == 0) | (controls["condition"] == "empty"))
+    flagged = controls[own].groupby(CELL)["is_flagged"].any()
+    results = []
+    for _, row in start.iterrows():
+        key = (row["model"], row["benchmark"])
+        is_needed = row["ci_low"] > 0 and row["p_holm"] < level
+        is_inside = -equivalence_margin < row["ci_low"] and row["ci_high"] < equivalence_margin
+        is_ignored = is_inside and at_start.loc[key, "rewritten_share"] > rewritten_share
+        need = UNDECIDED if is_needed == is_ignored else NEEDS if is_needed else IGNORES
+        source = ""
+        if key in whole.index and pd.notna(whole.loc[key, "estimate"]):
+            found = whole.loc[key]
+            sign = int(found["ci_low"] > 0) - int(found["ci_high"] < 0) if found["p_holm"] < level else 0
+            source = {1: REREADS, -1: COPIES, 0: UNDECIDED}[sign]
+        is_flagged = bool(flagged.get(key, True))  # without a control nothing is said
+        words = ("", "") if is_flagged else (need, source)
+        named = {"need_word": words[0], "source_word": words[1], "is_flagged": is_flagged}
+        results.append(dict(zip(CELL, key, strict=True)) | named)
+    return pd.DataFrame(results, columns=[*CELL, "need_word", "source_word", "is_flagged"])
