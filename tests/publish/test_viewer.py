@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from dontblink.extraction.study import Study, iterate_traces
 from dontblink.extraction.tables import read_bins
 from dontblink.models.generate import item_generator
 from dontblink.publish import viewer
-from dontblink.questions.items import Item, Recall, open_image
+from dontblink.questions.items import Drawing, Item, Recall, open_image
 from dontblink.studies import collapse
 from dontblink_testbed.recalls import find_recalls
 
@@ -111,6 +112,20 @@ def test_pictures_are_written_once_and_boxes_lie_inside_them(folder: Path) -> No
             cell = "abcdef"[round(x0 * 6)] + str(round(y0 * 6) + 1)
             assert box["label"] == cell
     assert {f"pictures/{file.name}" for file in (folder / "pictures").iterdir()} == used
+
+
+def test_a_picture_is_that_of_its_place_in_the_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question may name its second picture first; the viewer lists them as the model was shown them."""
+    images = tuple(Drawing(partial(np.full, (4, 4, 3), grey, np.uint8), (4, 4)) for grey in (0, 255))
+    item = Item("two", "b", "test", images, "<image 2> <image 1>", "a", "other")
+    shown = {"id": "two", "model": "m", "benchmark": "b", "correct": True, "collapse": 0.5}
+    monkeypatch.setattr(viewer, "choose_items", lambda *_: None)
+    monkeypatch.setattr(
+        viewer, "describe_items", lambda *_: [(item, shown | {"images": [{"place": 1}, {"place": 0}]}, None)]
+    )
+    viewer.write_viewer(PROFILE, tmp_path, QUANTILES)
+    files = [image["file"] for image in read(tmp_path / "data" / "0000.js")["images"]]
+    assert [np.asarray(Image.open(tmp_path / file)).max() for file in files] == [255, 0]
 
 
 def test_a_script_holds_no_letter_that_ends_it() -> None:

@@ -104,7 +104,7 @@ def describe_response(item: Item, trace: Trace, row: dict[str, Any], layers: Seq
         "quantile": None if np.isnan(row["quantile"]) else row["quantile"], "layers": list(layers),
         "images": [
             dict(zip(("width", "height"), sizes[place], strict=True))
-            | {"rows": rows, "columns": columns, "boxes": boxes[place]}
+            | {"place": place, "rows": rows, "columns": columns, "boxes": boxes[place]}
             for place, (rows, columns) in zip(trace.image_order, trace.grids, strict=True)
         ],
         "coverage": round_values(trace.coverage),
@@ -193,8 +193,8 @@ def write_viewer(profile: str, folder: Path, quantiles: Sequence[float]) -> int:
         return pictures[key]
 
     for number, (item, shown, swap) in enumerate(describe_items(profile, choose_items(profile, quantiles))):
-        for k, source in enumerate(item.images):
-            shown["images"][k]["file"] = draw(source, item.id, str(k))
+        for image in shown["images"]:  # in the order in which the model was shown them
+            image["file"] = draw(item.images[image["place"]], item.id, str(image["place"]))
         if swap:
             shown["swap"] = swap[0] | {"file": draw(swap[1], item.id, shown["model"], "altered")}
         file = f"data/{number:04d}.js"
