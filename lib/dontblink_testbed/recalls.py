@@ -31,8 +31,9 @@ Statement = tuple[int, int]
 
 
 def split_statements(words: Sequence[str]) -> list[Statement]:
-    """Return the half-open ranges of words that end with a dot."""
-    ends = [0, *(place + 1 for place, word in enumerate(words) if word == ".")]
+    """Return the half-open ranges of words that end with a dot; the first begins with a cell, behind any marker."""
+    first = next((place for place, word in enumerate(words) if word in CELLS), len(words))
+    ends = [first, *(place + 1 for place, word in enumerate(words) if word == "." and place > first)]
     return list(zip(ends, ends[1:], strict=False))
 
 

@@ -194,3 +194,11 @@ def test_one_word_is_altered_and_the_other_stays(kind: str) -> None:
     assert changed in ([], [[0, cell]])
     stays = "sprite" if kind == "colour" else "colour"
     assert np.array_equal(getattr(scene, stays), getattr(other, stays))
+
+
+@every_benchmark
+def test_a_marker_before_the_first_statement_hides_nothing(name: str) -> None:
+    for item, words in ask(name):
+        plain, marked = (find_recalls(item, own, draw(item)) for own in (words, ["<think>", *words]))
+        assert marked[1] == plain[1] == ""
+        assert [recall.recall_token for recall in marked[0]] == [recall.recall_token + 1 for recall in plain[0]]
