@@ -19,7 +19,8 @@ CHANGES = {
     "n_items": 6, "n_strength_items": 4, "n_recall_items": 12, "n_head_items": 3, "n_forced_items": 6,
     "head_counts": [1, 4], "strengths_nats": [0.5, 2.0], "forced_shares": [0.0, 0.5, 1.0],
     "conditions": ["empty@0", "empty@0.5", "evidence@0", "evidence@1", "control@0", "image@0.5", "random@0.5",
-                   "other_picture@0", "other_prompt@0", "raise_evidence@0", "raise_control@0", "raise_own@0"],
+                   "other_picture@0", "other_prompt@0", "raise_evidence@0", "raise_control@0", "raise_own@0",
+                   "no_reasoning@0"],
 }  # fmt: skip
 
 
@@ -61,6 +62,8 @@ def test_every_condition_is_run_once_and_its_controls_hold(small_copy: Path) -> 
     assert (raised > baseline.loc[raised.index, "evidence_mass"]).all()
     prior = effects[effects["condition"] == "other_prompt"]
     assert prior["answer_lost_nats"].isna().all() and not prior["same_text"].all()
+
+    assert not (effects["condition"] == "no_reasoning").any()  # these models have no such prompt
 
     strengths = read("strengths")
     assert strengths.groupby("benchmark", observed=True)["is_chosen"].sum().eq(1).all()
