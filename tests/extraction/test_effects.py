@@ -37,6 +37,7 @@ def read(name: str) -> pd.DataFrame:
     return store.read_table(paths.causal(PROFILE) / f"{name}.parquet").to_pandas()
 
 
+@pytest.mark.slow
 def test_every_condition_is_run_once_and_its_controls_hold(small_copy: Path) -> None:
     settle().run(jobs=1)
     files = sorted(paths.effects(PROFILE).rglob("*.parquet"))
