@@ -92,7 +92,7 @@ def test_a_reduced_grid_without_restated_words_heads_or_raises_is_enough(
     effects = make_effects(60, cells=CELLS[:2])
     effects = effects[effects["condition"].isin(["baseline", "evidence", "control"])]
     write({"effects": effects, "forced": make_forced(60, cells=CELLS[:2])})
-    run(monkeypatch)
+    run(monkeypatch, effects)
     numbers = json.loads((folder / "06_causal.json").read_text())
     assert numbers["judges_order"] and not numbers["has_recalls"] and "raised" not in numbers
 
