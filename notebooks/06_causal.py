@@ -235,7 +235,7 @@ for ax, (title, (main, found, others, label)) in zip(axes, panels.items(), stric
 record.save_figure(figure, "06_causal", profile)
 
 # %% [markdown]
-# The accuracy when looks are blocked from a share of the reasoning on. Cells in which a control moved are marked.
+# The accuracy when looks are blocked from a share of the reasoning on. A cell whose control is outside is marked.
 
 # %% tags=["needs_effects"]
 drawn_conditions = {
@@ -343,12 +343,13 @@ for name, rows in tables.items():
 # ## 8 Reading
 #
 # The words are given by the rules. "Undecided" is no weak word for one of the others: it says that this study cannot
-# tell. An empty word means that a control moved, or that there were too few usable words.
+# tell. An empty word means that a control is not shown to stay within the margin, or that there were too few usable
+# restated words.
 
 # %% tags=["needs_effects"]
 for name, n in numbers["n_words"].items():
     print(f"{name}: {n} of {len(words)} cells")
-print(f"a control moved in {len(flagged)}")
+print(f"no word, because a control is not shown to stay within the margin: {len(flagged)}")
 words
 
 # %% tags=["needs_effects"]

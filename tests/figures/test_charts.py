@@ -492,7 +492,7 @@ def test_a_knockout_grid_marks_a_cell_whose_control_moved_in_its_own_panel() -> 
     words = {"evidence": "evidence blocked", "control": "equal area elsewhere"}
     figure = charts.knockout_grid(table, words, margin=0.02, flagged=[("qwen-m", "symbolic")])
     figure.canvas.draw()
-    marked = [ax for ax in figure.axes if any(text.get_text() == "a control moved" for text in ax.texts)]
+    marked = [ax for ax in figure.axes if any(text.get_text() == "control not within the margin" for text in ax.texts)]
     assert len(figure.axes) == 9 and marked == [figure.axes[4]] and marked[0].patch.get_hatch()
     bars = [part for part in figure.axes[0].containers if isinstance(part, ErrorbarContainer)]
     assert [list(part.lines[0].get_ydata()) for part in bars] == [[-50, -25, 0], [0, 0, 0]]

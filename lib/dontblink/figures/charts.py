@@ -616,7 +616,7 @@ def knockout_grid(
 
     `table` is `studies.causal.control_table`, `conditions` the words for those that are drawn, against the share of the
     reasoning from which on they hold. Grey: -+ `margin`, what counts as none. A `flagged` cell (model, benchmark) is
-    hatched and says so: a control moved there, and nothing is to be read from its other lines.
+    hatched and says so: a control there is not shown to stay within it; nothing is to be read from its other lines.
     """
     models, benchmarks = (sorted(table[name].astype(str).unique()) for name in ("model", "benchmark"))
     figure: Figure = plt.figure(figsize=(7, 0.9 + 1.7 * len(benchmarks)), layout="constrained")
@@ -635,7 +635,7 @@ def knockout_grid(
         if (models[j], benchmarks[i]) in flagged:
             ax.patch.set(hatch="////", edgecolor="0.8", linewidth=0)
             box = {"facecolor": "white", "edgecolor": "black", "linewidth": 0.5, "pad": 2}
-            ax.text(0.97, 0.06, "a control moved", transform=ax.transAxes, ha="right", fontsize=6, bbox=box)
+            ax.text(0.97, 0.06, "control not within the margin", transform=ax.transAxes, ha="right", fontsize=6, bbox=box)
         ax.set(title=models[j] if i == 0 else "", xticks=range(0, 101, 25))
         if j == 0:
             ax.set_ylabel(f"{benchmarks[i].replace('_', ' ')}\naccuracy change (points)", fontsize="small")

@@ -388,7 +388,7 @@ def find_words(
     ignores   the knockout there rewrites more than `rewritten_share` of the texts, and the interval of the need lies
               inside -+ `equivalence_margin`
     re-reads  more words turn by the picture alone than by the text alone, by interval and Holm's p; copies: fewer
-    undecided anything else, two words of one kind among it. Empty: no estimate, or `is_flagged`: a control moved.
+    undecided anything else, two words of one kind among it. Empty: none, or `is_flagged`: a control may have moved.
     """
     level, start = 1 - confidence, needs[needs["start_share"] == 0]
     whole = sources[(sources["quantity"] == "picture less text") & (sources["word"] == ALL)].set_index(CELL)
