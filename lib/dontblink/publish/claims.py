@@ -305,11 +305,10 @@ def describe_causes(numbers: Numbers) -> list[str]:
                 held[word].append(f"{model} / {benchmark.replace('_', ' ')}")
     parts = [f"*{word}*: {', '.join(cells) or 'none'}" for word, cells in held.items()]
     about = "needs the look at the evidence, reads and ignores it, restates by a new look or by copying its own text"
-    flagged = f"{recorded['n_flagged']} of {recorded['n_cells']} cells have no word: a control is not shown to stay within"
-    return [
-        "", f"What is cause, by the rules of {link_notebook('06_causal')} ({about}): {'; '.join(parts)}. {flagged} the "
-        "margin there.",
-    ]  # fmt: skip
+    no_word = f"{recorded['n_flagged']} of {recorded['n_cells']} cells have no word"
+    why = "a control is not shown to stay within the margin there"
+    by = link_notebook("06_causal")
+    return ["", f"What is cause, by the rules of {by} ({about}): {'; '.join(parts)}. {no_word}: {why}."]
 
 
 def link_notebook(stem: str) -> str:
