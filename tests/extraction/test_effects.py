@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,19 @@ def read(name: str) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_every_condition_is_run_once_and_its_controls_hold(small_copy: Path) -> None:
+def test_every_condition_is_run_once_and_its_controls_hold(small_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle().run(jobs=1)
     files = sorted(paths.effects(PROFILE).rglob("*.parquet"))
     ages = [file.stat().st_mtime_ns for file in files]
     settle().run(jobs=1)
     assert [file.stat().st_mtime_ns for file in files] == ages
+    before = {name: read(name) for name in schema.CAUSAL}
+    shutil.rmtree(paths.effects(PROFILE))  # a clone has the tables alone, and computes none of their rows again
+    monkeypatch.setattr(Effects, "do", lambda *_: pytest.fail("computed again"))
+    settle().run(jobs=1)
+    assert sorted(paths.effects(PROFILE).rglob("*.parquet")) == files
+    for name, table in before.items():
+        pd.testing.assert_frame_equal(read(name).astype(object), table.astype(object))
 
     keys = [*schema.KEYS]
     effects = read("effects").astype(dict.fromkeys([*keys, "condition"], str))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -489,6 +490,7 @@ class Effects:
         """Do what is not done yet, strengths first, and write the tables."""
         every = {model: self.study.shards(model) for model in self.study.settings["models"]}
         shards = {(shard.model, shard.name): shard for own in every.values() for shard in own}
+        self.unpack(list(shards.values()))
         steps: list[list[Task]] = [[], []]
         for own in every.values():
             left = [(s, job) for s in own for job in self.jobs(s) if not self.file(s, job).is_file()]
@@ -502,23 +504,38 @@ class Effects:
                 share(tasks, lambda task: (), workers, functools.partial(do_there, self.study.profile))
         self.collect(list(shards.values()))
 
+    def unpack(self, shards: Sequence[Shard]) -> None:
+        """Write the files that the tables hold and that are not there: a clone goes on where the tracked ones end."""
+        wanted = {self.place(shard, job): self.file(shard, job) for shard in shards for job in self.jobs(shard)}
+        for name in schema.CAUSAL:
+            held = paths.causal(self.study.profile) / f"{name}.parquet"
+            if not held.is_file():
+                continue
+            table, top = schema.check_table(name, store.read_table(held), held), 0
+            for place, n_rows in json.loads(store.read_metadata(held).get("parts", "[]")):
+                if place in wanted and not wanted[place].is_file():
+                    schema.write_table(name, table.slice(top, n_rows).replace_schema_metadata(), wanted[place])
+                top += n_rows
+
+    def place(self, shard: Shard, job: str) -> str:
+        """Return the name of a file below its folder, as the tables tell which of their rows are whose."""
+        return self.file(shard, job).relative_to(paths.effects(self.study.profile)).as_posix()
+
     def collect(self, shards: Sequence[Shard]) -> None:
-        """Write the tables of all shards, and what the numbers of another run must agree with."""
-        found: dict[str, list[pa.Table]] = {name: [] for name in schema.CAUSAL}
-        for shard in shards:
-            for job in self.jobs(shard):
-                table = TABLES.get(job, "effects")
-                found[table].append(
-                    schema.check_table(table, store.read_table(self.file(shard, job)), self.file(shard, job))
-                )
-        made = {"code": self.code, "settings": store.shard_key(self.settings)}
+        """Write the tables of all shards, with the names of the files that their rows come from, in order."""
+        found: dict[str, dict[str, pa.Table]] = {name: {} for name in schema.CAUSAL}
+        for shard, job in [(own, job) for own in shards for job in self.jobs(own)]:
+            name, file = TABLES.get(job, "effects"), self.file(shard, job)
+            found[name][self.place(shard, job)] = schema.check_table(name, store.read_table(file), file)
         for name, parts in found.items():
             empty = schema.to_table(name, {column: [] for column in schema.CAUSAL[name]})
-            table = pa.concat_tables([empty, *parts]).unify_dictionaries().replace_schema_metadata()
+            table = pa.concat_tables([empty, *parts.values()]).unify_dictionaries().replace_schema_metadata()
             if name == "forced" and len(table):
                 table = schema.to_table(name, self.add_masses(table.to_pandas()))
-            schema.write_table(name, table, paths.causal(self.study.profile) / f"{name}.parquet", **made)
-            print(f"{paths.show(paths.causal(self.study.profile) / name)}: {len(table)} rows", flush=True)
+            target = paths.causal(self.study.profile) / f"{name}.parquet"
+            made_of = json.dumps([(place, len(part)) for place, part in parts.items()])
+            schema.write_table(name, table, target, code=self.code, parts=made_of)
+            print(f"{paths.show(target)}: {len(table)} rows", flush=True)
 
     def add_masses(self, forced: pd.DataFrame) -> pd.DataFrame:
         """Return forced answers with the evidence mass of the part of the reasoning that ends where it is cut."""
