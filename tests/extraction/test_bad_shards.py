@@ -229,7 +229,7 @@ def use(value: tuple[str, list[Deed], tuple[str, int]], folder: Path) -> None:
         raise
 
 
-NAMES = ["responses", "sampled", "traces", *schema.SCHEMAS]
+NAMES = ["responses", "sampled", "traces", *(name for name in schema.SCHEMAS if name not in schema.CAUSAL)]
 test_shards_of_another_version = attack(
     "shards of another version",
     use,

@@ -381,7 +381,8 @@ def test_a_single_reported_number_is_a_line_and_a_range_a_band(ax: Axes) -> None
 
 
 def test_what_is_not_tested_is_written_out(ax: Axes) -> None:
-    charts.note_panel(ax, LEDGER, 0.95)
+    untested = {"C6": LEDGER["C6"] | {"verdict": "not testable", "reason": "needs effects"}}
+    charts.note_panel(ax, LEDGER | untested, 0.95)
     assert "C6" in ax.texts[0].get_text() and "not testable" in ax.texts[0].get_text()
 
 
