@@ -299,3 +299,12 @@ def test_an_answer_forced_behind_the_whole_reasoning_is_the_own_one(vlm: VLM, ca
             logs = read_logs(vlm, case.prompt, [*own, TEXT])[-1]
             assert mass == pytest.approx(float(logs[firsts].exp().sum()), abs=1e-5)
     assert found[2][1] == [case.ids for case in cases]
+
+
+def test_a_case_without_another_picture_is_named() -> None:
+    """Its own prompt would be replayed without a word where no case of a batch has another."""
+    vlm, prompt = build_vlm(FAMILY_NAMES[0]), draw_prompt(np.random.default_rng(0), "alone")
+    case = Case(prompt, (9, 10), Spans((0, 1), (1, 2), (), True), None)  # type: ignore[arg-type]
+    for name in ("other_prompt", "other_picture"):
+        with pytest.raises(NamedError, match="item alone: no other item has pictures of its grids"):
+            replay_cases(vlm, [case], Condition(name, 0.0), budget=100, seed=0)

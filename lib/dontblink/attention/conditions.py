@@ -152,10 +152,18 @@ def take_batches(
 
 def show_other(vlm: VLM, cases: Sequence[Case], texts: Sequence[Sequence[int]], side: Any) -> Donor:
     """Return the keys and values of the same texts behind another item's picture."""
-    others = [case.other for case in cases]
     with torch.inference_mode(), collect(vlm.model) as donor:
-        vlm.model(**vlm.collate([other for other in others if other], texts, side=side), use_cache=False)
+        vlm.model(**vlm.collate(find_others(cases), texts, side=side), use_cache=False)
     return donor
+
+
+def find_others(cases: Sequence[Case]) -> list[Prompt]:
+    """Return the prompts with another item's picture; NamedError for a case that has none."""
+    others = [case.other for case in cases if case.other]
+    if len(others) < len(cases):
+        lacking = next(case.prompt.item_id for case in cases if not case.other)
+        raise NamedError(f"item {lacking}: no other item has pictures of its grids; leave it out of this condition")
+    return others
 
 
 def continue_responses(
@@ -171,11 +179,10 @@ def continue_responses(
     """
     texts = begun or [case.ids[: case.start(condition.start_share)] for case in cases]
     held = {case.prompt.item_id: tuple(text) for case, text in zip(cases, texts, strict=True)}
-    prompts = {case.prompt.item_id: case.other if condition.name == "other_prompt" else case.prompt for case in cases}
 
     def write(part: Sequence[Case]) -> list[tuple[int, ...]]:
         own = [held[case.prompt.item_id] for case in part]
-        shown = [prompt for case in part if (prompt := prompts[case.prompt.item_id])]
+        shown = find_others(part) if condition.name == "other_prompt" else [case.prompt for case in part]
         donor = show_other(vlm, part, own, "left") if condition.name == "other_picture" else None
         planned = [plan_case(vlm, case, condition, seed=seed, nats=nats, donor=donor) for case in part]
         lengths = [len(prompt.ids) + len(text) for prompt, text in zip(shown, own, strict=True)]
@@ -208,7 +215,7 @@ def replay_cases(
     def read(part: Sequence[Case]) -> list[Choices]:
         own = [held[case.prompt.item_id] for case in part]
         donor = show_other(vlm, part, own, "right") if condition.name == "other_picture" else None
-        shown = [case.other for case in part if case.other] if condition.name == "other_prompt" else None
+        shown = find_others(part) if condition.name == "other_prompt" else None
         planned = [plan_case(vlm, case, condition, seed=seed, nats=nats, donor=donor) for case in part]
         return read_choices(vlm, part, own, [range(len(text)) for text in own], planned, shown=shown)
 
@@ -227,7 +234,7 @@ def read_choices(
     `others` are the tokens whose log p is wanted besides; keys and values of the pass go into `donor`, where one is
     given.
     """
-    prompts = list(shown or [case.prompt for case in cases])
+    prompts = [case.prompt for case in cases] if shown is None else shown
     lengths = [len(prompt.ids) + len(text) for prompt, text in zip(prompts, texts, strict=True)]
     inputs = vlm.collate(prompts, texts, side="right")
     if donor is None:

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dontblink import files, params, paths, schema, store
+from dontblink import files, lineage, params, paths, schema, store
 from dontblink.attention.conditions import (
     RAISED,
     Case,
@@ -56,7 +56,7 @@ from dontblink.models.vlm import VLM, Prompt
 from dontblink.questions import registry
 from dontblink.questions.items import Item
 
-MADE_BY = ("dontblink.attention.conditions", "dontblink.attention.sources")
+MADE_BY = ("dontblink.attention.conditions", "dontblink.attention.sources", "dontblink.questions.registry")
 BASELINE = Condition("empty", 0.0)
 PROBED = 8  # responses that are changed for the estimate
 OTHER_JOBS = {
@@ -77,11 +77,13 @@ class Effects:
         self.study = Study(profile)
         self.settings = params.read_section(profile, "interventions")
         self.conditions = [Condition.parse(text) for text in self.settings["conditions"]]
-        self.code = hash_code(MADE_BY, VERSIONS)
+        scores = filter(lineage.find_module, [self.study.question_settings["generator"]])  # and alters pictures
+        self.code = hash_code((*MADE_BY, *scores), VERSIONS)
         self.budget, self.seed = self.study.settings["replay_batch_tokens"], self.settings["seed"]
         self.load = functools.lru_cache(maxsize=1)(self.study.load_model)
         self._held: dict[tuple[Any, ...], dict[str, Case]] = {}
-        self._plain: dict[str, list[Choices]] = {}
+        self._plain: list[Choices] | None = None  # of the cases that are held
+        self._choosing: dict[tuple[str, str], Shard] = {}
         self._grids: dict[tuple[str, str], dict[Any, list[Item]]] = {}
 
     def vlm(self, shard: Shard) -> VLM:
@@ -91,7 +93,8 @@ class Effects:
     def jobs(self, shard: Shard) -> dict[str, int]:
         """Return what is to do with a shard, and with how many items of its benchmark and split."""
         if shard.split == "calibration":
-            return {"strength": self.settings["n_strength_items"]} if shard.index == 0 else {}
+            raises = any(condition.name in RAISED for condition in self.conditions)
+            return {"strength": self.settings["n_strength_items"]} if raises and shard.index == 0 else {}
         wanted = {"baseline": self.settings["n_items"]} | dict.fromkeys(
             self.settings["conditions"], self.settings["n_items"]
         )
@@ -117,15 +120,35 @@ class Effects:
         items = [[item.content_hash, item.boxes_hash] for item in self.choose(shard, self.jobs(shard)[job])]
         grounding = self.study.grounding(shard.model)
         heads = [list(grounding.layers), [list(pair) for pair in grounding.heads]]
-        key = store.shard_key(self.code, shard.response_key, shard.replay_key, job, items, own, heads)
+        key = store.shard_key(
+            self.code, shard.response_key, shard.replay_key, job, items, own, heads, self.list_others(shard, job)
+        )
         name = job.replace("@", "-from-").replace("_", "-")
         return paths.effects(self.study.profile) / shard.model / f"{shard.name}-{name}-{key}.parquet"
+
+    def list_others(self, shard: Shard, job: str) -> list[str]:
+        """Return what the rows of a job depend on besides the items of its shard: a strength, pictures, looks."""
+        name = job.partition("@")[0]
+        if name in RAISED:
+            return [self.file(self.choosing_shard(shard), "strength").name]
+        if name.startswith("other_"):
+            return [item.prompt_hash for item in self.study.items[shard.benchmark, shard.split]]
+        looks = self.study.choosing_shards(shard.model) if job == "heads" else []
+        return [self.study.heads_file(look).name for look in looks]
+
+    def choosing_shard(self, shard: Shard) -> Shard:
+        """Return the first calibration shard of a shard's cell, with which the strength of its raises is kept."""
+        cell = shard.model, shard.benchmark
+        if cell not in self._choosing:
+            own = self.study.shards(shard.model)
+            self._choosing |= {(s.model, s.benchmark): s for s in own[::-1] if s.split == "calibration"}
+        return self._choosing[cell]
 
     def find_cases(self, shard: Shard, n_items: int) -> dict[str, Case]:
         """Return a case for each response that has a reasoning and whose image tokens can be placed, by item id."""
         key = shard.model, shard.name, n_items
         if key not in self._held:
-            self._held, self._plain = {key: self._build_cases(shard, n_items)}, {}
+            self._held, self._plain = {key: self._build_cases(shard, n_items)}, None
         return self._held[key]
 
     def _build_cases(self, shard: Shard, n_items: int) -> dict[str, Case]:
@@ -204,11 +227,10 @@ class Effects:
         if condition.name == "no_reasoning":
             return self.ask_without_reasoning(shard, n_items)
         vlm, every = self.vlm(shard), self.find_cases(shard, n_items)
-        self._plain = self._plain or {
-            "": replay_cases(vlm, list(every.values()), BASELINE, budget=self.budget, seed=self.seed)
-        }
-        kept = [(n, case) for n, case in enumerate(every.values()) if applies(case, condition)]
-        cases, plain = [case for _, case in kept], [self._plain[""][n] for n, _ in kept]
+        if self._plain is None:
+            self._plain = replay_cases(vlm, list(every.values()), BASELINE, budget=self.budget, seed=self.seed)
+        kept = [pair for pair in zip(every.values(), self._plain, strict=True) if applies(pair[0], condition)]
+        cases, plain = [case for case, _ in kept], [own for _, own in kept]
         how: dict[str, Any] = {"budget": self.budget, "seed": self.seed}
         how["nats"] = self.read_strength(shard) if condition.name in RAISED else 0.0
         most = self.study.settings["max_new_tokens"]
@@ -321,12 +343,13 @@ class Effects:
         ]  # fmt: skip
 
     def read_strength(self, shard: Shard) -> float:
-        """Return the bias of a cell's raises."""
-        first = next(
-            s for s in self.study.shards(shard.model) if s.benchmark == shard.benchmark and s.split == "calibration"
-        )
-        rows = store.read_table(self.file(first, "strength")).to_pylist()
-        return next((float(row["bias_nats"]) for row in rows if row["is_chosen"]), 0.0)
+        """Return the bias of a cell's raises; NamedError where no calibration item with evidence could choose it."""
+        file = self.file(self.choosing_shard(shard), "strength")
+        for row in store.read_table(file).to_pylist():
+            if row["is_chosen"]:
+                return float(row["bias_nats"])
+        found = f"{shard.model} x {shard.benchmark}: no calibration item with evidence sets the strength of a raise"
+        raise NamedError(f"{found}; leave raise_* out of interventions.conditions")
 
     def find_restated(self, shard: Shard, n_items: int) -> tuple[list[Restated], dict[str, str]]:
         """Return every word of one restatement of each response that is asked for one, and why others have none."""
