@@ -237,6 +237,9 @@ class Interventions(Section):
     )
     n_forced_items: Count = Field(description="test items for these")
     forced_tokens: Count = Field(description="tokens that a forced answer may take")
+    need_share: Share = Field(description="of the own reasoning, from which on another picture tells an answer's need")
+    n_need_items: Count = Field(description="test items whose need for the picture is measured")
+    fits_monitor: bool = Field(description="and calibration items; the signals of every token are kept beside")
     seed: Seed = Field(description="draws random regions, heads and altered words")
 
 

@@ -189,6 +189,20 @@ CAUSAL: dict[str, dict[str, Column]] = {
         "n_heads": Column(INT, "", "heads that do not see the evidence"),
         "chosen": Column(TEXT, "", "top by lift, random of the same layers, all"),
         "lost_nats": Column(REAL, "nats", "log p of reasoning and answer, baseline less this", True)},
+    "needs": KEYS | {
+        "start_share": Column(REAL, "share", "of the own reasoning, from which on another item's picture is seen"),
+        "level": Column(TEXT, "", "of need that the item was made for: early, recall, late; empty: for none"),
+        "question": Column(TEXT, "", "as asked"), "correct": Column(pa.bool_(), "", "the own response"),
+        "prediction": Column(TEXT, "", "as parsed"),
+        "other_prediction": Column(TEXT, "", "of what is written where the other picture is seen"),
+        "why_not": Column(TEXT, "", "why need is not known"),
+        "own_log_odds_nats": Column(REAL, "nats", "of the own answer, behind the own text", True),
+        "other_log_odds_nats": Column(REAL, "nats", "of it, behind the text that follows the other picture", True),
+        "need_nats": Column(REAL, "nats", "need for looking: the first less the second", True)},
+    "looks": KEYS | {
+        "token_index": Column(INT, "", "position in the response, from 0"),
+        "entropy_nats": Column(REAL, "nats", "entropy of the distribution that produced the token"),
+        "visual_mass": Column(REAL, "mass", "attention mass on the image, mean of all heads")},
     "swaps": KEYS | {
         "token_index": Column(INT, "", "position in the response, from 0"), "token_text": Column(TEXT, "", "own token"),
         "altered_text": Column(TEXT, "", "most probable token where the picture is altered"),

@@ -26,7 +26,7 @@ TASK_TYPE: dict[str, TaskType] = {
     "visual_reference": "sustained_visual_reference",
     "hallucination": "other",
 }
-_SPLITS: tuple[Split, ...] = ("test", "calibration")
+SPLITS: tuple[Split, ...] = ("test", "calibration")
 
 
 def read_difficulty(benchmark: str, settings: dict[str, Any]) -> Difficulty:
@@ -56,12 +56,13 @@ def read_difficulty(benchmark: str, settings: dict[str, Any]) -> Difficulty:
 def load_items(benchmark: str, split: Split, n_items: int, seed: int, difficulty: Difficulty) -> Iterator[Item]:
     """Make the items of one split; item number k is the same whatever `n_items` is."""
     for index in range(n_items):
-        rng = np.random.default_rng([seed, BENCHMARKS.index(benchmark), _SPLITS.index(split), index])
+        rng = np.random.default_rng([seed, BENCHMARKS.index(benchmark), SPLITS.index(split), index])
         problem = ASK[benchmark](rng, difficulty)
-        yield _make_item(problem, f"{benchmark}-{split}-{index:04d}", split, rng)
+        yield make_item(problem, f"{benchmark}-{split}-{index:04d}", split, rng)
 
 
-def _make_item(problem: Problem, item_id: str, split: Split, rng: np.random.Generator) -> Item:
+def make_item(problem: Problem, item_id: str, split: Split, rng: np.random.Generator) -> Item:
+    """Make the item of a problem; the generator draws its picture from where it stands now, whoever looks at it."""
     scene = Scenes(problem.sprite[None], problem.colour[None], np.array([problem.noise_level], dtype=np.float32))
     image = Drawing(partial(_draw_one, scene, rng.bit_generator.state), (IMAGE_PX, IMAGE_PX))
     cells = sorted({cell for step in problem.steps for cell in step.cells})

@@ -42,6 +42,7 @@ from dontblink.attention.conditions import (
 )  # fmt: skip
 from dontblink.attention.grounding import Grounding, select_grounding, weigh_heads
 from dontblink.attention.intervention import Block, Intervention
+from dontblink.attention.need import measure_need
 from dontblink.attention.replay import REGIONS
 from dontblink.attention.sources import Restated, find_sources, place_recall, see_sources
 from dontblink.attention.traces import HEADS, place_evidence
@@ -64,8 +65,12 @@ OTHER_JOBS = {
     "swaps": "n_recall_items",
     "forced": "n_forced_items",
     "heads": "n_head_items",
+    "need": "n_need_items",
 }
-TABLES = {"recalls": "recalls", "swaps": "swaps", "forced": "forced", "heads": "head_losses", "strength": "strengths"}
+TABLES = {
+    "recalls": "recalls", "swaps": "swaps", "forced": "forced", "heads": "head_losses", "strength": "strengths",
+    "need": "needs",
+}  # fmt: skip
 MASSES = "evidence_mass", "control_box_mass", "visual_mass"  # of the manipulation check
 Rows = list[dict[str, Any]]
 
@@ -94,7 +99,9 @@ class Effects:
         """Return what is to do with a shard, and with how many items of its benchmark and split."""
         if shard.split == "calibration":
             raises = any(condition.name in RAISED for condition in self.conditions)
-            return {"strength": self.settings["n_strength_items"]} if raises and shard.index == 0 else {}
+            own = {"strength": self.settings["n_strength_items"]} if raises else {}
+            own |= {"need": self.settings["n_need_items"]} if self.settings["fits_monitor"] else {}
+            return own if shard.index == 0 else {}
         wanted = {"baseline": self.settings["n_items"]} | dict.fromkeys(
             self.settings["conditions"], self.settings["n_items"]
         )
@@ -115,7 +122,8 @@ class Effects:
 
     def file(self, shard: Shard, job: str) -> Path:
         """Return where the rows of one job on a shard lie; the name holds all that they depend on."""
-        others = ("n_items", "conditions", *(key for key in self.settings if key.startswith("n_")))
+        others = ("n_items", "conditions", "fits_monitor", *(key for key in self.settings if key.startswith("n_")))
+        others += ("need_share",) * (job != "need")
         own = {key: value for key, value in self.settings.items() if key not in others}
         items = [[item.content_hash, item.boxes_hash] for item in self.choose(shard, self.jobs(shard)[job])]
         grounding = self.study.grounding(shard.model)
@@ -131,7 +139,7 @@ class Effects:
         name = job.partition("@")[0]
         if name in RAISED:
             return [self.file(self.choosing_shard(shard), "strength").name]
-        if name.startswith("other_"):
+        if name == "need" or name.startswith("other_"):
             return [item.prompt_hash for item in self.study.items[shard.benchmark, shard.split]]
         looks = self.study.choosing_shards(shard.model) if job == "heads" else []
         return [self.study.heads_file(look).name for look in looks]
@@ -197,7 +205,10 @@ class Effects:
     def do(self, shard: Shard, job: str) -> None:
         """Do one job on a shard and keep its rows."""
         n_items = self.jobs(shard)[job]
-        own = {"recalls": self.trace_recalls, "swaps": self.swap, "forced": self.force, "heads": self.knock_out_heads}
+        own = {
+            "recalls": self.trace_recalls, "swaps": self.swap, "forced": self.force, "heads": self.knock_out_heads,
+            "need": self.find_needs,
+        }  # fmt: skip
         if job == "strength":
             rows = self.find_strength(shard, n_items)
         else:
@@ -298,6 +309,34 @@ class Effects:
                 "same_prediction": score["prediction"] == was["prediction"], "n_response_tokens": len(ids),
                 "finish_reason": "stop" if ids[-1] in vlm.eos_ids else "length",
                 **dict.fromkeys((*(f"{name}_nats" for name in nan), *MASSES), np.nan),
+            })  # fmt: skip
+        return rows
+
+    def find_needs(self, shard: Shard, n_items: int) -> Rows:
+        """Return how far the own answer of each response falls behind another picture, or why that is not known."""
+        vlm, cases, reasons = self.vlm(shard), self.find_cases(shard, n_items), dict[str, str]()
+        items, share = {item.id: item for item in self.choose(shard, n_items)}, self.settings["need_share"]
+        for name in items:
+            if name not in cases:
+                reasons[name] = "no response, no reasoning in it, or no place of its image tokens is known"
+            elif not cases[name].spans.closed or cases[name].spans.answer[1] <= cases[name].spans.answer[0]:
+                reasons[name] = "no answer"
+            elif cases[name].other is None:
+                reasons[name] = "no other item has pictures of its grids"
+        usable = [case for name, case in cases.items() if name not in reasons]
+        how = {"most_tokens": self.study.settings["max_new_tokens"], "budget": self.budget, "seed": self.seed}
+        found = dict(zip((c.prompt.item_id for c in usable), measure_need(vlm, usable, share, **how), strict=True))
+        generator, rows = self.study.question_settings["generator"], []
+        for name, item in items.items():
+            need = found.get(name)
+            own = self.score(shard, item, cases[name].ids if name in cases else ())
+            other = self.score(shard, item, need.ids) if need else own
+            rows.append(self.name(shard, name) | {
+                "start_share": share, "level": registry.read_level(item, generator), "question": item.question,
+                "correct": own["correct"], "prediction": own["prediction"], "other_prediction": other["prediction"],
+                "why_not": reasons.get(name, ""), "own_log_odds_nats": need.own_nats if need else np.nan,
+                "other_log_odds_nats": need.other_nats if need else np.nan,
+                "need_nats": need.need_nats if need else np.nan,
             })  # fmt: skip
         return rows
 
@@ -499,7 +538,7 @@ class Effects:
         how = {"budget": self.budget, "seed": self.seed}
         continue_responses(vlm, cases, condition, most_tokens=self.study.settings["max_new_tokens"], **how)
         spent = (time.monotonic() - started) / max(len(cases), 1)
-        sizes = {"forced": 2.0, "recalls": 5.0, "heads": 3.0, "swaps": 0.0, "strength": 4.0, "baseline": 0.5}
+        sizes = {"forced": 2.0, "recalls": 5.0, "heads": 3.0, "swaps": 0.0, "strength": 4.0, "baseline": 0.5, "need": 2.0}
         n_whole = 0.0  # in responses that are written from the beginning; replays as parts of one
         for own, job in tasks:
             size = sizes[job] if job in sizes else 1.5 - Condition.parse(job).start_share
@@ -546,11 +585,15 @@ class Effects:
 
     def collect(self, shards: Sequence[Shard]) -> None:
         """Write the tables of all shards, with the names of the files that their rows come from, in order."""
-        found: dict[str, dict[str, pa.Table]] = {name: {} for name in schema.CAUSAL}
+        found: dict[str, dict[str, pa.Table]] = {name: {} for name in schema.CAUSAL if name != "looks"}
         for shard, job in [(own, job) for own in shards for job in self.jobs(own)]:
             name, file = TABLES.get(job, "effects"), self.file(shard, job)
             found[name][self.place(shard, job)] = schema.check_table(name, store.read_table(file), file)
+        if self.settings["fits_monitor"]:
+            self.keep_looks()
         for name, parts in found.items():
+            if not parts:
+                continue
             empty = schema.to_table(name, {column: [] for column in schema.CAUSAL[name]})
             table = pa.concat_tables([empty, *parts.values()]).unify_dictionaries().replace_schema_metadata()
             if name == "forced" and len(table):
@@ -559,6 +602,22 @@ class Effects:
             made_of = json.dumps([(place, len(part)) for place, part in parts.items()])
             schema.write_table(name, table, target, code=self.code, parts=made_of)
             print(f"{paths.show(target)}: {len(table)} rows", flush=True)
+
+    def keep_looks(self) -> None:
+        """Write how sure each token is and how much it looks at the picture, mean of all heads: a monitor's signals."""
+        keys = [*schema.KEYS, "token_index"]
+        columns = [*keys, "entropy_nats", "visual_mass", "head_set"]
+        parts = schema.iterate_parts(self.study.profile, ["tokens", "token_masses"], columns)
+        merged = [
+            part["tokens"].drop(columns="head_set", errors="ignore").merge(
+                part["token_masses"].query("head_set == 'all_layers'"), on=keys, validate="1:1"
+            )
+            for part in parts
+        ]  # fmt: skip
+        looks = pd.concat(merged).astype(dict.fromkeys(schema.KEYS, "str"))
+        target = paths.causal(self.study.profile) / "looks.parquet"
+        schema.write_table("looks", schema.to_table("looks", looks), target)
+        print(f"{paths.show(target)}: {len(looks)} rows", flush=True)
 
     def add_masses(self, forced: pd.DataFrame) -> pd.DataFrame:
         """Return forced answers with the evidence mass of the part of the reasoning that ends where it is cut."""

@@ -163,6 +163,12 @@ def load_generator(name: str) -> Generator:
         raise NamedError(f"questions.generator {name!r}: no such module ({error}); correct it") from error
 
 
+def read_level(item: Item, generator: str) -> str:
+    """Return the level of need that a generator made an item for, "" where it makes none."""
+    read = None if item.benchmark in REAL else getattr(load_generator(generator), "read_level", None)
+    return str(read(item.id)) if read else ""
+
+
 def _generate_questions(benchmark: str, generator_name: str, settings: dict[str, Any]) -> Questions:
     generator = load_generator(generator_name)
     if benchmark not in generator.BENCHMARKS:
