@@ -10,6 +10,7 @@ of a type cannot be placed, or a choice of heads that a test item had a part in 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from dontblink.figures.style import STYLE
 from dontblink.models.families import find_family
 from dontblink.models.spans import Spans
 from dontblink.models.vlm import VLM, Prompt, describe_model, find_placeholders, list_pictures
+from dontblink.monitor.risk import Follower, Monitor
 from dontblink.questions.items import Box
 
 Floats = NDArray[np.float32]
@@ -53,6 +55,7 @@ class Gaze:
     step_map : float32 [S, M], attention to each image token, mean over all heads and the tokens of a step
     spans : its reasoning, answer and steps, as half-open ranges of tokens
     flags : bool [T], where the rule of `Watch.stop_when` held; None without one
+    monitor : what tells need and risk of each token; None without one
     """
 
     vlm: VLM
@@ -67,11 +70,13 @@ class Gaze:
     log_probability_nats: Floats
     step_map: Floats
     flags: NDArray[np.bool_] | None = None
+    monitor: Monitor | None = None
 
     def table(self) -> pd.DataFrame:
         """Return a row a token: its text, span and step, its entropies, and the mean mass of all heads on each region.
 
         `visual_mass` holds the evidence; `evidence_mass` is NaN without boxes. All masses but `evidence_mass` sum to 1.
+        A monitor adds the columns of `Monitor.follow`.
         """
         n_tokens = len(self.token_ids)
         span, step = np.full(n_tokens, "marker", "<U9"), np.full(n_tokens, -1)
@@ -85,7 +90,11 @@ class Gaze:
             "top20_entropy_nats": self.top20_entropy_nats, "log_probability_nats": self.log_probability_nats,
             **name_masses(self.mass.mean((0, 1)), self.boxes is not None),
         }  # fmt: skip
-        return pd.DataFrame(columns | ({} if self.flags is None else {"flag": self.flags}))
+        table = pd.DataFrame(columns | ({} if self.flags is None else {"flag": self.flags}))
+        if self.monitor is None:
+            return table
+        name = self.monitor.name_model(self.vlm.model)
+        return table.join(self.monitor.follow(self.entropy_nats, table["visual_mass"], name))
 
     def plot(self, figure: Figure | None = None) -> Figure:
         """Draw the picture, its boxes, and the attention to it at each step, on one scale; of several, the most seen.
@@ -120,7 +129,10 @@ class Watch:
     boxes: tuple[Box, ...] | None
     starts: NDArray[np.int64]  # [B] where each prompt begins behind its padding
     watching: Watching | None = None
+    monitor: Monitor | None = None
     flags: list[Tensor] = field(default_factory=list)
+    rows: list[list[dict[str, float]]] = field(default_factory=list)  # of each token, of each sequence
+    followers: list[Follower] = field(default_factory=list)  # of each sequence
 
     def read(self, output: Any) -> list[Gaze]:
         """Return the `Gaze` of each sequence of what `generate` returned: ids [B, P + T], or its output object."""
@@ -147,7 +159,7 @@ class Watch:
             flagged = None if flags is None else flags[: len(own), row]
             found.append(Gaze(
                 self.vlm, prompt, self.pictures, self.boxes, own, spans, read["mass"], read["entropy_nats"],
-                read["top20_entropy_nats"], read["log_probability_nats"], maps, flagged,
+                read["top20_entropy_nats"], read["log_probability_nats"], maps, flagged, self.monitor,
             ))  # fmt: skip
         return found
 
@@ -168,18 +180,27 @@ class Watch:
         """
         return _StopWhen(self, rule)
 
+    def take(self, tokens: Tensor) -> list[dict[str, float]]:
+        """Return the rows of numbers of the tokens [B] that were chosen last, computed when first asked for."""
+        watching = self.watching
+        assert watching is not None
+        if len(self.rows) < watching.n_steps:
+            watching.take_tokens(tokens)
+            last = watching.read_last()
+            named = name_masses(last.pop("mass"), self.boxes is not None) | last
+            rows = [{name: float(values[k]) for name, values in named.items()} for k in range(len(tokens))]
+            for row, follower in zip(rows, self.followers, strict=self.monitor is not None):
+                row |= follower.push(row["entropy_nats"], row["visual_mass"])
+            self.rows.append(rows)
+        return self.rows[-1]
+
 
 class _StopWhen(StoppingCriteria):
     def __init__(self, watch: Watch, rule: Rule) -> None:
         self.watch, self.rule = watch, rule
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        watching = self.watch.watching
-        assert watching is not None
-        watching.take_tokens(input_ids[:, -1])
-        last = watching.read_last()
-        rows = pd.DataFrame(name_masses(last.pop("mass"), self.watch.boxes is not None) | last)
-        flags = torch.tensor([bool(self.rule(row)) for row in rows.to_dict("records")])
+        flags = torch.tensor([bool(self.rule(row)) for row in self.watch.take(input_ids[:, -1])])
         self.watch.flags.append(flags)
         return flags.to(input_ids.device)
 
@@ -187,7 +208,7 @@ class _StopWhen(StoppingCriteria):
 @contextmanager
 def watch(
     model: Any, inputs: Mapping[str, Any], boxes: Boxes | None = None, *, processor: Any = None,
-    messages: Sequence[Mapping[str, Any]] | None = None,
+    messages: Sequence[Mapping[str, Any]] | None = None, monitor: Monitor | None = None,
 ) -> Iterator[Watch]:  # fmt: skip
     """Watch `model.generate(**inputs, ...)`: what each new token looks at, and how sure it is. No token changes.
 
@@ -198,6 +219,8 @@ def watch(
     boxes : evidence, (x0, y0, x1, y1) in px of the picture, or `Box`es of several; then B is 1. Without any, only the
         mass on the whole image is known
     processor, messages : what made the inputs; needed for boxes, steps, texts and pictures
+    monitor : adds need, risk and whether a token is blind to tables and to the rows of `stop_when`; a warning where it
+        was calibrated on other models
 
     Yields
     ------
@@ -244,20 +267,23 @@ def watch(
     own_boxes = None if boxes is None else read_boxes(boxes, pictures)
     for row, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
         weights[row, start:] = weigh_prompt(vlm, prompt, own_boxes)
-    found = Watch(vlm, prompts, pictures, own_boxes, starts)
+    found = Watch(vlm, prompts, pictures, own_boxes, starts, monitor=monitor)
+    if monitor is not None:
+        name = check_domain(monitor, model)
+        found.followers = [Follower(monitor, name) for _ in prompts]
     with watch_generation(model, torch.from_numpy(weights)) as found.watching:
         yield found
 
 
 def measure(
     model: Any, processor: Any, messages: Sequence[Mapping[str, Any]], response_ids: Sequence[int],
-    boxes: Boxes | None = None,
+    boxes: Boxes | None = None, *, monitor: Monitor | None = None,
 ) -> Gaze:  # fmt: skip
     """Return what each token of a response looks at, from one pass over prompt and response, whoever wrote it.
 
     Parameters
     ----------
-    model, processor, messages, boxes : as `watch`
+    model, processor, messages, boxes, monitor : as `watch`
     response_ids : the T token ids of the response, without the prompt; ids, because text may be cut otherwise
 
     Raises
@@ -280,10 +306,22 @@ def measure(
         vlm, [prompt], [ids], coverage=[coverage], control=[np.zeros_like(coverage)],
         steps=[list_steps(spans, len(ids))],
     )  # fmt: skip
+    if monitor is not None:
+        check_domain(monitor, model)
     return Gaze(
         vlm, prompt, pictures, own_boxes, ids, spans, found.mass, found.entropy_nats, found.top20_entropy_nats,
-        found.log_probability_nats, found.step_map.mean((1, 2)),
+        found.log_probability_nats, found.step_map.mean((1, 2)), monitor=monitor,
     )  # fmt: skip
+
+
+def check_domain(monitor: Monitor, model: Any) -> str | None:
+    """Return the name by which a monitor knows a model; warn where it does not."""
+    name = monitor.name_model(model)
+    if name is None:
+        own = f"{model.config.model_type} of {model.num_parameters():,} parameters"
+        told = f"{own}: unknown to the monitor, its risk is a guess here; calibrated on {monitor.describe_domain()}"
+        warnings.warn(told, stacklevel=4)
+    return name
 
 
 def describe_alone(model: Any) -> VLM:
