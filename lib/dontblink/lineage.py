@@ -40,7 +40,7 @@ PACKAGES = ("dontblink", "dontblink_testbed", "dontblink_simulation")
 # what a source may read besides modules; of them not:
 DATA = (
     "data/", "models/testbed/", "paper/", "figures/simulation/", "figures/evidence/", "figures/causal/",
-    "figures/seeds/08_claims.json",
+    "figures/needs_causal/", "figures/seeds/08_claims.json",
 )  # fmt: skip
 NO_DATA = (".md", ".pdf")
 Sections = Mapping[str, Mapping[str, Any]]

@@ -340,6 +340,37 @@ class Causal(Section):
     min_usable: Whole = Field(ge=10, description="restated words of a cell; fewer: no estimate of where they come from")
 
 
+class Monitor(Section):
+    """07: which answers need the picture to the end, can that be told early, what is a flag worth?"""
+
+    second_profile: Word = Field(description="whose causal tables fit and judge the monitor: levels of need inside")
+    targets: Several[Word] = Field(description="declared task types that need the picture, as in veto")
+    needed_nats: float = Field(gt=0, le=30, description="log-odds that an answer loses at least where it needs to look")
+    stages: Several[Annotated[int, Field(ge=2)]] = Field(description="first tokens that need is predicted from")
+    window_tokens: Count = Field(description="last tokens whose mass on the image is the look")
+    confident_share: OpenShare = Field(description="of the calibration responses, lowest entropy: they are confident")
+    away_share: OpenShare = Field(description="of the calibration responses, lowest mass: they do not look")
+    least_need: OpenShare = Field(description="probability of need from which on looking is needed")
+    decided: float = Field(ge=0.5, lt=1, description="a prediction between 1 - this and this abstains")
+    least_accuracy: Share = Field(description="of a model's answers to a level of items; fewer: it cannot answer them")
+    calibration_bins: Whole = Field(ge=2, description="of equal counts, for the calibration error")
+    coverage: Coverage = Field(description="share of the answers that a rule accepts")
+    splits: Count = Field(description="repeated halves by item: fit on one, judge on the other")
+    fit_share: OpenShare = Field(description="of the items, that a split fits on")
+    veto_shares: Count = Field(description="candidate floors")
+    jackknife_blocks: Whole = Field(ge=2, description="blocks of items left out in turn, for the interval")
+    permutations: Count = Field(description="deals of the look within a cell, every fit repeated")
+    max_risk: OpenShare = Field(description="of an accepted answer, learn then test")
+    delta: OpenShare = Field(description="chance that its guarantee may fail")
+    repair_items: Count = Field(description="labelled answers of a target that certify a threshold again")
+    guarantee_draws: Count = Field(description="divisions of the items by thirds: fit, certify, check")
+    power: OpenShare = Field(description="chance to show a gain, of the number of items that is asked for it")
+    bootstrap_replicates: Count = Field(description="of items drawn with replacement")
+    confidence_level: OpenShare = Field(description="of every interval")
+    seed: Seed = Field(description="draws items, splits, deals")
+    min_items: Whole = Field(ge=10, description="a smaller cell gets no rule and no certificate")
+
+
 class Claims(Section):
     """08: arithmetic of the reported numbers (the verdict rules stand in paper/claims.yaml)."""
 
@@ -392,6 +423,7 @@ class Parameters(Section):
     interaction: Interaction
     veto: Veto
     causal: Causal
+    monitor: Monitor
     claims: Claims
     pages: Pages
     reproduction: Reproduction

@@ -192,6 +192,7 @@ CAUSAL: dict[str, dict[str, Column]] = {
     "needs": KEYS | {
         "start_share": Column(REAL, "share", "of the own reasoning, from which on another item's picture is seen"),
         "level": Column(TEXT, "", "of need that the item was made for: early, recall, late; empty: for none"),
+        "task_type": Column(TEXT, "", "declared task type"),
         "question": Column(TEXT, "", "as asked"), "correct": Column(pa.bool_(), "", "the own response"),
         "prediction": Column(TEXT, "", "as parsed"),
         "other_prediction": Column(TEXT, "", "of what is written where the other picture is seen"),

@@ -245,6 +245,7 @@ def read_choices(
             hidden, read_logits = run_body(vlm.model, inputs)
         donor.layers.update(found.layers)
     rows = [torch.tensor([len(p.ids) - 1 + t for t in own]) for p, own in zip(prompts, places, strict=True)]
+    unwritten = torch.tensor(vlm.suppressed_ids, dtype=torch.int64)  # placeholders, which generation never chooses
     choices = []
     for number, (text, own) in enumerate(zip(texts, places, strict=True)):
         wanted, parts = torch.tensor(list(others[number] if others else ()), dtype=torch.int64), list[Any]()
@@ -252,7 +253,8 @@ def read_choices(
         for top in range(0, len(tokens), HEAD_ROWS):
             logs = read_logits(hidden[number, rows[number][top : top + HEAD_ROWS]]).float().log_softmax(-1).cpu()
             emitted = tokens[top : top + HEAD_ROWS, None]
-            parts.append((logs.gather(-1, emitted)[:, 0], logs.argmax(-1), logs[:, wanted], measure_entropy(logs)))
+            best = logs.index_fill(-1, unwritten, -torch.inf).argmax(-1)
+            parts.append((logs.gather(-1, emitted)[:, 0], best, logs[:, wanted], measure_entropy(logs)))
         choices.append(Choices(*(torch.cat(part).numpy() for part in zip(*parts, strict=True))))
     return choices
 

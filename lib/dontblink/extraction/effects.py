@@ -333,6 +333,7 @@ class Effects:
             other = self.score(shard, item, need.ids) if need else own
             rows.append(self.name(shard, name) | {
                 "start_share": share, "level": registry.read_level(item, generator), "question": item.question,
+                "task_type": item.task_type,
                 "correct": own["correct"], "prediction": own["prediction"], "other_prediction": other["prediction"],
                 "why_not": reasons.get(name, ""), "own_log_odds_nats": need.own_nats if need else np.nan,
                 "other_log_odds_nats": need.other_nats if need else np.nan,

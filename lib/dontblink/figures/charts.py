@@ -188,6 +188,21 @@ def guarantee_panel(
     return ax
 
 
+def lead_curves(ax: Axes, flags: pd.DataFrame) -> Axes:
+    """Draw for how many of the flagged responses the flag stands already, by tokens before their end, a line a model.
+
+    `flags` are the flagged rows of `studies.need.flag_table`.
+    """
+    for (model, own), style in zip(flags.groupby("model", observed=True), style_models(flags["model"]).values(), strict=True):
+        longest = int(own["n_tokens"].max())
+        share = [100 * (own["lead_tokens"] > before).mean() for before in range(longest)]
+        ax.plot(range(longest), share, label=f"{model} ({len(own)})", markevery=5, markersize=3.5, **style)
+    ax.set(xlabel="tokens before the end (number)", ylabel="flag stands to the end\n(% of flagged responses)", ylim=(0, 105))
+    ax.invert_xaxis()
+    ax.legend(frameon=False)
+    return ax
+
+
 def collapse_curves(
     ax: Axes,
     curves: pd.DataFrame,

@@ -38,7 +38,8 @@ from dontblink.studies.cells import EVIDENCE, find_cells, size_evidence
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TAG = "parameters"
 SHARED = ("extraction",)  # sections of a stage: their notebook is given only what its cell declares
-BOXED, CAUSAL = "needs_boxes", "needs_effects"  # of cells that are left out where there are none, see `leave_out`
+# of cells that are left out where there are none, see `leave_out`
+BOXED, CAUSAL, MONITOR = "needs_boxes", "needs_effects", "needs_monitor"
 HIDDEN = "remove-cell"  # the declared defaults: the injected values beside them are the ones that count
 
 
@@ -107,6 +108,7 @@ def leave_out(notebook: NotebookNode, profile: str, parameters: Mapping[str, Any
 
     `needs_boxes`: a cell of the study has enough items with measured evidence, that is the notebook's own `min_items`
     with a token in the first and in the last of its `bins`. `needs_effects`: the causal study has been run.
+    `needs_monitor`: it has measured the need of the items of the second set.
     """
 
     def has_boxes() -> bool:
@@ -118,7 +120,10 @@ def leave_out(notebook: NotebookNode, profile: str, parameters: Mapping[str, Any
         file = paths.causal(profile) / "effects.parquet"
         return file.is_file() and pq.read_metadata(file).num_rows > 0
 
-    for tag, is_there in ((BOXED, has_boxes), (CAUSAL, has_effects)):
+    def has_needs() -> bool:
+        return (paths.causal(parameters["second_profile"]) / "looks.parquet").is_file()
+
+    for tag, is_there in ((BOXED, has_boxes), (CAUSAL, has_effects), (MONITOR, has_needs)):
         kept = [cell for cell in notebook.cells if tag not in cell.metadata.get("tags", [])]
         if len(kept) < len(notebook.cells) and not is_there():
             notebook.cells = kept

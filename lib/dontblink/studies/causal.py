@@ -44,8 +44,10 @@ NEEDS, IGNORES, REREADS, COPIES, UNDECIDED = "needs", "ignores", "re-reads", "co
 
 def read_causal(profile: str, name: str) -> pd.DataFrame:
     """Return a table of `make causal`, checked against its schema; without rows where nobody ran it."""
-    tracked = paths.ROOT / "figures" / "causal"  # so that `lineage` sees it
-    file = (tracked if profile == "testbed" else paths.causal(profile)) / f"{name}.parquet"
+    tracked = {  # so that `lineage` sees them
+        "testbed": paths.ROOT / "figures" / "causal", "needs": paths.ROOT / "figures" / "needs_causal",
+    }  # fmt: skip
+    file = tracked.get(profile, paths.causal(profile)) / f"{name}.parquet"
     if not file.is_file():
         return schema.to_table(name, {column: [] for column in schema.SCHEMAS[name]}).to_pandas()
     found: pd.DataFrame = schema.check_table(name, store.read_table(file), file).replace_schema_metadata().to_pandas()

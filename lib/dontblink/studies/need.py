@@ -1,0 +1,265 @@
+"""Which answers need the picture to the end, can that be told early and without boxes, and what is a flag worth?
+
+Why: a monitor that vetoes blind answers has to know for which of them looking matters. The declared task type is not
+at hand for a user's question, and word features learn the benchmark's name. In: a row a response with what its answer
+loses behind another picture (`make causal`: table `needs`), features of its question and of its first tokens, and the
+signals of every token. Out: predictions of need for benchmarks and models that no fit has seen, how good they are, and
+when a flag stands. Never: a fit on test items, a prediction for a benchmark or model that was in its fit called "left
+out", or a response without a known need counted in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from statsmodels.stats.proportion import proportion_confint
+
+from dontblink.schema import KEYS, read_tables
+from dontblink.statistics.auroc import auroc_interval
+from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Resampling
+from dontblink.studies.causal import read_causal
+from dontblink.studies.entropy import expected_calibration_error
+
+WORDS = "words"  # the predictor that reads the question's words
+MAJORITY = "majority"  # the one that reads nothing
+LEFT_OUT = ("nothing", "benchmark", "model")  # of the fit, when a response of it is predicted
+
+
+def build_classifier(columns: Sequence[str]) -> Pipeline:
+    """Return a plain model of need: a logistic line on standardised columns, or on the words of a question."""
+    line = LogisticRegression(solver="newton-cholesky", tol=1e-8)
+    if list(columns) == [WORDS]:
+        return make_pipeline(CountVectorizer(token_pattern=r"\S+", lowercase=False), line)
+    return make_pipeline(StandardScaler(), line)
+
+
+def read_columns(rows: pd.DataFrame, columns: Sequence[str]) -> Any:
+    """Return what `build_classifier` fits on."""
+    return rows["question"].to_numpy(str) if list(columns) == [WORDS] else rows[list(columns)].to_numpy(np.float64)
+
+
+def predict_need(
+    rows: pd.DataFrame, predictors: Mapping[str, Sequence[str]], left_out: str = "nothing"
+) -> pd.DataFrame:
+    """Return P(needed) of every test response by every predictor, float64, a column a predictor, index as the rows.
+
+    `rows` have model, benchmark, split, question, needed (1, 0, NaN: not known) and the columns of the predictors
+    (`WORDS`: those of the question). Fits see calibration items alone; with `left_out` "benchmark" or "model" none of
+    the group that is predicted. A row with a gap in a predictor's columns is predicted by the one before it, so that a
+    stage of tokens that a short response does not reach leaves what the last one said; the first of all is `MAJORITY`,
+    which is always there, the share of needed answers in the fit.
+    """
+    if left_out not in LEFT_OUT:
+        raise EstimateError(f"left out {left_out!r}; expected one of {', '.join(LEFT_OUT)}")
+    is_test, is_known = rows["split"].astype("str") == "test", rows["needed"].notna()
+    group = pd.Series("all", rows.index) if left_out == "nothing" else rows[left_out].astype("str")
+    found = pd.DataFrame(np.nan, rows.index[is_test], [MAJORITY, *predictors], np.float64)
+    for name in sorted(set(group)):
+        own = is_test & (group == name)
+        fit = ~is_test & is_known & ((group != name) | (left_out == "nothing"))
+        if rows.loc[fit, "needed"].nunique() < 2:
+            raise EstimateError(f"without {name}: {fit.sum()} calibration responses of one class; add others")
+        found.loc[own[own].index, MAJORITY] = rows.loc[fit, "needed"].mean()
+        before = MAJORITY
+        for predictor, columns in predictors.items():
+            named = [column for column in columns if column != WORDS]
+            known = rows[named].notna().all(axis=1)
+            model = build_classifier(columns)
+            model.fit(read_columns(rows[fit & known], columns), rows.loc[fit & known, "needed"].to_numpy(bool))
+            found.loc[own[own].index, predictor] = found.loc[own[own].index, before]
+            seen = rows[own & known]
+            if len(seen):
+                found.loc[seen.index, predictor] = model.predict_proba(read_columns(seen, columns))[:, 1]
+            before = predictor
+    return found
+
+
+def prediction_table(
+    rows: pd.DataFrame, predicted: Mapping[str, pd.DataFrame], *, bins: int, sure_share: float,
+    resampling: Resampling = STANDARD,
+) -> pd.DataFrame:  # fmt: skip
+    """Return how well need is predicted, a row per what is left out, predictor and group (and "all", their mean).
+
+    `predicted` holds a `predict_need` a left-out kind. Columns: left_out, predictor, group (the benchmark or model that
+    is predicted), auroc with ci_low and ci_high (items drawn with all their models; "all" is the mean over groups,
+    within which responses are ranked), brier, calibration_error (`expected_calibration_error`, equal counts), n_rows,
+    n_needed, decided_share: of the responses with a probability of at most 1 - `sure_share` or at least `sure_share`,
+    decided_right: of these, the share that is right. A group of one class keeps its counts and gets no AUROC.
+    """
+    results: list[dict[str, Any]] = []
+    for left_out, probabilities in predicted.items():
+        own = rows.loc[probabilities.index].dropna(subset=["needed"])
+        groups = own["benchmark" if left_out == "nothing" else left_out].astype("str")
+        for predictor in probabilities:
+            p = probabilities[predictor]
+            mixed = own["needed"].groupby(groups).transform("nunique") == 2
+            for name in [*sorted(set(groups)), "all"]:
+                part = own if name == "all" else own[groups == name]
+                row = {"left_out": left_out, "predictor": predictor, "group": name}
+                row |= _judge(part["needed"].to_numpy(bool), p[part.index].to_numpy(), bins, sure_share)
+                ranked = part[mixed[part.index]]
+                if len(ranked):
+                    cluster = ranked["benchmark"].astype("str") + "\n" + ranked["item_id"].astype("str")
+                    scored = ranked["needed"], p[ranked.index], cluster, resampling
+                    found = auroc_interval(*scored, cell=groups[ranked.index] if name == "all" else None)
+                    row |= {"auroc": found.estimate, "ci_low": found.ci_low, "ci_high": found.ci_high}
+                results.append(row)
+    columns = ["left_out", "predictor", "group", "auroc", "ci_low", "ci_high"]
+    table = pd.DataFrame(results)
+    return table[[*columns, *(name for name in table if name not in columns)]]
+
+
+def _judge(needed: Any, probability: Floats, bins: int, sure_share: float) -> dict[str, Any]:
+    decided = np.maximum(probability, 1 - probability) >= sure_share
+    right = (probability >= 0.5) == needed
+    return {
+        "brier": float(((probability - needed) ** 2).mean()),
+        "calibration_error": expected_calibration_error(probability, needed, bins),
+        "n_rows": len(needed), "n_needed": int(needed.sum()), "decided_share": float(decided.mean()),
+        "decided_right": float(right[decided].mean()) if decided.any() else np.nan,
+    }  # fmt: skip
+
+
+def level_table(rows: pd.DataFrame, *, least_accuracy: float) -> pd.DataFrame:
+    """Return per model, benchmark and made level: accuracy, the share of needed answers, and what is not known.
+
+    Columns: model, benchmark, level, n_rows, n_unknown (no need is known), accuracy, needed_share, median_need_nats,
+    is_answered: the accuracy is at least `least_accuracy`; where it is not, the model does not answer such items and
+    nothing about its need is said.
+    """
+    groups = rows.groupby(["model", "benchmark", "level"], observed=True)
+    table = groups.agg(
+        n_rows=("correct", "size"), n_unknown=("need_nats", lambda nats: int(nats.isna().sum())),
+        accuracy=("correct", "mean"), median_need_nats=("need_nats", "median"),
+    )  # fmt: skip
+    known = rows[rows["need_nats"].notna()].groupby(["model", "benchmark", "level"], observed=True)["needed"]
+    table["needed_share"] = known.mean().reindex(table.index)
+    return table.assign(is_answered=table["accuracy"] >= least_accuracy).reset_index()
+
+
+def deal_need(rows: pd.DataFrame, column: str, seed: int) -> pd.Series:
+    """Return a column dealt anew between the responses of a cell: as many are needed, but not the same ones."""
+    rng, cells = np.random.default_rng(seed), rows.groupby(["model", "benchmark"], observed=True)
+    return cells[column].transform(lambda own: own.to_numpy()[rng.permutation(len(own))])
+
+
+def flag_table(follows: Mapping[Any, pd.DataFrame], answers: pd.DataFrame) -> pd.DataFrame:
+    """Return when the flag of each response stands, a row a response.
+
+    `follows` are what a monitor says token by token (column is_blind), by the index of `answers` (model, benchmark,
+    item_id, correct). Columns: those, n_tokens, is_flagged (at the last token), lead_tokens: from the first token on
+    from which it stands to the end (0: not flagged), n_changes: how often it changed its mind.
+    """
+    results = []
+    for key, follow in follows.items():
+        blind = follow["is_blind"].to_numpy(bool)
+        off = np.flatnonzero(~blind)
+        lead = len(blind) - 1 - (off[-1] if len(off) else -1)
+        changes = int((blind[1:] != blind[:-1]).sum())
+        results.append({"index": key, "n_tokens": len(blind), "is_flagged": bool(blind[-1]), "lead_tokens": int(lead),
+                        "n_changes": changes})  # fmt: skip
+    told = pd.DataFrame(results).set_index("index")
+    return answers[["model", "benchmark", "item_id", "correct"]].join(told, how="inner")
+
+
+def lead_table(flags: pd.DataFrame) -> pd.DataFrame:
+    """Return per cell: how many are flagged, for how long before the end, how steady, and how often they are wrong."""
+    groups, flagged = flags.groupby(["model", "benchmark"], observed=True), flags[flags["is_flagged"]]
+    by_cell = flagged.groupby(["model", "benchmark"], observed=True)
+    table = groups.agg(n_rows=("correct", "size"), mean_changes=("n_changes", "mean"), accuracy=("correct", "mean"))
+    table["n_flagged"] = by_cell.size().reindex(table.index, fill_value=0)
+    lead = by_cell["lead_tokens"].median().reindex(table.index)
+    return table.assign(median_lead_tokens=lead, flagged_accuracy=by_cell["correct"].mean()).reset_index()
+
+
+def find_needed_items(gain: float, ci_low: float, ci_high: float, n_items: int, power: float, confidence: float) -> float:
+    """Return how many items would show a gain of this size with this power; infinite for none.
+
+    n (z_{(1 + confidence) / 2} + z_power)^2 (s / gain)^2, s the standard error that the interval of n items implies.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    error = (ci_high - ci_low) / 2 / z
+    return n_items * ((z + NormalDist().inv_cdf(power)) * error / gain) ** 2 if gain > 0 else float("inf")
+
+
+def read_needs(profile: str) -> pd.DataFrame:
+    """Return the table `needs` of `make causal`, its texts plain; without rows where nobody ran it."""
+    found = read_causal(profile, "needs")
+    texts = [name for name in found if isinstance(found[name].dtype, pd.CategoricalDtype)]
+    return found.astype(dict.fromkeys(texts, "str"))
+
+
+def read_signals(profile: str) -> pd.DataFrame:
+    """Return entropy_nats and visual_mass of every token, by model, benchmark, split, item_id and token_index.
+
+    The mass is that on the image, the mean of all heads. They are those of `make causal`, where it keeps them beside
+    the needs, else those of the extraction's tables.
+    """
+    found = read_causal(profile, "looks")
+    keys = [*KEYS, "token_index"]
+    if found.empty:
+        columns = [*keys, "entropy_nats", "visual_mass", "head_set"]
+        tokens = read_tables(profile, ["tokens"], columns)["tokens"]
+        masses = read_tables(profile, ["token_masses"], columns, head_set="all_layers")["token_masses"]
+        tokens, masses = (table.astype(dict.fromkeys(KEYS, "str")) for table in (tokens, masses))
+        found = tokens.merge(masses.drop(columns="head_set"), on=keys, validate="1:1")
+    return found.astype(dict.fromkeys(KEYS, "str"))
+
+
+def share_table(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Return the share of needed answers per model, benchmark and level with Wilson's interval, of known ones."""
+    keys = ["benchmark", "model", "level"]
+    table = rows.dropna(subset=["needed"]).groupby(keys, observed=True)["needed"].agg(["sum", "size"]).reset_index()
+    ends = proportion_confint(table["sum"], table["size"], alpha=1 - confidence, method="wilson")
+    found = table.assign(estimate=table["sum"] / table["size"], ci_low=ends[0], ci_high=ends[1])
+    return found.drop(columns="sum").rename(columns={"size": "n_rows"})
+
+
+def describe_quality(table: pd.DataFrame) -> str:
+    """Return a sentence a left-out kind: how well need is ranked by each predictor, beside what the question says."""
+    rows = table[table["group"] == "all"].dropna(subset=["auroc"])
+    lines = []
+    for left_out, own in rows.groupby("left_out", sort=False):
+        parts = [
+            f"{row.predictor} {row.auroc:.3f} ({row.ci_low:.3f} to {row.ci_high:.3f})"
+            for row in own[own["predictor"] != MAJORITY].itertuples()
+        ]
+        lines.append(f"AUROC of need, {left_out} left out: {', '.join(parts)}")
+    return "\n".join(lines)
+
+
+def describe_gains(table: pd.DataFrame, n_items: Mapping[str, float], power: float) -> str:
+    """Return a sentence a veto, on the pooled rows of `veto.Study.gains` by vision: gain, no gain or harm, and the rest.
+
+    `n_items` is `find_needed_items` of each.
+    """
+    lines = []
+    for who, row in table.iterrows():
+        gain, low, high = (100 * row[name] for name in ("gain", "ci_low", "ci_high"))
+        said = "gain" if low > 0 else "harm" if high < 0 else "no gain is shown"
+        items = n_items[str(who)]
+        more = f"{items:.0f} items would show it with power {power:g}" if np.isfinite(items) else "none would show it"
+        more = "" if said != "no gain is shown" else f"; {more}"
+        lines.append(f"veto, {who}: {said}, {gain:+.2f} points ({low:+.2f} to {high:+.2f}), p {row['p']:.3f}{more}")
+    return "\n".join(lines)
+
+
+def describe_lead(flags: pd.DataFrame) -> str:
+    """Return when a flag stands, in a sentence on `flag_table`."""
+    flagged = flags[flags["is_flagged"]]
+    if flagged.empty:
+        return f"none of {len(flags)} responses is flagged"
+    wrong, other = 1 - flagged["correct"].mean(), 1 - flags.loc[~flags["is_flagged"], "correct"].mean()
+    return (
+        f"{len(flagged)} of {len(flags)} responses are flagged; the flag stands for the last "
+        f"{flagged['lead_tokens'].median():.0f} of {flagged['n_tokens'].median():.0f} tokens (medians) and changes "
+        f"{flags['n_changes'].mean():.1f} times a response; {wrong:.1%} of them are wrong, of the others {other:.1%}"
+    )
