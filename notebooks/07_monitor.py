@@ -78,7 +78,7 @@ from dontblink.monitor.risk import FEATURES, Known, Line, Monitor, Scale, Signal
 from dontblink.params import read_section
 from dontblink.publish import record
 from dontblink.statistics.bootstrap import Resampling
-from dontblink.studies import causal, guarantees, need, veto
+from dontblink.studies import guarantees, need, veto
 
 # %%
 cell, response = ["model", "benchmark"], ["model", "benchmark", "split", "item_id"]
@@ -265,8 +265,10 @@ for name, own in scale.items():
     models[name] = Known(empty.config.model_type, empty.num_parameters(), own)
 
 # %% tags=["needs_monitor"]
-facts = {"models": models, "pooled": pooled, "benchmarks": tuple(sorted(set(known["benchmark"]))),
-         "n_items": calibration["item_id"].nunique(), "window_tokens": window_tokens, "least_need": least_need}  # fmt: skip
+facts = {
+    "models": models, "pooled": pooled, "benchmarks": tuple(sorted(set(known["benchmark"]))),
+    "n_items": calibration["item_id"].nunique(), "window_tokens": window_tokens, "least_need": least_need,
+}  # fmt: skip
 plain = Monitor(tuple(fitted), Line((0.0,) * 5, 0.0), sure=0.0, least_look=0.0, **facts)
 follows = {
     row: plain.follow(own["entropy_nats"], own["visual_mass"], own["model"].iloc[0])
@@ -274,7 +276,8 @@ follows = {
 }
 ends = pd.DataFrame({row: follow.iloc[-1] for row, follow in follows.items()}).T.astype(float)
 ends["n_tokens"] = pd.Series({row: len(follow) for row, follow in follows.items()})
-for name, signal, column in (("entropy_z", "entropy_nats", "mean_entropy_nats"), ("look_z", "visual_mass", "look_mass")):
+ways = {"entropy_z": ("entropy_nats", "mean_entropy_nats"), "look_z": ("visual_mass", "look_mass")}
+for name, (signal, column) in ways.items():
     centre, spread = (ends.index.map(rows["model"]).map(table[signal]) for table in (means, spreads))
     ends[name] = (ends[column] - centre) / spread
 
@@ -340,9 +343,9 @@ for who, is_asked in asked.items():
 answers["look dealt"] = answers["look"].where(dealt, 2.0)
 placebos = {"need dealt": "look dealt", "length": "minus_log_n_response_tokens"}
 study = veto.run_study(
-    answers, None, visions=visions | placebos, rules=("entropy", "entropy_length", "veto", "oracle"), base="entropy_length",
-    coverages=(coverage,), n_splits=splits, fit_share=fit_share, n_shares=veto_shares, n_blocks=jackknife_blocks,
-    n_deals=permutations, confidence=confidence_level, min_items=min_items, seed=seed,
+    answers, None, visions=visions | placebos, rules=("entropy", "entropy_length", "veto", "oracle"),
+    base="entropy_length", coverages=(coverage,), n_splits=splits, fit_share=fit_share, n_shares=veto_shares,
+    n_blocks=jackknife_blocks, n_deals=permutations, confidence=confidence_level, min_items=min_items, seed=seed,
 )  # fmt: skip
 gains, over = study.gains(), study.compare(visions, placebos)
 columns = ["vision", "rule", "realised_coverage", "risk", "base_risk", "gain", "ci_low", "ci_high", "p", "n_items"]
@@ -390,7 +393,8 @@ marks = {"model left out": parts["model"], "nothing left out": parts["nothing"]}
 charts.forest(axes[0], main, "auroc", label="AUROC of need", zero=0.5, controls=marks, confidence=confidence_level)
 saved = gains.query("scope == 'pooled' and rule == 'veto'").assign(row=lambda t: t["vision"])
 style = {"label": "risk saved beyond entropy + length\n(percentage points)", "scale": 100}
-charts.forest(axes[1], saved, "gain", null="null_high", confidence=confidence_level, interval="block jackknife", **style)
+style |= {"confidence": confidence_level, "interval": "block jackknife"}
+charts.forest(axes[1], saved, "gain", null="null_high", **style)
 record.save_figure(figure, "07_monitor", profile)
 
 # %% [markdown]
@@ -421,25 +425,35 @@ if flags["is_flagged"].any():
 # %%
 numbers, tables = {"has_monitor": has_monitor}, {}
 
+# %%
+def join_words(table, *columns):
+    """Return a table with the words of some columns joined, so that they may be keys."""
+    return table.replace({c: r"[^\w]+" for c in columns}, {c: "_" for c in columns}, regex=True)
+
+
 # %% tags=["needs_monitor"]
-plain = lambda table, *columns: table.replace({c: r"[^\w]+" for c in columns}, {c: "_" for c in columns}, regex=True)
-cited = gains[gains["scope"].eq("pooled") & gains["rule"].eq("veto")]
-values = ["gain", "ci_low", "ci_high", "p", "risk", "base_risk", "realised_coverage", "n_items", "n_rows"]
 numbers |= {
-    "n_unanswered": len(unanswered), "n_levels": len(levels), "n_flagged": int(flags["is_flagged"].sum()),
-    "n_answers": len(flags), "n_unknown": int(rows["needed"].isna().sum()),
-    "needed_share": float(test["needed"].mean()), "coverage": coverage,
-    "levels": record.nest(levels.dropna(), ["level", *cell]),
-    "quality": record.nest(plain(quality.dropna(subset=["auroc"]), "predictor").drop(columns="decided_right"),
-                           ["left_out", "predictor", "group"]),
-    "gains": record.nest(plain(cited, "vision")[["vision", *values]], ["vision"]),
-    "needed_items": {k: float(v) for k, v in zip(plain(whole.reset_index(), "vision")["vision"], n_items.values()) if np.isfinite(v)},
-    "over": record.nest(plain(over[over["scope"] == "pooled"], "vision", "placebo")[
-        ["vision", "placebo", "estimate", "ci_low", "ci_high"]], ["vision", "placebo"]),
-    "guarantee": record.nest(kinds[kinds["monitor"] == "veto"].drop(columns="monitor"), ["kind"],
-                             optional=["share", "worst_risk"]),
+    "n_unanswered": len(unanswered), "n_levels": len(levels), "n_answers": len(flags), "coverage": coverage,
+    "n_flagged": int(flags["is_flagged"].sum()), "n_unknown": int(rows["needed"].isna().sum()),
+    "needed_share": float(test["needed"].mean()), "levels": record.nest(levels.dropna(), ["level", *cell]),
 }  # fmt: skip
-tables = {"levels": levels, "quality": quality, "shifted": shifted, "gains": gains, "over": over, "lead": lead, "flags": flags, "guarantees": kinds}
+cited = join_words(quality.dropna(subset=["auroc"]), "predictor").drop(columns="decided_right")
+numbers["quality"] = record.nest(cited, ["left_out", "predictor", "group"])
+values = ["gain", "ci_low", "ci_high", "p", "risk", "base_risk", "realised_coverage", "n_items", "n_rows"]
+cited = join_words(whole.reset_index(), "vision").assign(needed_items=n_items.values())
+numbers["gains"] = record.nest(cited[["vision", *values]], ["vision"])
+numbers["needed_items"] = {row.vision: row.needed_items for row in cited.itertuples() if np.isfinite(row.needed_items)}
+cited = join_words(over[over["scope"] == "pooled"], "vision", "placebo")
+ends = ["estimate", "ci_low", "ci_high"]
+numbers["over"] = record.nest(cited[["vision", "placebo", *ends]], ["vision", "placebo"])
+
+# %% tags=["needs_monitor"]
+cited = kinds[kinds["monitor"] == "veto"].drop(columns="monitor")
+numbers["guarantee"] = record.nest(cited, ["kind"], optional=["share", "worst_risk"])
+tables = {
+    "levels": levels, "quality": quality, "shifted": shifted, "gains": gains, "over": over, "lead": lead,
+    "flags": flags, "guarantees": kinds,
+}  # fmt: skip
 
 # %%
 record.save_numbers("07_monitor", numbers, profile)
@@ -465,5 +479,6 @@ print(guarantees.describe_kinds(kinds[kinds["monitor"] == "veto"], max_risk, del
 # Need by what the other picture makes of the answer itself, instead of its odds.
 
 # %% tags=["needs_monitor"]
-changed = test["prediction"].astype(str) != test["other_prediction"].astype(str)
-pd.crosstab(test["needed"].map({1.0: "odds fall tenfold", 0.0: "they do not"}), changed.map({True: "answer changes", False: "stays"}))
+changed = test["prediction"] != test["other_prediction"]
+fell = test["needed"].map({1.0: "needed", 0.0: "not needed"})
+pd.crosstab(fell, changed.map({True: "answer changes", False: "answer stays"}))

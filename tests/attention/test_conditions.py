@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import EOS, FAMILY_NAMES, VLM, build_vlm, draw_prompt, read_logs, repaint
+from tiny_cases import HOW, N_TOKENS, build, make_cases, place
+from tiny_models import FAMILY_NAMES, VLM, build_vlm, draw_prompt, read_logs
 from tiny_models import FIRST_TEXT as TEXT
 
 from dontblink.attention import conditions
@@ -30,45 +31,14 @@ from dontblink.attention.conditions import (
 )  # fmt: skip
 from dontblink.attention.intervention import Bias, Block, intervene, plan_interventions
 from dontblink.attention.replay import read_tokens
-from dontblink.attention.traces import Placed
 from dontblink.errors import NamedError
 from dontblink.models.generate import Sampling, generate_batch
 from dontblink.models.spans import Spans
 
 NATS_BAR = 1e-4
-HOW: dict[str, Any] = {"budget": 10_000, "seed": 3}
-N_TOKENS = 16
-SPANS = Spans((1, 12), (13, 15), ((1, 6), (6, 12)), True)  # token 12 ends the reasoning
-
-
-def build(family: str) -> VLM:
-    """Return a tiny model that ends where its own generation does."""
-    return replace(build_vlm(family), eos_ids=(EOS,))
-
-
 @pytest.fixture(scope="module", params=FAMILY_NAMES)
 def vlm(request: pytest.FixtureRequest) -> VLM:
     return build(request.param)
-
-
-def place(n_tokens: int, evidence: Sequence[int], control: Sequence[int]) -> Placed:
-    """Return where the evidence is: its first token is covered in part only."""
-    shares = np.zeros((2, n_tokens), np.float32)
-    shares[0, evidence], shares[1, control] = 1, 1
-    shares[0, evidence[0]] = 0.25
-    return Placed(shares[0], shares[1], ((3, 4),), (shares[0], shares[1]))
-
-
-def make_cases(vlm: VLM) -> list[Case]:
-    """Return three responses, greedily written, behind prompts of unequal length with one grid of 3 x 4 tokens."""
-    rng, cases = np.random.default_rng(4), list[Case]()
-    while len(cases) < 3:
-        prompt = draw_prompt(rng, "abc"[len(cases)], n_text=(3, 15, 7)[len(cases)])
-        ids = tuple(generate_batch(vlm, [prompt], Sampling(N_TOKENS))[0])
-        if len(ids) == N_TOKENS and EOS not in ids:
-            image, other = prompt.find_image(vlm.image_token_id)[0], repaint(prompt, len(cases))
-            cases.append(Case(prompt, ids, SPANS, place(12, [1, 2, 5], [8, 9, 10]), other, image[[0, 7]]))
-    return cases
 
 
 @pytest.fixture(scope="module")

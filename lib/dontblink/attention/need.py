@@ -4,7 +4,7 @@ Why it exists: the name of a benchmark, or the words of a question, say little a
 becomes of the answer does. In: cases that have another item's picture. Out: the log-odds of the own answer behind the
 own text, and behind the text that is written where that picture stands from a share of the reasoning on.
 
-    need = log-odds(own answer | own picture, own reasoning) - log-odds(own answer | other picture, what follows from it)
+    need = log-odds(own answer | own picture, own text) - log-odds(own answer | other picture, what follows from it)
 
 The total effect: in the replay of the own text alone the chain still says what was read. Never: a response dropped
 because it comes to no end under the other picture; its answer's place is then forced.
@@ -17,13 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dontblink.attention.conditions import (
-    Case,
-    Choices,
-    Condition,
-    continue_responses,
-    replay_cases,
-)
+from dontblink.attention.conditions import Case, Choices, Condition, continue_responses, replay_cases
 from dontblink.models.vlm import VLM
 
 SURE_NATS = 15.0  # log-odds of single-precision probabilities carry no further than this
@@ -58,11 +52,7 @@ def measure_need(
     asked = [place_answer(vlm, *pair) for pair in zip(cases, texts, strict=True)]
     under = replay_cases(vlm, cases, other, texts=[ids for ids, _ in asked], **how)
     return [
-        Need(
-            find_log_odds(before, slice(*case.spans.answer)),
-            find_log_odds(after, slice(begin, len(ids))),
-            text,
-        )
+        Need(find_log_odds(before, slice(*case.spans.answer)), find_log_odds(after, slice(begin, len(ids))), text)
         for case, before, after, (ids, begin), text in zip(cases, own, under, asked, texts, strict=True)
     ]
 

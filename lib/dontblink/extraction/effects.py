@@ -539,7 +539,8 @@ class Effects:
         how = {"budget": self.budget, "seed": self.seed}
         continue_responses(vlm, cases, condition, most_tokens=self.study.settings["max_new_tokens"], **how)
         spent = (time.monotonic() - started) / max(len(cases), 1)
-        sizes = {"forced": 2.0, "recalls": 5.0, "heads": 3.0, "swaps": 0.0, "strength": 4.0, "baseline": 0.5, "need": 2.0}
+        sizes = {"forced": 2.0, "recalls": 5.0, "heads": 3.0, "swaps": 0.0, "strength": 4.0, "baseline": 0.5}
+        sizes["need"] = 2.0
         n_whole = 0.0  # in responses that are written from the beginning; replays as parts of one
         for own, job in tasks:
             size = sizes[job] if job in sizes else 1.5 - Condition.parse(job).start_share
@@ -610,11 +611,9 @@ class Effects:
         columns = [*keys, "entropy_nats", "visual_mass", "head_set"]
         parts = schema.iterate_parts(self.study.profile, ["tokens", "token_masses"], columns)
         merged = [
-            part["tokens"].drop(columns="head_set", errors="ignore").merge(
-                part["token_masses"].query("head_set == 'all_layers'"), on=keys, validate="1:1"
-            )
+            part["tokens"].merge(part["token_masses"].query("head_set == 'all_layers'"), on=keys, validate="1:1")
             for part in parts
-        ]  # fmt: skip
+        ]
         looks = pd.concat(merged).astype(dict.fromkeys(schema.KEYS, "str"))
         target = paths.causal(self.study.profile) / "looks.parquet"
         schema.write_table("looks", schema.to_table("looks", looks), target)

@@ -193,8 +193,9 @@ def lead_curves(ax: Axes, flags: pd.DataFrame) -> Axes:
 
     `flags` are the flagged rows of `studies.need.flag_table`.
     """
-    for (model, own), style in zip(flags.groupby("model", observed=True), style_models(flags["model"]).values(), strict=True):
-        longest = int(own["n_tokens"].max())
+    styles = style_models(flags["model"])
+    for model, own in flags.groupby("model", observed=True):
+        longest, style = int(own["n_tokens"].max()), styles[str(model)]
         share = [100 * (own["lead_tokens"] > before).mean() for before in range(longest)]
         ax.plot(range(longest), share, label=f"{model} ({len(own)})", markevery=5, markersize=3.5, **style)
     ax.set(xlabel="tokens before the end (number)", ylabel="flag stands to the end\n(% of flagged responses)", ylim=(0, 105))

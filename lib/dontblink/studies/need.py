@@ -37,7 +37,7 @@ def build_classifier(columns: Sequence[str]) -> Pipeline:
     """Return a plain model of need: a logistic line on standardised columns, or on the words of a question."""
     line = LogisticRegression(solver="newton-cholesky", tol=1e-8)
     if list(columns) == [WORDS]:
-        return make_pipeline(CountVectorizer(token_pattern=r"\S+", lowercase=False), line)
+        return make_pipeline(CountVectorizer(analyzer=str.split), line)
     return make_pipeline(StandardScaler(), line)
 
 
@@ -180,7 +180,9 @@ def lead_table(flags: pd.DataFrame) -> pd.DataFrame:
     return table.assign(median_lead_tokens=lead, flagged_accuracy=by_cell["correct"].mean()).reset_index()
 
 
-def find_needed_items(gain: float, ci_low: float, ci_high: float, n_items: int, power: float, confidence: float) -> float:
+def find_needed_items(
+    gain: float, ci_low: float, ci_high: float, n_items: int, power: float, confidence: float
+) -> float:
     """Return how many items would show a gain of this size with this power; infinite for none.
 
     n (z_{(1 + confidence) / 2} + z_power)^2 (s / gain)^2, s the standard error that the interval of n items implies.
@@ -237,7 +239,7 @@ def describe_quality(table: pd.DataFrame) -> str:
 
 
 def describe_gains(table: pd.DataFrame, n_items: Mapping[str, float], power: float) -> str:
-    """Return a sentence a veto, on the pooled rows of `veto.Study.gains` by vision: gain, no gain or harm, and the rest.
+    """Return a sentence a veto, on the pooled rows of `veto.Study.gains` by vision: gain, none, or harm.
 
     `n_items` is `find_needed_items` of each.
     """

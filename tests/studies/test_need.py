@@ -1,0 +1,137 @@
+"""Need is predicted without what is left out, ranked within it, and a flag's lead is counted from its end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dontblink.statistics.bootstrap import EstimateError, Resampling
+from dontblink.studies import need
+
+DRAWN = Resampling(200, 1, 0.95, "percentile")
+JUDGED = {"bins": 5, "sure_share": 0.8, "resampling": DRAWN}
+
+
+def make_rows(n: int = 400, seed: int = 0) -> pd.DataFrame:
+    """Return responses whose need follows `x` in every group; a word names the benchmark, which need follows, too."""
+    rng = np.random.default_rng(seed)
+    rows = pd.DataFrame({
+        "model": np.repeat(["m", "n"], n), "item_id": np.tile(np.arange(n).astype(str), 2),
+        "benchmark": np.tile(np.where(np.arange(n) % 2, "a", "b"), 2),
+        "split": np.tile(np.where(np.arange(n) % 4 < 2, "test", "calibration"), 2), "x": rng.normal(size=2 * n),
+    })  # fmt: skip
+    lean = 2.5 * rows["x"] + np.where(rows["benchmark"] == "a", 1.5, -1.5)
+    rows["needed"] = (rng.random(2 * n) < 1 / (1 + np.exp(-lean))).astype(float)
+    rows["question"] = "ask " + rows["benchmark"]
+    return rows
+
+
+def test_words_rank_need_only_where_their_benchmark_was_in_the_fit() -> None:
+    rows = make_rows()
+    predictors = {"x": ["x"], "words": [need.WORDS]}
+    found = {left: need.predict_need(rows, predictors, left) for left in need.LEFT_OUT}
+    table = need.prediction_table(rows, found, **JUDGED).set_index(["left_out", "predictor", "group"])
+    assert table.loc[("benchmark", "x", "all"), "auroc"] > 0.85
+    assert table.loc[("model", "words", "all"), "auroc"] > 0.65
+    own = table.loc[("benchmark", "words", "all")]
+    assert own["auroc"] == 0.5  # one word a group ranks nothing within it
+    assert table.loc[("benchmark", "majority", "all"), "auroc"] == 0.5
+    assert table.loc[("nothing", "x", "all"), "ci_low"] < table.loc[("nothing", "x", "all"), "auroc"]
+
+
+def test_no_fit_sees_a_test_item_or_the_group_that_is_left_out() -> None:
+    rows = make_rows(80)
+    before = need.predict_need(rows, {"x": ["x"]}, "benchmark")
+    turned = rows.copy()
+    inside = (rows["split"] == "test") | (rows["benchmark"] == "a")
+    turned.loc[inside, "needed"] = 1 - turned.loc[inside, "needed"]
+    after = need.predict_need(turned, {"x": ["x"]}, "benchmark")
+    own = before.index[rows.loc[before.index, "benchmark"] == "a"]
+    pd.testing.assert_frame_equal(before.loc[own], after.loc[own])
+    others = before.index.difference(own)
+    assert not np.allclose(before.loc[others, "x"], after.loc[others, "x"])
+
+
+def test_a_response_that_is_too_short_for_a_stage_keeps_what_the_last_one_said() -> None:
+    rows = make_rows(60).assign(late=lambda t: t["x"] + 1)
+    rows.loc[rows.index[::7], "late"] = np.nan
+    found = need.predict_need(rows, {"x": ["x"], "late": ["late"]})
+    gaps = rows.loc[found.index, "late"].isna()
+    assert gaps.any() and (found.loc[gaps, "late"] == found.loc[gaps, "x"]).all()
+    assert found.notna().all().all()
+
+
+def test_an_unknown_need_is_predicted_and_neither_fitted_nor_judged() -> None:
+    rows = make_rows(100)
+    rows.loc[rows.index[::5], "needed"] = np.nan
+    found = need.predict_need(rows, {"x": ["x"]})
+    table = need.prediction_table(rows, {"nothing": found}, **JUDGED)
+    n_known = rows.loc[rows["split"] == "test", "needed"].notna().sum()
+    assert table.query("predictor == 'x' and group == 'all'")["n_rows"].item() == n_known
+    assert len(found) == (rows["split"] == "test").sum()
+
+
+def test_a_fit_of_one_class_is_an_error() -> None:
+    with pytest.raises(EstimateError, match="one class"):
+        need.predict_need(make_rows(20).assign(needed=1.0), {"x": ["x"]})
+    with pytest.raises(EstimateError, match="left out"):
+        need.predict_need(make_rows(20), {"x": ["x"]}, "folds")
+
+
+def test_calibration_and_abstention_are_those_of_the_probabilities() -> None:
+    rows = make_rows(40)
+    test = rows[rows["split"] == "test"].index
+    needed = rows.loc[test, "needed"]
+    sure = pd.DataFrame({"right": needed * 0.9 + 0.05, "wrong": 0.95 - needed * 0.9})
+    table = need.prediction_table(rows, {"nothing": sure}, **JUDGED).query("group == 'all'").set_index("predictor")
+    assert table.loc["right", ["decided_share", "decided_right"]].tolist() == [1.0, 1.0]
+    assert table.loc["wrong", ["decided_share", "decided_right"]].tolist() == [1.0, 0.0]
+    assert table.loc["right", "brier"] == pytest.approx(0.05**2) and table.loc["right", "auroc"] == 1.0
+
+
+def test_a_flag_is_counted_from_the_token_on_from_which_it_stands() -> None:
+    answers = pd.DataFrame({"model": "m", "benchmark": "b", "item_id": list("stu"), "correct": [True, False, True]})
+    blind = {0: [False, True, False, True, True], 1: [True, True, True], 2: [True, False]}
+    flags = need.flag_table({row: pd.DataFrame({"is_blind": own}) for row, own in blind.items()}, answers)
+    assert flags["lead_tokens"].tolist() == [2, 3, 0] and flags["n_changes"].tolist() == [3, 0, 1]
+    assert flags["is_flagged"].tolist() == [True, True, False]
+    row = need.lead_table(flags).iloc[0]
+    assert (row["n_flagged"], row["median_lead_tokens"], row["flagged_accuracy"]) == (2, 2.5, 0.5)
+    assert "2 of 3 responses" in need.describe_lead(flags) and "50.0%" in need.describe_lead(flags)
+
+
+def test_dealt_need_keeps_the_number_of_each_cell() -> None:
+    rows = make_rows(100)
+    dealt = need.deal_need(rows, "needed", 3)
+    assert not dealt.equals(rows["needed"])
+    cells = [rows["model"], rows["benchmark"]]
+    assert dealt.groupby(cells).sum().equals(rows["needed"].groupby(cells).sum())
+
+
+def test_the_items_that_would_show_a_gain_grow_with_its_interval() -> None:
+    # z = 1.96, standard error 0.01: (2.8016 x 0.01 / 0.02)^2 = 1.9622 times as many
+    assert need.find_needed_items(0.02, 0.0004, 0.0396, 100, 0.8, 0.95) == pytest.approx(196.2, abs=0.1)
+    assert need.find_needed_items(-0.01, -0.02, 0.0, 100, 0.8, 0.95) == float("inf")
+
+
+def test_levels_that_a_model_does_not_answer_are_told() -> None:
+    rows = pd.DataFrame({
+        "model": "m", "benchmark": "b", "level": ["early"] * 4 + ["late"] * 4,
+        "correct": [True] * 4 + [False] * 3 + [True],
+        "need_nats": [0.0, 0.0, 9.0, np.nan, 5.0, 5.0, 5.0, 5.0],
+    })  # fmt: skip
+    rows["needed"] = (rows["need_nats"] > 2).astype(float).where(rows["need_nats"].notna())
+    table = need.level_table(rows, least_accuracy=0.5).set_index("level")
+    assert table["is_answered"].to_dict() == {"early": True, "late": False}
+    assert table.loc["early", "needed_share"] == pytest.approx(1 / 3) and table.loc["early", "n_unknown"] == 1
+    shares = need.share_table(rows, 0.95).set_index("level")
+    assert shares.loc["late", "estimate"] == 1.0 and shares.loc["early", "n_rows"] == 3
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"), [((0.01, 0.03), "gain"), ((-0.01, 0.05), "no gain"), ((-0.05, -0.01), "harm")]
+)
+def test_a_gain_is_said_only_where_its_interval_holds(ends: tuple[float, float], said: str) -> None:
+    row = pd.DataFrame({"gain": [sum(ends) / 2], "ci_low": [ends[0]], "ci_high": [ends[1]], "p": [0.2]}, index=["who"])
+    assert f"veto, who: {said}" in need.describe_gains(row, {"who": 500.0}, 0.8)
