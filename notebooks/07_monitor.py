@@ -330,7 +330,7 @@ answers = test[["model", "benchmark", "split", "item_id", "correct"]].assign(
 )  # fmt: skip
 needs = {name: predicted[name][last] >= least_need for name in need.LEFT_OUT}
 asked = {
-    "all answers": True, "declared task type": test["task_type"].isin(targets),
+    "all answers": test["split"] == "test", "declared task type": test["task_type"].isin(targets),
     "predicted need": needs["nothing"], "predicted, benchmark left out": needs["benchmark"],
     "predicted, model left out": needs["model"], "needed (oracle)": test["needed"] == 1,
 }  # fmt: skip
@@ -438,10 +438,12 @@ numbers |= {
     "needed_share": float(test["needed"].mean()), "levels": record.nest(levels.dropna(), ["level", *cell]),
 }  # fmt: skip
 cited = join_words(quality.dropna(subset=["auroc"]), "predictor").drop(columns="decided_right")
+cited = cited.rename(columns={"auroc": "estimate"})
 numbers["quality"] = record.nest(cited, ["left_out", "predictor", "group"])
 values = ["gain", "ci_low", "ci_high", "p", "risk", "base_risk", "realised_coverage", "n_items", "n_rows"]
 cited = join_words(whole.reset_index(), "vision").assign(needed_items=n_items.values())
-numbers["gains"] = record.nest(cited[["vision", *values]], ["vision"])
+cited["said"] = [need.name_gain(row) for row in cited.to_dict("records")]
+numbers["gains"] = record.nest(cited[["vision", "said", *values]], ["vision"])
 numbers["needed_items"] = {row.vision: row.needed_items for row in cited.itertuples() if np.isfinite(row.needed_items)}
 cited = join_words(over[over["scope"] == "pooled"], "vision", "placebo")
 ends = ["estimate", "ci_low", "ci_high"]

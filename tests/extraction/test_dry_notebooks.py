@@ -57,7 +57,7 @@ TINY: dict[str, dict[str, Any]] = {
                        "specification_deals": 3},
     "05_veto": {"splits": 4, "jackknife_blocks": 6, "permutations": 4, "other_permutations": 2, "min_items": 30,
                 "bootstrap_replicates": 20, "repair_items": 20, "guarantee_draws": 2},
-    "06_causal": {},
+    "06_causal": {}, "07_monitor": {},
 }  # fmt: skip
 
 

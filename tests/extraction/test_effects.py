@@ -18,7 +18,7 @@ from dontblink.extraction.effects import Effects
 
 CHANGES = {
     "n_items": 6, "n_strength_items": 4, "n_recall_items": 12, "n_head_items": 3, "n_forced_items": 6,
-    "head_counts": [1, 4], "strengths_nats": [0.5, 2.0], "forced_shares": [0.0, 0.5, 1.0],
+    "n_need_items": 6, "fits_monitor": True, "head_counts": [1, 4], "strengths_nats": [0.5, 2.0], "forced_shares": [0.0, 0.5, 1.0],
     "conditions": ["empty@0", "empty@0.5", "evidence@0", "evidence@1", "control@0", "image@0.5", "random@0.5",
                    "other_picture@0", "other_prompt@0", "raise_evidence@0", "raise_control@0", "raise_own@0",
                    "no_reasoning@0"],
@@ -94,6 +94,15 @@ def test_every_condition_is_run_once_and_its_controls_hold(small_copy: Path, mon
     assert forced.loc[forced["reasoning_share"] == 0, "evidence_mass"].isna().all()
     heads = read("head_losses").astype({"chosen": str})
     assert set(heads["chosen"]) == {"top", "random", "all"}
+    needs = read("needs").astype(dict.fromkeys([*keys, "why_not"], str))
+    assert needs.groupby(["split", "benchmark"]).size().eq(6).all() and (needs["why_not"] == "").mean() > 0.7
+    known = needs[needs["why_not"] == ""]
+    np.testing.assert_allclose(known["need_nats"], known["own_log_odds_nats"] - known["other_log_odds_nats"], atol=1e-5)
+    assert needs.loc[needs["why_not"] != "", "need_nats"].isna().all()
+    tokens = schema.read_tables(PROFILE, ["tokens"])["tokens"]
+    looks = read("looks")
+    assert len(looks) == len(tokens) and looks["visual_mass"].between(0, 1).all()
+    assert looks["entropy_nats"].sum() == pytest.approx(tokens["entropy_nats"].sum(), rel=1e-5)
     swaps = read("swaps")
     assert len(swaps) and (swaps.groupby("benchmark", observed=True)["item_id"].nunique() == 1).all()
 

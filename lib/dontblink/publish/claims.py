@@ -289,7 +289,7 @@ def render_block(numbers: Numbers) -> str:
         rows.append(f"| {' | '.join(cells)} |")
     about = "A verdict is about the small trained models here, not about those of the paper. " * (profile == "testbed")
     where = f"numbers [`{numbers.hash_files()}`](figures/{profile}/{STEM}.json) by {link_notebook(STEM)}"
-    rows += ["", f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; {where}.", *describe_causes(numbers), END]
+    rows += ["", f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; {where}.", *describe_causes(numbers), *describe_monitor(numbers), END]
     return "\n".join(rows)
 
 
@@ -309,6 +309,27 @@ def describe_causes(numbers: Numbers) -> list[str]:
     why = "a control is not shown to stay within the margin there"
     by = link_notebook("06_causal")
     return ["", f"What is cause, by the rules of {by} ({about}): {'; '.join(parts)}. {no_word}: {why}."]
+
+
+def describe_monitor(numbers: Numbers) -> list[str]:
+    """Return the README's sentence on what notebook 07 found; nothing where it has no need that was measured."""
+    recorded = numbers.read("07_monitor")
+    if not recorded["has_monitor"]:
+        return []
+
+    def show(row: Mapping[str, Any], scale: float, decimals: int) -> str:
+        values = (f"{scale * row[name]:.{decimals}f}" for name in ("estimate", "ci_low", "ci_high"))
+        return "{} [{}, {}]".format(*values).replace("-", "\N{MINUS SIGN}")
+
+    quality = recorded["quality"]["benchmark"]
+    ranks = [f"{name.replace('_', ' ')} {show(row['all'], 1, 2)}" for name, row in quality.items() if name != "majority"]
+    vetoes = {"predicted_benchmark_left_out": "it is predicted", "needed_oracle_": "it is known (an oracle)"}
+    gains = [
+        f"where {words}, {(row := recorded['gains'][name])['said']}: "
+        f"{show(row | {'estimate': row['gain']}, 100, 2)} points" for name, words in vetoes.items()
+    ]  # fmt: skip
+    about = f"Which answers need the picture to the end ({link_notebook('07_monitor')}), ranked with their benchmark left"
+    return ["", f"{about} out (AUROC): {'; '.join(ranks)}. A veto of blind answers by that need: {'; '.join(gains)}."]
 
 
 def link_notebook(stem: str) -> str:

@@ -30,6 +30,7 @@ from dontblink.studies.entropy import expected_calibration_error
 
 WORDS = "words"  # the predictor that reads the question's words
 MAJORITY = "majority"  # the one that reads nothing
+NO_GAIN = "no gain is shown"
 LEFT_OUT = ("nothing", "benchmark", "model")  # of the fit, when a response of it is predicted
 
 
@@ -135,7 +136,7 @@ def level_table(rows: pd.DataFrame, *, least_accuracy: float) -> pd.DataFrame:
     is_answered: the accuracy is at least `least_accuracy`; where it is not, the model does not answer such items and
     nothing about its need is said.
     """
-    groups = rows.groupby(["model", "benchmark", "level"], observed=True)
+    groups = rows.groupby(["model", "benchmark", "level"], observed=True, sort=False)
     table = groups.agg(
         n_rows=("correct", "size"), n_unknown=("need_nats", lambda nats: int(nats.isna().sum())),
         accuracy=("correct", "mean"), median_need_nats=("need_nats", "median"),
@@ -219,7 +220,7 @@ def read_signals(profile: str) -> pd.DataFrame:
 def share_table(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Return the share of needed answers per model, benchmark and level with Wilson's interval, of known ones."""
     keys = ["benchmark", "model", "level"]
-    table = rows.dropna(subset=["needed"]).groupby(keys, observed=True)["needed"].agg(["sum", "size"]).reset_index()
+    table = rows.dropna(subset=["needed"]).groupby(keys, observed=True, sort=False)["needed"].agg(["sum", "size"]).reset_index()
     ends = proportion_confint(table["sum"], table["size"], alpha=1 - confidence, method="wilson")
     found = table.assign(estimate=table["sum"] / table["size"], ci_low=ends[0], ci_high=ends[1])
     return found.drop(columns="sum").rename(columns={"size": "n_rows"})
@@ -238,6 +239,11 @@ def describe_quality(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def name_gain(row: Mapping[str, float]) -> str:
+    """Return what a gain's interval says: gain, `NO_GAIN` or harm."""
+    return "gain" if row["ci_low"] > 0 else "harm" if row["ci_high"] < 0 else NO_GAIN
+
+
 def describe_gains(table: pd.DataFrame, n_items: Mapping[str, float], power: float) -> str:
     """Return a sentence a veto, on the pooled rows of `veto.Study.gains` by vision: gain, none, or harm.
 
@@ -246,10 +252,10 @@ def describe_gains(table: pd.DataFrame, n_items: Mapping[str, float], power: flo
     lines = []
     for who, row in table.iterrows():
         gain, low, high = (100 * row[name] for name in ("gain", "ci_low", "ci_high"))
-        said = "gain" if low > 0 else "harm" if high < 0 else "no gain is shown"
+        said = name_gain(row)
         items = n_items[str(who)]
         more = f"{items:.0f} items would show it with power {power:g}" if np.isfinite(items) else "none would show it"
-        more = "" if said != "no gain is shown" else f"; {more}"
+        more = f"; {more}" if said == NO_GAIN else ""
         lines.append(f"veto, {who}: {said}, {gain:+.2f} points ({low:+.2f} to {high:+.2f}), p {row['p']:.3f}{more}")
     return "\n".join(lines)
 
