@@ -18,7 +18,8 @@ from dontblink.extraction.effects import Effects
 
 CHANGES = {
     "n_items": 6, "n_strength_items": 4, "n_recall_items": 12, "n_head_items": 3, "n_forced_items": 6,
-    "n_need_items": 6, "fits_monitor": True, "head_counts": [1, 4], "strengths_nats": [0.5, 2.0], "forced_shares": [0.0, 0.5, 1.0],
+    "n_need_items": 6, "fits_monitor": True,
+    "head_counts": [1, 4], "strengths_nats": [0.5, 2.0], "forced_shares": [0.0, 0.5, 1.0],
     "conditions": ["empty@0", "empty@0.5", "evidence@0", "evidence@1", "control@0", "image@0.5", "random@0.5",
                    "other_picture@0", "other_prompt@0", "raise_evidence@0", "raise_control@0", "raise_own@0",
                    "no_reasoning@0"],

@@ -289,7 +289,8 @@ def render_block(numbers: Numbers) -> str:
         rows.append(f"| {' | '.join(cells)} |")
     about = "A verdict is about the small trained models here, not about those of the paper. " * (profile == "testbed")
     where = f"numbers [`{numbers.hash_files()}`](figures/{profile}/{STEM}.json) by {link_notebook(STEM)}"
-    rows += ["", f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; {where}.", *describe_causes(numbers), *describe_monitor(numbers), END]
+    rows += ["", f"{about}Profile `{profile}`; rules in `paper/claims.yaml`; {where}."]
+    rows += [*describe_causes(numbers), *describe_monitor(numbers), END]
     return "\n".join(rows)
 
 
@@ -322,14 +323,14 @@ def describe_monitor(numbers: Numbers) -> list[str]:
         return "{} [{}, {}]".format(*values).replace("-", "\N{MINUS SIGN}")
 
     quality = recorded["quality"]["benchmark"]
-    ranks = [f"{name.replace('_', ' ')} {show(row['all'], 1, 2)}" for name, row in quality.items() if name != "majority"]
+    ranks = [f"{key.replace('_', ' ')} {show(row['all'], 1, 2)}" for key, row in quality.items() if key != "majority"]
     vetoes = {"predicted_benchmark_left_out": "it is predicted", "needed_oracle_": "it is known (an oracle)"}
     gains = [
         f"where {words}, {(row := recorded['gains'][name])['said']}: "
         f"{show(row | {'estimate': row['gain']}, 100, 2)} points" for name, words in vetoes.items()
     ]  # fmt: skip
-    about = f"Which answers need the picture to the end ({link_notebook('07_monitor')}), ranked with their benchmark left"
-    return ["", f"{about} out (AUROC): {'; '.join(ranks)}. A veto of blind answers by that need: {'; '.join(gains)}."]
+    about = f"Which answers need the picture to the end ({link_notebook('07_monitor')}), ranked by a fit without their"
+    return ["", f"{about} benchmark (AUROC): {'; '.join(ranks)}. A veto of blind answers by need: {'; '.join(gains)}."]
 
 
 def link_notebook(stem: str) -> str:

@@ -220,7 +220,8 @@ def read_signals(profile: str) -> pd.DataFrame:
 def share_table(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Return the share of needed answers per model, benchmark and level with Wilson's interval, of known ones."""
     keys = ["benchmark", "model", "level"]
-    table = rows.dropna(subset=["needed"]).groupby(keys, observed=True, sort=False)["needed"].agg(["sum", "size"]).reset_index()
+    groups = rows.dropna(subset=["needed"]).groupby(keys, observed=True, sort=False)
+    table = groups["needed"].agg(["sum", "size"]).reset_index()
     ends = proportion_confint(table["sum"], table["size"], alpha=1 - confidence, method="wilson")
     found = table.assign(estimate=table["sum"] / table["size"], ci_low=ends[0], ci_high=ends[1])
     return found.drop(columns="sum").rename(columns={"size": "n_rows"})
