@@ -13,7 +13,7 @@ because it comes to no end under the other picture; its answer's place is then f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,8 @@ def measure_need(
     `most_tokens` may a response take that is written under the other picture, and `budget` a batch. NamedError for a
     case without another picture.
     """
-    how, other = {"budget": budget, "seed": seed}, Condition("other_picture", share)
+    how: dict[str, Any] = {"budget": budget, "seed": seed}
+    other = Condition("other_picture", share)
     texts = continue_responses(vlm, cases, other, most_tokens=most_tokens, **how)
     own = replay_cases(vlm, cases, Condition("empty", 0.0), **how)
     asked = [place_answer(vlm, *pair) for pair in zip(cases, texts, strict=True)]
