@@ -63,6 +63,7 @@ class Watching:
     mass: list[Tensor] = field(default_factory=list)
     attention: list[Tensor] = field(default_factory=list)
     numbers: list[Tensor] = field(default_factory=list)
+    n_read: int = 0  # entries of these three that `read_new` has returned
 
     def __post_init__(self) -> None:
         self.n_prompt = self.weights.shape[-1] - 1  # keys of the prompts, padding included
@@ -113,7 +114,12 @@ class Watching:
         sees_all = all(own.shape[2] >= seen for (own, *_), seen in zip(looks, each_seen, strict=True))
         scalings = {scaling for _, scaling, _ in looks}
         if sees_all and len(scalings) == 1 and None not in scalings:
-            self.add(*self.weigh(looks, each_seen, len(self.steps)))
+            if all(is_one_layer(layers) for layers in self.steps):
+                layers = [(torch.cat([own for own, *_ in layers], 1), *layers[0][1:]) for layers in self.steps]
+                mass, attention = self.weigh(layers, n_seen, len(self.steps))
+                self.add(mass.unflatten(3, (len(self.steps[0]), -1))[:, :, 0], attention)
+            else:
+                self.add(*self.weigh(looks, each_seen, len(self.steps)))
         else:  # windows, and weights of eager attention: layer by layer
             for layers, seen in zip(self.steps, n_seen, strict=True):
                 masses, means = zip(*(self.weigh([look], [seen], 1) for look in layers), strict=True)
@@ -163,11 +169,16 @@ class Watching:
         self.mass.append(mass)
         self.attention.append(attention)
 
-    def read_last(self) -> dict[str, NDArray[np.float32]]:
-        """Return the mean mass of all heads [B, R] and the numbers [B] of the last token, which has been taken."""
+    def read_new(self) -> list[list[list[float]]]:
+        """Return the mean masses R of all heads and the `NUMBERS` of each token since the last call, [S][B][R + 3].
+
+        The device is waited for once. All tokens have been taken.
+        """
         self.settle()
-        last = dict(zip(NUMBERS, self.numbers[-1][-1].cpu().numpy().T, strict=True))
-        return {"mass": self.mass[-1][-1].mean((1, 2)).cpu().numpy(), **last}
+        new, self.n_read = slice(self.n_read, None), len(self.mass)
+        masses = torch.cat([mass.mean((2, 3)) for mass in self.mass[new]])
+        read: list[list[list[float]]] = torch.cat([masses, torch.cat(self.numbers[new])], -1).tolist()
+        return read
 
     def read(self, row: int, n_tokens: int, image_index: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Return the first T = `n_tokens` measures of a sample, named as in `Measures`, and what its image gets.
@@ -243,6 +254,12 @@ def attend_watched(
         _, found = capture.attend_rows(module, query, key.float(), value.float(), attention_mask, row, kwargs)
         watching.keep(module.layer_idx, found.mT, n_rows)
     return output, None
+
+
+def is_one_layer(layers: Sequence[Look]) -> bool:
+    """Return whether the layers of a step can be taken for one with the heads of all: they differ in nothing else."""
+    first, _, mask = layers[0]
+    return all(looks.shape == first.shape and looks.device == first.device and own is mask for looks, _, own in layers)
 
 
 def _read_mask(mask: Tensor | None, looks: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from transformers import StoppingCriteria
 from dontblink.attention.replay import REGIONS, replay_responses, weigh_regions
 from dontblink.attention.traces import SIDE, paint_steps
 from dontblink.attention.trial import try_model
-from dontblink.attention.watching import Watching, watch_generation
+from dontblink.attention.watching import NUMBERS, Watching, watch_generation
 from dontblink.errors import NamedError
 from dontblink.figures.picture import evidence_strip
 from dontblink.figures.style import STYLE
@@ -41,6 +41,7 @@ from dontblink.questions.items import Box
 Floats = NDArray[np.float32]
 Boxes = Sequence[Box | Sequence[float]]
 Rule = Callable[[Mapping[str, float]], bool]
+NAMES = *(f"{region}_mass" for region in REGIONS), *NUMBERS
 GIVE = "give dontblink.watch the processor and the messages as well"
 
 
@@ -130,7 +131,7 @@ class Watch:
     starts: NDArray[np.int64]  # [B] where each prompt begins behind its padding
     watching: Watching | None = None
     monitor: Monitor | None = None
-    flags: list[Tensor] = field(default_factory=list)
+    stops: list[_StopWhen] = field(default_factory=list)
     rows: list[list[dict[str, float]]] = field(default_factory=list)  # of each token, of each sequence
     followers: list[Follower] = field(default_factory=list)  # of each sequence
 
@@ -146,7 +147,7 @@ class Watch:
             other = f"output holds {tuple(ids.shape)} new ids, {n_steps} others were watched"
             raise NamedError(f"{other}; give what generate returned inside")
         self.watching.take_tokens(ids[:, -1])
-        flags = torch.stack(self.flags).cpu().numpy() if self.flags else None
+        flags = np.any([stop.ask(ids[:, -1]) for stop in self.stops], 0) if self.stops else None
         found = list[Gaze]()
         for row, prompt in enumerate(self.prompts):
             own = trim(ids[row].tolist(), self.vlm.eos_ids)
@@ -172,37 +173,46 @@ class Watch:
         """Draw `Gaze.plot` of one sequence."""
         return self.read(output)[sequence_index].plot()
 
-    def stop_when(self, rule: Rule) -> StoppingCriteria:
+    def stop_when(self, rule: Rule, every_tokens: int = 1) -> StoppingCriteria:
         """Return what ends a sequence at the first token for which a rule holds; pass it to `generate`.
 
         `rule` is called with the token's row of numbers, as `Gaze.table` names them, and returns whether to stop. What
-        it said of each token is the column `flag`.
+        it said of each token is the column `flag`. Asked every k tokens, for each of them, it costs less, and a
+        sequence ends up to k - 1 tokens later: what came behind the first flag is in no table.
         """
-        return _StopWhen(self, rule)
+        self.stops.append(_StopWhen(self, rule, every_tokens))
+        return self.stops[-1]
 
-    def take(self, tokens: Tensor) -> list[dict[str, float]]:
-        """Return the rows of numbers of the tokens [B] that were chosen last, computed when first asked for."""
-        watching = self.watching
-        assert watching is not None
-        if len(self.rows) < watching.n_steps:
-            watching.take_tokens(tokens)
-            last = watching.read_last()
-            named = name_masses(last.pop("mass"), self.boxes is not None) | last
-            rows = [{name: float(values[k]) for name, values in named.items()} for k in range(len(tokens))]
-            for row, follower in zip(rows, self.followers, strict=self.monitor is not None):
-                row |= follower.push(row["entropy_nats"], row["visual_mass"])
-            self.rows.append(rows)
-        return self.rows[-1]
+    def take(self, tokens: Tensor) -> list[list[dict[str, float]]]:
+        """Return the rows of numbers of all tokens so far, of each sequence; `tokens` [B] were chosen last."""
+        assert self.watching is not None
+        if len(self.rows) < self.watching.n_steps:
+            self.watching.take_tokens(tokens)
+            for step in self.watching.read_new():
+                rows = [name_numbers(read, self.boxes is not None) for read in step]
+                for row, follower in zip(rows, self.followers, strict=self.monitor is not None):
+                    row |= follower.push(row["entropy_nats"], row["visual_mass"])
+                self.rows.append(rows)
+        return self.rows
 
 
 class _StopWhen(StoppingCriteria):
-    def __init__(self, watch: Watch, rule: Rule) -> None:
-        self.watch, self.rule = watch, rule
+    def __init__(self, watch: Watch, rule: Rule, every_tokens: int) -> None:
+        self.watch, self.rule, self.every_tokens = watch, rule, every_tokens
+        self.flags: list[list[bool]] = []  # of each token, of each sequence
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        flags = torch.tensor([bool(self.rule(row)) for row in self.watch.take(input_ids[:, -1])])
-        self.watch.flags.append(flags)
-        return flags.to(input_ids.device)
+        assert self.watch.watching is not None
+        if self.watch.watching.n_steps % self.every_tokens:
+            return input_ids.new_zeros(len(input_ids), dtype=torch.bool)
+        new = self.ask(input_ids[:, -1])[-self.every_tokens :]
+        return torch.tensor(new, device=input_ids.device).any(0)
+
+    def ask(self, tokens: Tensor) -> list[list[bool]]:
+        """Return what the rule says of each token so far; `tokens` [B] were chosen last."""
+        new = self.watch.take(tokens)[len(self.flags) :]
+        self.flags += [[bool(self.rule(row)) for row in rows] for rows in new]
+        return self.flags
 
 
 @contextmanager
@@ -377,6 +387,16 @@ def name_masses(mass: Floats, has_boxes: bool) -> dict[str, Floats]:
     evidence, other = named.pop("evidence_mass"), named.pop("other_image_mass")
     visual, evidence = evidence + other, evidence if has_boxes else np.full_like(evidence, np.nan)
     return {"visual_mass": visual, "evidence_mass": evidence, **named}
+
+
+def name_numbers(read: Sequence[float], has_boxes: bool) -> dict[str, float]:
+    """Return what `Watching.read_new` says of one token, named as `Gaze.table` does."""
+    named = dict(zip(NAMES, read, strict=True))
+    del named["control_box_mass"]
+    named["visual_mass"] = named["evidence_mass"] + named.pop("other_image_mass")
+    if not has_boxes:
+        named["evidence_mass"] = np.nan
+    return named
 
 
 def cut(vlm: VLM, ids: Sequence[int]) -> Spans:
