@@ -54,6 +54,7 @@ import pandas as pd
 
 # %%
 from dontblink.figures import charts
+from dontblink.params import read_section
 from dontblink.publish import record
 from dontblink.schema import read_tables
 from dontblink.statistics.bootstrap import Resampling
@@ -83,6 +84,9 @@ is_same = (both["correct"] == both["correct_now"]) & (both["n_response_tokens"] 
 print(f"{is_same.sum()} of {len(both)} changed responses are those of this run")
 if not is_same.all():
     print(f"the tables belong to other responses: make causal PROFILE={profile}")
+asked = now.groupby(cell, observed=True).head(read_section(profile, "interventions")["n_items"])
+n_without = len(asked) - len(both)
+print(f"{n_without} of {len(asked)} responses have no row: no reasoning, or no place of their image tokens is known")
 
 # %% [markdown]
 # ## 4 The estimator, in the open
@@ -304,7 +308,7 @@ numbers, tables = {"has_effects": has_effects, "has_recalls": bool(has_recalls),
 at = need.assign(start="from_" + (100 * need["start_share"]).round().astype(int).astype(str))
 known = sources.dropna(subset=["estimate"]).replace({"condition": {"": "all"}})
 numbers |= {
-    "n_changed": len(both), "n_other_responses": int((~is_same).sum()),
+    "n_changed": len(both), "n_without_row": n_without, "n_other_responses": int((~is_same).sum()),
     "judges_order": len(order) > 0, "n_flagged": len(flagged), "n_cells": len(words),
     "need": record.nest(at.drop(columns="start_share"), ["start", *cell]),
     "words": record.nest(words, cell),

@@ -74,11 +74,11 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 # %%
 from dontblink import paths
 from dontblink.figures import charts
-from dontblink.monitor.risk import FEATURES, Known, Line, Monitor, Scale, Signals, Stage, first_features, risk_terms
 from dontblink.params import read_section
 from dontblink.publish import record
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import guarantees, need, veto
+from dontblink.studies.risk import FEATURES, Known, Line, Monitor, Scale, Signals, Stage, first_features, risk_terms
 
 # %%
 cell, response = ["model", "benchmark"], ["model", "benchmark", "split", "item_id"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dontblink.monitor.risk import Known, Line, Monitor, Scale, Signals, Stage
+from dontblink.studies.risk import Known, Line, Monitor, Scale, Signals, Stage
 
 
 def build_monitor() -> Monitor:

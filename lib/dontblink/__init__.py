@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import Any
 
-_HOMES = {"load_monitor": "risk", "measure": "gaze", "watch": "gaze"}  # modules of `monitor`
+_HOMES = {"load_monitor": "studies.risk", "measure": "monitor.gaze", "watch": "monitor.gaze"}
 __all__ = ["load_monitor", "measure", "watch"]
 
 
@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
     """
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(__import__(f"dontblink.monitor.{_HOMES[name]}", fromlist=[name]), name)
+    return getattr(__import__(f"dontblink.{_HOMES[name]}", fromlist=[name]), name)
 
 
 def _end(number: int, frame: object) -> None:

@@ -1,3 +1,3 @@
 from dontblink.monitor.gaze import measure as measure
 from dontblink.monitor.gaze import watch as watch
-from dontblink.monitor.risk import load_monitor as load_monitor
+from dontblink.studies.risk import load_monitor as load_monitor

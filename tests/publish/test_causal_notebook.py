@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from synthetic_causal import make_effects, make_forced, make_heads, make_recalls
 
-from dontblink import paths, schema, store
+from dontblink import params, paths, schema, store
 from dontblink.publish import notebook
 
 SOURCE = paths.ROOT / "notebooks" / "06_causal.py"
@@ -49,7 +49,9 @@ def run(monkeypatch: pytest.MonkeyPatch, effects: pd.DataFrame | None = None) ->
     if effects is not None:
         items = effects[effects["condition"] == "baseline"].assign(vision_evidence_mass=0.1, extra=1)
         items["vision_evidence_mass"] += items.groupby(["model", "benchmark"], observed=True).cumcount() / 1000
-        monkeypatch.setattr(schema, "read_tables", lambda *_, **__: {"items": items})
+        more = items.head(1).assign(item_id="without a row")  # of the run, though no reasoning could be changed
+        monkeypatch.setattr(schema, "read_tables", lambda *_, **__: {"items": pd.concat([items, more])})
+        monkeypatch.setattr(params, "read_section", lambda *_: {"n_items": 10_000})
     source = notebook.read_source(SOURCE)
     cell = notebook.find_parameters_cell(source, "06_causal")
     given = notebook.read_defaults(cell, "06_causal") | {"bootstrap_replicates": 100, "order_deals": 200}
@@ -78,7 +80,7 @@ def test_it_finds_what_the_tables_were_made_with(folder: Path, monkeypatch: pyte
     numbers = json.loads((folder / "06_causal.json").read_text())
     assert numbers["has_effects"] and numbers["judges_order"] and numbers["n_flagged"] == 1
     assert numbers["n_words"] == {"needs": 7, "ignores": 1, "re-reads": 5, "copies": 3}
-    assert numbers["words"]["qwen3vl-tiny-s"]["visual_reference"]["need_word"] == ""
+    assert numbers["words"]["qwen3vl-tiny-s"]["visual_reference"]["need_word"] == "" and numbers["n_without_row"] == 1
     assert numbers["need"]["from_0"]["glm4v-tiny"]["symbolic"]["estimate"] == pytest.approx(0.5)
     assert numbers["raised_highest_mass_ratio"] == pytest.approx(1.5, abs=1e-6)
     assert all(row["joint_low"] > 0 for part in numbers["c6"].values() for row in part.values())

@@ -35,8 +35,8 @@ from dontblink.figures.style import STYLE
 from dontblink.models.families import find_family
 from dontblink.models.spans import Spans
 from dontblink.models.vlm import VLM, Prompt, describe_model, find_placeholders, list_pictures
-from dontblink.monitor.risk import Follower, Monitor
 from dontblink.questions.items import Box
+from dontblink.studies.risk import Follower, Monitor
 
 Floats = NDArray[np.float32]
 Boxes = Sequence[Box | Sequence[float]]

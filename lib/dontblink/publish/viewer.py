@@ -1,8 +1,8 @@
 """What the trace viewer shows: some items of every cell, chosen by rule, as files that a page loads from a disk.
 
 Why it exists: whoever doubts a mean wants to see single responses, and a page opened from a file may load scripts but
-read nothing else. In: the tables, shards and items of a finished extraction, and the `swaps` of its causal study where
-there is one. Out: one JavaScript file an item under data/, an index of them, and the pictures as PNG files. Boxes are
+read nothing else. In: the tables, shards and items of a finished extraction, and the `swaps` of its causal study and the
+monitor of notebook 07 where there are any. Out: one JavaScript file an item under data/, an index of them, and the pictures as PNG files. Boxes are
 shares of the picture's width and height, maps and masses are means over the grounding layers and their heads. Never:
 pick an item by eye, rescale a map, or write a text that a page could take for markup (the page's own script shows texts
 as texts).
@@ -30,8 +30,9 @@ from dontblink.figures.style import COLOUR_MAP
 from dontblink.models.generate import item_generator
 from dontblink.questions import registry
 from dontblink.questions.items import Item, Picture, open_image
-from dontblink.schema import REGIONS, read_manifest, read_tables
+from dontblink.schema import HEAD_SETS, REGIONS, read_manifest, read_tables
 from dontblink.studies import collapse
+from dontblink.studies.risk import Monitor, load_monitor
 
 LARGEST_SIDE = 1024  # px of a picture in the page; a larger one is scaled down
 DIGITS = 4  # significant ones of a mass, an entropy or a map: more than a screen can show
@@ -81,6 +82,20 @@ def round_values(values: Any) -> Any:
     rounded = np.vectorize(lambda value: float(f"{value:.{DIGITS}g}"), otypes=[float])
     array = np.asarray(values, dtype=float)
     return rounded(array).tolist() if array.size else array.tolist()
+
+
+def read_monitor(profile: str) -> Monitor | None:
+    """Return the monitor that notebook 07 fitted; None where it fitted none."""
+    file = paths.outputs(profile) / "07_monitor_fitted.json"
+    return load_monitor(file) if file.is_file() else None
+
+
+def describe_risk(trace: Trace, monitor: Monitor) -> dict[str, Any]:
+    """Return what a monitor says at each token, as it would while the response is written; risk is None at first."""
+    visual = trace.mass[HEAD_SETS.index("all_layers"), :, :2].sum(axis=-1)
+    told = monitor.follow(trace.entropy_nats, visual, trace.model if trace.model in monitor.models else None)
+    risks = [None if np.isnan(risk) else round_values(risk) for risk in told["risk"]]
+    return {"risks": risks, "is_blind": told["is_blind"].tolist(), "domain": monitor.describe_domain()}
 
 
 def describe_response(item: Item, trace: Trace, row: dict[str, Any], layers: Sequence[int]) -> dict[str, Any]:
@@ -150,7 +165,7 @@ def describe_items(
     profile: str, chosen: pd.DataFrame
 ) -> Iterator[tuple[Item, dict[str, Any], tuple[dict[str, Any], Picture] | None]]:
     """Yield each chosen item, what the viewer shows of it, and its swap; one cell's traces are read at a time."""
-    study, swaps = Study(profile), read_swaps(profile)
+    study, swaps, monitor = Study(profile), read_swaps(profile), read_monitor(profile)
     items = {item.id: item for (_, split), cell in study.items.items() if split == "test" for item in cell}
     generator = registry.load_generator(study.question_settings["generator"]) if swaps else None
     seed = params.read_section(profile, "interventions")["seed"] if swaps else 0
@@ -163,7 +178,8 @@ def describe_items(
             trace, found = traces[item.id], None
             if swap is not None and generator is not None:
                 found = describe_swap(item, trace, swap, generator, seed)
-            yield item, describe_response(item, trace, row, layers), found
+            shown = describe_response(item, trace, row, layers)
+            yield item, shown | ({"monitor": describe_risk(trace, monitor)} if monitor else {}), found
 
 
 def to_script(call: str, value: Any) -> str:

@@ -120,6 +120,7 @@ const dontblink = (() => {
     build_stage();
     build_legend();
     build_swap();
+    build_risk();
     const list = find("steps");
     list.replaceChildren();
     response.steps.forEach((each, k) => {
@@ -181,6 +182,21 @@ const dontblink = (() => {
       const nats = make(item, "span", { class: "nats" }, lost_nats.toFixed(1));
       make(nats, "span", { class: "unseen" }, " nats lost");
     }
+  }
+
+  function build_risk() {
+    const told = shown.monitor;
+    find("risk").hidden = !told;
+    find("risk-words").replaceChildren();
+    if (!told) return;
+    const blind = told.is_blind.filter(Boolean).length;
+    find("risk-told").textContent = `What the monitor of notebook 07 would have said while the response was written: the probability that the answer is wrong if it came now, in percent. Thick lines: confident, not looking, and needed, ${blind} of ${told.risks.length} tokens. Fitted on ${told.domain}.`;
+    told.risks.forEach((risk, k) => {
+      const item = make(find("risk-words"), "li", told.is_blind[k] ? { class: "changed" } : {});
+      make(item, "span", { class: "word" }, shown.tokens[k]).style.setProperty("--lost", String(0.45 * (risk || 0)));
+      if (risk !== null) make(item, "span", { class: "nats" }, `${Math.round(100 * risk)} %`);
+      if (told.is_blind[k]) make(item, "span", { class: "unseen" }, " flagged");
+    });
   }
 
   function add_picture(figure, image, alt, grey) {

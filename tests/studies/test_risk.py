@@ -15,7 +15,7 @@ from small_monitor import build_monitor
 
 import dontblink
 from dontblink.errors import NamedError
-from dontblink.monitor.risk import COLUMNS, FEATURES, RISK_TERMS, Line, first_features, risk_terms
+from dontblink.studies.risk import COLUMNS, FEATURES, RISK_TERMS, Line, first_features, risk_terms
 
 MONITOR = build_monitor()
 
