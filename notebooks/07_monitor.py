@@ -484,3 +484,13 @@ print(guarantees.describe_kinds(kinds[kinds["monitor"] == "veto"], max_risk, del
 changed = test["prediction"] != test["other_prediction"]
 fell = test["needed"].map({1.0: "needed", 0.0: "not needed"})
 pd.crosstab(fell, changed.map({True: "answer changes", False: "answer stays"}))
+
+# %% [markdown]
+# What words say of the DECLARED task type, without any model: with random folds they know the benchmarks; what they say
+# of one that is left out is what they say of a user's question. A benchmark of one type has no AUROC of its own.
+
+# %% tags=["needs_monitor"]
+questions = rows[rows["split"] == "test"].drop_duplicates(["set", "benchmark", "item_id"])
+word_types = need.task_word_table(questions, targets, seed=seed)
+record.save_table("07_monitor", "task_words", word_types, profile)
+word_types.round(3)

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from small_extraction import HERE, MODEL, PROFILE
+from small_monitor import build_monitor
 
 from dontblink import params, paths, schema
 from dontblink.attention.traces import Trace
@@ -24,6 +25,7 @@ from dontblink.models.generate import item_generator
 from dontblink.publish import viewer
 from dontblink.questions.items import Drawing, Item, Recall, open_image
 from dontblink.studies import collapse
+from dontblink.studies.need import read_signals
 from dontblink_testbed.recalls import find_recalls
 
 HOSTILE = "</script><img src=x onerror=\"hacked=1\">&'"
@@ -208,6 +210,19 @@ def test_a_swap_is_shown_word_by_word_beside_both_pictures(small_copy: Path, tmp
     rows, columns = np.nonzero((own != altered).any(-1))
     x0, y0, x1, y1 = (96 * corner for corner in swap["corners"])
     assert x0 <= columns.min() <= columns.max() < x1 and y0 <= rows.min() <= rows.max() < y1
+
+
+def test_the_risk_is_what_the_monitor_says_of_the_tables(small_copy: Path, tmp_path: Path) -> None:
+    monitor = build_monitor()
+    assert not any("monitor" in own for own in read_shown(tmp_path / "without").values())
+    monitor.save(paths.outputs(PROFILE) / "07_monitor_fitted.json")
+    signals = read_signals(PROFILE)
+    for name, shown in read_shown(tmp_path / "with").items():
+        own = signals[signals["item_id"] == name].sort_values("token_index")
+        told = monitor.follow(own["entropy_nats"], own["visual_mass"])
+        risks = [np.nan if risk is None else risk for risk in shown["monitor"]["risks"]]
+        np.testing.assert_allclose(risks, told["risk"], rtol=2e-3)
+        assert shown["monitor"]["is_blind"] == told["is_blind"].tolist() and np.isnan(risks).sum() == 1
 
 
 def test_without_a_causal_study_no_swap_is_shown(small_copy: Path, tmp_path: Path, chosen: pd.DataFrame) -> None:

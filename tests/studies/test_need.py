@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from dontblink import paths
 from dontblink.statistics.bootstrap import EstimateError, Resampling
 from dontblink.studies import need
 
+FIXTURES = paths.ROOT.parent / "shared" / "fixtures"
 DRAWN = Resampling(200, 1, 0.95, "percentile")
 JUDGED = {"bins": 5, "sure_share": 0.8, "resampling": DRAWN}
 
@@ -127,6 +132,39 @@ def test_levels_that_a_model_does_not_answer_are_told() -> None:
     assert table.loc["early", "needed_share"] == pytest.approx(1 / 3) and table.loc["early", "n_unknown"] == 1
     shares = need.share_table(rows, 0.95).set_index("level")
     assert shares.loc["late", "estimate"] == 1.0 and shares.loc["early", "n_rows"] == 3
+
+
+def test_words_know_a_benchmark_in_random_folds_and_nothing_of_one_that_is_left_out() -> None:
+    rng = np.random.default_rng(2)
+    source = np.repeat(["a", "b", "c"], 100)
+    is_visual = np.where(source == "a", rng.random(300) < 0.1, np.where(source == "b", rng.random(300) < 0.9, True))
+    rows = pd.DataFrame({"benchmark": source, "task_type": np.where(is_visual, "seen", "read"), "question": source})
+    table = need.task_word_table(rows, ["seen"], seed=1).set_index("left_out")
+    assert table.loc["nothing", "auroc"] > 0.85 and table.loc["b", "auroc"] == 0.5
+    assert np.isnan(table.loc["c", "auroc"]) and table.loc["c", "visual_share"] == 1.0
+    assert table.loc["nothing", "n_items"] == 300 and table.loc["c", "n_items"] == 100
+
+
+@pytest.mark.skipif(not FIXTURES.is_dir(), reason="the real benchmark rows of ../shared/fixtures are not here")
+def test_words_of_real_questions_know_their_source_and_miscall_another(capsys: pytest.CaptureFixture[str]) -> None:
+    def read(name: str) -> Any:
+        return json.loads((FIXTURES / name).read_text(encoding="utf-8"))
+
+    lines = (FIXTURES / "mmmu_pro" / "gpt4o_standard10_cot.jsonl").read_text(encoding="utf-8").splitlines()
+    mathvista = read("mathvista/testmini.json").values()
+    texts = {
+        "mathvista": [(r["question"], r["metadata"]["category"] != "math-targeted-vqa") for r in mathvista],
+        "mmmu_pro": [(json.loads(line)["question"], True) for line in lines],
+        "hallusionbench": [(r["question"], False) for r in read("hallusionbench/HallusionBench.json")],
+    }
+    rows = pd.DataFrame(
+        [(name, "visual" if is_visual else "other", text) for name, own in texts.items() for text, is_visual in own],
+        columns=["benchmark", "task_type", "question"],
+    )  # fmt: skip
+    table = need.task_word_table(rows, ["visual"], seed=1).set_index("left_out")
+    with capsys.disabled():
+        print(table.round(3).to_string())
+    assert table.loc["nothing", "auroc"] > 0.9 and table.loc["mathvista", "auroc"] < table.loc["nothing", "auroc"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """What the trace viewer shows: some items of every cell, chosen by rule, as files that a page loads from a disk.
 
 Why it exists: whoever doubts a mean wants to see single responses, and a page opened from a file may load scripts but
-read nothing else. In: the tables, shards and items of a finished extraction, and the `swaps` of its causal study and the
-monitor of notebook 07 where there are any. Out: one JavaScript file an item under data/, an index of them, and the pictures as PNG files. Boxes are
-shares of the picture's width and height, maps and masses are means over the grounding layers and their heads. Never:
-pick an item by eye, rescale a map, or write a text that a page could take for markup (the page's own script shows texts
-as texts).
+read nothing else. In: the tables, shards and items of a finished extraction, and, where there are any, the `swaps` of
+its causal study and the monitor of notebook 07. Out: one JavaScript file an item under data/, an index of them, and the
+pictures as PNG files. Boxes are shares of the picture's width and height, maps and masses are means over the grounding
+layers and their heads, a monitor's masses over all heads. Never: pick an item by eye, rescale a map, or write a text
+that a page could take for markup (the page's own script shows texts as texts).
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from statsmodels.stats.proportion import proportion_confint
@@ -36,10 +38,9 @@ LEFT_OUT = ("nothing", "benchmark", "model")  # of the fit, when a response of i
 
 def build_classifier(columns: Sequence[str]) -> Pipeline:
     """Return a plain model of need: a logistic line on standardised columns, or on the words of a question."""
-    line = LogisticRegression(solver="newton-cholesky", tol=1e-8)
     if list(columns) == [WORDS]:
-        return make_pipeline(CountVectorizer(analyzer=str.split), line)
-    return make_pipeline(StandardScaler(), line)
+        return make_pipeline(CountVectorizer(analyzer=str.split), LogisticRegression(max_iter=2000))
+    return make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky", tol=1e-8))
 
 
 def read_columns(rows: pd.DataFrame, columns: Sequence[str]) -> Any:
@@ -272,3 +273,36 @@ def describe_lead(flags: pd.DataFrame) -> str:
         f"{flagged['lead_tokens'].median():.0f} of {flagged['n_tokens'].median():.0f} tokens (medians) and changes "
         f"{flags['n_changes'].mean():.1f} times a response; {wrong:.1%} of them are wrong, of the others {other:.1%}"
     )
+
+
+def task_word_table(
+    questions: pd.DataFrame, visual_types: Sequence[str], *, folds: int = 5, seed: int = 0
+) -> pd.DataFrame:
+    """Return what the words of questions say of their declared task type: known sources, and one that is left out.
+
+    `questions` have benchmark, task_type and question, a row an item; visual are those of `visual_types`. A row for
+    random folds (left_out "nothing") and for each benchmark that is left out of the fit: n_items, visual_share,
+    called_visual (predicted so), auroc (NaN where the judged questions are of one type). No model answers anything
+    here: the type is declared, so this says what words know of a benchmark, not what an answer needs.
+    """
+    is_visual = questions["task_type"].astype("str").isin(visual_types).to_numpy()
+    source, texts = questions["benchmark"].astype("str").to_numpy(), questions["question"].astype("str").to_numpy()
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    parts = [("nothing", list(split.split(texts, is_visual)))]
+    parts += [(name, [(np.flatnonzero(source != name), np.flatnonzero(source == name))]) for name in sorted({*source})]
+    results = []
+    for name, pairs in parts:
+        told = np.full(len(texts), np.nan)
+        for fit, asked in pairs:
+            if is_visual[fit].any() and not is_visual[fit].all():
+                line = build_classifier([WORDS]).fit(texts[fit], is_visual[fit])
+                told[asked] = line.predict_proba(texts[asked])[:, 1]
+        judged = np.sort(np.concatenate([asked for _, asked in pairs]))
+        own, p = is_visual[judged], told[judged]
+        is_known = bool(np.isfinite(p).all())
+        results.append({
+            "left_out": name, "n_items": len(judged), "visual_share": float(own.mean()),
+            "called_visual": float((p >= 0.5).mean()) if is_known else np.nan,
+            "auroc": float(roc_auc_score(own, p)) if is_known and 0 < own.sum() < len(own) else np.nan,
+        })  # fmt: skip
+    return pd.DataFrame(results)
