@@ -233,7 +233,8 @@ def summarise(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[st
     """Return `rules`: the rates of each claim, of C6 those of the least favourable null; and what only C6 has.
 
     `nulls` are its rates by null; `power` those of its smallest effect by items (a study with a stronger word has the
-    weaker one, too), and n_at_80 of any word and by rule, absent where the largest size does not reach it.
+    weaker one, too), n_at_80 of any word and by rule, absent where the largest size does not reach it, and the
+    conditions that are taken as met, because no number of items changes them.
     """
     rules: dict[str, Any] = {name: rates for name, rates in found.items() if " " not in name}
     if not (own := {name[3:]: rates for name, rates in found.items() if " " in name}):
@@ -249,6 +250,7 @@ def summarise(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[st
     power: dict[str, Any] = {key: needed for (rule, key), needed in at.items() if rule == "same_direction"}
     power["n_at_80_by_rule"] = {rule: needed for (rule, key), needed in at.items() if key == "n_at_80"}
     power |= {"effect": forced.EFFECT.rise, "population": asdict(forced.EFFECT), "by_items": by_items}
+    power["taken_as_met"] = ["in_form"]
     return {"rules": rules | {"C6": worst}, "nulls": {"C6": nulls}, "power": {"accuracy": power}}
 
 
