@@ -237,8 +237,9 @@ def find_simulated(
     `false_positive` holds rate, low and high (exact 95 %) by rule, `holds_bar` whether all are as low as `BAR` asks;
     `n_at_80` the items of a benchmark at which the smallest effect of interest is found in 80 of 100 studies, `n_items`
     those that this profile has. It `is_underpowered` with fewer, unless nothing failed here but what was `taken_as_met`
-    there, which more items would not change. Where the rule itself was tried on several nulls and numbers of items,
-    `nulls`, `power_by_items` and `n_at_80_by_rule` hold them. What was not simulated is left out.
+    there, which more items would not change. Where the rule itself was tried on several nulls and its smallest effect,
+    `nulls` holds its rates by null, `n_at_80_by_rule` what each word needs, `power` how often it is given with as many
+    items as this profile has. What was not simulated is left out.
     """
     rules, simulation = (read_json(file, "run `make simulate`") if file.is_file() else {}
                          for file in (paths.ROOT / place for place in SIMULATED))  # fmt: skip
@@ -254,7 +255,8 @@ def find_simulated(
     if needed := power.get("n_at_80"):
         found |= {"n_at_80": needed, "is_underpowered": n_items < needed and not is_found}
     if "n_at_80_by_rule" in power:
-        found |= {"n_at_80_by_rule": power["n_at_80_by_rule"], "power_by_items": power["by_items"]}
+        found |= {"n_at_80_by_rule": power["n_at_80_by_rule"]}
+        found |= {"power": power["by_items"][str(n_items)]} if str(n_items) in power["by_items"] else {}
     return found
 
 
