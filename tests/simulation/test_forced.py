@@ -107,7 +107,7 @@ def test_the_least_favourable_null_leads_and_power_is_read_off_by_rule() -> None
 
 
 def test_a_run_of_one_claim_leaves_the_others_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger, made = claims.read_ledger(), []
+    claim, made = claims.read_ledger()["claims"]["C6"], []
 
     def run(name: str, number: int) -> dict[str, bool]:
         made.append(name)
@@ -116,7 +116,7 @@ def test_a_run_of_one_claim_leaves_the_others_and_resumes(tmp_path: Path, monkey
     for owner, name, value in (
         (rules, "run_deal", run), (rules, "ProcessPoolExecutor", lambda n, _: ThreadPoolExecutor(n)),
         (rules, "hash_code", lambda *_: "code"), (rules, "hash_file", lambda _: "tables"),
-        (claims, "read_ledger", lambda: ledger), (paths, "ROOT", tmp_path),
+        (rules, "read_claim", lambda _: claim), (paths, "ROOT", tmp_path),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, value)
     file = tmp_path / claims.SIMULATED[0]

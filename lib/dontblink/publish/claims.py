@@ -245,8 +245,7 @@ def find_simulated(
                          for file in (paths.ROOT / place for place in SIMULATED))  # fmt: skip
     found: dict[str, Any] = {"n_items": n_items}
     if rule := rules.get("rules", {}).get(name):
-        holds = all(rate["low"] <= BAR[0] and rate["high"] <= BAR[1] for rate in rule.values())
-        found |= {"false_positive": rule, "holds_bar": holds}
+        found |= {"false_positive": rule, "holds_bar": all(map(holds_bar, rule.values()))}
     if nulls := rules.get("nulls", {}).get(name):
         found["nulls"] = nulls
     power = (simulation.get("power", {}) | rules.get("power", {})).get(claim["smallest_effect"]["power"], {})
@@ -260,6 +259,11 @@ def find_simulated(
     return found
 
 
+def holds_bar(rate: Mapping[str, float]) -> bool:
+    """Return whether the interval of a rule's false positives is as low as `BAR` asks."""
+    return rate["low"] <= BAR[0] and rate["high"] <= BAR[1]
+
+
 def read_other_seed(profile: str) -> dict[str, Any]:
     """Return the ledger of the testbed with its small model trained again; nothing of another profile."""
     file = paths.ROOT / OTHER_SEED
@@ -267,7 +271,10 @@ def read_other_seed(profile: str) -> dict[str, Any]:
 
 
 def show_verdict(claim: Mapping[str, Any]) -> str:
-    """Return a verdict, and where it found nothing with too few items, what it would have needed."""
+    """Return a verdict; where too few items found nothing, what it takes; of a rule above its bar, how it errs."""
+    rates = claim.get("simulated", {}).get("false_positive", {})
+    if (rate := rates.get(claim["verdict"].replace(" ", "_"))) and not holds_bar(rate):
+        return f"{claim['verdict']}, by a rule that fires on noise in {100 * rate['rate']:.1f} % of studies"
     if claim["verdict"] == "not reproduced" and "simulated" in claim and "n_at_80" in (own := claim["simulated"]):
         needed = f" underpowered ({own['n_items']:,} items, 80 % power at {own['n_at_80']:,.0f})"
         return f"not reproduced,{needed}" if own["is_underpowered"] else "not reproduced"
