@@ -272,9 +272,10 @@ def read_other_seed(profile: str) -> dict[str, Any]:
 
 def show_verdict(claim: Mapping[str, Any]) -> str:
     """Return a verdict; where too few items found nothing, what it takes; of a rule above its bar, how it errs."""
-    rates = claim.get("simulated", {}).get("false_positive", {})
-    if (rate := rates.get(claim["verdict"].replace(" ", "_"))) and not holds_bar(rate):
-        return f"{claim['verdict']}, by a rule that fires on noise in {100 * rate['rate']:.1f} % of studies"
+    if "simulated" in claim and "false_positive" in claim["simulated"]:
+        rates, rule = claim["simulated"]["false_positive"], claim["verdict"].replace(" ", "_")
+        if rule in rates and not holds_bar(rate := rates[rule]):
+            return f"{claim['verdict']}, by a rule that fires on noise in {100 * rate['rate']:.1f} % of studies"
     if claim["verdict"] == "not reproduced" and "simulated" in claim and "n_at_80" in (own := claim["simulated"]):
         needed = f" underpowered ({own['n_items']:,} items, 80 % power at {own['n_at_80']:,.0f})"
         return f"not reproduced,{needed}" if own["is_underpowered"] else "not reproduced"
