@@ -2,10 +2,12 @@
 
 Why: a rule without its control inside says "reproduced" of noise, and nobody sees it from the rule's text. In: the
 tables of the testbed, and paper/claims.yaml. A deal makes the null of a claim true in these tables and leaves the rest
-as it is; then come the notebooks' own functions, with fewer replicates, and the rule itself. Out: for each claim and
-rule the share of deals in which it fires, with its exact interval, in figures/simulation/00_rules.json, which the
-ledger shows. Deals are kept by the code, the rule and the tables behind them, so that a run resumes. Never: a rule
-looked at without its controls, or a deal chosen for what it gives.
+as it is; then come the notebooks' own functions, with fewer replicates, and the rule itself. C6 says that two things
+happen together, and no deal keeps one and takes the other: its studies are drawn (`forced`), for each way in which its
+null can be true, and with its smallest effect at several numbers of items. Out: for each claim and rule the share of
+deals in which it fires, with its exact interval, in figures/simulation/00_rules.json, which the ledger shows. Deals are
+kept by the code, the rule and the tables behind them, so that a run resumes. Never: a rule looked at without its
+controls, or a deal chosen for what it gives.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from dataclasses import asdict
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -26,19 +29,28 @@ from tqdm import tqdm
 from dontblink import params, paths, schema, store
 from dontblink.errors import as_command
 from dontblink.extraction import tables
-from dontblink.files import hash_file, write_text
+from dontblink.files import hash_file, read_json, write_text
 from dontblink.publish import claims
 from dontblink.publish.numbers import Row
 from dontblink.statistics.bootstrap import Resampling
-from dontblink.studies import collapse, entropy, hazard, transfer, veto
+from dontblink.studies import causal, collapse, entropy, hazard, transfer, veto
 from dontblink.studies.cells import PLACEBOS, VISION, VISIONS, deal_rows, number_items, select_rows
+from dontblink_simulation import forced
+from dontblink_simulation.needed import items_at
 from dontblink_simulation.simulate import hash_code
 
 PROFILE, HEADS = "testbed", "grounding_layers"
 RULES = ("reproduced", "same_direction")
 LIGHT, REFIT = 200, 100  # replicates: a deal is one study, and its interval may be a little rough
 SPLITS = 40  # of the veto
+ORDER_DEALS = 199  # of C6: the smallest p that Holm over nine cells can pass; with more it has a little more power
 Series = dict[str, list[Row]]
+
+
+@cache
+def read_claim(name: str) -> dict[str, Any]:
+    """Return a claim of the ledger; to read it takes a fifth of a study."""
+    return dict(claims.read_ledger()["claims"][name])
 
 
 @cache
@@ -176,13 +188,24 @@ def deal_veto(rng: np.random.Generator) -> Series:
     }
 
 
+def draw_order(population: forced.Forced, rng: np.random.Generator) -> Series:
+    """C6: a study of a population, every forced answer in the form of one, so that the rate is an upper bound."""
+    light = Resampling(LIGHT, int(rng.integers(2**32)))
+    return {"both": to_rows(causal.c6_table(population.draw(rng), order_deals=ORDER_DEALS, resampling=light))}
+
+
 DEALS: dict[str, Callable[[np.random.Generator], Series]] = {
     "C1": deal_collapse,
     "C2": deal_entropy,
     "C3": deal_transfer,
     "C4": deal_hazard,
     "C5": deal_veto,
-}
+} | {f"C6 {setting}": partial(draw_order, population) for setting, population in forced.SETTINGS.items()}
+
+
+def count_wanted(name: str, n_deals: int) -> int:
+    """Return how many studies are wanted: twice as many at the edge of a null, fewer where power is only read off."""
+    return 2 * n_deals if " no_" in name else n_deals // 4 if " with_" in name else n_deals
 
 
 def fires(claim: Mapping[str, Any], series: Series) -> dict[str, bool]:
@@ -196,9 +219,9 @@ def fires(claim: Mapping[str, Any], series: Series) -> dict[str, bool]:
 
 
 def run_deal(name: str, number: int) -> dict[str, bool]:
-    """Return which rules of a claim fire on one deal; its seed is the claim's name and its number."""
-    rng = np.random.default_rng([int(name[1:]), number])
-    return fires(claims.read_ledger()["claims"][name], DEALS[name](rng))
+    """Return which rules of a claim fire on one deal; its seed is the claim, its number and the setting."""
+    rng = np.random.default_rng([int(name[1:2]), number, *name[2:].encode()])
+    return fires(read_claim(name[:2]), DEALS[name](rng))
 
 
 def count_fires(found: Sequence[Mapping[str, bool]]) -> dict[str, dict[str, float]]:
@@ -212,31 +235,58 @@ def count_fires(found: Sequence[Mapping[str, bool]]) -> dict[str, dict[str, floa
     return result
 
 
+def summarise(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    """Return `rules`: the rates of each claim, of C6 those of the least favourable null; and what only C6 has.
+
+    `nulls` are its rates by null; `power` those of its smallest effect by items (a study with a stronger word has the
+    weaker one, too), n_at_80 of any word and by rule, absent where the largest size does not reach it, and the
+    conditions that are taken as met, because no number of items changes them.
+    """
+    rules: dict[str, Any] = {name: rates for name, rates in found.items() if " " not in name}
+    if not (own := {name[3:]: rates for name, rates in found.items() if " " in name}):
+        return {"rules": rules}
+    nulls: dict[str, Any] = {name: {"says": says, **own[name]} for name, (says, _) in forced.NULLS.items()}
+    worst = {rule: max((null[rule] for null in nulls.values()), key=lambda rate: rate["rate"]) for rule in RULES}
+    by_items = {str(n): own[f"with_{n}"] for n in forced.SIZES}
+    at: dict[tuple[str, str], float] = {}
+    for rule in RULES:
+        for key, column in (("n_at_80", "rate"), ("n_at_80_low", "high"), ("n_at_80_high", "low")):
+            needed = items_at(forced.SIZES, [rates[rule][column] for rates in by_items.values()])
+            at |= {(rule, key): needed} if np.isfinite(needed) else {}
+    power: dict[str, Any] = {key: needed for (rule, key), needed in at.items() if rule == "same_direction"}
+    power["n_at_80_by_rule"] = {rule: needed for (rule, key), needed in at.items() if key == "n_at_80"}
+    power |= {"effect": forced.EFFECT.rise, "population": asdict(forced.EFFECT), "by_items": by_items}
+    power["taken_as_met"] = ["in_form"]
+    return {"rules": rules | {"C6": worst}, "nulls": {"C6": nulls}, "power": {"accuracy": power}}
+
+
 @as_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Deal, judge, count and write."""
     parser = argparse.ArgumentParser(prog="python -m dontblink_simulation rules", description=__doc__.split("\n\n")[0])
     parser.add_argument("--deals", type=int, default=200, help="of each claim (default %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="worker processes; changes no number")
-    parser.add_argument("--claims", nargs="+", default=[], choices=[*DEALS], help="the others stay as they are")
+    known = sorted({name[:2] for name in DEALS})
+    parser.add_argument("--claims", nargs="+", default=known, choices=known, help="the others stay as they are")
     given = parser.parse_args(arguments)
-    folder, rules = paths.results("simulation") / "rules", {}
+    folder, rates = paths.results("simulation") / "rules", {}
     code = hash_code(__name__), hash_file(paths.extraction_manifest(PROFILE))
-    ledger = claims.read_ledger()["claims"]
     context = multiprocessing.get_context("spawn")
-    for name in DEALS:
-        key = store.shard_key(*code, {rule: ledger[name][rule] for rule in RULES}, ledger[name]["conditions"])
-        file = folder / f"{name}-{key}.json"
+    for name in (name for name in DEALS if name[:2] in given.claims):
+        claim, wanted = read_claim(name[:2]), count_wanted(name, given.deals)
+        key = store.shard_key(*code, {rule: claim[rule] for rule in RULES}, claim["conditions"])
+        file = folder / f"{name.replace(' ', '-')}-{key}.json"
         found = json.loads(file.read_text()) if file.is_file() else []
-        if not given.claims or name in given.claims:
-            with ProcessPoolExecutor(given.processes, context) as pool:
-                todo = range(len(found), given.deals)
-                for deal in tqdm(pool.map(run_deal, [name] * len(todo), todo), name, len(todo), disable=None):
-                    found.append(deal)
-                    write_text(file, json.dumps(found))
-        if found:
-            rules[name] = count_fires(found[: given.deals])
-    if not given.claims and given.deals >= 200:
-        write_text(paths.figures("simulation") / "00_rules.json", json.dumps({"rules": rules}, indent=1) + "\n")
-    print(json.dumps(rules, indent=1))
+        todo = range(len(found), wanted)
+        with ProcessPoolExecutor(given.processes, context) as pool:
+            for deal in tqdm(pool.map(run_deal, [name] * len(todo), todo), name, len(todo), disable=None):
+                found.append(deal)
+                write_text(file, json.dumps(found))
+        rates[name] = count_fires(found[:wanted])
+    summary, tracked = summarise(rates), paths.figures("simulation") / "00_rules.json"
+    if given.deals >= 200:
+        there = read_json(tracked, "take it back from git") if tracked.is_file() else {}
+        rules = dict(sorted((there.get("rules", {}) | summary["rules"]).items()))
+        write_text(tracked, json.dumps(there | summary | {"rules": rules}, indent=1) + "\n")
+    print(json.dumps(summary, indent=1))
     return 0

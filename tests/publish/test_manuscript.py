@@ -147,3 +147,17 @@ def test_figures_are_shown_or_left_out_with_a_reason() -> None:
         check_figures(source, there, {"02_collapse_*": "r", "03_*": "r"})
     with pytest.raises(NamedError, match="shown or not there: 05_veto"):
         check_figures(source, there, {"02_collapse_*": "r", "05_veto": "r"})
+
+
+@pytest.mark.parametrize(
+    ("simulated", "shown"),
+    [
+        ({"n_at_80": 300.4}, ("300", "300")),  # of the claim's test, whatever the rule
+        ({"n_at_80": 400.0, "n_at_80_by_rule": {"same_direction": 400.0}}, ("400", manuscript.DASH)),
+        ({}, (manuscript.DASH, manuscript.DASH)),
+    ],
+)
+def test_a_rule_shows_the_items_that_its_own_word_needs(simulated: dict[str, object], shown: tuple[str, str]) -> None:
+    claim = {"simulated": simulated}
+    found = tuple(manuscript.make_format("claim_power")(claim, rule) for rule in ("same_direction", "reproduced"))
+    assert found == shown

@@ -49,6 +49,7 @@ TESTED = ("rows", "show", "headline", "unit", "test", "seed", "why", "conditions
 DRAWN = {"estimate": "value", "ci_low": "low", "ci_high": "high"}
 STEM = "08_claims"
 SIMULATED = ("figures/simulation/00_rules.json", "figures/simulation/00_simulation.json")  # false positives, power
+BAR = (0.05, 0.075)  # of a rule's false positives: the most that the lower and the upper end of their interval may be
 OTHER_SEED = "figures/seeds/08_claims.json"  # after another training of the small model, see params/seeds.yaml
 START, END = "<!-- claims: written by `python -m dontblink.publish.claims --readme` -->", "<!-- /claims -->"
 
@@ -215,32 +216,52 @@ def build_ledger(numbers: Numbers, file: Path | None = None) -> dict[str, Any]:
             "rule": {key: claim[key] for key in ("why", "conditions", "reproduced", "same_direction")},
             "conditions": judged, "headline": headline, "shown": shown, "unit": claim["unit"], "test": claim["test"],
             "source": stem, "seed": sections[section][key], "verdict": decide(claim, judged),
-            "simulated": find_simulated(name, claim["smallest_effect"]["power"], count_items(sections)),
+            "simulated": find_simulated(name, claim, judged, count_items(claim, sections)),
         }  # fmt: skip
     return claims
 
 
-def count_items(sections: Mapping[str, Mapping[str, Any]]) -> int:
-    """Return the test items of a benchmark that a profile asks for."""
+def count_items(claim: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return the test items of a benchmark that a profile asks for; of `make causal` where the claim is about it."""
+    if "effects" in claim.get("needs", {}):
+        return int(sections["interventions"]["n_items"])
     real = set(sections["extraction"]["benchmarks"]) <= set(registry.REAL)
     return int(sections["questions" if real else "testbed"]["n_test_items"])
 
 
-def find_simulated(name: str, effect: str, n_items: int) -> dict[str, Any]:
+def find_simulated(
+    name: str, claim: Mapping[str, Any], judged: Mapping[str, Mapping[str, Any]], n_items: int
+) -> dict[str, Any]:
     """Return what `make simulate` says of a claim's rule: false positives by rule, and the items that it needs.
 
-    `false_positive` holds rate, low and high (exact 95 %) by rule; `n_at_80` the items of a benchmark at which the
-    smallest effect of interest is found in 80 of 100 studies, `n_items` those that this profile has. What was not
-    simulated is left out.
+    `false_positive` holds rate, low and high (exact 95 %) by rule, `holds_bar` whether all are as low as `BAR` asks;
+    `n_at_80` the items of a benchmark at which the smallest effect of interest is found in 80 of 100 studies, `n_items`
+    those that this profile has. It `is_underpowered` with fewer, unless nothing failed here but what was `taken_as_met`
+    there, which more items would not change. Where the rule itself was tried on several nulls and its smallest effect,
+    `nulls` holds its rates by null, `n_at_80_by_rule` what each word needs, `power` how often it is given with as many
+    items as this profile has. What was not simulated is left out.
     """
-    rules, power = (read_json(file, "run `make simulate`") if file.is_file() else {}
-                    for file in (paths.ROOT / place for place in SIMULATED))  # fmt: skip
+    rules, simulation = (read_json(file, "run `make simulate`") if file.is_file() else {}
+                         for file in (paths.ROOT / place for place in SIMULATED))  # fmt: skip
     found: dict[str, Any] = {"n_items": n_items}
     if rule := rules.get("rules", {}).get(name):
-        found["false_positive"] = rule
-    if needed := power.get("power", {}).get(effect, {}).get("n_at_80"):
-        found |= {"n_at_80": needed, "is_underpowered": n_items < needed}
+        found |= {"false_positive": rule, "holds_bar": all(map(holds_bar, rule.values()))}
+    if nulls := rules.get("nulls", {}).get(name):
+        found["nulls"] = nulls
+    power = (simulation.get("power", {}) | rules.get("power", {})).get(claim["smallest_effect"]["power"], {})
+    met = power.get("taken_as_met", [])
+    is_found = bool(met) and all(judged[key]["holds"] for key in claim["same_direction"] if key not in met)
+    if needed := power.get("n_at_80"):
+        found |= {"n_at_80": needed, "is_underpowered": n_items < needed and not is_found}
+    if "n_at_80_by_rule" in power:
+        found |= {"n_at_80_by_rule": power["n_at_80_by_rule"]}
+        found |= {"power": power["by_items"][str(n_items)]} if str(n_items) in power["by_items"] else {}
     return found
+
+
+def holds_bar(rate: Mapping[str, float]) -> bool:
+    """Return whether the interval of a rule's false positives is as low as `BAR` asks."""
+    return rate["low"] <= BAR[0] and rate["high"] <= BAR[1]
 
 
 def read_other_seed(profile: str) -> dict[str, Any]:
@@ -250,7 +271,11 @@ def read_other_seed(profile: str) -> dict[str, Any]:
 
 
 def show_verdict(claim: Mapping[str, Any]) -> str:
-    """Return a verdict, and where it found nothing with too few items, what it would have needed."""
+    """Return a verdict; where too few items found nothing, what it takes; of a rule above its bar, how it errs."""
+    if "simulated" in claim and "false_positive" in claim["simulated"]:
+        rates, rule = claim["simulated"]["false_positive"], claim["verdict"].replace(" ", "_")
+        if rule in rates and not holds_bar(rate := rates[rule]):
+            return f"{claim['verdict']}, by a rule that fires on noise in {100 * rate['rate']:.1f} % of studies"
     if claim["verdict"] == "not reproduced" and "simulated" in claim and "n_at_80" in (own := claim["simulated"]):
         needed = f" underpowered ({own['n_items']:,} items, 80 % power at {own['n_at_80']:,.0f})"
         return f"not reproduced,{needed}" if own["is_underpowered"] else "not reproduced"

@@ -71,6 +71,12 @@ def _counts(headline: Mapping[str, Any]) -> str:
     return f"{items:,}" if n == items else f"{items:,} ({n:,})"
 
 
+def _needed(simulated: Mapping[str, Any], rule: str) -> str:
+    """Return the items at which a rule, or where only that was simulated its claim's test, finds the effect."""
+    own, key = (simulated["n_at_80_by_rule"], rule) if "n_at_80_by_rule" in simulated else (simulated, "n_at_80")
+    return f"{own[key]:,.0f}" if key in own else DASH
+
+
 def _interval(row: Mapping[str, Any], kind: str) -> str:
     """Return `estimate [low, high]` of a row, or its gain where it has no estimate, in one of the formats."""
     middle, low, high = (
@@ -100,7 +106,7 @@ FORMATS: dict[str, Callable[..., str]] = {
     "interval": _interval,  # of a row
     # of a whole entry of the ledger
     "claim_estimate": lambda claim: show_estimate(claim).replace(" ", NO_BREAK),
-    "claim_power": lambda claim: f"{claim['simulated']['n_at_80']:,.0f}" if "n_at_80" in claim["simulated"] else DASH,
+    "claim_power": lambda claim, rule: _needed(claim["simulated"], rule),
     "claim_row": lambda claim: escape(str(claim["headline"]["row"]).replace("_", " ")) if claim["tested"] else DASH,
     "claim_counts": lambda claim: _counts(claim["headline"]) if claim["tested"] else DASH,
     "claim_p": lambda claim: _p(claim["headline"]["p"], "") if claim["tested"] and "p" in claim["headline"] else DASH,
