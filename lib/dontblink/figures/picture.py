@@ -15,7 +15,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from dontblink.figures.style import COLOUR_MAP
 from dontblink.questions.items import Box
 
 PER_TOKEN = "attention mass\nper image token"
+
 
 def wrap(text: str, width: int) -> str:
     """Break a text into lines of at most `width` letters, between words where there is a choice.
@@ -106,9 +107,9 @@ def watched_tokens(
         "entropy (nats)": {"entropy_nats": "entropy"}, "probability": {"risk": "risk", "need": "need"},
     }  # fmt: skip
     panels = {label: named for label, named in panels.items() if {*named} <= {*tokens}}
-    right = fig
+    right: FigureBase = fig
     if image is not None and attention is not None:
-        left, right = fig.subfigures(1, 2, width_ratios=(1, 1.6))
+        left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.6))[0]
         ax = left.subplots()
         shown = lay_over(ax, np.asarray(image)[..., :3], boxes, attention, float(attention.max()))
         left.colorbar(shown, ax=ax, label=PER_TOKEN, location="bottom", shrink=0.8)

@@ -208,7 +208,7 @@ class Watch:
         """Draw the numbers of the tokens of one sequence that have been taken, and where they looked on average."""
         assert self.watching is not None
         tokens = pd.DataFrame([row for (row,) in self.rows])
-        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
         if not self.pictures or self.prompts[0].unplaced:
             return watched_tokens(figure, tokens)
         image, _ = self.prompts[0].find_image(self.vlm.image_token_id)
@@ -252,7 +252,8 @@ class _StopWhen(StoppingCriteria):
 class _Live(StoppingCriteria):
     def __init__(self, watch: Watch, every_tokens: int) -> None:
         self.watch, self.every_tokens = watch, every_tokens
-        self.n_shown, self.tokens, self.handle = 0, torch.empty(0), None
+        self.n_shown, self.tokens = 0, torch.empty(0)
+        self.handle: Any = None  # of the picture in a notebook
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         assert self.watch.watching is not None
@@ -271,9 +272,9 @@ class _Live(StoppingCriteria):
 
             with plt.style.context(STYLE):
                 self.watch.draw().savefig(content := io.BytesIO(), format="png")
-            picture = Image(content.getvalue())
+            picture = Image(content.getvalue())  # type: ignore[no-untyped-call]
             if self.handle is None:
-                self.handle = display(picture, display_id=True)
+                self.handle = display(picture, display_id=True)  # type: ignore[no-untyped-call]
             else:
                 self.handle.update(picture)
         else:
