@@ -24,8 +24,8 @@ from measure import Result, build_parser, judge_pair, load_tiny_models, read_arg
 from dontblink import params, paths
 from dontblink.models.checkpoints import load_vlm
 from dontblink.monitor.gaze import watch
-from dontblink.monitor.risk import Known, Line, Monitor, Scale, Signals, Stage
 from dontblink.questions.items import open_image, split_question
+from dontblink.studies.risk import Known, Line, Monitor, Scale, Signals, Stage
 
 WIDE_BAR, TESTBED_BAR = 1.05, 1.08
 WIDE_MONITOR_BAR, TESTBED_MONITOR_BAR = 1.08, 1.12

@@ -21,7 +21,7 @@ from transformers import AutoModelForImageTextToText
 import dontblink
 from dontblink import lineage, paths
 from dontblink.models.checkpoints import load_processor
-from dontblink.monitor.risk import COLUMNS
+from dontblink.studies.risk import COLUMNS
 
 PAGES = {name: (paths.ROOT / name).read_text() for name in ("README.md", "REPRODUCING.md", "REAL_MODELS.md")}
 MONITOR = "figures/testbed/07_monitor.json"

@@ -24,8 +24,8 @@ import dontblink
 from dontblink.errors import NamedError
 from dontblink.models.vlm import VLM
 from dontblink.monitor.gaze import Gaze
-from dontblink.monitor.risk import COLUMNS, Known, Monitor, Scale, Signals
 from dontblink.questions.items import Box
+from dontblink.studies.risk import COLUMNS, Known, Monitor, Scale, Signals
 
 BOXES = [(0, 0, 24, 40), (10, 10, 60, 30)]  # on 16 px a token: some tokens are covered in part
 NUMBERS = {
