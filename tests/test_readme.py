@@ -24,7 +24,7 @@ from dontblink.models.checkpoints import load_processor
 from dontblink.studies.risk import COLUMNS
 
 PAGES = {name: (paths.ROOT / name).read_text() for name in ("README.md", "REPRODUCING.md", "REAL_MODELS.md")}
-MONITOR = "figures/testbed/07_monitor.json"
+MONITOR = "figures/testbed/07_monitor_fitted.json"
 README = PAGES["README.md"]
 GENERATED = re.compile(r"<!-- (\w+): .*?<!-- /\1 -->", flags=re.S)
 SECTIONS = [
