@@ -221,7 +221,7 @@ class Interventions(Section):
     """`make causal`: responses whose looks are taken away, replaced and kept up."""
 
     n_items: Count = Field(description="the first so many test items of each benchmark")
-    conditions: Several[Cause] = Field(
+    conditions: Annotated[list[Cause], AfterValidator(refuse_repetition)] = Field(
         description="name@share: what is changed, from which share of the own reasoning on; 1 is the answer"
     )
     mass_ratio: float = Field(gt=1, le=4, description="to which a raise lifts the evidence mass of calibration items")

@@ -113,3 +113,12 @@ def test_a_condition_that_does_not_exist_is_named(small_copy: Path) -> None:
         settle(conditions=["nothing@0"])
     assert Condition.parse("raise_own@0.25") == Condition("raise_own", 0.25)
     assert BENCHMARKS and MODEL
+
+
+def test_a_study_of_need_alone_runs_nothing_else(small_copy: Path) -> None:
+    found = settle(conditions=[], head_counts=[], forced_shares=[], n_recall_items=0)
+    shards = found.study.shards(MODEL)
+    assert {job for shard in shards for job in found.jobs(shard)} == {"need"}
+    assert {shard.split for shard in shards if found.jobs(shard)} == {"test", "calibration"}
+    off = settle(conditions=[], head_counts=[], forced_shares=[], n_recall_items=0, fits_monitor=False)
+    assert {shard.split for shard in shards if off.jobs(shard)} == {"test"}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import tiny_types
 import torch
+from nbclient import NotebookClient
 from PIL import Image
+from small_monitor import build_monitor
 from tiny_checkpoints import FAMILIES, tiny_vlm
 
 import dontblink
@@ -17,6 +25,7 @@ from dontblink.errors import NamedError
 from dontblink.models.vlm import VLM
 from dontblink.monitor.gaze import Gaze
 from dontblink.questions.items import Box
+from dontblink.studies.risk import COLUMNS, Known, Monitor, Scale, Signals
 
 BOXES = [(0, 0, 24, 40), (10, 10, 60, 30)]  # on 16 px a token: some tokens are covered in part
 NUMBERS = {
@@ -165,6 +174,170 @@ def test_of_a_batch_each_response_ends_where_its_own_rule_holds(vlm: VLM) -> Non
         output = generate(vlm, inputs, stopping_criteria=[rule], min_new_tokens=0, pad_token_id=9)
     assert [len(own.token_ids) for own in gaze.read(output)] == [3, 5]
     assert gaze.table(output).groupby("sequence_index")["flag"].sum().tolist() == [1, 1]
+
+
+def test_asked_every_few_tokens_a_rule_ends_a_response_later_and_the_tables_where_it_first_held(vlm: VLM) -> None:
+    _, inputs = prepare(vlm)
+    gaze, output = watch(vlm)
+    free = gaze.table(output)
+    bar = float(np.sort(free["visual_mass"])[3] + 1e-5)
+    first = int((free["visual_mass"] <= bar).to_numpy().argmax())
+    for every_tokens in (1, 5, 20):
+        with dontblink.watch(vlm.model, inputs) as gaze:
+            rule = gaze.stop_when(lambda row: row["visual_mass"] <= bar, every_tokens)
+            output = generate(vlm, inputs, stopping_criteria=[rule], min_new_tokens=0)
+        n_written = output.shape[1] - inputs["input_ids"].shape[1]
+        assert n_written == min(-(-(first + 1) // every_tokens) * every_tokens, 12)
+        table = gaze.table(output)
+        assert table["flag"].tolist() == [False] * first + [True]
+        np.testing.assert_allclose(table["visual_mass"], free["visual_mass"][: first + 1], rtol=0, atol=1e-6)
+
+
+def monitor_of(vlm: VLM, **numbers: Any) -> Monitor:
+    """Return the monitor by hand, on scales that the tiny checkpoint's tokens have, and knowing it."""
+    signals = Signals(Scale(4.0, 0.1), Scale(0.2, 0.02))
+    known = Known(vlm.model.config.model_type, vlm.model.num_parameters(), signals)
+    wide = [replace(stage, low=(-99.0,) * 4, high=(99.0,) * 4) for stage in build_monitor().stages]
+    return replace(build_monitor(), models={"tiny": known}, stages=tuple(wide), **numbers)
+
+
+def test_a_monitor_says_the_same_online_and_behind_the_response(vlm: VLM) -> None:
+    messages, inputs = prepare(vlm)
+    monitor, seen = monitor_of(vlm), list[dict[str, float]]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with dontblink.watch(
+            vlm.model, inputs, BOXES, processor=vlm.processor, messages=messages, monitor=monitor
+        ) as gaze:
+            rule = gaze.stop_when(lambda row: bool(seen.append(dict(row))), 5)  # type: ignore[func-returns-value]
+            output = generate(vlm, inputs, stopping_criteria=[rule])
+        watched = gaze.table(output)
+        response = output[0, inputs["input_ids"].shape[1] :]
+        read = dontblink.measure(vlm.model, vlm.processor, messages, response, BOXES, monitor=monitor)
+    measured = read.table()
+    assert list(measured)[-6:] == list(watched)[-6:] == list(COLUMNS) and len(measured) == 12
+    bars = {"mean_entropy_nats": 2e-5, "look_mass": 2e-6, "need": 1e-4, "risk": 1e-4}
+    for found in (watched, pd.DataFrame(seen)):
+        for name, bar in bars.items():
+            np.testing.assert_allclose(found[name], measured[name], rtol=0, atol=bar)
+    assert watched["in_domain"].tolist() == measured["in_domain"].tolist() == [False] + [True] * 11
+    assert watched["risk"].notna().tolist() == [False] + [True] * 11 and watched["risk"].nunique() > 5
+    assert watched["is_blind"].equals(pd.Series([row["is_blind"] for row in seen]))
+
+
+def test_a_model_that_the_monitor_does_not_know_is_told_once_in_a_line(vlm: VLM) -> None:
+    messages, inputs = prepare(vlm)
+    monitor = build_monitor()
+    with pytest.warns(UserWarning, match="unknown to the monitor.* calibrated on a, b on first, second") as told:
+        with dontblink.watch(vlm.model, inputs, monitor=monitor) as gaze:
+            output = generate(vlm, inputs)
+        table = gaze.table(output)
+    assert len([each for each in told if each.category is UserWarning]) == 1
+    assert not table["in_domain"].any() and table["risk"].notna().sum() == 11
+    with pytest.warns(UserWarning, match=r"of [\d,]+ parameters: unknown to the monitor"):
+        dontblink.measure(vlm.model, vlm.processor, messages, [9, 10], monitor=monitor)
+
+
+def test_a_blind_response_is_ended_and_asked_to_look_again(vlm: VLM) -> None:
+    messages, inputs = prepare(vlm)
+    monitor = monitor_of(vlm, sure=99.0, least_look=99.0, least_need=0.0)  # blind as soon as there is a need
+    with dontblink.watch(vlm.model, inputs, processor=vlm.processor, messages=messages, monitor=monitor) as gaze:
+        rule = gaze.stop_when(lambda row: bool(row["is_blind"]), 4)
+        output = generate(vlm, inputs, stopping_criteria=[rule], min_new_tokens=0)
+    (own,) = gaze.read(output)
+    assert len(own.token_ids) == 2 and output.shape[1] == inputs["input_ids"].shape[1] + 4
+    again = gaze.look_again(output, "what digit was 3 ?")
+    more = vlm.tokenizer("what digit was 3 ?", add_special_tokens=False)["input_ids"]
+    tail = torch.tensor([[*own.token_ids, *more]])
+    long_way = {**inputs, "input_ids": torch.cat([inputs["input_ids"], tail], 1)}
+    for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):  # text is of kind 0
+        if name in inputs:
+            long_way[name] = torch.cat([inputs[name], torch.full_like(tail, value)], 1)
+    assert again.keys() == long_way.keys()
+    assert all(torch.equal(again[name], given) for name, given in long_way.items())
+    plain = generate(vlm, long_way)
+    with dontblink.watch(vlm.model, again, monitor=monitor) as second:
+        output = generate(vlm, again)
+    assert torch.equal(output, plain) and len(second.table(output)) == 12
+
+
+def test_to_look_again_leaves_the_end_token_out_and_refuses_what_it_cannot_write(vlm: VLM) -> None:
+    messages, inputs = prepare(vlm)
+    gaze, output = watch(vlm)
+    n_prompt = inputs["input_ids"].shape[1]
+    gaze.vlm.eos_ids = (int(output[0, -1]),)
+    written = [token for token in output[0, n_prompt:].tolist() if token != output[0, -1]]
+    first = output[0, n_prompt:].tolist().index(int(output[0, -1]))
+    assert gaze.look_again(output, "")["input_ids"][0, n_prompt:].tolist() == written[:first]
+    with pytest.raises(NamedError, match="holds a token that stands for a picture"):
+        gaze.look_again(output, vlm.decode([vlm.image_token_id]))
+    with dontblink.watch(vlm.model, inputs) as bare:
+        output = generate(vlm, inputs)
+    with pytest.raises(NamedError, match="nothing knows the tokens of a text; give dontblink.watch the processor"):
+        bare.look_again(output, "what")
+
+
+def test_elsewhere_the_live_view_is_a_line_a_token_and_changes_none(
+    vlm: VLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages, inputs = prepare(vlm)
+    with dontblink.watch(
+        vlm.model, inputs, processor=vlm.processor, messages=messages, monitor=monitor_of(vlm)
+    ) as gaze:
+        output = generate(vlm, inputs, stopping_criteria=[gaze.live(5)])
+    assert torch.equal(output, generate(vlm, inputs))
+    lines, table = capsys.readouterr().err.splitlines(), gaze.table(output)
+    assert len(lines) == 12  # the last two behind the last fifth
+    for line, (_, row) in zip(lines, table.iterrows(), strict=True):
+        risk = f"{row['risk']:.2f}"
+        expected = f"entropy {row['entropy_nats']:6.3f} nats  image {row['visual_mass']:.3f}  risk {risk}  "
+        assert line == expected + row["token_text"]
+    with dontblink.watch(vlm.model, inputs) as gaze:
+        output = generate(vlm, inputs, stopping_criteria=[gaze.live(1)])
+    assert "risk" not in (told := capsys.readouterr().err) and told.splitlines()[-1].endswith(f"  {output[0, -1]}")
+    assert len(gaze.draw().axes) == 2  # masses and entropy, no picture
+    two = {name: torch.cat([given, given]) for name, given in inputs.items()}
+    with (
+        dontblink.watch(vlm.model, two) as gaze,
+        pytest.raises(NamedError, match="2 sequences, a live view shows one"),
+    ):
+        gaze.live()
+
+
+KERNEL = """
+import sys
+sys.path[:0] = {tests}
+import dontblink, torch
+from test_gaze import monitor_of, prepare, generate, BOXES
+from tiny_checkpoints import tiny_vlm
+vlm = tiny_vlm({family!r})
+messages, inputs = prepare(vlm)
+with dontblink.watch(
+    vlm.model, inputs, BOXES, processor=vlm.processor, messages=messages, monitor=monitor_of(vlm, least_need=0.0)
+) as gaze:
+    generate(vlm, inputs, stopping_criteria=[gaze.live(3)])
+"""
+
+
+@pytest.mark.slow
+def test_in_a_kernel_the_live_view_is_one_picture_that_is_drawn_anew(vlm: VLM) -> None:
+    tests = Path(__file__).parents[1]
+    family = "glm4v" if vlm.model.config.model_type.startswith("glm4v") else "qwen3_vl"
+    cell = nbformat.v4.new_code_cell(KERNEL.format(tests=[str(tests), str(tests / "monitor")], family=family))
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    updates = list[str]()
+
+    class Counting(NotebookClient):
+        def process_message(self, msg: Any, *rest: Any) -> Any:
+            if "image/png" in msg["content"].get("data", {}):  # not a progress bar
+                updates.append(msg["msg_type"])
+            return super().process_message(msg, *rest)
+
+    Counting(notebook, timeout=None, kernel_name="python3").execute()
+    (shown,) = [out for out in notebook.cells[0].outputs if "image/png" in out.get("data", {})]
+    assert updates == ["display_data"] + ["update_display_data"] * 3  # 12 tokens by threes
+    with Image.open(io.BytesIO(base64.b64decode(shown["data"]["image/png"]))) as picture:
+        assert min(picture.size) > 300 and len(picture.convert("L").getcolors(256) or []) > 30
 
 
 def test_the_picture_has_a_panel_for_each_step_besides_itself(vlm: VLM) -> None:

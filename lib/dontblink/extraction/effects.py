@@ -102,12 +102,12 @@ class Effects:
             own = {"strength": self.settings["n_strength_items"]} if raises else {}
             own |= {"need": self.settings["n_need_items"]} if self.settings["fits_monitor"] else {}
             return own if shard.index == 0 else {}
-        wanted = {"baseline": self.settings["n_items"]} | dict.fromkeys(
-            self.settings["conditions"], self.settings["n_items"]
-        )
+        conditions = self.settings["conditions"]
+        wanted = dict.fromkeys(["baseline", *conditions] if conditions else [], self.settings["n_items"])
         others = {job: self.settings[key] for job, key in OTHER_JOBS.items()}
-        if not self.settings["head_counts"]:
-            del others["heads"]
+        for key, job in (("head_counts", "heads"), ("forced_shares", "forced")):
+            if not self.settings[key]:
+                del others[job]
         if shard.benchmark in registry.REAL or shard.index:
             del others["swaps"]
         if shard.benchmark in registry.REAL:

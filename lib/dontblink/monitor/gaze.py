@@ -10,6 +10,8 @@ of a type cannot be placed, or a choice of heads that a test item had a part in 
 
 from __future__ import annotations
 
+import io
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,8 +31,8 @@ from dontblink.attention.replay import REGIONS, replay_responses, weigh_regions
 from dontblink.attention.traces import SIDE, paint_steps
 from dontblink.attention.trial import try_model
 from dontblink.attention.watching import NUMBERS, Watching, watch_generation
-from dontblink.errors import NamedError
-from dontblink.figures.picture import evidence_strip
+from dontblink.errors import NamedError, make_printable
+from dontblink.figures.picture import evidence_strip, watched_tokens
 from dontblink.figures.style import STYLE
 from dontblink.models.families import find_family
 from dontblink.models.spans import Spans
@@ -104,20 +106,12 @@ class Gaze:
         """
         if not self.pictures:
             raise NamedError(f"no picture to draw on; {GIVE}")
-        if self.prompt.unplaced:
-            raise NamedError(self.prompt.unplaced)
-        if self.prompt.placement is None:
-            grids, maps = self.vlm.image_grid(self.prompt), self.step_map
-        else:
-            grids, maps = [(SIDE, SIDE)] * len(self.pictures), paint_steps(self.step_map, self.prompt.placement)
-        ends = np.cumsum([rows * columns for rows, columns in grids])
-        painted = np.split(maps, ends[:-1], axis=1)
-        shown = int(np.argmax([each.sum() for each in painted]))
+        shown, painted, grid = paint(self.vlm, self.prompt, self.step_map)
         texts = [self.vlm.decode(self.token_ids[a:b]) for a, b in list_steps(self.spans, len(self.token_ids))]
         boxes = [box for box in self.boxes or () if box.image == shown]
         with plt.style.context(STYLE):
             figure = figure or plt.figure(figsize=(7.2, 1.5 * -(-(len(texts) + 1) // 6)), layout="constrained")
-            return evidence_strip(figure, self.pictures[shown], boxes, painted[shown], texts, grids[shown])
+            return evidence_strip(figure, self.pictures[shown], boxes, painted, texts, grid)
 
 
 @dataclass
@@ -132,6 +126,7 @@ class Watch:
     watching: Watching | None = None
     monitor: Monitor | None = None
     stops: list[_StopWhen] = field(default_factory=list)
+    views: list[_Live] = field(default_factory=list)
     rows: list[list[dict[str, float]]] = field(default_factory=list)  # of each token, of each sequence
     followers: list[Follower] = field(default_factory=list)  # of each sequence
 
@@ -183,6 +178,45 @@ class Watch:
         self.stops.append(_StopWhen(self, rule, every_tokens))
         return self.stops[-1]
 
+    def live(self, every_tokens: int = 8) -> StoppingCriteria:
+        """Return what shows the tokens while they come, and stops nothing; pass it to `generate`.
+
+        In a Jupyter kernel it is one picture, drawn anew every `every_tokens` tokens; elsewhere a line a token on
+        stderr. NamedError unless there is one sequence.
+        """
+        if len(self.prompts) != 1:
+            raise NamedError(f"{len(self.prompts)} sequences, a live view shows one; watch them one by one")
+        self.views.append(_Live(self, every_tokens))
+        return self.views[-1]
+
+    def look_again(self, output: Any, text: str) -> dict[str, Any]:
+        """Return inputs with which `generate` goes on behind what was written, with `text` appended to it.
+
+        An end token is left out, and what came behind the first flag. `output` is what `generate` returned. NamedError
+        without processor and messages, or if the text holds a placeholder of a picture.
+        """
+        if not self.pictures:
+            raise NamedError(f"nothing knows the tokens of a text; {GIVE}")
+        more = self.vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if {*more} & {*self.vlm.suppressed_ids}:
+            raise NamedError("the text holds a token that stands for a picture; remove it")
+        (own,) = self.read(output)
+        written = [token for token in own.token_ids if token not in self.vlm.eos_ids]
+        return self.vlm.collate(self.prompts, [[*written, *more]], side="left")
+
+    def draw(self) -> Figure:
+        """Draw the numbers of the tokens of one sequence that have been taken, and where they looked on average."""
+        assert self.watching is not None
+        tokens = pd.DataFrame([row for (row,) in self.rows])
+        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+        if not self.pictures or self.prompts[0].unplaced:
+            return watched_tokens(figure, tokens)
+        image, _ = self.prompts[0].find_image(self.vlm.image_token_id)
+        looks = torch.cat([part[:, 0] for part in self.watching.attention]).mean(0)[image + self.starts[0]]
+        shown, (painted,), grid = paint(self.vlm, self.prompts[0], looks.cpu().numpy()[None])
+        boxes = [box for box in self.boxes or () if box.image == shown]
+        return watched_tokens(figure, tokens, self.pictures[shown], boxes, painted.reshape(grid))
+
     def take(self, tokens: Tensor) -> list[list[dict[str, float]]]:
         """Return the rows of numbers of all tokens so far, of each sequence; `tokens` [B] were chosen last."""
         assert self.watching is not None
@@ -213,6 +247,45 @@ class _StopWhen(StoppingCriteria):
         new = self.watch.take(tokens)[len(self.flags) :]
         self.flags += [[bool(self.rule(row)) for row in rows] for rows in new]
         return self.flags
+
+
+class _Live(StoppingCriteria):
+    def __init__(self, watch: Watch, every_tokens: int) -> None:
+        self.watch, self.every_tokens = watch, every_tokens
+        self.n_shown, self.tokens = 0, torch.empty(0)
+        self.handle: Any = None  # of the picture in a notebook
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        assert self.watch.watching is not None
+        self.tokens = input_ids[:, -1]
+        if self.watch.watching.n_steps % self.every_tokens == 0:
+            self.show()
+        return input_ids.new_zeros(len(input_ids), dtype=torch.bool)
+
+    def show(self) -> None:
+        """Show the tokens that came since."""
+        rows = self.watch.take(self.tokens)
+        if len(rows) == self.n_shown:
+            return
+        if getattr(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)(), "kernel", None):
+            from IPython.display import Image, display  # there where it can be used
+
+            with plt.style.context(STYLE):
+                self.watch.draw().savefig(content := io.BytesIO(), format="png")
+            picture = Image(content.getvalue())  # type: ignore[no-untyped-call]
+            if self.handle is None:
+                self.handle = display(picture, display_id=True)  # type: ignore[no-untyped-call]
+            else:
+                self.handle.update(picture)
+        else:
+            assert self.watch.watching is not None
+            tokens, vlm = self.watch.watching.tokens[self.n_shown :], self.watch.vlm
+            for (row,), (token,) in zip(rows[self.n_shown :], map(Tensor.tolist, tokens), strict=True):
+                text = make_printable(vlm.decode([token])) if vlm.tokenizer else str(token)
+                numbers = f"entropy {row['entropy_nats']:6.3f} nats  image {row['visual_mass']:.3f}"
+                risk = f"  risk {row['risk']:.2f}" if "risk" in row else ""
+                print(f"{numbers}{risk}  {text}", file=sys.stderr)
+        self.n_shown = len(rows)
 
 
 @contextmanager
@@ -283,6 +356,8 @@ def watch(
         found.followers = [Follower(monitor, name) for _ in prompts]
     with watch_generation(model, torch.from_numpy(weights)) as found.watching:
         yield found
+        for view in found.views:
+            view.show()
 
 
 def measure(
@@ -322,6 +397,23 @@ def measure(
         vlm, prompt, pictures, own_boxes, ids, spans, found.mass, found.entropy_nats, found.top20_entropy_nats,
         found.log_probability_nats, found.step_map.mean((1, 2)), monitor=monitor,
     )  # fmt: skip
+
+
+def paint(vlm: VLM, prompt: Prompt, maps: Floats) -> tuple[int, Floats, tuple[int, int]]:
+    """Return which picture maps [S, M] of image tokens see most, its own maps [S, rows x columns], and that grid.
+
+    NamedError where the image tokens of the type cannot be placed.
+    """
+    if prompt.unplaced:
+        raise NamedError(prompt.unplaced)
+    if prompt.placement is None:
+        grids = vlm.image_grid(prompt)
+    else:
+        grids, maps = [(SIDE, SIDE)] * len(prompt.image_sizes), paint_steps(maps, prompt.placement)
+    ends = np.cumsum([rows * columns for rows, columns in grids])
+    painted = np.split(maps, ends[:-1], axis=1)
+    shown = int(np.argmax([each.sum() for each in painted]))
+    return shown, painted[shown], grids[shown]
 
 
 def check_domain(monitor: Monitor, model: Any) -> str | None:
