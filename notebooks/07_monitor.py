@@ -144,9 +144,9 @@ def read_first(signals, n):
 
 # %% tags=["needs_monitor"]
 rows = rows.join([read_first(signals, n) for n in stages])
-predictors = {f"{n} tokens": [f"{feature}_{n}" for feature in FEATURES] for n in stages}
-predictors |= {"question length": ["n_question_words"], "words": [need.WORDS]}
-last = f"{max(stages)} tokens"
+by_stage = {f"{n:02d} tokens": [f"{feature}_{n}" for feature in FEATURES] for n in stages}
+predictors = by_stage | {"question length": ["n_question_words"], "words": [need.WORDS]}
+last = list(by_stage)[-1]
 
 # %% [markdown]
 # Need of one group of responses is predicted by a logistic line that has not seen the group: calibration items of the
@@ -255,9 +255,9 @@ def fit_line(x, y):
 # %% tags=["needs_monitor"]
 calibration = known[known["split"] == "calibration"]
 fitted = []
-for n in stages:
-    reached = calibration.dropna(subset=[*predictors[f"{n} tokens"], "needed"])
-    x = reached[predictors[f"{n} tokens"]].to_numpy()
+for n, columns in zip(stages, by_stage.values(), strict=True):
+    reached = calibration.dropna(subset=[*columns, "needed"])
+    x = reached[columns].to_numpy()
     low, high = (tuple(np.quantile(x, end, axis=0).tolist()) for end in (0.01, 0.99))
     fitted.append(Stage(n, *fit_line(x, reached["needed"].to_numpy(bool)), low, high))
 scale = {

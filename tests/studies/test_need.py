@@ -132,6 +132,9 @@ def test_levels_that_a_model_does_not_answer_are_told() -> None:
     assert table.loc["early", "needed_share"] == pytest.approx(1 / 3) and table.loc["early", "n_unknown"] == 1
     shares = need.share_table(rows, 0.95).set_index("level")
     assert shares.loc["late", "estimate"] == 1.0 and shares.loc["early", "n_rows"] == 3
+    rows.loc[rows["level"] == "early", "needed"] = np.nan
+    shares = need.share_table(rows, 0.95).set_index("level")
+    assert np.isnan(shares.loc["early", ["estimate", "ci_low", "ci_high"]].astype(float)).all() and len(shares) == 2
 
 
 def test_words_know_a_benchmark_in_random_folds_and_nothing_of_one_that_is_left_out() -> None:

@@ -219,13 +219,15 @@ def read_signals(profile: str) -> pd.DataFrame:
 
 
 def share_table(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Return the share of needed answers per model, benchmark and level with Wilson's interval, of known ones."""
-    keys = ["benchmark", "model", "level"]
-    groups = rows.dropna(subset=["needed"]).groupby(keys, observed=True, sort=False)
-    table = groups["needed"].agg(["sum", "size"]).reset_index()
-    ends = proportion_confint(table["sum"], table["size"], alpha=1 - confidence, method="wilson")
-    found = table.assign(estimate=table["sum"] / table["size"], ci_low=ends[0], ci_high=ends[1])
-    return found.drop(columns="sum").rename(columns={"size": "n_rows"})
+    """Return the share of needed answers per model, benchmark and level with Wilson's interval, of the n_rows known.
+
+    Where none is known there is a row without an estimate, so that all benchmarks have the same rows.
+    """
+    groups = rows.groupby(["benchmark", "model", "level"], observed=True, sort=False)["needed"]
+    table = groups.agg(n_needed="sum", n_rows="count").reset_index()
+    known = table["n_rows"].where(table["n_rows"] > 0)
+    ends = proportion_confint(table["n_needed"], known, alpha=1 - confidence, method="wilson")
+    return table.assign(estimate=table["n_needed"] / known, ci_low=ends[0], ci_high=ends[1])
 
 
 def describe_quality(table: pd.DataFrame) -> str:
