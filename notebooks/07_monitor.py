@@ -78,17 +78,19 @@ from dontblink.params import read_section
 from dontblink.publish import record
 from dontblink.statistics.bootstrap import Resampling
 from dontblink.studies import guarantees, need, veto
-from dontblink.studies.risk import FEATURES, Known, Line, Monitor, Scale, Signals, Stage, first_features, risk_terms
+from dontblink.studies.risk import FEATURES, Known, Line, Monitor, Scale, Signals, Stage, risk_terms
 
 # %%
 cell, response = ["model", "benchmark"], ["model", "benchmark", "split", "item_id"]
 second = need.read_needs(second_profile)
-has_monitor = len(second) > 0
+has_monitor = need.is_measured(profile, second_profile)
+has_levels = bool((second["level"] != "").any())
 if not has_monitor:
-    print(f"nobody has measured need: make extract causal PROFILE={second_profile}")
+    print(f"nobody has measured the need of these models: make extract causal PROFILE={second_profile}")
 first = need.read_needs(profile) if profile != second_profile else second.head(0)
 rows = pd.concat({"second": second, "first": first}, names=["set"]).reset_index(level=0).reset_index(drop=True)
 rows["needed"] = (rows["need_nats"] >= needed_nats).astype(float).where(rows["need_nats"].notna())
+rows["loses"] = (rows["needed"] == 1) | (rows["why_not"] == "no answer")  # what an oracle would withhold
 rows["n_question_words"] = rows["question"].str.split().str.len()
 print(rows.groupby(["set", "split"])["needed"].agg(["size", "count", "mean"]).round(3))
 print(rows.loc[rows["needed"].isna(), "why_not"].value_counts().to_string())
@@ -119,11 +121,12 @@ told = need.level_table(second_rows[second_rows["split"] == "calibration"], leas
 unanswered = told[~told["is_answered"]]
 keys = [*cell, "level"]
 cannot = rows[keys].apply(tuple, axis=1).isin(unanswered[keys].apply(tuple, axis=1)) & (rows["set"] == "second")
-rows.loc[cannot, "needed"] = np.nan
+rows.loc[cannot & (rows["level"] != ""), "needed"] = np.nan
 print(f"not answered: {len(unanswered)} of {len(told)} model x benchmark x level")
 print(unanswered[[*keys, "n_rows", "accuracy"]].to_string(index=False))
 test_rows = second_rows[second_rows["split"] == "test"]
-levels = need.level_table(test_rows, least_accuracy=least_accuracy)
+levels = need.level_table(test_rows, least_accuracy=least_accuracy).drop(columns="is_answered")
+levels = levels.merge(told[[*keys, "is_answered"]], on=keys)
 levels.round(3)
 
 # %% [markdown]
@@ -139,14 +142,15 @@ def read_first(signals, n):
     early = signals[signals["token_index"] < n].sort_values(["row", "token_index"])
     early = early[early.groupby("row")["row"].transform("size") == n]
     entropy, visual = (early[name].to_numpy().reshape(-1, n) for name in ("entropy_z", "visual_z"))
-    return pd.DataFrame(first_features(entropy, visual), early["row"].unique(), [f"{f}_{n}" for f in FEATURES])
+    change = visual[:, n // 2 :].mean(axis=1) - visual[:, : n // 2].mean(axis=1)
+    features = np.column_stack([entropy.mean(axis=1), entropy.max(axis=1), visual.mean(axis=1), change])
+    return pd.DataFrame(features, early["row"].unique(), [f"{name}_{n}" for name in feature_names])
 
 
 # %% tags=["needs_monitor"]
+feature_names = ["mean_entropy_z", "largest_entropy_z", "mean_visual_z", "visual_change_z"]
 rows = rows.join([read_first(signals, n) for n in stages])
-by_stage = {f"{n:02d} tokens": [f"{feature}_{n}" for feature in FEATURES] for n in stages}
-predictors = by_stage | {"question length": ["n_question_words"], "words": [need.WORDS]}
-last = list(by_stage)[-1]
+by_stage = {f"{n:02d} tokens": [f"{name}_{n}" for name in feature_names] for n in stages}
 
 # %% [markdown]
 # Need of one group of responses is predicted by a logistic line that has not seen the group: calibration items of the
@@ -193,37 +197,43 @@ def flag(entropy_z, look_z, p_needed, sure, away):
 # %% [markdown]
 # ## 5 Intervals
 #
-# Items are drawn with all their models. With a benchmark or a model left out the AUROC is the mean over the groups,
-# within which responses are ranked: probabilities of different fits are not compared.
+# Items are drawn with all their models. The AUROC is the mean over cells (model x benchmark), within which responses
+# are ranked: what a predictor knows of a benchmark or a model as a whole counts in `auroc_across` alone, where all
+# rows are ranked together. A model that is left out is still measured on its own scale, which takes responses without
+# labels.
 
 # %% tags=["needs_monitor"]
-drawn = Resampling(bootstrap_replicates, seed, confidence_level)
-known = rows[rows["set"] == "second"]
+drawn = Resampling(bootstrap_replicates, seed, confidence_level, "percentile")  # a class may have one item in a cell
+predictors = by_stage | {"question length": ["n_question_words"], "words": [need.WORDS]}
+last, known = list(by_stage)[-1], rows[rows["set"] == "second"]
 predicted = {left_out: need.predict_need(known, predictors, left_out) for left_out in need.LEFT_OUT}
 judged = {"bins": calibration_bins, "sure_share": decided, "resampling": drawn}
 quality = need.prediction_table(known, predicted, **judged)
-shown = ["auroc", "ci_low", "ci_high", "brier", "calibration_error", "decided_share", "decided_right"]
+shown = ["auroc", "ci_low", "ci_high", "auroc_across", "brier", "calibration_error", "decided_share", "decided_right"]
 quality[quality["group"] == "all"].set_index(["left_out", "predictor"])[shown].round(3)
 
 # %% [markdown]
 # The open lines are the library's.
 
 # %% tags=["needs_monitor"]
+columns, is_test = predictors[last], known["split"] == "test"
 for left_out in ("benchmark", "model"):
     for name in sorted(set(known[left_out])):
-        columns = predictors[last]
         opened = predict_group(known, columns, left_out, name)
         assert np.allclose(opened, predicted[left_out].loc[opened.index, last], rtol=0, atol=1e-6), name
-        own = known[(known[left_out] == name) & (known["split"] == "test")].dropna(subset=["needed"])
-        row = quality.query("left_out == @left_out and predictor == @last and group == @name").iloc[0]
-        ranked = rank(own["needed"], predicted[left_out].loc[own.index, last])
-        assert np.isnan(row["auroc"]) or np.isclose(row["auroc"], ranked, rtol=0, atol=1e-12), name
+judged_rows = known[is_test].dropna(subset=["needed"]).groupby(cell, observed=True)
+ranked = {left_out: np.nanmean([
+    rank(own["needed"], predicted[left_out].loc[own.index, last]) for _, own in judged_rows
+    if own["needed"].nunique() == 2
+]) for left_out in predicted}  # fmt: skip
+listed = quality.query("predictor == @last and group == 'all'").set_index("left_out")["auroc"]
+assert np.allclose(listed, [ranked[name] for name in listed.index], rtol=0, atol=1e-12)
 
 # %% [markdown]
 # ## 6 What it is held against
 #
-# **Majority, length, words.** What the question alone says, group by group. Where words rank well with nothing left
-# out, and not with the benchmark left out, they have learned the benchmark.
+# **Majority, length, words.** What the question alone says, group by group. Where words rank well across benchmarks and
+# not within them, or not with the benchmark left out, they have learned the benchmark.
 
 # %% tags=["needs_monitor"]
 quality.pivot_table("auroc", ["left_out", "group"], "predictor", observed=True).round(3)
@@ -241,8 +251,8 @@ if len(first):
 
 # %% [markdown]
 # **The monitor that is kept**: a stage for each number of tokens, a line of risk (is the answer wrong?) on entropy,
-# look, need and length at the last token, thresholds from shares of the calibration responses. All models and
-# benchmarks of the second set fit it, so it may be used on their like, and says so elsewhere.
+# look, need and length after each quarter of the calibration responses, thresholds from shares of them at their last
+# token. All models and benchmarks of the second set fit it, so it may be used on their like, and says so elsewhere.
 
 # %% tags=["needs_monitor"]
 def fit_line(x, y):
@@ -253,28 +263,28 @@ def fit_line(x, y):
 
 
 # %% tags=["needs_monitor"]
-calibration = known[known["split"] == "calibration"]
-fitted = []
+calibration, fitted = known[known["split"] == "calibration"], []
 for n, columns in zip(stages, by_stage.values(), strict=True):
     reached = calibration.dropna(subset=[*columns, "needed"])
     x = reached[columns].to_numpy()
     low, high = (tuple(np.quantile(x, end, axis=0).tolist()) for end in (0.01, 0.99))
     fitted.append(Stage(n, *fit_line(x, reached["needed"].to_numpy(bool)), low, high))
-scale = {
-    model: Signals(*(Scale(float(means.loc[model, s]), float(spreads.loc[model, s])) for s in names.values()))
-    for model in means.index
+parts = {name: own for name, own in fitting.groupby("model")} | {"": fitting}
+scales = {
+    name: Signals(*(Scale(float(own[s].mean()), float(own[s].std())) for s in names.values()))
+    for name, own in parts.items()
 }
-pooled = Signals(*(Scale(float(fitting[s].mean()), float(fitting[s].std())) for s in names.values()))
-folder = paths.ROOT / read_section(second_profile, "extraction")["checkpoints_folder"]
-models = {}
-for name, own in scale.items():
+
+# %% tags=["needs_monitor"]
+folder, models = paths.ROOT / read_section(profile, "extraction")["checkpoints_folder"], {}
+for name in means.index:
     with torch.device("meta"):  # no weights: how many parameters it has
         empty = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder / name))
-    models[name] = Known(empty.config.model_type, empty.num_parameters(), own)
+    models[name] = Known(empty.config.model_type, empty.num_parameters(), scales[name])
 
 # %% tags=["needs_monitor"]
 facts = {
-    "models": models, "pooled": pooled, "benchmarks": tuple(sorted(set(known["benchmark"]))),
+    "models": models, "pooled": scales[""], "benchmarks": tuple(sorted(set(known["benchmark"]))),
     "n_items": calibration["item_id"].nunique(), "window_tokens": window_tokens, "least_need": least_need,
 }  # fmt: skip
 plain = Monitor(tuple(fitted), Line((0.0,) * 5, 0.0), sure=0.0, least_look=0.0, **facts)
@@ -282,98 +292,124 @@ follows = {
     row: plain.follow(own["entropy_nats"], own["visual_mass"], own["model"].iloc[0])
     for row, own in signals[is_second].groupby("row")
 }
-ends = pd.DataFrame({row: follow.iloc[-1] for row, follow in follows.items()}).T.astype(float)
-ends["n_tokens"] = pd.Series({row: len(follow) for row, follow in follows.items()})
-ways = {"entropy_z": ("entropy_nats", "mean_entropy_nats"), "look_z": ("visual_mass", "look_mass")}
-for name, (signal, column) in ways.items():
-    centre, spread = (ends.index.map(rows["model"]).map(table[signal]) for table in (means, spreads))
-    ends[name] = (ends[column] - centre) / spread
+quarters = [0.25, 0.5, 0.75, 1.0]
 
 # %% tags=["needs_monitor"]
-fit = ends.loc[calibration.index]
-sure, away = fit["entropy_z"].quantile(confident_share), fit["look_z"].quantile(away_share)
+at = need.read_shares(follows, rows, scales, quarters)
+stage, x = fitted[-1], calibration[by_stage[last]].dropna()
+opened = 1 / (1 + np.exp(-x @ np.array(stage.weights) - stage.intercept))
+assert tuple(feature_names) == FEATURES
+assert np.allclose(opened, [follows[row]["need"].iloc[stage.n_tokens - 1] for row in x.index], rtol=0, atol=1e-9)
+
+# %% tags=["needs_monitor"]
+fit = at[at["split"] == "calibration"]
+whole = fit[fit["share"] == 1]
+sure, away = whole["entropy_z"].quantile(confident_share), whole["look_z"].quantile(away_share)
 long = fit.dropna(subset=["need"])
 terms = np.column_stack(risk_terms(long["entropy_z"], long["look_z"], long["need"], np.log(long["n_tokens"])))
-risk = Line(*fit_line(terms, ~calibration.loc[long.index, "correct"].to_numpy(bool)))
+risk = Line(*fit_line(terms, long["wrong"].to_numpy(bool)))
 monitor = Monitor(tuple(fitted), risk, sure=float(sure), least_look=float(away), **facts)
 file = paths.outputs(profile) / "07_monitor_fitted.json"
 monitor.save(file)
+print(f"{paths.show(file)}: {monitor.describe_domain()}")
+
+# %% tags=["needs_monitor"]
 test = known[known["split"] == "test"]
 follows = {
     row: monitor.follow(own["entropy_nats"], own["visual_mass"], own["model"].iloc[0])
     for row, own in signals[signals["row"].isin(test.index)].groupby("row")
 }
-print(f"{paths.show(file)}: {monitor.describe_domain()}")
+at = need.read_shares(follows, rows, scales, quarters)
+own = at[at["share"] == 1].set_index("row").reindex(test.index)
+print(f"{len(test) - len(follows)} of {len(test)} test responses have no token")
 
 # %% [markdown]
-# The open flag is the monitor's. When does it stand, how steady is it, and how often are flagged answers wrong?
+# The open flag is the monitor's. When does it stand, how steady is it, and how often are flagged answers wrong? Looks
+# fall towards the end of a response and the threshold is that of last tokens: a flag that comes late says so, too.
 
 # %% tags=["needs_monitor"]
-own = ends.loc[test.index]
 opened = flag(own["entropy_z"], own["look_z"], own["need"], sure, away)
 flags = need.flag_table(follows, test)
-assert (opened == flags["is_flagged"].loc[opened.index]).all()
+assert (opened.loc[flags.index] == flags["is_flagged"]).all()
 lead = need.lead_table(flags)
+worth = need.flag_risk(flags, own.loc[flags.index, "entropy_z"] <= sure, drawn)
+print(worth)
 lead.round(3)
 
 # %% [markdown]
-# **Is the risk a probability?** The line was fitted on calibration answers; here on test answers, by cell.
+# **Is the risk a probability, and does it rank?** After each quarter of the test responses: its mean beside the share
+# of wrong answers, and how it ranks them within a cell, beside the mean entropy and the length alone.
 
 # %% tags=["needs_monitor"]
-wrong = ~test["correct"].to_numpy(bool)
-final = pd.Series({row: follow["risk"].iloc[-1] for row, follow in follows.items()}).loc[test.index]
-told = pd.DataFrame({"risk": final, "wrong": wrong, **{name: test[name] for name in cell}})
-told.groupby(cell, observed=True)[["risk", "wrong"]].mean().round(3)
+told_at = at.rename(columns={"mean_entropy_nats": "entropy", "n_tokens": "length"})
+told_at.attrs["scores"] = ["entropy", "length"]
+risks = need.risk_table(told_at, drawn)
+risks.set_index(["share", "score"]).round(3)
 
 # %% [markdown]
-# **What the flag saves.** The veto of 05, over entropy and length, on held-out halves; the look is the mean mass on
-# the image of the last tokens. Who may be vetoed differs: all answers, the declared task type, the answers that are
-# predicted to need the picture, those that do (an oracle). Placebos: the same predictions dealt anew between the
-# answers of a cell, and a veto on long responses.
+# **A veto by need.** The veto of 05, over entropy and length, on held-out halves; the look is the mean mass on the
+# image of the last tokens. Whom it is for differs: all answers, the declared task type, the answers that are
+# predicted to need the picture, those that lose by the intervention (an oracle; an answer that never came counts).
+# Beside each: the same number of answers of each cell drawn at random (need dealt anew, the mean of three deals).
+# Predictions of need are held while blocks are left out; every fit of the veto is repeated.
 
 # %% tags=["needs_monitor"]
 answers = test[["model", "benchmark", "split", "item_id", "correct"]].assign(
-    task_type="any", full_entropy_nats=own["mean_entropy_nats"], n_response_tokens=own["n_tokens"].astype(int),
-    look=own["look_mass"],
+    full_entropy_nats=own["mean_entropy_nats"], n_response_tokens=own["n_tokens"], look=own["look_mass"],
 )  # fmt: skip
 needs = {name: predicted[name][last] >= least_need for name in need.LEFT_OUT}
 asked = {
     "all answers": test["split"] == "test", "declared task type": test["task_type"].isin(targets),
     "predicted need": needs["nothing"], "predicted, benchmark left out": needs["benchmark"],
-    "predicted, model left out": needs["model"], "needed (oracle)": test["needed"] == 1,
+    "predicted, model left out": needs["model"], "needed (oracle)": test["loses"],
 }  # fmt: skip
-dealt = need.deal_need(test.assign(p=needs["benchmark"]), "p", seed)
+asked = {who: is_asked for who, is_asked in asked.items() if is_asked.any()}
+
 
 # %% tags=["needs_monitor"]
-visions = {who: f"look {who}" for who in asked}
+options = {
+    "visions": {"look": "look"}, "rules": ("veto",), "base": "entropy_length", "coverages": (coverage,),
+    "n_splits": splits, "fit_share": fit_share, "n_shares": veto_shares, "n_blocks": jackknife_blocks,
+    "confidence": confidence_level, "min_items": min_items, "seed": seed,
+}  # fmt: skip
+
+
+def study_veto(is_asked, n_deals=0):
+    """Return the study of the veto for some answers, its look dealt so often."""
+    named = answers.assign(task_type=np.where(is_asked, "asked", "other"))
+    return veto.run_study(named, ["asked"], n_deals=n_deals, **options)
+
+
+# %% tags=["needs_monitor"]
+studies = {who: study_veto(is_asked, permutations) for who, is_asked in asked.items()}
+gains = pd.concat({who: study.gains() for who, study in studies.items()}, names=["vetoed"]).reset_index(level=0)
+over = []
 for who, is_asked in asked.items():
-    answers[visions[who]] = answers["look"].where(is_asked, 2.0)  # above any share of attention: never the lowest
-answers["look dealt"] = answers["look"].where(dealt, 2.0)
-placebos = {"need dealt": "look dealt", "length": "minus_log_n_response_tokens"}
-study = veto.run_study(
-    answers, None, visions=visions | placebos, rules=("entropy", "entropy_length", "veto", "oracle"),
-    base="entropy_length", coverages=(coverage,), n_splits=splits, fit_share=fit_share, n_shares=veto_shares,
-    n_blocks=jackknife_blocks, n_deals=permutations, confidence=confidence_level, min_items=min_items, seed=seed,
-)  # fmt: skip
-gains, over = study.gains(), study.compare(visions, placebos)
-columns = ["vision", "rule", "realised_coverage", "risk", "base_risk", "gain", "ci_low", "ci_high", "p", "n_items"]
+    dealt = [need.deal_need(test.assign(p=is_asked), "p", seed + k) for k in range(3)]
+    if not is_asked.all():
+        beside = [study_veto(each) for each in dealt]
+        over.append({"vetoed": who} | veto.compare_studies(studies[who], beside, "look", coverage))
+over = pd.DataFrame(over)
+columns = ["vetoed", "realised_coverage", "risk", "base_risk", "gain", "ci_low", "ci_high", "p", "n_items"]
 gains.loc[gains["scope"] == "pooled", columns].round(4)
 
 # %% tags=["needs_monitor"]
-whole = gains[(gains["scope"] == "pooled") & (gains["rule"] == "veto")].set_index("vision")
+whole = gains[gains["scope"] == "pooled"].set_index("vetoed")
 ways = {"power": power, "confidence": confidence_level}
 n_items = {
     who: need.find_needed_items(row.gain, row.ci_low, row.ci_high, row.n_items, **ways)
     for who, row in whole.iterrows()
 }
-over.query("scope == 'pooled'")[["vision", "placebo", "estimate", "ci_low", "ci_high"]].round(4)
+over.round(4)
 
 # %% [markdown]
 # **A promise and its domain.** Learn then test, as in 05: at home, on another benchmark, repaired with labels there.
 
 # %% tags=["needs_monitor"]
+left = needs["benchmark"]
+named = answers.assign(task_type=np.where(left, "asked", "other"))
 promised = guarantees.shift_table(
-    answers, None, vision=visions["predicted, benchmark left out"], max_risk=max_risk, delta=delta, coverage=coverage,
+    named, ["asked"] if left.any() else None, vision="look", max_risk=max_risk, delta=delta, coverage=coverage,
     n_shares=veto_shares, n_draws=guarantee_draws, repair_items=repair_items, confidence=confidence_level,
     min_items=min_items, seed=seed,
 )  # fmt: skip
@@ -399,7 +435,7 @@ parts = dict(list(whole_quality.groupby("left_out")))
 main = parts["benchmark"].assign(quantity="benchmark left out")
 marks = {"model left out": parts["model"], "nothing left out": parts["nothing"]}
 charts.forest(axes[0], main, "auroc", label="AUROC of need", zero=0.5, controls=marks, confidence=confidence_level)
-saved = gains.query("scope == 'pooled' and rule == 'veto'").assign(row=lambda t: t["vision"])
+saved = gains[gains["scope"] == "pooled"].assign(row=lambda t: t["vetoed"])
 style = {"label": "risk saved beyond entropy + length\n(percentage points)", "scale": 100}
 style |= {"confidence": confidence_level, "interval": "block jackknife"}
 charts.forest(axes[1], saved, "gain", null="null_high", **style)
@@ -443,26 +479,30 @@ def join_words(table, *columns):
 numbers |= {
     "n_unanswered": len(unanswered), "n_levels": len(levels), "n_answers": len(flags), "coverage": coverage,
     "n_flagged": int(flags["is_flagged"].sum()), "n_unknown": int(rows["needed"].isna().sum()),
-    "needed_share": float(test["needed"].mean()), "levels": record.nest(levels.dropna(), ["level", *cell]),
+    "needed_share": float(test["needed"].mean()), "has_levels": has_levels,
 }  # fmt: skip
+named, may_lack = levels.replace({"level": {"": "none"}}), ["needed_share", "median_need_nats"]
+numbers["levels"] = record.nest(named, ["level", *cell], may_lack)
+
+# %% tags=["needs_monitor"]
 cited = join_words(quality.dropna(subset=["auroc"]), "predictor").drop(columns="decided_right")
 cited = cited.rename(columns={"auroc": "estimate"})
 numbers["quality"] = record.nest(cited, ["left_out", "predictor", "group"])
 values = ["gain", "ci_low", "ci_high", "p", "risk", "base_risk", "realised_coverage", "n_items", "n_rows"]
-cited = join_words(whole.reset_index(), "vision").assign(needed_items=n_items.values())
+cited = join_words(whole.reset_index(), "vetoed").assign(needed_items=n_items.values())
 cited["said"] = [need.name_gain(row) for row in cited.to_dict("records")]
-numbers["gains"] = record.nest(cited[["vision", "said", *values]], ["vision"])
-numbers["needed_items"] = {row.vision: row.needed_items for row in cited.itertuples() if np.isfinite(row.needed_items)}
-cited = join_words(over[over["scope"] == "pooled"], "vision", "placebo")
-ends = ["estimate", "ci_low", "ci_high"]
-numbers["over"] = record.nest(cited[["vision", "placebo", *ends]], ["vision", "placebo"])
+numbers["gains"] = record.nest(cited[["vetoed", "said", *values]], ["vetoed"])
+numbers["needed_items"] = {row.vetoed: row.needed_items for row in cited.itertuples() if np.isfinite(row.needed_items)}
+numbers["over"] = record.nest(join_words(over, "vetoed").drop(columns="method"), ["vetoed"])
+numbers["flag"] = worth
+numbers["risk"] = record.nest(risks[risks["share"] == 1].drop(columns="share"), ["score"])
 
 # %% tags=["needs_monitor"]
 cited = kinds[kinds["monitor"] == "veto"].drop(columns="monitor")
 numbers["guarantee"] = record.nest(cited, ["kind"], optional=["share", "worst_risk"])
 tables = {
     "levels": levels, "quality": quality, "shifted": shifted, "gains": gains, "over": over, "lead": lead,
-    "flags": flags, "guarantees": kinds,
+    "flags": flags, "guarantees": kinds, "risks": risks,
 }  # fmt: skip
 
 # %%
@@ -481,6 +521,12 @@ for name, table in tables.items():
 print(need.describe_quality(quality))
 print(need.describe_gains(whole, n_items, power))
 print(need.describe_lead(flags))
+end = risks[risks["share"] == 1].set_index("score")["auroc"]
+print(f"AUROC of wrong answers at the end: risk {end['risk']:.3f}, mean entropy alone {end['entropy']:.3f}")
+if "estimate" in worth:
+    ends = ", ".join(f"{100 * worth[end]:+.1f}" for end in ("ci_low", "ci_high"))
+    more = f"{100 * worth['estimate']:+.1f} points ({ends})"
+    print(f"share of wrong answers, flagged confident ones less other confident ones: {more}")
 print(guarantees.describe_kinds(kinds[kinds["monitor"] == "veto"], max_risk, delta))
 
 # %% [markdown]

@@ -147,11 +147,11 @@ small.round(3)
 # %% [markdown]
 # ## 6 What it is held against
 #
-# The rules on noise: the share of deals in which a rule fires although its claim's null is true in the dealt tables of
-# the testbed, with its exact interval; of C6, which says that two things happen in one cell, the share of drawn
+# The rules on noise: the share of deals in which a rule fires although its claim's null is true in the dealt tables
+# of the testbed, with its exact interval; of C6, which says that two things happen in one cell, the share of drawn
 # studies, for the least favourable way in which its null can be true and then for each. `holds_bar`: no interval has
-# its lower end above 5 % or its upper end above 7.5 %. And the items of a benchmark at which the smallest effect of
-# interest is found in 80 of 100 simulated studies, beside those that this profile has.
+# its lower end above the nominal level, or its upper end above half as much again. And the items of a benchmark at
+# which the smallest effect of interest is found in 80 of 100 simulated studies, beside those that this profile has.
 
 # %%
 simulated = {name: claim["simulated"] for name, claim in ledger.items() if claim["tested"]}

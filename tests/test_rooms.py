@@ -9,7 +9,7 @@ ROOMS = (
     "statistics", "questions", "boxes", "models", "attention", "extraction", "studies", "figures", "publish", "monitor",
 )  # fmt: skip
 ABOVE = ("ground", *ROOMS, "dontblink_testbed", "dontblink_simulation")  # top to bottom
-MOST_MODULES, MOST_LINES = 97, 24_950  # of lib/dontblink, without __init__.py
+MOST_MODULES, MOST_LINES = 97, 25_050  # of lib/dontblink, without __init__.py
 FILES = [file for package in lineage.PACKAGES for file in sorted((paths.ROOT / "lib" / package).rglob("*.py"))]
 
 

@@ -107,7 +107,7 @@ def test_a_fresh_clone_passes_within_seconds_and_without_a_model_library(clone: 
     [
         ("notebooks/03_entropy.py", "03_entropy, 08_claims, paper"),
         ("lib/dontblink/studies/collapse.py", "02_collapse, 08_claims, paper"),
-        ("lib/dontblink/studies/veto.py", "05_veto, 08_claims, paper"),
+        ("lib/dontblink/studies/veto.py", "05_veto, 07_monitor, 08_claims, paper"),
         ("lib/dontblink_testbed/benchmark.py", "every figure and the paper"),
         ("lib/dontblink/paths.py", "every figure and the paper"),
         ("lib/dontblink/figures/dontblink.mplstyle", "every figure and the paper"),

@@ -24,9 +24,9 @@ def load(folder: Path, text: str, name: str = "testbed") -> params.Sections:
 
 
 def edit(old: str, new: str) -> str:
-    """Return the testbed's parameters with one text replaced."""
-    assert TESTBED.count(f"{old}\n") == 1, f"{old!r} stands {TESTBED.count(old)} times"
-    return TESTBED.replace(f"{old}\n", f"{new}\n")
+    """Return the testbed's parameters with one text replaced, the first of its kind."""
+    assert f"{old}\n" in TESTBED, f"{old!r} stands nowhere"
+    return TESTBED.replace(f"{old}\n", f"{new}\n", 1)
 
 
 def test_the_shipped_files_say_what_they_hold_and_those_on_real_models_only_what_differs() -> None:

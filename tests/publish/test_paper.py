@@ -146,7 +146,7 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a project whose paper profile holds numbers of the shape that real models would give."""
     folder = tmp_path / "figures" / "paper"
     folder.mkdir(parents=True)
-    for file in sorted((ROOT / "figures" / "testbed").glob("0[0-6]_*")):
+    for file in sorted((ROOT / "figures" / "testbed").glob("0[0-7]_*")):
         if file.suffix == ".pdf":
             shutil.copy(file, folder)
         elif file.suffix == ".json":

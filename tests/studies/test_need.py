@@ -12,6 +12,7 @@ import pytest
 from dontblink import paths
 from dontblink.statistics.bootstrap import EstimateError, Resampling
 from dontblink.studies import need
+from dontblink.studies.risk import Scale, Signals
 
 FIXTURES = paths.ROOT.parent / "shared" / "fixtures"
 DRAWN = Resampling(200, 1, 0.95, "percentile")
@@ -38,7 +39,8 @@ def test_words_rank_need_only_where_their_benchmark_was_in_the_fit() -> None:
     found = {left: need.predict_need(rows, predictors, left) for left in need.LEFT_OUT}
     table = need.prediction_table(rows, found, **JUDGED).set_index(["left_out", "predictor", "group"])
     assert table.loc[("benchmark", "x", "all"), "auroc"] > 0.85
-    assert table.loc[("model", "words", "all"), "auroc"] > 0.65
+    assert table.loc[("model", "words", "all"), "auroc_across"] > 0.65
+    assert table.loc[("model", "words", "all"), "auroc"] == 0.5  # all questions of a cell are alike
     own = table.loc[("benchmark", "words", "all")]
     assert own["auroc"] == 0.5  # one word a group ranks nothing within it
     assert table.loc[("benchmark", "majority", "all"), "auroc"] == 0.5
@@ -77,9 +79,10 @@ def test_an_unknown_need_is_predicted_and_neither_fitted_nor_judged() -> None:
     assert len(found) == (rows["split"] == "test").sum()
 
 
-def test_a_fit_of_one_class_is_an_error() -> None:
-    with pytest.raises(EstimateError, match="one class"):
-        need.predict_need(make_rows(20).assign(needed=1.0), {"x": ["x"]})
+def test_a_fit_of_one_class_says_the_majority_and_one_of_none_is_an_error() -> None:
+    assert need.predict_need(make_rows(20).assign(needed=1.0), {"x": ["x"]}).eq(1.0).all().all()
+    with pytest.raises(EstimateError, match="no calibration response"):
+        need.predict_need(make_rows(20).assign(needed=np.nan), {"x": ["x"]})
     with pytest.raises(EstimateError, match="left out"):
         need.predict_need(make_rows(20), {"x": ["x"]}, "folds")
 
@@ -104,6 +107,35 @@ def test_a_flag_is_counted_from_the_token_on_from_which_it_stands() -> None:
     row = need.lead_table(flags).iloc[0]
     assert (row["n_flagged"], row["median_lead_tokens"], row["flagged_accuracy"]) == (2, 2.5, 0.5)
     assert "2 of 3 responses" in need.describe_lead(flags) and "50.0%" in need.describe_lead(flags)
+
+
+def test_risk_is_ranked_within_cells_and_a_flag_is_held_against_other_confident_answers() -> None:
+    rng = np.random.default_rng(3)
+    n = 400
+    rows = pd.DataFrame({
+        "model": "m", "benchmark": np.repeat(["a", "b"], n // 2), "item_id": np.arange(n).astype(str), "share": 1.0,
+        "wrong": rng.random(n) < np.repeat([0.1, 0.9], n // 2),
+    })  # fmt: skip
+    rows["risk"] = np.where(rows["benchmark"] == "a", 0.1, 0.9)  # knows the cell and nothing in it
+    rows["told"] = rows["wrong"] + rng.normal(0, 0.3, n)
+    rows.attrs["scores"] = ["told"]
+    table = need.risk_table(rows, DRAWN).set_index("score")
+    assert table.loc["risk", "auroc"] == 0.5 and table.loc["told", "auroc"] > 0.9
+    assert table.loc["risk", "mean_score"] == pytest.approx(0.5)
+    flags = rows.assign(correct=~rows["wrong"], is_flagged=rows["benchmark"] == "b")
+    found = need.flag_risk(flags, pd.Series(True, rows.index), DRAWN)
+    assert found["estimate"] == pytest.approx(found["flagged_wrong"] - found["other_wrong"]) and found["ci_low"] > 0.7
+    assert need.flag_risk(flags.assign(is_flagged=False), pd.Series(True, rows.index), DRAWN)["n_flagged"] == 0
+
+
+def test_shares_of_a_response_are_read_at_their_tokens_on_the_models_scale() -> None:
+    follow = pd.DataFrame({"mean_entropy_nats": [0.0, 1.0, 2.0, 3.0, 4.0], "look_mass": [0.1, 0.2, 0.3, 0.4, 0.5]})
+    rows = pd.DataFrame({"model": ["m"], "correct": [False]}, index=[7])
+    scales = {"m": Signals(Scale(1.0, 2.0), Scale(0.1, 0.1))}
+    found = need.read_shares({7: follow}, rows, scales, [0.25, 0.5, 1.0])
+    assert found["n_tokens"].tolist() == [2, 3, 5] and found["entropy_z"].tolist() == [0.0, 0.5, 1.5]
+    np.testing.assert_allclose(found["look_z"], [1.0, 2.0, 4.0])
+    assert found["wrong"].all()
 
 
 def test_dealt_need_keeps_the_number_of_each_cell() -> None:
@@ -149,7 +181,7 @@ def test_words_know_a_benchmark_in_random_folds_and_nothing_of_one_that_is_left_
 
 
 @pytest.mark.skipif(not FIXTURES.is_dir(), reason="the real benchmark rows of ../shared/fixtures are not here")
-def test_words_of_real_questions_know_their_source_and_miscall_another(capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_of_real_questions_know_their_source_and_miscall_another() -> None:
     def read(name: str) -> Any:
         return json.loads((FIXTURES / name).read_text(encoding="utf-8"))
 
@@ -165,8 +197,6 @@ def test_words_of_real_questions_know_their_source_and_miscall_another(capsys: p
         columns=["benchmark", "task_type", "question"],
     )  # fmt: skip
     table = need.task_word_table(rows, ["visual"], seed=1).set_index("left_out")
-    with capsys.disabled():
-        print(table.round(3).to_string())
     assert table.loc["nothing", "auroc"] > 0.9 and table.loc["mathvista", "auroc"] < table.loc["nothing", "auroc"]
 
 

@@ -506,3 +506,24 @@ def test_no_grid_of_floors_gains_more_in_sample_than_all_floors(seed: int) -> No
 def test_an_unknown_base_is_named() -> None:
     with pytest.raises(EstimateError, match="base 'length'; expected one of entropy, entropy_length"):
         veto.veto_table(make_items(40), TARGETS, base="length", **FAST)
+
+
+def test_a_veto_for_a_few_answers_of_a_cell_never_withholds_one_that_looks_well() -> None:
+    rng = np.random.default_rng(4)
+    cost, wrong = np.sort(rng.random((1, 100)), axis=1), np.zeros((1, 100))
+    seen = np.full((1, 100), np.inf)
+    seen[0, [10, 30, 50]], wrong[0, [10, 30, 50]] = (0.2, 0.5, 0.9), 1.0  # all that it is for are wrong
+    _, _, _, floors = try_floors(rank_answers(cost, wrong), seen, 90, np.arange(11))
+    assert np.isfinite(floors[0, 1:3]).all() and (floors[0, 3:] == -np.inf).all() and floors[0, 2] == 0.9
+
+
+def test_studies_of_other_targets_are_compared_in_the_same_splits_and_blocks() -> None:
+    items = make_danger()
+    visions = {"evidence": "vision_evidence_mass"}
+    studies = [veto.run_study(items, targets, visions=visions, rules=("veto",), **FAST) for targets in (TARGETS, None)]
+    gains = [study.gains().query("scope == 'pooled'")["gain"].item() for study in studies]
+    found = veto.compare_studies(studies[0], studies[1:], "evidence", 0.9)
+    assert found["estimate"] == pytest.approx(gains[0] - gains[1], abs=1e-12)
+    assert found["ci_low"] <= found["estimate"] <= found["ci_high"]
+    own = veto.compare_studies(studies[0], [studies[0], studies[0]], "evidence", 0.9)
+    assert own["estimate"] == own["ci_low"] == own["ci_high"] == 0

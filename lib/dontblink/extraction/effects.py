@@ -594,19 +594,20 @@ class Effects:
         if self.settings["fits_monitor"]:
             self.keep_looks()
         for name, parts in found.items():
-            if not parts:
+            target = paths.causal(self.study.profile) / f"{name}.parquet"
+            if not parts:  # nobody asks for it any more
+                target.unlink(missing_ok=True)
                 continue
             empty = schema.to_table(name, {column: [] for column in schema.CAUSAL[name]})
             table = pa.concat_tables([empty, *parts.values()]).unify_dictionaries().replace_schema_metadata()
             if name == "forced" and len(table):
                 table = schema.to_table(name, self.add_masses(table.to_pandas()))
-            target = paths.causal(self.study.profile) / f"{name}.parquet"
             made_of = json.dumps([(place, len(part)) for place, part in parts.items()])
             schema.write_table(name, table, target, code=self.code, parts=made_of)
             print(f"{paths.show(target)}: {len(table)} rows", flush=True)
 
     def keep_looks(self) -> None:
-        """Write how sure each token is and how much it looks at the picture, mean of all heads: a monitor's signals."""
+        """Write how sure each token is and how much it looks, mean of all heads, of items whose need is measured."""
         keys = [*schema.KEYS, "token_index"]
         columns = [*keys, "entropy_nats", "visual_mass", "head_set"]
         parts = schema.iterate_parts(self.study.profile, ["tokens", "token_masses"], columns)
@@ -614,7 +615,9 @@ class Effects:
             part["tokens"].merge(part["token_masses"].query("head_set == 'all_layers'"), on=keys, validate="1:1")
             for part in parts
         ]
-        looks = pd.concat(merged).astype(dict.fromkeys(schema.KEYS, "str"))
+        asked = {item.id for items in self.study.items.values() for item in items[: self.settings["n_need_items"]]}
+        kept = [part[part["item_id"].isin(asked)] for part in merged]
+        looks = pd.concat(kept).astype(dict.fromkeys(schema.KEYS, "str"))
         target = paths.causal(self.study.profile) / "looks.parquet"
         schema.write_table("looks", schema.to_table("looks", looks), target)
         print(f"{paths.show(target)}: {len(looks)} rows", flush=True)

@@ -34,6 +34,7 @@ from dontblink import arithmetic, files, params, paths
 from dontblink.errors import NamedError, as_command
 from dontblink.schema import read_tables
 from dontblink.studies.cells import EVIDENCE, find_cells, size_evidence
+from dontblink.studies.need import is_measured
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TAG = "parameters"
@@ -108,7 +109,7 @@ def leave_out(notebook: NotebookNode, profile: str, parameters: Mapping[str, Any
 
     `needs_boxes`: a cell of the study has enough items with measured evidence, that is the notebook's own `min_items`
     with a token in the first and in the last of its `bins`. `needs_effects`: the causal study has been run.
-    `needs_monitor`: it has measured the need of the items of the second set.
+    `needs_monitor`: need is measured in the second set, by the same models (`studies.need.is_measured`).
     """
 
     def has_boxes() -> bool:
@@ -121,7 +122,7 @@ def leave_out(notebook: NotebookNode, profile: str, parameters: Mapping[str, Any
         return file.is_file() and pq.read_metadata(file).num_rows > 0
 
     def has_needs() -> bool:
-        return (paths.causal(parameters["second_profile"]) / "looks.parquet").is_file()
+        return is_measured(profile, parameters["second_profile"])
 
     for tag, is_there in ((BOXED, has_boxes), (CAUSAL, has_effects), (MONITOR, has_needs)):
         kept = [cell for cell in notebook.cells if tag not in cell.metadata.get("tags", [])]

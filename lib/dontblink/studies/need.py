@@ -24,11 +24,14 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from statsmodels.stats.proportion import proportion_confint
 
+from dontblink import paths
+from dontblink.params import read_section
 from dontblink.schema import KEYS, read_tables
 from dontblink.statistics.auroc import auroc_interval
-from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Resampling
+from dontblink.statistics.bootstrap import STANDARD, EstimateError, Floats, Resampling, bootstrap_sums, divide
 from dontblink.studies.causal import read_causal
 from dontblink.studies.entropy import expected_calibration_error
+from dontblink.studies.risk import Signals
 
 WORDS = "words"  # the predictor that reads the question's words
 MAJORITY = "majority"  # the one that reads nothing
@@ -56,8 +59,8 @@ def predict_need(
     `rows` have model, benchmark, split, question, needed (1, 0, NaN: not known) and the columns of the predictors
     (`WORDS`: those of the question). Fits see calibration items alone; with `left_out` "benchmark" or "model" none of
     the group that is predicted. A row with a gap in a predictor's columns is predicted by the one before it, so that a
-    stage of tokens that a short response does not reach leaves what the last one said; the first of all is `MAJORITY`,
-    which is always there, the share of needed answers in the fit.
+    stage of tokens that a short response does not reach leaves what the last one said; so is every row where a fit has
+    one class. The first of all is `MAJORITY`, which is always there, the share of needed answers in the fit.
     """
     if left_out not in LEFT_OUT:
         raise EstimateError(f"left out {left_out!r}; expected one of {', '.join(LEFT_OUT)}")
@@ -67,18 +70,18 @@ def predict_need(
     for name in sorted(set(group)):
         own = is_test & (group == name)
         fit = ~is_test & is_known & ((group != name) | (left_out == "nothing"))
-        if rows.loc[fit, "needed"].nunique() < 2:
-            raise EstimateError(f"without {name}: {fit.sum()} calibration responses of one class; add others")
+        if not fit.any():
+            raise EstimateError(f"without {name}: no calibration response with a known need; measure others")
         found.loc[own[own].index, MAJORITY] = rows.loc[fit, "needed"].mean()
         before = MAJORITY
         for predictor, columns in predictors.items():
             named = [column for column in columns if column != WORDS]
             known = rows[named].notna().all(axis=1)
-            model = build_classifier(columns)
-            model.fit(read_columns(rows[fit & known], columns), rows.loc[fit & known, "needed"].to_numpy(bool))
             found.loc[own[own].index, predictor] = found.loc[own[own].index, before]
-            seen = rows[own & known]
-            if len(seen):
+            seen, fitted = rows[own & known], rows[fit & known]
+            if len(seen) and fitted["needed"].nunique() == 2:
+                model = build_classifier(columns)
+                model.fit(read_columns(fitted, columns), fitted["needed"].to_numpy(bool))
                 found.loc[seen.index, predictor] = model.predict_proba(read_columns(seen, columns))[:, 1]
             before = predictor
     return found
@@ -88,13 +91,14 @@ def prediction_table(
     rows: pd.DataFrame, predicted: Mapping[str, pd.DataFrame], *, bins: int, sure_share: float,
     resampling: Resampling = STANDARD,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return how well need is predicted, a row per what is left out, predictor and group (and "all", their mean).
+    """Return how well need is predicted, a row per what is left out, predictor and group (and "all" responses).
 
     `predicted` holds a `predict_need` a left-out kind. Columns: left_out, predictor, group (the benchmark or model that
-    is predicted), auroc with ci_low and ci_high (items drawn with all their models; "all" is the mean over groups,
-    within which responses are ranked), brier, calibration_error (`expected_calibration_error`, equal counts), n_rows,
-    n_needed, decided_share: of the responses with a probability of at most 1 - `sure_share` or at least `sure_share`,
-    decided_right: of these, the share that is right. A group of one class keeps its counts and gets no AUROC.
+    is predicted), auroc with ci_low and ci_high (the mean over the group's cells, model x benchmark, within which
+    responses are ranked; items drawn with all their models), auroc_across (all rows of the group ranked together: a
+    predictor that knows the cell gains here alone), brier, calibration_error (`expected_calibration_error`, equal
+    counts), n_rows, n_needed, decided_share: of the responses with a probability of at most 1 - `sure_share` or at
+    least `sure_share`, decided_right: of these, the share that is right. Cells of one class are ranked in no mean.
     """
     results: list[dict[str, Any]] = []
     for left_out, probabilities in predicted.items():
@@ -102,20 +106,23 @@ def prediction_table(
         groups = own["benchmark" if left_out == "nothing" else left_out].astype("str")
         for predictor in probabilities:
             p = probabilities[predictor]
-            mixed = own["needed"].groupby(groups).transform("nunique") == 2
+            cell = own["model"].astype("str") + "\n" + own["benchmark"].astype("str")
+            mixed = own["needed"].groupby(cell).transform("nunique") == 2
             for name in [*sorted(set(groups)), "all"]:
                 part = own if name == "all" else own[groups == name]
                 row = {"left_out": left_out, "predictor": predictor, "group": name}
                 row |= _judge(part["needed"].to_numpy(bool), p[part.index].to_numpy(), bins, sure_share)
+                if part["needed"].nunique() == 2:
+                    row["auroc_across"] = float(roc_auc_score(part["needed"], p[part.index]))
                 ranked = part[mixed[part.index]]
                 if len(ranked):
                     cluster = ranked["benchmark"].astype("str") + "\n" + ranked["item_id"].astype("str")
                     scored = ranked["needed"], p[ranked.index], cluster, resampling
-                    found = auroc_interval(*scored, cell=groups[ranked.index] if name == "all" else None)
+                    found = auroc_interval(*scored, cell=cell[ranked.index])
                     row |= {"auroc": found.estimate, "ci_low": found.ci_low, "ci_high": found.ci_high}
                 results.append(row)
-    columns = ["left_out", "predictor", "group", "auroc", "ci_low", "ci_high"]
-    table = pd.DataFrame(results)
+    columns = ["left_out", "predictor", "group", "auroc", "ci_low", "ci_high", "auroc_across"]
+    table = pd.DataFrame(results, columns=[*columns, *(name for name in results[0] if name not in columns)])
     return table[[*columns, *(name for name in table if name not in columns)]]
 
 
@@ -172,6 +179,71 @@ def flag_table(follows: Mapping[Any, pd.DataFrame], answers: pd.DataFrame) -> pd
     return answers[["model", "benchmark", "item_id", "correct"]].join(told, how="inner")
 
 
+def read_shares(
+    follows: Mapping[Any, pd.DataFrame], rows: pd.DataFrame, scales: Mapping[str, Signals], shares: Sequence[float]
+) -> pd.DataFrame:
+    """Return what a monitor says at each share of each response: at its token ceil(share x n_tokens).
+
+    `follows` are as in `flag_table`, `scales` those of each model. Columns: row, share, n_tokens (so far), those of
+    `Monitor.follow`, entropy_z and look_z, wrong, and those of `rows`.
+    """
+    parts = []
+    for row, own in follows.items():
+        n_tokens = [int(np.ceil(share * len(own))) for share in shares]
+        at = own.iloc[[n - 1 for n in n_tokens]].assign(row=row, share=shares, n_tokens=n_tokens)
+        scale = scales[str(rows.loc[row, "model"])]
+        at["entropy_z"] = scale.entropy_nats.standardise(at["mean_entropy_nats"])
+        parts.append(at.assign(look_z=scale.visual_mass.standardise(at["look_mass"])))
+    found = pd.concat(parts, ignore_index=True).merge(rows, left_on="row", right_index=True)
+    return found.assign(wrong=~found["correct"].astype(bool))
+
+
+def risk_table(told: pd.DataFrame, resampling: Resampling = STANDARD) -> pd.DataFrame:
+    """Return how well the risk tells wrong answers at each share of the response, and how far it is from their share.
+
+    `told` has a row a response and share: model, benchmark, item_id, share, wrong (bool), and the scores that are
+    compared: risk and others by name in `attrs["scores"]` (high is suspect). A row a share and score: auroc (mean over
+    cells) with its interval, mean_score, wrong_share, n_rows. Rows without a risk are in none.
+    """
+    results = []
+    for share, rows in told.dropna(subset=["risk"]).groupby("share"):
+        cell = rows["model"].astype("str") + "\n" + rows["benchmark"].astype("str")
+        mixed = rows["wrong"].groupby(cell).transform("nunique") == 2
+        for score in ("risk", *told.attrs["scores"]):
+            row = {"share": share, "score": score, "mean_score": float(rows[score].mean())}
+            row |= {"wrong_share": float(rows["wrong"].mean()), "n_rows": len(rows)}
+            if mixed.any():
+                own = rows[mixed]
+                cluster = own["benchmark"].astype("str") + "\n" + own["item_id"].astype("str")
+                found = auroc_interval(own["wrong"], own[score], cluster, resampling, cell=cell[mixed])
+                row |= {"auroc": found.estimate, "ci_low": found.ci_low, "ci_high": found.ci_high}
+            results.append(row)
+    return pd.DataFrame(results)
+
+
+def flag_risk(flags: pd.DataFrame, confident: pd.Series, resampling: Resampling = STANDARD) -> dict[str, float]:
+    """Return the share of wrong answers among confident flagged ones less that among confident others, by item.
+
+    `confident` bool, index as `flags`. Keys: estimate, ci_low, ci_high, flagged_wrong, other_wrong, n_flagged, n_other;
+    without a flagged answer the counts alone.
+    """
+    rows, wrong = flags[confident], ~flags.loc[confident, "correct"].to_numpy(bool)
+    flagged = rows["is_flagged"].to_numpy(bool)
+    values = np.column_stack([flagged & wrong, flagged, ~flagged & wrong, ~flagged]).astype(float)
+    total = values.sum(axis=0)
+    counts: dict[str, float] = {"n_flagged": int(total[1]), "n_other": int(total[3])}
+    if not total[1] or not total[3]:
+        return counts
+    cluster = rows["benchmark"].astype("str") + "\n" + rows["item_id"].astype("str")
+
+    def differ(sums: Any) -> Any:
+        return divide(sums[..., :1], sums[..., 1:2]) - divide(sums[..., 2:3], sums[..., 3:4])
+
+    found = bootstrap_sums(values, differ, cluster, None, resampling)[0]
+    shares = {"flagged_wrong": float(total[0] / total[1]), "other_wrong": float(total[2] / total[3])}
+    return counts | shares | {"estimate": found.estimate, "ci_low": found.ci_low, "ci_high": found.ci_high}
+
+
 def lead_table(flags: pd.DataFrame) -> pd.DataFrame:
     """Return per cell: how many are flagged, for how long before the end, how steady, and how often they are wrong."""
     groups, flagged = flags.groupby(["model", "benchmark"], observed=True), flags[flags["is_flagged"]]
@@ -201,6 +273,15 @@ def read_needs(profile: str) -> pd.DataFrame:
     return found.astype(dict.fromkeys(texts, "str"))
 
 
+def is_measured(profile: str, second_profile: str) -> bool:
+    """Return whether need and signals of the second profile are there, and its models are those of the first."""
+    folder = paths.causal(second_profile)
+    if not all((folder / f"{name}.parquet").is_file() for name in ("needs", "looks")):
+        return False
+    models = set(read_causal(second_profile, "needs")["model"].astype("str"))
+    return models == set(read_section(profile, "extraction")["models"])
+
+
 def read_signals(profile: str) -> pd.DataFrame:
     """Return entropy_nats and visual_mass of every token, by model, benchmark, split, item_id and token_index.
 
@@ -215,7 +296,7 @@ def read_signals(profile: str) -> pd.DataFrame:
         masses = read_tables(profile, ["token_masses"], columns, head_set="all_layers")["token_masses"]
         tokens, masses = (table.astype(dict.fromkeys(KEYS, "str")) for table in (tokens, masses))
         found = tokens.merge(masses.drop(columns="head_set"), on=keys, validate="1:1")
-    return found.astype(dict.fromkeys(KEYS, "str"))
+    return found.astype(dict.fromkeys(KEYS, "str") | {"entropy_nats": np.float64, "visual_mass": np.float64})
 
 
 def share_table(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -239,7 +320,7 @@ def describe_quality(table: pd.DataFrame) -> str:
             f"{row.predictor} {row.auroc:.3f} ({row.ci_low:.3f} to {row.ci_high:.3f})"
             for row in own[own["predictor"] != MAJORITY].itertuples()
         ]
-        lines.append(f"AUROC of need, {left_out} left out: {', '.join(parts)}")
+        lines.append(f"AUROC of need within a cell, {left_out} left out: {', '.join(parts)}")
     return "\n".join(lines)
 
 

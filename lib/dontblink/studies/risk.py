@@ -40,8 +40,8 @@ class Scale:
     mean: FiniteFloat
     spread: Annotated[FiniteFloat, Field(gt=0)]
 
-    def standardise(self, value: float) -> float:
-        """Return the z-score of a value."""
+    def standardise(self, value: Any) -> Any:
+        """Return the z-score of a value, or of an array of them."""
         return (value - self.mean) / self.spread
 
 

@@ -121,6 +121,23 @@ class Study:
         return pd.DataFrame(results)
 
 
+def compare_studies(own: Study, others: Sequence[Study], vision: str, coverage: float) -> dict[str, Any]:
+    """Return the pooled gain of a study's veto less the mean of others on the same answers, splits and blocks.
+
+    The studies differ in whom the veto is for. Keys: estimate, ci_low, ci_high, method.
+    """
+    found, key = [], (vision, "veto", float(coverage))
+    for study in (own, *others):
+        ((names, scope),) = each_scope(study.rows, ["pooled"])
+        units, setting = _find_units(study.units, names, scope), study.found[key]
+        whole = setting.counts.sum(axis=1, keepdims=True)
+        found.append(np.concatenate([_gain(whole, units), _gain(setting.left_out, units)]))
+    gain, *without = found[0] - np.mean(found[1:], axis=0)
+    interval = block_interval(float(gain), without, own.rows["cluster"].nunique(), own.confidence)
+    ends = {"estimate": interval.estimate, "ci_low": interval.ci_low, "ci_high": interval.ci_high}
+    return ends | {"method": interval.method}
+
+
 def run_study(
     items: pd.DataFrame, targets: Sequence[str] | None, *, visions: Mapping[str, str] | None = None,
     base: str = "entropy", coverages: Sequence[float | Fraction] = (0.9,), rules: Sequence[str] = RULES,

@@ -351,6 +351,7 @@ def try_floors(ranked: Ranked, seen: Floats, k: int, vetoed: Ints) -> tuple[Floa
     low = np.take_along_axis(seen, blind, 1)
     floors = np.sort(low, axis=1)[:, vetoed]
     floors[:, 0] = -np.inf  # no veto, on new items either
+    floors[np.isposinf(floors)] = -np.inf  # more than the veto applies to: it would withhold these whatever they see
     gone = low[:, None] < floors[:, :, None]
     # the i-th vetoed place comes before the K-th kept one if less than K kept ones come before it
     places = np.sort(np.where(gone, blind[:, None], n + k), axis=2)
