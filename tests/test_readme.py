@@ -6,14 +6,12 @@ import re
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_types
 from PIL import Image
 from small_items import noise
-from small_monitor import build_monitor
 from test_makefile import Tree
 from test_rooms import ROOMS
 from transformers import AutoModelForImageTextToText
@@ -24,7 +22,6 @@ from dontblink.models.checkpoints import load_processor
 from dontblink.studies.risk import COLUMNS
 
 PAGES = {name: (paths.ROOT / name).read_text() for name in ("README.md", "REPRODUCING.md", "REAL_MODELS.md")}
-MONITOR = "figures/testbed/07_monitor_fitted.json"
 README = PAGES["README.md"]
 GENERATED = re.compile(r"<!-- (\w+): .*?<!-- /\1 -->", flags=re.S)
 SECTIONS = [
@@ -122,15 +119,11 @@ def test_the_types_that_are_tested_are_counted() -> None:
 
 
 def test_the_lines_for_a_users_own_model_run_as_they_stand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     assert len(block.splitlines()) == 5
-    if (paths.ROOT / MONITOR).exists():
-        monkeypatch.chdir(paths.ROOT)
-    else:  # the notebook that fits it has not run yet
-        build_monitor().save(tmp_path / MONITOR)
-        monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(paths.ROOT)
     folder = paths.ROOT / "models" / "testbed" / "glm4v-tiny"
     picture = Image.fromarray(noise(np.random.default_rng(0), 96, 96))
     content = [{"type": "image", "image": picture}, {"type": "text", "text": "is there a red circle at b3 ?"}]
@@ -140,7 +133,7 @@ def test_the_lines_for_a_users_own_model_run_as_they_stand(
         "boxes": [(16, 32, 32, 48)],
     }  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the monitor by hand knows no checkpoint
+        warnings.filterwarnings("error", "unknown to the monitor")  # it was fitted on this checkpoint
         exec(block, names)
     table, figure = names["gaze"].table(names["output"]), names["gaze"].plot(names["output"])
     assert {"entropy_nats", "visual_mass", "evidence_mass", *COLUMNS} <= {*table} and len(table) > 1
