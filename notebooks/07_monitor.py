@@ -386,7 +386,7 @@ gains = pd.concat({who: study.gains() for who, study in studies.items()}, names=
 over = []
 for who, is_asked in asked.items():
     dealt = [need.deal_need(test.assign(p=is_asked), "p", seed + k) for k in range(3)]
-    if not is_asked.all():
+    if is_asked.groupby([test[name] for name in cell]).nunique().max() > 1:  # else there is nothing to deal in a cell
         beside = [study_veto(each) for each in dealt]
         over.append({"vetoed": who} | veto.compare_studies(studies[who], beside, "look", coverage))
 over = pd.DataFrame(over)

@@ -10,6 +10,8 @@ The level says what the gold chain does with the cells that decide the answer be
 - late: one of them is first read there
 - recall: none is, and one of them is restated there: the model may look again or copy its own text
 - early: neither
+
+A "no" of `hallucination` is decided by what differs alone, a "yes" by every cell: all its early items are a "no".
 """
 
 from __future__ import annotations
